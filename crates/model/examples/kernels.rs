@@ -1,0 +1,134 @@
+//! Times the kernels of one lane's share of a step: towers and rank network, forward and backward.
+//!
+//! `cargo run --release -p ams-model --example kernels`. Each line shows the time and a checksum, so
+//! that a fast wrong result cannot hide.
+
+use std::time::Instant;
+
+use ams_model::adam::Adam;
+use ams_model::init::dense_init;
+use ams_model::{
+    Aggregator, ImageArm, InputGrads, Lists, RankBatch, RankConfig, RankNetwork, RankScratch,
+    Tower, TowerConfig, TowerScratch, init::Init,
+};
+use half::f16;
+
+/// One lane of eight: 2,000 images, 1,024 impressions in groups of four, 64 behaviors each.
+const IMAGES: usize = 250;
+const GROUPS: usize = 32;
+const PER_GROUP: usize = 4;
+const BEHAVIORS: usize = 64;
+const D: usize = 12;
+
+fn main() {
+    tower();
+    adam();
+    for aggregator in Aggregator::ALL {
+        rank(ImageArm::Joint, aggregator);
+    }
+    rank(ImageArm::None, Aggregator::Sum);
+}
+
+fn values(seed: u64, len: usize) -> Vec<f32> {
+    let mut out = vec![0.0; len];
+    dense_init(seed, "", "", Init::Uniform(1.0), &mut out);
+    out
+}
+
+/// Runs `f` some times; prints the least time and what it returns.
+fn report(name: &str, mut f: impl FnMut() -> f64) {
+    let mut least = f64::INFINITY;
+    let mut checksum = 0.0;
+    for _ in 0..20 {
+        let start = Instant::now();
+        checksum = f();
+        least = least.min(start.elapsed().as_secs_f64());
+    }
+    println!("{name:40} {:8.3} ms  checksum {checksum:.6e}", least * 1e3);
+}
+
+fn sum(x: &[f32]) -> f64 {
+    x.iter().map(|&x| f64::from(x)).sum()
+}
+
+fn tower() {
+    let tower = Tower::new(TowerConfig::new(4096));
+    let e = tower.init(1, "ad");
+    let features: Vec<f16> = values(2, IMAGES * 4096).into_iter().map(f16::from_f32).collect();
+    let rows: Vec<&[f16]> = features.chunks(4096).collect();
+    let (mut scratch, mut out) = (TowerScratch::default(), Vec::new());
+    let dout = values(3, IMAGES * D);
+    let mut de = vec![0.0; e.len()];
+    report("tower forward", || {
+        tower.forward(&e, &rows, 1.0, &mut scratch, &mut out);
+        sum(&out)
+    });
+    report("tower backward", || {
+        de.fill(0.0);
+        tower.backward(&e, &rows, 1.0, &mut scratch, &dout, &mut de);
+        sum(&de)
+    });
+}
+
+fn adam() {
+    let len = 1_066_000;
+    let (mut w, dw) = (values(7, len), values(8, len));
+    let (mut m, mut v) = (vec![0.0; len], vec![0.0; len]);
+    let mut t = 0;
+    report("adam of one tower", || {
+        t += 1;
+        Adam::default().update(t, 1e-3, &mut w, &mut m, &mut v, &dw);
+        w.iter().step_by(64).map(|&w| f64::from(w)).sum()
+    });
+}
+
+fn rank(images: ImageArm, aggregator: Aggregator) {
+    let (group_fields, impression_fields) = (14, 13);
+    let network = RankNetwork::new(RankConfig {
+        dim: D,
+        group_fields,
+        impression_fields,
+        query_fields: vec![0, 1],
+        images,
+        aggregator,
+        attention: [64, 16],
+        mlp: vec![200, 80],
+    });
+    let count = GROUPS * PER_GROUP;
+    let steps = |count: usize, by: usize| -> Vec<u32> {
+        (0..=count as u32).map(|i| i * by as u32).collect()
+    };
+    let spread = |count: usize, of: u32| -> Vec<u32> {
+        (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) % of).collect()
+    };
+    let (of_group, of_impression) = (steps(GROUPS, BEHAVIORS), steps(count, 1));
+    let (group_rows, impression_rows) = (spread(GROUPS * BEHAVIORS, 2000), spread(count, 2000));
+    let group_list = Lists { offsets: &of_group, rows: &group_rows };
+    let impression_list = Lists { offsets: &of_impression, rows: &impression_rows };
+    let (rows, embeddings) = (values(4, 2000 * D), values(5, 2000 * D));
+    let (ad_images, behavior_images) = (spread(count, 100), spread(GROUPS * BEHAVIORS, 2000));
+    let batch = RankBatch {
+        impressions: &steps(GROUPS, PER_GROUP),
+        behaviors: &of_group,
+        group_fields: &vec![group_list; group_fields],
+        impression_fields: &vec![impression_list; impression_fields],
+        rows: &rows,
+        ad_embeddings: &embeddings,
+        ad_images: &ad_images,
+        behavior_embeddings: &embeddings,
+        behavior_images: &behavior_images,
+    };
+    let w = network.init(1);
+    let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());
+    report(&format!("rank forward {images:?} {aggregator:?}"), || {
+        network.forward(&w, &batch, &mut scratch, &mut logits);
+        sum(&logits)
+    });
+    let (dlogits, mut dw) = (values(6, count), vec![0.0; w.len()]);
+    let mut grads = InputGrads::default();
+    report(&format!("rank backward {images:?} {aggregator:?}"), || {
+        dw.fill(0.0);
+        network.backward(&w, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
+        sum(&dw) + sum(&grads.drows)
+    });
+}

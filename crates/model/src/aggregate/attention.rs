@@ -1,0 +1,303 @@
+//! One channel of attention: a small network weighs each behavior of a history for each impression.
+//!
+//! ```text
+//! z0 = Wk e + Wq q + b0      (64)  key part once per image, query part once per impression
+//! z1 = W1 prelu(z0) + b1     (16)
+//! weight = W2 prelu(z1) + b2 (1)   no softmax: a long history may weigh more than a short one
+//! out = sum over the history of weight * e
+//! ```
+//! A pair is an impression and one behavior of its group, P of them in all. Pairs pass in blocks, so
+//! that the products are matrices while the buffers stay in a cache; the backward pass computes z0
+//! again rather than keep (P, 64) floats.
+
+use super::{Histories, Widths};
+use crate::init::Init;
+use crate::linalg::{self, fit, zeros};
+use crate::linear::Linear;
+use crate::params::{Layout, View};
+use crate::pool::Columns;
+use crate::prelu;
+
+/// Pairs per block.
+const BLOCK: usize = 256;
+
+/// About what every behavior weighs before training: attention begins as a sum.
+///
+/// Beginning at 0, with weights of random signs, costs time: on a toy shop (32 groups of 4 impressions
+/// and 20 behaviors a step) attention had an AUC of 0.68 after 500 steps and 0.76 after 1,000, and from
+/// 1 it had 0.72 and 0.79; after 3,000 steps they met.
+const FIRST_WEIGHT: f32 = 1.0;
+
+/// The weights of one channel.
+#[derive(Clone, Debug)]
+pub(crate) struct Attention {
+    key: Linear,
+    query: Linear,
+    slope0: View,
+    layer1: Linear,
+    slope1: View,
+    layer2: Linear,
+}
+
+/// An impression and one behavior of its group.
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    impression: u32,
+    image: u32,
+}
+
+/// Activations of a forward pass, for its backward pass, and room for gradients.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AttentionScratch {
+    /// Every pair, in order of impressions, then behaviors; (P).
+    pairs: Vec<Pair>,
+    /// Key part of z0 of each image, (U, 64), and its gradient.
+    keys: Vec<f32>,
+    dkeys: Vec<f32>,
+    /// Query part of z0 of each impression, (B, 64), and its gradient.
+    queries: Vec<f32>,
+    dqueries: Vec<f32>,
+    /// z1 of each pair, (P, 16).
+    z1: Vec<f32>,
+    /// The weight of each pair, (P).
+    weights: Vec<f32>,
+    block: Block,
+}
+
+/// Activations and gradients of one block.
+#[derive(Clone, Debug, Default)]
+struct Block {
+    z0: Vec<f32>,
+    a0: Vec<f32>,
+    a1: Vec<f32>,
+    dz0: Vec<f32>,
+    dz1: Vec<f32>,
+    dweights: Vec<f32>,
+}
+
+impl Attention {
+    /// Appends the weights of channel `name`, whose query is `query` wide, to `layout`.
+    pub fn new(layout: &mut Layout, name: &str, widths: Widths, query: usize) -> Attention {
+        let (dim, [first, second]) = (widths.dim, widths.attention);
+        let init = Init::he(dim + query);
+        let key = Linear::without_bias(layout, &format!("{name}.0.key"), dim, first, init);
+        let query = Linear::new(layout, &format!("{name}.0.query"), query, first, init);
+        let slope0 = prelu::slopes(layout, &format!("{name}.0"), first);
+        let layer1 = Linear::new(layout, &format!("{name}.1"), first, second, Init::he(first));
+        let slope1 = prelu::slopes(layout, &format!("{name}.1"), second);
+        let init = Init::xavier(second, 1);
+        let layer2 = Linear::without_bias(layout, &format!("{name}.2"), second, 1, init);
+        let bias = layout.push(&format!("{name}.2.bias"), &[1], Init::Constant(FIRST_WEIGHT));
+        let layer2 = Linear { bias: Some(bias), ..layer2 };
+        Attention { key, query, slope0, layer1, slope1, layer2 }
+    }
+
+    /// Width of an image embedding, and of the channel's output (D).
+    pub fn dim(&self) -> usize {
+        self.key.inputs
+    }
+
+    /// The columns of channel number `channel` in a matrix `width` wide.
+    pub fn columns(&self, channel: usize, width: usize) -> Columns {
+        Columns { width, first: channel * self.dim(), dim: self.dim() }
+    }
+
+    /// Adds to `columns` of `out` (B, _), given `query` (B, query width).
+    pub fn forward(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        query: &[f32],
+        scratch: &mut AttentionScratch,
+        columns: Columns,
+        out: &mut [f32],
+    ) {
+        list_pairs(histories, &mut scratch.pairs);
+        let AttentionScratch { pairs, keys, queries, z1, weights, block, .. } = scratch;
+        let [first, second] = self.widths();
+        let (dim, embeddings) = (self.dim(), histories.embeddings);
+        let images = embeddings.len() / dim;
+        self.key.forward(w, embeddings, images, fit(keys, images * first));
+        let impressions = histories.impressions();
+        self.query.forward(w, query, impressions, fit(queries, impressions * first));
+        let z1 = fit(z1, pairs.len() * second);
+        let weights = fit(weights, pairs.len());
+        for ((pairs, z1), weights) in
+            pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK))
+        {
+            self.first_layer(w, pairs, keys, queries, block);
+            self.layer1.forward(w, &block.a0, pairs.len(), z1);
+            let a1 = fit(&mut block.a1, z1.len());
+            prelu::forward(self.slope1.of(w), z1, a1);
+            self.layer2.forward(w, a1, pairs.len(), weights);
+            for (pair, weight) in pairs.iter().zip(&*weights) {
+                let e = &embeddings[pair.image as usize * dim..][..dim];
+                linalg::axpy(*weight, e, columns.of_mut(out, pair.impression as usize));
+            }
+        }
+    }
+
+    /// Adds to `dw`, `dquery` (B, query width) and `dembeddings` (U, D), given `columns` of `dout`.
+    pub fn backward(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        query: &[f32],
+        scratch: &mut AttentionScratch,
+        (columns, dout): (Columns, &[f32]),
+        dw: &mut [f32],
+        dquery: &mut [f32],
+        dembeddings: &mut [f32],
+    ) {
+        let AttentionScratch { pairs, keys, dkeys, queries, dqueries, z1, weights, block } =
+            scratch;
+        let [first, second] = self.widths();
+        let (dim, embeddings) = (self.dim(), histories.embeddings);
+        zeros(dkeys, keys.len());
+        zeros(dqueries, queries.len());
+        for ((pairs, z1), weights) in
+            pairs.chunks(BLOCK).zip(z1.chunks(BLOCK * second)).zip(weights.chunks(BLOCK))
+        {
+            let dweights = fit(&mut block.dweights, pairs.len());
+            for ((pair, weight), dweight) in pairs.iter().zip(weights).zip(dweights) {
+                let dout = columns.of(dout, pair.impression as usize);
+                let image = pair.image as usize * dim;
+                *dweight = linalg::dot(dout, &embeddings[image..][..dim]);
+                linalg::axpy(*weight, dout, &mut dembeddings[image..][..dim]);
+            }
+            self.first_layer(w, pairs, keys, queries, block);
+            self.upper_layers_backward(w, z1, block, dw);
+            for (pair, dz0) in pairs.iter().zip(block.dz0.chunks_exact(first)) {
+                linalg::add(dz0, &mut dkeys[pair.image as usize * first..][..first]);
+                linalg::add(dz0, &mut dqueries[pair.impression as usize * first..][..first]);
+            }
+        }
+        self.inputs_backward(w, embeddings, dkeys, &self.key, dw, dembeddings, &mut block.dz0);
+        self.inputs_backward(w, query, dqueries, &self.query, dw, dquery, &mut block.dz0);
+    }
+
+    /// Fills `block.z0` and `block.a0`.
+    fn first_layer(
+        &self,
+        w: &[f32],
+        pairs: &[Pair],
+        keys: &[f32],
+        queries: &[f32],
+        block: &mut Block,
+    ) {
+        let first = self.key.outputs;
+        let z0 = fit(&mut block.z0, pairs.len() * first);
+        for (pair, z0) in pairs.iter().zip(z0.chunks_exact_mut(first)) {
+            let key = &keys[pair.image as usize * first..][..first];
+            let query = &queries[pair.impression as usize * first..][..first];
+            for ((z0, key), query) in z0.iter_mut().zip(key).zip(query) {
+                *z0 = key + query;
+            }
+        }
+        prelu::forward(self.slope0.of(w), z0, fit(&mut block.a0, z0.len()));
+    }
+
+    /// From `block.dweights` to `block.dz0`; adds to `dw`.
+    fn upper_layers_backward(&self, w: &[f32], z1: &[f32], block: &mut Block, dw: &mut [f32]) {
+        let pairs = block.dweights.len();
+        let a1 = fit(&mut block.a1, z1.len());
+        prelu::forward(self.slope1.of(w), z1, a1);
+        self.layer2.backward_weights(a1, &block.dweights, pairs, dw);
+        let dz1 = fit(&mut block.dz1, z1.len());
+        self.layer2.backward_input(w, &block.dweights, pairs, dz1);
+        prelu::backward(self.slope1.of(w), z1, dz1, self.slope1.of_mut(dw));
+        self.layer1.backward_weights(&block.a0, dz1, pairs, dw);
+        let dz0 = fit(&mut block.dz0, block.z0.len());
+        self.layer1.backward_input(w, dz1, pairs, dz0);
+        prelu::backward(self.slope0.of(w), &block.z0, dz0, self.slope0.of_mut(dw));
+    }
+
+    /// Adds the gradients of `layer`, one part of the first layer, to `dw` and `dx`.
+    fn inputs_backward(
+        &self,
+        w: &[f32],
+        x: &[f32],
+        dy: &[f32],
+        layer: &Linear,
+        dw: &mut [f32],
+        dx: &mut [f32],
+        room: &mut Vec<f32>,
+    ) {
+        let rows = dy.len() / layer.outputs;
+        layer.backward_weights(x, dy, rows, dw);
+        let part = fit(room, rows * layer.inputs);
+        layer.backward_input(w, dy, rows, part);
+        linalg::add(part, dx);
+    }
+
+    fn widths(&self) -> [usize; 2] {
+        [self.layer1.inputs, self.layer1.outputs]
+    }
+}
+
+/// Lists every pair of `histories`.
+fn list_pairs(histories: Histories, pairs: &mut Vec<Pair>) {
+    pairs.clear();
+    for group in 0..histories.groups() {
+        for impression in histories.impressions[group]..histories.impressions[group + 1] {
+            let of = |&image| Pair { impression, image };
+            pairs.extend(histories.images(group).iter().map(of));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::{assert_close, values};
+
+    const WIDTHS: Widths = Widths { dim: 3, image_query: 2, field_query: 0, attention: [5, 4] };
+
+    /// W x + b of one row, where W is `weight`.
+    fn affine(weight: &[f32], bias: &[f32], x: &[f32]) -> Vec<f32> {
+        let rows = weight.chunks(x.len()).zip(bias);
+        rows.map(|(row, b)| row.iter().zip(x).map(|(w, x)| w * x).sum::<f32>() + b).collect()
+    }
+
+    fn activate(slope: &[f32], z: &[f32]) -> Vec<f32> {
+        z.iter().zip(slope).map(|(&z, s)| if z > 0.0 { z } else { s * z }).collect()
+    }
+
+    /// The weight of one pair as the paper draws it: one network over [e; q].
+    fn weight_of_pair(channel: &Attention, w: &[f32], e: &[f32], q: &[f32]) -> f32 {
+        let bias = |layer: Linear| layer.bias.expect("these layers have one").of(w);
+        let mut z0 = affine(channel.key.weight.of(w), bias(channel.query), e);
+        linalg::add(&affine(channel.query.weight.of(w), &[0.0; 5], q), &mut z0);
+        let a0 = activate(channel.slope0.of(w), &z0);
+        let z1 = affine(channel.layer1.weight.of(w), bias(channel.layer1), &a0);
+        let a1 = activate(channel.slope1.of(w), &z1);
+        affine(channel.layer2.weight.of(w), bias(channel.layer2), &a1)[0]
+    }
+
+    #[test]
+    fn blocks_match_one_pair_at_a_time() {
+        let mut layout = Layout::default();
+        let channel = Attention::new(&mut layout, "a", WIDTHS, 2);
+        let (w, query) = (values(1, layout.len()), values(2, 12 * 2));
+        let embeddings = values(3, 7 * 3);
+        let images: Vec<u32> = (0..70).map(|i| i * i % 7).collect();
+        // 12 impressions of one group with 70 behaviors: 840 pairs, more than three blocks.
+        let histories = Histories {
+            impressions: &[0, 0, 12],
+            behaviors: &[0, 0, 70],
+            images: &images,
+            embeddings: &embeddings,
+        };
+        let mut expected = vec![0.0; 12 * 3];
+        for (q, out) in query.chunks(2).zip(expected.chunks_mut(3)) {
+            for &image in &images {
+                let e = &embeddings[image as usize * 3..][..3];
+                linalg::axpy(weight_of_pair(&channel, &w, e, q), e, out);
+            }
+        }
+        let mut out = vec![0.0; 12 * 3];
+        let mut scratch = AttentionScratch::default();
+        channel.forward(&w, histories, &query, &mut scratch, channel.columns(0, 3), &mut out);
+        assert_close(&out, &expected, 1e-4);
+    }
+}

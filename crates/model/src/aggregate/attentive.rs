@@ -1,0 +1,61 @@
+//! The attentive aggregator: one channel of attention that asks for the ad's image.
+
+use super::attention::Attention;
+use super::{AggregateScratch, Histories, Queries, QueryGrads, Widths};
+use crate::params::Layout;
+
+/// The attentive aggregator.
+#[derive(Clone, Debug)]
+pub(crate) struct Attentive {
+    channel: Attention,
+}
+
+impl Attentive {
+    /// Appends the weights of `attention.image` to `layout`.
+    pub fn new(layout: &mut Layout, widths: Widths) -> Attentive {
+        Attentive { channel: Attention::new(layout, "attention.image", widths, widths.image_query) }
+    }
+
+    pub fn width(&self) -> usize {
+        self.channel.dim()
+    }
+
+    /// Overwrites `out` (B, D).
+    pub fn forward(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        queries: Queries,
+        scratch: &mut AggregateScratch,
+        out: &mut [f32],
+    ) {
+        out.fill(0.0);
+        let columns = self.channel.columns(0, self.width());
+        self.channel.forward(w, histories, queries.image, &mut scratch.channels[0], columns, out);
+    }
+
+    /// Adds to `dw`, `dqueries` and `dembeddings`, given `dout` (B, D).
+    pub fn backward(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        queries: Queries,
+        scratch: &mut AggregateScratch,
+        dout: &[f32],
+        dw: &mut [f32],
+        dqueries: QueryGrads,
+        dembeddings: &mut [f32],
+    ) {
+        let columns = self.channel.columns(0, self.width());
+        self.channel.backward(
+            w,
+            histories,
+            queries.image,
+            &mut scratch.channels[0],
+            (columns, dout),
+            dw,
+            dqueries.image,
+            dembeddings,
+        );
+    }
+}

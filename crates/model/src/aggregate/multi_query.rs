@@ -1,0 +1,68 @@
+//! The multi-query attentive aggregator: two channels of attention over the same embeddings, one that
+//! asks for the ad's image and one for the ad's ids; their outputs lie side by side.
+
+use super::attention::Attention;
+use super::{AggregateScratch, Histories, Queries, QueryGrads, Widths};
+use crate::params::Layout;
+
+/// The multi-query attentive aggregator.
+#[derive(Clone, Debug)]
+pub(crate) struct MultiQueryAttentive {
+    image: Attention,
+    fields: Attention,
+}
+
+impl MultiQueryAttentive {
+    /// Appends the weights of `attention.image` and `attention.fields` to `layout`.
+    pub fn new(layout: &mut Layout, widths: Widths) -> MultiQueryAttentive {
+        MultiQueryAttentive {
+            image: Attention::new(layout, "attention.image", widths, widths.image_query),
+            fields: Attention::new(layout, "attention.fields", widths, widths.field_query),
+        }
+    }
+
+    pub fn width(&self) -> usize {
+        2 * self.image.dim()
+    }
+
+    /// Overwrites `out` (B, 2 D).
+    pub fn forward(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        queries: Queries,
+        scratch: &mut AggregateScratch,
+        out: &mut [f32],
+    ) {
+        out.fill(0.0);
+        let [image, fields] = &mut scratch.channels;
+        let columns = self.image.columns(0, self.width());
+        self.image.forward(w, histories, queries.image, image, columns, out);
+        let columns = self.fields.columns(1, self.width());
+        self.fields.forward(w, histories, queries.fields, fields, columns, out);
+    }
+
+    /// Adds to `dw`, `dqueries` and `dembeddings`, given `dout` (B, 2 D).
+    pub fn backward(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        queries: Queries,
+        scratch: &mut AggregateScratch,
+        dout: &[f32],
+        dw: &mut [f32],
+        dqueries: QueryGrads,
+        dembeddings: &mut [f32],
+    ) {
+        let channels = [
+            (&self.image, queries.image, dqueries.image),
+            (&self.fields, queries.fields, dqueries.fields),
+        ];
+        for (i, (channel, query, dquery)) in channels.into_iter().enumerate() {
+            let columns = channel.columns(i, self.width());
+            let scratch = &mut scratch.channels[i];
+            let dout = (columns, dout);
+            channel.backward(w, histories, query, scratch, dout, dw, dquery, dembeddings);
+        }
+    }
+}

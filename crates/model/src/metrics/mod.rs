@@ -1,0 +1,69 @@
+//! Metrics of predictions against labels, by their definitions.
+//!
+//! Each takes logits and labels side by side, one pair per impression. Ranking metrics look at the
+//! order of logits alone. Logits are finite; whoever read or computed them has checked.
+
+mod auc;
+mod probability;
+
+pub use auc::{Gauc, auc, gauc};
+pub use probability::{calibration, log_loss, normalized_entropy};
+
+use serde::Serialize;
+
+/// All metrics of one set of impressions; `None` where the definition gives no value.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct Metrics {
+    /// See [`auc()`].
+    pub auc: Option<f64>,
+    /// See [`gauc`].
+    pub gauc: Option<f64>,
+    /// See [`log_loss`].
+    pub logloss: Option<f64>,
+    /// See [`normalized_entropy`].
+    pub ne: Option<f64>,
+    /// See [`calibration`].
+    pub calibration: Option<f64>,
+    /// Number of impressions (B).
+    pub impressions: u64,
+    /// Number of users.
+    pub users: u64,
+    /// Users whose impressions are of one class, and whom GAUC leaves out.
+    pub users_without_auc: u64,
+}
+
+impl Metrics {
+    /// The metrics of impressions in any order: `users`, `logits` and `labels` (0 or 1) are (B) each.
+    pub fn of(users: &[u64], logits: &[f32], labels: &[u8]) -> Metrics {
+        let grouped = gauc(users, logits, labels);
+        Metrics {
+            auc: auc(logits, labels),
+            gauc: grouped.gauc,
+            logloss: log_loss(logits, labels),
+            ne: normalized_entropy(logits, labels),
+            calibration: calibration(logits, labels),
+            impressions: labels.len() as u64,
+            users: grouped.users,
+            users_without_auc: grouped.users_without_auc,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_set_without_a_class_has_no_ranking_metrics() {
+        let metrics = Metrics::of(&[7, 7, 8], &[0.0, 0.0, 0.0], &[0, 0, 0]);
+        let expected = Metrics {
+            logloss: Some(std::f64::consts::LN_2),
+            impressions: 3,
+            users: 2,
+            users_without_auc: 2,
+            ..Metrics::default()
+        };
+        assert_eq!(metrics, expected);
+        assert_eq!(Metrics::of(&[], &[], &[]), Metrics::default());
+    }
+}

@@ -1,0 +1,64 @@
+//! What a rank network takes and what it gives back: one batch, and the gradients of its floats.
+
+use std::ops::Range;
+
+use crate::pool::Lists;
+
+/// The image index of an impression or behavior that has no image.
+pub const NO_IMAGE: u32 = u32::MAX;
+
+/// One batch: groups, their impressions and behaviors, and everything these refer to by index.
+#[derive(Clone, Copy, Debug)]
+pub struct RankBatch<'a> {
+    /// Where each group's impressions begin, (G + 1).
+    pub impressions: &'a [u32],
+    /// Where each group's behaviors begin, (G + 1).
+    pub behaviors: &'a [u32],
+    /// User fields, and behavior fields pooled over the group's behaviors; (G) lists each.
+    pub group_fields: &'a [Lists<'a>],
+    /// Ad and context fields; (B) lists each.
+    pub impression_fields: &'a [Lists<'a>],
+    /// Unique embedding rows, (R, D).
+    pub rows: &'a [f32],
+    /// Unique image embeddings of the ad tower, (Ua, D).
+    pub ad_embeddings: &'a [f32],
+    /// The image of each impression, an index into `ad_embeddings` or [`NO_IMAGE`]; (B).
+    pub ad_images: &'a [u32],
+    /// Unique image embeddings of the behavior tower, (Ub, D).
+    pub behavior_embeddings: &'a [f32],
+    /// The image of each behavior, an index into `behavior_embeddings` or [`NO_IMAGE`]; (N).
+    pub behavior_images: &'a [u32],
+}
+
+impl RankBatch<'_> {
+    /// Number of groups (G).
+    pub fn groups(&self) -> usize {
+        self.impressions.len() - 1
+    }
+
+    /// Number of impressions (B).
+    pub fn len(&self) -> usize {
+        self.impressions[self.groups()] as usize
+    }
+
+    /// The impressions of `group`.
+    pub(super) fn impressions_of(&self, group: usize) -> Range<usize> {
+        self.impressions[group] as usize..self.impressions[group + 1] as usize
+    }
+
+    /// Whether there is no impression.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
+/// Gradients of what a batch refers to by index.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct InputGrads {
+    /// Of [`RankBatch::rows`], (R, D).
+    pub drows: Vec<f32>,
+    /// Of [`RankBatch::ad_embeddings`], (Ua, D).
+    pub dad_embeddings: Vec<f32>,
+    /// Of [`RankBatch::behavior_embeddings`], (Ub, D).
+    pub dbehavior_embeddings: Vec<f32>,
+}

@@ -1,0 +1,243 @@
+//! Every arm with every aggregator, against differences and against the formulas.
+
+use super::*;
+use crate::aggregate::Aggregator;
+use crate::check::{assert_close, assert_gradient, values};
+
+const D: usize = 3;
+
+/// Offsets and rows of one field.
+type Column = (&'static [u32], &'static [u32]);
+
+/// A batch apart from its floats. R = 5, Ua = 2, Ub = 3.
+struct Case {
+    impressions: &'static [u32],
+    behaviors: &'static [u32],
+    group_fields: [Column; 2],
+    impression_fields: [Column; 3],
+    ad_images: &'static [u32],
+    behavior_images: &'static [u32],
+}
+
+/// Groups with 3, 1, 0 and 2 impressions and 2, 0, 3 and 1 behaviors; fields with no, one and
+/// several values; images shared, missing and used twice in one history.
+const MIXED: Case = Case {
+    impressions: &[0, 3, 4, 4, 6],
+    behaviors: &[0, 2, 2, 5, 6],
+    group_fields: [(&[0, 1, 2, 3, 4], &[0, 1, 0, 2]), (&[0, 3, 3, 4, 6], &[4, 4, 1, 0, 3, 2])],
+    impression_fields: [
+        (&[0, 1, 2, 3, 4, 5, 6], &[3, 4, 3, 0, 1, 2]),
+        (&[0, 2, 2, 3, 3, 6, 7], &[1, 2, 0, 0, 1, 4, 3]),
+        (&[0, 1, 2, 3, 4, 5, 6], &[2, 2, 2, 1, 1, 1]),
+    ],
+    ad_images: &[0, 1, NO_IMAGE, 0, 0, NO_IMAGE],
+    behavior_images: &[2, NO_IMAGE, 1, 1, NO_IMAGE, 0],
+};
+
+const EMPTY: Case = Case {
+    impressions: &[0],
+    behaviors: &[0],
+    group_fields: [(&[0], &[]); 2],
+    impression_fields: [(&[0], &[]); 3],
+    ad_images: &[],
+    behavior_images: &[],
+};
+
+/// The floats a loss is a function of.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Floats {
+    w: Vec<f32>,
+    rows: Vec<f32>,
+    ads: Vec<f32>,
+    behaviors: Vec<f32>,
+}
+
+fn network(images: ImageArm, aggregator: Aggregator) -> RankNetwork {
+    RankNetwork::new(RankConfig {
+        dim: D,
+        group_fields: 2,
+        impression_fields: 3,
+        query_fields: vec![2, 0],
+        images,
+        aggregator,
+        attention: [4, 3],
+        mlp: vec![5, 4],
+    })
+}
+
+fn floats(network: &RankNetwork) -> Floats {
+    let w = values(1, network.layout().len()).iter().map(|w| 0.7 * w).collect();
+    Floats { w, rows: values(2, 5 * D), ads: values(3, 2 * D), behaviors: values(4, 3 * D) }
+}
+
+/// Logits, and the gradients for `dlogits`.
+fn run(network: &RankNetwork, case: &Case, x: &Floats, dlogits: &[f32]) -> (Vec<f32>, Floats) {
+    run_with(network, case, x, dlogits, &mut RankScratch::default())
+}
+
+fn run_with(
+    network: &RankNetwork,
+    case: &Case,
+    x: &Floats,
+    dlogits: &[f32],
+    scratch: &mut RankScratch,
+) -> (Vec<f32>, Floats) {
+    let lists = |&(offsets, rows): &Column| Lists { offsets, rows };
+    let batch = RankBatch {
+        impressions: case.impressions,
+        behaviors: case.behaviors,
+        group_fields: &case.group_fields.each_ref().map(lists),
+        impression_fields: &case.impression_fields.each_ref().map(lists),
+        rows: &x.rows,
+        ad_embeddings: &x.ads,
+        ad_images: case.ad_images,
+        behavior_embeddings: &x.behaviors,
+        behavior_images: case.behavior_images,
+    };
+    let (mut logits, mut dw) = (Vec::new(), vec![0.0; x.w.len()]);
+    let mut grads = InputGrads::default();
+    network.forward(&x.w, &batch, scratch, &mut logits);
+    network.backward(&x.w, &batch, scratch, dlogits, &mut dw, &mut grads);
+    let InputGrads { drows: rows, dad_embeddings: ads, dbehavior_embeddings } = grads;
+    (logits, Floats { w: dw, rows, ads, behaviors: dbehavior_embeddings })
+}
+
+fn every_network() -> impl Iterator<Item = RankNetwork> {
+    ImageArm::ALL
+        .into_iter()
+        .flat_map(|arm| Aggregator::ALL.map(|aggregator| network(arm, aggregator)))
+}
+
+#[test]
+fn gradients_match_differences() {
+    let dlogits = values(5, 6);
+    for network in every_network() {
+        let x = floats(&network);
+        let (_, d) = run(&network, &MIXED, &x, &dlogits);
+        let loss = |change: &dyn Fn(&mut Floats)| {
+            let mut x = x.clone();
+            change(&mut x);
+            let (logits, _) = run(&network, &MIXED, &x, &dlogits);
+            logits.iter().zip(&dlogits).map(|(y, dy)| f64::from(y * dy)).sum()
+        };
+        let name = format!("{:?} {:?}", network.config.images, network.config.aggregator);
+        assert_gradient(&name, &x.w, &d.w, |v| loss(&|x| x.w = v.to_vec()));
+        assert_gradient(&name, &x.rows, &d.rows, |v| loss(&|x| x.rows = v.to_vec()));
+        assert_gradient(&name, &x.ads, &d.ads, |v| loss(&|x| x.ads = v.to_vec()));
+        assert_gradient(&name, &x.behaviors, &d.behaviors, |v| loss(&|x| x.behaviors = v.to_vec()));
+    }
+}
+
+#[test]
+fn an_empty_batch_changes_nothing() {
+    for network in every_network() {
+        let x = floats(&network);
+        let (logits, d) = run(&network, &EMPTY, &x, &[]);
+        assert_eq!(logits, Vec::<f32>::new());
+        for (d, len) in [(d.w, x.w.len()), (d.rows, 15), (d.ads, 6), (d.behaviors, 9)] {
+            assert_eq!(d, vec![0.0; len]);
+        }
+    }
+}
+
+/// One group of one impression without history, fields or image.
+const BARE: Case = Case {
+    impressions: &[0, 1],
+    behaviors: &[0, 0],
+    group_fields: [(&[0, 0], &[]); 2],
+    impression_fields: [(&[0, 0], &[]); 3],
+    ad_images: &[NO_IMAGE],
+    behavior_images: &[],
+};
+
+#[test]
+fn scratch_does_not_remember() {
+    let dlogits = values(5, 6);
+    for network in every_network() {
+        let (x, mut scratch) = (floats(&network), RankScratch::default());
+        for case in [&MIXED, &BARE, &EMPTY, &MIXED, &BARE] {
+            let dlogits = &dlogits[..case.ad_images.len()];
+            let again = run_with(&network, case, &x, dlogits, &mut scratch);
+            assert_eq!(again, run(&network, case, &x, dlogits), "{:?}", network.config);
+        }
+    }
+}
+
+#[test]
+fn an_arm_sees_its_images_alone() {
+    for network in every_network() {
+        let (arm, x) = (network.config.images, floats(&network));
+        let logits = |x: &Floats| run(&network, &MIXED, x, &[0.0; 6]).0;
+        let (ads, behaviors) = (values(8, 2 * D), values(9, 3 * D));
+        let other_ads = logits(&Floats { ads, ..x.clone() });
+        let other_behaviors = logits(&Floats { behaviors, ..x.clone() });
+        assert_eq!(logits(&x) != other_ads, arm.has_ad(), "{:?}", network.config);
+        assert_eq!(logits(&x) != other_behaviors, arm.has_behavior(), "{:?}", network.config);
+    }
+}
+
+/// The network of arm joint, aggregator sum, for one impression, as the formulas are written.
+fn logit_by_hand(network: &RankNetwork, x: &Floats, inputs: &[f32]) -> f32 {
+    let get = |name: &str| network.layout.get(name).expect("a weight").view.of(&x.w);
+    let (group, impression) = (get("mlp.0.group.weight"), get("mlp.0.impression.weight"));
+    let (u, a) = inputs.split_at(3 * D);
+    let prelu = |z: f32, slope: f32| if z > 0.0 { z } else { slope * z };
+    let layer = |weights: &[f32], bias: &[f32], x: &[f32]| -> Vec<f32> {
+        weights.chunks(x.len()).zip(bias).map(|(w, b)| linalg::dot(w, x) + b).collect()
+    };
+    let mut z = layer(group, get("mlp.0.group.bias"), u);
+    linalg::add(&layer(impression, &[0.0; 5], a), &mut z);
+    let activate = |z: &[f32], slope: &[f32]| -> Vec<f32> {
+        z.iter().zip(slope).map(|(&z, &s)| prelu(z, s)).collect()
+    };
+    let z = layer(get("mlp.1.weight"), get("mlp.1.bias"), &activate(&z, get("mlp.0.slope")));
+    layer(get("mlp.2.weight"), get("mlp.2.bias"), &activate(&z, get("mlp.1.slope")))[0]
+}
+
+#[test]
+fn logits_match_the_formulas() {
+    let network = network(ImageArm::Joint, Aggregator::Sum);
+    let x = floats(&network);
+    let row = |x: &[f32], i: usize| x[i * D..][..D].to_vec();
+    let plus = |mut a: Vec<f32>, b: Vec<f32>| {
+        linalg::add(&b, &mut a);
+        a
+    };
+    let no_ad = network.layout.get("ad.no_image").expect("a weight").view.of(&x.w).to_vec();
+    // The last group of MIXED: user row 2, pooled rows 3 + 2, one behavior with image 0.
+    let user = [row(&x.rows, 2), plus(row(&x.rows, 3), row(&x.rows, 2)), row(&x.behaviors, 0)];
+    let multi = plus(plus(row(&x.rows, 0), row(&x.rows, 1)), row(&x.rows, 4));
+    let first = [row(&x.rows, 1), multi, row(&x.rows, 1), row(&x.ads, 0)];
+    let second = [row(&x.rows, 2), row(&x.rows, 3), row(&x.rows, 1), no_ad];
+    let (logits, _) = run(&network, &MIXED, &x, &[0.0; 6]);
+    for (impression, got) in [first, second].iter().zip(&logits[4..]) {
+        let inputs = [user.concat(), impression.concat()].concat();
+        assert_close(&[*got], &[logit_by_hand(&network, &x, &inputs)], 1e-5);
+    }
+}
+
+#[test]
+fn impossible_shapes_are_explained() {
+    let good = network(ImageArm::Joint, Aggregator::MultiQueryAttentive).config;
+    let cases: [(RankConfig, &str); 4] = [
+        (RankConfig { dim: 0, ..good.clone() }, "dim is [0]"),
+        (RankConfig { mlp: vec![], ..good.clone() }, "mlp is []"),
+        (RankConfig { query_fields: vec![3], ..good.clone() }, "query field 3 does not exist"),
+        (RankConfig { query_fields: vec![], ..good.clone() }, "name at least one"),
+    ];
+    for (config, expected) in cases {
+        let error = config.check().expect_err(expected);
+        assert!(error.contains(expected), "{error}");
+    }
+    let sum = RankConfig { query_fields: vec![], aggregator: Aggregator::Sum, ..good };
+    assert_eq!(sum.check(), Ok(()));
+}
+
+#[test]
+fn settings_are_spelled_in_lowercase() {
+    let spelled = serde_json::to_string(&(ImageArm::ALL, Aggregator::ALL)).unwrap();
+    assert_eq!(
+        spelled,
+        r#"[["none","ad","behavior","joint"],["sum","attentive","multi-query-attentive"]]"#
+    );
+}
