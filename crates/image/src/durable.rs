@@ -1,0 +1,118 @@
+//! Files that are whole or absent.
+//!
+//! Knows temporary names, fsync and rename. Does not know what is in a file.
+
+use std::fs::{self, File};
+use std::io::{BufWriter, Write};
+use std::path::{Path, PathBuf};
+
+use ams_data::{Error, Result};
+
+use crate::store::FileCard;
+
+/// A file being written under its final name inside a folder nobody reads yet; hashed on the way.
+pub struct HashedFile {
+    path: PathBuf,
+    file: BufWriter<File>,
+    hasher: blake3::Hasher,
+    bytes: u64,
+}
+
+impl HashedFile {
+    /// Creates the file, or fails where it exists already.
+    pub fn create(path: impl Into<PathBuf>) -> Result<HashedFile> {
+        let path = path.into();
+        let file = File::create_new(&path).map_err(Error::io(&path))?;
+        let file = BufWriter::with_capacity(1 << 20, file);
+        Ok(HashedFile { path, file, hasher: blake3::Hasher::new(), bytes: 0 })
+    }
+
+    /// Appends bytes.
+    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+        self.write_all(bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
+    }
+
+    /// Flushes to the disk itself; returns what the card says about the file.
+    pub fn finish(mut self) -> Result<FileCard> {
+        self.file.flush().map_err(Error::io(&self.path))?;
+        self.file.get_ref().sync_all().map_err(Error::io(&self.path))?;
+        Ok(FileCard { bytes: self.bytes, blake3: self.hasher.finalize().to_hex().to_string() })
+    }
+}
+
+impl Write for HashedFile {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        let written = self.file.write(bytes)?;
+        self.hasher.update(&bytes[..written]);
+        self.bytes += written as u64;
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// Puts `content` at `path` in one move: a temporary name in the same folder, fsync, rename.
+pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
+    let temporary = beside(path, ".tmp");
+    let written = (|| {
+        let mut file = File::create(&temporary).map_err(Error::io(&temporary))?;
+        file.write_all(content).map_err(Error::io(&temporary))?;
+        file.sync_all().map_err(Error::io(&temporary))?;
+        fs::rename(&temporary, path).map_err(Error::io(path))
+    })();
+    if written.is_err() {
+        // The first error is the one to tell; a leftover that cannot be removed changes nothing in it.
+        let _ = fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// Makes the names in `folder` survive a power cut.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    // Windows has no way to sync a folder, and needs none.
+    if cfg!(unix) {
+        let file = File::open(folder).map_err(Error::io(folder))?;
+        file.sync_all().map_err(Error::io(folder))?;
+    }
+    Ok(())
+}
+
+/// `path` with `suffix` behind its last name: `a/images` and `.partial` give `a/images.partial`.
+pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+    let mut name = path.file_name().unwrap_or_default().to_os_string();
+    name.push(suffix);
+    path.with_file_name(name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_replaced_whole_and_leaves_no_temporary_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("a.json");
+        write_whole(&path, b"one").unwrap();
+        write_whole(&path, b"two").unwrap();
+        assert_eq!(fs::read(&path).unwrap(), b"two");
+        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn hash_and_length_are_those_of_the_content() {
+        let folder = tempfile::tempdir().unwrap();
+        let mut file = HashedFile::create(folder.path().join("a")).unwrap();
+        file.push(b"abc").unwrap();
+        file.push(b"def").unwrap();
+        let blake3 = blake3::hash(b"abcdef").to_hex().to_string();
+        assert_eq!(file.finish().unwrap(), FileCard { bytes: 6, blake3 });
+        assert!(HashedFile::create(folder.path().join("a")).is_err());
+    }
+
+    #[test]
+    fn beside_keeps_the_folder() {
+        assert_eq!(beside(Path::new("a/images"), ".partial"), Path::new("a/images.partial"));
+    }
+}

@@ -1,0 +1,413 @@
+//! Encoding a folder of pictures into a feature store.
+//!
+//! A picture is read, hashed and, where its content is new, decoded and encoded, by as many threads as
+//! asked for. Finished rows go to a journal chunk by chunk; at the end the store is written from it
+//! in the order of the keys. Therefore the store's bytes depend on the pictures, the names and the
+//! encoder, and not on threads, chunks, interruptions or what an older store knew already.
+//!
+//! Knows folders, names and encoders. Does not know items or clicks.
+
+use std::collections::{BTreeMap, HashMap};
+use std::io::{self, ErrorKind};
+use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
+
+use ams_data::{Error, ImageKey, Result};
+use half::f16;
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::decode::{Limits, decode};
+use crate::encoder::{Encoder, Scratch};
+use crate::failure::{Failure, Reason};
+use crate::journal::{Chunk, Journal, Place};
+use crate::manifest::{Picture, read_pictures};
+use crate::picture_file::{content_key, read};
+use crate::precomputed::Matched;
+use crate::store::FeatureStore;
+use crate::write::{self, Maker};
+
+/// What to encode, and how.
+#[derive(Clone, Debug)]
+pub struct EncodeOptions {
+    /// The folder that picture names are relative to.
+    pub images: PathBuf,
+    /// The store's folder: absent, empty or an older store.
+    pub out: PathBuf,
+    /// Threads, 0 for as many as the machine has.
+    pub threads: usize,
+    /// Pictures per journal chunk and per call of the progress function.
+    pub chunk: usize,
+    /// What one picture may cost.
+    pub limits: Limits,
+    /// Largest share of pictures that may fail, 0..1.
+    pub max_failed: f64,
+}
+
+impl EncodeOptions {
+    /// The usual options for pictures in `images` and a store at `out`.
+    pub fn new(images: impl Into<PathBuf>, out: impl Into<PathBuf>) -> EncodeOptions {
+        EncodeOptions {
+            images: images.into(),
+            out: out.into(),
+            threads: 0,
+            chunk: 256,
+            limits: Limits::default(),
+            max_failed: 0.5,
+        }
+    }
+}
+
+/// How far a run is, in picture names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Progress {
+    /// Names looked at so far.
+    pub done: u64,
+    /// Names to look at.
+    pub total: u64,
+    /// Names whose picture was encoded for them.
+    pub encoded: u64,
+    /// Names whose picture's content was known already.
+    pub reused: u64,
+    /// Names that failed.
+    pub failed: u64,
+}
+
+/// What came out. Serialized, it is the core of `encode --json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct EncodeReport {
+    /// Distinct images in the store.
+    pub images: u64,
+    /// Images encoded (or imported) by this run.
+    pub encoded: u64,
+    /// Images whose row was known: from the store that was there, or an interrupted run.
+    pub reused: u64,
+    /// Picture names that have no feature, by reason.
+    pub failed: BTreeMap<String, u64>,
+    /// Numbers per row.
+    pub dim: usize,
+    /// The encoder in words.
+    pub encoder: String,
+    /// Picture names looked at.
+    pub names: u64,
+    /// How names were found in a list of precomputed features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub matched: Option<Matched>,
+}
+
+/// Encodes the pictures called `names` (relative to the folder of pictures; repeated and empty names are
+/// ignored) into a feature store that covers exactly these names.
+///
+/// Pictures that cannot be encoded are counted and listed, the run goes on; where too many fail, the run
+/// ends in an error and leaves no store. `progress` is called after every chunk; on `Break` the run stops
+/// with an [`Error::Io`] of kind `Interrupted`, and calling again continues where it stopped.
+pub fn encode(
+    options: &EncodeOptions,
+    names: impl IntoIterator<Item = String>,
+    encoder: &dyn Encoder,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<EncodeReport> {
+    let names = distinct(names)?;
+    check(options)?;
+    write::prepare(&options.out)?;
+    let maker = Maker { encoder: encoder.id().into(), hash: encoder.hash(), dim: encoder.dim() };
+    let mut run = Run::begin(options, encoder, &maker)?;
+    let pictures = run.pictures(&names, progress)?;
+    if let Err(error) = write::refuse_mostly_failed(&pictures, options.max_failed, &options.images)
+    {
+        run.journal.remove()?;
+        return Err(error);
+    }
+    let (images, reused) = run.counts(&pictures);
+    let report = EncodeReport {
+        images,
+        encoded: images - reused,
+        reused,
+        failed: write::failed_by_reason(&pictures),
+        dim: maker.dim,
+        encoder: maker.encoder.clone(),
+        names: names.len() as u64,
+        matched: None,
+    };
+    if !run.older.as_ref().is_some_and(|older| older.holds(&pictures)) {
+        let built = run.journal.store();
+        write::write_store(&built, &maker, &pictures, &|key, row| run.row(key, row))?;
+        write::install(&built, &options.out)?;
+    }
+    run.journal.remove()?;
+    Ok(report)
+}
+
+/// The names in ascending order, each once.
+pub(crate) fn distinct(names: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
+    let mut names = names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<String>>();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Err(Error::option("there is no picture to encode: no item names one"));
+    }
+    Ok(names)
+}
+
+fn check(options: &EncodeOptions) -> Result<()> {
+    let EncodeOptions { images, out, .. } = options;
+    if !images.is_dir() {
+        let what = "expected a folder of pictures, there is none";
+        return Err(Error::content(images, what));
+    }
+    let real = |path: &Path| path.canonicalize().ok();
+    if out.exists() && images.ancestors().any(|above| real(above) == real(out)) {
+        let what = "the store would replace the folder of pictures: choose another place";
+        return Err(Error::content(out, what));
+    }
+    Ok(())
+}
+
+/// The store that was at `out` before, of the same encoder and sound.
+struct Older {
+    store: FeatureStore,
+    pictures: Vec<Picture>,
+}
+
+impl Older {
+    /// Opens it; a store that is damaged or of another encoder is as good as none.
+    fn open(out: &Path, maker: &Maker) -> Option<Older> {
+        let store = FeatureStore::open(out).ok()?;
+        let card = store.card();
+        if (&card.encoder_hash, card.dim) != (&maker.hash, maker.dim) || store.verify().is_err() {
+            return None;
+        }
+        let pictures = read_pictures(&out.join("pictures.parquet")).ok()?;
+        Some(Older { store, pictures })
+    }
+
+    /// Whether there is nothing to change.
+    fn holds(&self, pictures: &[Picture]) -> bool {
+        self.pictures.len() == pictures.len()
+            && self.pictures.iter().zip(pictures).all(|(old, new)| old.same(new))
+    }
+}
+
+/// What is known about a content.
+#[derive(Clone, Debug)]
+enum Known {
+    /// A thread is encoding it just now.
+    Claimed,
+    /// It has a row.
+    Encoded { size: [u32; 2], place: Row },
+    /// It has none.
+    Failed(Failure),
+}
+
+/// Where a row is.
+#[derive(Clone, Copy, Debug)]
+enum Row {
+    /// In the older store.
+    Older,
+    /// In the journal: `before` if a run before this one wrote it.
+    Journal { place: Place, before: bool },
+}
+
+/// What a thread found out about one name.
+enum Found {
+    /// There are no bytes to look at.
+    Unread(Failure),
+    /// This content is somebody else's work, or done.
+    Seen(ImageKey, u64),
+    /// This content is new: its row, or why not.
+    New(ImageKey, u64, std::result::Result<([u32; 2], Vec<f16>), Failure>),
+}
+
+/// One run of [`encode`].
+struct Run<'a> {
+    options: &'a EncodeOptions,
+    encoder: &'a dyn Encoder,
+    threads: rayon::ThreadPool,
+    older: Option<Older>,
+    journal: Journal,
+    known: Mutex<HashMap<ImageKey, Known>>,
+}
+
+impl<'a> Run<'a> {
+    fn begin(
+        options: &'a EncodeOptions,
+        encoder: &'a dyn Encoder,
+        maker: &Maker,
+    ) -> Result<Run<'a>> {
+        let threads = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .build()
+            .map_err(|error| Error::option(format!("threads = {}: {error}", options.threads)))?;
+        let journal = Journal::open(&write::partial(&options.out), maker)?;
+        let older = Older::open(&options.out, maker);
+        let mut known = HashMap::new();
+        for (key, size, place) in journal.entries() {
+            let place = Row::Journal { place, before: true };
+            known.insert(key, Known::Encoded { size, place });
+        }
+        for picture in older.iter().flat_map(|older| &older.pictures) {
+            if picture.key.is_some() {
+                let size = [picture.width, picture.height];
+                known.insert(picture.key, Known::Encoded { size, place: Row::Older });
+            }
+        }
+        Ok(Run { options, encoder, threads, older, journal, known: Mutex::new(known) })
+    }
+
+    /// Looks at every name; new rows go to the journal.
+    fn pictures(
+        &mut self,
+        names: &[String],
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Picture>> {
+        let mut pictures = Vec::with_capacity(names.len());
+        let mut state = Progress { total: names.len() as u64, ..Progress::default() };
+        for names in names.chunks(self.options.chunk.max(1)) {
+            let found = self.threads.install(|| {
+                let look = |scratch: &mut Scratch, name: &String| self.look(name, scratch);
+                names.par_iter().map_init(Scratch::default, look).collect::<Vec<Found>>()
+            });
+            state.encoded += self.keep(&found)?;
+            pictures.extend(names.iter().zip(found).map(|(name, found)| self.picture(name, found)));
+            state.done = pictures.len() as u64;
+            state.failed =
+                pictures.iter().filter(|picture| picture.failure.is_some()).count() as u64;
+            state.reused = state.done - state.failed - state.encoded;
+            if progress(&state).is_break() && state.done < state.total {
+                let what = format!(
+                    "stopped after {} of {} pictures; the same command continues from there",
+                    state.done, state.total
+                );
+                let path = write::partial(&self.options.out);
+                return Err(Error::io(path)(io::Error::new(ErrorKind::Interrupted, what)));
+            }
+        }
+        Ok(pictures)
+    }
+
+    /// One name's work, on any thread.
+    fn look(&self, name: &str, scratch: &mut Scratch) -> Found {
+        let bytes = match read(&self.options.images, name, &self.options.limits) {
+            Ok(bytes) => bytes,
+            Err(failure) => return Found::Unread(failure),
+        };
+        let (key, length) = (content_key(&bytes), bytes.len() as u64);
+        {
+            let mut known = self.known.lock().expect("no thread panics while it holds the lock");
+            if known.contains_key(&key) {
+                return Found::Seen(key, length);
+            }
+            known.insert(key, Known::Claimed);
+        }
+        let row = decode(&bytes, &self.options.limits).and_then(|picture| {
+            let mut row = vec![0.0; self.encoder.dim()];
+            self.encoder.encode(&picture, scratch, &mut row);
+            Ok(([picture.width, picture.height], halves(&row)?))
+        });
+        Found::New(key, length, row)
+    }
+
+    /// Writes the new rows of a chunk to the journal; returns how many.
+    fn keep(&mut self, found: &[Found]) -> Result<u64> {
+        let mut chunk = Chunk::default();
+        let known = self.known.get_mut().expect("no thread panics while it holds the lock");
+        for found in found {
+            match found {
+                Found::New(key, _, Ok((size, row))) => {
+                    chunk.keys.push(*key);
+                    chunk.sizes.push(*size);
+                    chunk.rows.extend_from_slice(row);
+                }
+                Found::New(key, _, Err(failure)) => {
+                    known.insert(*key, Known::Failed(failure.clone()));
+                }
+                Found::Unread(_) | Found::Seen(..) => {}
+            }
+        }
+        if !chunk.keys.is_empty() {
+            let number = self.journal.push(&chunk)?;
+            for (row, (key, size)) in chunk.keys.iter().zip(&chunk.sizes).enumerate() {
+                let place = Row::Journal { place: Place { chunk: number, row }, before: false };
+                known.insert(*key, Known::Encoded { size: *size, place });
+            }
+        }
+        Ok(chunk.keys.len() as u64)
+    }
+
+    /// The manifest's line for one name, once its chunk is kept.
+    fn picture(&mut self, name: &str, found: Found) -> Picture {
+        let none = Picture {
+            name: name.to_string(),
+            key: ImageKey::NONE,
+            bytes: 0,
+            width: 0,
+            height: 0,
+            failure: None,
+        };
+        let (key, bytes) = match found {
+            Found::Unread(failure) => return Picture { failure: Some(failure), ..none },
+            Found::Seen(key, bytes) | Found::New(key, bytes, _) => (key, bytes),
+        };
+        let known = self.known.get_mut().expect("no thread panics while it holds the lock");
+        match &known[&key] {
+            Known::Claimed => {
+                unreachable!("every claim of a chunk is settled when the chunk is kept")
+            }
+            Known::Failed(failure) => Picture { bytes, failure: Some(failure.clone()), ..none },
+            Known::Encoded { size: [width, height], .. } => {
+                Picture { key, bytes, width: *width, height: *height, ..none }
+            }
+        }
+    }
+
+    /// How many distinct images `pictures` show, and how many of them were known before this run.
+    fn counts(&mut self, pictures: &[Picture]) -> (u64, u64) {
+        let mut keys = pictures.iter().map(|picture| picture.key).collect::<Vec<ImageKey>>();
+        keys.retain(|key| key.is_some());
+        keys.sort_unstable();
+        keys.dedup();
+        let known = self.known.get_mut().expect("no thread panics while it holds the lock");
+        let fresh = |key: &&ImageKey| {
+            let place = match &known[*key] {
+                Known::Encoded { place, .. } => place,
+                Known::Claimed | Known::Failed(_) => unreachable!("a picture with a key has a row"),
+            };
+            matches!(place, Row::Journal { before: false, .. })
+        };
+        let encoded = keys.iter().filter(fresh).count() as u64;
+        (keys.len() as u64, keys.len() as u64 - encoded)
+    }
+
+    /// Copies the row of `key` from wherever it is.
+    fn row(&self, key: ImageKey, row: &mut Vec<f16>) -> Result<()> {
+        row.clear();
+        let known = self.known.lock().expect("no thread panics while it holds the lock");
+        match &known[&key] {
+            Known::Encoded { place: Row::Journal { place, .. }, .. } => {
+                row.extend_from_slice(self.journal.row(*place));
+            }
+            Known::Encoded { place: Row::Older, .. } => {
+                let older = self.older.as_ref().and_then(|older| older.store.row(key));
+                row.extend_from_slice(older.expect("verified: every name's key has a row"));
+            }
+            Known::Claimed | Known::Failed(_) => unreachable!("only images with a row are written"),
+        }
+        Ok(())
+    }
+}
+
+/// The row as f16, or which value does not fit.
+fn halves(row: &[f32]) -> std::result::Result<Vec<f16>, Failure> {
+    let halves = row.iter().map(|value| f16::from_f32(*value)).collect::<Vec<f16>>();
+    match halves.iter().position(|value| !value.is_finite()) {
+        None => Ok(halves),
+        Some(at) => {
+            let detail = format!("the encoder's value {} is {}, beyond f16", at + 1, row[at]);
+            Err(Failure::new(Reason::NotFinite, detail))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

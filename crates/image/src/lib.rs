@@ -1,0 +1,36 @@
+//! From picture to image feature: decode, resize, encoders, feature stores.
+//!
+//! Knows pictures, encoders and feature files. Does not know what a user, a click or a training step
+//! is: a picture has a name and a content, nothing else.
+//!
+//! Reading order: [`decode`] turns bytes into pixels, an [`encoder`] turns pixels into a row of numbers,
+//! [`mod@encode`] and [`mod@precomputed`] fill a [`store`] with rows, everybody else reads that store.
+
+pub mod builtin;
+pub mod decode;
+pub mod encode;
+pub mod encoder;
+pub mod failure;
+
+pub mod precomputed;
+pub mod resize;
+pub mod store;
+
+mod durable;
+mod journal;
+mod manifest;
+mod matrix;
+mod npy;
+mod picture_file;
+mod tensors;
+mod write;
+
+pub use builtin::Builtin;
+pub use decode::{Limits, Rgb};
+pub use encode::{EncodeOptions, EncodeReport, Progress, encode};
+pub use encoder::{Encoder, Scratch};
+pub use failure::{Failure, Reason};
+pub use precomputed::{PrecomputedOptions, precomputed};
+pub use store::{FeatureStore, StoreCard};
+
+pub use ams_data::{Error, Result};

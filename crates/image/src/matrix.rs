@@ -1,0 +1,176 @@
+//! A matrix of floating-point rows in somebody's file, mapped.
+//!
+//! Knows `.npy` and safetensors, and half, bfloat, single and double precision. Does not know pictures.
+
+use std::path::{Path, PathBuf};
+
+use ams_data::{Error, Result};
+use half::{bf16, f16};
+use memmap2::Mmap;
+use safetensors::tensor::{Dtype, SafeTensors};
+
+use crate::npy;
+use crate::tensors::map;
+
+/// Type of an element.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Element {
+    F16,
+    BF16,
+    F32,
+    F64,
+}
+
+impl Element {
+    fn bytes(self) -> usize {
+        match self {
+            Element::F16 | Element::BF16 => 2,
+            Element::F32 => 4,
+            Element::F64 => 8,
+        }
+    }
+}
+
+/// The matrix, (rows, dim).
+#[derive(Debug)]
+pub struct Matrix {
+    path: PathBuf,
+    map: Mmap,
+    start: usize,
+    element: Element,
+    rows: usize,
+    dim: usize,
+}
+
+impl Matrix {
+    /// Maps the matrix in `path`: a `.npy` array, or in a safetensors file the tensor `tensor`, which may
+    /// be left out where there is only one matrix.
+    pub fn open(path: &Path, tensor: Option<&str>) -> Result<Matrix> {
+        let map = map(path)?;
+        let content = |what: String| Error::content(path, what);
+        let (element, shape, start) = if map.starts_with(&npy::MAGIC[..]) {
+            npy_array(&map).map_err(content)?
+        } else {
+            safetensors_matrix(&map, tensor).map_err(content)?
+        };
+        let [rows, dim] = shape[..] else {
+            let what =
+                format!("the array has shape {shape:?}, expected two dimensions (pictures, dim)");
+            return Err(content(what));
+        };
+        if rows == 0 || dim == 0 {
+            return Err(content(format!("the array has shape {shape:?}: nothing in it")));
+        }
+        let expected = rows.checked_mul(dim).and_then(|it| it.checked_mul(element.bytes()));
+        let found = map.len() - start;
+        if expected.is_none_or(|expected| expected > found) {
+            let what = format!(
+                "the array needs {rows} x {dim} x {} bytes, but {found} follow the header: cut short?",
+                element.bytes()
+            );
+            return Err(content(what));
+        }
+        Ok(Matrix { path: path.to_path_buf(), map, start, element, rows, dim })
+    }
+
+    /// Number of rows.
+    pub fn rows(&self) -> usize {
+        self.rows
+    }
+
+    /// Numbers per row.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
+    /// Puts row `row`, which belongs to `name`, into `out`; every value must be finite as f16.
+    pub fn row(&self, row: usize, name: &str, out: &mut Vec<f16>) -> Result<()> {
+        let width = self.element.bytes();
+        let bytes = &self.map[self.start + row * self.dim * width..][..self.dim * width];
+        out.clear();
+        match self.element {
+            Element::F16 => {
+                out.extend(bytes.as_chunks().0.iter().map(|it| f16::from_le_bytes(*it)))
+            }
+            Element::BF16 => out.extend(
+                bytes
+                    .as_chunks()
+                    .0
+                    .iter()
+                    .map(|it| f16::from_f32(bf16::from_le_bytes(*it).to_f32())),
+            ),
+            Element::F32 => out.extend(
+                bytes.as_chunks().0.iter().map(|it| f16::from_f32(f32::from_le_bytes(*it))),
+            ),
+            Element::F64 => out.extend(
+                bytes.as_chunks().0.iter().map(|it| f16::from_f64(f64::from_le_bytes(*it))),
+            ),
+        }
+        match out.iter().position(|value| !value.is_finite()) {
+            None => Ok(()),
+            Some(at) => {
+                let what = format!(
+                    "row {} (\"{name}\"), column {}: {} as f16, expected a number within ±65504",
+                    row + 1,
+                    at + 1,
+                    out[at]
+                );
+                Err(Error::content(&self.path, what))
+            }
+        }
+    }
+}
+
+fn npy_array(bytes: &[u8]) -> std::result::Result<(Element, Vec<usize>, usize), String> {
+    let header = npy::header(bytes)?;
+    let element = match header.descr.as_str() {
+        "<f2" => Element::F16,
+        "<f4" => Element::F32,
+        "<f8" => Element::F64,
+        other => return Err(format!("the array holds {other}, expected <f2, <f4 or <f8")),
+    };
+    Ok((element, header.shape, header.data))
+}
+
+fn safetensors_matrix(
+    bytes: &[u8],
+    tensor: Option<&str>,
+) -> std::result::Result<(Element, Vec<usize>, usize), String> {
+    let (length, header) = SafeTensors::read_metadata(bytes)
+        .map_err(|error| format!("neither a .npy nor a whole safetensors file: {error}"))?;
+    let mut names = header.offset_keys();
+    names.sort();
+    let matrices = names
+        .iter()
+        .filter(|name| header.info(name).is_some_and(|info| info.shape.len() == 2))
+        .collect::<Vec<_>>();
+    let name = match (tensor, &matrices[..]) {
+        (Some(name), _) => name,
+        (None, [only]) => only.as_str(),
+        (None, _) => {
+            let listed = names.join(", ");
+            return Err(format!(
+                "{} matrices: say which tensor to take of: {listed}",
+                matrices.len()
+            ));
+        }
+    };
+    let info = header
+        .info(name)
+        .ok_or_else(|| format!("no tensor `{name}`, there are: {}", names.join(", ")))?;
+    let element = match info.dtype {
+        Dtype::F16 => Element::F16,
+        Dtype::BF16 => Element::BF16,
+        Dtype::F32 => Element::F32,
+        Dtype::F64 => Element::F64,
+        other => {
+            return Err(format!("tensor `{name}` holds {other:?}, expected F16, BF16, F32 or F64"));
+        }
+    };
+    Ok((element, info.shape.clone(), 8 + length + info.data_offsets.0))
+}
