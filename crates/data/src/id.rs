@@ -1,0 +1,115 @@
+//! Ids: hashed values of categorical fields, and hashed names of pictures.
+//!
+//! Nothing keeps a vocabulary. A value becomes 64 bits of xxh3 over `field`, a zero byte and the raw
+//! text; everything downstream (tables, shards, bundles, requests) speaks in these 64 bits.
+
+use bytemuck::{Pod, Zeroable};
+use xxhash_rust::xxh3::Xxh3Default;
+
+/// The hashed value of one categorical field: xxh3-64 of (field name, 0, raw text).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct Id(pub u64);
+
+impl Id {
+    /// Hashes `raw`, a value of `field`. Equal text in two fields gives two different ids.
+    pub fn of(field: &str, raw: &str) -> Id {
+        let mut hasher = Xxh3Default::new();
+        hasher.update(field.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(raw.as_bytes());
+        Id(hasher.digest())
+    }
+
+    /// The id of an image as a value of the field `image`: xxh3-64 of (`image`, 0, the key's 8
+    /// little-endian bytes). The paper gives every arm, also the one without pictures, these ids.
+    pub fn of_image(key: ImageKey) -> Id {
+        let mut hasher = Xxh3Default::new();
+        hasher.update(b"image\0");
+        hasher.update(&key.0.to_le_bytes());
+        Id(hasher.digest())
+    }
+}
+
+/// The hashed name of a picture as the log spells it (a path, a URL, any text), or [`PictureName::NONE`].
+///
+/// A name says *which picture was meant*; an [`ImageKey`] says *which pixels those are*. The feature
+/// store maps the one to the other, so samples can be prepared before any picture was read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct PictureName(pub u64);
+
+impl PictureName {
+    /// An item without a picture.
+    pub const NONE: PictureName = PictureName(0);
+
+    /// Hashes a picture's name; the empty name is [`PictureName::NONE`].
+    pub fn of(name: &str) -> PictureName {
+        if name.is_empty() {
+            PictureName::NONE
+        } else {
+            PictureName(Id::of("picture", name).0.max(1))
+        }
+    }
+
+    /// Whether there is a picture at all.
+    pub fn is_some(self) -> bool {
+        self != PictureName::NONE
+    }
+}
+
+/// The identity of a picture's content: the first 8 bytes (little-endian) of the blake3 hash of its
+/// encoded bytes, or of its feature row where only vectors are at hand. Zero means "no image".
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
+#[repr(transparent)]
+pub struct ImageKey(pub u64);
+
+impl ImageKey {
+    /// No image: not a picture, but a case the model learns an embedding for.
+    pub const NONE: ImageKey = ImageKey(0);
+
+    /// The part (of `parts`) of a feature store that holds this key.
+    pub fn part(self, parts: usize) -> usize {
+        part_of(self.0, parts)
+    }
+
+    /// Whether there is an image at all.
+    pub fn is_some(self) -> bool {
+        self != ImageKey::NONE
+    }
+}
+
+/// Which of `parts` equal shares of the 64-bit hash space `hash` falls into.
+///
+/// Uses the *high* bits, so that with parts and lanes powers of two a lane owns a contiguous run of
+/// parts, and hash maps (which use the low bits) stay evenly filled within a part.
+pub fn part_of(hash: u64, parts: usize) -> usize {
+    ((u128::from(hash) * parts as u128) >> 64) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ids_depend_on_field_and_text_and_never_change() {
+        assert_ne!(Id::of("age", "18"), Id::of("zip", "18"));
+        assert_ne!(Id::of("a", "bc"), Id::of("ab", "c"));
+        // Written into bundles and checkpoints: a change here is a change of the file formats.
+        assert_eq!(
+            Id::of("item", "0012345678"),
+            Id(xxhash_rust::xxh3::xxh3_64(b"item\x000012345678"))
+        );
+    }
+
+    #[test]
+    fn parts_cover_the_hash_space_in_order() {
+        assert_eq!(part_of(0, 64), 0);
+        assert_eq!(part_of(u64::MAX, 64), 63);
+        assert_eq!(part_of(1 << 63, 64), 32);
+        // 64 parts nest in 8 lanes: a lane owns a contiguous run of parts.
+        for hash in [0, 1 << 58, 3 << 60, u64::MAX - 7] {
+            assert_eq!(part_of(hash, 64) / 8, part_of(hash, 8));
+        }
+    }
+}

@@ -1,0 +1,30 @@
+//! What happened: schema, ids, groups, sample files, importers, prepare, the synthetic shop.
+//!
+//! Knows files, fields, ids, time and seeds. Does not know what a weight, a gradient, a network or a
+//! request is.
+
+pub mod catalogue;
+pub mod check;
+pub mod dataset;
+pub mod error;
+pub mod groups;
+pub mod id;
+pub mod movielens;
+pub mod negatives;
+mod parquet_file;
+pub mod prepare;
+pub mod ragged;
+pub mod samples;
+pub mod schema;
+pub mod source;
+pub mod staging;
+pub mod synth;
+
+pub use catalogue::Catalogue;
+pub use dataset::{Dataset, SplitName};
+pub use error::{Error, Result};
+pub use groups::Groups;
+pub use id::{Id, ImageKey, PictureName, part_of};
+pub use ragged::{Offsets, Ragged};
+pub use samples::SampleFile;
+pub use schema::{Card, Counts, Field, Labels, Schema, Side, Split};

@@ -1,0 +1,262 @@
+//! The second pass: one part of the users after the other becomes groups in sample files.
+
+use std::path::Path;
+
+use hashbrown::HashMap;
+
+use super::collect::Collected;
+use super::history::{Bounds, Shown, groups, history};
+use super::mapping::{Mapping, Origin};
+use super::part::{Cut, Part, UserLog};
+use super::spill::{Row, Spill, rows};
+use super::{Dropped, PrepareOptions, Progress};
+use crate::Result;
+use crate::catalogue::Catalogue;
+use crate::dataset::{SplitName, part_path};
+use crate::negatives::{Drawn, Positive, Sampler};
+use crate::samples::{BLOCK_GROUPS, GroupRow, Impression, SampleWriter};
+
+/// What the second pass counts.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) users: u64,
+    pub(crate) groups: u64,
+    pub(crate) clicks: u64,
+    pub(crate) train: u64,
+    pub(crate) test: u64,
+    /// Behaviors, counted once for every impression of their group.
+    pub(crate) behaviors: u64,
+    pub(crate) users_redescribed: u64,
+    pub(crate) drawn: Drawn,
+}
+
+/// Everything the second pass reads.
+pub(crate) struct Builder<'a> {
+    pub(crate) mapping: &'a Mapping,
+    pub(crate) options: &'a PrepareOptions,
+    pub(crate) events: &'a Spill,
+    pub(crate) users: Option<&'a Spill>,
+    pub(crate) catalogue: &'a Catalogue,
+    pub(crate) item_rows: &'a [u32],
+    pub(crate) cut: Cut,
+}
+
+impl<'a> Builder<'a> {
+    pub(crate) fn new(
+        mapping: &'a Mapping,
+        options: &'a PrepareOptions,
+        collected: &'a Collected,
+        (catalogue, item_rows): (&'a Catalogue, &'a [u32]),
+        cut: Cut,
+    ) -> Builder<'a> {
+        let users = collected.users.as_ref();
+        Builder { mapping, options, events: &collected.events, users, catalogue, item_rows, cut }
+    }
+
+    /// Shows all positives to the sampler, if there is one that has to see them.
+    pub(crate) fn survey(&self, progress: &mut dyn FnMut(Progress)) -> Result<Option<Sampler>> {
+        let Some(options) = &self.options.negatives else { return Ok(None) };
+        let mut sampler = Sampler::new(options, self.catalogue.len());
+        let total = self.events.parts();
+        let read = if sampler.needs_survey() { total } else { 0 };
+        for number in 0..read {
+            let bytes = self.events.read(number)?;
+            Part::new(&bytes, self.item_rows).for_each_user(
+                self.options.repeats,
+                self.cut,
+                |log| {
+                    (0..log.events.len()).for_each(|at| sampler.observe(positive(log, at)));
+                    Ok(())
+                },
+            )?;
+            progress(Progress::Surveying { done: number + 1, total });
+        }
+        sampler.settle();
+        Ok(Some(sampler))
+    }
+
+    /// Writes every part of train and test below `dir`.
+    pub(crate) fn write(
+        &self,
+        dir: &Path,
+        sampler: Option<&Sampler>,
+        dropped: &mut Dropped,
+        progress: &mut dyn FnMut(Progress),
+    ) -> Result<Tally> {
+        let mut tally = Tally::default();
+        for part in 0..self.options.parts {
+            let writer = |split| {
+                let path = part_path(dir, split, part);
+                SampleWriter::create(&path, &self.mapping.schema, self.catalogue, BLOCK_GROUPS)
+            };
+            let mut writers = [writer(SplitName::Train)?, writer(SplitName::Test)?];
+            let each = self.options.spill_per_part;
+            for number in part * each..(part + 1) * each {
+                let bytes = self.events.read(number)?;
+                let user_bytes = self.users.map_or(Ok(Vec::new()), |users| users.read(number))?;
+                let users = user_rows(&user_bytes, &mut tally);
+                let events = Part::new(&bytes, self.item_rows);
+                let out = events.for_each_user(self.options.repeats, self.cut, |log| {
+                    self.write_user(&events, &users, log, sampler, &mut writers, &mut tally)
+                })?;
+                dropped.duplicates += out.duplicates;
+                dropped.repeated += out.repeated;
+                dropped.light += out.light;
+            }
+            let [train, test] = writers;
+            train.finish()?;
+            test.finish()?;
+            progress(Progress::Writing { done: part + 1, total: self.options.parts });
+        }
+        Ok(tally)
+    }
+
+    fn write_user(
+        &self,
+        part: &Part,
+        users: &HashMap<&str, Row>,
+        log: &UserLog,
+        sampler: Option<&Sampler>,
+        writers: &mut [SampleWriter; 2],
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let (shown, test_begin) = impressions(log, sampler, &mut tally.drawn);
+        let behaviors = log.events.iter().filter(|event| event.label == 1 && event.weighs);
+        let past: Vec<_> = behaviors.map(|event| (event.item, event.time)).collect();
+        let bounds = Bounds { span: self.options.group_span, most: self.options.group_max };
+        let described = texts(users.get(log.user), self.described_users());
+        let mut known = Vec::new();
+        tally.users += 1;
+        for range in groups(&shown, test_begin, bounds) {
+            let test = range.start >= test_begin;
+            let group = &shown[range];
+            history(&past, group[0].time, self.options.max_behaviors, &mut known);
+            self.write_group(
+                part,
+                &described,
+                log.user,
+                &known,
+                group,
+                &mut writers[usize::from(test)],
+            )?;
+            tally.groups += 1;
+            tally.behaviors += (known.len() * group.len()) as u64;
+            tally.clicks += group.iter().map(|shown| u64::from(shown.label)).sum::<u64>();
+            *(if test { &mut tally.test } else { &mut tally.train }) += group.len() as u64;
+        }
+        Ok(())
+    }
+
+    fn write_group(
+        &self,
+        part: &Part,
+        described: &[&str],
+        user: &str,
+        behaviors: &[(u32, i64)],
+        group: &[Shown],
+        writer: &mut SampleWriter,
+    ) -> Result<()> {
+        let count = self.mapping.event_cells.len();
+        let first = texts(Some(&part.texts(group[0].row)), count);
+        let user_fields: Vec<_> = self
+            .mapping
+            .user_origins
+            .iter()
+            .map(|origin| match *origin {
+                Origin::Users(at) => described[at],
+                Origin::Events(at) => first[at],
+            })
+            .collect();
+        let width = self.mapping.context.len();
+        let mut contexts = Vec::with_capacity(group.len() * width);
+        if width > 0 {
+            for shown in group {
+                let texts = texts(Some(&part.texts(shown.row)), count);
+                contexts.extend(self.mapping.context.iter().map(|&at| texts[at]));
+            }
+        }
+        let impressions: Vec<_> = group
+            .iter()
+            .enumerate()
+            .map(|(at, shown)| Impression {
+                item: shown.item,
+                time: shown.time,
+                label: shown.label,
+                context: &contexts[at * width..(at + 1) * width],
+            })
+            .collect();
+        writer.push(&GroupRow {
+            user,
+            user_fields: &user_fields,
+            behaviors,
+            impressions: &impressions,
+        })
+    }
+
+    fn described_users(&self) -> usize {
+        self.mapping.users.as_ref().map_or(0, |users| users.cells.len())
+    }
+}
+
+fn positive(log: &UserLog, at: usize) -> Positive {
+    let event = log.events[at];
+    Positive { user: log.id, time: event.time, item: event.item, test: at >= log.test_begin }
+}
+
+/// A user's impressions, and where the test begins among them: the events, each positive followed by its
+/// negatives if there is a sampler. Within one event they are in order of the items, so that the position
+/// does not tell the label.
+fn impressions(log: &UserLog, sampler: Option<&Sampler>, drawn: &mut Drawn) -> (Vec<Shown>, usize) {
+    let mut shown = Vec::with_capacity(log.events.len());
+    let mut begin = None;
+    let mut negatives = Vec::new();
+    for (at, event) in log.events.iter().enumerate() {
+        if at == log.test_begin {
+            begin = Some(shown.len());
+        }
+        let from = shown.len();
+        shown.push(Shown {
+            time: event.time,
+            item: event.item,
+            label: event.label,
+            row: event.row,
+        });
+        if let Some(sampler) = sampler {
+            sampler.draw(positive(log, at), at, log.had, drawn, &mut negatives);
+            shown.extend(negatives.iter().map(|&item| Shown {
+                time: event.time,
+                item,
+                label: 0,
+                row: event.row,
+            }));
+            shown[from..].sort_unstable_by_key(|shown| shown.item);
+        }
+    }
+    let begin = begin.unwrap_or(shown.len());
+    (shown, begin)
+}
+
+/// The users table of a part; the first row of a user counts.
+fn user_rows<'a>(bytes: &'a [u8], tally: &mut Tally) -> HashMap<&'a str, Row<'a>> {
+    let mut users = HashMap::new();
+    for mut row in rows(bytes) {
+        let user = row.text();
+        if users.contains_key(user) {
+            tally.users_redescribed += 1;
+        } else {
+            users.insert(user, row);
+        }
+    }
+    users
+}
+
+/// The `count` texts of a row; empty ones if there is no row.
+fn texts<'a>(row: Option<&Row<'a>>, count: usize) -> Vec<&'a str> {
+    match row {
+        None => vec![""; count],
+        Some(row) => {
+            let mut row = *row;
+            (0..count).map(|_| row.text()).collect()
+        }
+    }
+}

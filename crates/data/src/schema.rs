@@ -1,0 +1,147 @@
+//! The dataset card `dataset.json`: which fields there are, how the samples were made, what they count.
+//!
+//! A dataset is a folder:
+//! ```text
+//! dataset.json            this card
+//! items.parquet           item, image (nullable), one column per item field: the catalogue
+//! train/part-PP.parquet   groups of the users whose hash falls into part PP; see `samples`
+//! test/part-PP.parquet    likewise, later in time
+//! images/                 the feature store, where `encode` puts it by default
+//! ```
+
+use serde::{Deserialize, Serialize};
+
+/// `format` of a card this build reads and writes.
+pub const FORMAT: &str = "ams-dataset/1";
+
+/// Parts of a dataset and of a feature store unless a card says otherwise.
+pub const PARTS: usize = 64;
+
+/// The name of the field (and column) that identifies the user.
+pub const USER: &str = "user";
+
+/// The name of the field that identifies the item, on the ad and the behavior side.
+pub const ITEM: &str = "item";
+
+/// What a field describes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Side {
+    /// The user: one value list per group.
+    User,
+    /// The item of one past behavior: one value list per behavior.
+    Behavior,
+    /// The item shown: one value list per impression.
+    Ad,
+    /// The circumstances (hour, page, device): one value list per impression.
+    Context,
+}
+
+/// One categorical field on one side. The same name on two sides (say `category` of the ad and of the
+/// behaviors) means the same ids and the same embedding rows.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Field {
+    /// Column name in the sample files, and the text hashed into the ids.
+    pub name: String,
+    /// What it describes.
+    pub side: Side,
+    /// Whether a value is a list (`list<utf8>` in the files) rather than at most one text.
+    #[serde(default)]
+    pub multi: bool,
+}
+
+/// The fields of a dataset in file order. `user` (side user) and `item` (sides behavior and ad) are
+/// always among them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(transparent)]
+pub struct Schema {
+    /// All fields, in file order.
+    pub fields: Vec<Field>,
+}
+
+impl Schema {
+    /// The fields of one side, in file order.
+    pub fn side(&self, side: Side) -> impl Iterator<Item = &Field> {
+        self.fields.iter().filter(move |field| field.side == side)
+    }
+}
+
+/// What the samples count.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Counts {
+    /// Users with at least one group.
+    pub users: u64,
+    /// Items of the catalogue.
+    pub items: u64,
+    /// Items of the catalogue that name a picture.
+    pub items_with_image: u64,
+    /// Groups in train and test.
+    pub groups: u64,
+    /// Impressions in train and test.
+    pub impressions: u64,
+    /// Impressions labelled 1.
+    pub clicks: u64,
+    /// Behaviors per impression, on average (every impression of a group counts the group's history).
+    pub behaviors_mean: f64,
+    /// Impressions in `train/`.
+    pub train: u64,
+    /// Impressions in `test/`.
+    pub test: u64,
+}
+
+/// Where the labels come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Labels {
+    /// Shown and clicked or not, as logged.
+    Observed,
+    /// The log holds positives only; the negatives were drawn.
+    Sampled {
+        /// Negatives per positive.
+        negatives: u32,
+        /// How they were drawn: `uniform`, `popularity` or `contemporary`.
+        method: String,
+        /// The seed of the draw.
+        seed: u64,
+    },
+}
+
+/// How train and test were separated. Never at random.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum Split {
+    /// Impressions at or after this instant (unix seconds) are the test.
+    Time {
+        /// First instant of the test.
+        test_from: i64,
+    },
+    /// The last share of each user's impressions is the test.
+    UserTail {
+        /// Share of a user's impressions held out, 0..1.
+        fraction: f64,
+    },
+}
+
+/// The card of a dataset, `dataset.json`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// [`FORMAT`].
+    pub format: String,
+    /// What the dataset is called in reports.
+    pub name: String,
+    /// Number of parts of `train/` and `test/`, a power of two.
+    pub parts: usize,
+    /// All fields.
+    pub fields: Schema,
+    /// How train and test were separated.
+    pub split: Split,
+    /// Where the labels come from.
+    pub labels: Labels,
+    /// Most behaviors a group keeps.
+    pub max_behaviors: usize,
+    /// What the samples count.
+    pub counts: Counts,
+}

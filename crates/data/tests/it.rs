@@ -1,0 +1,542 @@
+//! The whole way from tables to sample files and back, against slow and obvious twins.
+
+#![allow(clippy::unwrap_used)] // A failed step is a failed test.
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+use ams_data::negatives::{Method, NegativeOptions};
+use ams_data::prepare::{
+    Existing, FieldColumn, Inputs, PrepareOptions, PrepareReport, Repeats, SplitBy, plan,
+};
+use ams_data::source::{MemoryTable, Table};
+use ams_data::{Dataset, Groups, Id, PictureName, Result, SampleFile, SplitName};
+use proptest::prelude::*;
+
+/// A log: rows of user, item, label, time, weight and hour.
+type Log = Vec<[String; 6]>;
+
+const COLUMNS: [&str; 6] = ["user_id", "ad_id", "click", "timestamp", "dwell", "hour"];
+
+fn row(user: &str, item: &str, label: u8, time: i64) -> [String; 6] {
+    [
+        user.into(),
+        item.into(),
+        label.to_string(),
+        time.to_string(),
+        "9".into(),
+        (time % 24).to_string(),
+    ]
+}
+
+fn table(path: &str, columns: &[&str], rows: &[impl AsRef<[String]>]) -> Box<dyn Table> {
+    let rows = rows.iter().map(|row| row.as_ref().to_vec()).collect();
+    Box::new(MemoryTable::new(path, columns, rows))
+}
+
+fn items() -> Box<dyn Table> {
+    let row = |cells: [&str; 3]| cells.map(String::from);
+    let rows = [row(["a", "a.jpg", "x|y"]), row(["b", "", ""]), row(["c", "c.jpg", "y"])];
+    table("items.csv", &["ad_id", "image", "tags"], &rows)
+}
+
+fn fields(texts: &[&str]) -> Option<Vec<FieldColumn>> {
+    Some(texts.iter().map(|text| text.parse().unwrap()).collect())
+}
+
+fn options() -> PrepareOptions {
+    let mut options =
+        PrepareOptions { parts: 2, group_span: 10, group_max: 3, ..PrepareOptions::default() };
+    options.max_behaviors = 4;
+    options.split = SplitBy::Last(0.3);
+    options.columns.item_fields = fields(&["tags:multi:|"]);
+    options.columns.context_fields = fields(&["hour"]);
+    options
+}
+
+/// Prepares `log` in `dir` and returns what `check` finds wrong with the result beside the report.
+fn prepare(dir: &Path, log: &[[String; 6]], options: PrepareOptions) -> Result<PrepareReport> {
+    // A log that holds positives only has no label column.
+    let events: Box<dyn Table> = if options.negatives.is_some() {
+        let keep = |row: &[String; 6]| [0, 1, 3, 4, 5].map(|at| row[at].clone());
+        let columns = [0, 1, 3, 4, 5].map(|at| COLUMNS[at]);
+        table("events.csv", &columns, &log.iter().map(keep).collect::<Vec<_>>())
+    } else {
+        table("events.csv", &COLUMNS, log)
+    };
+    let plan = plan(Inputs { events, items: Some(items()), users: None }, options)?;
+    let report = plan.run(&dir.join("set"), Existing::Replace, &mut |_| {})?;
+    let found = ams_data::check::check(&dir.join("set"), &mut |_, _| {})?;
+    assert_eq!(found.problems, [""; 0]);
+    Ok(report)
+}
+
+fn error(log: &[[String; 6]], options: PrepareOptions) -> String {
+    let dir = tempfile::tempdir().unwrap();
+    let error = prepare(dir.path(), log, options).expect_err("a wrong log").to_string();
+    assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0, "nothing half-written stays");
+    error
+}
+
+/// One impression with the history of its group, read back: (test, user, time, item, label), history.
+type Seen = ((bool, Id, i64, Id, u8), Vec<(i64, Id)>);
+
+fn read(dir: &Path) -> Vec<Seen> {
+    let dataset = Dataset::open(dir.join("set")).unwrap();
+    let mut seen = Vec::new();
+    for split in SplitName::ALL {
+        for part in 0..dataset.card().parts {
+            let file = SampleFile::open(&dataset.part_path(split, part), dataset.schema()).unwrap();
+            let mut groups = Groups::new(dataset.schema());
+            (0..file.blocks()).for_each(|block| file.read(block, &mut groups).unwrap());
+            for group in 0..groups.len() {
+                let item = |row: usize| groups.behavior_fields[0].row(row)[0];
+                let past = groups
+                    .behaviors
+                    .range(group)
+                    .map(|row| (groups.behavior_times[row], item(row)));
+                let past: Vec<_> = past.collect();
+                for row in groups.impressions.range(group) {
+                    let item = groups.ad_fields[0].row(row)[0];
+                    let test = split == SplitName::Test;
+                    let key =
+                        (test, groups.users[group], groups.times[row], item, groups.labels[row]);
+                    seen.push((key, past.clone()));
+                }
+            }
+        }
+    }
+    seen.sort();
+    seen
+}
+
+/// What `prepare` should make of `log`, by the definitions: quadratic, and without streaming.
+fn twin(log: &[[String; 6]], options: &PrepareOptions, test_from: i64) -> Vec<Seen> {
+    let unique: BTreeSet<_> = log
+        .iter()
+        .map(|row| (row[0].clone(), row[3].parse::<i64>().unwrap(), row[1].clone(), row[2].clone()))
+        .collect();
+    let mut seen = Vec::new();
+    let users: BTreeSet<_> = unique.iter().map(|row| row.0.clone()).collect();
+    for user in users {
+        let rows: Vec<_> = unique.iter().filter(|row| row.0 == user).collect();
+        let mut begin = 0;
+        for at in 0..rows.len() {
+            let first = rows[begin].1;
+            let crosses = (rows[at].1 >= test_from) != (first >= test_from);
+            if rows[at].1 - first >= options.group_span
+                || at - begin >= options.group_max
+                || crosses
+            {
+                begin = at;
+            }
+            let first = rows[begin].1;
+            let mut past: Vec<_> = rows
+                .iter()
+                .filter(|row| row.3 == "1" && row.1 < first)
+                .map(|row| (row.1, row.2.clone()))
+                .collect();
+            past.sort_by(|a, b| b.cmp(a));
+            past.truncate(options.max_behaviors);
+            let past = past.into_iter().map(|(time, item)| (time, Id::of("item", &item))).collect();
+            let (item, label) = (Id::of("item", &rows[at].2), rows[at].3.parse().unwrap());
+            let test = rows[at].1 >= test_from;
+            seen.push(((test, Id::of("user", &user), rows[at].1, item, label), past));
+        }
+    }
+    seen.sort();
+    seen
+}
+
+fn logs() -> impl Strategy<Value = Log> {
+    let event = (0..4u8, 0..6u8, 0..2u8, 0..40i64);
+    prop::collection::vec(event, 2..60).prop_map(|events| {
+        let user = |user: u8| format!("0{user}");
+        let item = |item: u8| char::from(b'a' + item).to_string();
+        let mut log: Log = events
+            .iter()
+            .map(|&(u, i, label, time)| row(&user(u), &item(i), label, time))
+            .collect();
+        // Something to learn on both sides, so that the log is not refused.
+        log.extend([row("00", "a", 1, -1), row("00", "b", 0, -1), row("01", "a", 1, 50)]);
+        log
+    })
+}
+
+/// Every file of the dataset.
+fn bytes(dir: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for folder in ["", "train", "test"] {
+        for entry in std::fs::read_dir(dir.join("set").join(folder)).unwrap() {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                files.insert(
+                    path.strip_prefix(dir).unwrap().display().to_string(),
+                    std::fs::read(&path).unwrap(),
+                );
+            }
+        }
+    }
+    files
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 8, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn groups_equal_their_definition(log in logs()) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = PrepareOptions { split: SplitBy::TestFrom("30".into()), ..options() };
+        let report = prepare(dir.path(), &log, options.clone()).unwrap();
+        prop_assert_eq!(read(dir.path()), twin(&log, &options, 30));
+        prop_assert_eq!(report.counts.impressions + report.dropped.duplicates, log.len() as u64);
+    }
+
+    #[test]
+    fn the_order_of_the_rows_changes_no_byte(log in logs(), seed in any::<u64>()) {
+        let mut other = log.clone();
+        other.sort_by_key(|row| Id::of(&seed.to_string(), &row.join(" ")));
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let negatives = NegativeOptions { count: 2, method: Method::Contemporary, ..Default::default() };
+        let sampled = PrepareOptions { negatives: Some(negatives), ..options() };
+        for options in [options(), sampled] {
+            prepare(one.path(), &log, options.clone()).unwrap();
+            prepare(two.path(), &other, options).unwrap();
+            prop_assert!(bytes(one.path()) == bytes(two.path()));
+        }
+    }
+
+    #[test]
+    fn negatives_were_never_had(log in logs(), method in 0..3usize) {
+        let method = [Method::Uniform, Method::Popularity, Method::Contemporary][method];
+        let negatives = NegativeOptions { count: 2, method, ..NegativeOptions::default() };
+        let dir = tempfile::tempdir().unwrap();
+        let report = prepare(dir.path(), &log, PrepareOptions { negatives: Some(negatives), ..options() }).unwrap();
+        let had: BTreeSet<_> = log.iter().map(|row| (Id::of("user", &row[0]), Id::of("item", &row[1]))).collect();
+        let seen = read(dir.path());
+        let negatives = seen.iter().filter(|(key, _)| key.4 == 0);
+        prop_assert!(negatives.clone().all(|(key, _)| !had.contains(&(key.1, key.3))));
+        let drawn = report.drawn.unwrap();
+        prop_assert_eq!(negatives.count() as u64, drawn.negatives);
+        prop_assert_eq!(drawn.negatives + drawn.short, 2 * report.counts.clicks);
+    }
+
+    #[test]
+    fn user_tails_are_last_and_do_not_split_instants(log in logs()) {
+        let dir = tempfile::tempdir().unwrap();
+        let options = PrepareOptions { split: SplitBy::UserTail(0.4), ..options() };
+        // `check` holds every user's test against the newest impression in train; some logs have no test.
+        if prepare(dir.path(), &log, options).is_ok() {
+            prop_assert!(read(dir.path()).iter().any(|(key, _)| key.0));
+        }
+    }
+}
+
+fn small() -> Log {
+    vec![
+        row("0042", "a", 1, 1),
+        row("0042", "b", 0, 2),
+        row("0042", "zz", 1, 30),
+        row("7", "c", 0, 30),
+    ]
+}
+
+#[test]
+fn leading_zeros_images_fields_and_unknown_items() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = prepare(dir.path(), &small(), options()).unwrap();
+    assert_eq!(
+        (report.counts.items, report.counts.items_with_image, report.items_without_row),
+        (4, 2, 1)
+    );
+    assert_eq!((report.counts.train, report.counts.test, report.counts.users), (2, 2, 2));
+    assert_eq!(report.counts.behaviors_mean, 0.25);
+    let dataset = Dataset::open(dir.path().join("set")).unwrap();
+    let mut groups = Groups::new(dataset.schema());
+    for part in 0..2 {
+        let file =
+            SampleFile::open(&dataset.part_path(SplitName::Train, part), dataset.schema()).unwrap();
+        (0..file.blocks()).for_each(|block| file.read(block, &mut groups).unwrap());
+    }
+    assert_eq!(groups.users, [Id::of("user", "0042")]);
+    assert_eq!(groups.ad_pictures, [PictureName::of("a.jpg"), PictureName::NONE]);
+    assert_eq!(groups.ad_fields[1].row(0), [Id::of("tags", "x"), Id::of("tags", "y")]);
+    assert_eq!(groups.context_fields[0].row(1), [Id::of("hour", "2")]);
+    let counts = dataset.item_counts(SplitName::Test).unwrap();
+    assert_eq!(counts.get(&Id::of("item", "zz")), Some(&1));
+    assert_eq!(counts.get(&Id::of("item", "a")), None);
+}
+
+#[test]
+fn events_of_one_day_do_not_know_each_other() {
+    let day = |user: &str, item: &str, label, day: &str| {
+        let mut row = row(user, item, label, 0);
+        row[3] = day.to_string();
+        row
+    };
+    let log = [
+        day("u", "a", 1, "2020-09-22"),
+        day("u", "b", 0, "2020-09-22"),
+        day("u", "c", 1, "2020-09-23"),
+        day("v", "c", 0, "2020-09-23"),
+    ];
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), &log, options()).unwrap();
+    let user = Id::of("user", "u");
+    let histories: Vec<_> = read(dir.path()).into_iter().filter(|(key, _)| key.1 == user).collect();
+    assert!(histories[..2].iter().all(|(_, past)| past.is_empty()));
+    assert_eq!(histories[2].1, [(1_600_732_800, Id::of("item", "a"))]);
+}
+
+#[test]
+fn light_positives_are_no_behaviors_and_repeats_can_go() {
+    let mut log = small();
+    log.push(row("0042", "a", 1, 29));
+    log[0][4] = "2,5".to_string();
+    let mut options = PrepareOptions { min_weight: Some(3.0), ..options() };
+    options.decimal = Some(ams_data::prepare::Decimal::Comma);
+    options.repeats = Repeats::FirstOnly;
+    let dir = tempfile::tempdir().unwrap();
+    let report = prepare(dir.path(), &log, options).unwrap();
+    assert_eq!((report.dropped.light, report.dropped.repeated), (1, 1));
+    assert_eq!(report.counts.behaviors_mean, 0.0);
+}
+
+#[test]
+fn rows_without_user_item_or_time_are_counted() {
+    let mut log = small();
+    log.extend([row("", "a", 1, 1), row("u", " ", 1, 1)]);
+    log.push(row("u", "a", 1, 1));
+    log[6][3] = String::new();
+    let dir = tempfile::tempdir().unwrap();
+    let dropped = prepare(dir.path(), &log, options()).unwrap().dropped;
+    assert_eq!((dropped.without_user, dropped.without_item, dropped.without_time), (1, 1, 1));
+}
+
+#[test]
+fn a_users_table_and_user_fields_of_the_events() {
+    let users = table("users.csv", &["user_id", "age"], &[["0042".to_string(), "30".to_string()]]);
+    let mut options = options();
+    options.columns.user_fields = fields(&["age", "first=hour"]);
+    let events = table("events.csv", &COLUMNS, &small());
+    let plan = plan(Inputs { events, items: Some(items()), users: Some(users) }, options).unwrap();
+    let what: Vec<_> = plan
+        .understood()
+        .iter()
+        .map(|row| format!("{} <- {}.{}", row.what, row.table, row.column))
+        .collect();
+    assert!(what.contains(&"user field <- users.csv.age".to_string()), "{what:?}");
+    assert!(what.contains(&"user field <- events.csv.hour".to_string()), "{what:?}");
+    assert!(what.contains(&"ignored <- events.csv.dwell".to_string()), "{what:?}");
+    let dir = tempfile::tempdir().unwrap();
+    plan.run(&dir.path().join("set"), Existing::Refuse, &mut |_| {}).unwrap();
+    let dataset = Dataset::open(dir.path().join("set")).unwrap();
+    let mut groups = Groups::new(dataset.schema());
+    for part in 0..2 {
+        let file =
+            SampleFile::open(&dataset.part_path(SplitName::Test, part), dataset.schema()).unwrap();
+        (0..file.blocks()).for_each(|block| file.read(block, &mut groups).unwrap());
+    }
+    let of = |user: &str| groups.users.iter().position(|&id| id == Id::of("user", user)).unwrap();
+    assert_eq!(groups.user_fields[1].row(of("0042")), [Id::of("age", "30")]);
+    assert_eq!(groups.user_fields[1].row(of("7")), []);
+    assert_eq!(groups.user_fields[2].row(of("7")), [Id::of("first", "6")]);
+}
+
+#[test]
+fn a_label_outside_0_and_1() {
+    let mut log = small();
+    log[2][2] = "5".to_string();
+    let found = error(&log, options());
+    assert!(
+        found.starts_with("events.csv: row 3, column `click`: label `5`; expected 0 or 1"),
+        "{found}"
+    );
+}
+
+#[test]
+fn a_time_in_another_form() {
+    let mut log = small();
+    log[3][3] = "2020-09-22".to_string();
+    let found = error(&log, options());
+    assert!(
+        found.starts_with("events.csv: row 4, column `timestamp`: time `2020-09-22` reads as days"),
+        "{found}"
+    );
+}
+
+#[test]
+fn logs_from_which_nothing_can_be_learned() {
+    let positives: Log = small().into_iter().filter(|row| row[2] == "1").collect();
+    assert!(
+        error(&positives, options())
+            .contains("all of 2 rows are positive; ask for sampled negatives")
+    );
+    let negatives: Log = small().into_iter().filter(|row| row[2] == "0").collect();
+    assert!(error(&negatives, options()).contains("none of 2 rows is positive"));
+    let instant: Log = small()
+        .into_iter()
+        .map(|mut row| {
+            row[3] = "7".into();
+            row
+        })
+        .collect();
+    assert!(error(&instant, options()).contains("all events are at one instant"));
+    let late = PrepareOptions { split: SplitBy::TestFrom("1970-01-02".into()), ..options() };
+    let found = error(&small(), late);
+    let span = "the log spans 1970-01-01 00:00:01 to 1970-01-01 00:00:30 UTC";
+    assert!(found.ends_with(span), "{found}");
+    assert!(error(&[], options()).ends_with("events.csv: no rows"));
+}
+
+#[test]
+fn options_that_make_no_sense() {
+    let found = |change: fn(&mut PrepareOptions)| {
+        let mut options = options();
+        change(&mut options);
+        error(&small(), options)
+    };
+    assert_eq!(found(|o| o.parts = 3), "parts is 3; expected a power of two up to 16384");
+    assert_eq!(
+        found(|o| o.split = SplitBy::Last(1.0)),
+        "a test fraction of 1; expected between 0 and 1"
+    );
+    assert!(
+        found(|o| o.columns.context_fields = fields(&["label=hour"]))
+            .contains("cannot be called `label`")
+    );
+    assert!(found(|o| o.columns.item_fields = fields(&["tag"])).contains("did you mean `tags`?"));
+}
+
+#[test]
+fn what_is_there_is_not_overwritten() {
+    let dir = tempfile::tempdir().unwrap();
+    let run = |existing| {
+        let inputs =
+            Inputs { events: table("e", &COLUMNS, &small()), items: Some(items()), users: None };
+        let run =
+            plan(inputs, options()).unwrap().run(&dir.path().join("set"), existing, &mut |_| {});
+        run.map(|report| report.rows).map_err(|error| error.to_string())
+    };
+    std::fs::create_dir(dir.path().join("set")).unwrap();
+    std::fs::write(dir.path().join("set/letter.txt"), "dear").unwrap();
+    assert!(run(Existing::Replace).unwrap_err().contains("not empty and not a dataset"));
+    std::fs::remove_file(dir.path().join("set/letter.txt")).unwrap();
+    assert_eq!(run(Existing::Refuse), Ok(4));
+    assert!(run(Existing::Refuse).unwrap_err().contains("is a dataset already"));
+    assert_eq!(run(Existing::Replace), Ok(4));
+}
+
+#[test]
+fn a_folder_that_cannot_be_made() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    let inputs =
+        Inputs { events: table("e", &COLUMNS, &small()), items: Some(items()), users: None };
+    let out = dir.path().join("file").join("set");
+    let error =
+        plan(inputs, options()).unwrap().run(&out, Existing::Refuse, &mut |_| {}).unwrap_err();
+    assert!(matches!(error, ams_data::Error::Io { .. }), "{error}");
+}
+
+/// Writes `events` and `items` as CSV files and prepares them with nothing but the defaults.
+fn from_files(events: &str, items: &str) -> Result<(Vec<String>, PrepareReport)> {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("events.csv"), events).unwrap();
+    std::fs::write(dir.path().join("items.csv"), items).unwrap();
+    let open = |name: &str| ams_data::source::open(&dir.path().join(name), &Default::default());
+    let inputs =
+        Inputs { events: open("events.csv")?, items: Some(open("items.csv")?), users: None };
+    let plan = plan(inputs, PrepareOptions { parts: 1, ..PrepareOptions::default() })?;
+    let lines = plan
+        .understood()
+        .iter()
+        .map(|row| format!("{}: {} ({})", row.what, row.column, row.example));
+    let lines = lines.collect();
+    Ok((lines, plan.run(&dir.path().join("set"), Existing::Refuse, &mut |_| {})?))
+}
+
+#[test]
+fn csv_files_with_the_usual_names_need_no_mapping() {
+    let events = "userId;movieId;click;date\n001;7;1;2020-09-22\n001;8;0;2020-09-23\n";
+    let (understood, report) =
+        from_files(events, "\u{feff}movieId;img;genre\n7;7.jpg;Drama\n").unwrap();
+    let expected = [
+        "user: userId (001)",
+        "item: movieId (7)",
+        "time: date (2020-09-22)",
+        "label: click (1)",
+        "item: movieId (7)",
+        "image: img (7.jpg)",
+        "item field: genre (Drama)",
+    ];
+    assert_eq!(understood, expected);
+    assert_eq!(
+        (report.counts.items, report.counts.items_with_image, report.counts.groups),
+        (2, 1, 2)
+    );
+}
+
+/// The problems `check` lists after `change` was done to a good dataset.
+fn problems(change: impl FnOnce(&Path)) -> Vec<String> {
+    let dir = tempfile::tempdir().unwrap();
+    prepare(dir.path(), &small(), options()).unwrap();
+    let set = dir.path().join("set");
+    change(&set);
+    let report = ams_data::check::check(&set, &mut |_, _| {}).unwrap();
+    assert!(!report.is_sound());
+    report.problems.iter().map(|line| line.replace(&set.display().to_string(), "SET")).collect()
+}
+
+#[test]
+fn check_finds_users_in_the_wrong_part() {
+    let found = problems(|set| {
+        let (zero, one) = (set.join("train/part-00.parquet"), set.join("train/part-01.parquet"));
+        std::fs::rename(&zero, set.join("x")).unwrap();
+        std::fs::rename(&one, &zero).unwrap();
+        std::fs::rename(set.join("x"), &one).unwrap();
+    });
+    assert!(found[0].contains(": row 1: `user` belongs to part 0"), "{found:?}");
+}
+
+#[test]
+fn check_finds_a_test_that_is_not_later() {
+    let found = problems(|set| {
+        for part in ["part-00.parquet", "part-01.parquet"] {
+            std::fs::rename(set.join("train").join(part), set.join("x")).unwrap();
+            std::fs::rename(set.join("test").join(part), set.join("train").join(part)).unwrap();
+            std::fs::rename(set.join("x"), set.join("test").join(part)).unwrap();
+        }
+    });
+    assert!(
+        found
+            .iter()
+            .any(|line| line.contains("an impression at 30 in train; the test begins at 30"))
+    );
+}
+
+#[test]
+fn check_finds_wrong_counts_missing_files_and_unknown_items() {
+    let found = problems(|set| {
+        let card = std::fs::read_to_string(set.join("dataset.json")).unwrap();
+        std::fs::write(set.join("dataset.json"), card.replace("\"clicks\": 2", "\"clicks\": 3"))
+            .unwrap();
+    });
+    assert_eq!(found, ["clicks: the files hold 2, the card says 3"]);
+    let found = problems(|set| std::fs::remove_file(set.join("test/part-01.parquet")).unwrap());
+    assert!(found[0].starts_with("SET/test/part-01.parquet: "), "{found:?}");
+    let found = problems(|set| {
+        let dir = tempfile::tempdir().unwrap();
+        let log: Log = small().into_iter().filter(|row| row[1] != "zz").collect();
+        let log: Log = log.into_iter().chain([row("7", "a", 1, 40)]).collect();
+        prepare(dir.path(), &log, options()).unwrap();
+        std::fs::copy(dir.path().join("set/items.parquet"), set.join("items.parquet")).unwrap();
+        let card = std::fs::read_to_string(set.join("dataset.json")).unwrap();
+        std::fs::write(set.join("dataset.json"), card.replace("\"items\": 4", "\"items\": 3"))
+            .unwrap();
+    });
+    assert_eq!(found.len(), 1, "{found:?}");
+    assert!(
+        found[0].ends_with("row 1: the item of impression 1 is not in the catalogue"),
+        "{found:?}"
+    );
+}
