@@ -1,0 +1,299 @@
+//! Writing a bundle: everything needed to compute a score, in files any program can read.
+//!
+//! ```text
+//! <model>/<version>/
+//!   MANIFEST.json             written last: format, meta (see Meta), size and blake3 of every file
+//!   dense.safetensors         f32 tensors by name: rank.mlp.0.group.weight, tower.ad.0.weight, ...
+//!   ids.safetensors           ids u64 (n) ascending, rows f32 (n, D); other ids are zero
+//!   image_table.safetensors   keys u64 (m) ascending, for each tower its name: f32 (m, D)
+//!   pictures.safetensors      names u64 (p) ascending, keys u64 (p): the image a name means
+//!   items.safetensors         see items
+//!   golden.safetensors        see golden
+//!   samples.json              a few example requests
+//! ```
+//! Versions are whole numbers and never change once they are there.
+
+use std::fs;
+use std::path::Path;
+
+use ams_data::catalogue::Catalogue;
+use ams_model::{Layout, RankNetwork, Tower};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::folder::{FolderWriter, Manifest, Tensor};
+pub use crate::golden::Golden;
+use crate::items::Items;
+use crate::request::PageView;
+use crate::spec::Spec;
+
+/// `format` of the bundles this build reads and writes.
+pub const FORMAT: &str = "ams-bundle/1";
+
+/// The weights of W and the towers.
+pub const DENSE: &str = "dense.safetensors";
+/// The embedding rows.
+pub const IDS: &str = "ids.safetensors";
+/// The image embeddings.
+pub const IMAGE_TABLE: &str = "image_table.safetensors";
+/// The pictures' names.
+pub const PICTURES: &str = "pictures.safetensors";
+/// The example requests.
+pub const SAMPLES: &str = "samples.json";
+
+/// All numbers of a model.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Weights {
+    /// W, then each tower of [`Spec::towers`].
+    pub dense: Vec<f32>,
+    /// The ids that have a row, ascending; (n).
+    pub ids: Vec<u64>,
+    /// Their rows; (n, D).
+    pub rows: Vec<f32>,
+    /// The images that have embeddings, ascending; (m).
+    pub image_keys: Vec<u64>,
+    /// Their embeddings by each tower of [`Spec::towers`]; (m, D).
+    pub image_embeddings: Vec<Vec<f32>>,
+}
+
+/// A model to be written as a bundle.
+#[derive(Clone, Copy, Debug)]
+pub struct Frozen<'a> {
+    /// What the model is made of.
+    pub spec: &'a Spec,
+    /// All its numbers.
+    pub weights: &'a Weights,
+    /// Hashed names of pictures and the image keys they mean, ascending by name.
+    pub pictures: &'a [(u64, u64)],
+    /// The items, with the fields of the spec.
+    pub catalogue: &'a Catalogue,
+    /// A few groups and their logits.
+    pub golden: &'a Golden,
+    /// The run the model comes from.
+    pub run: &'a str,
+    /// Training steps behind the model.
+    pub steps: u64,
+    /// A few example requests.
+    pub samples: &'a [PageView],
+}
+
+/// What a bundle's manifest says about the model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// What the model is made of.
+    pub spec: Spec,
+    /// blake3 of the spec as compact JSON: another spec cannot be slipped under the same numbers.
+    pub spec_hash: String,
+    /// blake3 of the spec's `fields` as compact JSON: samples with equal fields fit the model.
+    pub schema_hash: String,
+    /// Ids with a row.
+    pub ids: u64,
+    /// Images with embeddings.
+    pub images: u64,
+    /// Known names of pictures.
+    pub pictures: u64,
+    /// Known items.
+    pub items: u64,
+    /// The run the model comes from.
+    pub run: String,
+    /// Training steps behind the model.
+    pub steps: u64,
+}
+
+/// Writes `frozen` as a bundle at `place`, which must not exist. The published hash is
+/// [`Manifest::hash`] of what comes back.
+///
+/// # Errors
+/// If something cannot be written, a weight is not finite, or two items have one hash; then nothing
+/// stays behind.
+pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
+    let Frozen { spec, weights, pictures, .. } = *frozen;
+    assert_eq!(spec.check(), Ok(()), "a model that was trained has a good shape");
+    check_finite(place, weights)?;
+    let mut folder = FolderWriter::create(place)?;
+    write_dense(spec, weights, &mut folder)?;
+    let shape = [weights.ids.len(), spec.dim];
+    let tensors = [Tensor::u64("ids", &weights.ids), Tensor::f32("rows", &shape, &weights.rows)];
+    folder.add_tensors(IDS, &tensors)?;
+    write_image_table(spec, weights, &mut folder)?;
+    write_pictures(pictures, &mut folder)?;
+    let items = Items::write(frozen.catalogue, &mut folder)?;
+    frozen.golden.write(&mut folder)?;
+    folder.add(SAMPLES, json(&frozen.samples).as_bytes())?;
+    let meta = Meta {
+        spec: spec.clone(),
+        spec_hash: hash_of(spec),
+        schema_hash: hash_of(&spec.fields),
+        ids: weights.ids.len() as u64,
+        images: weights.image_keys.len() as u64,
+        pictures: pictures.len() as u64,
+        items: items as u64,
+        run: frozen.run.to_owned(),
+        steps: frozen.steps,
+    };
+    folder.finish(FORMAT, meta)
+}
+
+/// The number the next version of a model gets: one more than the highest in its folder, or 1.
+///
+/// # Errors
+/// If the folder is there and cannot be listed.
+pub fn next_version(model_dir: &Path) -> Result<u64> {
+    Ok(versions(model_dir)?.last().map_or(1, |last| last + 1))
+}
+
+/// The versions of a model, ascending: its folders whose name is a whole number.
+pub(crate) fn versions(model_dir: &Path) -> Result<Vec<u64>> {
+    let mut versions = Vec::new();
+    let entries = match fs::read_dir(model_dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(versions),
+        Err(error) => return Err(Error::io(model_dir)(error)),
+    };
+    for entry in entries {
+        let name = entry.map_err(Error::io(model_dir))?.file_name();
+        versions.extend(name.to_str().and_then(version_of));
+    }
+    versions.sort_unstable();
+    Ok(versions)
+}
+
+/// The version a folder's name means. `07` or `+7` would be a second name of `7`.
+pub(crate) fn version_of(name: &str) -> Option<u64> {
+    name.parse().ok().filter(|version: &u64| version.to_string() == name)
+}
+
+/// The names of the dense tensors of a model, with layouts and where each begins among the weights.
+pub(crate) fn dense_layouts<'a>(
+    spec: &Spec,
+    network: &'a RankNetwork,
+    tower: Option<&'a Tower>,
+) -> Vec<(String, &'a Layout)> {
+    let tower =
+        |name: &str| (format!("tower.{name}."), tower.expect("a named tower has a shape").layout());
+    let network = ("rank.".to_owned(), network.layout());
+    std::iter::once(network).chain(spec.towers().into_iter().map(tower)).collect()
+}
+
+/// blake3 of `value` as compact JSON, lowercase hex.
+pub(crate) fn hash_of(value: &impl Serialize) -> String {
+    blake3::hash(json(value).as_bytes()).to_hex().to_string()
+}
+
+fn json(value: &impl Serialize) -> String {
+    serde_json::to_string(value).expect("our own types have text keys only")
+}
+
+fn check_finite(place: &Path, weights: &Weights) -> Result<()> {
+    let images = weights.image_embeddings.iter().map(|values| ("image embeddings", values));
+    let all = [("dense weights", &weights.dense), ("rows", &weights.rows)];
+    for (name, values) in all.into_iter().chain(images) {
+        if let Some(at) = values.iter().position(|value| !value.is_finite()) {
+            let what = format!("not written: {name} hold {} at {at}", values[at]);
+            return Err(Error::content(place, what));
+        }
+    }
+    Ok(())
+}
+
+fn write_dense(spec: &Spec, weights: &Weights, folder: &mut FolderWriter) -> Result<()> {
+    let network = RankNetwork::new(spec.rank_config());
+    let tower = spec.tower_config().map(Tower::new);
+    let mut rest = &weights.dense[..];
+    let mut named = Vec::new();
+    for (prefix, layout) in dense_layouts(spec, &network, tower.as_ref()) {
+        let (part, after) = rest.split_at(layout.len());
+        rest = after;
+        named.extend(
+            layout.entries.iter().map(|entry| {
+                (format!("{prefix}{}", entry.name), &entry.shape, entry.view.of(part))
+            }),
+        );
+    }
+    assert!(rest.is_empty(), "{} dense weights too many", rest.len());
+    let tensors: Vec<Tensor> =
+        named.iter().map(|(name, shape, values)| Tensor::f32(name, shape, values)).collect();
+    folder.add_tensors(DENSE, &tensors)
+}
+
+fn write_image_table(spec: &Spec, weights: &Weights, folder: &mut FolderWriter) -> Result<()> {
+    let towers = spec.towers();
+    assert_eq!(weights.image_embeddings.len(), towers.len(), "embeddings of each tower");
+    let shape = [weights.image_keys.len(), spec.dim];
+    let mut tensors = vec![Tensor::u64("keys", &weights.image_keys)];
+    for (name, embeddings) in towers.into_iter().zip(&weights.image_embeddings) {
+        tensors.push(Tensor::f32(name, &shape, embeddings));
+    }
+    folder.add_tensors(IMAGE_TABLE, &tensors)
+}
+
+fn write_pictures(pictures: &[(u64, u64)], folder: &mut FolderWriter) -> Result<()> {
+    let (names, keys): (Vec<u64>, Vec<u64>) = pictures.iter().copied().unzip();
+    folder.add_tensors(PICTURES, &[Tensor::u64("names", &names), Tensor::u64("keys", &keys)])
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Fixture;
+    use ams_model::ImageArm;
+    use safetensors::SafeTensors;
+    use std::fs;
+
+    #[test]
+    fn equal_models_have_equal_hashes() {
+        let hash = |change: fn(&mut Fixture)| {
+            let mut fixture = Fixture::new(ImageArm::Joint);
+            change(&mut fixture);
+            fixture.write(3).unwrap().hash()
+        };
+        let first = hash(|_| ());
+        assert_eq!(hash(|_| ()), first);
+        assert_ne!(hash(|fixture| fixture.weights.rows[5] = 0.25), first);
+    }
+
+    #[test]
+    fn tensors_are_named_for_other_programs() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        fixture.write(1).unwrap();
+        let names = |file: &str| {
+            let bytes = fs::read(fixture.place(1).join(file)).unwrap();
+            let tensors = SafeTensors::deserialize(&bytes).unwrap();
+            let mut names: Vec<String> = tensors
+                .tensors()
+                .iter()
+                .map(|(name, view)| format!("{name} {:?} {:?}", view.dtype(), view.shape()))
+                .collect();
+            names.sort();
+            names
+        };
+        let dense = names("dense.safetensors");
+        for name in [
+            "rank.mlp.0.group.weight F32",
+            "tower.ad.0.weight F32 [4, 8]",
+            "tower.behavior.1.bias F32 [3]",
+        ] {
+            assert!(dense.iter().any(|known| known.starts_with(name)), "{name} in {dense:?}");
+        }
+        assert_eq!(names("ids.safetensors"), ["ids U64 [17]", "rows F32 [17, 3]"]);
+        let table = ["ad F32 [3, 3]", "behavior F32 [3, 3]", "keys U64 [3]"];
+        assert_eq!(names("image_table.safetensors"), table);
+        assert_eq!(names("pictures.safetensors"), ["keys U64 [3]", "names U64 [3]"]);
+        let items = [
+            "field.category.ids U64 [5]",
+            "field.category.lengths U32 [6]",
+            "items U64 [6]",
+            "pictures U64 [6]",
+        ];
+        assert_eq!(names("items.safetensors"), items);
+    }
+
+    #[test]
+    fn a_model_that_is_not_finite_is_not_written() {
+        let mut fixture = Fixture::new(ImageArm::Joint);
+        fixture.weights.image_embeddings[1][2] = f32::NAN;
+        let error = fixture.write(1).unwrap_err().to_string();
+        assert!(error.ends_with("not written: image embeddings hold NaN at 2"), "{error}");
+        assert!(!fixture.place(1).parent().unwrap().exists());
+    }
+}

@@ -1,0 +1,325 @@
+//! A tiny model for the tests of this crate: a catalogue, weights, groups, and the network run the
+//! slow and obvious way.
+
+use std::sync::Arc;
+
+use ams_data::catalogue::Catalogue;
+use ams_data::{
+    Card, Counts, Dataset, Field, Groups, Id, ImageKey, Labels, PictureName, Ragged, Schema, Side,
+    Split,
+};
+use ams_model::{
+    Aggregator, ImageArm, Lists, NO_IMAGE, RankBatch, RankNetwork, RankScratch, Tower,
+};
+use arrow_array::{RecordBatch, StringArray};
+use parquet::arrow::ArrowWriter;
+
+use crate::files::{self, Frozen, Golden, Meta, Weights};
+use crate::folder::Manifest;
+use crate::input::Keys;
+use crate::model::Model;
+use crate::request::PageView;
+use crate::spec::{ImageSource, Spec, TowerSharing};
+
+/// Item, picture and category.
+type Item = (&'static str, Option<&'static str>, Option<&'static str>);
+
+/// The feature store does not know `lost.png`.
+const SHOP: [Item; 6] = [
+    ("1", Some("1.png"), Some("shoes")),
+    ("2", None, Some("shoes")),
+    ("3", Some("3.png"), None),
+    ("4", Some("4.png"), Some("hats")),
+    ("5", Some("lost.png"), Some("hats")),
+    ("6", Some("1.png"), Some("hats")),
+];
+
+/// Width of every embedding.
+const DIM: usize = 3;
+
+pub(crate) struct Fixture {
+    pub(crate) dir: tempfile::TempDir,
+    pub(crate) spec: Spec,
+    pub(crate) weights: Weights,
+    pub(crate) pictures: Vec<(u64, u64)>,
+    pub(crate) catalogue: Catalogue,
+    pub(crate) golden: Golden,
+    pub(crate) samples: Vec<PageView>,
+}
+
+/// One group as text: user, age, tags, the behaviors' items, and items and hours shown.
+pub(crate) type Row<'a> =
+    (&'a str, &'a str, &'a [&'a str], &'a [&'a str], &'a [(&'a str, &'a str)]);
+
+/// Groups with and without history, with known and unknown values.
+pub(crate) const ROWS: [Row<'static>; 3] = [
+    ("u1", "25", &["a", "b"], &["1", "5", "1"], &[("3", "12"), ("4", "12")]),
+    ("u2", "", &[], &[], &[("1", "7")]),
+    ("nobody", "99", &["z", "a"], &["2", "77", "4", "6"], &[("5", "8"), ("78", "8"), ("2", "8")]),
+];
+
+impl Fixture {
+    pub(crate) fn new(images: ImageArm) -> Fixture {
+        Fixture::of(spec(images))
+    }
+
+    pub(crate) fn of(spec: Spec) -> Fixture {
+        let dir = tempfile::tempdir().unwrap();
+        let catalogue = catalogue(&dir.path().join("data"), &spec.fields);
+        let (weights, pictures) = (weights(&spec), pictures());
+        let mut fixture = Fixture {
+            dir,
+            spec,
+            weights,
+            pictures,
+            catalogue,
+            golden: Golden::default(),
+            samples: Vec::new(),
+        };
+        fixture.samples = vec![
+            PageView::parse(br#"{"user": {"id": "u1"}, "candidates": {"item": ["1"]}}"#).unwrap(),
+        ];
+        let groups = fixture.groups(&ROWS);
+        let logits = fixture.slow_logits(&groups);
+        fixture.golden = Golden { groups, logits };
+        fixture
+    }
+
+    /// Writes the model as version `version` of `<dir>/shop`.
+    pub(crate) fn write(&self, version: u64) -> crate::Result<Manifest<Meta>> {
+        let frozen = Frozen {
+            spec: &self.spec,
+            weights: &self.weights,
+            pictures: &self.pictures,
+            catalogue: &self.catalogue,
+            golden: &self.golden,
+            run: "test",
+            steps: 12,
+            samples: &self.samples,
+        };
+        files::write(&self.place(version), &frozen)
+    }
+
+    pub(crate) fn place(&self, version: u64) -> std::path::PathBuf {
+        self.dir.path().join("shop").join(version.to_string())
+    }
+
+    pub(crate) fn model(&self) -> Model {
+        self.write(1).unwrap();
+        Model::open(&self.place(1)).unwrap()
+    }
+
+    /// What reading a sample file would give.
+    pub(crate) fn groups(&self, rows: &[Row<'_>]) -> Groups {
+        let mut groups = Groups::new(&self.spec.fields);
+        for &(user, age, tags, behaviors, impressions) in rows {
+            groups.users.push(Id::of("user", user));
+            push(&mut groups.user_fields[0], "user", &[user]);
+            push(&mut groups.user_fields[1], "age", &[age]);
+            push(&mut groups.user_fields[2], "tags", tags);
+            groups.behaviors.push(behaviors.len());
+            for item in behaviors {
+                push_item(&mut groups.behavior_fields, &mut groups.behavior_pictures, item);
+                groups.behavior_times.push(0);
+            }
+            groups.impressions.push(impressions.len());
+            for (item, hour) in impressions {
+                push_item(&mut groups.ad_fields, &mut groups.ad_pictures, item);
+                push(&mut groups.context_fields[0], "hour", &[hour]);
+                groups.labels.push(0);
+                groups.times.push(0);
+            }
+        }
+        groups
+    }
+
+    /// The network over one row per use, zeros for unknown ids, and one embedding per use.
+    pub(crate) fn slow_logits(&self, groups: &Groups) -> Vec<f32> {
+        let (spec, weights) = (&self.spec, &self.weights);
+        let mut keys = Keys::default();
+        let key = |name: PictureName| self.pictures.iter().find(|pair| pair.0 == name.0);
+        keys.resolve(groups, |name| key(name).map_or(ImageKey::NONE, |pair| ImageKey(pair.1)));
+        let mut rows: Vec<f32> = Vec::new();
+        let mut lists = Vec::new();
+        let impression_inputs = spec.impression_inputs();
+        for input in spec.group_inputs().iter().chain(&impression_inputs) {
+            let mut ids = Ragged::default();
+            input.collect(groups, &keys, &mut ids);
+            let first = rows.len() / DIM;
+            for id in &ids.values {
+                let at = weights.ids.iter().position(|known| *known == id.0);
+                rows.extend(at.map_or([0.0; DIM], |at| vector(&weights.rows, at)));
+            }
+            let places: Vec<u32> = (first..rows.len() / DIM).map(|row| row as u32).collect();
+            lists.push((ids.offsets, places));
+        }
+        let lists: Vec<Lists<'_>> = lists
+            .iter()
+            .map(|(offsets, rows)| Lists { offsets: offsets.as_slice(), rows })
+            .collect();
+        let (group_fields, impression_fields) =
+            lists.split_at(lists.len() - impression_inputs.len());
+        let (ad_embeddings, ad_images) = self.embed(spec.ad_tower(), &keys.ads);
+        let (behavior_embeddings, behavior_images) =
+            self.embed(spec.behavior_tower(), &keys.behaviors);
+        let network = RankNetwork::new(spec.rank_config());
+        let mut logits = Vec::new();
+        network.forward(
+            &weights.dense[..network.layout().len()],
+            &RankBatch {
+                impressions: groups.impressions.as_slice(),
+                behaviors: groups.behaviors.as_slice(),
+                group_fields,
+                impression_fields,
+                rows: &rows,
+                ad_embeddings: &ad_embeddings,
+                ad_images: &ad_images,
+                behavior_embeddings: &behavior_embeddings,
+                behavior_images: &behavior_images,
+            },
+            &mut RankScratch::default(),
+            &mut logits,
+        );
+        logits
+    }
+
+    /// The whole image table, and where each key is in it.
+    fn embed(&self, tower: Option<usize>, keys: &[ImageKey]) -> (Vec<f32>, Vec<u32>) {
+        let Some(tower) = tower else { return (Vec::new(), vec![NO_IMAGE; keys.len()]) };
+        let place = |key: &ImageKey| {
+            let at = self.weights.image_keys.iter().position(|known| *known == key.0);
+            at.map_or(NO_IMAGE, |at| at as u32)
+        };
+        (self.weights.image_embeddings[tower].clone(), keys.iter().map(place).collect())
+    }
+}
+
+pub(crate) fn spec(images: ImageArm) -> Spec {
+    let field = |name: &str, side| Field { name: name.to_owned(), side, multi: name == "tags" };
+    Spec {
+        fields: Schema {
+            fields: vec![
+                field("user", Side::User),
+                field("age", Side::User),
+                field("tags", Side::User),
+                field("item", Side::Behavior),
+                field("category", Side::Behavior),
+                field("item", Side::Ad),
+                field("category", Side::Ad),
+                field("hour", Side::Context),
+            ],
+        },
+        exclude_fields: Vec::new(),
+        max_behaviors: 4,
+        images,
+        aggregator: Aggregator::MultiQueryAttentive,
+        dim: DIM,
+        attention: [5, 4],
+        mlp: vec![7, 6],
+        query_fields: vec!["item".to_owned(), "category".to_owned()],
+        tower: vec![4, DIM],
+        sharing: TowerSharing::Separate,
+        image_source: Some(ImageSource {
+            encoder: "test".to_owned(),
+            encoder_hash: "00".to_owned(),
+            dim: 8,
+            scale: 0.1 * 7.3,
+        }),
+    }
+}
+
+fn catalogue(dir: &std::path::Path, fields: &Schema) -> Catalogue {
+    std::fs::create_dir_all(dir).unwrap();
+    let texts = |of: fn(&Item) -> Option<&'static str>| {
+        Arc::new(SHOP.iter().map(of).collect::<StringArray>()) as arrow_array::ArrayRef
+    };
+    let columns = [
+        ("item", texts(|item| Some(item.0))),
+        ("image", texts(|item| item.1)),
+        ("category", texts(|item| item.2)),
+    ];
+    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let file = std::fs::File::create(dir.join("items.parquet")).unwrap();
+    let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
+    writer.write(&batch).unwrap();
+    writer.close().unwrap();
+    let card = Card {
+        format: ams_data::schema::FORMAT.to_owned(),
+        name: "test".to_owned(),
+        parts: 1,
+        fields: fields.clone(),
+        split: Split::Time { test_from: 0 },
+        labels: Labels::Observed,
+        max_behaviors: 4,
+        counts: Counts { items: SHOP.len() as u64, ..Counts::default() },
+    };
+    ams_data::dataset::write_card(dir, &card).unwrap();
+    Catalogue::open(&Dataset::open(dir).unwrap()).unwrap()
+}
+
+/// Names of pictures and keys: the name's hash, changed.
+fn pictures() -> Vec<(u64, u64)> {
+    let names = ["1.png", "3.png", "4.png"].map(|name| PictureName::of(name).0);
+    let mut pairs = names.map(|name| (name, name.rotate_left(7))).to_vec();
+    pairs.sort_unstable();
+    pairs
+}
+
+fn weights(spec: &Spec) -> Weights {
+    let network = RankNetwork::new(spec.rank_config());
+    let mut dense = network.init(1);
+    let towers = spec.towers();
+    for name in &towers {
+        dense.extend(Tower::new(spec.tower_config().unwrap()).init(1, name));
+    }
+    // First values have zero biases; these are all different.
+    dense.iter_mut().enumerate().for_each(|(at, weight)| *weight += noise(at as u64) * 0.1);
+    let mut ids: Vec<u64> = [
+        ("user", &["u1", "u2"][..]),
+        ("age", &["25"]),
+        ("tags", &["a", "b"]),
+        ("item", &["1", "2", "3", "4", "77"]),
+        ("category", &["shoes", "hats"]),
+        ("hour", &["12", "7"]),
+    ]
+    .into_iter()
+    .flat_map(|(field, values)| values.iter().map(move |value| Id::of(field, value).0))
+    .chain(pictures().into_iter().map(|(_, key)| Id::of_image(ImageKey(key)).0))
+    .collect();
+    ids.sort_unstable();
+    let rows = ids.iter().flat_map(|&id| (0..DIM as u64).map(move |d| noise(id ^ d))).collect();
+    let mut image_keys: Vec<u64> = pictures().into_iter().map(|(_, key)| key).collect();
+    image_keys.sort_unstable();
+    if towers.is_empty() {
+        image_keys.clear();
+    }
+    let embedding = |tower: usize| {
+        let values = image_keys.iter().flat_map(|&key| (0..DIM as u64).map(move |d| key ^ d));
+        values.map(|seed| noise(seed.wrapping_add(tower as u64 + 1))).collect()
+    };
+    let image_embeddings = (0..towers.len()).map(embedding).collect();
+    Weights { dense, ids, rows, image_keys, image_embeddings }
+}
+
+/// Some float between -1 and 1.
+pub(crate) fn noise(seed: u64) -> f32 {
+    let hash = Id::of("noise", &seed.to_string()).0 >> 40;
+    hash as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+fn vector(table: &[f32], at: usize) -> [f32; DIM] {
+    table[at * DIM..][..DIM].try_into().unwrap()
+}
+
+fn push(column: &mut Ragged<Id>, field: &str, values: &[&str]) {
+    let values = values.iter().filter(|value| !value.is_empty());
+    let ids: Vec<Id> = values.map(|value| Id::of(field, value)).collect();
+    column.push(&ids);
+}
+
+fn push_item(columns: &mut [Ragged<Id>], pictures: &mut Vec<PictureName>, item: &str) {
+    let known = SHOP.iter().find(|known| known.0 == item);
+    push(&mut columns[0], "item", &[item]);
+    push(&mut columns[1], "category", &[known.and_then(|known| known.2).unwrap_or("")]);
+    pictures.push(PictureName::of(known.and_then(|known| known.1).unwrap_or("")));
+}

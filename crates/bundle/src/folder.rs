@@ -1,0 +1,390 @@
+//! A folder of files that appears all at once, or not at all.
+//!
+//! Bundles and checkpoints are such folders. They are built under a temporary name beside their
+//! place; every file is fsynced, `MANIFEST.json` is written last and lists each file with its size
+//! and blake3 hash, then the folder is renamed. A folder without a manifest does not exist for
+//! readers.
+//! ```text
+//! MANIFEST.json   {"format": "...", "meta": {...}, "files": {"name": {"bytes": n, "blake3": "hex"}}}
+//! ```
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use safetensors::tensor::{Dtype, TensorView};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::tensors::TensorFile;
+
+/// The last file of a folder.
+pub const MANIFEST: &str = "MANIFEST.json";
+
+/// Size and hash of one file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// blake3 of the content, lowercase hex.
+    pub blake3: String,
+}
+
+/// What `MANIFEST.json` says; `T` is the kind's own description.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest<T> {
+    /// Which kind of folder in which version, such as `ams-bundle/1`.
+    pub format: String,
+    /// The kind's own description.
+    pub meta: T,
+    /// Every other file of the folder.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+impl<T> Manifest<T> {
+    /// blake3 over the names and hashes of all files: equal files, equal hash.
+    pub fn hash(&self) -> String {
+        let mut hasher = blake3::Hasher::new();
+        for (name, entry) in &self.files {
+            hasher.update(name.as_bytes());
+            hasher.update(&[0]);
+            hasher.update(entry.blake3.as_bytes());
+        }
+        hasher.finalize().to_hex().to_string()
+    }
+}
+
+/// A folder under construction; removed again if dropped before [`FolderWriter::finish`].
+#[derive(Debug)]
+pub struct FolderWriter {
+    place: PathBuf,
+    building: PathBuf,
+    files: BTreeMap<String, FileEntry>,
+}
+
+impl FolderWriter {
+    /// Starts building what will stand at `place`, which must not exist.
+    ///
+    /// # Errors
+    /// If `place` exists or its parent cannot be written.
+    pub fn create(place: &Path) -> Result<FolderWriter> {
+        if place.exists() {
+            return Err(Error::content(place, "exists already; nothing was overwritten"));
+        }
+        let name = place.file_name().map(|name| name.to_string_lossy().into_owned());
+        let name = name.ok_or_else(|| Error::content(place, "is not the name of a folder"))?;
+        let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
+        let parent = parent.unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(Error::io(parent))?;
+        let building = parent.join(format!(".{name}.building"));
+        if building.exists() {
+            // Left behind by a process that was killed.
+            fs::remove_dir_all(&building).map_err(Error::io(&building))?;
+        }
+        fs::create_dir(&building).map_err(Error::io(&building))?;
+        Ok(FolderWriter { place: place.to_path_buf(), building, files: BTreeMap::new() })
+    }
+
+    /// Adds a file of these bytes.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
+        write_synced(&self.building.join(name), bytes)?;
+        let entry = FileEntry {
+            bytes: bytes.len() as u64,
+            blake3: blake3::hash(bytes).to_hex().to_string(),
+        };
+        self.files.insert(name.to_owned(), entry);
+        Ok(())
+    }
+
+    /// Adds a safetensors file.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn add_tensors(&mut self, name: &str, tensors: &[Tensor<'_>]) -> Result<()> {
+        let bytes = serialize(tensors)
+            .map_err(|error| Error::content(self.building.join(name), error.to_string()))?;
+        self.add(name, &bytes)
+    }
+
+    /// Writes the manifest and renames the folder to its place.
+    ///
+    /// # Errors
+    /// If something cannot be written; then nothing stays behind.
+    pub fn finish<T: Serialize>(mut self, format: &str, meta: T) -> Result<Manifest<T>> {
+        let files = std::mem::take(&mut self.files);
+        let manifest = Manifest { format: format.to_owned(), meta, files };
+        let text = serde_json::to_string_pretty(&manifest)
+            .map_err(|error| Error::content(&self.place, error.to_string()))?;
+        write_synced(&self.building.join(MANIFEST), text.as_bytes())?;
+        sync_folder(&self.building)?;
+        fs::rename(&self.building, &self.place).map_err(Error::io(&self.place))?;
+        sync_folder(self.place.parent().unwrap_or(Path::new(".")))?;
+        Ok(manifest)
+    }
+}
+
+impl Drop for FolderWriter {
+    fn drop(&mut self) {
+        // After `finish` the folder is elsewhere and there is nothing to remove.
+        let _ = fs::remove_dir_all(&self.building);
+    }
+}
+
+/// One tensor to be written.
+#[derive(Clone, Debug)]
+pub struct Tensor<'a> {
+    name: &'a str,
+    dtype: Dtype,
+    shape: Vec<usize>,
+    bytes: &'a [u8],
+}
+
+impl<'a> Tensor<'a> {
+    /// Floats of this shape.
+    pub fn f32(name: &'a str, shape: &[usize], values: &'a [f32]) -> Tensor<'a> {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
+        let bytes = bytemuck::cast_slice(values);
+        Tensor { name, dtype: Dtype::F32, shape: shape.to_vec(), bytes }
+    }
+
+    /// 64-bit unsigned numbers in one row.
+    pub fn u64(name: &'a str, values: &'a [u64]) -> Tensor<'a> {
+        let bytes = bytemuck::cast_slice(values);
+        Tensor { name, dtype: Dtype::U64, shape: vec![values.len()], bytes }
+    }
+
+    /// 32-bit unsigned numbers in one row.
+    pub fn u32(name: &'a str, values: &'a [u32]) -> Tensor<'a> {
+        let bytes = bytemuck::cast_slice(values);
+        Tensor { name, dtype: Dtype::U32, shape: vec![values.len()], bytes }
+    }
+
+    fn view(&self) -> TensorView<'a> {
+        TensorView::new(self.dtype, self.shape.clone(), self.bytes)
+            .expect("the constructors check the shape")
+    }
+}
+
+/// A finished folder, opened for reading.
+#[derive(Clone, Debug)]
+pub struct Folder<T> {
+    path: PathBuf,
+    /// What the manifest says.
+    pub manifest: Manifest<T>,
+}
+
+impl<T: DeserializeOwned> Folder<T> {
+    /// Opens the folder at `path`, which has to be of `format`.
+    ///
+    /// # Errors
+    /// If there is no manifest, or one of another format, or one that cannot be read.
+    pub fn open(path: &Path, format: &str) -> Result<Folder<T>> {
+        /// The format first: another version's manifest may differ in everything else.
+        #[derive(Deserialize)]
+        struct Format {
+            format: String,
+        }
+        let file = path.join(MANIFEST);
+        let text = fs::read_to_string(&file).map_err(Error::io(&file))?;
+        let bad = |error: serde_json::Error| Error::content(&file, error.to_string());
+        let got: Format = serde_json::from_str(&text).map_err(bad)?;
+        if got.format != format {
+            let what = format!("format is {:?}, expected {format:?}", got.format);
+            return Err(Error::content(&file, what));
+        }
+        let manifest = serde_json::from_str(&text).map_err(bad)?;
+        Ok(Folder { path: path.to_path_buf(), manifest })
+    }
+}
+
+impl<T> Folder<T> {
+    /// Where the folder is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Reads a file whole and checks its length and hash against the manifest.
+    ///
+    /// # Errors
+    /// If it is missing, not listed, cut short or changed.
+    pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        let path = self.path.join(name);
+        let Some(entry) = self.manifest.files.get(name) else {
+            return Err(Error::content(&path, format!("is not listed in {MANIFEST}")));
+        };
+        let bytes = fs::read(&path).map_err(Error::io(&path))?;
+        if bytes.len() as u64 != entry.bytes {
+            let what = format!("{} bytes, expected {} by {MANIFEST}", bytes.len(), entry.bytes);
+            return Err(Error::content(&path, what));
+        }
+        let got = blake3::hash(&bytes).to_hex().to_string();
+        if got != entry.blake3 {
+            let what = format!("blake3 is {got}, expected {} by {MANIFEST}", entry.blake3);
+            return Err(Error::content(&path, what));
+        }
+        Ok(bytes)
+    }
+
+    /// Reads a safetensors file, checked like [`Folder::read`].
+    ///
+    /// # Errors
+    /// As [`Folder::read`], and if it is not safetensors.
+    pub fn tensors(&self, name: &str) -> Result<TensorFile> {
+        TensorFile::new(self.path.join(name), self.read(name)?)
+    }
+}
+
+/// The bytes of a safetensors file.
+pub(crate) fn serialize(tensors: &[Tensor<'_>]) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let views = tensors.iter().map(|tensor| (tensor.name, tensor.view()));
+    safetensors::serialize(views, None)
+}
+
+fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
+    let mut file = File::create(path).map_err(Error::io(path))?;
+    file.write_all(bytes).map_err(Error::io(path))?;
+    file.sync_all().map_err(Error::io(path))
+}
+
+fn sync_folder(path: &Path) -> Result<()> {
+    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+    File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::io(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KIND: &str = "test-folder/1";
+
+    /// A folder of two files at `<dir>/it`, damaged by `damage`, and then what reading both gives.
+    fn after(damage: impl FnOnce(&Path)) -> Result<Vec<Vec<u8>>, String> {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("it");
+        let mut writer = FolderWriter::create(&place).unwrap();
+        writer.add("a", b"first").unwrap();
+        writer.add_tensors("b", &[Tensor::u64("ids", &[1, 2])]).unwrap();
+        writer.finish(KIND, 7).unwrap();
+        damage(&place);
+        let read = || {
+            let folder = Folder::<u32>::open(&place, KIND)?;
+            assert_eq!(folder.manifest.meta, 7);
+            ["a", "b"].into_iter().map(|name| folder.read(name)).collect::<Result<Vec<_>>>()
+        };
+        read().map_err(|error| error.to_string().replace(&place.display().to_string(), "DIR"))
+    }
+
+    fn edit(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
+        let mut bytes = fs::read(&path).unwrap();
+        change(&mut bytes);
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let entries = fs::read_dir(dir).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn files_come_back_and_nothing_else_is_there() {
+        let mut found = Vec::new();
+        let files = after(|place| found = [names(place), names(place.parent().unwrap())].concat());
+        assert_eq!(files.unwrap()[0], b"first");
+        assert_eq!(found, ["MANIFEST.json", "a", "b", "it"]);
+    }
+
+    #[test]
+    fn damage_is_named() {
+        type Damage = fn(&Path);
+        let cases: [(Damage, &str); 6] = [
+            (
+                |p| edit(p.join("a"), |b| b.truncate(3)),
+                "DIR/a: 3 bytes, expected 5 by MANIFEST.json",
+            ),
+            (|p| edit(p.join("a"), |b| b.push(0)), "DIR/a: 6 bytes, expected 5 by MANIFEST.json"),
+            (|p| edit(p.join("b"), |b| b[40] ^= 4), "DIR/b: blake3 is "),
+            (|p| fs::remove_file(p.join("b")).unwrap(), "DIR/b: No such file"),
+            (|p| fs::remove_file(p.join(MANIFEST)).unwrap(), "DIR/MANIFEST.json: No such file"),
+            (|p| edit(p.join(MANIFEST), |b| b.truncate(30)), "DIR/MANIFEST.json: EOF"),
+        ];
+        for (damage, expected) in cases {
+            let error = after(damage).expect_err(expected);
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_format_is_refused_before_anything_else() {
+        let error = after(|place| {
+            let other = r#"{"format": "test-folder/2", "something": "else"}"#;
+            fs::write(place.join(MANIFEST), other).unwrap();
+        });
+        let expected = r#"DIR/MANIFEST.json: format is "test-folder/2", expected "test-folder/1""#;
+        assert_eq!(error.unwrap_err(), expected);
+    }
+
+    #[test]
+    fn a_file_the_manifest_does_not_list_is_not_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("it");
+        FolderWriter::create(&place).unwrap().finish(KIND, 7).unwrap();
+        fs::write(place.join("stray"), "?").unwrap();
+        let error = Folder::<u32>::open(&place, KIND).unwrap().read("stray").unwrap_err();
+        assert!(error.to_string().ends_with("stray: is not listed in MANIFEST.json"), "{error}");
+    }
+
+    #[test]
+    fn what_is_not_finished_leaves_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut writer = FolderWriter::create(&dir.path().join("it")).unwrap();
+        writer.add("a", b"first").unwrap();
+        drop(writer);
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+
+    #[test]
+    fn what_exists_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("it");
+        FolderWriter::create(&place).unwrap().finish(KIND, 7).unwrap();
+        let error = FolderWriter::create(&place).unwrap_err().to_string();
+        assert!(error.ends_with("it: exists already; nothing was overwritten"), "{error}");
+        assert_eq!(names(&place), [MANIFEST]);
+    }
+
+    #[test]
+    fn what_a_killed_process_left_is_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("it");
+        fs::create_dir(dir.path().join(".it.building")).unwrap();
+        fs::write(dir.path().join(".it.building").join("half"), "").unwrap();
+        FolderWriter::create(&place).unwrap().finish(KIND, 7).unwrap();
+        assert_eq!(names(dir.path()), ["it"]);
+        assert_eq!(names(&place), [MANIFEST]);
+    }
+
+    #[test]
+    fn the_hash_is_of_names_and_contents() {
+        let hash = |files: &[(&str, &str)]| {
+            let dir = tempfile::tempdir().unwrap();
+            let mut writer = FolderWriter::create(&dir.path().join("it")).unwrap();
+            files.iter().for_each(|(name, text)| writer.add(name, text.as_bytes()).unwrap());
+            writer.finish(KIND, 7).unwrap().hash()
+        };
+        let first = hash(&[("a", "x"), ("b", "y")]);
+        assert_eq!(hash(&[("b", "y"), ("a", "x")]), first);
+        for other in [&[("a", "y"), ("b", "x")][..], &[("a", "x"), ("c", "y")], &[("a", "x")]] {
+            assert_ne!(hash(other), first);
+        }
+    }
+}

@@ -1,0 +1,151 @@
+//! Scores a bundle carries to prove itself: a few groups, and what the trainer's network said of
+//! them.
+//!
+//! ```text
+//! golden.safetensors    logits f32 (B); users u64 (G); behaviors, impressions: lengths u32 (G);
+//!                       behavior_pictures u64 (N), ad_pictures u64 (B);
+//!                       <side>.<place>.lengths u32 and .ids u64 for each field of each side
+//! ```
+//! Labels and times are not there: no score depends on them.
+
+use ams_data::{Groups, Id, PictureName, Ragged, Schema};
+
+use crate::error::Result;
+use crate::folder::{FolderWriter, Tensor};
+use crate::tensors::{TensorFile, lengths};
+
+/// The file's name.
+pub const GOLDEN: &str = "golden.safetensors";
+
+/// A few groups and the logits of their impressions.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Golden {
+    /// The groups.
+    pub groups: Groups,
+    /// What the trainer's network said; (B).
+    pub logits: Vec<f32>,
+}
+
+impl Golden {
+    /// Writes `golden.safetensors`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn write(&self, folder: &mut FolderWriter) -> Result<()> {
+        let Groups { users, behaviors, impressions, behavior_pictures, ad_pictures, .. } =
+            &self.groups;
+        let columns: Vec<Column> = sides(&self.groups)
+            .flat_map(|(side, columns)| {
+                columns.iter().enumerate().map(move |(place, ids)| Column::of(side, place, ids))
+            })
+            .collect();
+        let (behaviors, impressions) = (lengths(behaviors), lengths(impressions));
+        let mut tensors = vec![
+            Tensor::f32("logits", &[self.logits.len()], &self.logits),
+            Tensor::u64("users", bytemuck::cast_slice(users)),
+            Tensor::u32("behaviors", &behaviors),
+            Tensor::u32("impressions", &impressions),
+            Tensor::u64("behavior_pictures", bytemuck::cast_slice(behavior_pictures)),
+            Tensor::u64("ad_pictures", bytemuck::cast_slice(ad_pictures)),
+        ];
+        for column in &columns {
+            tensors.push(Tensor::u32(&column.names[0], &column.lengths));
+            tensors.push(Tensor::u64(&column.names[1], bytemuck::cast_slice(column.ids)));
+        }
+        folder.add_tensors(GOLDEN, &tensors)
+    }
+
+    /// Reads what [`Golden::write`] wrote for the fields of `schema`.
+    ///
+    /// # Errors
+    /// If a tensor is missing or does not have the length it must have.
+    pub fn read(file: &TensorFile, schema: &Schema) -> Result<Golden> {
+        let users = file.u64("users")?;
+        let mut groups = Groups::new(schema);
+        groups.behaviors = file.offsets("behaviors", users.len())?;
+        groups.impressions = file.offsets("impressions", users.len())?;
+        let (behaviors, impressions) = (groups.behaviors.total(), groups.impressions.total());
+        groups.behavior_pictures = pictures(file, "behavior_pictures", behaviors)?;
+        groups.ad_pictures = pictures(file, "ad_pictures", impressions)?;
+        for (side, columns, rows) in [
+            ("user", &mut groups.user_fields, users.len()),
+            ("behavior", &mut groups.behavior_fields, behaviors),
+            ("ad", &mut groups.ad_fields, impressions),
+            ("context", &mut groups.context_fields, impressions),
+        ] {
+            for (place, column) in columns.iter_mut().enumerate() {
+                *column = file.ragged(&Column::names(side, place), rows)?;
+            }
+        }
+        groups.users = users.into_iter().map(Id).collect();
+        groups.labels = vec![0; impressions];
+        groups.times = vec![0; impressions];
+        groups.behavior_times = vec![0; behaviors];
+        Ok(Golden { groups, logits: file.f32("logits", &[impressions])? })
+    }
+}
+
+/// One field's column on its way into the file.
+struct Column<'a> {
+    names: [String; 2],
+    lengths: Vec<u32>,
+    ids: &'a [Id],
+}
+
+impl Column<'_> {
+    fn of<'a>(side: &str, place: usize, column: &'a Ragged<Id>) -> Column<'a> {
+        let names = Column::names(side, place);
+        Column { names, lengths: lengths(&column.offsets), ids: &column.values }
+    }
+
+    fn names(side: &str, place: usize) -> [String; 2] {
+        [format!("{side}.{place}.lengths"), format!("{side}.{place}.ids")]
+    }
+}
+
+fn sides(groups: &Groups) -> impl Iterator<Item = (&'static str, &[Ragged<Id>])> {
+    [
+        ("user", &groups.user_fields[..]),
+        ("behavior", &groups.behavior_fields),
+        ("ad", &groups.ad_fields),
+        ("context", &groups.context_fields),
+    ]
+    .into_iter()
+}
+
+fn pictures(file: &TensorFile, name: &str, rows: usize) -> Result<Vec<PictureName>> {
+    Ok(file.u64s(name, rows)?.into_iter().map(PictureName).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, spec};
+    use crate::folder::serialize;
+    use ams_model::ImageArm;
+
+    #[test]
+    fn groups_and_logits_come_back() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        fixture.write(1).unwrap();
+        let bytes = std::fs::read(fixture.place(1).join(GOLDEN)).unwrap();
+        let file = TensorFile::new(GOLDEN.into(), bytes).unwrap();
+        assert_eq!(Golden::read(&file, &fixture.spec.fields).unwrap(), fixture.golden);
+    }
+
+    #[test]
+    fn contradictions_are_refused() {
+        let read = |behaviors: &[u32], pictures: &[u64]| {
+            let tensors = [
+                Tensor::u64("users", &[7]),
+                Tensor::u32("behaviors", behaviors),
+                Tensor::u32("impressions", &[0]),
+                Tensor::u64("behavior_pictures", pictures),
+            ];
+            let file = TensorFile::new("g".into(), serialize(&tensors).unwrap()).unwrap();
+            Golden::read(&file, &spec(ImageArm::None).fields).unwrap_err().to_string()
+        };
+        assert_eq!(read(&[1, 2], &[]), "g: tensor `behaviors` has 2 values, expected 1");
+        assert_eq!(read(&[2], &[1]), "g: tensor `behavior_pictures` has 1 values, expected 2");
+    }
+}

@@ -1,0 +1,142 @@
+//! From groups to the lists of ids a network pools.
+
+use ams_data::{Groups, Id, ImageKey, Ragged};
+
+/// One sparse input of the network: a column of [`Groups`], or the ids of the images (the image-id
+/// fields every arm gets).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// User field by its place among the user fields; one list per group.
+    User(usize),
+    /// Behavior field, all behaviors of a group in one list.
+    Behavior(usize),
+    /// Image ids of the behaviors, all behaviors of a group in one list.
+    BehaviorImage,
+    /// Ad field; one list per impression.
+    Ad(usize),
+    /// Image id of the ad; one list per impression.
+    AdImage,
+    /// Context field; one list per impression.
+    Context(usize),
+}
+
+/// The image keys of a block of groups: what the feature store made of the pictures' names.
+#[derive(Clone, Debug, Default)]
+pub struct Keys {
+    /// Image of each behavior; (N).
+    pub behaviors: Vec<ImageKey>,
+    /// Image of each impression's ad; (B).
+    pub ads: Vec<ImageKey>,
+}
+
+impl Keys {
+    /// Resolves every picture of `groups` with `key`.
+    pub fn resolve(
+        &mut self,
+        groups: &Groups,
+        mut key: impl FnMut(ams_data::PictureName) -> ImageKey,
+    ) {
+        self.behaviors.clear();
+        self.behaviors.extend(groups.behavior_pictures.iter().map(|&name| key(name)));
+        self.ads.clear();
+        self.ads.extend(groups.ad_pictures.iter().map(|&name| key(name)));
+    }
+}
+
+impl Input {
+    /// Overwrites `lists` with this input's ids: one list per group (user and behavior side) or per
+    /// impression (ad and context side).
+    pub fn collect(self, groups: &Groups, keys: &Keys, lists: &mut Ragged<Id>) {
+        match self {
+            Input::User(field) => lists.clone_from(&groups.user_fields[field]),
+            Input::Ad(field) => lists.clone_from(&groups.ad_fields[field]),
+            Input::Context(field) => lists.clone_from(&groups.context_fields[field]),
+            Input::Behavior(field) => {
+                let column = &groups.behavior_fields[field];
+                lists.clear();
+                lists.values.extend_from_slice(&column.values);
+                for group in 0..groups.len() {
+                    let behaviors = groups.behaviors.range(group);
+                    let starts = column.offsets.as_slice();
+                    lists.offsets.push((starts[behaviors.end] - starts[behaviors.start]) as usize);
+                }
+            }
+            Input::BehaviorImage => {
+                lists.clear();
+                for group in 0..groups.len() {
+                    push_images(&keys.behaviors[groups.behaviors.range(group)], lists);
+                }
+            }
+            Input::AdImage => {
+                lists.clear();
+                for key in &keys.ads {
+                    push_images(std::slice::from_ref(key), lists);
+                }
+            }
+        }
+    }
+}
+
+/// Appends one list: the ids of those `keys` that are an image.
+fn push_images(keys: &[ImageKey], lists: &mut Ragged<Id>) {
+    let before = lists.values.len();
+    let images = keys.iter().filter(|key| key.is_some());
+    lists.values.extend(images.map(|&key| Id::of_image(key)));
+    lists.offsets.push(lists.values.len() - before);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, ROWS};
+    use ams_data::PictureName;
+    use ams_model::ImageArm;
+
+    /// The lists of `input` in a block of three groups with 3, 0 and 4 behaviors.
+    fn lists(input: Input) -> Vec<Vec<Id>> {
+        let groups = Fixture::new(ImageArm::Joint).groups(&ROWS);
+        let mut keys = Keys::default();
+        keys.resolve(&groups, |name| match name == PictureName::of("lost.png") {
+            true => ImageKey::NONE,
+            false => ImageKey(name.0),
+        });
+        // What was there before must not show.
+        let mut lists = Ragged::default();
+        lists.push(&[Id(1), Id(2)]);
+        input.collect(&groups, &keys, &mut lists);
+        (0..lists.len()).map(|list| lists.row(list).to_vec()).collect()
+    }
+
+    fn ids(field: &str, lists: &[&[&str]]) -> Vec<Vec<Id>> {
+        lists.iter().map(|list| list.iter().map(|raw| Id::of(field, raw)).collect()).collect()
+    }
+
+    fn images(lists: &[&[&str]]) -> Vec<Vec<Id>> {
+        let id = |name: &&str| Id::of_image(ImageKey(PictureName::of(name).0));
+        lists.iter().map(|list| list.iter().map(id).collect()).collect()
+    }
+
+    #[test]
+    fn each_side_has_its_lists() {
+        let cases = [
+            (Input::User(1), ids("age", &[&["25"], &[], &["99"]])),
+            (Input::User(2), ids("tags", &[&["a", "b"], &[], &["z", "a"]])),
+            (Input::Behavior(0), ids("item", &[&["1", "5", "1"], &[], &["2", "77", "4", "6"]])),
+            (
+                Input::Behavior(1),
+                ids("category", &[&["shoes", "hats", "shoes"], &[], &["shoes", "hats", "hats"]]),
+            ),
+            (Input::BehaviorImage, images(&[&["1.png", "1.png"], &[], &["4.png", "1.png"]])),
+            (Input::Ad(0), ids("item", &[&["3"], &["4"], &["1"], &["5"], &["78"], &["2"]])),
+            (
+                Input::Ad(1),
+                ids("category", &[&[], &["hats"], &["shoes"], &["hats"], &[], &["shoes"]]),
+            ),
+            (Input::AdImage, images(&[&["3.png"], &["4.png"], &["1.png"], &[], &[], &[]])),
+            (Input::Context(0), ids("hour", &[&["12"], &["12"], &["7"], &["8"], &["8"], &["8"]])),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(lists(input), expected, "{input:?}");
+        }
+    }
+}

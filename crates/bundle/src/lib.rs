@@ -1,0 +1,42 @@
+//! A frozen model: its files, the scorer, the request, the evaluator.
+//!
+//! Knows samples and networks. Does not know gradients, optimizer state, shards or processes.
+//!
+//! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
+//! [`folder`], files that appear together, and [`tensors`] in them; [`files`], a bundle being
+//! written (with [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
+//! asked, [`resolve`], what that means to it, and [`page`], what it answers; [`predictions`] and
+//! [`evaluate`], how good a model is.
+
+pub mod error;
+pub mod folder;
+pub mod index;
+pub mod input;
+pub mod spec;
+pub mod tensors;
+
+pub mod files;
+pub mod golden;
+pub mod items;
+
+pub mod model;
+pub mod page;
+pub mod request;
+pub mod resolve;
+
+pub mod evaluate;
+pub mod predictions;
+
+#[cfg(test)]
+mod fixture;
+
+pub use error::{Error, Result};
+pub use evaluate::{Evaluation, evaluate};
+pub use files::{Frozen, Meta, Weights};
+pub use golden::Golden;
+pub use input::{Input, Keys};
+pub use model::{Model, Scratch};
+pub use page::{Missing, Ranked};
+pub use predictions::Predictions;
+pub use request::PageView;
+pub use spec::{ImageSource, Spec, TowerSharing};

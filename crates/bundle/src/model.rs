@@ -1,0 +1,521 @@
+//! A bundle in memory: the scorer.
+//!
+//! Runs the network exactly as the trainer's worker does, over rows looked up by id and images
+//! embedded beforehand. An id without a row is left out of its list, which is the same sum as a row
+//! of zeros; an image without an embedding is no image, for which the network has learned a vector.
+//! Single-threaded and without locks: one [`Scratch`] per thread.
+
+use std::path::{Path, PathBuf};
+
+use ams_data::schema::ITEM;
+use ams_data::{Groups, Id, ImageKey, PictureName, Ragged, Side};
+use ams_model::{Lists, NO_IMAGE, RankBatch, RankNetwork, RankScratch, Tower};
+
+use crate::error::{Error, Result};
+use crate::files::{self, DENSE, FORMAT, IDS, IMAGE_TABLE, Meta, PICTURES, SAMPLES};
+use crate::folder::{Folder, MANIFEST};
+use crate::golden::{GOLDEN, Golden};
+use crate::index::Index;
+use crate::input::{Input, Keys};
+use crate::items::{ITEMS, Items};
+use crate::page::{self, Ranked};
+use crate::request::PageView;
+use crate::spec::Spec;
+
+/// Most a recomputed golden logit may differ from the trainer's, as a share of it where it is above
+/// 1.
+const GOLDEN_TOLERANCE: f32 = 1e-5;
+
+/// A frozen model, ready to score.
+#[derive(Debug)]
+pub struct Model {
+    name: String,
+    version: u64,
+    hash: String,
+    meta: Meta,
+    group_inputs: Vec<Input>,
+    impression_inputs: Vec<Input>,
+    network: RankNetwork,
+    /// The weights W.
+    w: Vec<f32>,
+    ids: Index,
+    /// (n, D).
+    rows: Vec<f32>,
+    images: Index,
+    /// By tower, (m, D).
+    embeddings: Vec<Vec<f32>>,
+    picture_names: Index,
+    picture_keys: Vec<ImageKey>,
+    items: Items,
+    samples: Vec<PageView>,
+}
+
+/// Buffers of the scorer, reused from call to call.
+#[derive(Clone, Debug, Default)]
+pub struct Scratch {
+    keys: Keys,
+    ids: Ragged<Id>,
+    /// For each group input, then each impression input, the rows of the known ids.
+    columns: Vec<Ragged<u32>>,
+    /// For each of them, how many ids are unknown.
+    unknown: Vec<usize>,
+    ads: Embedded,
+    behaviors: Embedded,
+    network: RankScratch,
+}
+
+/// The embeddings of one side's images, in order of use.
+#[derive(Clone, Debug, Default)]
+struct Embedded {
+    /// (uses with an image, D).
+    embeddings: Vec<f32>,
+    /// Of each impression or behavior: its place in `embeddings`, or [`NO_IMAGE`].
+    images: Vec<u32>,
+}
+
+impl Scratch {
+    /// For each group input, then each impression input, how many of its ids had no row.
+    pub(crate) fn unknown(&self) -> impl Iterator<Item = usize> {
+        self.unknown.iter().copied()
+    }
+}
+
+impl Model {
+    /// Opens a version (`<model>/<version>/`) or the highest version of a model (`<model>/`).
+    /// Everything is checked: hashes, shapes, orders; and the golden logits are computed again.
+    ///
+    /// # Errors
+    /// If there is no bundle, a file is missing, changed or does not fit the spec, or a golden
+    /// logit differs.
+    pub fn open(dir: &Path) -> Result<Model> {
+        let (path, name, version) = locate(dir)?;
+        let folder = Folder::<Meta>::open(&path, FORMAT)?;
+        let meta = folder.manifest.meta.clone();
+        check_meta(&meta).map_err(|what| Error::content(path.join(MANIFEST), what))?;
+        let spec = &meta.spec;
+        let network = RankNetwork::new(spec.rank_config());
+        let (picture_names, picture_keys) = read_pictures(&folder)?;
+        let (ids, rows) = read_ids(&folder, spec)?;
+        let (images, embeddings) = read_image_table(&folder, spec)?;
+        let model = Model {
+            name,
+            version,
+            hash: folder.manifest.hash(),
+            group_inputs: spec.group_inputs(),
+            impression_inputs: spec.impression_inputs(),
+            w: read_dense(&folder, spec, &network)?,
+            network,
+            ids,
+            rows,
+            images,
+            embeddings,
+            picture_names,
+            picture_keys,
+            items: read_items(&folder, spec)?,
+            samples: read_samples(&folder)?,
+            meta,
+        };
+        model.check_golden(&folder)?;
+        Ok(model)
+    }
+
+    /// What the model is made of.
+    pub fn spec(&self) -> &Spec {
+        &self.meta.spec
+    }
+
+    /// What the manifest says.
+    pub fn meta(&self) -> &Meta {
+        &self.meta
+    }
+
+    /// The model's name: its folder.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The version: the bundle's folder.
+    pub fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// blake3 over the bundle's files, lowercase hex: equal bits, equal hash.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// The items the model knows.
+    pub fn items(&self) -> &Items {
+        &self.items
+    }
+
+    /// The example requests of the bundle.
+    pub fn samples(&self) -> &[PageView] {
+        &self.samples
+    }
+
+    /// Which image a picture's name means, if the bundle knows it.
+    pub fn image(&self, picture: PictureName) -> ImageKey {
+        let place = self.picture_names.find(picture.0);
+        place.map_or(ImageKey::NONE, |place| self.picture_keys[place as usize])
+    }
+
+    /// Overwrites `logits` with one logit per impression of `groups` (B), whose columns are those
+    /// of the spec's fields.
+    pub fn score_groups(&self, groups: &Groups, scratch: &mut Scratch, logits: &mut Vec<f32>) {
+        scratch.keys.resolve(groups, |name| self.image(name));
+        scratch.unknown.clear();
+        scratch.columns.resize_with(self.inputs().count(), Ragged::default);
+        for (input, column) in self.inputs().zip(&mut scratch.columns) {
+            input.collect(groups, &scratch.keys, &mut scratch.ids);
+            self.find_rows(&scratch.ids, column);
+            scratch.unknown.push(scratch.ids.values.len() - column.values.len());
+        }
+        let spec = self.spec();
+        scratch.ads.fill(self, spec.ad_tower(), &scratch.keys.ads);
+        scratch.behaviors.fill(self, spec.behavior_tower(), &scratch.keys.behaviors);
+        let lists: Vec<Lists<'_>> = scratch
+            .columns
+            .iter()
+            .map(|column| Lists { offsets: column.offsets.as_slice(), rows: &column.values })
+            .collect();
+        let (group_fields, impression_fields) = lists.split_at(self.group_inputs.len());
+        let batch = RankBatch {
+            impressions: groups.impressions.as_slice(),
+            behaviors: groups.behaviors.as_slice(),
+            group_fields,
+            impression_fields,
+            rows: &self.rows,
+            ad_embeddings: &scratch.ads.embeddings,
+            ad_images: &scratch.ads.images,
+            behavior_embeddings: &scratch.behaviors.embeddings,
+            behavior_images: &scratch.behaviors.images,
+        };
+        self.network.forward(&self.w, &batch, &mut scratch.network, logits);
+    }
+
+    /// Ranks the candidates of a page view by eCPM. Unknown users, items, images and ids are scored
+    /// with defaults and listed.
+    ///
+    /// # Errors
+    /// If the request contradicts itself or names fields the model does not have.
+    pub fn score(&self, page: &PageView) -> Result<Ranked> {
+        page::score(self, page)
+    }
+
+    /// All inputs: per group, then per impression.
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = Input> {
+        self.group_inputs.iter().chain(&self.impression_inputs).copied()
+    }
+
+    /// Whether `key` has embeddings.
+    pub(crate) fn has_embedding(&self, key: ImageKey) -> bool {
+        self.images.find(key.0).is_some()
+    }
+
+    /// The rows of those `ids` that have one.
+    fn find_rows(&self, ids: &Ragged<Id>, rows: &mut Ragged<u32>) {
+        rows.clear();
+        for list in 0..ids.len() {
+            let before = rows.values.len();
+            rows.values.extend(ids.row(list).iter().filter_map(|id| self.ids.find(id.0)));
+            rows.offsets.push(rows.values.len() - before);
+        }
+    }
+
+    fn check_golden(&self, folder: &Folder<Meta>) -> Result<()> {
+        let file = folder.tensors(GOLDEN)?;
+        let golden = Golden::read(&file, &self.spec().fields)?;
+        let mut logits = Vec::new();
+        self.score_groups(&golden.groups, &mut Scratch::default(), &mut logits);
+        let near = |(got, expected): (&f32, &f32)| {
+            (got - expected).abs() <= GOLDEN_TOLERANCE * expected.abs().max(1.0)
+        };
+        match logits.iter().zip(&golden.logits).position(|pair| !near(pair)) {
+            None => Ok(()),
+            Some(at) => {
+                let what = format!(
+                    "{} of impression {}, and this build computes {}: the bundle was changed, or \
+                     this build computes other scores; do not serve it",
+                    golden.logits[at],
+                    at + 1,
+                    logits[at]
+                );
+                Err(file.wrong("logits", &format!("says {what}")))
+            }
+        }
+    }
+}
+
+impl Embedded {
+    fn fill(&mut self, model: &Model, tower: Option<usize>, keys: &[ImageKey]) {
+        self.embeddings.clear();
+        self.images.clear();
+        let Some(tower) = tower else {
+            self.images.resize(keys.len(), NO_IMAGE);
+            return;
+        };
+        let (dim, table) = (model.spec().dim, &model.embeddings[tower]);
+        let mut next = 0;
+        for key in keys {
+            let place = if key.is_some() { model.images.find(key.0) } else { None };
+            self.images.push(place.map_or(NO_IMAGE, |place| {
+                let start = place as usize * dim;
+                self.embeddings.extend_from_slice(&table[start..start + dim]);
+                next += 1;
+                next - 1
+            }));
+        }
+    }
+}
+
+/// The version folder meant by `dir`, the model's name and the version.
+fn locate(dir: &Path) -> Result<(PathBuf, String, u64)> {
+    let mut path = dir.canonicalize().map_err(Error::io(dir))?;
+    if !path.join(MANIFEST).is_file() {
+        let versions = files::versions(&path)?;
+        let whole = |version: &&u64| path.join(version.to_string()).join(MANIFEST).is_file();
+        let Some(version) = versions.iter().rev().find(whole) else {
+            let what = format!(
+                "no bundle: neither {MANIFEST} nor a version folder with one; \
+                 `ams publish` writes bundles"
+            );
+            return Err(Error::content(dir, what));
+        };
+        path = path.join(version.to_string());
+    }
+    let name_of = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
+    let version = name_of(&path).and_then(|name| files::version_of(&name));
+    let Some(version) = version else {
+        let what = "expected <model>/<version>/ with a whole number as version";
+        return Err(Error::content(&path, what));
+    };
+    let name = path.parent().and_then(name_of).unwrap_or_default();
+    Ok((path, name, version))
+}
+
+fn check_meta(meta: &Meta) -> Result<(), String> {
+    let hashes = [
+        ("spec", &meta.spec_hash, files::hash_of(&meta.spec)),
+        ("schema", &meta.schema_hash, files::hash_of(&meta.spec.fields)),
+    ];
+    for (name, expected, got) in hashes {
+        if *expected != got {
+            return Err(format!("the {name}'s blake3 is {got}, expected {expected}"));
+        }
+    }
+    meta.spec.check()
+}
+
+/// W. The towers' weights are checked and left on disk: every known image is embedded already.
+fn read_dense(folder: &Folder<Meta>, spec: &Spec, network: &RankNetwork) -> Result<Vec<f32>> {
+    let file = folder.tensors(DENSE)?;
+    let tower = spec.tower_config().map(Tower::new);
+    let mut w = Vec::with_capacity(network.layout().len());
+    for (prefix, layout) in files::dense_layouts(spec, network, tower.as_ref()) {
+        for entry in &layout.entries {
+            let values = file.f32(&format!("{prefix}{}", entry.name), &entry.shape)?;
+            if w.len() < network.layout().len() {
+                w.extend(values);
+            }
+        }
+    }
+    Ok(w)
+}
+
+fn read_ids(folder: &Folder<Meta>, spec: &Spec) -> Result<(Index, Vec<f32>)> {
+    let file = folder.tensors(IDS)?;
+    let ids = file.index("ids")?;
+    let rows = file.f32("rows", &[ids.len(), spec.dim])?;
+    Ok((ids, rows))
+}
+
+fn read_image_table(folder: &Folder<Meta>, spec: &Spec) -> Result<(Index, Vec<Vec<f32>>)> {
+    let file = folder.tensors(IMAGE_TABLE)?;
+    let keys = file.index("keys")?;
+    let table = |name| file.f32(name, &[keys.len(), spec.dim]);
+    let embeddings = spec.towers().into_iter().map(table).collect::<Result<_>>()?;
+    Ok((keys, embeddings))
+}
+
+fn read_pictures(folder: &Folder<Meta>) -> Result<(Index, Vec<ImageKey>)> {
+    let file = folder.tensors(PICTURES)?;
+    let names = file.index("names")?;
+    let keys = file.u64s("keys", names.len())?.into_iter().map(ImageKey).collect();
+    Ok((names, keys))
+}
+
+fn read_items(folder: &Folder<Meta>, spec: &Spec) -> Result<Items> {
+    Items::read(
+        &folder.tensors(ITEMS)?,
+        spec.fields.side(Side::Ad).map(|field| &field.name[..]).filter(|name| *name != ITEM),
+    )
+}
+
+fn read_samples(folder: &Folder<Meta>) -> Result<Vec<PageView>> {
+    let bytes = folder.read(SAMPLES)?;
+    serde_json::from_slice(&bytes)
+        .map_err(|error| Error::content(folder.path().join(SAMPLES), error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, ROWS, spec};
+    use crate::folder::FolderWriter;
+    use crate::spec::TowerSharing;
+    use ams_model::{Aggregator, ImageArm};
+    use std::fs;
+
+    #[test]
+    fn scores_are_those_of_the_slow_network() {
+        for images in ImageArm::ALL {
+            for aggregator in Aggregator::ALL {
+                for sharing in [TowerSharing::Separate, TowerSharing::Shared] {
+                    let fixture = Fixture::of(Spec { aggregator, sharing, ..spec(images) });
+                    let (model, mut logits) = (fixture.model(), Vec::new());
+                    let (groups, expected) = (&fixture.golden.groups, &fixture.golden.logits);
+                    let mut scratch = Scratch::default();
+                    // Twice: what a scratch held before must not show.
+                    for groups in [&fixture.groups(&ROWS[..1]), groups] {
+                        model.score_groups(groups, &mut scratch, &mut logits);
+                    }
+                    assert_eq!(&logits, expected, "{images:?} {aggregator:?} {sharing:?}");
+                    assert_eq!(logits.len(), 6);
+                    assert!(logits.iter().any(|logit| logit.abs() > 0.01), "{logits:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_model_without_images_at_all() {
+        let spec = Spec {
+            image_source: None,
+            exclude_fields: vec!["user".into(), "category".into()],
+            query_fields: vec![],
+            ..spec(ImageArm::None)
+        };
+        let fixture = Fixture::of(spec);
+        let mut logits = Vec::new();
+        let model = fixture.model();
+        model.score_groups(&fixture.golden.groups, &mut Scratch::default(), &mut logits);
+        assert_eq!(logits, fixture.golden.logits);
+    }
+
+    #[test]
+    fn no_groups_give_no_logits() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let mut logits = vec![1.0];
+        fixture.model().score_groups(&fixture.groups(&[]), &mut Scratch::default(), &mut logits);
+        assert_eq!(logits, [0.0; 0]);
+    }
+
+    #[test]
+    fn a_model_folder_means_its_highest_whole_version() {
+        let fixture = Fixture::new(ImageArm::Ad);
+        let manifest = fixture.write(9).unwrap();
+        fixture.write(10).unwrap();
+        let shop = fixture.place(9).parent().unwrap().to_path_buf();
+        for stray in ["11", "current", "012"] {
+            fs::create_dir(shop.join(stray)).unwrap();
+        }
+        let model = Model::open(&shop).unwrap();
+        assert_eq!((model.name(), model.version()), ("shop", 10));
+        assert_eq!(Model::open(&fixture.place(9)).unwrap().version(), 9);
+        assert_eq!((model.hash(), &model.meta().run[..]), (&manifest.hash()[..], "test"));
+        assert_eq!((model.samples(), model.items().len()), (&fixture.samples[..], 6));
+        assert_eq!(files::next_version(&shop).unwrap(), 12);
+        assert_eq!(files::next_version(&shop.join("none")).unwrap(), 1);
+    }
+
+    /// What opening says after `change` was written in place of a fixture's parts.
+    fn refused(change: impl FnOnce(&mut Fixture)) -> String {
+        let mut fixture = Fixture::new(ImageArm::Joint);
+        change(&mut fixture);
+        fixture.write(1).unwrap();
+        let error = Model::open(&fixture.place(1)).expect_err("a bad bundle").to_string();
+        error.replace(&fixture.place(1).canonicalize().unwrap().display().to_string(), "DIR")
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused() {
+        type Change = fn(&mut Fixture);
+        let cases: [(Change, &str); 5] = [
+            (
+                |f| f.weights.ids.swap(3, 4),
+                "DIR/ids.safetensors: tensor `ids` is not ascending at position 4",
+            ),
+            (
+                |f| f.weights.image_keys.reverse(),
+                "DIR/image_table.safetensors: tensor `keys` is not ascending at position 1",
+            ),
+            (
+                |f| f.pictures.reverse(),
+                "DIR/pictures.safetensors: tensor `names` is not ascending at position 1",
+            ),
+            (|f| f.golden.logits[4] += 0.001, "DIR/golden.safetensors: tensor `logits` says"),
+            (|f| f.weights.rows[0] += 1.0, "DIR/golden.safetensors: tensor `logits` says"),
+        ];
+        for (change, expected) in cases {
+            let error = refused(change);
+            assert!(error.starts_with(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_damaged_bundle_is_refused() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let manifest = fixture.write(1).unwrap();
+        for name in manifest.files.keys() {
+            let path = fixture.place(1).join(name);
+            let whole = fs::read(&path).unwrap();
+            let mut flipped = whole.clone();
+            flipped[whole.len() / 2] ^= 1;
+            for damaged in [&flipped[..], &whole[..whole.len() - 1], &[]] {
+                fs::write(&path, damaged).unwrap();
+                let error = Model::open(&fixture.place(1)).expect_err(name).to_string();
+                assert!(error.contains(&**name) && error.contains("by MANIFEST.json"), "{error}");
+            }
+            fs::write(&path, whole).unwrap();
+        }
+        Model::open(&fixture.place(1)).unwrap();
+    }
+
+    #[test]
+    fn a_changed_spec_is_refused() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        fixture.write(1).unwrap();
+        let path = fixture.place(1).join(MANIFEST);
+        let text = fs::read_to_string(&path).unwrap();
+        let changed = [
+            (text.replace("\"max_behaviors\": 4", "\"max_behaviors\": 5"), "the spec's blake3 is"),
+            (text.replace("\"hour\"", "\"minute\""), "the spec's blake3 is"),
+            (text.replace("\"dim\": 3", "\"dims\": 3"), "unknown field `dims`"),
+        ];
+        for (changed, expected) in changed {
+            assert_ne!(changed, text);
+            fs::write(&path, changed).unwrap();
+            let error = Model::open(&fixture.place(1)).expect_err(expected).to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_bundle_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let error = Model::open(dir.path()).unwrap_err().to_string();
+        assert!(error.contains("no bundle: neither MANIFEST.json nor a version folder"), "{error}");
+        let error = Model::open(&dir.path().join("gone")).unwrap_err().to_string();
+        assert!(error.contains("No such file"), "{error}");
+        let other = dir.path().join("shop").join("1");
+        FolderWriter::create(&other).unwrap().finish("ams-checkpoint/1", 0).unwrap();
+        let error = Model::open(&other).unwrap_err().to_string();
+        let expected = r#"format is "ams-checkpoint/1", expected "ams-bundle/1""#;
+        assert!(error.ends_with(expected), "{error}");
+        let stray = dir.path().join("shop").join("latest");
+        FolderWriter::create(&stray).unwrap().finish(FORMAT, 0).unwrap();
+        let error = Model::open(&stray).unwrap_err().to_string();
+        assert!(error.ends_with("with a whole number as version"), "{error}");
+    }
+}

@@ -1,0 +1,366 @@
+//! From a page view to one group: names become ids, and items bring their pictures and fields.
+//!
+//! Every error names the JSON path of what is wrong.
+
+use ams_data::schema::{ITEM, USER};
+use ams_data::{Field, Groups, Id, PictureName, Ragged, Side};
+
+use crate::error::{Error, Result};
+use crate::items::Items;
+use crate::model::Model;
+use crate::request::{Cell, FeatureColumns, Features, PageView, Text};
+
+/// Most candidates of one request.
+pub const CANDIDATES_MAX: usize = 10_000;
+
+/// Most behaviors of one request, of which the model keeps the newest.
+pub const BEHAVIORS_MAX: usize = 10_000;
+
+/// A page view as one group.
+pub(crate) struct Resolved<'a> {
+    pub(crate) groups: Groups,
+    pub(crate) behaviors: Rows<'a>,
+    pub(crate) candidates: Rows<'a>,
+}
+
+/// Behaviors or candidates.
+pub(crate) struct Rows<'a> {
+    /// Where the columns are in the request.
+    path: &'static str,
+    /// Which row of the request each is.
+    order: Vec<usize>,
+    /// The item of each.
+    pub(crate) texts: Vec<&'a str>,
+    /// Where the bundle lists each item.
+    pub(crate) items: Vec<Option<usize>>,
+    features: &'a FeatureColumns,
+}
+
+/// The page view as the model reads it.
+pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<'a>> {
+    let (past, shown) = (&page.user.behaviors, &page.candidates);
+    check_candidates(page)?;
+    let order = newest_first(page, model.spec().max_behaviors)?;
+    let known = model.items();
+    let behaviors = Rows::new("user.behaviors", known, &past.item, order, &past.features)?;
+    let all = (0..shown.item.len()).collect();
+    let candidates = Rows::new("candidates", known, &shown.item, all, &shown.features)?;
+
+    let fields = |side| model.spec().fields.side(side).collect::<Vec<&Field>>();
+    let mut groups = Groups::new(&model.spec().fields);
+    groups.users.push(page.user.id.as_ref().map_or(Id::default(), |id| Id::of(USER, &id.0)));
+    groups.behaviors.push(behaviors.len());
+    groups.impressions.push(candidates.len());
+    groups.user_fields = user_fields(&fields(Side::User), page)?;
+    groups.context_fields = repeated(&fields(Side::Context), &page.context, candidates.len())?;
+    groups.behavior_fields = behaviors.columns(&fields(Side::Behavior), known)?;
+    groups.ad_fields = candidates.columns(&fields(Side::Ad), known)?;
+    groups.behavior_pictures = behaviors.pictures(known);
+    groups.ad_pictures = candidates.pictures(known);
+    groups.behavior_times = vec![0; behaviors.len()];
+    groups.times = vec![0; candidates.len()];
+    groups.labels = vec![0; candidates.len()];
+    Ok(Resolved { groups, behaviors, candidates })
+}
+
+impl<'a> Rows<'a> {
+    fn new(
+        path: &'static str,
+        known: &Items,
+        items: &'a [Text],
+        order: Vec<usize>,
+        features: &'a FeatureColumns,
+    ) -> Result<Rows<'a>> {
+        if let Some(at) = items.iter().position(|item| item.0.is_empty()) {
+            return Err(Error::request(format!("{path}.item[{at}] is empty, expected an item")));
+        }
+        for (name, column) in features {
+            check_len(&format!("{path}.features.{name}"), column.len(), path, items.len())?;
+        }
+        let texts: Vec<&str> = order.iter().map(|&row| &items[row].0[..]).collect();
+        let items = texts.iter().map(|item| known.find(item)).collect();
+        Ok(Rows { path, order, texts, items, features })
+    }
+
+    fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// The columns of `fields`, which are those of this side: what the request says, otherwise what
+    /// the bundle knows of the items.
+    fn columns(&self, fields: &[&Field], known: &Items) -> Result<Vec<Ragged<Id>>> {
+        let path = format!("{}.features", self.path);
+        let own = |field: &&&Field| field.name != ITEM;
+        check_names(&path, self.features.keys(), fields.iter().copied().filter(|f| own(&f)))?;
+        fields.iter().map(|field| self.column(field, &path, known)).collect()
+    }
+
+    fn column(&self, field: &Field, path: &str, known: &Items) -> Result<Ragged<Id>> {
+        let mut column = Ragged::default();
+        let (given, of_items) = (self.features.get(&field.name), known.field(&field.name));
+        for ((&row, text), &item) in self.order.iter().zip(&self.texts).zip(&self.items) {
+            let cell = given.and_then(|given| given[row].as_ref());
+            match (cell, item, of_items) {
+                _ if field.name == ITEM => column.push(&[Id::of(ITEM, text)]),
+                (Some(cell), ..) => {
+                    let path = || format!("{path}.{}[{row}]", field.name);
+                    column.push(&ids(field, cell, path)?);
+                }
+                (None, Some(item), Some(of_items)) => column.push(of_items.row(item)),
+                _ => column.push(&[]),
+            }
+        }
+        Ok(column)
+    }
+
+    fn pictures(&self, known: &Items) -> Vec<PictureName> {
+        let picture =
+            |item: &Option<usize>| item.map_or(PictureName::NONE, |item| known.picture(item));
+        self.items.iter().map(picture).collect()
+    }
+}
+
+fn check_candidates(page: &PageView) -> Result<()> {
+    let (count, bids) = (page.candidates.item.len(), page.candidates.bid.as_deref());
+    if count == 0 || count > CANDIDATES_MAX {
+        let what = format!("candidates.item has {count} items, expected 1 to {CANDIDATES_MAX}");
+        return Err(Error::request(what));
+    }
+    if let Some(bids) = bids {
+        check_len("candidates.bid", bids.len(), "candidates", count)?;
+        if let Some(at) = bids.iter().position(|bid| !bid.is_finite() || bid.is_sign_negative()) {
+            let what = format!("candidates.bid[{at}] is {}, expected 0 or more", bids[at]);
+            return Err(Error::request(what));
+        }
+    }
+    match page.options.top_k {
+        Some(0) => Err(Error::request("options.top_k is 0, expected at least 1")),
+        _ => Ok(()),
+    }
+}
+
+/// The rows of the newest `most` behaviors, newest first; of one time, those that come first.
+fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
+    let behaviors = &page.user.behaviors;
+    let count = behaviors.item.len();
+    if count > BEHAVIORS_MAX {
+        let what = format!("user.behaviors.item has {count} items, expected up to {BEHAVIORS_MAX}");
+        return Err(Error::request(what));
+    }
+    let mut order: Vec<usize> = (0..count).collect();
+    if let Some(times) = &behaviors.time {
+        check_len("user.behaviors.time", times.len(), "user.behaviors", count)?;
+        order.sort_by_key(|&row| std::cmp::Reverse(times[row]));
+    }
+    order.truncate(most);
+    Ok(order)
+}
+
+fn user_fields(fields: &[&Field], page: &PageView) -> Result<Vec<Ragged<Id>>> {
+    let (path, features) = ("user.features", &page.user.features);
+    let own = fields.iter().copied().filter(|field| field.name != USER);
+    check_names(path, features.keys(), own)?;
+    let column = |field: &&Field| {
+        let mut column = Ragged::default();
+        match (&field.name[..], &page.user.id) {
+            (USER, Some(id)) if !id.0.is_empty() => column.push(&[Id::of(USER, &id.0)]),
+            (USER, _) => column.push(&[]),
+            _ => column.push(&single(field, path, features)?),
+        }
+        Ok(column)
+    };
+    fields.iter().map(column).collect()
+}
+
+/// The context: the same values for each of `count` candidates.
+fn repeated(fields: &[&Field], features: &Features, count: usize) -> Result<Vec<Ragged<Id>>> {
+    check_names("context", features.keys(), fields.iter().copied())?;
+    let column = |field: &&Field| {
+        let ids = single(field, "context", features)?;
+        let mut column = Ragged::default();
+        (0..count).for_each(|_| column.push(&ids));
+        Ok(column)
+    };
+    fields.iter().map(column).collect()
+}
+
+fn single(field: &Field, path: &str, features: &Features) -> Result<Vec<Id>> {
+    match features.get(&field.name) {
+        Some(Some(cell)) => ids(field, cell, || format!("{path}.{}", field.name)),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The ids of one cell; the empty text is no value, as in the samples.
+fn ids(field: &Field, cell: &Cell, path: impl Fn() -> String) -> Result<Vec<Id>> {
+    if cell.0.len() > 1 && !field.multi {
+        let what = format!("{} has {} values; this field has one", path(), cell.0.len());
+        return Err(Error::request(what));
+    }
+    let texts = cell.0.iter().filter(|text| !text.0.is_empty());
+    Ok(texts.map(|text| Id::of(&field.name, &text.0)).collect())
+}
+
+fn check_len(path: &str, got: usize, rows: &str, expected: usize) -> Result<()> {
+    if got == expected {
+        return Ok(());
+    }
+    let what = format!("{path} has {got} values, expected {expected} as {rows}.item");
+    Err(Error::request(what))
+}
+
+fn check_names<'a>(
+    path: &str,
+    mut names: impl Iterator<Item = &'a String>,
+    fields: impl Iterator<Item = &'a Field>,
+) -> Result<()> {
+    let known: Vec<&str> = fields.map(|field| &field.name[..]).collect();
+    let Some(name) = names.find(|name| !known.contains(&&name[..])) else { return Ok(()) };
+    let advice = match nearest(name, &known) {
+        Some(near) => format!("did you mean `{near}`?"),
+        None if known.is_empty() => "the model has no fields here".to_owned(),
+        None => format!("the model has {}", known.join(", ")),
+    };
+    Err(Error::request(format!("{path}.{name}: no such field; {advice}")))
+}
+
+/// The known name that `name` may be a slip of.
+fn nearest<'a>(name: &str, known: &[&'a str]) -> Option<&'a str> {
+    let distance = |known: &&&str| strsim::damerau_levenshtein(name, known);
+    let near = known.iter().min_by_key(distance)?;
+    (distance(&near) <= (name.chars().count() / 3).max(1)).then_some(*near)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::fixture::{Fixture, ROWS, Row};
+    use ams_model::ImageArm;
+
+    fn groups_of(fixture: &Fixture, json: &str) -> Result<Groups, String> {
+        let model = fixture.model();
+        let page = PageView::parse(json.as_bytes()).map_err(|error| error.to_string())?;
+        resolve(&model, &page).map(|resolved| resolved.groups).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_page_view_is_the_group_that_samples_hold() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let requests = [
+            r#"{"user": {"id": "u1", "features": {"age": 25, "tags": ["a", "b"]},
+                "behaviors": {"item": [1, 5, "1"]}},
+                "context": {"hour": 12}, "candidates": {"item": ["3", 4]}}"#,
+            r#"{"user": {"id": "u2", "features": {"age": null, "tags": []}},
+                "context": {"hour": "7"}, "candidates": {"item": ["1"]}}"#,
+            r#"{"user": {"id": "nobody", "features": {"age": "99", "tags": ["z", "", "a"]},
+                "behaviors": {"item": ["2", "77", "4", "6"]}},
+                "context": {"hour": "8"}, "candidates": {"item": ["5", "78", "2"]}}"#,
+        ];
+        for (json, row) in requests.into_iter().zip(ROWS) {
+            let fixture = Fixture::new(ImageArm::Joint);
+            assert_eq!(groups_of(&fixture, json), Ok(fixture.groups(&[row])), "{json}");
+        }
+        let nobody = groups_of(&fixture, r#"{"candidates": {"item": ["1"]}}"#).unwrap();
+        let expected: Row<'_> = ("", "", &[], &[], &[("1", "")]);
+        assert_eq!(nobody.user_fields, fixture.groups(&[expected]).user_fields);
+    }
+
+    #[test]
+    fn the_newest_behaviors_are_kept_in_order() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let json = r#"{"user": {"id": "u1", "behaviors": {
+            "item": ["1", "2", "3", "4", "5", "6"], "time": [10, 60, 30, 30, 5, 20],
+            "features": {"category": [null, null, "first", "second", null, null]}}},
+            "candidates": {"item": ["1"]}}"#;
+        let groups = groups_of(&fixture, json).unwrap();
+        let items = ["2", "3", "4", "6"].map(|item| Id::of("item", item));
+        let categories = ["shoes", "first", "second", "hats"].map(|c| Id::of("category", c));
+        assert_eq!(groups.behavior_fields[0].values, items);
+        assert_eq!(groups.behavior_fields[1].values, categories);
+        let pictures = ["", "3.png", "4.png", "1.png"].map(PictureName::of);
+        assert_eq!(groups.behavior_pictures, pictures);
+    }
+
+    #[test]
+    fn what_the_request_says_wins_over_the_bundle() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let json = r#"{"candidates": {"item": ["1", "4", "1", "78"],
+            "features": {"category": [null, "boots", [], "boots"]}}}"#;
+        let groups = groups_of(&fixture, json).unwrap();
+        let of = |row: usize| groups.ad_fields[1].row(row).to_vec();
+        let [shoes, boots] = ["shoes", "boots"].map(|name| vec![Id::of("category", name)]);
+        assert_eq!([of(0), of(1), of(2), of(3)], [shoes, boots.clone(), vec![], boots]);
+    }
+
+    #[test]
+    fn errors_name_the_path() {
+        let many = vec!["1"; CANDIDATES_MAX + 1];
+        let many = serde_json::json!({"candidates": {"item": many}}).to_string();
+        let long = vec!["1"; BEHAVIORS_MAX + 1];
+        let long = serde_json::json!({
+            "user": {"behaviors": {"item": long}}, "candidates": {"item": ["1"]}
+        });
+        let cases = [
+            (r#"{"candidates": {"item": []}}"#, "candidates.item has 0 items, expected 1 to 10000"),
+            (&many, "candidates.item has 10001 items, expected 1 to 10000"),
+            (&long.to_string(), "user.behaviors.item has 10001 items, expected up to 10000"),
+            (
+                r#"{"candidates": {"item": ["1", ""]}}"#,
+                "candidates.item[1] is empty, expected an item",
+            ),
+            (
+                r#"{"candidates": {"item": ["1", "2"], "bid": [1]}}"#,
+                "candidates.bid has 1 values, expected 2 as candidates.item",
+            ),
+            (
+                r#"{"candidates": {"item": ["1", "2"], "bid": [1, -0.5]}}"#,
+                "candidates.bid[1] is -0.5, expected 0 or more",
+            ),
+            (
+                r#"{"candidates": {"item": ["1"], "features": {"category": []}}}"#,
+                "candidates.features.category has 0 values, expected 1 as candidates.item",
+            ),
+            (
+                r#"{"candidates": {"item": ["1"], "features": {"categroy": ["a"]}}}"#,
+                "candidates.features.categroy: no such field; did you mean `category`?",
+            ),
+            (
+                r#"{"candidates": {"item": ["1"], "features": {"category": [["a", "b"]]}}}"#,
+                "candidates.features.category[0] has 2 values; this field has one",
+            ),
+            (
+                r#"{"user": {"behaviors": {"item": ["1"], "time": [1, 2]}}, "candidates": {"item": ["1"]}}"#,
+                "user.behaviors.time has 2 values, expected 1 as user.behaviors.item",
+            ),
+            (
+                r#"{"user": {"features": {"gender": "f"}}, "candidates": {"item": ["1"]}}"#,
+                "user.features.gender: no such field; the model has age, tags",
+            ),
+            (
+                r#"{"user": {"features": {"age": ["1", "2"]}}, "candidates": {"item": ["1"]}}"#,
+                "user.features.age has 2 values; this field has one",
+            ),
+            (
+                r#"{"context": {"hours": 3}, "candidates": {"item": ["1"]}}"#,
+                "context.hours: no such field; did you mean `hour`?",
+            ),
+            (
+                r#"{"candidates": {"item": ["1"]}, "options": {"top_k": 0}}"#,
+                "options.top_k is 0, expected at least 1",
+            ),
+        ];
+        let fixture = Fixture::new(ImageArm::None);
+        let model = fixture.model();
+        for (json, expected) in cases {
+            let page = PageView::parse(json.as_bytes()).unwrap();
+            let error = resolve(&model, &page).map(|_| ()).expect_err(expected).to_string();
+            assert_eq!(error, format!("request: {expected}"));
+        }
+        let mut page = PageView::parse(br#"{"candidates": {"item": ["1"]}}"#).unwrap();
+        for bid in [f64::NAN, f64::INFINITY] {
+            page.candidates.bid = Some(vec![bid]);
+            let error = resolve(&model, &page).map(|_| ()).unwrap_err().to_string();
+            assert_eq!(error, format!("request: candidates.bid[0] is {bid}, expected 0 or more"));
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! Reading the tensors of a checked file, with shapes as expected or an error that says both.
+
+use std::path::PathBuf;
+
+use ams_data::{Id, Offsets, Ragged};
+use bytemuck::Pod;
+use safetensors::SafeTensors;
+use safetensors::tensor::{Dtype, TensorView};
+
+use crate::error::{Error, Result};
+use crate::index::Index;
+
+/// A safetensors file in memory, opened by [`crate::folder::Folder::tensors`].
+#[derive(Debug)]
+pub struct TensorFile {
+    path: PathBuf,
+    bytes: Vec<u8>,
+}
+
+impl TensorFile {
+    /// The file at `path`, whose content is `bytes`.
+    ///
+    /// # Errors
+    /// If the bytes are not safetensors.
+    pub(crate) fn new(path: PathBuf, bytes: Vec<u8>) -> Result<TensorFile> {
+        match SafeTensors::deserialize(&bytes) {
+            Ok(_) => Ok(TensorFile { path, bytes }),
+            Err(error) => Err(Error::content(path, format!("not safetensors: {error}"))),
+        }
+    }
+
+    /// The floats called `name`, of exactly this shape.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or one of another type or shape, or one that holds a NaN or
+    /// infinity.
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
+        let view = self.find(name, Dtype::F32)?;
+        if view.shape() != shape {
+            let what = format!("has shape {:?}, expected {shape:?}", view.shape());
+            return Err(self.wrong(name, &what));
+        }
+        let values: Vec<f32> = copied(&view);
+        match values.iter().position(|value| !value.is_finite()) {
+            Some(at) => Err(self.wrong(name, &format!("is {} at {at}", values[at]))),
+            None => Ok(values),
+        }
+    }
+
+    /// The 64-bit unsigned numbers called `name`, in one row.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or one of another type or shape.
+    pub fn u64(&self, name: &str) -> Result<Vec<u64>> {
+        self.row(name, Dtype::U64)
+    }
+
+    /// The 32-bit unsigned numbers called `name`, in one row.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or one of another type or shape.
+    pub fn u32(&self, name: &str) -> Result<Vec<u32>> {
+        self.row(name, Dtype::U32)
+    }
+
+    /// Exactly `count` 64-bit unsigned numbers called `name`.
+    ///
+    /// # Errors
+    /// As [`TensorFile::u64`], and if there are more or fewer.
+    pub fn u64s(&self, name: &str, count: usize) -> Result<Vec<u64>> {
+        let values = self.u64(name)?;
+        self.check_len(name, values.len(), count)?;
+        Ok(values)
+    }
+
+    /// The hashes called `name`.
+    ///
+    /// # Errors
+    /// As [`TensorFile::u64`], and if they are not ascending.
+    pub fn index(&self, name: &str) -> Result<Index> {
+        Index::new(self.u64(name)?).map_err(|what| self.wrong(name, &what))
+    }
+
+    /// The offsets of `rows` rows whose lengths are called `name`.
+    ///
+    /// # Errors
+    /// As [`TensorFile::u32`], and if there are more or fewer, or they sum to 2^32 or more.
+    pub fn offsets(&self, name: &str, rows: usize) -> Result<Offsets> {
+        let lengths = self.u32(name)?;
+        self.check_len(name, lengths.len(), rows)?;
+        let total: u64 = lengths.iter().map(|&length| u64::from(length)).sum();
+        if u32::try_from(total).is_err() {
+            return Err(self.wrong(name, &format!("sums to {total}, expected less than 2^32")));
+        }
+        let mut offsets = Offsets::default();
+        lengths.iter().for_each(|&length| offsets.push(length as usize));
+        Ok(offsets)
+    }
+
+    /// A column of `rows` lists of ids; `names` are those of the lengths and the ids.
+    ///
+    /// # Errors
+    /// As [`TensorFile::offsets`] and [`TensorFile::u64s`].
+    pub fn ragged(&self, names: &[String; 2], rows: usize) -> Result<Ragged<Id>> {
+        let offsets = self.offsets(&names[0], rows)?;
+        let values = self.u64s(&names[1], offsets.total())?.into_iter().map(Id).collect();
+        Ok(Ragged { offsets, values })
+    }
+
+    /// An [`Error::Content`] about the tensor `name` of this file.
+    pub fn wrong(&self, name: &str, what: &str) -> Error {
+        Error::content(&self.path, format!("tensor `{name}` {what}"))
+    }
+
+    fn check_len(&self, name: &str, got: usize, expected: usize) -> Result<()> {
+        match got == expected {
+            true => Ok(()),
+            false => Err(self.wrong(name, &format!("has {got} values, expected {expected}"))),
+        }
+    }
+
+    fn row<T: Pod>(&self, name: &str, dtype: Dtype) -> Result<Vec<T>> {
+        let view = self.find(name, dtype)?;
+        match view.shape() {
+            [_] => Ok(copied(&view)),
+            shape => Err(self.wrong(name, &format!("has shape {shape:?}, expected one dimension"))),
+        }
+    }
+
+    fn find(&self, name: &str, dtype: Dtype) -> Result<TensorView<'_>> {
+        let tensors = SafeTensors::deserialize(&self.bytes).expect("parsed when opened");
+        let Ok(view) = tensors.tensor(name) else {
+            let mut names = tensors.names();
+            names.sort_unstable();
+            let what = format!("is not there; the file has {}", names.join(", "));
+            return Err(self.wrong(name, &what));
+        };
+        if view.dtype() != dtype {
+            let what = format!("is {:?}, expected {dtype:?}", view.dtype());
+            return Err(self.wrong(name, &what));
+        }
+        Ok(view)
+    }
+}
+
+/// How long each row is: what [`TensorFile::offsets`] reads.
+pub fn lengths(offsets: &Offsets) -> Vec<u32> {
+    offsets.as_slice().windows(2).map(|pair| pair[1] - pair[0]).collect()
+}
+
+/// The bytes need not be aligned, so they are copied.
+fn copied<T: Pod>(view: &TensorView<'_>) -> Vec<T> {
+    bytemuck::pod_collect_to_vec(view.data())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::folder::Tensor;
+
+    fn file() -> TensorFile {
+        let tensors = [
+            Tensor::f32("x", &[2, 1], &[1.0, -2.5]),
+            Tensor::f32("bad", &[2], &[0.0, f32::NAN]),
+            Tensor::u64("ids", &[7, u64::MAX]),
+            Tensor::u32("counts", &[3]),
+        ];
+        let bytes = crate::folder::serialize(&tensors).unwrap();
+        TensorFile::new("f.safetensors".into(), bytes).unwrap()
+    }
+
+    #[test]
+    fn tensors_come_back() {
+        let file = file();
+        assert_eq!(file.f32("x", &[2, 1]).unwrap(), [1.0, -2.5]);
+        assert_eq!(file.u64("ids").unwrap(), [7, u64::MAX]);
+        assert_eq!(file.u32("counts").unwrap(), [3]);
+    }
+
+    #[test]
+    fn lists_come_back() {
+        let mut column = Ragged::default();
+        for row in [&[Id(5), Id(6)][..], &[], &[Id(7)]] {
+            column.push(row);
+        }
+        let lengths = lengths(&column.offsets);
+        let tensors = [
+            Tensor::u32("n", &lengths),
+            Tensor::u64("ids", bytemuck::cast_slice(&column.values)),
+            Tensor::u32("huge", &[u32::MAX, 1]),
+        ];
+        let bytes = crate::folder::serialize(&tensors).unwrap();
+        let file = TensorFile::new("f".into(), bytes).unwrap();
+        let names = ["n", "ids"].map(str::to_owned);
+        assert_eq!(file.ragged(&names, 3).unwrap(), column);
+        let error = file.ragged(&names, 4).unwrap_err().to_string();
+        assert_eq!(error, "f: tensor `n` has 3 values, expected 4");
+        let error = file.offsets("huge", 2).unwrap_err().to_string();
+        assert_eq!(error, "f: tensor `huge` sums to 4294967296, expected less than 2^32");
+    }
+
+    #[test]
+    fn errors_say_what_came() {
+        let file = file();
+        let cases = [
+            (file.f32("x", &[1, 2]).map(drop), "`x` has shape [2, 1], expected [1, 2]"),
+            (file.f32("bad", &[2]).map(drop), "`bad` is NaN at 1"),
+            (file.u64("counts").map(drop), "`counts` is U32, expected U64"),
+            (file.u64("y").map(drop), "`y` is not there; the file has bad, counts, ids, x"),
+        ];
+        for (got, expected) in cases {
+            let got = got.expect_err(expected).to_string();
+            assert_eq!(got, format!("f.safetensors: tensor {expected}"));
+        }
+        let error = TensorFile::new("f".into(), vec![1, 2, 3]).expect_err("no safetensors");
+        assert!(error.to_string().starts_with("f: not safetensors"), "{error}");
+    }
+}
