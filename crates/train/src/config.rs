@@ -1,0 +1,191 @@
+//! The settings of a training, as a TOML file spells them.
+
+use std::path::PathBuf;
+
+use ams_bundle::TowerSharing;
+pub use ams_model::{Aggregator, ImageArm};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Everything that decides what a training computes. Threads and processes are not here: they decide
+/// only where it is computed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    /// What the run is called: its folder below `runs`.
+    pub name: String,
+    /// The seed of every initial value and shuffle.
+    #[serde(default = "Config::seed")]
+    pub seed: u64,
+    /// The folder that holds the run folders.
+    #[serde(default = "Config::runs")]
+    pub runs: PathBuf,
+    /// What to learn from.
+    pub data: DataConfig,
+    /// What to learn.
+    #[serde(default)]
+    pub model: ModelConfig,
+    /// How to learn.
+    #[serde(default)]
+    pub train: TrainConfig,
+}
+
+impl Config {
+    fn seed() -> u64 {
+        1
+    }
+
+    fn runs() -> PathBuf {
+        PathBuf::from("runs")
+    }
+
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The key, what came and what is possible.
+    pub fn check(&self) -> Result<()> {
+        let TrainConfig { batch, lanes, learning_rate, decay, .. } = self.train;
+        let bad = |key: &str, what: String| Err(Error::Config { key: key.to_owned(), what });
+        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
+            return bad("name", format!("{:?} is not the name of a folder", self.name));
+        }
+        if !lanes.is_power_of_two() {
+            return bad("train.lanes", format!("{lanes}, expected a power of two such as 8"));
+        }
+        if batch < lanes {
+            let what = format!("{batch} impressions for {lanes} lanes, expected at least one each");
+            return bad("train.batch", what);
+        }
+        if !(learning_rate > 0.0 && learning_rate.is_finite()) {
+            return bad(
+                "train.learning_rate",
+                format!("{learning_rate}, expected a positive number"),
+            );
+        }
+        if !(decay > 0.0 && decay <= 1.0) || self.train.decay_every == 0 {
+            let what =
+                format!("{decay} every {} steps, expected 0 < decay <= 1", self.train.decay_every);
+            return bad("train.decay", what);
+        }
+        if self.train.epochs == 0 {
+            return bad("train.epochs", "0, expected at least 1".to_owned());
+        }
+        if self.train.keep_checkpoints == 0 {
+            return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
+        }
+        let model = &self.model;
+        let widths = model.attention.iter().chain(&model.mlp).chain(&model.tower);
+        if model.embedding_dim == 0 || widths.clone().any(|&width| width == 0) {
+            return bad("model", "a width is 0, expected at least 1".to_owned());
+        }
+        if model.tower.last() != Some(&model.embedding_dim) {
+            let what = format!(
+                "{:?} ends in another width than model.embedding_dim = {}",
+                model.tower, model.embedding_dim
+            );
+            return bad("model.tower", what);
+        }
+        Ok(())
+    }
+}
+
+/// What to learn from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DataConfig {
+    /// The dataset folder that `ams prepare`, `ams import` or another program wrote.
+    pub samples: PathBuf,
+    /// The feature store that `ams encode` wrote; `images` inside `samples` if there is one.
+    #[serde(default)]
+    pub images: Option<PathBuf>,
+    /// Control: gives every picture name another picture, by this seed. Pictures then carry no
+    /// information about their items, so nothing may be gained from them.
+    #[serde(default)]
+    pub shuffle_images: Option<u64>,
+    /// Fields the model must not see, such as `user`.
+    #[serde(default)]
+    pub exclude_fields: Vec<String>,
+}
+
+/// What to learn: the rank network of the paper.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// Which images the network sees: `none`, `ad`, `behavior` or `joint`.
+    pub images: ImageArm,
+    /// How behavior images become one vector: `sum`, `attentive` or `multi-query-attentive`.
+    pub aggregator: Aggregator,
+    /// Width of every embedding.
+    pub embedding_dim: usize,
+    /// Widths of the tower's layers; the last one is `embedding_dim`.
+    pub tower: Vec<usize>,
+    /// One tower for ad and behavior images, or one each.
+    pub towers: TowerSharing,
+    /// Widths of the attention's two hidden layers.
+    pub attention: [usize; 2],
+    /// Widths of the hidden layers behind the concatenation.
+    pub mlp: Vec<usize>,
+    /// Ad fields that ask the second attention; `item` and, where there is one, `category`.
+    pub query_fields: Option<Vec<String>>,
+}
+
+impl Default for ModelConfig {
+    /// The paper's network.
+    fn default() -> ModelConfig {
+        ModelConfig {
+            images: ImageArm::Joint,
+            aggregator: Aggregator::MultiQueryAttentive,
+            embedding_dim: 12,
+            tower: vec![256, 64, 12],
+            towers: TowerSharing::Separate,
+            attention: [64, 16],
+            mlp: vec![200, 80],
+            query_fields: None,
+        }
+    }
+}
+
+/// How to learn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TrainConfig {
+    /// How often the training impressions are seen.
+    pub epochs: u32,
+    /// Impressions per step, over all lanes.
+    pub batch: usize,
+    /// Virtual nodes; a power of two. Part of the result: another number is another training.
+    pub lanes: usize,
+    /// Adam's learning rate at the first step.
+    pub learning_rate: f32,
+    /// What the learning rate is multiplied with every `decay_every` steps.
+    pub decay: f32,
+    /// Steps between decays.
+    pub decay_every: u64,
+    /// Groups of one lane that are held in memory and shuffled together.
+    pub shuffle_groups: usize,
+    /// Steps between checkpoints; without it, one at the end.
+    pub checkpoint_every: Option<u64>,
+    /// How many checkpoints stay.
+    pub keep_checkpoints: usize,
+    /// Steps between lines of `metrics.jsonl`.
+    pub log_every: u64,
+}
+
+impl Default for TrainConfig {
+    /// The paper's optimizer and two epochs, with a batch for one machine (the paper: 3,000 a node).
+    fn default() -> TrainConfig {
+        TrainConfig {
+            epochs: 2,
+            batch: 1024,
+            lanes: 8,
+            learning_rate: 0.001,
+            decay: 0.9,
+            decay_every: 24_000,
+            shuffle_groups: 65_536,
+            checkpoint_every: None,
+            keep_checkpoints: 2,
+            log_every: 10,
+        }
+    }
+}

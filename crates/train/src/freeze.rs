@@ -1,0 +1,126 @@
+//! From lanes to a bundle: rows in the order of their ids, every image of the store embedded once.
+
+use std::path::Path;
+
+use ams_bundle::files::{self, Frozen, Golden, Meta, Weights};
+use ams_bundle::folder::Manifest;
+use ams_bundle::request::PageView;
+use ams_data::catalogue::Catalogue;
+use ams_data::dataset::SplitName;
+use ams_data::{Groups, ImageKey};
+use ams_image::FeatureStore;
+use ams_model::tower::TowerScratch;
+use half::f16;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::lanes::Lanes;
+use crate::plan::Plan;
+use crate::trainer::{Rounds, Trainer};
+
+/// Images embedded at once when the table is made.
+const IMAGE_BLOCK: usize = 256;
+
+/// Impressions whose scores a bundle carries to prove itself.
+const GOLDEN_IMPRESSIONS: usize = 32;
+
+/// Writes the model of `trainer` as a bundle to `place`, which must not exist. `samples` are example
+/// requests to put beside it.
+///
+/// # Errors
+/// If the store or the samples cannot be read, or the bundle cannot be written.
+pub fn publish(
+    trainer: &mut Trainer,
+    place: &Path,
+    samples: &[PageView],
+) -> Result<Manifest<Meta>> {
+    let golden = golden(trainer)?;
+    let catalogue = Catalogue::open(trainer.dataset())?;
+    let lanes = trainer.lanes();
+    let weights = weights(lanes);
+    let pictures: Vec<(u64, u64)> = lanes
+        .store()
+        .map(|store| store.pictures().map(|(name, key)| (name.0, key.0)).collect())
+        .unwrap_or_default();
+    let frozen = Frozen {
+        spec: &lanes.plan.spec,
+        weights: &weights,
+        pictures: &pictures,
+        catalogue: &catalogue,
+        golden: &golden,
+        run: &trainer.config().name,
+        steps: trainer.cursor().step,
+        samples,
+    };
+    Ok(files::write(place, &frozen)?)
+}
+
+/// All numbers of the model. Ids and images come lane by lane, which is in ascending order: a lane
+/// owns a range of the hash space.
+fn weights(lanes: &Lanes) -> Weights {
+    let mut ids = Vec::new();
+    let mut rows = Vec::new();
+    for shard in &lanes.shards {
+        let table = &shard.table;
+        for slot in table.slots_by_id() {
+            ids.push(table.id(slot));
+            rows.extend_from_slice(table.row(slot));
+        }
+    }
+    let (image_keys, image_embeddings) = image_table(lanes);
+    Weights { dense: lanes.dense.w.clone(), ids, rows, image_keys, image_embeddings }
+}
+
+/// Every image of the store through every tower.
+fn image_table(lanes: &Lanes) -> (Vec<u64>, Vec<Vec<f32>>) {
+    let plan = &lanes.plan;
+    let (Some(store), true) = (lanes.store(), plan.towers > 0) else {
+        return (Vec::new(), Vec::new());
+    };
+    let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
+    let dense = &lanes.dense.w[..];
+    let embedded: Vec<Vec<Vec<f32>>> = lanes
+        .pool()
+        .install(|| parts.par_iter().map(|keys| embed_part(plan, dense, store, keys)).collect());
+    let keys = parts.iter().flat_map(|keys| keys.iter().map(|key| key.0)).collect();
+    let of_tower = |tower: usize| embedded.iter().flat_map(|part| &part[tower]).copied().collect();
+    (keys, (0..plan.towers).map(of_tower).collect())
+}
+
+/// The images of one part through every tower.
+fn embed_part(
+    plan: &Plan,
+    dense: &[f32],
+    store: &FeatureStore,
+    keys: &[ImageKey],
+) -> Vec<Vec<f32>> {
+    let model = plan.tower.as_ref().expect("towers have a shape");
+    let mut scratch = TowerScratch::default();
+    let mut block = Vec::new();
+    let mut embeddings = vec![Vec::new(); plan.towers];
+    for keys in keys.chunks(IMAGE_BLOCK) {
+        let row = |&key| store.row(key).expect("the store lists this key");
+        let rows: Vec<&[f16]> = keys.iter().map(row).collect();
+        for (tower, embeddings) in embeddings.iter_mut().enumerate() {
+            let e = &dense[plan.tower_range(tower)];
+            model.forward(e, &rows, plan.scale, &mut scratch, &mut block);
+            embeddings.extend_from_slice(&block);
+        }
+    }
+    embeddings
+}
+
+/// Some impressions of the test (or, without one, of the training) and what the model says of them.
+fn golden(trainer: &mut Trainer) -> Result<Golden> {
+    let split = match trainer.dataset().card().counts.test {
+        0 => SplitName::Train,
+        _ => SplitName::Test,
+    };
+    let mut golden = Golden { groups: Groups::new(trainer.dataset().schema()), logits: Vec::new() };
+    trainer.predict(split, GOLDEN_IMPRESSIONS, Rounds::First, |_, worker| {
+        let groups = &worker.batch.groups;
+        (0..groups.len()).for_each(|group| golden.groups.push_from(groups, group));
+        golden.logits.extend_from_slice(&worker.logits);
+    })?;
+    Ok(golden)
+}

@@ -1,0 +1,282 @@
+//! The lanes of this process, and the step they take together.
+//!
+//! ```text
+//! worker                                    shard (owner of id / image)
+//! read, deduplicate  --- asks ----------->  merge, look up, towers forward
+//! W forward, loss,   <-- answers ---------
+//! backward           --- gradients ------>  sum in lane order, row optimizer, towers backward
+//! ordered sum of (dW, dE) over all lanes, Adam on the replicated (W, E)
+//! ```
+//! Every arrow is one exchange between all lanes. Everything a lane computes is single-threaded; the
+//! lanes of a process run side by side on its thread pool, which is the only parallelism there is.
+
+use ams_data::Card;
+use ams_fabric::{Fabric, Mailbox, Outbox, Post, Topology, sum};
+use ams_image::FeatureStore;
+use ams_model::adam::{Adam, AdamStep};
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::plan::Plan;
+use crate::shard::{Shard, Unknown};
+use crate::worker::Worker;
+
+/// Dense weights updated by one task of the thread pool.
+const DENSE_CHUNK: usize = 1 << 14;
+
+/// The dense weights (W, then every tower), replicated in every process, with Adam's moments.
+pub struct Dense {
+    /// The weights.
+    pub w: Vec<f32>,
+    /// First moments.
+    pub m: Vec<f32>,
+    /// Second moments.
+    pub v: Vec<f32>,
+}
+
+/// How far into the epoch a step reads: up to share `numerator / denominator` of each lane's impressions.
+///
+/// Every lane spends its impressions evenly over the steps of the epoch, so all lanes end together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Share {
+    /// Steps done when this one is.
+    pub numerator: u64,
+    /// Steps of the epoch.
+    pub denominator: u64,
+}
+
+impl Share {
+    /// Of a lane with `impressions`.
+    pub fn of(self, impressions: u64) -> u64 {
+        let part = u128::from(impressions) * u128::from(self.numerator);
+        u64::try_from(part.div_ceil(u128::from(self.denominator))).expect("a share of a u64")
+    }
+
+    /// The number of steps that give about `batch` impressions each.
+    pub fn steps(impressions: u64, batch: usize) -> u64 {
+        impressions.div_ceil(batch as u64).max(1)
+    }
+}
+
+/// What a step did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepOutcome {
+    /// Impressions of all lanes.
+    pub impressions: u64,
+    /// Mean loss over them.
+    pub loss: f64,
+}
+
+/// All lanes of this process.
+pub struct Lanes {
+    /// The model.
+    pub plan: Plan,
+    /// Where lanes are.
+    pub topology: Topology,
+    /// The shards of the local lanes, in lane order.
+    pub shards: Vec<Shard>,
+    /// The dense weights.
+    pub dense: Dense,
+    store: Option<FeatureStore>,
+    fabric: Box<dyn Fabric>,
+    pool: ThreadPool,
+    adam: Adam,
+    gradients: Vec<Vec<f32>>,
+    asks: Vec<Outbox>,
+    answers: Vec<Outbox>,
+    post: Post,
+}
+
+impl Lanes {
+    /// The local lanes of a new model.
+    pub fn new(
+        plan: Plan,
+        seed: u64,
+        topology: Topology,
+        store: Option<FeatureStore>,
+        fabric: Box<dyn Fabric>,
+        pool: ThreadPool,
+    ) -> Lanes {
+        let w = plan.dense_init(seed);
+        assert_eq!(w.len(), plan.dense_len());
+        let local = topology.local();
+        Lanes {
+            shards: local.clone().map(|_| Shard::new(&plan, seed)).collect(),
+            dense: Dense { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w },
+            gradients: local.clone().map(|_| vec![0.0; plan.dense_len()]).collect(),
+            asks: local.clone().map(|_| Outbox::default()).collect(),
+            answers: local.map(|_| Outbox::default()).collect(),
+            post: Post::default(),
+            adam: Adam::default(),
+            plan,
+            topology,
+            store,
+            fabric,
+            pool,
+        }
+    }
+
+    /// The feature store, if the model or its image ids need one.
+    pub fn store(&self) -> Option<&FeatureStore> {
+        self.store.as_ref()
+    }
+
+    /// The thread pool, for work lane by lane.
+    pub fn pool(&self) -> &ThreadPool {
+        &self.pool
+    }
+
+    /// The workers' part up to their predictions: reads each lane's impressions up to `share`,
+    /// exchanges, and leaves the logits in the workers. Returns the impressions of all lanes.
+    ///
+    /// # Errors
+    /// If samples cannot be read or a process is lost.
+    pub fn predict(
+        &mut self,
+        workers: &mut [Worker],
+        share: Share,
+        unknown: Unknown,
+    ) -> Result<u64> {
+        let Lanes { plan, topology, shards, dense, store, fabric, pool, .. } = self;
+        let (plan, dense, store) = (&*plan, &dense.w[..], store.as_ref());
+        let (lanes, local) = (topology.lanes(), topology.local());
+
+        // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
+        let read: Vec<Result<()>> = pool.install(|| {
+            let each = workers.par_iter_mut().zip(&mut self.asks).with_max_len(1);
+            each.map(|(worker, asks)| {
+                worker.read(share.of(worker.feed.impressions()))?;
+                worker.batch.deduplicate(plan, store, lanes);
+                worker.batch.write_asks(lanes, asks);
+                Ok(())
+            })
+            .collect()
+        });
+        read.into_iter().collect::<Result<()>>()?;
+
+        let mail = self.post.deliver(*topology, &mut **fabric, &self.asks)?;
+        let impressions =
+            (0..lanes).map(|worker| u64::from(mail.read(worker, local.start)[0])).sum();
+        pool.install(|| {
+            let each = shards.par_iter_mut().zip(&mut self.answers).zip(local.clone());
+            each.with_max_len(1).for_each(|((shard, answers), lane)| {
+                shard.take_asks(&mail, lane, lanes, unknown);
+                shard.embed(plan, dense, store);
+                shard.write_answers(lanes, answers);
+            });
+        });
+
+        let mail = self.post.deliver(*topology, &mut **fabric, &self.answers)?;
+        pool.install(|| {
+            let each = workers.par_iter_mut().zip(local);
+            each.with_max_len(1).for_each(|(worker, lane)| {
+                worker.batch.read_answers(plan.spec.dim, &mail, lane, lanes);
+                worker.forward(plan, &dense[plan.network_range()]);
+            });
+        });
+        Ok(impressions)
+    }
+
+    /// Step `step` (counted from 1) of the training, with learning rate `lr`.
+    ///
+    /// # Errors
+    /// If samples cannot be read, a process is lost, or the loss or a gradient is not finite.
+    pub fn train_step(
+        &mut self,
+        workers: &mut [Worker],
+        share: Share,
+        step: u64,
+        lr: f32,
+    ) -> Result<StepOutcome> {
+        let impressions = self.predict(workers, share, Unknown::Create)?;
+        if impressions == 0 {
+            return Ok(StepOutcome { impressions, loss: 0.0 });
+        }
+        let weight = 1.0 / impressions as f32;
+        let adam = self.adam.at(step, lr);
+
+        let Lanes { plan, topology, shards, dense, store, fabric, pool, .. } = self;
+        let (plan, store) = (&*plan, store.as_ref());
+        let (lanes, local) = (topology.lanes(), topology.local());
+        pool.install(|| {
+            let each = workers.par_iter_mut().zip(&mut self.asks).zip(&mut self.gradients);
+            each.with_max_len(1).for_each(|((worker, gradients), dense_grad)| {
+                dense_grad.fill(0.0);
+                let range = plan.network_range();
+                worker.backward(plan, &dense.w[range.clone()], weight, &mut dense_grad[range]);
+                worker.write_gradients(plan, lanes, gradients);
+            });
+        });
+
+        let mail = self.post.deliver(*topology, &mut **fabric, &self.asks)?;
+        let loss = sum_of_losses(&mail, lanes, local.start) / impressions as f64;
+        if !loss.is_finite() {
+            return Err(Error::NotFinite { step, what: "the loss".to_owned() });
+        }
+        pool.install(|| {
+            let each = shards.par_iter_mut().zip(&mut self.gradients).zip(local);
+            each.with_max_len(1).for_each(|((shard, dense_grad), lane)| {
+                shard.take_gradients(
+                    plan,
+                    &mail,
+                    (lane, lanes),
+                    adam,
+                    (&dense.w, dense_grad),
+                    store,
+                );
+            });
+        });
+        self.update_dense(step, adam)?;
+        Ok(StepOutcome { impressions, loss })
+    }
+
+    /// Adds the dense gradients of all lanes along the tree and takes Adam's step.
+    fn update_dense(&mut self, step: u64, adam: AdamStep) -> Result<()> {
+        let Lanes { dense, fabric, pool, gradients, .. } = self;
+        pool.install(|| sum_lanes(gradients));
+        fabric.all_reduce(&mut gradients[0])?;
+        let gradient = &gradients[0];
+        if let Some(at) = gradient.iter().position(|g| !g.is_finite()) {
+            return Err(Error::NotFinite { step, what: self.plan.name_of_dense(at) });
+        }
+        pool.install(|| {
+            dense
+                .w
+                .par_chunks_mut(DENSE_CHUNK)
+                .zip(dense.m.par_chunks_mut(DENSE_CHUNK))
+                .zip(dense.v.par_chunks_mut(DENSE_CHUNK))
+                .zip(gradient.par_chunks(DENSE_CHUNK))
+                .for_each(|(((w, m), v), g)| adam.update(w, m, v, g));
+        });
+        Ok(())
+    }
+
+    /// The feeds' files of the local lanes: lane l reads the run of parts that is its share.
+    pub fn parts_of(card: &Card, lane: usize, lanes: usize) -> std::ops::Range<usize> {
+        let each = card.parts / lanes;
+        lane * each..(lane + 1) * each
+    }
+}
+
+/// Adds all lanes' gradients into the first one, a chunk per task; each element's tree is the same.
+fn sum_lanes(gradients: &mut [Vec<f32>]) {
+    let len = gradients[0].len();
+    let mut chunks: Vec<Vec<&mut [f32]>> =
+        (0..len.div_ceil(DENSE_CHUNK)).map(|_| Vec::with_capacity(gradients.len())).collect();
+    for gradient in gradients {
+        for (chunk, part) in chunks.iter_mut().zip(gradient.chunks_mut(DENSE_CHUNK)) {
+            chunk.push(part);
+        }
+    }
+    chunks.par_iter_mut().for_each(|parts| sum::tree(parts));
+}
+
+/// The losses of all lanes, added along the tree.
+fn sum_of_losses(mail: &Mailbox<'_>, lanes: usize, lane: usize) -> f64 {
+    let loss = |worker| {
+        let words = mail.read(worker, lane);
+        f64::from_bits(u64::from(words[0]) | u64::from(words[1]) << 32)
+    };
+    sum::tree_f64(&mut (0..lanes).map(loss).collect::<Vec<_>>())
+}

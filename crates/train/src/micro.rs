@@ -1,0 +1,166 @@
+//! A worker's micro-batch: groups, the unique ids and images they need, and where each use finds its own.
+
+use ams_bundle::Keys;
+use ams_data::{Groups, Id, ImageKey, Ragged};
+use ams_fabric::{Mailbox, Outbox};
+use ams_image::FeatureStore;
+use ams_model::rank::{Lists, NO_IMAGE, RankBatch};
+
+use crate::ask::Asks;
+use crate::plan::Plan;
+
+/// Groups on their way through the network.
+pub struct MicroBatch {
+    /// The impressions and histories.
+    pub groups: Groups,
+    /// The images of behaviors and ads.
+    pub keys: Keys,
+    /// The ids asked for.
+    pub ids: Asks,
+    /// The image keys asked for, per tower.
+    pub images: Vec<Asks>,
+    /// One list column per group input, then per impression input.
+    lists: Vec<Ragged<Id>>,
+    /// For each value of `lists`, its place in `rows`.
+    places: Vec<Vec<u32>>,
+    /// For each impression, the place of its ad's image in the ad tower's embeddings.
+    ad_images: Vec<u32>,
+    /// For each behavior, the place of its image in the behavior tower's embeddings.
+    behavior_images: Vec<u32>,
+    /// The rows of `ids` by owner; (R, D).
+    rows: Vec<f32>,
+    /// The embeddings of `images` by owner, per tower; (U, D).
+    embeddings: Vec<Vec<f32>>,
+}
+
+impl MicroBatch {
+    /// An empty one.
+    pub fn new(plan: &Plan) -> MicroBatch {
+        let inputs = plan.inputs().count();
+        MicroBatch {
+            groups: Groups::new(&plan.spec.fields),
+            keys: Keys::default(),
+            ids: Asks::default(),
+            images: vec![Asks::default(); plan.towers],
+            lists: vec![Ragged::default(); inputs],
+            places: vec![Vec::new(); inputs],
+            ad_images: Vec::new(),
+            behavior_images: Vec::new(),
+            rows: Vec::new(),
+            embeddings: vec![Vec::new(); plan.towers],
+        }
+    }
+
+    /// Number of impressions (B).
+    pub fn len(&self) -> usize {
+        self.groups.labels.len()
+    }
+
+    /// Finds every unique id and image the groups need, by owner among `lanes`.
+    pub fn deduplicate(&mut self, plan: &Plan, store: Option<&FeatureStore>, lanes: usize) {
+        let key = |name| store.map_or(ImageKey::NONE, |store| store.key(name));
+        self.keys.resolve(&self.groups, key);
+        self.deduplicate_ids(plan, lanes);
+        self.images.iter_mut().for_each(Asks::clear);
+        let uses = [
+            (plan.ad_tower, &self.keys.ads, &mut self.ad_images),
+            (plan.behavior_tower, &self.keys.behaviors, &mut self.behavior_images),
+        ];
+        for (tower, keys, places) in uses {
+            number_images(tower.map(|tower| &mut self.images[tower]), keys, places);
+        }
+        self.images.iter_mut().for_each(|asks| asks.close(lanes));
+        let uses = [
+            (plan.ad_tower, &mut self.ad_images),
+            (plan.behavior_tower, &mut self.behavior_images),
+        ];
+        for (tower, places) in uses {
+            let images = places.iter_mut().filter(|place| **place != NO_IMAGE);
+            images.for_each(|place| {
+                *place = self.images[tower.expect("an image has a tower")].place(*place);
+            });
+        }
+    }
+
+    fn deduplicate_ids(&mut self, plan: &Plan, lanes: usize) {
+        self.ids.clear();
+        for ((input, lists), places) in plan.inputs().zip(&mut self.lists).zip(&mut self.places) {
+            input.collect(&self.groups, &self.keys, lists);
+            places.clear();
+            places.extend(lists.values.iter().map(|id| self.ids.add(id.0)));
+        }
+        self.ids.close(lanes);
+        for place in self.places.iter_mut().flatten() {
+            *place = self.ids.place(*place);
+        }
+    }
+
+    /// Writes the asks of every shard; see [`crate::worker`] for the words.
+    pub fn write_asks(&self, lanes: usize, out: &mut Outbox) {
+        out.clear();
+        for lane in 0..lanes {
+            let words = out.words();
+            words.push(self.len() as u32);
+            words.push(self.ids.of(lane).len() as u32);
+            words.extend(self.images.iter().map(|asks| asks.of(lane).len() as u32));
+            for asks in std::iter::once(&self.ids).chain(&self.images) {
+                let ids = asks.of(lane).iter();
+                words.extend(ids.flat_map(|&id| [id as u32, (id >> 32) as u32]));
+            }
+            out.seal();
+        }
+    }
+
+    /// Reads the answers of every shard.
+    pub fn read_answers(&mut self, dim: usize, mail: &Mailbox<'_>, lane: usize, lanes: usize) {
+        self.rows.clear();
+        self.embeddings.iter_mut().for_each(Vec::clear);
+        for shard in 0..lanes {
+            let answer: &[f32] = bytemuck::cast_slice(mail.read(shard, lane));
+            let (rows, mut rest) = answer.split_at(self.ids.of(shard).len() * dim);
+            self.rows.extend_from_slice(rows);
+            for (asks, embeddings) in self.images.iter().zip(&mut self.embeddings) {
+                let (part, tail) = rest.split_at(asks.of(shard).len() * dim);
+                embeddings.extend_from_slice(part);
+                rest = tail;
+            }
+            assert!(rest.is_empty(), "shard {shard} answers what it was asked");
+        }
+    }
+
+    /// Shows the micro-batch to the network.
+    pub fn view<R>(&self, plan: &Plan, run: impl FnOnce(&RankBatch<'_>) -> R) -> R {
+        let lists: Vec<Lists<'_>> = self
+            .lists
+            .iter()
+            .zip(&self.places)
+            .map(|(lists, rows)| Lists { offsets: lists.offsets.as_slice(), rows })
+            .collect();
+        let (group_fields, impression_fields) = lists.split_at(plan.group_inputs.len());
+        let embeddings = |tower: Option<usize>| tower.map_or(&[][..], |t| &self.embeddings[t]);
+        run(&RankBatch {
+            impressions: self.groups.impressions.as_slice(),
+            behaviors: self.groups.behaviors.as_slice(),
+            group_fields,
+            impression_fields,
+            rows: &self.rows,
+            ad_embeddings: embeddings(plan.ad_tower),
+            ad_images: &self.ad_images,
+            behavior_embeddings: embeddings(plan.behavior_tower),
+            behavior_images: &self.behavior_images,
+        })
+    }
+}
+
+/// Numbers the images of one use; without a tower there are none.
+fn number_images(asks: Option<&mut Asks>, keys: &[ImageKey], places: &mut Vec<u32>) {
+    places.clear();
+    let Some(asks) = asks else {
+        places.resize(keys.len(), NO_IMAGE);
+        return;
+    };
+    places.extend(keys.iter().map(|key| match key.is_some() {
+        true => asks.add(key.0),
+        false => NO_IMAGE,
+    }));
+}

@@ -1,0 +1,384 @@
+//! A training: from a configuration to steps, predictions and a checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use ams_bundle::Predictions;
+use ams_bundle::{ImageSource, Spec};
+use ams_data::dataset::{Dataset, SplitName};
+use ams_data::samples::SampleFile;
+use ams_data::schema::ITEM;
+use ams_data::{Side, id::Id};
+use ams_fabric::{Fabric, Topology};
+use ams_image::FeatureStore;
+use ams_model::schedule::Schedule;
+use rayon::prelude::*;
+
+use crate::checkpoint::{self, Checkpoint, Cursor};
+use crate::config::Config;
+use crate::error::{Error, Result};
+use crate::feed::{Feed, Order};
+use crate::lanes::{Lanes, Share, StepOutcome};
+use crate::plan::Plan;
+use crate::shard::Unknown;
+use crate::worker::Worker;
+
+/// The folder of the feature store inside a dataset, unless the configuration names another.
+const IMAGES: &str = "images";
+
+/// What a step of a training did.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Where the training stands after it.
+    pub cursor: Cursor,
+    /// Impressions of the step.
+    pub impressions: u64,
+    /// Mean loss of the step.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f32,
+}
+
+/// How much of a split to predict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounds {
+    /// One batch.
+    First,
+    /// All of it.
+    All,
+}
+
+/// A training in memory.
+pub struct Trainer {
+    config: Config,
+    dataset: Dataset,
+    lanes: Lanes,
+    workers: Vec<Worker>,
+    cursor: Cursor,
+    steps_per_epoch: u64,
+    /// Whether the feeds stand where the cursor says.
+    started: bool,
+}
+
+impl Trainer {
+    /// A new training of `config` on `threads` threads of this process.
+    ///
+    /// # Errors
+    /// If the configuration does not make sense, or does not fit the dataset or the feature store.
+    pub fn new(config: Config, fabric: Box<dyn Fabric>, threads: usize) -> Result<Trainer> {
+        config.check()?;
+        let dataset = Dataset::open(&config.data.samples)?;
+        let store = open_store(&config)?;
+        let spec = resolve(&config, &dataset, store.as_ref())?;
+        let topology = topology(&config, &dataset, &*fabric)?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads.max(1))
+            .build()
+            .map_err(|error| Error::Config { key: "threads".into(), what: error.to_string() })?;
+        let plan = Plan::new(spec);
+        let mut workers = Vec::new();
+        for lane in topology.local() {
+            let order = Order::Shuffled { seed: config.seed, lane };
+            workers.push(Worker::new(
+                &plan,
+                feed(&dataset, SplitName::Train, (lane, topology.lanes()), order, &config)?,
+            ));
+        }
+        let impressions = dataset.card().counts.train;
+        if impressions == 0 {
+            return Err(Error::content(dataset.dir(), "has no training impressions"));
+        }
+        let steps_per_epoch = Share::steps(impressions, config.train.batch);
+        let lanes = Lanes::new(plan, config.seed, topology, store, fabric, pool);
+        let cursor = Cursor::default();
+        Ok(Trainer { config, dataset, lanes, workers, cursor, steps_per_epoch, started: false })
+    }
+
+    /// The training as the newest checkpoint below `checkpoints` left it.
+    ///
+    /// # Errors
+    /// If there is no checkpoint, or it does not fit the dataset or the feature store of today.
+    pub fn resume(checkpoints: &Path, fabric: Box<dyn Fabric>, threads: usize) -> Result<Trainer> {
+        let checkpoint = Checkpoint::newest(checkpoints)?;
+        let meta = checkpoint.meta();
+        let mut trainer = Trainer::new(meta.config.clone(), fabric, threads)?;
+        if trainer.lanes.plan.spec != meta.spec {
+            let what = "was trained on other fields or image features than the dataset and \
+                        feature store have now";
+            return Err(Error::content(checkpoints, what));
+        }
+        checkpoint.restore(&mut trainer.lanes)?;
+        trainer.cursor = meta.cursor;
+        Ok(trainer)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The lanes, for publishing.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// Where the training stands.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// Steps of the whole training.
+    pub fn steps(&self) -> u64 {
+        self.steps_per_epoch * u64::from(self.config.train.epochs)
+    }
+
+    /// Takes the next step; `None` when all epochs are done.
+    ///
+    /// # Errors
+    /// As [`Lanes::train_step`].
+    pub fn step(&mut self) -> Result<Option<StepReport>> {
+        if self.cursor.step_in_epoch == self.steps_per_epoch {
+            self.cursor.epoch += 1;
+            self.cursor.step_in_epoch = 0;
+            self.started = false;
+        }
+        if self.cursor.epoch >= self.config.train.epochs {
+            return Ok(None);
+        }
+        if !self.started {
+            self.start_epoch()?;
+        }
+        let share = self.share(self.cursor.step_in_epoch + 1);
+        let step = self.cursor.step + 1;
+        let train = &self.config.train;
+        let lr = Schedule { lr: train.learning_rate, decay: train.decay, every: train.decay_every }
+            .at(self.cursor.step);
+        let StepOutcome { impressions, loss } =
+            self.lanes.train_step(&mut self.workers, share, step, lr)?;
+        self.cursor.step = step;
+        self.cursor.step_in_epoch += 1;
+        self.cursor.impressions += impressions;
+        Ok(Some(StepReport { cursor: self.cursor, impressions, loss, learning_rate: lr }))
+    }
+
+    fn share(&self, step_in_epoch: u64) -> Share {
+        Share { numerator: step_in_epoch, denominator: self.steps_per_epoch }
+    }
+
+    /// Brings the feeds to where the cursor says, passing over what was learned from already.
+    fn start_epoch(&mut self) -> Result<()> {
+        let Cursor { epoch, step_in_epoch, .. } = self.cursor;
+        let share = self.share(step_in_epoch);
+        let done: Vec<Result<()>> = self.lanes.pool().install(|| {
+            let each = self.workers.par_iter_mut().with_max_len(1);
+            each.map(|worker| {
+                worker.feed.start(epoch);
+                if step_in_epoch > 0 {
+                    worker.read(share.of(worker.feed.impressions()))?;
+                }
+                Ok(())
+            })
+            .collect()
+        });
+        self.started = true;
+        done.into_iter().collect()
+    }
+
+    /// Predicts a split with the model as it is; ids never trained on count as zero rows. Rows come
+    /// part by part, whatever the number of lanes.
+    ///
+    /// # Errors
+    /// If samples cannot be read or a process is lost.
+    pub fn evaluate(&mut self, split: SplitName) -> Result<Predictions> {
+        let item = self.item_column();
+        let mut lanes = vec![Predictions::default(); self.lanes.shards.len()];
+        let batch = self.config.train.batch;
+        self.predict(split, batch, Rounds::All, |lane, worker| {
+            collect(worker, item, &mut lanes[lane]);
+        })?;
+        let mut all = Predictions::default();
+        lanes.into_iter().for_each(|predictions| all.extend(predictions));
+        Ok(all)
+    }
+
+    /// Predicts a split about `batch` impressions at a time; shows `visit` each local lane's worker
+    /// after each round.
+    pub(crate) fn predict(
+        &mut self,
+        split: SplitName,
+        batch: usize,
+        rounds: Rounds,
+        mut visit: impl FnMut(usize, &Worker),
+    ) -> Result<()> {
+        let topology = self.lanes.topology;
+        let mut workers = Vec::new();
+        for lane in topology.local() {
+            let lane = (lane, topology.lanes());
+            let mut feed = feed(&self.dataset, split, lane, Order::Files, &self.config)?;
+            feed.start(0);
+            workers.push(Worker::new(&self.lanes.plan, feed));
+        }
+        let counts = &self.dataset.card().counts;
+        let impressions = match split {
+            SplitName::Train => counts.train,
+            SplitName::Test => counts.test,
+        };
+        let denominator = Share::steps(impressions, batch);
+        let last = match rounds {
+            Rounds::First => 1,
+            Rounds::All => denominator,
+        };
+        for numerator in 1..=last {
+            let share = Share { numerator, denominator };
+            self.lanes.predict(&mut workers, share, Unknown::Zero)?;
+            workers.iter().enumerate().for_each(|(lane, worker)| visit(lane, worker));
+        }
+        Ok(())
+    }
+
+    /// Which ad column holds the item.
+    fn item_column(&self) -> usize {
+        let mut fields = self.dataset.schema().side(Side::Ad);
+        fields.position(|field| field.name == ITEM).expect("every schema has the ad's item")
+    }
+
+    /// Writes a checkpoint below `checkpoints`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn checkpoint(&self, checkpoints: &Path) -> Result<PathBuf> {
+        let keep = self.config.train.keep_checkpoints;
+        checkpoint::save(checkpoints, keep, &self.lanes, self.cursor, &self.config)
+    }
+}
+
+/// Appends what a worker predicted.
+fn collect(worker: &Worker, item: usize, to: &mut Predictions) {
+    let groups = &worker.batch.groups;
+    for group in 0..groups.len() {
+        let impressions = groups.impressions.range(group);
+        to.users.extend(impressions.clone().map(|_| groups.users[group].0));
+        let behaviors = groups.behaviors.range(group).len() as u32;
+        to.behaviors.extend(impressions.map(|_| behaviors));
+    }
+    let items = &groups.ad_fields[item];
+    let item = |row| items.row(row).first().copied().unwrap_or(Id(0)).0;
+    to.items.extend((0..items.len()).map(item));
+    to.labels.extend_from_slice(&groups.labels);
+    to.times.extend_from_slice(&groups.times);
+    to.logits.extend_from_slice(&worker.logits);
+    to.with_image.extend(worker.ad_keys().iter().map(|key| key.is_some()));
+}
+
+/// The feature store of `config`, shuffled if it says so. Every arm gets image ids where there is one.
+fn open_store(config: &Config) -> Result<Option<FeatureStore>> {
+    let inside = config.data.samples.join(IMAGES);
+    let dir = match &config.data.images {
+        Some(dir) => dir.clone(),
+        None if inside.exists() => inside,
+        None if config.model.images.has_ad() || config.model.images.has_behavior() => {
+            let what = format!(
+                "the model sees images (model.images), but there is no feature store in {}; run \
+                 `ams encode` or set data.images",
+                inside.display()
+            );
+            return Err(Error::Config { key: "data.images".into(), what });
+        }
+        None => return Ok(None),
+    };
+    let store = FeatureStore::open(&dir)?;
+    Ok(Some(match config.data.shuffle_images {
+        Some(seed) => store.shuffled(seed),
+        None => store,
+    }))
+}
+
+/// The model that `config` means on this dataset.
+fn resolve(config: &Config, dataset: &Dataset, store: Option<&FeatureStore>) -> Result<Spec> {
+    let schema = dataset.schema();
+    let names: Vec<&str> = schema.fields.iter().map(|field| &field.name[..]).collect();
+    for name in &config.data.exclude_fields {
+        if !names.contains(&&name[..]) {
+            let what = format!("there is no field {name:?}; the dataset has {}", names.join(", "));
+            return Err(Error::Config { key: "data.exclude_fields".into(), what });
+        }
+    }
+    let excluded = |name: &str| config.data.exclude_fields.iter().any(|field| field == name);
+    let ad: Vec<&str> =
+        schema.side(Side::Ad).map(|field| &field.name[..]).filter(|name| !excluded(name)).collect();
+    let query_fields = match &config.model.query_fields {
+        Some(fields) => {
+            if let Some(name) = fields.iter().find(|name| !ad.contains(&&name[..])) {
+                let what = format!("there is no ad field {name:?}; possible are {}", ad.join(", "));
+                return Err(Error::Config { key: "model.query_fields".into(), what });
+            }
+            fields.clone()
+        }
+        None => {
+            let default = [ITEM, "category"].into_iter().filter(|name| ad.contains(name));
+            default.map(str::to_owned).collect()
+        }
+    };
+    let spec = Spec {
+        fields: schema.clone(),
+        exclude_fields: config.data.exclude_fields.clone(),
+        max_behaviors: dataset.card().max_behaviors,
+        images: config.model.images,
+        aggregator: config.model.aggregator,
+        dim: config.model.embedding_dim,
+        attention: config.model.attention,
+        mlp: config.model.mlp.clone(),
+        query_fields,
+        tower: config.model.tower.clone(),
+        sharing: config.model.towers,
+        image_source: store.map(|store| ImageSource {
+            encoder: store.card().encoder.clone(),
+            encoder_hash: store.card().encoder_hash.clone(),
+            dim: store.card().dim,
+            scale: store.card().scale,
+        }),
+    };
+    if let Err(what) = spec.rank_config().check() {
+        return Err(Error::Config { key: "model".into(), what });
+    }
+    Ok(spec)
+}
+
+fn topology(config: &Config, dataset: &Dataset, fabric: &dyn Fabric) -> Result<Topology> {
+    let (lanes, parts) = (config.train.lanes, dataset.card().parts);
+    let bad = |what| Err(Error::Config { key: "train.lanes".into(), what });
+    if lanes > parts || parts % lanes != 0 {
+        return bad(format!("{lanes} lanes cannot share the dataset's {parts} parts evenly"));
+    }
+    match Topology::new(lanes, fabric) {
+        Some(topology) => Ok(topology),
+        None => bad(format!(
+            "{lanes} lanes cannot be shared by {} processes; both have to be powers of two, and at \
+             least one lane per process",
+            fabric.size()
+        )),
+    }
+}
+
+/// The feed of one lane.
+fn feed(
+    dataset: &Dataset,
+    split: SplitName,
+    (lane, lanes): (usize, usize),
+    order: Order,
+    config: &Config,
+) -> Result<Feed> {
+    let mut files = Vec::new();
+    for part in Lanes::parts_of(dataset.card(), lane, lanes) {
+        let path = dataset.part_path(split, part);
+        // A part without users may have no file.
+        if path.exists() {
+            files.push(SampleFile::open(&path, dataset.schema())?);
+        }
+    }
+    Ok(Feed::new(files, dataset.schema(), order, config.train.shuffle_groups))
+}
