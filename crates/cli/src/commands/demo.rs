@@ -1,0 +1,326 @@
+//! `ams demo`: the whole way on a synthetic shop, from drawing its pictures to a ranked page view.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use std::time::Instant;
+
+use ams_bundle::{Evaluation, Model, PageView};
+use ams_data::catalogue::Catalogue;
+use ams_data::dataset::{Dataset, SplitName};
+use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, Kind, PrepareOptions, SplitBy};
+use ams_data::source::{TableOptions, open};
+use ams_data::synth::{Bayes, ShopConfig};
+use ams_fabric::Solo;
+use ams_image::builtin::{self, Builtin};
+use ams_image::encode::EncodeOptions;
+use ams_train::config::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
+use ams_train::run::{self, Start};
+use serde::{Deserialize, Serialize};
+
+use crate::commands::encode::{encode_pictures, pictures};
+use crate::commands::eval::evaluate_run;
+use crate::commands::publish::publish;
+use crate::commands::synth::{Size, synth};
+use crate::commands::train::{stop_on_interrupt, threads};
+use crate::commands::{prepare as prepare_command, train as train_command};
+use crate::failure::Failure;
+use crate::output::{Output, count, metric, table};
+
+/// The file that marks a folder as a demo's, which the next demo may replace.
+const MARK: &str = "demo.json";
+
+/// Run everything once on a synthetic shop: draw, prepare, encode, train four models, evaluate, publish,
+/// rank a page view.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The demo's folder; an earlier demo in it is replaced.
+    #[arg(long, default_value = "demo")]
+    out: PathBuf,
+    /// Seed of the shop and of the trainings.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// How large the shop is.
+    #[arg(long, value_enum, default_value_t = Size::Default)]
+    size: Size,
+    /// Threads; as many as there are cores unless given.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// What `--json` prints, and the file `demo.json` holds.
+#[derive(Debug, Default, Serialize, Deserialize)]
+struct Report {
+    bayes: Bayes,
+    arms: Vec<Arm>,
+    seconds: f64,
+    bundle: PathBuf,
+    hash: String,
+}
+
+/// One trained model.
+#[derive(Debug, Serialize, Deserialize)]
+struct Arm {
+    arm: ImageArm,
+    auc: Option<f64>,
+    gauc: Option<f64>,
+    logloss: Option<f64>,
+    cold_auc: Option<f64>,
+    cold_gauc: Option<f64>,
+    seconds: f64,
+}
+
+/// The arms in the order of the table, as people call them.
+const ARMS: [(ImageArm, &str); 4] = [
+    (ImageArm::None, "ID-only"),
+    (ImageArm::Ad, "+ ad image"),
+    (ImageArm::Behavior, "+ behavior images"),
+    (ImageArm::Joint, "joint"),
+];
+
+/// Where the demo puts things.
+struct Places {
+    shop: PathBuf,
+    data: PathBuf,
+    runs: PathBuf,
+    models: PathBuf,
+    mark: PathBuf,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let begin = Instant::now();
+    let threads = threads(arguments.threads);
+    let stop = stop_on_interrupt()?;
+    let out = &arguments.out;
+    let places = clear(out)?;
+    let mut report = Report::default();
+
+    let shop = ShopConfig { seed: arguments.seed, ..arguments.size.config() };
+    let made = synth(&shop, &places.shop, output)?;
+    output.say(&format!(
+        "A shop of {} items with drawn pictures, {} users, {} impressions, {} clicks.\n",
+        count(made.items as u64),
+        count(made.users as u64),
+        count(made.events),
+        count(made.clicks),
+    ));
+    report.bayes = made.bayes;
+
+    prepare(&places, made.test_from, output)?;
+    let dataset = Dataset::open(&places.data)?;
+    let mut encoding = EncodeOptions::new(&places.shop, places.data.join("images"));
+    encoding.threads = threads;
+    let encoder = Builtin::new(builtin::DIM, 1)?;
+    let encoded = encode_pictures(&encoding, pictures(&dataset)?, &encoder, &stop, output)?;
+    output.say(&format!(
+        "{} pictures encoded to {} numbers each.\n",
+        count(encoded.images),
+        encoded.dim
+    ));
+
+    for (arm, name) in ARMS {
+        let config = config(arm, arguments.seed, arguments.size, &places);
+        let trained = train_arm(&config, threads, &stop, output)?;
+        let (seconds, evaluation) = trained;
+        output.say(&format!(
+            "{name:<18} trained in {seconds:.1} s, GAUC {}",
+            metric(evaluation.all.gauc)
+        ));
+        let cold = evaluation.slices.iter().find(|slice| slice.name == "cold items");
+        report.arms.push(Arm {
+            arm,
+            auc: evaluation.all.auc,
+            gauc: evaluation.all.gauc,
+            logloss: evaluation.all.logloss,
+            cold_auc: cold.and_then(|slice| slice.auc),
+            cold_gauc: cold.and_then(|slice| slice.gauc),
+            seconds,
+        });
+    }
+
+    let joint = places.runs.join("joint");
+    let mut trainer = run::open(&joint, Box::new(Solo), threads)?;
+    let published = publish(&mut trainer, &places.models.join("shop"))?;
+    report.bundle = published.path;
+    report.hash = published.hash;
+    report.seconds = begin.elapsed().as_secs_f64();
+    write_mark(&places.mark, &report)?;
+
+    let page = ranked_page(&report.bundle, &dataset)?;
+    output.finish(&report, || format!("\n{}\n{page}", text(&report)));
+    Ok(())
+}
+
+/// An empty folder for the demo: a new one, or an earlier demo's.
+fn clear(out: &Path) -> Result<Places, Failure> {
+    let unusable = |error: std::io::Error| Failure::user(format!("{}: {error}", out.display()));
+    let places = Places {
+        shop: out.join("shop"),
+        data: out.join("data"),
+        runs: out.join("runs"),
+        models: out.join("models"),
+        mark: out.join(MARK),
+    };
+    let empty = match fs::read_dir(out) {
+        Ok(mut entries) => entries.next().is_none(),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
+        Err(error) => return Err(unusable(error)),
+    };
+    if !empty && !places.mark.exists() {
+        let what = "is not empty and no demo made it; choose another folder with --out";
+        return Err(Failure::user(format!("{}: {what}", out.display())));
+    }
+    fs::create_dir_all(out).map_err(unusable)?;
+    write_mark(&places.mark, &Report::default())?;
+    for place in [&places.shop, &places.data, &places.runs, &places.models] {
+        if place.exists() {
+            fs::remove_dir_all(place).map_err(unusable)?;
+        }
+    }
+    Ok(places)
+}
+
+fn write_mark(path: &Path, report: &Report) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(report).expect("a report is JSON");
+    Ok(ams_data::staging::write_text(path, &text)?)
+}
+
+fn prepare(places: &Places, test_from: i64, output: Output) -> Result<(), Failure> {
+    let field = |name: &str| FieldColumn {
+        name: name.to_owned(),
+        column: name.to_owned(),
+        kind: Kind::Categorical,
+    };
+    let tables = TableOptions::default();
+    let inputs = Inputs {
+        events: open(&places.shop.join("events.parquet"), &tables)?,
+        items: Some(open(&places.shop.join("items.csv"), &tables)?),
+        users: None,
+    };
+    let options = PrepareOptions {
+        name: Some("shop".to_owned()),
+        split: SplitBy::TestFrom(test_from.to_string()),
+        columns: Columns {
+            user_fields: Some(vec![field("gender"), field("age")]),
+            item_fields: Some(vec![field("category"), field("brand")]),
+            context_fields: Some(vec![field("hour"), field("position")]),
+            ..Columns::default()
+        },
+        ..PrepareOptions::default()
+    };
+    let made = prepare_command::prepare(inputs, options, &places.data, Existing::Refuse, output)?;
+    output.say(&prepare_command::text(&made, &places.data));
+    Ok(())
+}
+
+/// The paper's network with a batch and a number of epochs for a small shop.
+fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
+    let name = match arm {
+        ImageArm::None => "id-only",
+        ImageArm::Ad => "ad",
+        ImageArm::Behavior => "behavior",
+        ImageArm::Joint => "joint",
+    };
+    let batch = match size {
+        Size::Tiny => 64,
+        Size::Default => 1024,
+    };
+    Config {
+        name: name.to_owned(),
+        seed,
+        runs: places.runs.clone(),
+        data: DataConfig {
+            samples: places.data.clone(),
+            images: None,
+            shuffle_images: None,
+            exclude_fields: Vec::new(),
+        },
+        model: ModelConfig { images: arm, ..ModelConfig::default() },
+        train: TrainConfig { epochs: 2, batch, ..TrainConfig::default() },
+    }
+}
+
+/// Trains and evaluates one arm; seconds of training and the figures.
+fn train_arm(
+    config: &Config,
+    threads: usize,
+    stop: &AtomicBool,
+    output: Output,
+) -> Result<(f64, Evaluation), Failure> {
+    let report = train_command::train(config, Start::Fresh, threads, stop, output)?;
+    if !report.finished {
+        return Err(Failure::Interrupted);
+    }
+    let mut trainer = run::open(&report.run, Box::new(Solo), threads)?;
+    let evaluation = evaluate_run(&mut trainer, SplitName::Test, None)?;
+    Ok((report.seconds, evaluation))
+}
+
+/// The ranking of the first sample page view, in words.
+fn ranked_page(bundle: &Path, dataset: &Dataset) -> Result<String, Failure> {
+    let model = Model::open(bundle)?;
+    let catalogue = Catalogue::open(dataset)?;
+    let Some(page) = model.samples().first() else {
+        return Ok("The test day has no page view with a history to show.\n".to_owned());
+    };
+    let ranked = model.score(page)?;
+    let describe = |item: &str| describe(item, &catalogue);
+    let mut text = format!("A page view of {}:\n", user(page));
+    for (item, ctr) in ranked.items.iter().zip(&ranked.ctr).take(5) {
+        text += &format!("  {:5.1} %  {}\n", ctr * 100.0, describe(item));
+    }
+    Ok(text)
+}
+
+/// Who looks, in words.
+fn user(page: &PageView) -> String {
+    let id = page.user.id.as_ref().map_or("somebody", |id| &id.0);
+    let history = page.user.behaviors.item.len();
+    let candidates = page.candidates.item.len();
+    format!("{id}, who clicked {history} items before; {candidates} candidates, best first")
+}
+
+/// An item in words: its fields and picture.
+fn describe(item: &str, catalogue: &Catalogue) -> String {
+    let Some(row) = catalogue.find(item) else { return item.to_owned() };
+    let fields: Vec<&str> =
+        (0..catalogue.fields().len()).flat_map(|field| catalogue.values(field, row)).collect();
+    let picture = catalogue.image(row).unwrap_or("no picture");
+    format!("{item} ({}) {picture}", fields.join(", "))
+}
+
+fn text(report: &Report) -> String {
+    let bayes = &report.bayes;
+    let mut rows: Vec<Vec<String>> = report
+        .arms
+        .iter()
+        .map(|arm| {
+            let name = ARMS.iter().find(|(of, _)| *of == arm.arm).map_or("", |(_, name)| name);
+            vec![
+                name.to_owned(),
+                metric(arm.gauc),
+                metric(arm.auc),
+                metric(arm.logloss),
+                metric(arm.cold_gauc),
+                metric(arm.cold_auc),
+            ]
+        })
+        .collect();
+    rows.push(vec![
+        "best possible".to_owned(),
+        metric(bayes.gauc),
+        metric(bayes.auc),
+        "-".to_owned(),
+        metric(bayes.cold_gauc),
+        metric(bayes.cold_auc),
+    ]);
+    let header = ["test day", "GAUC", "AUC", "log loss", "cold GAUC", "cold AUC"];
+    format!(
+        "{}\n{} in {:.0} s; published {}\n",
+        table(&header, &rows),
+        "Everything",
+        report.seconds,
+        report.bundle.display()
+    )
+}

@@ -1,0 +1,11 @@
+//! The commands, one file each: arguments, what they call, what they print.
+
+pub mod demo;
+pub mod encode;
+pub mod eval;
+pub mod import;
+pub mod prepare;
+pub mod publish;
+pub mod score;
+pub mod synth;
+pub mod train;

@@ -1,0 +1,371 @@
+//! `ams prepare`: from an event log to samples.
+
+use std::path::{Path, PathBuf};
+
+use ams_data::check::{CheckReport, check};
+use ams_data::negatives::{Method, NegativeOptions};
+use ams_data::prepare::{
+    Decimal, Existing, FieldColumn, Inputs, Plan, PrepareOptions, PrepareReport, Progress, Repeats,
+    SplitBy, plan,
+};
+use ams_data::source::{Encoding, TableOptions, open};
+
+use crate::config_file;
+use crate::failure::Failure;
+use crate::output::{Output, count, table};
+
+/// Turn an event log and an items table (CSV or Parquet) into a dataset, or check a dataset.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The event log: one row per impression (with a label) or per positive event.
+    #[arg(long, required_unless_present = "check")]
+    events: Option<PathBuf>,
+    /// One row per item: its picture and fields.
+    #[arg(long)]
+    items: Option<PathBuf>,
+    /// One row per user.
+    #[arg(long)]
+    users: Option<PathBuf>,
+    /// The dataset's folder.
+    #[arg(long, required_unless_present = "check")]
+    out: Option<PathBuf>,
+    /// Check the dataset in this folder instead, row by row; for datasets other programs wrote.
+    #[arg(long, conflicts_with_all = ["events", "out"])]
+    check: Option<PathBuf>,
+    /// Replace a dataset that is there already.
+    #[arg(long)]
+    replace: bool,
+    /// Settings in a TOML file; flags go first.
+    #[arg(long)]
+    config: Option<PathBuf>,
+    /// The mark between CSV columns; found in the header unless given.
+    #[arg(long)]
+    delimiter: Option<char>,
+    /// CSV files are Latin-1 instead of UTF-8.
+    #[arg(long)]
+    latin1: bool,
+    #[command(flatten)]
+    columns: ColumnArguments,
+    #[command(flatten)]
+    samples: SampleArguments,
+}
+
+/// Which column is what; found by common names unless given.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Columns")]
+struct ColumnArguments {
+    /// Who.
+    #[arg(long, value_name = "COLUMN")]
+    user: Option<String>,
+    /// What.
+    #[arg(long, value_name = "COLUMN")]
+    item: Option<String>,
+    /// Clicked or not.
+    #[arg(long, value_name = "COLUMN")]
+    label: Option<String>,
+    /// When.
+    #[arg(long, value_name = "COLUMN")]
+    time: Option<String>,
+    /// The picture's name, in the items table.
+    #[arg(long, value_name = "COLUMN")]
+    image: Option<String>,
+    /// How long or how much, for `--min-weight`.
+    #[arg(long, value_name = "COLUMN")]
+    weight: Option<String>,
+    /// User fields, `[name=]column[:kind[:separator]]`, kind categorical, multi or numeric.
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+    user_fields: Option<Vec<FieldColumn>>,
+    /// Item fields, likewise.
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+    item_fields: Option<Vec<FieldColumn>>,
+    /// Fields of the circumstances, likewise.
+    #[arg(long, value_name = "FIELD", value_delimiter = ',')]
+    context_fields: Option<Vec<FieldColumn>>,
+    /// The decimal mark of numbers.
+    #[arg(long, value_enum)]
+    decimal: Option<DecimalName>,
+}
+
+/// What becomes a sample.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Samples")]
+pub struct SampleArguments {
+    /// Test is what happened from this instant on.
+    #[arg(long, value_name = "TIME")]
+    test_from: Option<String>,
+    /// Share of the log that is the test, unless `--test-from` is given.
+    #[arg(long, conflicts_with = "test_from")]
+    test_fraction: Option<f64>,
+    /// Cut the log at one instant, or each user's events at their tail.
+    #[arg(long, value_enum, default_value_t = SplitName::Time)]
+    split: SplitName,
+    /// Seconds a group may span.
+    #[arg(long)]
+    group_span: Option<i64>,
+    /// Impressions a group may have.
+    #[arg(long)]
+    group_max: Option<usize>,
+    /// Behaviors a group keeps.
+    #[arg(long)]
+    max_behaviors: Option<usize>,
+    /// Positive events below this weight are no behaviors.
+    #[arg(long)]
+    min_weight: Option<f64>,
+    /// Labels are numbers, positive from this one on.
+    #[arg(long)]
+    positive_from: Option<f64>,
+    /// Keep only the first positive event of a user and an item.
+    #[arg(long)]
+    first_only: bool,
+    /// Negatives to draw per positive, for logs of positives only.
+    #[arg(long, value_name = "N")]
+    negatives: Option<u32>,
+    /// How negatives are drawn.
+    #[arg(long, value_enum, requires = "negatives", default_value_t = MethodName::Popularity)]
+    negatives_from: MethodName,
+    /// Days before and after that count as the same time, for `contemporary`.
+    #[arg(long, default_value_t = 3)]
+    negatives_days: u32,
+    /// Seed of the draw.
+    #[arg(long, default_value_t = 1)]
+    negatives_seed: u64,
+    /// Pieces each part is divided into while it is made (a power of two); more need less memory.
+    #[arg(long)]
+    spill_per_part: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum DecimalName {
+    Point,
+    Comma,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SplitName {
+    Time,
+    UserTail,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum MethodName {
+    Uniform,
+    Popularity,
+    Contemporary,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    if let Some(dir) = &arguments.check {
+        return check_dataset(dir, output);
+    }
+    let events = arguments.events.as_deref().expect("clap asks for it");
+    let out = arguments.out.as_deref().expect("clap asks for it");
+    let options = options(&arguments)?;
+    let tables = TableOptions {
+        delimiter: arguments.delimiter,
+        encoding: if arguments.latin1 { Encoding::Latin1 } else { Encoding::Utf8 },
+    };
+    let optional = |path: &Option<PathBuf>| path.as_ref().map(|p| open(p, &tables)).transpose();
+    let inputs = Inputs {
+        events: open(events, &tables)?,
+        items: optional(&arguments.items)?,
+        users: optional(&arguments.users)?,
+    };
+    let existing = if arguments.replace { Existing::Replace } else { Existing::Refuse };
+    let report = prepare(inputs, options, out, existing, output)?;
+    output.finish(&report, || text(&report, out));
+    Ok(())
+}
+
+/// Prepares a dataset, saying what was understood and how far it is.
+pub fn prepare(
+    inputs: Inputs,
+    options: PrepareOptions,
+    out: &Path,
+    existing: Existing,
+    output: Output,
+) -> Result<PrepareReport, Failure> {
+    let plan = plan(inputs, options)?;
+    output.say(&understood(&plan));
+    let bar = output.bar("prepare", 0, "{prefix:>10} {bar:32} {pos}/{len} {msg}");
+    let report = plan.run(out, existing, &mut |progress| match progress {
+        Progress::Reading { rows } => bar.set_message(format!("{} rows read", count(rows))),
+        Progress::Surveying { done, total } => {
+            bar.set_message("looking for negatives");
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+        Progress::Writing { done, total } => {
+            bar.set_message("parts written");
+            bar.set_length(total as u64);
+            bar.set_position(done as u64);
+        }
+    });
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+fn options(arguments: &Arguments) -> Result<PrepareOptions, Failure> {
+    let mut options: PrepareOptions = match &arguments.config {
+        Some(path) => config_file::read(path, &[])?,
+        None => PrepareOptions::default(),
+    };
+    let columns = &mut options.columns;
+    let given = &arguments.columns;
+    for (to, from) in [
+        (&mut columns.user, &given.user),
+        (&mut columns.item, &given.item),
+        (&mut columns.label, &given.label),
+        (&mut columns.time, &given.time),
+        (&mut columns.image, &given.image),
+        (&mut columns.weight, &given.weight),
+    ] {
+        if from.is_some() {
+            to.clone_from(from);
+        }
+    }
+    for (to, from) in [
+        (&mut columns.user_fields, &given.user_fields),
+        (&mut columns.item_fields, &given.item_fields),
+        (&mut columns.context_fields, &given.context_fields),
+    ] {
+        if from.is_some() {
+            to.clone_from(from);
+        }
+    }
+    if let Some(decimal) = given.decimal {
+        options.decimal = Some(match decimal {
+            DecimalName::Point => Decimal::Point,
+            DecimalName::Comma => Decimal::Comma,
+        });
+    }
+    arguments.samples.apply(&mut options);
+    Ok(options)
+}
+
+impl SampleArguments {
+    /// Overrides `options` with what was given.
+    pub fn apply(&self, options: &mut PrepareOptions) {
+        match (self.split, &self.test_from, self.test_fraction) {
+            (SplitName::UserTail, _, fraction) => {
+                options.split = SplitBy::UserTail(fraction.unwrap_or(0.1));
+            }
+            (_, Some(time), _) => options.split = SplitBy::TestFrom(time.clone()),
+            (_, None, Some(fraction)) => options.split = SplitBy::Last(fraction),
+            (_, None, None) => {}
+        }
+        options.group_span = self.group_span.unwrap_or(options.group_span);
+        options.group_max = self.group_max.unwrap_or(options.group_max);
+        options.max_behaviors = self.max_behaviors.unwrap_or(options.max_behaviors);
+        options.spill_per_part = self.spill_per_part.unwrap_or(options.spill_per_part);
+        options.min_weight = self.min_weight.or(options.min_weight);
+        options.positive_from = self.positive_from.or(options.positive_from);
+        if self.first_only {
+            options.repeats = Repeats::FirstOnly;
+        }
+        if let Some(negatives) = self.negatives() {
+            options.negatives = Some(negatives);
+        }
+    }
+
+    /// The negatives asked for.
+    pub fn negatives(&self) -> Option<NegativeOptions> {
+        Some(NegativeOptions {
+            count: self.negatives?,
+            method: match self.negatives_from {
+                MethodName::Uniform => Method::Uniform,
+                MethodName::Popularity => Method::Popularity,
+                MethodName::Contemporary => Method::Contemporary,
+            },
+            days: self.negatives_days,
+            seed: self.negatives_seed,
+        })
+    }
+}
+
+fn understood(plan: &Plan) -> String {
+    let rows: Vec<Vec<String>> = plan
+        .understood()
+        .iter()
+        .map(|row| {
+            let column = match row.table.is_empty() {
+                true => row.column.clone(),
+                false => format!("{}: {}", row.table, row.column),
+            };
+            vec![row.what.clone(), column, row.example.clone(), row.reading.clone()]
+        })
+        .collect();
+    format!("I understood\n{}", table(&["what", "column", "such as", "read as"], &rows))
+}
+
+/// What was prepared, in words.
+pub fn text(report: &PrepareReport, out: &Path) -> String {
+    let counts = &report.counts;
+    let mut text = format!(
+        "{}: {} users, {} items ({} with a picture), {} groups, {} impressions ({} train, {} test), {} clicks, \
+         {:.1} behaviors per impression\n",
+        out.display(),
+        count(counts.users),
+        count(counts.items),
+        count(counts.items_with_image),
+        count(counts.groups),
+        count(counts.impressions),
+        count(counts.train),
+        count(counts.test),
+        count(counts.clicks),
+        counts.behaviors_mean,
+    );
+    let dropped = &report.dropped;
+    for (what, rows) in [
+        ("duplicate rows, kept once", dropped.duplicates),
+        ("repeated positives, left out", dropped.repeated),
+        ("positives too light to be behaviors", dropped.light),
+        ("rows below positive_from, left out", dropped.not_positive),
+        ("rows without user, left out", dropped.without_user),
+        ("rows without item, left out", dropped.without_item),
+        ("rows without time, left out", dropped.without_time),
+        ("items that only the events know", report.items_without_row),
+        ("further rows of one item, ignored", report.items_redescribed),
+        ("further rows of one user, ignored", report.users_redescribed),
+    ] {
+        if rows > 0 {
+            text += &format!("  {what}: {}\n", count(rows));
+        }
+    }
+    if let Some(drawn) = &report.drawn {
+        text += &format!("  negatives drawn: {}\n", count(drawn.negatives));
+        if drawn.short > 0 {
+            text += &format!("  positives with fewer than asked for: {}\n", count(drawn.short));
+        }
+    }
+    text
+}
+
+fn check_dataset(dir: &Path, output: Output) -> Result<(), Failure> {
+    let bar = output.bar("check", 0, "{prefix:>10} {bar:32} {pos}/{len} files");
+    let report = check(dir, &mut |done, total| {
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    let report: CheckReport = report?;
+    output.finish(&report, || match report.is_sound() {
+        true => format!(
+            "{}: sound; {} groups, {} impressions in {} files\n",
+            dir.display(),
+            count(report.counts.groups),
+            count(report.counts.impressions),
+            report.files
+        ),
+        false => String::new(),
+    });
+    match report.is_sound() {
+        true => Ok(()),
+        false => Err(Failure::user(format!(
+            "{}: {} problems, such as\n{}",
+            dir.display(),
+            count(report.problem_count),
+            report.problems.join("\n")
+        ))),
+    }
+}

@@ -1,0 +1,111 @@
+//! `ams publish`: freeze a run into a bundle.
+
+use std::path::{Path, PathBuf};
+
+use ams_bundle::files::next_version;
+use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
+use ams_data::dataset::{Dataset, SplitName};
+use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};
+use ams_fabric::Solo;
+use ams_train::{Trainer, freeze, run};
+use serde::Serialize;
+
+use crate::commands::train::threads;
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Example requests a bundle carries.
+const SAMPLES: usize = 8;
+
+/// Freeze a run into a bundle: the next version of a model.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The run folder.
+    run: PathBuf,
+    /// The folder that holds the models.
+    #[arg(long)]
+    to: PathBuf,
+    /// The model's name; the run's unless given.
+    #[arg(long)]
+    name: Option<String>,
+    /// Threads; as many as there are cores unless given.
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+/// What was published.
+#[derive(Clone, Debug, Serialize)]
+pub struct Published {
+    /// The bundle.
+    pub path: PathBuf,
+    /// Its version.
+    pub version: u64,
+    /// blake3 over its files: equal bits, equal hash.
+    pub hash: String,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let mut trainer = run::open(&arguments.run, Box::new(Solo), threads(arguments.threads))?;
+    let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
+    let published = publish(&mut trainer, &arguments.to.join(name))?;
+    output.finish(&published, || {
+        format!("published {}, hash {}\n", published.path.display(), published.hash)
+    });
+    Ok(())
+}
+
+/// Publishes the next version of `model`, a folder.
+pub fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
+    let samples = samples(trainer.dataset())?;
+    let version = next_version(model)?;
+    let path = model.join(version.to_string());
+    let manifest = freeze::publish(trainer, &path, &samples)?;
+    Ok(Published { path, version, hash: manifest.hash() })
+}
+
+/// Page views of the test as requests: the first of each part that has a history to look at.
+fn samples(dataset: &Dataset) -> Result<Vec<PageView>, Failure> {
+    let mut pages = Vec::new();
+    for part in 0..dataset.card().parts {
+        let path = dataset.part_path(SplitName::Test, part);
+        if pages.len() == SAMPLES {
+            break;
+        }
+        if path.exists() {
+            let telling =
+                |group: &TextGroup| group.behaviors.len() >= 3 && group.impressions.len() >= 3;
+            let groups = read_texts(&path, dataset.schema(), 1, telling)?;
+            pages.extend(groups.iter().map(page));
+        }
+    }
+    Ok(pages)
+}
+
+/// A group of impressions, asked for as a page view.
+pub fn page(group: &TextGroup) -> PageView {
+    let features = |texts: &Texts| {
+        let cell = |values: &Vec<String>| Cell(values.iter().map(|v| Text(v.clone())).collect());
+        texts.iter().map(|(name, values)| (name.clone(), Some(cell(values)))).collect()
+    };
+    let items = |items: &[TextItem]| items.iter().map(|item| Text(item.item.clone())).collect();
+    PageView {
+        user: User {
+            id: Some(Text(group.user.clone())),
+            features: features(&group.fields),
+            behaviors: Behaviors {
+                item: items(&group.behaviors),
+                time: Some(group.behaviors.iter().map(|item| item.time).collect()),
+                ..Behaviors::default()
+            },
+        },
+        // One page view has one context: the first impression's.
+        context: group
+            .impressions
+            .first()
+            .map(|first| features(&first.context))
+            .unwrap_or_default(),
+        candidates: Candidates { item: items(&group.impressions), ..Candidates::default() },
+        ..PageView::default()
+    }
+}

@@ -1,0 +1,72 @@
+//! `ams score`: rank one page view with a published model.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use ams_bundle::{Model, PageView, Ranked};
+use serde::Serialize;
+
+use crate::failure::Failure;
+use crate::output::{Output, table};
+
+/// Rank the candidates of one page view with a bundle.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The bundle: a version folder, or a model folder for its newest version.
+    #[arg(long)]
+    model: PathBuf,
+    /// The request, a JSON file; `-` reads stdin. The bundle's samples.json has examples.
+    #[arg(long)]
+    request: PathBuf,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Scored<'a> {
+    model: &'a str,
+    version: u64,
+    #[serde(flatten)]
+    ranked: &'a Ranked,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let model = Model::open(&arguments.model)?;
+    let page = read_page(&arguments.request)?;
+    let ranked = model.score(&page)?;
+    let scored = Scored { model: model.name(), version: model.version(), ranked: &ranked };
+    output.finish(&scored, || text(&ranked));
+    Ok(())
+}
+
+fn read_page(path: &Path) -> Result<PageView, Failure> {
+    let unreadable = |error: std::io::Error| Failure::user(format!("{}: {error}", path.display()));
+    let mut json = Vec::new();
+    match path.as_os_str() == "-" {
+        true => std::io::stdin().read_to_end(&mut json).map_err(unreadable)?,
+        false => std::fs::File::open(path)
+            .and_then(|mut file| file.read_to_end(&mut json))
+            .map_err(unreadable)?,
+    };
+    PageView::parse(&json).map_err(|error| Failure::user(format!("{}: {error}", path.display())))
+}
+
+fn text(ranked: &Ranked) -> String {
+    let rows: Vec<Vec<String>> = ranked
+        .items
+        .iter()
+        .zip(&ranked.ctr)
+        .zip(&ranked.ecpm)
+        .map(|((item, ctr), ecpm)| vec![item.clone(), format!("{ctr:.4}"), format!("{ecpm:.4}")])
+        .collect();
+    let mut text = table(&["item", "pCTR", "eCPM"], &rows);
+    let missing = &ranked.missing;
+    for (what, values) in
+        [("users", &missing.users), ("items", &missing.items), ("images", &missing.images)]
+    {
+        if !values.is_empty() {
+            text += &format!("unknown {what}, scored with defaults: {}\n", values.join(", "));
+        }
+    }
+    text
+}

@@ -1,0 +1,130 @@
+//! `ams synth`: a shop whose customers we know.
+
+use std::path::PathBuf;
+
+use ams_data::synth::{Progress, ShopConfig, ShopReport, Taste, generate};
+
+use crate::failure::Failure;
+use crate::output::{BAR, Output, count, metric, table};
+
+/// Generate a synthetic shop: drawn pictures, items, page views and clicks of several days.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The new folder.
+    #[arg(long)]
+    out: PathBuf,
+    /// How large, before the other flags.
+    #[arg(long, value_enum, default_value_t = Size::Default)]
+    size: Size,
+    /// Seed of everything.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
+    /// Users.
+    #[arg(long)]
+    users: Option<usize>,
+    /// Items, each with a picture.
+    #[arg(long)]
+    items: Option<usize>,
+    /// Days, the last one being the test.
+    #[arg(long)]
+    days: Option<usize>,
+    /// Page views per user and day.
+    #[arg(long)]
+    pages_per_day: Option<f64>,
+    /// Items per page view.
+    #[arg(long)]
+    items_per_page: Option<usize>,
+    /// Share of the test day's impressions that show items never shown before.
+    #[arg(long)]
+    cold_share: Option<f64>,
+    /// What users see in pictures: `visual` taste, or `none` (the control shop).
+    #[arg(long, value_enum)]
+    taste: Option<TasteName>,
+}
+
+/// Named sizes of a shop.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Size {
+    /// Seconds, for tests.
+    Tiny,
+    /// The demo's.
+    Default,
+}
+
+impl Size {
+    /// The shop of this size.
+    pub fn config(self) -> ShopConfig {
+        match self {
+            Size::Tiny => ShopConfig::tiny(),
+            Size::Default => ShopConfig::default(),
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum TasteName {
+    Visual,
+    None,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    let base = arguments.size.config();
+    let config = ShopConfig {
+        seed: arguments.seed,
+        users: arguments.users.unwrap_or(base.users),
+        items: arguments.items.unwrap_or(base.items),
+        days: arguments.days.unwrap_or(base.days),
+        pages_per_day: arguments.pages_per_day.unwrap_or(base.pages_per_day),
+        items_per_page: arguments.items_per_page.unwrap_or(base.items_per_page),
+        cold_share: arguments.cold_share.unwrap_or(base.cold_share),
+        taste: arguments.taste.map_or(base.taste, |taste| match taste {
+            TasteName::Visual => Taste::Visual,
+            TasteName::None => Taste::None,
+        }),
+        ..base
+    };
+    let report = synth(&config, &arguments.out, output)?;
+    output.finish(&report, || text(&report, &arguments.out));
+    Ok(())
+}
+
+/// Generates a shop with a progress bar.
+pub fn synth(
+    config: &ShopConfig,
+    out: &std::path::Path,
+    output: Output,
+) -> Result<ShopReport, Failure> {
+    let bar = output.bar("draw", 0, BAR);
+    let report = generate(config, out, &mut |progress| {
+        let (what, done, total) = match progress {
+            Progress::Pictures { done, total } => ("draw", done, total),
+            Progress::Days { done, total } => ("days", done, total),
+        };
+        bar.set_prefix(what);
+        bar.set_length(total as u64);
+        bar.set_position(done as u64);
+    });
+    bar.finish_and_clear();
+    Ok(report?)
+}
+
+fn text(report: &ShopReport, out: &std::path::Path) -> String {
+    let bayes = &report.bayes;
+    let rows = [
+        ("users", count(report.users as u64)),
+        ("items", count(report.items as u64)),
+        ("impressions", count(report.events)),
+        ("clicks", count(report.clicks)),
+        ("pictures", count(report.images as u64)),
+        ("test from", format!("{} (unix seconds)", report.test_from)),
+        ("test impressions", count(report.test_events)),
+        ("of items never shown before", count(report.cold_events)),
+        ("best possible AUC", metric(bayes.auc)),
+        ("best possible GAUC", metric(bayes.gauc)),
+        ("best possible AUC, cold items", metric(bayes.cold_auc)),
+        ("best possible GAUC, cold items", metric(bayes.cold_gauc)),
+    ];
+    let rows = rows.map(|(name, value)| vec![name.to_owned(), value]);
+    format!("{}\n{}", out.display(), table(&["", ""], &rows).trim_start())
+}

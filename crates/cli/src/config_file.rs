@@ -1,0 +1,150 @@
+//! Configuration files: TOML, `--set key=value`, and errors that show the line.
+
+use std::path::Path;
+
+use miette::{Diagnostic, NamedSource, SourceSpan};
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+use toml::{Table, Value};
+
+use crate::failure::Failure;
+
+/// A mistake in a file, shown where it is.
+#[derive(Debug, Error, Diagnostic)]
+#[error("{what}")]
+struct Mistake {
+    what: String,
+    #[help]
+    help: Option<String>,
+    #[source_code]
+    source_code: NamedSource<String>,
+    #[label("here")]
+    place: Option<SourceSpan>,
+}
+
+/// Reads `path` as a `T`, after the settings `sets` (`key=value` each, keys with dots) are applied.
+///
+/// # Errors
+/// If the file cannot be read, is not TOML, or has a key or a value that `T` does not know; the message
+/// shows the line and, for a key, the nearest one there is.
+pub fn read<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T, Failure> {
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
+    parse(&path.display().to_string(), &text, sets)
+}
+
+/// As [`read`], of a text called `name`.
+pub fn parse<T: DeserializeOwned>(name: &str, text: &str, sets: &[String]) -> Result<T, Failure> {
+    let shown = |error: toml::de::Error| {
+        Failure::shown(Mistake {
+            help: suggestion(error.message()),
+            what: error.message().to_owned(),
+            place: error.span().map(SourceSpan::from),
+            source_code: NamedSource::new(name, text.to_owned()).with_language("toml"),
+        })
+    };
+    let mut table: Table = toml::from_str(text).map_err(shown)?;
+    if let Err(error) = toml::from_str::<T>(text) {
+        // A key the file leaves out may still be set.
+        let missing = error.message().starts_with("missing field") && !sets.is_empty();
+        if !missing {
+            return Err(shown(error));
+        }
+    }
+    for set in sets {
+        apply(&mut table, set)?;
+    }
+    T::deserialize(Value::Table(table)).map_err(|error| {
+        let help = suggestion(error.message()).map_or(String::new(), |help| format!("\n{help}"));
+        Failure::user(format!(
+            "{name} with --set {}: {}{help}",
+            sets.join(" --set "),
+            error.message()
+        ))
+    })
+}
+
+/// Sets one `key=value`; the value is TOML, or text where it is not.
+fn apply(table: &mut Table, set: &str) -> Result<(), Failure> {
+    let Some((key, value)) = set.split_once('=') else {
+        return Err(Failure::user(format!("--set {set}: expected key=value")));
+    };
+    let value = match toml::from_str::<Table>(&format!("value = {value}")) {
+        Ok(mut parsed) => parsed.remove("value").unwrap_or(Value::String(value.to_owned())),
+        Err(_) => Value::String(value.to_owned()),
+    };
+    let mut keys: Vec<&str> = key.trim().split('.').collect();
+    let last = keys.pop().unwrap_or_default();
+    let mut at = table;
+    for key in keys {
+        let next = at.entry(key).or_insert_with(|| Value::Table(Table::new()));
+        at = next
+            .as_table_mut()
+            .ok_or_else(|| Failure::user(format!("--set {set}: {key} is a value, not a table")))?;
+    }
+    at.insert(last.to_owned(), value);
+    Ok(())
+}
+
+/// "did you mean", from serde's "unknown field `x`, expected one of `a`, `b`".
+fn suggestion(message: &str) -> Option<String> {
+    let (got, known) = message.split_once(", expected ")?;
+    if !got.starts_with("unknown ") {
+        return None;
+    }
+    let got = got.split('`').nth(1)?;
+    let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+    let near = known
+        .into_iter()
+        .map(|name| (strsim::damerau_levenshtein(got, name), name))
+        .filter(|(distance, name)| *distance <= 2.max(name.len() / 3))
+        .min()?;
+    Some(format!("did you mean `{}`?", near.1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ams_train::Config;
+
+    const FILE: &str = "name = 'x'\n[data]\nsamples = 'shop'\n[train]\nepochs = 3\n";
+
+    fn config(text: &str, sets: &[&str]) -> Result<Config, String> {
+        let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
+        parse("file.toml", text, &sets).map_err(|failure| match failure {
+            Failure::User(report) => format!("{report:?}"),
+            Failure::Interrupted => unreachable!("nobody interrupts a test"),
+        })
+    }
+
+    #[test]
+    fn settings_override_the_file() {
+        let read = config(FILE, &["train.epochs=5", "model.images=ad", "name=y", "seed = 7"]);
+        let read = read.expect("a good file");
+        assert_eq!((read.train.epochs, read.seed, &read.name[..]), (5, 7, "y"));
+        assert_eq!(read.model.images, ams_model_arm("ad"));
+    }
+
+    fn ams_model_arm(name: &str) -> ams_train::config::ImageArm {
+        serde_json::from_str(&format!("{name:?}")).expect("an arm")
+    }
+
+    #[test]
+    fn mistakes_show_the_line_and_the_nearest_key() {
+        let cases = [
+            ("name = 'x'\n[data]\nsamples='s'\n[train]\nepoch = 3\n", "did you mean `epochs`?"),
+            ("name = 'x'\n[data]\nsamples='s'\n[train]\nepoch = 3\n", "file.toml:5"),
+            ("name = 'x'\n[data]\nsamples='s'\n[model]\nimages = 'joints'\n", "`joint`?"),
+            ("name = 'x'\n", "missing field `data`"),
+            ("name = \n", "file.toml:1"),
+            ("name = 'x'\n[data]\nsamples='s'\n[train]\nepochs = 'three'\n", "file.toml:5"),
+        ];
+        for (text, want) in cases {
+            let got = config(text, &[]).expect_err("a mistake");
+            assert!(got.contains(want), "{want:?} is not in:\n{got}");
+        }
+        let got = config(FILE, &["train.epoch=5"]).expect_err("a mistake");
+        assert!(got.contains("--set train.epoch=5") && got.contains("`epochs`"), "{got}");
+        assert!(config(FILE, &["epochs"]).is_err());
+    }
+}

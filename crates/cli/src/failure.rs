@@ -1,0 +1,57 @@
+//! How a command fails, and what the shell sees of it.
+
+use std::process::ExitCode;
+
+use miette::{Diagnostic, Report};
+
+/// Exit code of the user's errors.
+pub const USER: u8 = 1;
+
+/// Exit code of our own.
+pub const INTERNAL: u8 = 2;
+
+/// Why a command did not do what was asked.
+#[derive(Debug)]
+pub enum Failure {
+    /// Something outside is not as it has to be.
+    User(Report),
+    /// The user asked to stop; everything is saved.
+    Interrupted,
+}
+
+impl Failure {
+    /// A user's error of these words.
+    pub fn user(what: impl Into<String>) -> Failure {
+        Failure::User(Report::msg(what.into()))
+    }
+
+    /// A user's error with source code to show.
+    pub fn shown(diagnostic: impl Diagnostic + Send + Sync + 'static) -> Failure {
+        Failure::User(Report::new(diagnostic))
+    }
+
+    /// Says what happened on stderr.
+    pub fn report(self) -> ExitCode {
+        match self {
+            Failure::User(report) => {
+                eprintln!("{report:?}");
+                ExitCode::from(USER)
+            }
+            // What a shell reports for a process ended by Ctrl-C.
+            Failure::Interrupted => ExitCode::from(130),
+        }
+    }
+}
+
+/// The libraries' errors all speak of the world: their own mistakes are panics.
+macro_rules! from_library {
+    ($($error:ty),*) => {
+        $(impl From<$error> for Failure {
+            fn from(error: $error) -> Failure {
+                Failure::user(error.to_string())
+            }
+        })*
+    };
+}
+
+from_library!(ams_data::Error, ams_train::Error, ams_bundle::Error);

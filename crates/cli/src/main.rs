@@ -1,0 +1,83 @@
+//! The program `ams`: arguments in, exit code out.
+//!
+//! One file per command in [`commands`]. Knows every room, as arguments; does no arithmetic and speaks no
+//! protocol itself.
+//!
+//! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours.
+
+mod commands;
+mod config_file;
+mod failure;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::error::ErrorKind;
+use clap::{Parser, Subcommand};
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Click-through-rate models that look at pictures: from event logs and a folder of pictures to a
+/// ranked page view.
+#[derive(Debug, Parser)]
+#[command(name = "ams", version, propagate_version = true)]
+struct Arguments {
+    /// One JSON object on stdout, everything else on stderr.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    Demo(commands::demo::Arguments),
+    Synth(commands::synth::Arguments),
+    Prepare(commands::prepare::Arguments),
+    Import(commands::import::Arguments),
+    Encode(commands::encode::Arguments),
+    Train(commands::train::Arguments),
+    Eval(commands::eval::Arguments),
+    Publish(commands::publish::Arguments),
+    Score(commands::score::Arguments),
+}
+
+impl Command {
+    fn run(self, output: Output) -> Result<(), Failure> {
+        match self {
+            Command::Demo(arguments) => commands::demo::run(arguments, output),
+            Command::Synth(arguments) => commands::synth::run(arguments, output),
+            Command::Prepare(arguments) => commands::prepare::run(arguments, output),
+            Command::Import(arguments) => commands::import::run(arguments, output),
+            Command::Encode(arguments) => commands::encode::run(arguments, output),
+            Command::Train(arguments) => commands::train::run(arguments, output),
+            Command::Eval(arguments) => commands::eval::run(arguments, output),
+            Command::Publish(arguments) => commands::publish::run(arguments, output),
+            Command::Score(arguments) => commands::score::run(arguments, output),
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => {
+            // Printing can only fail where nobody reads.
+            let _ = error.print();
+            let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked { 0 } else { failure::USER });
+        }
+    };
+    let output = Output::new(arguments.json);
+    let command = std::panic::AssertUnwindSafe(|| arguments.command.run(output));
+    match std::panic::catch_unwind(command) {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(failure)) => failure.report(),
+        // The panic's own message and place are on stderr already.
+        Err(_) => {
+            eprintln!("this is a defect of ams, not of your input; please report the lines above");
+            ExitCode::from(failure::INTERNAL)
+        }
+    }
+}
