@@ -1,6 +1,8 @@
 //! Errors of this room: what came, what was expected, where.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use ams_data::Error as FileError;
 
 /// Result of this room.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -9,42 +11,26 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The operating system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file's content is not what it has to be.
-    #[error("{}: {what}", path.display())]
-    Content {
-        /// The file.
-        path: PathBuf,
-        /// What came and what was expected.
-        what: String,
-    },
+    /// A file cannot be read or written, or is not what it has to be.
+    #[error(transparent)]
+    File(#[from] FileError),
     /// A request does not fit the model.
     #[error("request: {what}")]
     Request {
         /// Which part, what came, what was expected.
         what: String,
     },
-    /// Samples could not be read.
-    #[error(transparent)]
-    Data(#[from] ams_data::Error),
 }
 
 impl Error {
-    /// An [`Error::Io`] at `path`, for `map_err`.
+    /// The operating system refused something at `path`; for `map_err`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Io { path: path.as_ref().to_path_buf(), source }
+        move |source| Error::File(FileError::io(path)(source))
     }
 
-    /// An [`Error::Content`] of `path`.
+    /// The content of `path` is not what it has to be.
     pub fn content(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
-        Error::Content { path: path.as_ref().to_path_buf(), what: what.into() }
+        Error::File(FileError::content(path, what))
     }
 
     /// An [`Error::Request`].

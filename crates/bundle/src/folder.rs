@@ -9,10 +9,10 @@
 //! ```
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 
+use ams_data::staging::{sync_folder, write_whole};
 use safetensors::tensor::{Dtype, TensorView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -94,7 +94,7 @@ impl FolderWriter {
     /// # Errors
     /// If it cannot be written.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        write_synced(&self.building.join(name), bytes)?;
+        write_whole(&self.building.join(name), bytes)?;
         let entry = FileEntry {
             bytes: bytes.len() as u64,
             blake3: blake3::hash(bytes).to_hex().to_string(),
@@ -122,7 +122,7 @@ impl FolderWriter {
         let manifest = Manifest { format: format.to_owned(), meta, files };
         let text = serde_json::to_string_pretty(&manifest)
             .map_err(|error| Error::content(&self.place, error.to_string()))?;
-        write_synced(&self.building.join(MANIFEST), text.as_bytes())?;
+        write_whole(&self.building.join(MANIFEST), text)?;
         sync_folder(&self.building)?;
         fs::rename(&self.building, &self.place).map_err(Error::io(&self.place))?;
         sync_folder(self.place.parent().unwrap_or(Path::new(".")))?;
@@ -245,17 +245,6 @@ impl<T> Folder<T> {
 pub(crate) fn serialize(tensors: &[Tensor<'_>]) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let views = tensors.iter().map(|tensor| (tensor.name, tensor.view()));
     safetensors::serialize(views, None)
-}
-
-fn write_synced(path: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(path).map_err(Error::io(path))?;
-    file.write_all(bytes).map_err(Error::io(path))?;
-    file.sync_all().map_err(Error::io(path))
-}
-
-fn sync_folder(path: &Path) -> Result<()> {
-    let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
-    File::open(path).and_then(|folder| folder.sync_all()).map_err(Error::io(path))
 }
 
 #[cfg(test)]

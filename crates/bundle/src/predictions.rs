@@ -84,10 +84,7 @@ impl Predictions {
         if let Some(folder) = path.parent() {
             std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        let failed = |error: ParquetError| Error::Io {
-            path: path.to_path_buf(),
-            source: std::io::Error::other(error),
-        };
+        let failed = |error: ParquetError| Error::io(path)(std::io::Error::other(error));
         let level = ZstdLevel::try_new(1).expect("level 1 exists");
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(level))

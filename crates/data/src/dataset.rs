@@ -115,7 +115,7 @@ pub fn part_path(dir: &Path, split: SplitName, part: usize) -> PathBuf {
 pub fn write_card(dir: &Path, card: &Card) -> Result<()> {
     let mut text = serde_json::to_string_pretty(card).expect("a card has string keys only");
     text.push('\n');
-    staging::write_text(&dir.join(CARD), &text)
+    staging::write_whole(&dir.join(CARD), &text)
 }
 
 fn parse_card(path: &Path, text: &str) -> Result<Card> {

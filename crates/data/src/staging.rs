@@ -63,14 +63,28 @@ impl Drop for StagedFile {
     }
 }
 
-/// Writes `text` to `path`, whole or not at all.
+/// Writes `content` to `path`, whole or not at all.
 ///
 /// # Errors
 /// [`Error::Io`] if the system refuses.
-pub fn write_text(path: &Path, text: &str) -> Result<()> {
+pub fn write_whole(path: &Path, content: impl AsRef<[u8]>) -> Result<()> {
     let mut file = StagedFile::create(path)?;
-    file.write_all(text.as_bytes()).map_err(Error::io(path))?;
+    file.write_all(content.as_ref()).map_err(Error::io(path))?;
     file.commit()
+}
+
+/// Makes the names in `folder` survive a power cut.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses.
+pub fn sync_folder(folder: &Path) -> Result<()> {
+    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
+    // Windows has no way to sync a folder, and needs none.
+    if cfg!(unix) {
+        let file = File::open(folder).map_err(Error::io(folder))?;
+        file.sync_all().map_err(Error::io(folder))?;
+    }
+    Ok(())
 }
 
 /// A folder filled under a temporary name beside its place; [`StagedFolder::commit`] moves it there.

@@ -1,8 +1,8 @@
-//! Files that are whole or absent.
+//! Files hashed as they are written, and names beside other names.
 //!
-//! Knows temporary names, fsync and rename. Does not know what is in a file.
+//! Does not know what is in a file.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
@@ -53,32 +53,6 @@ impl Write for HashedFile {
     }
 }
 
-/// Puts `content` at `path` in one move: a temporary name in the same folder, fsync, rename.
-pub fn write_whole(path: &Path, content: &[u8]) -> Result<()> {
-    let temporary = beside(path, ".tmp");
-    let written = (|| {
-        let mut file = File::create(&temporary).map_err(Error::io(&temporary))?;
-        file.write_all(content).map_err(Error::io(&temporary))?;
-        file.sync_all().map_err(Error::io(&temporary))?;
-        fs::rename(&temporary, path).map_err(Error::io(path))
-    })();
-    if written.is_err() {
-        // The first error is the one to tell; a leftover that cannot be removed changes nothing in it.
-        let _ = fs::remove_file(&temporary);
-    }
-    written
-}
-
-/// Makes the names in `folder` survive a power cut.
-pub fn sync_folder(folder: &Path) -> Result<()> {
-    // Windows has no way to sync a folder, and needs none.
-    if cfg!(unix) {
-        let file = File::open(folder).map_err(Error::io(folder))?;
-        file.sync_all().map_err(Error::io(folder))?;
-    }
-    Ok(())
-}
-
 /// `path` with `suffix` behind its last name: `a/images` and `.partial` give `a/images.partial`.
 pub fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
@@ -89,16 +63,6 @@ pub fn beside(path: &Path, suffix: &str) -> PathBuf {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_file_is_replaced_whole_and_leaves_no_temporary_name() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("a.json");
-        write_whole(&path, b"one").unwrap();
-        write_whole(&path, b"two").unwrap();
-        assert_eq!(fs::read(&path).unwrap(), b"two");
-        assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
-    }
 
     #[test]
     fn hash_and_length_are_those_of_the_content() {

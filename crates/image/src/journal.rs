@@ -16,15 +16,14 @@
 use std::fs::{self, File, TryLockError};
 use std::path::{Path, PathBuf};
 
+use ams_data::staging::{sync_folder, write_whole};
 use ams_data::{Error, ImageKey, Result};
 use half::f16;
 use safetensors::Dtype;
 use serde_json::json;
 
-use crate::durable::{sync_folder, write_whole};
 use crate::tensors::{TensorWriter, Tensors};
 use crate::write::Maker;
-
 const FORMAT: &str = "ams-images-journal/1";
 
 /// Rows waiting to be written as one chunk.

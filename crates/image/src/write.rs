@@ -7,11 +7,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ams_data::schema::PARTS;
+use ams_data::staging::{sync_folder, write_whole};
 use ams_data::{Error, ImageKey, PictureName, Result};
 use half::f16;
 use safetensors::Dtype;
 
-use crate::durable::{beside, sync_folder, write_whole};
+use crate::durable::beside;
 use crate::manifest::{Picture, write_failed, write_pictures};
 use crate::store::{CARD, FORMAT, FileCard, StoreCard, part_file};
 use crate::tensors::TensorWriter;
