@@ -90,6 +90,11 @@ impl Asks {
         self.ids.len()
     }
 
+    /// Whether nothing is asked for.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// Where the answer to number `number` is, of all answers by owner.
     pub fn place(&self, number: u32) -> u32 {
         self.places[number as usize]

@@ -1,6 +1,8 @@
 //! Errors of this room: what came, what was expected, where.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+
+use ams_data::Error as FileError;
 
 /// Result of this room.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -17,22 +19,6 @@ pub enum Error {
         /// What came and what is possible.
         what: String,
     },
-    /// The operating system refused.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file or folder.
-        path: PathBuf,
-        /// What the system said.
-        source: std::io::Error,
-    },
-    /// A file or folder is not what it has to be.
-    #[error("{}: {what}", path.display())]
-    Content {
-        /// The file or folder.
-        path: PathBuf,
-        /// What came and what was expected.
-        what: String,
-    },
     /// A number left the finite range.
     #[error(
         "step {step}: {what} is not finite; lower train.learning_rate or look at the input features"
@@ -43,9 +29,9 @@ pub enum Error {
         /// Which number.
         what: String,
     },
-    /// Samples or image features could not be read.
+    /// A file cannot be read or written, or is not what it has to be.
     #[error(transparent)]
-    Data(#[from] ams_data::Error),
+    File(#[from] FileError),
     /// A checkpoint or bundle could not be read or written.
     #[error(transparent)]
     Bundle(#[from] ams_bundle::Error),
@@ -55,13 +41,13 @@ pub enum Error {
 }
 
 impl Error {
-    /// An [`Error::Io`] at `path`, for `map_err`.
+    /// The operating system refused something at `path`; for `map_err`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
-        move |source| Error::Io { path: path.as_ref().to_path_buf(), source }
+        move |source| Error::File(FileError::io(path)(source))
     }
 
-    /// An [`Error::Content`] of `path`.
+    /// The content of `path` is not what it has to be.
     pub fn content(path: impl AsRef<Path>, what: impl Into<String>) -> Error {
-        Error::Content { path: path.as_ref().to_path_buf(), what: what.into() }
+        Error::File(FileError::content(path, what))
     }
 }

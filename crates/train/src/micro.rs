@@ -56,6 +56,11 @@ impl MicroBatch {
         self.groups.labels.len()
     }
 
+    /// Whether there is no impression.
+    pub fn is_empty(&self) -> bool {
+        self.groups.labels.is_empty()
+    }
+
     /// Finds every unique id and image the groups need, by owner among `lanes`.
     pub fn deduplicate(&mut self, plan: &Plan, store: Option<&FeatureStore>, lanes: usize) {
         let key = |name| store.map_or(ImageKey::NONE, |store| store.key(name));

@@ -81,8 +81,8 @@ pub struct RunReport {
     pub seconds: f64,
     /// Impressions per second of this process.
     pub impressions_per_second: f64,
-    /// Mean loss over the last line of metrics.
-    pub loss: f64,
+    /// Mean loss over the last line of metrics; none if there was no step left to take.
+    pub loss: Option<f64>,
     /// Threads of each process.
     pub threads: usize,
     /// Processes.
@@ -117,7 +117,7 @@ pub fn train(
     let taken = run.join(CONFIG).exists();
     if start == Start::Fresh && taken {
         let what =
-            "holds an earlier training; choose another name, or ask to resume or to replace it";
+            "holds an earlier training; choose another name, go on with --resume, or --replace it";
         return Err(Error::content(&run, what));
     }
     let mut trainer = match start {
@@ -145,7 +145,7 @@ pub fn train(
         let due = config
             .train
             .checkpoint_every
-            .is_some_and(|every| every > 0 && report.cursor.step % every == 0);
+            .is_some_and(|every| every > 0 && report.cursor.step.is_multiple_of(every));
         if watch(&report, steps) == Wish::Stop && report.cursor.step < steps {
             finished = false;
             break;
@@ -194,7 +194,7 @@ struct Journal {
     impressions: u64,
     last: Option<StepReport>,
     /// Mean loss of the last line.
-    loss: f64,
+    loss: Option<f64>,
 }
 
 impl Journal {
@@ -202,6 +202,9 @@ impl Journal {
         fs::create_dir_all(run).map_err(Error::io(run))?;
         if start != Start::Resume {
             write_new(&run.join(CONFIG), &to_toml(trainer.config(), run)?)?;
+        }
+        if start == Start::Resume {
+            forget_after(&run.join(METRICS), trainer.cursor().step)?;
         }
         let environment = environment(trainer, threads);
         write_new(&run.join("environment.json"), &environment)?;
@@ -211,7 +214,7 @@ impl Journal {
             loss_sum: 0.0,
             impressions: 0,
             last: None,
-            loss: f64::NAN,
+            loss: None,
         };
         let cursor = trainer.cursor();
         journal.say(&format!("start at step {} of {}", cursor.step, trainer.steps()))?;
@@ -222,7 +225,7 @@ impl Journal {
         self.loss_sum += report.loss * report.impressions as f64;
         self.impressions += report.impressions;
         self.last = Some(*report);
-        if report.cursor.step % log_every.max(1) == 0 {
+        if report.cursor.step.is_multiple_of(log_every.max(1)) {
             self.line(seconds)?;
         }
         Ok(())
@@ -230,12 +233,13 @@ impl Journal {
 
     fn line(&mut self, seconds: f64) -> Result<()> {
         let Some(report) = self.last.filter(|_| self.impressions > 0) else { return Ok(()) };
-        self.loss = self.loss_sum / self.impressions as f64;
+        let loss = self.loss_sum / self.impressions as f64;
+        self.loss = Some(loss);
         let line = MetricsLine {
             step: report.cursor.step,
             epoch: report.cursor.epoch,
             impressions: report.cursor.impressions,
-            loss: self.loss,
+            loss,
             learning_rate: report.learning_rate,
             seconds,
         };
@@ -247,12 +251,28 @@ impl Journal {
     fn flush(&mut self, trainer: &Trainer, seconds: f64) -> Result<()> {
         self.line(seconds)?;
         let cursor = trainer.cursor();
-        self.say(&format!("step {}, loss {:.6}, {seconds:.1} s", cursor.step, self.loss))
+        let loss = self.loss.map_or("none".to_owned(), |loss| format!("{loss:.6}"));
+        self.say(&format!("step {}, loss {loss}, {seconds:.1} s", cursor.step))
     }
 
     fn say(&mut self, text: &str) -> Result<()> {
         writeln!(self.log.1, "{text}").map_err(Error::io(&self.log.0))
     }
+}
+
+/// Removes the lines of steps after `step` from the metrics: a process that was killed wrote them, and
+/// this one will take those steps again.
+fn forget_after(metrics: &Path, step: u64) -> Result<()> {
+    let text = match fs::read_to_string(metrics) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(Error::io(metrics))?,
+    };
+    let stays = |line: &&str| {
+        serde_json::from_str::<MetricsLine>(line).is_ok_and(|metrics| metrics.step <= step)
+    };
+    let kept: Vec<&str> = text.lines().filter(stays).collect();
+    let end = if kept.is_empty() { "" } else { "\n" };
+    write_new(metrics, &(kept.join("\n") + end))
 }
 
 fn append(path: PathBuf) -> Result<(PathBuf, File)> {
@@ -261,7 +281,7 @@ fn append(path: PathBuf) -> Result<(PathBuf, File)> {
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {
-    ams_data::staging::write_text(path, text).map_err(Error::from)
+    ams_data::staging::write_whole(path, text).map_err(Error::from)
 }
 
 fn to_toml(config: &Config, run: &Path) -> Result<String> {

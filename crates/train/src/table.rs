@@ -44,6 +44,11 @@ impl Table {
         self.ids.len()
     }
 
+    /// Whether there is no row.
+    pub fn is_empty(&self) -> bool {
+        self.ids.is_empty()
+    }
+
     /// Floats per row (D).
     pub fn dim(&self) -> usize {
         self.dim

@@ -101,9 +101,7 @@ impl Trainer {
         let checkpoint = Checkpoint::newest(checkpoints)?;
         let meta = checkpoint.meta();
         let mut trainer = Trainer::new(meta.config.clone(), fabric, threads)?;
-        if trainer.lanes.plan.spec != meta.spec {
-            let what = "was trained on other fields or image features than the dataset and \
-                        feature store have now";
+        if let Some(what) = difference(&meta.spec, &trainer.lanes.plan.spec) {
             return Err(Error::content(checkpoints, what));
         }
         checkpoint.restore(&mut trainer.lanes)?;
@@ -274,6 +272,24 @@ fn collect(worker: &Worker, item: usize, to: &mut Predictions) {
     to.with_image.extend(worker.ad_keys().iter().map(|key| key.is_some()));
 }
 
+/// How the model of a checkpoint differs from what the dataset and the feature store make of its
+/// configuration today.
+fn difference(then: &Spec, now: &Spec) -> Option<String> {
+    let images = |source: &Option<ImageSource>| match source {
+        Some(source) => format!("{} ({} numbers)", source.encoder, source.dim),
+        None => "no image features".to_owned(),
+    };
+    if then.image_source != now.image_source {
+        let (then, now) = (images(&then.image_source), images(&now.image_source));
+        return Some(match then == now {
+            true => format!("was trained on other image features of {then} than there are now"),
+            false => format!("was trained on image features of {then}, but now there are {now}"),
+        });
+    }
+    let what = "was trained on other fields than the dataset has now";
+    (then != now).then(|| what.to_owned())
+}
+
 /// The feature store of `config`, shuffled if it says so. Every arm gets image ids where there is one.
 fn open_store(config: &Config) -> Result<Option<FeatureStore>> {
     let inside = config.data.samples.join(IMAGES);
@@ -372,13 +388,9 @@ fn feed(
     order: Order,
     config: &Config,
 ) -> Result<Feed> {
-    let mut files = Vec::new();
-    for part in Lanes::parts_of(dataset.card(), lane, lanes) {
-        let path = dataset.part_path(split, part);
-        // A part without users may have no file.
-        if path.exists() {
-            files.push(SampleFile::open(&path, dataset.schema())?);
-        }
-    }
-    Ok(Feed::new(files, dataset.schema(), order, config.train.shuffle_groups))
+    // A part without users has a file without rows: a missing one is a loss nobody would notice.
+    let open = |part| SampleFile::open(&dataset.part_path(split, part), dataset.schema());
+    let files: ams_data::Result<Vec<SampleFile>> =
+        Lanes::parts_of(dataset.card(), lane, lanes).map(open).collect();
+    Ok(Feed::new(files?, dataset.schema(), order, config.train.shuffle_groups))
 }

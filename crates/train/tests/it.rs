@@ -1,5 +1,8 @@
 //! Whole trainings on a tiny synthetic shop: bits, resuming, the scorer's agreement, refusals.
 
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
@@ -15,6 +18,7 @@ use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
 use ams_model::{Aggregator, ImageArm};
 use ams_train::config::{DataConfig, ModelConfig, TrainConfig};
+use ams_train::feed::{Feed, Order};
 use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Trainer, freeze};
 use tempfile::TempDir;
@@ -168,6 +172,30 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
 }
 
 #[test]
+fn lines_a_killed_process_wrote_after_its_checkpoint_are_not_repeated() {
+    let folder = TempDir::new().unwrap();
+    let mut config = config(folder.path());
+    config.train.log_every = 1;
+    let stop_at_4 = &mut |report: &ams_train::StepReport, _| match report.cursor.step {
+        4 => Wish::Stop,
+        _ => Wish::GoOn,
+    };
+    run::train(&config, Start::Fresh, Box::new(Solo), 1, stop_at_4).unwrap();
+    let metrics = run::folder(&config).join(run::METRICS);
+    let lines = std::fs::read_to_string(&metrics).unwrap();
+    let fifth = lines.lines().last().unwrap().replace("\"step\":4", "\"step\":5");
+    std::fs::write(&metrics, format!("{lines}{fifth}\n{{\"step\":6,\"ep")).unwrap();
+    let go_on = &mut |_: &_, _| Wish::GoOn;
+    let report = run::train(&config, Start::Resume, Box::new(Solo), 1, go_on).unwrap();
+    let steps: Vec<u64> = std::fs::read_to_string(&metrics)
+        .unwrap()
+        .lines()
+        .map(|line| serde_json::from_str::<run::MetricsLine>(line).unwrap().step)
+        .collect();
+    assert_eq!(steps, (1..=report.steps).collect::<Vec<_>>());
+}
+
+#[test]
 fn the_scorer_says_what_the_trainer_says() {
     let folder = TempDir::new().unwrap();
     for (arm, aggregator) in [
@@ -273,7 +301,8 @@ fn damaged_checkpoints_are_refused_by_name() {
 #[test]
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
-    let cases: [(&str, fn(&mut Config)); 11] = [
+    type Spoil = fn(&mut Config);
+    let cases: [(&str, Spoil); 11] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -296,5 +325,53 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         let fabric: Box<dyn Fabric> = Box::new(Solo);
         let error = Trainer::new(config, fabric, 1).err().expect(want).to_string();
         assert!(error.contains(want), "{want:?} is not in {error:?}");
+    }
+}
+
+/// The (user, item, time) of every impression a feed gives in one epoch, taken `step` at a time.
+fn given(feed: &mut Feed, epoch: u32, step: u64) -> Vec<(u64, u64, i64)> {
+    let dataset = Dataset::open(shop().join("data")).unwrap();
+    let mut groups = Groups::new(dataset.schema());
+    feed.start(epoch);
+    for until in (step..).step_by(usize::try_from(step).unwrap()) {
+        feed.take(until, &mut groups).unwrap();
+        if until >= feed.impressions() {
+            break;
+        }
+    }
+    let users = (0..groups.len())
+        .flat_map(|group| groups.impressions.range(group).map(move |_| group))
+        .map(|group| groups.users[group].0);
+    let item = |row| groups.ad_fields[0].row(row)[0].0;
+    users.enumerate().map(|(row, user)| (user, item(row), groups.times[row])).collect()
+}
+
+#[test]
+fn every_epoch_gives_every_impression_once_in_an_order_of_its_own() {
+    let dataset = Dataset::open(shop().join("data")).unwrap();
+    let files = || -> Vec<SampleFile> {
+        let paths = (0..8).map(|part| dataset.part_path(SplitName::Train, part));
+        let paths = paths.filter(|path| path.exists());
+        paths.map(|path| SampleFile::open(&path, dataset.schema()).unwrap()).collect()
+    };
+    let mut plain = Feed::new(files(), dataset.schema(), Order::Files, usize::MAX);
+    let mut all = given(&mut plain, 0, 10);
+    assert_eq!(all.len() as u64, plain.impressions());
+    let in_file_order = all.clone();
+    all.sort_unstable();
+    // All in memory; several windows; a group at a time.
+    for window in [usize::MAX, 20, 1] {
+        let order = Order::Shuffled { seed: 3, lane: 1 };
+        let feed = || Feed::new(files(), dataset.schema(), order, window);
+        let mut shuffled = feed();
+        let epochs = [0, 1].map(|epoch| given(&mut shuffled, epoch, 7));
+        assert_ne!(epochs[0], epochs[1], "epochs have their own order, window {window}");
+        assert_ne!(epochs[0], in_file_order);
+        // Whatever came before, and however much is taken at once.
+        assert_eq!(given(&mut feed(), 1, 1000), epochs[1], "window {window}");
+        for mut epoch in epochs {
+            epoch.sort_unstable();
+            assert!(epoch == all, "window {window}");
+        }
     }
 }
