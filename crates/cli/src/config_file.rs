@@ -56,11 +56,9 @@ pub fn parse<T: DeserializeOwned>(name: &str, text: &str, sets: &[String]) -> Re
     }
     T::deserialize(Value::Table(table)).map_err(|error| {
         let help = suggestion(error.message()).map_or(String::new(), |help| format!("\n{help}"));
-        Failure::user(format!(
-            "{name} with --set {}: {}{help}",
-            sets.join(" --set "),
-            error.message()
-        ))
+        // With the key, where the value is wrong.
+        let what = error.to_string().trim_end().replace('\n', " ");
+        Failure::user(format!("{name} with --set {}: {what}{help}", sets.join(" --set ")))
     })
 }
 
@@ -145,6 +143,8 @@ mod tests {
         }
         let got = config(FILE, &["train.epoch=5"]).expect_err("a mistake");
         assert!(got.contains("--set train.epoch=5") && got.contains("`epochs`"), "{got}");
+        let got = config(FILE, &["train.lanes=eight"]).expect_err("a mistake");
+        assert!(got.contains("`train.lanes`"), "{got}");
         assert!(config(FILE, &["epochs"]).is_err());
     }
 }

@@ -1,14 +1,25 @@
 //! How a command fails, and what the shell sees of it.
 
+use std::io::IsTerminal;
 use std::process::ExitCode;
 
-use miette::{Diagnostic, Report};
+use miette::{Diagnostic, MietteHandlerOpts, Report};
 
 /// Exit code of the user's errors.
 pub const USER: u8 = 1;
 
 /// Exit code of our own.
 pub const INTERNAL: u8 = 2;
+
+/// Wraps errors to the terminal's width, never inside a word. Elsewhere every line stays whole, so that
+/// a file's name can be searched for in a log.
+pub fn set_look() {
+    let look = miette::set_hook(Box::new(|_| {
+        let wrap = std::io::stderr().is_terminal();
+        Box::new(MietteHandlerOpts::new().wrap_lines(wrap).break_words(false).build())
+    }));
+    look.expect("errors get their look once");
+}
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]

@@ -3,7 +3,7 @@
 //! One file per command in [`commands`]. Knows every room, as arguments; does no arithmetic and speaks no
 //! protocol itself.
 //!
-//! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours.
+//! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours, 130 after Ctrl-C.
 
 mod commands;
 mod config_file;
@@ -24,7 +24,7 @@ use crate::output::Output;
 #[command(name = "ams", version, propagate_version = true)]
 struct Arguments {
     /// One JSON object on stdout, everything else on stderr.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, display_order = 900)]
     json: bool,
     #[command(subcommand)]
     command: Command,
@@ -34,7 +34,7 @@ struct Arguments {
 enum Command {
     Demo(commands::demo::Arguments),
     Synth(commands::synth::Arguments),
-    Prepare(commands::prepare::Arguments),
+    Prepare(Box<commands::prepare::Arguments>),
     Import(commands::import::Arguments),
     Encode(commands::encode::Arguments),
     Train(commands::train::Arguments),
@@ -48,7 +48,7 @@ impl Command {
         match self {
             Command::Demo(arguments) => commands::demo::run(arguments, output),
             Command::Synth(arguments) => commands::synth::run(arguments, output),
-            Command::Prepare(arguments) => commands::prepare::run(arguments, output),
+            Command::Prepare(arguments) => commands::prepare::run(*arguments, output),
             Command::Import(arguments) => commands::import::run(arguments, output),
             Command::Encode(arguments) => commands::encode::run(arguments, output),
             Command::Train(arguments) => commands::train::run(arguments, output),
@@ -69,6 +69,7 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked { 0 } else { failure::USER });
         }
     };
+    failure::set_look();
     let output = Output::new(arguments.json);
     let command = std::panic::AssertUnwindSafe(|| arguments.command.run(output));
     match std::panic::catch_unwind(command) {

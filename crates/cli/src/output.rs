@@ -1,7 +1,11 @@
 //! Where a command's words go: people read tables on stdout, programs one JSON object.
 
+use std::io::{ErrorKind, Write};
+
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
+
+use crate::failure;
 
 /// What stdout is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -18,9 +22,9 @@ impl Output {
     /// Ends a command: `json` for programs, or what `text` prints for people.
     pub fn finish(self, json: &impl Serialize, text: impl FnOnce() -> String) {
         if self.json {
-            println!("{}", serde_json::to_string(json).expect("reports are JSON"));
+            print(&(serde_json::to_string(json).expect("reports are JSON") + "\n"));
         } else {
-            print!("{}", text());
+            print(&text());
         }
     }
 
@@ -29,7 +33,7 @@ impl Output {
         if self.json {
             eprintln!("{text}");
         } else {
-            println!("{text}");
+            print(&format!("{text}\n"));
         }
     }
 
@@ -37,6 +41,19 @@ impl Output {
     pub fn bar(self, what: &'static str, total: u64, template: &str) -> ProgressBar {
         let style = ProgressStyle::with_template(template).expect("templates are constants");
         ProgressBar::new(total).with_style(style.progress_chars("━╸ ")).with_prefix(what)
+    }
+}
+
+/// Writes to stdout. A reader that left early has what it wanted; any other failure, such as a full
+/// disk, ends the program as the user's error.
+fn print(text: &str) {
+    let mut stdout = std::io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            eprintln!("stdout: {error}");
+            std::process::exit(failure::USER.into());
+        }
+        _ => {}
     }
 }
 
@@ -82,7 +99,7 @@ pub fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at) % 3 == 0 {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
             text.push(',');
         }
         text.push(digit);

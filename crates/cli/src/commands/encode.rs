@@ -12,7 +12,7 @@ use ams_image::encoder::Encoder;
 use ams_image::precomputed::{PrecomputedOptions, precomputed};
 use serde::Serialize;
 
-use crate::commands::train::stop_on_interrupt;
+use crate::commands::train::{stop_on_interrupt, thread_count};
 use crate::failure::Failure;
 use crate::output::{BAR, Output, count};
 
@@ -22,31 +22,31 @@ pub struct Arguments {
     /// The dataset whose items name the pictures.
     dataset: PathBuf,
     /// The folder the names are relative to.
-    #[arg(long, required_unless_present = "features")]
+    #[arg(long, value_name = "DIR", required_unless_present = "features")]
     images: Option<PathBuf>,
     /// The feature store; `images` inside the dataset unless given.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// What turns a picture into numbers.
     #[arg(long, value_enum, default_value_t = EncoderName::Builtin)]
     encoder: EncoderName,
     /// Numbers per picture of the builtin encoder.
-    #[arg(long, default_value_t = 4096)]
+    #[arg(long, value_name = "N", default_value_t = 4096)]
     dim: usize,
     /// Seed of the builtin encoder's filters.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     encoder_seed: u64,
     /// Precomputed features: .npy or .safetensors, a row per line of `--keys`.
-    #[arg(long, requires = "keys")]
+    #[arg(long, value_name = "FILE", requires = "keys")]
     features: Option<PathBuf>,
     /// Names of the precomputed rows, one a line.
-    #[arg(long, requires = "features")]
+    #[arg(long, value_name = "FILE", requires = "features")]
     keys: Option<PathBuf>,
     /// The tensor of a safetensors file that holds more than one.
-    #[arg(long, requires = "features")]
+    #[arg(long, value_name = "NAME", requires = "features")]
     tensor: Option<String>,
     /// Threads; as many as there are cores unless given.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
 }
 

@@ -8,7 +8,7 @@ use ams_data::dataset::SplitName;
 use ams_fabric::Solo;
 use ams_train::{Trainer, run};
 
-use crate::commands::train::threads;
+use crate::commands::train::{thread_count, threads};
 use crate::failure::Failure;
 use crate::output::{Output, count, metric, table};
 
@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_enum, default_value_t = Split::Test)]
     split: Split,
     /// Threads; as many as there are cores unless given.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
 }
 

@@ -28,10 +28,10 @@ struct Movielens {
     /// The folder as MovieLens ships it.
     dir: PathBuf,
     /// The dataset's folder.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The folder of posters, `<movie>.jpg`; `images` inside DIR unless given.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
     /// Every rating is a positive and negatives are drawn, instead of ratings from 4 on being clicks.
     #[arg(long)]

@@ -18,28 +18,28 @@ use crate::output::{Output, count, table};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The event log: one row per impression (with a label) or per positive event.
-    #[arg(long, required_unless_present = "check")]
+    #[arg(long, value_name = "FILE", required_unless_present = "check")]
     events: Option<PathBuf>,
     /// One row per item: its picture and fields.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     items: Option<PathBuf>,
     /// One row per user.
-    #[arg(long)]
+    #[arg(long, value_name = "FILE")]
     users: Option<PathBuf>,
     /// The dataset's folder.
-    #[arg(long, required_unless_present = "check")]
+    #[arg(long, value_name = "DIR", required_unless_present = "check")]
     out: Option<PathBuf>,
     /// Check the dataset in this folder instead, row by row; for datasets other programs wrote.
-    #[arg(long, conflicts_with_all = ["events", "out"])]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["events", "out"])]
     check: Option<PathBuf>,
     /// Replace a dataset that is there already.
     #[arg(long)]
     replace: bool,
-    /// Settings in a TOML file; flags go first.
-    #[arg(long)]
+    /// Settings in a TOML file; a flag overrides its setting.
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// The mark between CSV columns; found in the header unless given.
-    #[arg(long)]
+    #[arg(long, value_name = "CHAR")]
     delimiter: Option<char>,
     /// CSV files are Latin-1 instead of UTF-8.
     #[arg(long)]
@@ -54,13 +54,13 @@ pub struct Arguments {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Columns")]
 struct ColumnArguments {
-    /// Who.
+    /// Who saw it.
     #[arg(long, value_name = "COLUMN")]
     user: Option<String>,
-    /// What.
+    /// What was shown.
     #[arg(long, value_name = "COLUMN")]
     item: Option<String>,
-    /// Clicked or not.
+    /// Clicked or not: 1 or 0.
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
     /// When.
@@ -82,7 +82,7 @@ struct ColumnArguments {
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     context_fields: Option<Vec<FieldColumn>>,
     /// The decimal mark of numbers.
-    #[arg(long, value_enum)]
+    #[arg(long, value_name = "MARK", value_enum)]
     decimal: Option<DecimalName>,
 }
 
@@ -94,25 +94,25 @@ pub struct SampleArguments {
     #[arg(long, value_name = "TIME")]
     test_from: Option<String>,
     /// Share of the log that is the test, unless `--test-from` is given.
-    #[arg(long, conflicts_with = "test_from")]
+    #[arg(long, value_name = "SHARE", conflicts_with = "test_from")]
     test_fraction: Option<f64>,
     /// Cut the log at one instant, or each user's events at their tail.
-    #[arg(long, value_enum, default_value_t = SplitName::Time)]
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = SplitName::Time)]
     split: SplitName,
     /// Seconds a group may span.
-    #[arg(long)]
+    #[arg(long, value_name = "SECONDS")]
     group_span: Option<i64>,
     /// Impressions a group may have.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     group_max: Option<usize>,
     /// Behaviors a group keeps.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     max_behaviors: Option<usize>,
     /// Positive events below this weight are no behaviors.
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER")]
     min_weight: Option<f64>,
     /// Labels are numbers, positive from this one on.
-    #[arg(long)]
+    #[arg(long, value_name = "NUMBER")]
     positive_from: Option<f64>,
     /// Keep only the first positive event of a user and an item.
     #[arg(long)]
@@ -121,16 +121,16 @@ pub struct SampleArguments {
     #[arg(long, value_name = "N")]
     negatives: Option<u32>,
     /// How negatives are drawn.
-    #[arg(long, value_enum, requires = "negatives", default_value_t = MethodName::Popularity)]
+    #[arg(long, value_name = "HOW", value_enum, requires = "negatives", default_value_t = MethodName::Popularity)]
     negatives_from: MethodName,
     /// Days before and after that count as the same time, for `contemporary`.
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, value_name = "DAYS", default_value_t = 3)]
     negatives_days: u32,
     /// Seed of the draw.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     negatives_seed: u64,
     /// Pieces each part is divided into while it is made (a power of two); more need less memory.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     spill_per_part: Option<usize>,
 }
 

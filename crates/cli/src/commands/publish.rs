@@ -10,7 +10,7 @@ use ams_fabric::Solo;
 use ams_train::{Trainer, freeze, run};
 use serde::Serialize;
 
-use crate::commands::train::threads;
+use crate::commands::train::{thread_count, threads};
 use crate::failure::Failure;
 use crate::output::Output;
 
@@ -23,13 +23,13 @@ pub struct Arguments {
     /// The run folder.
     run: PathBuf,
     /// The folder that holds the models.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     to: PathBuf,
     /// The model's name; the run's unless given.
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     name: Option<String>,
     /// Threads; as many as there are cores unless given.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
 }
 

@@ -13,11 +13,14 @@ use crate::output::{Output, table};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     model: PathBuf,
-    /// The request, a JSON file; `-` reads stdin. The bundle's samples.json has examples.
-    #[arg(long)]
-    request: PathBuf,
+    /// The request, a JSON file; `-` reads stdin.
+    #[arg(long, value_name = "FILE", required_unless_present = "sample")]
+    request: Option<PathBuf>,
+    /// Instead of a request: the bundle's own example number N, counted from 1 (see its samples.json).
+    #[arg(long, value_name = "N", conflicts_with = "request")]
+    sample: Option<usize>,
 }
 
 /// What `--json` prints.
@@ -32,11 +35,24 @@ struct Scored<'a> {
 /// Runs the command.
 pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let model = Model::open(&arguments.model)?;
-    let page = read_page(&arguments.request)?;
-    let ranked = model.score(&page)?;
+    let ranked = match &arguments.request {
+        Some(path) => {
+            let about = |error| Failure::user(format!("{}: {error}", path.display()));
+            model.score(&read_page(path)?).map_err(about)?
+        }
+        None => model.score(sample(&model, arguments.sample.unwrap_or(1))?)?,
+    };
     let scored = Scored { model: model.name(), version: model.version(), ranked: &ranked };
     output.finish(&scored, || text(&ranked));
     Ok(())
+}
+
+/// The bundle's example `number`, counted from 1.
+fn sample(model: &Model, number: usize) -> Result<&PageView, Failure> {
+    let samples = model.samples();
+    number.checked_sub(1).and_then(|at| samples.get(at)).ok_or_else(|| {
+        Failure::user(format!("--sample {number}: the bundle has {} examples", samples.len()))
+    })
 }
 
 fn read_page(path: &Path) -> Result<PageView, Failure> {

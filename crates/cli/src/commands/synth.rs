@@ -11,31 +11,31 @@ use crate::output::{BAR, Output, count, metric, table};
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The new folder.
-    #[arg(long)]
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// How large, before the other flags.
+    /// How large; the other flags change single numbers of it.
     #[arg(long, value_enum, default_value_t = Size::Default)]
     size: Size,
     /// Seed of everything.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// Users.
-    #[arg(long)]
+    /// How many users.
+    #[arg(long, value_name = "N")]
     users: Option<usize>,
-    /// Items, each with a picture.
-    #[arg(long)]
+    /// How many items, each with a picture.
+    #[arg(long, value_name = "N")]
     items: Option<usize>,
-    /// Days, the last one being the test.
-    #[arg(long)]
+    /// How many days; the last one is the test.
+    #[arg(long, value_name = "N")]
     days: Option<usize>,
     /// Page views per user and day.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     pages_per_day: Option<f64>,
     /// Items per page view.
-    #[arg(long)]
+    #[arg(long, value_name = "N")]
     items_per_page: Option<usize>,
     /// Share of the test day's impressions that show items never shown before.
-    #[arg(long)]
+    #[arg(long, value_name = "SHARE")]
     cold_share: Option<f64>,
     /// What users see in pictures: `visual` taste, or `none` (the control shop).
     #[arg(long, value_enum)]

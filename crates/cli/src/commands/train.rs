@@ -10,7 +10,7 @@ use ams_train::run::{self, RunReport, Start, Wish};
 
 use crate::config_file;
 use crate::failure::Failure;
-use crate::output::{Output, count};
+use crate::output::{Output, count, metric};
 
 /// Train a model as a TOML file says.
 #[derive(Debug, clap::Args)]
@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
     /// Threads; as many as there are cores unless given. The result does not depend on it.
-    #[arg(long)]
+    #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
     /// Go on from the newest checkpoint of the run.
     #[arg(long, conflicts_with = "replace")]
@@ -73,6 +73,13 @@ pub fn train(
     Ok(report?)
 }
 
+/// Reads `--threads`. Far more threads than cores would only wait for each other.
+pub fn thread_count(text: &str) -> Result<usize, String> {
+    const MOST: usize = 1024;
+    let count = text.parse().ok().filter(|count| (1..=MOST).contains(count));
+    count.ok_or_else(|| format!("expected 1 to {MOST}"))
+}
+
 /// The number of threads asked for, or one per core.
 pub fn threads(asked: Option<usize>) -> usize {
     asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
@@ -98,12 +105,12 @@ fn text(report: &RunReport) -> String {
         false => "stopped with a checkpoint; go on with --resume:",
     };
     format!(
-        "{end} {}: {} steps, {} impressions in {:.1} s ({} impressions/s), loss {:.4}\n",
+        "{end} {}: {} steps, {} impressions in {:.1} s ({} impressions/s), loss {}\n",
         report.run.display(),
         count(report.steps),
         count(report.impressions),
         report.seconds,
         count(report.impressions_per_second as u64),
-        report.loss,
+        metric(report.loss),
     )
 }

@@ -293,7 +293,8 @@ impl<'a> Peek<'a> {
             _ => {
                 let names: Vec<_> = found.iter().map(|&at| format!("`{}`", columns[at])).collect();
                 let names = names.join(" or ");
-                let what = format!("which column is the {}: {names}? Name one", role.name());
+                let what =
+                    format!("which column is the {0}: {names}? Name one with --{0}", role.name());
                 Err(Error::content(self.table.path(), what))
             }
         }
@@ -303,7 +304,7 @@ impl<'a> Peek<'a> {
     pub(crate) fn require(&self, role: Role, named: Option<&str>) -> Result<usize> {
         self.find(role, named)?.ok_or_else(|| {
             let what = format!(
-                "no column for the {}; name it (known by themselves: {}); found: {}",
+                "no column for the {0}; name it with --{0} (known by themselves: {1}); found: {2}",
                 role.name(),
                 role.aliases().join(", "),
                 self.table.columns().join(", ")
@@ -433,12 +434,12 @@ mod tests {
     fn two_candidates_none_and_a_typo() {
         assert_eq!(
             find(Role::Time, None, &["date", "user", "ts"]),
-            "events.csv: which column is the time: `date` or `ts`? Name one"
+            "events.csv: which column is the time: `date` or `ts`? Name one with --time"
         );
         assert_eq!(
             find(Role::Weight, None, &["user", "foo"]),
-            "events.csv: no column for the weight; name it (known by themselves: weight, dwell, dwelltime, \
-             dwellseconds, duration); found: user, foo"
+            "events.csv: no column for the weight; name it with --weight (known by themselves: weight, dwell, \
+             dwelltime, dwellseconds, duration); found: user, foo"
         );
         assert_eq!(
             find(Role::User, Some("cleint"), &["user", "client"]),

@@ -160,7 +160,7 @@ fn label_column(
         }),
         (None, None, None) => {
             let what = format!(
-                "no label column, so every row is a positive event; ask for sampled negatives (negatives = n), or \
+                "no label column, so every row is a positive event; ask for sampled negatives (--negatives N), or \
                  name the label; found: {}",
                 events.table.columns().join(", ")
             );

@@ -292,7 +292,7 @@ impl Plan {
         let all = rows - collected.dropped.missing();
         if self.options.negatives.is_none() && collected.positives == all {
             return Err(self.wrong(format!(
-                "all of {all} rows are positive; ask for sampled negatives (negatives = n)"
+                "all of {all} rows are positive; ask for sampled negatives (--negatives N)"
             )));
         }
         Ok(())
@@ -428,7 +428,7 @@ fn check_place(out: &Path, existing: Existing) -> Result<()> {
     match (empty, out.join(CARD).exists(), existing) {
         (true, _, _) | (false, true, Existing::Replace) => Ok(()),
         (false, true, Existing::Refuse) => {
-            refuse("is a dataset already; say that it may be replaced")
+            refuse("is a dataset already; choose another folder, or --replace it")
         }
         (false, false, _) => refuse("is not empty and not a dataset; it will not be replaced"),
     }

@@ -103,7 +103,7 @@ pub fn label(
         _ if text.eq_ignore_ascii_case("false") => Ok(0),
         _ => Err(format!(
             "label `{text}`; expected 0 or 1 (for ratings, say from which value on they are positive: \
-             positive_from)"
+             --positive-from)"
         )),
     }
 }

@@ -34,7 +34,7 @@ pub struct Strengths {
 
 impl Default for Strengths {
     fn default() -> Self {
-        Strengths { category: 0.4, visual: 1.4, quality: 0.2, user: 0.3, position: 0.05 }
+        Strengths { category: 0.4, visual: 1.8, quality: 0.2, user: 0.3, position: 0.05 }
     }
 }
 
@@ -74,8 +74,8 @@ impl Default for ShopConfig {
     fn default() -> Self {
         ShopConfig {
             seed: 1,
-            users: 2_000,
-            items: 2_000,
+            users: 5_000,
+            items: 1_500,
             days: 8,
             pages_per_day: 1.9,
             items_per_page: 8,
@@ -173,7 +173,10 @@ mod tests {
     fn unknown_keys_are_refused_and_missing_ones_take_the_default() {
         let read = |text: &str| toml::from_str::<ShopConfig>(text);
         let config = read("users = 7\ntaste = \"none\"\n[strengths]\nvisual = 2.0").unwrap();
-        assert_eq!((config.users, config.taste, config.items), (7, Taste::None, 2_000));
+        assert_eq!(
+            (config.users, config.taste, config.items),
+            (7, Taste::None, ShopConfig::default().items)
+        );
         assert_eq!(config.strengths, Strengths { visual: 2.0, ..Strengths::default() });
         assert!(read("user = 7").unwrap_err().to_string().contains("unknown field `user`"));
     }

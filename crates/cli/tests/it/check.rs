@@ -1,0 +1,72 @@
+//! `ams prepare --check`: sound and damaged datasets.
+
+use serde_json::Value;
+
+use crate::place::{Place, count};
+
+/// The name of the largest part file of the training, and of another one that has rows.
+fn parts(place: &Place) -> (String, String) {
+    let files = place.files("data/train");
+    let mut sizes: Vec<(usize, &String)> =
+        files.iter().map(|(name, bytes)| (bytes.as_ref().unwrap().len(), name)).collect();
+    sizes.sort();
+    (format!("train/{}", sizes[sizes.len() - 1].1), format!("train/{}", sizes[sizes.len() - 2].1))
+}
+
+#[test]
+fn what_a_check_finds() {
+    let place = Place::with_data();
+    let (largest, second) = parts(&place);
+    let sound = place.json("prepare --check data");
+    assert_eq!((count(&sound["problem_count"]), count(&sound["files"])), (0, 128));
+
+    let damages: [(&str, &dyn Fn(), &str); 4] = [
+        (
+            "truncated",
+            &|| {
+                place.write(
+                    &format!("truncated/{largest}"),
+                    &place.read(&format!("data/{largest}"))[..500],
+                )
+            },
+            "cannot be read as Parquet",
+        ),
+        (
+            "moved",
+            &|| place.write(&format!("moved/{largest}"), place.read(&format!("data/{second}"))),
+            "row 1: `user` belongs to part",
+        ),
+        (
+            "missing",
+            &|| std::fs::remove_file(place.path(&format!("missing/{largest}"))).unwrap(),
+            "No such file",
+        ),
+        ("empty", &|| place.write(&format!("empty/{largest}"), ""), "cannot be read as Parquet"),
+    ];
+    for (folder, damage, words) in damages {
+        place.copy("data", folder);
+        damage();
+        let done = place.run(&format!("prepare --check {folder} --json"));
+        assert_eq!(done.code, Some(1), "{folder}: {done:#?}");
+        let report: Value = done.json();
+        let problems = report["problems"].to_string();
+        for word in [&format!("{folder}/{largest}: "), words] {
+            assert!(problems.contains(word) && done.err.contains(word), "{folder}: {done:#?}");
+        }
+        assert!(count(&report["problem_count"]) >= 1);
+    }
+}
+
+#[test]
+fn what_is_no_dataset() {
+    let place = Place::new();
+    place.write("folder/file.txt", "text");
+    let cases = [
+        ("nowhere", "nowhere: no such folder"),
+        ("folder", "folder: "),
+        ("folder/file.txt", "folder/file.txt"),
+    ];
+    for (name, words) in cases {
+        place.refuses(&format!("prepare --check {name}"), &[words, "dataset"]);
+    }
+}

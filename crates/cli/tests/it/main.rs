@@ -1,0 +1,16 @@
+//! The program as its users meet it: commands in a folder, exit codes, one JSON object on stdout, and
+//! errors that say what to do. Knows no crate of this workspace; what a command computes is tested
+//! where it is computed.
+
+#![allow(clippy::unwrap_used)] // A failed step is a failed test.
+
+mod bad_input;
+mod check;
+mod demo;
+#[cfg(unix)]
+mod interrupt;
+#[cfg(unix)]
+mod movielens;
+mod place;
+mod shop;
+mod way;
