@@ -8,7 +8,17 @@ use std::path::{Path, PathBuf};
 
 use ams_data::{Error, Result};
 
-use crate::store::FileCard;
+use serde::{Deserialize, Serialize};
+
+/// What one file of a store has to be.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileCard {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// blake3 of the content, hex.
+    pub blake3: String,
+}
 
 /// A file being written under its final name inside a folder nobody reads yet; hashed on the way.
 pub struct HashedFile {

@@ -14,9 +14,8 @@ use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::durable::HashedFile;
+use crate::durable::{FileCard, HashedFile};
 use crate::failure::{Failure, Reason};
-use crate::store::FileCard;
 
 /// Pictures per batch.
 const BATCH: usize = 65_536;

@@ -28,6 +28,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
+pub use crate::durable::FileCard;
 use crate::tensors::{Slot, Tensors};
 
 /// `format` of a card this build reads and writes.
@@ -39,16 +40,6 @@ pub const CARD: &str = "images.json";
 /// The name of the part file `part`.
 pub fn part_file(part: usize) -> String {
     format!("part-{part:02}.safetensors")
-}
-
-/// What one file of a store has to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileCard {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// blake3 of the content, hex.
-    pub blake3: String,
 }
 
 /// The card of a store, `images.json`.

@@ -12,8 +12,7 @@ use bytemuck::Pod;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
-use crate::durable::HashedFile;
-use crate::store::FileCard;
+use crate::durable::{FileCard, HashedFile};
 
 /// Maps a whole file for reading. An empty file is an error: no format here has one.
 pub fn map(path: &Path) -> Result<Mmap> {

@@ -12,9 +12,9 @@ use ams_data::{Error, ImageKey, PictureName, Result};
 use half::f16;
 use safetensors::Dtype;
 
-use crate::durable::beside;
+use crate::durable::{FileCard, beside};
 use crate::manifest::{Picture, write_failed, write_pictures};
-use crate::store::{CARD, FORMAT, FileCard, StoreCard, part_file};
+use crate::store::{CARD, FORMAT, StoreCard, part_file};
 use crate::tensors::TensorWriter;
 
 /// Who made the rows.
