@@ -252,7 +252,7 @@ impl Lanes {
         Ok(())
     }
 
-    /// The feeds' files of the local lanes: lane l reads the run of parts that is its share.
+    /// The parts of the dataset that lane `lane` reads: an aligned run of them.
     pub fn parts_of(card: &Card, lane: usize, lanes: usize) -> std::ops::Range<usize> {
         let each = card.parts / lanes;
         lane * each..(lane + 1) * each

@@ -163,11 +163,6 @@ impl Shard {
             );
         }
     }
-
-    /// Images asked for in the last step, counted once per tower.
-    pub fn images(&self) -> usize {
-        self.towers.iter().map(|tower| tower.images.ids.len()).sum()
-    }
 }
 
 /// The feature rows of `keys`.

@@ -74,12 +74,27 @@ fn samples(dataset: &Dataset) -> Result<Vec<PageView>, Failure> {
         }
         if path.exists() {
             let telling =
-                |group: &TextGroup| group.behaviors.len() >= 3 && group.impressions.len() >= 3;
+                |group: &TextGroup| group.behaviors.len() >= 3 && candidates(group).len() >= 3;
             let groups = read_texts(&path, dataset.schema(), 1, telling)?;
             pages.extend(groups.iter().map(page));
         }
     }
     Ok(pages)
+}
+
+/// The items of a group's first page: what was shown at its first instant, or, where a log has an
+/// instant per impression, all of it. Each item once.
+fn candidates(group: &TextGroup) -> Vec<&str> {
+    let first = group.impressions.first().map(|first| first.time);
+    let at_first = group.impressions.iter().take_while(|item| Some(item.time) == first).count();
+    let shown = if at_first > 1 { at_first } else { group.impressions.len() };
+    let mut items: Vec<&str> = Vec::with_capacity(shown);
+    for item in &group.impressions[..shown] {
+        if !items.contains(&&item.item[..]) {
+            items.push(&item.item);
+        }
+    }
+    items
 }
 
 /// A group of impressions, asked for as a page view.
@@ -105,7 +120,10 @@ pub fn page(group: &TextGroup) -> PageView {
             .first()
             .map(|first| features(&first.context))
             .unwrap_or_default(),
-        candidates: Candidates { item: items(&group.impressions), ..Candidates::default() },
+        candidates: Candidates {
+            item: candidates(group).into_iter().map(Text::from).collect(),
+            ..Candidates::default()
+        },
         ..PageView::default()
     }
 }
