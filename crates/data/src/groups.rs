@@ -59,6 +59,23 @@ impl Groups {
         self.users.is_empty()
     }
 
+    /// Bytes of everything these groups say: ids, picture names, times, labels and where rows begin.
+    pub fn bytes(&self) -> usize {
+        let fields = self
+            .user_fields
+            .iter()
+            .chain(&self.behavior_fields)
+            .chain(&self.ad_fields)
+            .chain(&self.context_fields);
+        let column = |field: &Ragged<Id>| 8 * field.values.len() + 4 * field.offsets.len();
+        let per_group = 8 + 2 * 4;
+        let (per_behavior, per_impression) = (8 + 8, 8 + 8 + 1);
+        fields.map(column).sum::<usize>()
+            + per_group * self.len()
+            + per_behavior * self.behavior_times.len()
+            + per_impression * self.labels.len()
+    }
+
     /// Removes every group, keeping the memory.
     pub fn clear(&mut self) {
         self.users.clear();

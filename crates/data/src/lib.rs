@@ -16,6 +16,7 @@ pub mod prepare;
 pub mod ragged;
 pub mod samples;
 pub mod schema;
+pub mod simulate;
 pub mod source;
 pub mod staging;
 pub mod synth;

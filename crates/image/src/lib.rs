@@ -14,6 +14,7 @@ pub mod failure;
 
 pub mod precomputed;
 pub mod resize;
+pub mod simulated;
 pub mod store;
 
 mod durable;
@@ -31,6 +32,7 @@ pub use encode::{EncodeOptions, EncodeReport, Progress, encode};
 pub use encoder::{Encoder, Scratch};
 pub use failure::{Failure, Reason};
 pub use precomputed::{PrecomputedOptions, precomputed};
+pub use simulated::simulated;
 pub use store::{FeatureStore, StoreCard};
 
 pub use ams_data::{Error, Result};
