@@ -59,11 +59,22 @@ impl<T> Manifest<T> {
 }
 
 /// A folder under construction; removed again if dropped before [`FolderWriter::finish`].
+///
+/// Several processes that see the same disk can build one together: the first creates it, the others
+/// [`FolderWriter::join`], and what they wrote is told to the first by [`FolderWriter::entries`] and
+/// [`FolderWriter::adopt`].
 #[derive(Debug)]
 pub struct FolderWriter {
     place: PathBuf,
     building: PathBuf,
     files: BTreeMap<String, FileEntry>,
+    /// Whether this one removes what is not finished.
+    owner: bool,
+}
+
+/// The name under which the folder called `name` is built.
+pub fn building_name(name: &str) -> String {
+    format!(".{name}.building")
 }
 
 impl FolderWriter {
@@ -75,18 +86,36 @@ impl FolderWriter {
         if place.exists() {
             return Err(Error::content(place, "exists already; nothing was overwritten"));
         }
-        let name = place.file_name().map(|name| name.to_string_lossy().into_owned());
-        let name = name.ok_or_else(|| Error::content(place, "is not the name of a folder"))?;
-        let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
-        let parent = parent.unwrap_or(Path::new("."));
+        let building = building_place(place)?;
+        let parent = building.parent().unwrap_or(Path::new("."));
         fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        let building = parent.join(format!(".{name}.building"));
         if building.exists() {
             // Left behind by a process that was killed.
             fs::remove_dir_all(&building).map_err(Error::io(&building))?;
         }
         fs::create_dir(&building).map_err(Error::io(&building))?;
-        Ok(FolderWriter { place: place.to_path_buf(), building, files: BTreeMap::new() })
+        let place = place.to_path_buf();
+        Ok(FolderWriter { place, building, files: BTreeMap::new(), owner: true })
+    }
+
+    /// Adds files to the folder that another process is building for `place`.
+    ///
+    /// # Errors
+    /// If `place` cannot be the name of a folder.
+    pub fn join(place: &Path) -> Result<FolderWriter> {
+        let building = building_place(place)?;
+        let place = place.to_path_buf();
+        Ok(FolderWriter { place, building, files: BTreeMap::new(), owner: false })
+    }
+
+    /// What was written through this writer.
+    pub fn entries(&self) -> &BTreeMap<String, FileEntry> {
+        &self.files
+    }
+
+    /// Lists files that were written to the folder by another process.
+    pub fn adopt(&mut self, entries: BTreeMap<String, FileEntry>) {
+        self.files.extend(entries);
     }
 
     /// Adds a file of these bytes.
@@ -132,9 +161,19 @@ impl FolderWriter {
 
 impl Drop for FolderWriter {
     fn drop(&mut self) {
-        // After `finish` the folder is elsewhere and there is nothing to remove.
-        let _ = fs::remove_dir_all(&self.building);
+        if self.owner {
+            // After `finish` the folder is elsewhere and there is nothing to remove.
+            let _ = fs::remove_dir_all(&self.building);
+        }
     }
+}
+
+/// Where the folder that will stand at `place` is built.
+fn building_place(place: &Path) -> Result<PathBuf> {
+    let name = place.file_name().map(|name| name.to_string_lossy().into_owned());
+    let name = name.ok_or_else(|| Error::content(place, "is not the name of a folder"))?;
+    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
+    Ok(parent.unwrap_or(Path::new(".")).join(building_name(&name)))
 }
 
 /// One tensor to be written.
@@ -339,6 +378,24 @@ mod tests {
         writer.add("a", b"first").unwrap();
         drop(writer);
         assert_eq!(names(dir.path()), [""; 0]);
+    }
+
+    #[test]
+    fn two_writers_build_one_folder() {
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("it");
+        let mut first = FolderWriter::create(&place).unwrap();
+        first.add("a", b"first").unwrap();
+        let mut second = FolderWriter::join(&place).unwrap();
+        second.add("b", b"second").unwrap();
+        first.adopt(second.entries().clone());
+        drop(second);
+        first.finish(KIND, 7).unwrap();
+        let folder = Folder::<u32>::open(&place, KIND).unwrap();
+        assert_eq!(
+            [folder.read("a").unwrap(), folder.read("b").unwrap()],
+            [&b"first"[..], b"second"]
+        );
     }
 
     #[test]

@@ -111,7 +111,7 @@ mod tests {
         let sets: Vec<String> = sets.iter().map(|set| (*set).to_owned()).collect();
         parse("file.toml", text, &sets).map_err(|failure| match failure {
             Failure::User(report) => format!("{report:?}"),
-            Failure::Interrupted => unreachable!("nobody interrupts a test"),
+            _ => unreachable!("a test has one process and nobody interrupts it"),
         })
     }
 

@@ -1,7 +1,7 @@
 //! How a command fails, and what the shell sees of it.
 
 use std::io::IsTerminal;
-use std::process::ExitCode;
+use std::time::Duration;
 
 use miette::{Diagnostic, MietteHandlerOpts, Report};
 
@@ -10,6 +10,9 @@ pub const USER: u8 = 1;
 
 /// Exit code of our own.
 pub const INTERNAL: u8 = 2;
+
+/// Exit code after Ctrl-C.
+pub const INTERRUPTED: u8 = 130;
 
 /// Wraps errors to the terminal's width, never inside a word. Elsewhere every line stays whole, so that
 /// a file's name can be searched for in a log.
@@ -28,6 +31,8 @@ pub enum Failure {
     User(Report),
     /// The user asked to stop; everything is saved.
     Interrupted,
+    /// Another process of the job has an error, and says so.
+    Elsewhere(Report),
 }
 
 impl Failure {
@@ -41,15 +46,31 @@ impl Failure {
         Failure::User(Report::new(diagnostic))
     }
 
-    /// Says what happened on stderr.
-    pub fn report(self) -> ExitCode {
+    /// Says what happened on stderr; the exit code.
+    pub fn report(self) -> u8 {
         match self {
             Failure::User(report) => {
                 eprintln!("{report:?}");
-                ExitCode::from(USER)
+                USER
             }
             // What a shell reports for a process ended by Ctrl-C.
-            Failure::Interrupted => ExitCode::from(130),
+            Failure::Interrupted => INTERRUPTED,
+            Failure::Elsewhere(report) => {
+                // The other process ends this one. If it cannot, at least somebody says why.
+                std::thread::sleep(Duration::from_secs(5));
+                eprintln!("{report:?}");
+                USER
+            }
+        }
+    }
+}
+
+impl From<ams_train::Error> for Failure {
+    fn from(error: ams_train::Error) -> Failure {
+        let report = Report::msg(error.to_string());
+        match error {
+            ams_train::Error::Elsewhere { .. } => Failure::Elsewhere(report),
+            _ => Failure::User(report),
         }
     }
 }
@@ -65,4 +86,4 @@ macro_rules! from_library {
     };
 }
 
-from_library!(ams_data::Error, ams_train::Error, ams_bundle::Error);
+from_library!(ams_data::Error, ams_bundle::Error, ams_fabric::Lost);

@@ -4,11 +4,16 @@
 //! protocol itself.
 //!
 //! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours, 130 after Ctrl-C.
+//!
+//! Started by `mpirun` or the like, the same commands run on all processes of the job: training and
+//! evaluation are shared by them, everything else the first one does alone.
 
 mod commands;
 mod config_file;
 mod failure;
+mod launch;
 mod output;
+mod watchdog;
 
 use std::process::ExitCode;
 
@@ -16,6 +21,7 @@ use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
 use crate::failure::Failure;
+use crate::launch::Launch;
 use crate::output::Output;
 
 /// Click-through-rate models that look at pictures: from event logs and a folder of pictures to a
@@ -41,20 +47,27 @@ enum Command {
     Eval(commands::eval::Arguments),
     Publish(commands::publish::Arguments),
     Score(commands::score::Arguments),
+    Doctor(commands::doctor::Arguments),
+    Plan(commands::plan::Arguments),
+    Bench(commands::bench::Arguments),
 }
 
 impl Command {
-    fn run(self, output: Output) -> Result<(), Failure> {
+    fn run(self, launch: &Launch, output: Output) -> Result<(), Failure> {
         match self {
+            Command::Train(arguments) => commands::train::run(arguments, launch, output),
+            Command::Eval(arguments) => commands::eval::run(arguments, launch, output),
+            Command::Doctor(arguments) => commands::doctor::run(arguments, launch, output),
+            Command::Bench(arguments) => commands::bench::run(arguments, launch, output),
+            _ if launch.rank() > 0 => Ok(()),
             Command::Demo(arguments) => commands::demo::run(arguments, output),
             Command::Synth(arguments) => commands::synth::run(arguments, output),
             Command::Prepare(arguments) => commands::prepare::run(*arguments, output),
             Command::Import(arguments) => commands::import::run(arguments, output),
             Command::Encode(arguments) => commands::encode::run(arguments, output),
-            Command::Train(arguments) => commands::train::run(arguments, output),
-            Command::Eval(arguments) => commands::eval::run(arguments, output),
             Command::Publish(arguments) => commands::publish::run(arguments, output),
             Command::Score(arguments) => commands::score::run(arguments, output),
+            Command::Plan(arguments) => commands::plan::run(arguments, output),
         }
     }
 }
@@ -70,15 +83,30 @@ fn main() -> ExitCode {
         }
     };
     failure::set_look();
-    let output = Output::new(arguments.json);
-    let command = std::panic::AssertUnwindSafe(|| arguments.command.run(output));
-    match std::panic::catch_unwind(command) {
-        Ok(Ok(())) => ExitCode::SUCCESS,
-        Ok(Err(failure)) => failure.report(),
+    let launch = match Launch::join() {
+        Ok(launch) => launch,
+        Err(failure) => return ExitCode::from(failure.report()),
+    };
+    let output = Output::new(arguments.json, launch.rank());
+    let command = std::panic::AssertUnwindSafe(|| arguments.command.run(&launch, output));
+    let code = match std::panic::catch_unwind(command) {
+        Ok(Ok(())) => 0,
+        Ok(Err(failure)) => {
+            if launch.rank() > 0 {
+                // What all processes find out is said by the first, which then ends the others.
+                std::thread::sleep(std::time::Duration::from_millis(300));
+            }
+            failure.report()
+        }
         // The panic's own message and place are on stderr already.
         Err(_) => {
             eprintln!("this is a defect of ams, not of your input; please report the lines above");
-            ExitCode::from(failure::INTERNAL)
+            failure::INTERNAL
         }
+    };
+    // The farewell of a job waits for all its processes; after a failure they may wait for this one.
+    if code != 0 && code != failure::INTERRUPTED {
+        launch.abort(code);
     }
+    ExitCode::from(code)
 }

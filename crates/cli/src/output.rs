@@ -11,16 +11,21 @@ use crate::failure;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Output {
     json: bool,
+    /// Whether this process is the one of its job that speaks.
+    speaks: bool,
 }
 
 impl Output {
-    /// Output for programs if `json`, else for people.
-    pub fn new(json: bool) -> Output {
-        Output { json }
+    /// Output for programs if `json`, else for people; only the first process of a job has any.
+    pub fn new(json: bool, rank: usize) -> Output {
+        Output { json, speaks: rank == 0 }
     }
 
     /// Ends a command: `json` for programs, or what `text` prints for people.
     pub fn finish(self, json: &impl Serialize, text: impl FnOnce() -> String) {
+        if !self.speaks {
+            return;
+        }
         if self.json {
             print(&(serde_json::to_string(json).expect("reports are JSON") + "\n"));
         } else {
@@ -30,6 +35,9 @@ impl Output {
 
     /// Something to read along the way: stdout for people, stderr beside JSON.
     pub fn say(self, text: &str) {
+        if !self.speaks {
+            return;
+        }
         if self.json {
             eprintln!("{text}");
         } else {
@@ -40,6 +48,9 @@ impl Output {
     /// A progress bar on stderr, invisible where stderr is no terminal.
     pub fn bar(self, what: &'static str, total: u64, template: &str) -> ProgressBar {
         let style = ProgressStyle::with_template(template).expect("templates are constants");
+        if !self.speaks {
+            return ProgressBar::hidden();
+        }
         ProgressBar::new(total).with_style(style.progress_chars("━╸ ")).with_prefix(what)
     }
 }
@@ -94,6 +105,19 @@ pub fn metric(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.4}"))
 }
 
+/// An amount of bytes with three digits: `12.3 MB`.
+pub fn bytes(value: f64) -> String {
+    const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
+    let mut scaled = value;
+    let mut unit = 0;
+    while scaled >= 999.5 && unit + 1 < UNITS.len() {
+        scaled /= 1000.0;
+        unit += 1;
+    }
+    let decimals = if unit == 0 || scaled >= 99.95 { 0 } else { 1 };
+    format!("{scaled:.decimals$} {}", UNITS[unit])
+}
+
 /// A count with thousands separated.
 pub fn count(value: u64) -> String {
     let digits = value.to_string();
@@ -115,6 +139,22 @@ mod tests {
     fn tables_align() {
         let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "23".into()]];
         assert_eq!(table(&["name", "n"], &rows), "name   n\na      1\nlong  23\n");
+    }
+
+    #[test]
+    fn bytes_have_three_digits() {
+        let cases = [
+            (0.0, "0 B"),
+            (999.0, "999 B"),
+            (1000.0, "1.0 kB"),
+            (99_949.0, "99.9 kB"),
+            (99_960.0, "100 kB"),
+            (999_600.0, "1.0 MB"),
+            (5.24e9, "5.2 GB"),
+        ];
+        for (value, want) in cases {
+            assert_eq!(bytes(value), want);
+        }
     }
 
     #[test]

@@ -2,20 +2,30 @@
 //!
 //! Knows words, ranks and lanes as addresses. Does not know what an id, a row, an image or a gradient is.
 //!
-//! In reading order: the trait [`Fabric`] and its one-process engine [`Solo`]; [`ThreadFabric`], several
-//! ranks inside one process, for tests; [`mail`], how lanes address each other across ranks; [`sum`],
-//! the fixed binary tree along which lanes are added up.
+//! In reading order: the trait [`Fabric`] and its engines, [`Solo`] (one process), [`ThreadFabric`]
+//! (several ranks inside one process, for tests and simulations) and, with the feature `mpi`, `mpi`
+//! (processes of an MPI job); [`mail`], how lanes address each other across ranks; [`sum`], the fixed
+//! binary tree along which lanes are added up, and [`reduce`], the same sum over processes; [`gather`],
+//! small things that everybody has to know; [`metered`], how much was sent.
 
+pub mod gather;
 pub mod mail;
+pub mod metered;
+#[cfg(feature = "mpi")]
+pub mod mpi;
+pub mod reduce;
 mod solo;
 pub mod sum;
 mod threads;
 
 pub use mail::{Mailbox, Outbox, Post, Topology};
+pub use metered::Metered;
+pub use reduce::AllReduce;
 pub use solo::Solo;
+pub use sum::Rounding;
 pub use threads::ThreadFabric;
 
-/// Another process is gone, or sent what it must not. The job ends; the launcher starts it again.
+/// Why processes cannot exchange. The job ends; the launcher starts it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Lost {
     /// The connection to a rank closed.
@@ -26,12 +36,21 @@ pub enum Lost {
         /// The rank that went away.
         rank: usize,
     },
+    /// MPI counts words with 31 bits.
+    #[error(
+        "an exchange of {words} words in one process, but MPI counts to {}; use a smaller batch or more processes",
+        i32::MAX
+    )]
+    TooLarge {
+        /// What was to be sent or received.
+        words: usize,
+    },
 }
 
 /// One job's processes, able to exchange words all to all.
 ///
 /// Object-safe; one thread per process calls it. Buffers are flat and reused.
-pub trait Fabric: Send {
+pub trait Fabric {
     /// This process, `0..size`.
     fn rank(&self) -> usize;
 
@@ -42,7 +61,7 @@ pub trait Fabric: Send {
     /// `recv` is overwritten likewise with the parts *from* ranks `0..size`, whose counts are returned.
     ///
     /// # Errors
-    /// [`Lost`] if a process ended.
+    /// [`Lost`] if a process ended, or the engine cannot move so much at once.
     fn exchange(
         &mut self,
         send: &[u32],
@@ -53,37 +72,23 @@ pub trait Fabric: Send {
     /// Returns when every process has arrived.
     ///
     /// # Errors
-    /// [`Lost`] if a process ended.
+    /// As [`Fabric::exchange`].
     fn barrier(&mut self) -> Result<(), Lost> {
         let counts = vec![0; self.size()];
         self.exchange(&[], &counts, &mut Vec::new()).map(drop)
     }
 
-    /// Adds `values` (same length everywhere) over all ranks along the fixed binary tree of
-    /// [`sum::tree`], and leaves the same bits in every process: a reduce-scatter, ordered sums, an
-    /// all-gather.
+    /// Whether any process says `mine`; the same answer everywhere.
     ///
     /// # Errors
-    /// [`Lost`] if a process ended.
-    fn all_reduce(&mut self, values: &mut [f32]) -> Result<(), Lost> {
+    /// As [`Fabric::exchange`].
+    fn any(&mut self, mine: bool) -> Result<bool, Lost> {
         let size = self.size();
         if size == 1 {
-            return Ok(());
+            return Ok(mine);
         }
-        let share = |rank: usize| values.len() * rank / size..values.len() * (rank + 1) / size;
-        let counts: Vec<usize> = (0..size).map(|rank| share(rank).len()).collect();
-        let mine = counts[self.rank()];
-        let mut recv = Vec::new();
-        self.exchange(bytemuck::cast_slice(values), &counts, &mut recv)?;
-        let partials: &mut [f32] = bytemuck::cast_slice_mut(&mut recv);
-        if mine > 0 {
-            sum::tree(&mut partials.chunks_mut(mine).collect::<Vec<_>>());
-        }
-        // The sum of my share goes to everybody.
-        let total: Vec<u32> = bytemuck::cast_slice::<f32, u32>(&partials[..mine]).repeat(size);
-        let got = self.exchange(&total, &vec![mine; size], &mut recv)?;
-        debug_assert_eq!(got, counts);
-        values.copy_from_slice(bytemuck::cast_slice(&recv));
-        Ok(())
+        let mut all = Vec::new();
+        self.exchange(&vec![u32::from(mine); size], &vec![1; size], &mut all)?;
+        Ok(all.contains(&1))
     }
 }

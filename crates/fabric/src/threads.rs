@@ -1,4 +1,4 @@
-//! Several ranks inside one process, one thread each: the fabric of tests.
+//! Several ranks inside one process, one thread each: the fabric of tests and simulations.
 
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -28,6 +28,24 @@ impl ThreadFabric {
         }
         let ranks = to.into_iter().zip(from).enumerate();
         ranks.map(|(rank, (to, from))| ThreadFabric { rank, to, from }).collect()
+    }
+
+    /// Runs `body` once per rank of a job of `size`, each on its own thread, and returns what they
+    /// return in rank order.
+    ///
+    /// # Panics
+    /// If a rank does.
+    pub fn run<T: Send>(size: usize, body: impl Fn(ThreadFabric) -> T + Sync) -> Vec<T> {
+        std::thread::scope(|scope| {
+            let body = &body;
+            let ranks = ThreadFabric::job(size).into_iter();
+            let threads: Vec<_> = ranks.map(|rank| scope.spawn(move || body(rank))).collect();
+            let join = |thread: std::thread::ScopedJoinHandle<'_, T>| match thread.join() {
+                Ok(value) => value,
+                Err(panic) => std::panic::resume_unwind(panic),
+            };
+            threads.into_iter().map(join).collect()
+        })
     }
 }
 
@@ -68,22 +86,11 @@ impl Fabric for ThreadFabric {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sum;
-
-    /// Runs `body` once per rank, each on its own thread, and returns the results in rank order.
-    fn job<T: Send>(size: usize, body: impl Fn(ThreadFabric) -> T + Sync) -> Vec<T> {
-        std::thread::scope(|scope| {
-            let body = &body;
-            let ranks = ThreadFabric::job(size).into_iter();
-            let threads: Vec<_> = ranks.map(|rank| scope.spawn(move || body(rank))).collect();
-            threads.into_iter().map(|thread| thread.join().expect("rank panicked")).collect()
-        })
-    }
 
     #[test]
     fn exchange_delivers_ragged_parts_in_rank_order() {
         // Rank r sends r + p words, each 10 r + p, to rank p.
-        let got = job(4, |mut fabric| {
+        let got = ThreadFabric::run(4, |mut fabric| {
             let rank = fabric.rank();
             let counts: Vec<usize> = (0..4).map(|p| rank + p).collect();
             let send: Vec<u32> =
@@ -97,26 +104,6 @@ mod tests {
             let want: Vec<u32> =
                 (0..4).flat_map(|from| vec![(10 * from + rank) as u32; from + rank]).collect();
             assert_eq!(recv, want);
-        }
-    }
-
-    #[test]
-    fn all_reduce_gives_every_rank_the_bits_of_the_tree() {
-        let values = |rank: usize, len: usize| -> Vec<f32> {
-            (0..len).map(|i| ((i * 7 + rank * 13) as f32).sin() * 10f32.powi(rank as i32)).collect()
-        };
-        // 3 values over 8 ranks: some ranks sum nothing.
-        for (size, len) in [(1, 37), (2, 37), (4, 37), (8, 37), (8, 3), (4, 0)] {
-            let mut parts: Vec<Vec<f32>> = (0..size).map(|rank| values(rank, len)).collect();
-            sum::tree(&mut parts.iter_mut().map(|part| &mut part[..]).collect::<Vec<_>>());
-            let got = job(size, |mut fabric| {
-                let mut mine = values(fabric.rank(), len);
-                fabric.all_reduce(&mut mine).unwrap();
-                mine
-            });
-            for mine in got {
-                assert_eq!(mine, parts[0], "{size} ranks, {len} values");
-            }
         }
     }
 

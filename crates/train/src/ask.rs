@@ -100,6 +100,11 @@ impl Asks {
         self.places[number as usize]
     }
 
+    /// All ids, by owner.
+    pub fn by_owner(&self) -> &[u64] {
+        &self.by_owner
+    }
+
     /// The ids that lane `lane` owns.
     pub fn of(&self, lane: usize) -> &[u64] {
         &self.by_owner[self.range(lane)]

@@ -8,21 +8,34 @@
 //! ```
 //! One file per lane: going on with another number of processes is assignment, not resharding. Rows are
 //! written by ascending id, so the files do not depend on when an id was first seen.
+//!
+//! All processes write into one folder, which has to be on a disk that all of them see:
+//! ```text
+//! rank 0        makes .step-N.building, after removing what a killed job left
+//! every rank    writes the files of its lanes, fsynced       (rank 0 also dense.safetensors)
+//! rank 0        hears size and hash of every file, writes MANIFEST.json, fsyncs, renames to step-N
+//! rank 0        removes all but the newest `keep`
+//! ```
+//! The rename is the commit: before it the folder has a name that no reader looks at. Between any two
+//! lines a process may die; the checkpoints before are untouched until the new one has its name. A step
+//! that fails on one rank fails on all, see [`crate::job::together`].
 
 use std::path::{Path, PathBuf};
 
 use ams_bundle::Spec;
 use ams_bundle::folder::{Folder, FolderWriter, Tensor};
+use ams_fabric::gather;
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::job::together;
 use crate::lanes::{Dense, Lanes};
 use crate::table::Table;
 
 /// `format` of the manifests this build reads and writes.
-pub const FORMAT: &str = "ams-checkpoint/1";
+pub const FORMAT: &str = "ams-checkpoint/2";
 
 /// Where a training stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -48,6 +61,30 @@ pub struct Meta {
     pub config: Config,
     /// The model.
     pub spec: Spec,
+    /// blake3 of the cards of the dataset and of the feature store: a cursor means something only in the
+    /// samples it was made in.
+    pub sources: Sources,
+}
+
+/// What a training reads, as blake3 of the cards that describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sources {
+    /// Of the dataset's card.
+    pub dataset: String,
+    /// Of the feature store's card, which lists the hash of each of its files.
+    pub images: Option<String>,
+}
+
+impl Sources {
+    /// The hashes by name, for comparing processes.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let images = self.images.clone().unwrap_or_else(|| "none".to_owned());
+        vec![
+            ("blake3 of the dataset's card".to_owned(), self.dataset.clone()),
+            ("blake3 of the feature store's card".to_owned(), images),
+        ]
+    }
 }
 
 /// The folder of the checkpoint after `step` steps.
@@ -61,13 +98,7 @@ pub fn path(checkpoints: &Path, step: u64) -> PathBuf {
 /// If the folder cannot be listed; a missing folder holds none.
 pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
-    let entries = match std::fs::read_dir(checkpoints) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(found),
-        Err(error) => return Err(Error::io(checkpoints)(error)),
-    };
-    for entry in entries {
-        let path = entry.map_err(Error::io(checkpoints))?.path();
+    for path in entries(checkpoints)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
             found.push((step, path));
@@ -77,33 +108,73 @@ pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
     Ok(found)
 }
 
-/// Writes the checkpoint of `lanes` at `cursor` and removes all but the newest `keep`.
+/// Everything in `folder`; nothing if there is no such folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(Error::io(folder)),
+    }
+}
+
+/// Writes the checkpoint of `lanes` as `meta` says and removes all but the newest `keep`. All processes
+/// call it together.
 ///
 /// # Errors
-/// If it cannot be written; then nothing of it stays behind, and earlier ones are untouched.
-pub fn save(
-    checkpoints: &Path,
-    keep: usize,
-    lanes: &Lanes,
-    cursor: Cursor,
-    config: &Config,
-) -> Result<PathBuf> {
-    let place = path(checkpoints, cursor.step);
-    if place.exists() {
+/// If any process cannot write its part; then nothing of it stays behind, and earlier ones are untouched.
+pub fn save(checkpoints: &Path, keep: usize, lanes: &mut Lanes, meta: Meta) -> Result<PathBuf> {
+    let place = path(checkpoints, meta.cursor.step);
+    let first = lanes.fabric().rank() == 0;
+    if lanes.fabric().any(first && place.exists())? {
         // Taken already: the training stopped right after it.
         return Ok(place);
     }
-    let mut folder = FolderWriter::create(&place)?;
-    let dense = &lanes.dense;
-    let shape = [dense.w.len()];
-    folder.add_tensors(
-        "dense.safetensors",
-        &[
-            Tensor::f32("w", &shape, &dense.w),
-            Tensor::f32("m", &shape, &dense.m),
-            Tensor::f32("v", &shape, &dense.v),
-        ],
-    )?;
+    let begun = match first {
+        true => begin(checkpoints, &place).map(Some),
+        false => Ok(None),
+    };
+    let mut folder = match together(lanes.fabric(), begun)? {
+        Some(folder) => folder,
+        None => FolderWriter::join(&place)?,
+    };
+    let written = write_files(lanes, first, &mut folder);
+    together(lanes.fabric(), written)?;
+    let entries = serde_json::to_string(folder.entries()).expect("names and hashes are JSON");
+    let all = gather::texts(lanes.fabric(), &entries)?;
+    let finished = match first {
+        true => finish(folder, &all, meta, checkpoints, keep),
+        false => Ok(()),
+    };
+    together(lanes.fabric(), finished)?;
+    Ok(place)
+}
+
+/// Makes the folder to write into, in a place without leftovers of killed processes.
+fn begin(checkpoints: &Path, place: &Path) -> Result<FolderWriter> {
+    for path in entries(checkpoints)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(".step-") {
+            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(FolderWriter::create(place)?)
+}
+
+/// Writes the files of the local lanes and, at the first process, of the dense weights.
+fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<()> {
+    if first {
+        let dense = &lanes.dense;
+        let shape = [dense.w.len()];
+        folder.add_tensors(
+            "dense.safetensors",
+            &[
+                Tensor::f32("w", &shape, &dense.w),
+                Tensor::f32("m", &shape, &dense.m),
+                Tensor::f32("v", &shape, &dense.v),
+            ],
+        )?;
+    }
     for (lane, shard) in lanes.topology.local().zip(&lanes.shards) {
         let table = &shard.table;
         let slots = table.slots_by_id();
@@ -113,14 +184,30 @@ pub fn save(
             [Tensor::u64("ids", &ids), Tensor::f32("rows", &[ids.len(), 3, table.dim()], &rows)];
         folder.add_tensors(&lane_file(lane), &tensors)?;
     }
-    let meta = Meta { cursor, config: config.clone(), spec: lanes.plan.spec.clone() };
+    Ok(())
+}
+
+/// Gives the folder its manifest and its name, then removes old checkpoints.
+fn finish(
+    mut folder: FolderWriter,
+    entries: &[String],
+    meta: Meta,
+    checkpoints: &Path,
+    keep: usize,
+) -> Result<()> {
+    for entries in entries {
+        folder.adopt(serde_json::from_str(entries).expect("the other ranks write JSON"));
+    }
     folder.finish(FORMAT, meta)?;
     let mut all = list(checkpoints)?;
     all.truncate(all.len().saturating_sub(keep));
-    for (_, old) in all {
-        std::fs::remove_dir_all(&old).map_err(Error::io(&old))?;
+    for (step, old) in all {
+        // Renamed first: killed half-way, nothing that looks like a checkpoint stays.
+        let retired = checkpoints.join(format!(".step-{step}.retired"));
+        std::fs::rename(&old, &retired).map_err(Error::io(&old))?;
+        std::fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
     }
-    Ok(place)
+    Ok(())
 }
 
 /// A checkpoint on disk.
@@ -137,20 +224,14 @@ impl Checkpoint {
         Ok(Checkpoint { folder: Folder::open(path, FORMAT)? })
     }
 
-    /// Opens the newest checkpoint below `checkpoints`.
-    ///
-    /// # Errors
-    /// If there is none, or it cannot be read.
-    pub fn newest(checkpoints: &Path) -> Result<Checkpoint> {
-        match list(checkpoints)?.pop() {
-            Some((_, path)) => Checkpoint::open(&path),
-            None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
-        }
-    }
-
     /// What the manifest says.
     pub fn meta(&self) -> &Meta {
         &self.folder.manifest.meta
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
     }
 
     /// Fills freshly made `lanes` of the same model.

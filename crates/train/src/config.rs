@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ams_bundle::TowerSharing;
+use ams_fabric::Rounding;
 pub use ams_model::{Aggregator, ImageArm};
 use serde::{Deserialize, Serialize};
 
@@ -146,6 +147,80 @@ impl Default for ModelConfig {
     }
 }
 
+/// Where image features live and where the towers run (Section 4 and Table 2 of the paper). All three
+/// learn the same, but for the order in which gradients of the towers are added.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Placement {
+    /// The Advanced Model Server: features stay on their shard, the towers run there, embeddings travel.
+    #[default]
+    Ams,
+    /// Features stay on their shard and travel to the workers, which run the towers.
+    StoreInServer,
+    /// Every worker has the features its samples refer to, and runs the towers.
+    StoreInWorker,
+}
+
+impl Placement {
+    /// As a configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Placement::Ams => "ams",
+            Placement::StoreInServer => "store-in-server",
+            Placement::StoreInWorker => "store-in-worker",
+        }
+    }
+}
+
+/// How image features travel with [`Placement::StoreInServer`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FeatureFormat {
+    /// As they are stored.
+    #[default]
+    F16,
+    /// As floats, like the paper's; the same numbers in twice the bytes.
+    F32,
+}
+
+impl FeatureFormat {
+    /// As a configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            FeatureFormat::F16 => "f16",
+            FeatureFormat::F32 => "f32",
+        }
+    }
+
+    /// Words of one feature of `dim` numbers on its way.
+    pub fn words(self, dim: usize) -> usize {
+        match self {
+            FeatureFormat::F16 => dim.div_ceil(2),
+            FeatureFormat::F32 => dim,
+        }
+    }
+}
+
+/// How the dense gradients of the lanes are summed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// Every partial sum is a float.
+    #[default]
+    F32,
+    /// Every partial sum is rounded to bf16, so that half the bytes travel.
+    Bf16,
+}
+
+impl From<Precision> for Rounding {
+    fn from(precision: Precision) -> Rounding {
+        match precision {
+            Precision::F32 => Rounding::Exact,
+            Precision::Bf16 => Rounding::Bf16,
+        }
+    }
+}
+
 /// How to learn.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -156,6 +231,12 @@ pub struct TrainConfig {
     pub batch: usize,
     /// Virtual nodes; a power of two. Part of the result: another number is another training.
     pub lanes: usize,
+    /// Where image features live and towers run: `ams`, `store-in-server` or `store-in-worker`.
+    pub placement: Placement,
+    /// How features travel with `store-in-server`: `f16`, as they are stored, or `f32`.
+    pub features_as: FeatureFormat,
+    /// How the dense gradients of the lanes are summed: exactly in `f32`, or in `bf16` for half the bytes.
+    pub all_reduce: Precision,
     /// Adam's learning rate at the first step.
     pub learning_rate: f32,
     /// What the learning rate is multiplied with every `decay_every` steps.
@@ -179,6 +260,9 @@ impl Default for TrainConfig {
             epochs: 2,
             batch: 1024,
             lanes: 8,
+            placement: Placement::Ams,
+            features_as: FeatureFormat::F16,
+            all_reduce: Precision::F32,
             learning_rate: 0.001,
             decay: 0.9,
             decay_every: 24_000,

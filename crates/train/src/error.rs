@@ -35,6 +35,33 @@ pub enum Error {
     /// A checkpoint or bundle could not be read or written.
     #[error(transparent)]
     Bundle(#[from] ams_bundle::Error),
+    /// Another process of the job has an error; it says so itself.
+    #[error("rank {rank}: {what}")]
+    Elsewhere {
+        /// That process.
+        rank: usize,
+        /// Its error.
+        what: String,
+    },
+    /// The processes of the job are not of one kind.
+    #[error(
+        "the processes of this job differ, and would not compute one training:{differences}\nstart all of them \
+         with the same program, configuration and files"
+    )]
+    Disagree {
+        /// A line for each difference.
+        differences: String,
+    },
+    /// The newest checkpoint cannot be used, but an earlier one is there.
+    #[error("{newest}\nto go on from {older} instead, remove {damaged}")]
+    Damaged {
+        /// What is wrong with the newest one.
+        newest: Box<Error>,
+        /// Its folder.
+        damaged: String,
+        /// The one before it.
+        older: String,
+    },
     /// Another process is gone.
     #[error(transparent)]
     Lost(#[from] ams_fabric::Lost),

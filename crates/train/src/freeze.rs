@@ -24,8 +24,8 @@ const IMAGE_BLOCK: usize = 256;
 /// Impressions whose scores a bundle carries to prove itself.
 const GOLDEN_IMPRESSIONS: usize = 32;
 
-/// Writes the model of `trainer` as a bundle to `place`, which must not exist. `samples` are example
-/// requests to put beside it.
+/// Writes the model of `trainer`, a job of one process, as a bundle to `place`, which must not exist.
+/// `samples` are example requests to put beside it.
 ///
 /// # Errors
 /// If the store or the samples cannot be read, or the bundle cannot be written.
@@ -34,6 +34,7 @@ pub fn publish(
     place: &Path,
     samples: &[PageView],
 ) -> Result<Manifest<Meta>> {
+    assert_eq!(trainer.lanes_mut().fabric().size(), 1, "a bundle holds the rows of all lanes");
     let golden = golden(trainer)?;
     let catalogue = Catalogue::open(trainer.dataset())?;
     let lanes = trainer.lanes();

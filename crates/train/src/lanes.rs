@@ -11,7 +11,9 @@
 //! lanes of a process run side by side on its thread pool, which is the only parallelism there is.
 
 use ams_data::Card;
-use ams_fabric::{Fabric, Mailbox, Outbox, Post, Topology, sum};
+use ams_fabric::{
+    AllReduce, Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather, sum,
+};
 use ams_image::FeatureStore;
 use ams_model::adam::{Adam, AdamStep};
 use rayon::ThreadPool;
@@ -20,6 +22,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::plan::Plan;
 use crate::shard::{Shard, Unknown};
+use crate::traffic::Counts;
 use crate::worker::Worker;
 
 /// Dense weights updated by one task of the thread pool.
@@ -79,9 +82,12 @@ pub struct Lanes {
     /// The dense weights.
     pub dense: Dense,
     store: Option<FeatureStore>,
-    fabric: Box<dyn Fabric>,
+    fabric: Metered,
     pool: ThreadPool,
     adam: Adam,
+    all_reduce: AllReduce,
+    /// What the local lanes did and sent since it was last asked, in so many steps.
+    counts: (Counts, u64),
     gradients: Vec<Vec<f32>>,
     asks: Vec<Outbox>,
     answers: Vec<Outbox>,
@@ -95,7 +101,8 @@ impl Lanes {
         seed: u64,
         topology: Topology,
         store: Option<FeatureStore>,
-        fabric: Box<dyn Fabric>,
+        rounding: Rounding,
+        fabric: Metered,
         pool: ThreadPool,
     ) -> Lanes {
         let w = plan.dense_init(seed);
@@ -109,6 +116,8 @@ impl Lanes {
             answers: local.map(|_| Outbox::default()).collect(),
             post: Post::default(),
             adam: Adam::default(),
+            all_reduce: AllReduce::new(rounding),
+            counts: (Counts::default(), 0),
             plan,
             topology,
             store,
@@ -120,6 +129,28 @@ impl Lanes {
     /// The feature store, if the model or its image ids need one.
     pub fn store(&self) -> Option<&FeatureStore> {
         self.store.as_ref()
+    }
+
+    /// The processes.
+    pub fn fabric(&mut self) -> &mut dyn Fabric {
+        &mut self.fabric
+    }
+
+    /// The mean per step of what all lanes of all processes did and sent since it was last asked. All
+    /// processes ask together.
+    ///
+    /// # Errors
+    /// If a process is lost.
+    pub fn take_counts(&mut self) -> Result<Counts> {
+        let (mut mine, steps) = std::mem::take(&mut self.counts);
+        mine.wire_bytes = self.fabric.take().bytes as f64;
+        let mut sum = Counts::default();
+        for bits in gather::numbers(&mut self.fabric, &mine.to_bits())? {
+            sum += Counts::from_bits(&bits);
+        }
+        // Asking is no part of a step.
+        self.fabric.take();
+        Ok(sum.per_step(steps))
     }
 
     /// The thread pool, for work lane by lane.
@@ -144,18 +175,18 @@ impl Lanes {
 
         // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
         let read: Vec<Result<()>> = pool.install(|| {
-            let each = workers.par_iter_mut().zip(&mut self.asks).with_max_len(1);
-            each.map(|(worker, asks)| {
-                worker.read(share.of(worker.feed.impressions()))?;
-                worker.batch.deduplicate(plan, store, lanes);
-                worker.batch.write_asks(lanes, asks);
-                Ok(())
-            })
-            .collect()
+            let each = workers.par_iter_mut().zip(&mut self.asks).zip(local.clone());
+            each.with_max_len(1)
+                .map(|((worker, asks), lane)| {
+                    worker.read(share.of(worker.feed.impressions()))?;
+                    worker.ask(plan, store, (lane, lanes), asks);
+                    Ok(())
+                })
+                .collect()
         });
         read.into_iter().collect::<Result<()>>()?;
 
-        let mail = self.post.deliver(*topology, &mut **fabric, &self.asks)?;
+        let mail = self.post.deliver(*topology, fabric, &self.asks)?;
         let impressions =
             (0..lanes).map(|worker| u64::from(mail.read(worker, local.start)[0])).sum();
         pool.install(|| {
@@ -163,16 +194,15 @@ impl Lanes {
             each.with_max_len(1).for_each(|((shard, answers), lane)| {
                 shard.take_asks(&mail, lane, lanes, unknown);
                 shard.embed(plan, dense, store);
-                shard.write_answers(lanes, answers);
+                shard.write_answers(plan, store, (lane, lanes), answers);
             });
         });
 
-        let mail = self.post.deliver(*topology, &mut **fabric, &self.answers)?;
+        let mail = self.post.deliver(*topology, fabric, &self.answers)?;
         pool.install(|| {
             let each = workers.par_iter_mut().zip(local);
             each.with_max_len(1).for_each(|(worker, lane)| {
-                worker.batch.read_answers(plan.spec.dim, &mail, lane, lanes);
-                worker.forward(plan, &dense[plan.network_range()]);
+                worker.predict(plan, dense, store, &mail, (lane, lanes));
             });
         });
         Ok(impressions)
@@ -201,15 +231,16 @@ impl Lanes {
         let (lanes, local) = (topology.lanes(), topology.local());
         pool.install(|| {
             let each = workers.par_iter_mut().zip(&mut self.asks).zip(&mut self.gradients);
-            each.with_max_len(1).for_each(|((worker, gradients), dense_grad)| {
-                dense_grad.fill(0.0);
-                let range = plan.network_range();
-                worker.backward(plan, &dense.w[range.clone()], weight, &mut dense_grad[range]);
-                worker.write_gradients(plan, lanes, gradients);
-            });
+            each.zip(local.clone()).with_max_len(1).for_each(
+                |(((worker, gradients), dense_grad), lane)| {
+                    dense_grad.fill(0.0);
+                    worker.backward(plan, &dense.w, store, weight, dense_grad);
+                    worker.write_gradients(plan, (lane, lanes), gradients);
+                },
+            );
         });
 
-        let mail = self.post.deliver(*topology, &mut **fabric, &self.asks)?;
+        let mail = self.post.deliver(*topology, fabric, &self.asks)?;
         let loss = sum_of_losses(&mail, lanes, local.start) / impressions as f64;
         if !loss.is_finite() {
             return Err(Error::NotFinite { step, what: "the loss".to_owned() });
@@ -228,14 +259,28 @@ impl Lanes {
             });
         });
         self.update_dense(step, adam)?;
+        self.count(workers);
         Ok(StepOutcome { impressions, loss })
+    }
+
+    /// Adds up what the local lanes did and sent in this step.
+    fn count(&mut self, workers: &[Worker]) {
+        let (sum, steps) = &mut self.counts;
+        workers.iter().for_each(|worker| *sum += worker.counts);
+        self.shards.iter().for_each(|shard| *sum += shard.counts);
+        // Once for the job, whatever the number of processes.
+        if self.topology.local().start == 0 {
+            let words = self.all_reduce.words_moved(self.dense.w.len(), self.topology.lanes());
+            sum.traffic.all_reduce += 4.0 * words as f64;
+        }
+        *steps += 1;
     }
 
     /// Adds the dense gradients of all lanes along the tree and takes Adam's step.
     fn update_dense(&mut self, step: u64, adam: AdamStep) -> Result<()> {
-        let Lanes { dense, fabric, pool, gradients, .. } = self;
-        pool.install(|| sum_lanes(gradients));
-        fabric.all_reduce(&mut gradients[0])?;
+        let Lanes { dense, fabric, pool, all_reduce, gradients, .. } = self;
+        pool.install(|| sum_lanes(gradients, all_reduce.rounding()));
+        all_reduce.run(fabric, &mut gradients[0])?;
         let gradient = &gradients[0];
         if let Some(at) = gradient.iter().position(|g| !g.is_finite()) {
             return Err(Error::NotFinite { step, what: self.plan.name_of_dense(at) });
@@ -260,7 +305,7 @@ impl Lanes {
 }
 
 /// Adds all lanes' gradients into the first one, a chunk per task; each element's tree is the same.
-fn sum_lanes(gradients: &mut [Vec<f32>]) {
+fn sum_lanes(gradients: &mut [Vec<f32>], rounding: Rounding) {
     let len = gradients[0].len();
     let mut chunks: Vec<Vec<&mut [f32]>> =
         (0..len.div_ceil(DENSE_CHUNK)).map(|_| Vec::with_capacity(gradients.len())).collect();
@@ -269,7 +314,10 @@ fn sum_lanes(gradients: &mut [Vec<f32>]) {
             chunk.push(part);
         }
     }
-    chunks.par_iter_mut().for_each(|parts| sum::tree(parts));
+    chunks.par_iter_mut().for_each(|parts| {
+        parts.iter_mut().for_each(|part| rounding.leaves(part));
+        sum::tree(parts, rounding);
+    });
 }
 
 /// The losses of all lanes, added along the tree.

@@ -3,25 +3,36 @@
 //! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests, the
 //! terminal or the environment.
 //!
-//! In reading order: [`config`]; [`trainer`], a training in memory; [`lanes`], the step; its halves
-//! [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`] and [`ask`]); [`checkpoint`];
-//! [`freeze`], from lanes to a bundle; [`run`], a training with its run folder.
+//! In reading order: [`config`]; [`trainer`], a training in memory, and [`job`], its processes;
+//! [`lanes`], the step; its halves [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`]
+//! and [`ask`]); [`embed`], the towers on either half; [`traffic`], what a step moves; [`checkpoint`];
+//! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
+//! its run folder (with [`journal`] and [`lock`]).
 
 pub mod ask;
 pub mod checkpoint;
+pub mod compare;
 pub mod config;
+pub mod embed;
 pub mod error;
 pub mod feed;
+pub mod forecast;
 pub mod freeze;
+pub mod gathered;
+pub mod job;
+pub mod journal;
 pub mod lanes;
+pub mod lock;
 pub mod micro;
 pub mod plan;
 pub mod run;
 pub mod shard;
 pub mod table;
+pub mod traffic;
 pub mod trainer;
 pub mod worker;
 
-pub use config::Config;
+pub use config::{Config, Placement};
 pub use error::{Error, Result};
+pub use job::Job;
 pub use trainer::{StepReport, Trainer};

@@ -6,8 +6,13 @@ use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::rank::{Lists, NO_IMAGE, RankBatch};
 
+use half::f16;
+
 use crate::ask::Asks;
+use crate::config::Placement;
+use crate::embed::read_features;
 use crate::plan::Plan;
+use crate::traffic::Counts;
 
 /// Groups on their way through the network.
 pub struct MicroBatch {
@@ -30,7 +35,9 @@ pub struct MicroBatch {
     /// The rows of `ids` by owner; (R, D).
     rows: Vec<f32>,
     /// The embeddings of `images` by owner, per tower; (U, D).
-    embeddings: Vec<Vec<f32>>,
+    pub embeddings: Vec<Vec<f32>>,
+    /// The features of `images` by owner, per tower, (U, F); with the placement `store-in-server`.
+    pub features: Vec<Vec<f16>>,
 }
 
 impl MicroBatch {
@@ -48,6 +55,7 @@ impl MicroBatch {
             behavior_images: Vec::new(),
             rows: Vec::new(),
             embeddings: vec![Vec::new(); plan.towers],
+            features: vec![Vec::new(); plan.towers],
         }
     }
 
@@ -100,15 +108,35 @@ impl MicroBatch {
         }
     }
 
+    /// Adds up what the micro-batch refers to, asks for and holds.
+    pub fn count(&self, plan: &Plan, store: Option<&FeatureStore>, counts: &mut Counts) {
+        counts.ids.requested = self.places.iter().map(|places| places.len() as f64).sum();
+        counts.ids.unique_per_worker = self.ids.len() as f64;
+        let uses = self.ad_images.iter().chain(&self.behavior_images);
+        counts.images.requested = uses.filter(|place| **place != NO_IMAGE).count() as f64;
+        let images: usize = self.images.iter().map(Asks::len).sum();
+        counts.images.unique_per_worker = images as f64;
+        counts.storage.worker = self.groups.bytes() as f64;
+        if let (Placement::StoreInWorker, Some(store)) = (plan.placement, store) {
+            counts.storage.worker += (images * store.card().dim * size_of::<f16>()) as f64;
+        }
+    }
+
     /// Writes the asks of every shard; see [`crate::worker`] for the words.
-    pub fn write_asks(&self, lanes: usize, out: &mut Outbox) {
+    pub fn write_asks(&self, placement: Placement, lanes: usize, out: &mut Outbox) {
+        // Features that are at hand are not asked for.
+        let images = match placement {
+            Placement::StoreInWorker => &[],
+            Placement::Ams | Placement::StoreInServer => &self.images[..],
+        };
         out.clear();
         for lane in 0..lanes {
             let words = out.words();
             words.push(self.len() as u32);
             words.push(self.ids.of(lane).len() as u32);
-            words.extend(self.images.iter().map(|asks| asks.of(lane).len() as u32));
-            for asks in std::iter::once(&self.ids).chain(&self.images) {
+            words.extend(images.iter().map(|asks| asks.of(lane).len() as u32));
+            words.resize(words.len() + self.images.len() - images.len(), 0);
+            for asks in std::iter::once(&self.ids).chain(images) {
                 let ids = asks.of(lane).iter();
                 words.extend(ids.flat_map(|&id| [id as u32, (id >> 32) as u32]));
             }
@@ -117,16 +145,33 @@ impl MicroBatch {
     }
 
     /// Reads the answers of every shard.
-    pub fn read_answers(&mut self, dim: usize, mail: &Mailbox<'_>, lane: usize, lanes: usize) {
+    pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, lane: usize, lanes: usize) {
+        let dim = plan.spec.dim;
         self.rows.clear();
         self.embeddings.iter_mut().for_each(Vec::clear);
+        self.features.iter_mut().for_each(Vec::clear);
         for shard in 0..lanes {
-            let answer: &[f32] = bytemuck::cast_slice(mail.read(shard, lane));
+            let answer = mail.read(shard, lane);
             let (rows, mut rest) = answer.split_at(self.ids.of(shard).len() * dim);
-            self.rows.extend_from_slice(rows);
-            for (asks, embeddings) in self.images.iter().zip(&mut self.embeddings) {
-                let (part, tail) = rest.split_at(asks.of(shard).len() * dim);
-                embeddings.extend_from_slice(part);
+            self.rows.extend_from_slice(bytemuck::cast_slice(rows));
+            for (tower, asks) in self.images.iter().enumerate() {
+                let images = asks.of(shard).len();
+                let words = match plan.placement {
+                    Placement::Ams => images * dim,
+                    Placement::StoreInServer => images * plan.features_as.words(plan.feature_dim()),
+                    Placement::StoreInWorker => 0,
+                };
+                let (part, tail) = rest.split_at(words);
+                match plan.placement {
+                    Placement::Ams => {
+                        self.embeddings[tower].extend_from_slice(bytemuck::cast_slice(part));
+                    }
+                    Placement::StoreInServer => {
+                        let (dim, into) = (plan.feature_dim(), &mut self.features[tower]);
+                        read_features(part, dim, plan.features_as, into);
+                    }
+                    Placement::StoreInWorker => {}
+                }
                 rest = tail;
             }
             assert!(rest.is_empty(), "shard {shard} answers what it was asked");

@@ -5,6 +5,8 @@ use ams_model::params::Entry;
 use ams_model::rank::RankNetwork;
 use ams_model::tower::Tower;
 
+use crate::config::{FeatureFormat, Placement, TrainConfig};
+
 /// The networks of a [`Spec`] and where their weights lie in the one flat slice of dense weights.
 pub struct Plan {
     /// The model.
@@ -25,11 +27,15 @@ pub struct Plan {
     pub behavior_tower: Option<usize>,
     /// What image features are multiplied with.
     pub scale: f32,
+    /// Where features live and towers run.
+    pub placement: Placement,
+    /// How features travel, if they do.
+    pub features_as: FeatureFormat,
 }
 
 impl Plan {
-    /// Resolves `spec`.
-    pub fn new(spec: Spec) -> Plan {
+    /// Resolves `spec`, trained as `train` says.
+    pub fn new(spec: Spec, train: &TrainConfig) -> Plan {
         let towers = spec.towers().len();
         Plan {
             group_inputs: spec.group_inputs(),
@@ -40,8 +46,15 @@ impl Plan {
             ad_tower: spec.ad_tower(),
             behavior_tower: spec.behavior_tower(),
             scale: spec.image_source.as_ref().map_or(1.0, |source| source.scale),
+            placement: train.placement,
+            features_as: train.features_as,
             spec,
         }
+    }
+
+    /// Width of an image feature (F); 0 without towers.
+    pub fn feature_dim(&self) -> usize {
+        self.tower.as_ref().map_or(0, |tower| tower.config().input)
     }
 
     /// All inputs: per group, then per impression.

@@ -3,30 +3,31 @@
 //! ```text
 //! runs/<name>/
 //!   config.toml          the resolved configuration: train it again and get the same bits
-//!   environment.json     program version, processor, threads, dataset, image encoder
+//!   environment.json     program version, processor, processes, threads, dataset, image encoder
 //!   metrics.jsonl        one object every `train.log_every` steps
 //!   train.log            what happened when, for people
 //!   checkpoints/step-N/  see `checkpoint`
 //!   predictions/         written by `ams eval`
+//! runs/.<name>.lock      held by the job that trains the run
 //! ```
+//! The first process writes all of it but the checkpoints, which every process writes its lanes to.
 
-use std::fs::{self, File, OpenOptions};
-use std::io::Write;
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use ams_fabric::Fabric;
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 
+use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::job::{Job, together};
+use crate::journal::{self, Journal};
+use crate::lock::Lock;
+use crate::traffic::Counts;
 use crate::trainer::{StepReport, Trainer};
 
-/// The configuration's file in a run folder.
-pub const CONFIG: &str = "config.toml";
-
-/// The metrics' file in a run folder.
-pub const METRICS: &str = "metrics.jsonl";
+pub use crate::journal::{CONFIG, METRICS, MetricsLine};
 
 /// The checkpoints' folder in a run folder.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -49,23 +50,9 @@ pub enum Start {
     Replace,
     /// Goes on from the newest checkpoint.
     Resume,
-}
-
-/// One line of `metrics.jsonl`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MetricsLine {
-    /// Steps taken.
-    pub step: u64,
-    /// Epoch, counted from 0.
-    pub epoch: u32,
-    /// Impressions learned from so far.
-    pub impressions: u64,
-    /// Mean loss over the impressions since the line before.
-    pub loss: f64,
-    /// Learning rate of the last step.
-    pub learning_rate: f32,
-    /// Seconds since this process began to train.
-    pub seconds: f64,
+    /// Goes on from the newest checkpoint if there is one, and begins anew if not: what a launcher wants
+    /// that starts a job again.
+    Auto,
 }
 
 /// What a training came to; `--json` of `ams train`.
@@ -89,10 +76,14 @@ pub struct RunReport {
     pub processes: usize,
     /// Lanes.
     pub lanes: usize,
+    /// The step it went on from; 0 for a new training.
+    pub resumed_from: u64,
     /// Whether all epochs were done; false if the watcher stopped the training.
     pub finished: bool,
     /// Epochs of the configuration.
     pub epochs: u32,
+    /// What all lanes together did and sent per step, on average over this process's steps.
+    pub per_step: Counts,
 }
 
 /// The folder of a run.
@@ -100,29 +91,37 @@ pub fn folder(config: &Config) -> PathBuf {
     config.runs.join(&config.name)
 }
 
-/// Trains `config` in its run folder. `watch` sees every step and may stop the training.
+/// Trains `config` in its run folder on the processes of `job`, which all call this together and see the
+/// same disk. `watch` sees every step and may stop the training: one process that wishes it stops all.
 ///
 /// # Errors
 /// If the run folder is taken or cannot be written, or the training fails.
 pub fn train(
     config: &Config,
     start: Start,
-    fabric: Box<dyn Fabric>,
-    threads: usize,
+    mut job: Job,
     watch: &mut dyn FnMut(&StepReport, u64) -> Wish,
 ) -> Result<RunReport> {
     let run = folder(config);
     let checkpoints = run.join(CHECKPOINTS);
-    let processes = fabric.size();
-    let taken = run.join(CONFIG).exists();
-    if start == Start::Fresh && taken {
-        let what =
-            "holds an earlier training; choose another name, go on with --resume, or --replace it";
-        return Err(Error::content(&run, what));
-    }
-    let mut trainer = match start {
-        Start::Resume => {
-            let trainer = Trainer::resume(&checkpoints, fabric, threads)?;
+    let (processes, threads) = (job.fabric.size(), job.threads);
+    let first = job.fabric.rank() == 0;
+    together(&mut *job.fabric, config.check())?;
+    // Held until this function returns; the system gives it back if the process dies.
+    let lock = match first {
+        true => Lock::take(&config.runs, &config.name).map(Some),
+        false => Ok(None),
+    };
+    let _lock = together(&mut *job.fabric, lock)?;
+    let decided = match first {
+        true => decide(&run, config, start),
+        false => Ok(Begin::New { replace: false }),
+    };
+    let begin = together(&mut *job.fabric, decided)?;
+    let goes_on = job.fabric.any(first && begin == Begin::GoOn)?;
+    let mut trainer = match goes_on {
+        true => {
+            let trainer = Trainer::resume(&checkpoints, job)?;
             let same = Config { runs: config.runs.clone(), ..trainer.config().clone() };
             if same != *config {
                 let what = "the checkpoint was trained with another configuration than this one";
@@ -130,23 +129,38 @@ pub fn train(
             }
             trainer
         }
-        Start::Fresh | Start::Replace => Trainer::new(config.clone(), fabric, threads)?,
+        false => Trainer::new(config.clone(), job)?,
     };
-    if start == Start::Replace && taken {
-        fs::remove_dir_all(&run).map_err(Error::io(&run))?;
-    }
-    let mut journal = Journal::open(&run, start, &trainer, threads)?;
-    let begin = Instant::now();
+    let resumed_from = trainer.cursor().step;
+    let opened = match first {
+        true => open_journal(&run, begin, &trainer, (processes, threads)).map(Some),
+        false => Ok(None),
+    };
+    let mut journal = together(trainer.lanes_mut().fabric(), opened)?;
+    let clock = Instant::now();
     let before = trainer.cursor().impressions;
     let mut finished = true;
     let steps = trainer.steps();
+    let (mut counted, mut counted_until) = (Counts::default(), resumed_from);
     while let Some(report) = trainer.step()? {
-        journal.step(&report, begin.elapsed().as_secs_f64(), config.train.log_every)?;
+        let step = report.cursor.step;
+        if step.is_multiple_of(config.train.log_every.max(1)) || step == steps {
+            let counts = trainer.lanes_mut().take_counts()?;
+            counted += counts.times((step - counted_until) as f64);
+            counted_until = step;
+            if let Some(journal) = &mut journal {
+                journal.step(&report);
+                journal.line(clock.elapsed().as_secs_f64(), counts)?;
+            }
+        } else if let Some(journal) = &mut journal {
+            journal.step(&report);
+        }
         let due = config
             .train
             .checkpoint_every
-            .is_some_and(|every| every > 0 && report.cursor.step.is_multiple_of(every));
-        if watch(&report, steps) == Wish::Stop && report.cursor.step < steps {
+            .is_some_and(|every| every > 0 && step.is_multiple_of(every));
+        let stop = watch(&report, steps) == Wish::Stop;
+        if trainer.lanes_mut().fabric().any(stop)? && step < steps {
             finished = false;
             break;
         }
@@ -154,10 +168,17 @@ pub fn train(
             trainer.checkpoint(&checkpoints)?;
         }
     }
-    let seconds = begin.elapsed().as_secs_f64();
-    journal.flush(&trainer, seconds)?;
+    let seconds = clock.elapsed().as_secs_f64();
+    let counts = trainer.lanes_mut().take_counts()?;
+    counted += counts.times((trainer.cursor().step - counted_until) as f64);
+    if let Some(journal) = &mut journal {
+        journal.line(seconds, counts)?;
+        journal.end(trainer.cursor().step, seconds)?;
+    }
     let place = trainer.checkpoint(&checkpoints)?;
-    journal.say(&format!("checkpoint {}", place.display()))?;
+    if let Some(journal) = &mut journal {
+        journal.say(&format!("checkpoint {}", place.display()))?;
+    }
     let impressions = trainer.cursor().impressions - before;
     Ok(RunReport {
         run,
@@ -165,139 +186,73 @@ pub fn train(
         impressions,
         seconds,
         impressions_per_second: impressions as f64 / seconds.max(1e-9),
-        loss: journal.loss,
+        loss: journal.and_then(|journal| journal.loss()),
         threads,
         processes,
         lanes: config.train.lanes,
+        resumed_from,
         finished,
         epochs: config.train.epochs,
+        per_step: counted.per_step(trainer.cursor().step - resumed_from),
     })
+}
+
+/// How a training begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// At step 0, in the place of an earlier training or not.
+    New { replace: bool },
+    /// At the newest checkpoint.
+    GoOn,
+}
+
+/// What `start` means for what is in the run folder.
+fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
+    let taken = run.join(CONFIG).exists();
+    match start {
+        Start::Fresh if taken => {
+            let what = "holds an earlier training; choose another name, go on with --resume, or \
+                        --replace it";
+            Err(Error::content(run, what))
+        }
+        Start::Fresh => Ok(Begin::New { replace: false }),
+        Start::Replace => Ok(Begin::New { replace: taken }),
+        Start::Resume => Ok(Begin::GoOn),
+        Start::Auto if !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty() => Ok(Begin::GoOn),
+        Start::Auto => {
+            // Killed before its first checkpoint: to be taken over only if it was the same training.
+            if taken && journal::read_config(run)? != *config {
+                let what = "holds a training with another configuration; choose another name, or \
+                            --replace it";
+                return Err(Error::content(run, what));
+            }
+            Ok(Begin::New { replace: taken })
+        }
+    }
+}
+
+/// Makes the run folder, or goes on in it.
+fn open_journal(
+    run: &Path,
+    begin: Begin,
+    trainer: &Trainer,
+    place: (usize, usize),
+) -> Result<Journal> {
+    if begin == (Begin::New { replace: true }) {
+        fs::remove_dir_all(run).map_err(Error::io(run))?;
+    }
+    Journal::open(run, begin == Begin::GoOn, trainer, place)
 }
 
 /// Opens the training of a run folder as its newest checkpoint left it, to evaluate or publish it.
 ///
 /// # Errors
 /// If the folder holds no training, or none with a checkpoint.
-pub fn open(run: &Path, fabric: Box<dyn Fabric>, threads: usize) -> Result<Trainer> {
-    if !run.join(CONFIG).exists() {
-        return Err(Error::content(run, "is not a run folder: it has no config.toml"));
-    }
-    Trainer::resume(&run.join(CHECKPOINTS), fabric, threads)
-}
-
-/// The files of a run folder that grow.
-struct Journal {
-    metrics: (PathBuf, File),
-    log: (PathBuf, File),
-    /// Loss and impressions since the last line.
-    loss_sum: f64,
-    impressions: u64,
-    last: Option<StepReport>,
-    /// Mean loss of the last line.
-    loss: Option<f64>,
-}
-
-impl Journal {
-    fn open(run: &Path, start: Start, trainer: &Trainer, threads: usize) -> Result<Journal> {
-        fs::create_dir_all(run).map_err(Error::io(run))?;
-        if start != Start::Resume {
-            write_new(&run.join(CONFIG), &to_toml(trainer.config(), run)?)?;
-        }
-        if start == Start::Resume {
-            forget_after(&run.join(METRICS), trainer.cursor().step)?;
-        }
-        let environment = environment(trainer, threads);
-        write_new(&run.join("environment.json"), &environment)?;
-        let mut journal = Journal {
-            metrics: append(run.join(METRICS))?,
-            log: append(run.join("train.log"))?,
-            loss_sum: 0.0,
-            impressions: 0,
-            last: None,
-            loss: None,
-        };
-        let cursor = trainer.cursor();
-        journal.say(&format!("start at step {} of {}", cursor.step, trainer.steps()))?;
-        Ok(journal)
-    }
-
-    fn step(&mut self, report: &StepReport, seconds: f64, log_every: u64) -> Result<()> {
-        self.loss_sum += report.loss * report.impressions as f64;
-        self.impressions += report.impressions;
-        self.last = Some(*report);
-        if report.cursor.step.is_multiple_of(log_every.max(1)) {
-            self.line(seconds)?;
-        }
-        Ok(())
-    }
-
-    fn line(&mut self, seconds: f64) -> Result<()> {
-        let Some(report) = self.last.filter(|_| self.impressions > 0) else { return Ok(()) };
-        let loss = self.loss_sum / self.impressions as f64;
-        self.loss = Some(loss);
-        let line = MetricsLine {
-            step: report.cursor.step,
-            epoch: report.cursor.epoch,
-            impressions: report.cursor.impressions,
-            loss,
-            learning_rate: report.learning_rate,
-            seconds,
-        };
-        (self.loss_sum, self.impressions) = (0.0, 0);
-        let text = serde_json::to_string(&line).expect("a line of numbers is JSON");
-        writeln!(self.metrics.1, "{text}").map_err(Error::io(&self.metrics.0))
-    }
-
-    fn flush(&mut self, trainer: &Trainer, seconds: f64) -> Result<()> {
-        self.line(seconds)?;
-        let cursor = trainer.cursor();
-        let loss = self.loss.map_or("none".to_owned(), |loss| format!("{loss:.6}"));
-        self.say(&format!("step {}, loss {loss}, {seconds:.1} s", cursor.step))
-    }
-
-    fn say(&mut self, text: &str) -> Result<()> {
-        writeln!(self.log.1, "{text}").map_err(Error::io(&self.log.0))
-    }
-}
-
-/// Removes the lines of steps after `step` from the metrics: a process that was killed wrote them, and
-/// this one will take those steps again.
-fn forget_after(metrics: &Path, step: u64) -> Result<()> {
-    let text = match fs::read_to_string(metrics) {
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
-        read => read.map_err(Error::io(metrics))?,
+pub fn open(run: &Path, mut job: Job) -> Result<Trainer> {
+    let there = match run.join(CONFIG).exists() {
+        true => Ok(()),
+        false => Err(Error::content(run, "is not a run folder: it has no config.toml")),
     };
-    let stays = |line: &&str| {
-        serde_json::from_str::<MetricsLine>(line).is_ok_and(|metrics| metrics.step <= step)
-    };
-    let kept: Vec<&str> = text.lines().filter(stays).collect();
-    let end = if kept.is_empty() { "" } else { "\n" };
-    write_new(metrics, &(kept.join("\n") + end))
-}
-
-fn append(path: PathBuf) -> Result<(PathBuf, File)> {
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    file.map_err(Error::io(&path)).map(|file| (path, file))
-}
-
-fn write_new(path: &Path, text: &str) -> Result<()> {
-    ams_data::staging::write_whole(path, text).map_err(Error::from)
-}
-
-fn to_toml(config: &Config, run: &Path) -> Result<String> {
-    toml::to_string(config).map_err(|error| Error::content(run.join(CONFIG), error.to_string()))
-}
-
-fn environment(trainer: &Trainer, threads: usize) -> String {
-    let source = trainer.lanes().plan.spec.image_source.as_ref();
-    let environment = serde_json::json!({
-        "ams": env!("CARGO_PKG_VERSION"),
-        "os": std::env::consts::OS,
-        "processor": std::env::consts::ARCH,
-        "threads": threads,
-        "lanes": trainer.config().train.lanes,
-        "dataset": trainer.dataset().card(),
-        "images": source,
-    });
-    format!("{environment:#}\n")
+    together(&mut *job.fabric, there)?;
+    Trainer::resume(&run.join(CHECKPOINTS), job)
 }

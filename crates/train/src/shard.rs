@@ -1,18 +1,18 @@
 //! The shard of a lane: owns rows and image features, runs the towers E where the features are.
 //!
 //! Requests of all lanes for one id or image are merged in lane order: one lookup, one forward, one
-//! backward. Image features never leave this file's hands; only embeddings and gradients are mailed.
+//! backward. With the placement `ams` image features stay here; only embeddings and gradients are mailed.
 
-use ams_data::ImageKey;
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
-use ams_model::tower::TowerScratch;
-use half::f16;
 
 use crate::ask::Merge;
+use crate::config::Placement;
+use crate::embed::{TowerRun, features, push_feature};
 use crate::plan::Plan;
 use crate::table::Table;
+use crate::traffic::{Counts, bytes};
 use crate::worker::GRADIENT_HEADER;
 
 /// What a lookup does with an id that has no row.
@@ -28,6 +28,8 @@ pub enum Unknown {
 pub struct Shard {
     /// The rows this shard owns.
     pub table: Table,
+    /// What this shard did and sent in this step.
+    pub counts: Counts,
     ids: Merge,
     /// The slot of each merged id; none for an unknown one.
     slots: Vec<Option<u32>>,
@@ -39,7 +41,7 @@ pub struct Shard {
 #[derive(Default)]
 struct TowerState {
     images: Merge,
-    scratch: TowerScratch,
+    run: TowerRun,
     embeddings: Vec<f32>,
     dembeddings: Vec<f32>,
 }
@@ -49,6 +51,7 @@ impl Shard {
     pub fn new(plan: &Plan, seed: u64) -> Shard {
         Shard {
             table: Table::new("embedding", seed, plan.spec.dim),
+            counts: Counts::default(),
             ids: Merge::default(),
             slots: Vec::new(),
             drows: Vec::new(),
@@ -79,41 +82,70 @@ impl Shard {
         }));
     }
 
-    /// Runs the towers over the images asked for; `dense` are all dense weights.
+    /// Runs the towers over the images asked for, if they run here; `dense` are all dense weights.
     pub fn embed(&mut self, plan: &Plan, dense: &[f32], store: Option<&FeatureStore>) {
-        let Some(model) = &plan.tower else { return };
-        for (index, tower) in self.towers.iter_mut().enumerate() {
-            let rows = features(store, &tower.images.ids);
-            model.forward(
-                &dense[plan.tower_range(index)],
-                &rows,
-                plan.scale,
-                &mut tower.scratch,
-                &mut tower.embeddings,
-            );
+        let Shard { towers, counts, .. } = self;
+        *counts = Counts::default();
+        counts.ids.unique_per_shard = self.ids.ids.len() as f64;
+        counts.storage.shard = (self.ids.ids.len() * plan.spec.dim * size_of::<f32>()) as f64;
+        for (index, tower) in towers.iter_mut().enumerate() {
+            let images = &tower.images.ids;
+            counts.images.unique_per_shard += images.len() as f64;
+            counts.storage.shard += (images.len() * plan.feature_dim() * 2) as f64;
+            if plan.placement == Placement::Ams {
+                let rows = features(store, images);
+                tower.run.forward(plan, index, dense, &rows, &mut tower.embeddings);
+                counts.tower_forwards += tower.run.forwards as f64;
+            }
         }
     }
 
-    /// Writes every worker the rows and embeddings it asked for.
-    pub fn write_answers(&self, lanes: usize, out: &mut Outbox) {
-        let dim = self.table.dim();
+    /// Writes every worker the rows it asked for, and the embeddings or features.
+    pub fn write_answers(
+        &mut self,
+        plan: &Plan,
+        store: Option<&FeatureStore>,
+        (lane, lanes): (usize, usize),
+        out: &mut Outbox,
+    ) {
+        let Shard { table, ids, slots, towers, counts, .. } = self;
+        let dim = table.dim();
         out.clear();
         for worker in 0..lanes {
             let words = out.words();
-            for &ask in self.ids.of(worker) {
-                match self.slots[ask as usize] {
-                    Some(slot) => {
-                        words.extend_from_slice(bytemuck::cast_slice(self.table.row(slot)));
-                    }
+            let start = words.len();
+            for &ask in ids.of(worker) {
+                match slots[ask as usize] {
+                    Some(slot) => words.extend_from_slice(bytemuck::cast_slice(table.row(slot))),
                     None => words.resize(words.len() + dim, 0),
                 }
             }
-            for tower in &self.towers {
-                for &ask in tower.images.of(worker) {
-                    let start = ask as usize * dim;
-                    let row = &tower.embeddings[start..start + dim];
-                    words.extend_from_slice(bytemuck::cast_slice(row));
+            let rows = words.len();
+            counts.traffic.rows += bytes(rows - start, lane, worker);
+            for tower in towers.iter() {
+                let asks = tower.images.of(worker);
+                match plan.placement {
+                    Placement::Ams => {
+                        for &ask in asks {
+                            let start = ask as usize * dim;
+                            let row = &tower.embeddings[start..start + dim];
+                            words.extend_from_slice(bytemuck::cast_slice(row));
+                        }
+                    }
+                    Placement::StoreInServer => {
+                        let keys: Vec<u64> =
+                            asks.iter().map(|&ask| tower.images.ids[ask as usize]).collect();
+                        for row in features(store, &keys) {
+                            push_feature(row, plan.features_as, words);
+                        }
+                    }
+                    Placement::StoreInWorker => assert!(asks.is_empty(), "features are at hand"),
                 }
+            }
+            let images = bytes(words.len() - rows, lane, worker);
+            match plan.placement {
+                Placement::Ams => counts.traffic.embeddings += images,
+                _ => counts.traffic.features += images,
             }
             out.seal();
         }
@@ -139,9 +171,11 @@ impl Shard {
             let words = &mail.read(worker, lane)[GRADIENT_HEADER..];
             let mut rest: &[f32] = bytemuck::cast_slice(words);
             rest = add_by_ask(self.ids.of(worker), dim, rest, &mut self.drows);
-            for tower in &mut self.towers {
-                let asks = tower.images.of(worker);
-                rest = add_by_ask(asks, dim, rest, &mut tower.dembeddings);
+            if plan.placement == Placement::Ams {
+                for tower in &mut self.towers {
+                    let asks = tower.images.of(worker);
+                    rest = add_by_ask(asks, dim, rest, &mut tower.dembeddings);
+                }
             }
             assert!(rest.is_empty(), "worker {worker} sends gradients of what it was answered");
         }
@@ -149,30 +183,15 @@ impl Shard {
             let row = self.table.row_mut(slot.expect("training makes every row"));
             adam.update(row.row, row.m, row.v, drow);
         }
-        let Some(model) = &plan.tower else { return };
+        if plan.placement != Placement::Ams {
+            return;
+        }
         for (index, tower) in self.towers.iter_mut().enumerate() {
             let rows = features(store, &tower.images.ids);
-            let range = plan.tower_range(index);
-            model.backward(
-                &dense[range.clone()],
-                &rows,
-                plan.scale,
-                &mut tower.scratch,
-                &tower.dembeddings,
-                &mut dense_grad[range],
-            );
+            tower.run.backward(plan, index, dense, &rows, &tower.dembeddings, dense_grad);
+            self.counts.tower_backwards += tower.run.backwards as f64;
         }
     }
-}
-
-/// The feature rows of `keys`.
-fn features<'a>(store: Option<&'a FeatureStore>, keys: &[u64]) -> Vec<&'a [f16]> {
-    let Some(store) = store else {
-        assert!(keys.is_empty(), "images are asked for only with a feature store");
-        return Vec::new();
-    };
-    let row = |&key| store.row(ImageKey(key)).expect("the store named this key");
-    keys.iter().map(row).collect()
 }
 
 /// Adds one worker's gradients to the sums of what it asked for; returns the rest of the mail.

@@ -8,15 +8,17 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_data::schema::ITEM;
 use ams_data::{Side, id::Id};
-use ams_fabric::{Fabric, Topology};
+use ams_fabric::{Fabric, Metered, Topology, gather};
 use ams_image::FeatureStore;
 use ams_model::schedule::Schedule;
 use rayon::prelude::*;
 
-use crate::checkpoint::{self, Checkpoint, Cursor};
+use crate::checkpoint::{self, Checkpoint, Cursor, Meta, Sources};
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::feed::{Feed, Order};
+use crate::gathered::gather_predictions;
+use crate::job::{Job, agree, facts_of, together};
 use crate::lanes::{Lanes, Share, StepOutcome};
 use crate::plan::Plan;
 use crate::shard::Unknown;
@@ -51,6 +53,7 @@ pub(crate) enum Rounds {
 pub struct Trainer {
     config: Config,
     dataset: Dataset,
+    sources: Sources,
     lanes: Lanes,
     workers: Vec<Worker>,
     cursor: Cursor,
@@ -60,51 +63,48 @@ pub struct Trainer {
 }
 
 impl Trainer {
-    /// A new training of `config` on `threads` threads of this process.
+    /// A new training of `config` on the processes of `job`, which all call this together.
     ///
     /// # Errors
-    /// If the configuration does not make sense, or does not fit the dataset or the feature store.
-    pub fn new(config: Config, fabric: Box<dyn Fabric>, threads: usize) -> Result<Trainer> {
-        config.check()?;
-        let dataset = Dataset::open(&config.data.samples)?;
-        let store = open_store(&config)?;
-        let spec = resolve(&config, &dataset, store.as_ref())?;
-        let topology = topology(&config, &dataset, &*fabric)?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads.max(1))
-            .build()
-            .map_err(|error| Error::Config { key: "threads".into(), what: error.to_string() })?;
-        let plan = Plan::new(spec);
-        let mut workers = Vec::new();
-        for lane in topology.local() {
-            let order = Order::Shuffled { seed: config.seed, lane };
-            workers.push(Worker::new(
-                &plan,
-                feed(&dataset, SplitName::Train, (lane, topology.lanes()), order, &config)?,
-            ));
-        }
-        let impressions = dataset.card().counts.train;
-        if impressions == 0 {
-            return Err(Error::content(dataset.dir(), "has no training impressions"));
-        }
-        let steps_per_epoch = Share::steps(impressions, config.train.batch);
-        let lanes = Lanes::new(plan, config.seed, topology, store, fabric, pool);
+    /// If the configuration does not make sense, or does not fit the dataset or the feature store, or if
+    /// the processes of the job are not alike.
+    pub fn new(config: Config, job: Job) -> Result<Trainer> {
+        let Job { fabric, threads, mut facts } = job;
+        let mut fabric = Metered::new(fabric);
+        facts.extend(facts_of(&config));
+        agree(&mut fabric, &facts)?;
+        let sources = open_sources(&config);
+        let (dataset, store) = together(&mut fabric, sources)?;
+        let sources = sources_of(&dataset, store.as_ref());
+        agree(&mut fabric, &sources.facts())?;
+        let made = make(&config, &dataset, store.as_ref(), &fabric, threads);
+        let Made { plan, topology, pool, workers } = together(&mut fabric, made)?;
+        let steps_per_epoch = Share::steps(dataset.card().counts.train, config.train.batch);
+        let rounding = config.train.all_reduce.into();
+        let lanes = Lanes::new(plan, config.seed, topology, store, rounding, fabric, pool);
         let cursor = Cursor::default();
-        Ok(Trainer { config, dataset, lanes, workers, cursor, steps_per_epoch, started: false })
+        let started = false;
+        Ok(Trainer { config, dataset, sources, lanes, workers, cursor, steps_per_epoch, started })
     }
 
     /// The training as the newest checkpoint below `checkpoints` left it.
     ///
     /// # Errors
-    /// If there is no checkpoint, or it does not fit the dataset or the feature store of today.
-    pub fn resume(checkpoints: &Path, fabric: Box<dyn Fabric>, threads: usize) -> Result<Trainer> {
-        let checkpoint = Checkpoint::newest(checkpoints)?;
+    /// If there is no checkpoint, or it is damaged, or does not fit the dataset or the feature store of
+    /// today.
+    pub fn resume(checkpoints: &Path, mut job: Job) -> Result<Trainer> {
+        let newest = newest(checkpoints, &mut *job.fabric)?;
+        let opened =
+            Checkpoint::open(&newest).map_err(|error| damaged(checkpoints, &newest, error));
+        let checkpoint = together(&mut *job.fabric, opened)?;
         let meta = checkpoint.meta();
-        let mut trainer = Trainer::new(meta.config.clone(), fabric, threads)?;
-        if let Some(what) = difference(&meta.spec, &trainer.lanes.plan.spec) {
-            return Err(Error::content(checkpoints, what));
-        }
-        checkpoint.restore(&mut trainer.lanes)?;
+        let mut trainer = Trainer::new(meta.config.clone(), job)?;
+        let Trainer { lanes, sources, .. } = &mut trainer;
+        let restored = match difference(meta, &lanes.plan.spec, sources) {
+            Some(what) => Err(Error::content(&newest, what)),
+            None => checkpoint.restore(lanes).map_err(|error| damaged(checkpoints, &newest, error)),
+        };
+        together(trainer.lanes.fabric(), restored)?;
         trainer.cursor = meta.cursor;
         Ok(trainer)
     }
@@ -122,6 +122,11 @@ impl Trainer {
     /// The lanes, for publishing.
     pub fn lanes(&self) -> &Lanes {
         &self.lanes
+    }
+
+    /// The lanes, for counting and for exchanges of all processes.
+    pub fn lanes_mut(&mut self) -> &mut Lanes {
+        &mut self.lanes
     }
 
     /// Where the training stands.
@@ -187,7 +192,8 @@ impl Trainer {
     }
 
     /// Predicts a split with the model as it is; ids never trained on count as zero rows. Rows come
-    /// part by part, whatever the number of lanes.
+    /// part by part, whatever the number of lanes and processes. All processes call it together; the
+    /// first one gets all rows, the others none.
     ///
     /// # Errors
     /// If samples cannot be read or a process is lost.
@@ -200,7 +206,7 @@ impl Trainer {
         })?;
         let mut all = Predictions::default();
         lanes.into_iter().for_each(|predictions| all.extend(predictions));
-        Ok(all)
+        Ok(gather_predictions(self.lanes.fabric(), all)?)
     }
 
     /// Predicts a split about `batch` impressions at a time; shows `visit` each local lane's worker
@@ -244,13 +250,18 @@ impl Trainer {
         fields.position(|field| field.name == ITEM).expect("every schema has the ad's item")
     }
 
-    /// Writes a checkpoint below `checkpoints`.
+    /// Writes a checkpoint below `checkpoints`. All processes call it together.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn checkpoint(&self, checkpoints: &Path) -> Result<PathBuf> {
-        let keep = self.config.train.keep_checkpoints;
-        checkpoint::save(checkpoints, keep, &self.lanes, self.cursor, &self.config)
+    pub fn checkpoint(&mut self, checkpoints: &Path) -> Result<PathBuf> {
+        let meta = Meta {
+            cursor: self.cursor,
+            config: self.config.clone(),
+            spec: self.lanes.plan.spec.clone(),
+            sources: self.sources.clone(),
+        };
+        checkpoint::save(checkpoints, self.config.train.keep_checkpoints, &mut self.lanes, meta)
     }
 }
 
@@ -272,22 +283,100 @@ fn collect(worker: &Worker, item: usize, to: &mut Predictions) {
     to.with_image.extend(worker.ad_keys().iter().map(|key| key.is_some()));
 }
 
-/// How the model of a checkpoint differs from what the dataset and the feature store make of its
-/// configuration today.
-fn difference(then: &Spec, now: &Spec) -> Option<String> {
+/// The newest checkpoint below `checkpoints`, as the first process sees it.
+fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
+    let mine = match fabric.rank() {
+        0 => checkpoint::list(checkpoints).and_then(|all| match all.last() {
+            Some((step, _)) => Ok(*step),
+            None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
+        }),
+        _ => Ok(0),
+    };
+    let step = together(fabric, mine)?;
+    Ok(checkpoint::path(checkpoints, gather::numbers(fabric, &[step])?[0][0]))
+}
+
+/// `error` of the newest checkpoint, with the way out if there is an earlier one.
+fn damaged(checkpoints: &Path, newest: &Path, error: Error) -> Error {
+    let earlier = checkpoint::list(checkpoints).unwrap_or_default();
+    match earlier.iter().rev().find(|(_, path)| path != newest) {
+        None => error,
+        Some((_, older)) => Error::Damaged {
+            newest: Box::new(error),
+            damaged: newest.display().to_string(),
+            older: older.display().to_string(),
+        },
+    }
+}
+
+/// How the model and the sources of a checkpoint differ from what they are today.
+fn difference(then: &Meta, spec: &Spec, sources: &Sources) -> Option<String> {
     let images = |source: &Option<ImageSource>| match source {
         Some(source) => format!("{} ({} numbers)", source.encoder, source.dim),
         None => "no image features".to_owned(),
     };
-    if then.image_source != now.image_source {
-        let (then, now) = (images(&then.image_source), images(&now.image_source));
-        return Some(match then == now {
-            true => format!("was trained on other image features of {then} than there are now"),
-            false => format!("was trained on image features of {then}, but now there are {now}"),
-        });
+    let (was, is) = (images(&then.spec.image_source), images(&spec.image_source));
+    if was != is {
+        return Some(format!("was trained on image features of {was}, but now there are {is}"));
     }
-    let what = "was trained on other fields than the dataset has now";
-    (then != now).then(|| what.to_owned())
+    if then.spec.image_source != spec.image_source || then.sources.images != sources.images {
+        return Some(format!("was trained on other image features of {was} than there are now"));
+    }
+    if then.spec != *spec {
+        return Some("was trained on other fields than the dataset has now".to_owned());
+    }
+    let what = "was trained on another dataset than the one that is there now";
+    (then.sources != *sources).then(|| what.to_owned())
+}
+
+/// Opens the files that a training reads.
+fn open_sources(config: &Config) -> Result<(Dataset, Option<FeatureStore>)> {
+    config.check()?;
+    let dataset = Dataset::open(&config.data.samples)?;
+    if dataset.card().counts.train == 0 {
+        return Err(Error::content(dataset.dir(), "has no training impressions"));
+    }
+    Ok((dataset, open_store(config)?))
+}
+
+/// What identifies them.
+fn sources_of(dataset: &Dataset, store: Option<&FeatureStore>) -> Sources {
+    fn hash(card: &impl serde::Serialize) -> String {
+        let json = serde_json::to_vec(card).expect("cards are JSON");
+        blake3::hash(&json).to_hex().to_string()
+    }
+    Sources { dataset: hash(dataset.card()), images: store.map(|store| hash(store.card())) }
+}
+
+/// What a training consists of besides its files.
+struct Made {
+    plan: Plan,
+    topology: Topology,
+    pool: rayon::ThreadPool,
+    workers: Vec<Worker>,
+}
+
+fn make(
+    config: &Config,
+    dataset: &Dataset,
+    store: Option<&FeatureStore>,
+    fabric: &dyn Fabric,
+    threads: usize,
+) -> Result<Made> {
+    let spec = resolve(config, dataset, store)?;
+    let topology = topology(config, dataset, fabric)?;
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads.max(1))
+        .build()
+        .map_err(|error| Error::Config { key: "threads".into(), what: error.to_string() })?;
+    let plan = Plan::new(spec, &config.train);
+    let mut workers = Vec::new();
+    for lane in topology.local() {
+        let order = Order::Shuffled { seed: config.seed, lane };
+        let feed = feed(dataset, SplitName::Train, (lane, topology.lanes()), order, config)?;
+        workers.push(Worker::new(&plan, feed));
+    }
+    Ok(Made { plan, topology, pool, workers })
 }
 
 /// The feature store of `config`, shuffled if it says so. Every arm gets image ids where there is one.

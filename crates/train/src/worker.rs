@@ -6,16 +6,24 @@
 //! answer     shard -> worker   n rows of D, k_0 embeddings of D, ..            (f32)
 //! gradient   worker -> shard   loss (f64, 2 words), then as the answer
 //! ```
+//! That is the placement `ams`. The two others run the towers here: with `store-in-server` the answer
+//! holds features (f16, two a word) in place of embeddings, with `store-in-worker` every k_t is 0 and
+//! features are at hand; neither sends gradients of embeddings.
 
 use ams_data::ImageKey;
-use ams_fabric::Outbox;
+use ams_fabric::{Mailbox, Outbox};
+use ams_image::FeatureStore;
 use ams_model::loss;
 use ams_model::rank::{InputGrads, RankScratch};
+use half::f16;
 
+use crate::config::Placement;
+use crate::embed::{TowerRun, features};
 use crate::error::Result;
 use crate::feed::Feed;
 use crate::micro::MicroBatch;
 use crate::plan::Plan;
+use crate::traffic::{Counts, bytes};
 
 /// Words of a gradient before the rows: the loss.
 pub const GRADIENT_HEADER: usize = 2;
@@ -30,9 +38,15 @@ pub struct Worker {
     pub logits: Vec<f32>,
     /// Sum of the losses of the micro-batch.
     pub loss: f64,
+    /// What this worker did and sent in this step.
+    pub counts: Counts,
     dlogits: Vec<f32>,
     scratch: RankScratch,
     grads: InputGrads,
+    /// The towers, where they run here.
+    towers: Vec<TowerRun>,
+    /// Sums of embedding gradients of a tower with two uses.
+    sums: Vec<f32>,
 }
 
 impl Worker {
@@ -43,9 +57,12 @@ impl Worker {
             batch: MicroBatch::new(plan),
             logits: Vec::new(),
             loss: 0.0,
+            counts: Counts::default(),
             dlogits: Vec::new(),
             scratch: RankScratch::default(),
             grads: InputGrads::default(),
+            towers: (0..plan.towers).map(|_| TowerRun::default()).collect(),
+            sums: Vec::new(),
         }
     }
 
@@ -55,67 +72,147 @@ impl Worker {
         self.feed.take(until, &mut self.batch.groups)
     }
 
-    /// Predicts the micro-batch with the weights `w`.
-    pub fn forward(&mut self, plan: &Plan, w: &[f32]) {
-        let Worker { batch, scratch, logits, .. } = self;
+    /// Asks every shard for what the micro-batch needs.
+    pub fn ask(
+        &mut self,
+        plan: &Plan,
+        store: Option<&FeatureStore>,
+        (lane, lanes): (usize, usize),
+        out: &mut Outbox,
+    ) {
+        let Worker { batch, counts, .. } = self;
+        *counts = Counts::default();
+        batch.deduplicate(plan, store, lanes);
+        batch.write_asks(plan.placement, lanes, out);
+        let words = (0..lanes).map(|shard| bytes(out.to(shard).len(), lane, shard));
+        counts.traffic.ids = words.sum();
+        batch.count(plan, store, counts);
+    }
+
+    /// Reads the answers of every shard and predicts the micro-batch with the weights `dense`.
+    pub fn predict(
+        &mut self,
+        plan: &Plan,
+        dense: &[f32],
+        store: Option<&FeatureStore>,
+        mail: &Mailbox<'_>,
+        (lane, lanes): (usize, usize),
+    ) {
+        let Worker { batch, scratch, logits, towers, counts, .. } = self;
+        batch.read_answers(plan, mail, lane, lanes);
+        if plan.placement != Placement::Ams {
+            for (index, tower) in towers.iter_mut().enumerate() {
+                let (images, features) = (&batch.images[index], &batch.features[index]);
+                let rows = rows(plan, store, images.by_owner(), features);
+                let out = &mut batch.embeddings[index];
+                tower.forward(plan, index, dense, &rows, out);
+                counts.tower_forwards += tower.forwards as f64;
+            }
+        }
+        let w = &dense[plan.network_range()];
         batch.view(plan, |batch| plan.network.forward(w, batch, scratch, logits));
     }
 
     /// Loss and gradients of the micro-batch, each impression weighing `weight` (1 / impressions of
-    /// the step). Adds to `dw`.
-    pub fn backward(&mut self, plan: &Plan, w: &[f32], weight: f32, dw: &mut [f32]) {
-        let Worker { batch, scratch, logits, dlogits, grads, .. } = self;
+    /// the step). Adds to `dense_grad`.
+    pub fn backward(
+        &mut self,
+        plan: &Plan,
+        dense: &[f32],
+        store: Option<&FeatureStore>,
+        weight: f32,
+        dense_grad: &mut [f32],
+    ) {
+        let Worker { batch, scratch, logits, dlogits, grads, towers, sums, counts, .. } = self;
         self.loss = loss::cross_entropy(logits, &batch.groups.labels, weight, dlogits);
-        batch.view(plan, |batch| plan.network.backward(w, batch, scratch, dlogits, dw, grads));
+        let w = plan.network_range();
+        let (weights, dw) = (&dense[w.clone()], &mut dense_grad[w]);
+        batch.view(plan, |batch| {
+            plan.network.backward(weights, batch, scratch, dlogits, dw, grads);
+        });
+        if plan.placement != Placement::Ams {
+            for (index, tower) in towers.iter_mut().enumerate() {
+                let (images, features) = (&batch.images[index], &batch.features[index]);
+                let rows = rows(plan, store, images.by_owner(), features);
+                let all = 0..rows.len() * plan.spec.dim;
+                let dout = embedding_gradients(plan, index, grads, all, sums);
+                tower.backward(plan, index, dense, &rows, dout, dense_grad);
+                counts.tower_backwards += tower.backwards as f64;
+            }
+        }
     }
 
     /// Sends every shard the gradients of what it answered.
-    pub fn write_gradients(&self, plan: &Plan, lanes: usize, out: &mut Outbox) {
+    pub fn write_gradients(
+        &mut self,
+        plan: &Plan,
+        (lane, lanes): (usize, usize),
+        out: &mut Outbox,
+    ) {
+        let Worker { batch, grads, sums, counts, .. } = self;
         let dim = plan.spec.dim;
         let loss = self.loss.to_bits();
         out.clear();
         for shard in 0..lanes {
             let words = out.words();
+            let start = words.len();
             words.extend([loss as u32, (loss >> 32) as u32]);
-            let range = self.batch.ids.range(shard);
-            let drows = &self.grads.drows[range.start * dim..range.end * dim];
+            let range = batch.ids.range(shard);
+            let drows = &grads.drows[range.start * dim..range.end * dim];
             words.extend_from_slice(bytemuck::cast_slice(drows));
-            for (tower, asks) in self.batch.images.iter().enumerate() {
-                let range = asks.range(shard);
-                self.write_embedding_gradients(
-                    plan,
-                    tower,
-                    range.start * dim..range.end * dim,
-                    words,
-                );
+            let rows = words.len();
+            counts.traffic.row_grads += bytes(rows - start, lane, shard);
+            if plan.placement == Placement::Ams {
+                for (tower, asks) in batch.images.iter().enumerate() {
+                    let range = asks.range(shard);
+                    let range = range.start * dim..range.end * dim;
+                    let gradients = embedding_gradients(plan, tower, grads, range, sums);
+                    words.extend_from_slice(bytemuck::cast_slice(gradients));
+                }
+                counts.traffic.embedding_grads += bytes(words.len() - rows, lane, shard);
             }
             out.seal();
-        }
-    }
-
-    /// Appends the embedding gradients of one tower; a shared tower gets the sum of both uses.
-    fn write_embedding_gradients(
-        &self,
-        plan: &Plan,
-        tower: usize,
-        range: std::ops::Range<usize>,
-        words: &mut Vec<u32>,
-    ) {
-        let ad = plan.ad_tower == Some(tower);
-        let behavior = plan.behavior_tower == Some(tower);
-        let (dad, dbehavior) = (&self.grads.dad_embeddings, &self.grads.dbehavior_embeddings);
-        match (ad, behavior) {
-            (true, false) => words.extend_from_slice(bytemuck::cast_slice(&dad[range])),
-            (false, true) => words.extend_from_slice(bytemuck::cast_slice(&dbehavior[range])),
-            _ => {
-                let sums = dad[range.clone()].iter().zip(&dbehavior[range]);
-                words.extend(sums.map(|(ad, behavior)| (ad + behavior).to_bits()));
-            }
         }
     }
 
     /// The image of each impression's ad; (B).
     pub fn ad_keys(&self) -> &[ImageKey] {
         &self.batch.keys.ads
+    }
+}
+
+/// The features of a tower's images where the towers run on the worker: as they came, or from the store.
+fn rows<'a>(
+    plan: &Plan,
+    store: Option<&'a FeatureStore>,
+    keys: &[u64],
+    came: &'a [f16],
+) -> Vec<&'a [f16]> {
+    match plan.placement {
+        Placement::StoreInServer => came.chunks_exact(plan.feature_dim()).collect(),
+        Placement::Ams | Placement::StoreInWorker => features(store, keys),
+    }
+}
+
+/// The embedding gradients of one tower; a shared tower gets the sum of both uses, made in `sums`.
+fn embedding_gradients<'a>(
+    plan: &Plan,
+    tower: usize,
+    grads: &'a InputGrads,
+    range: std::ops::Range<usize>,
+    sums: &'a mut Vec<f32>,
+) -> &'a [f32] {
+    let ad = plan.ad_tower == Some(tower);
+    let behavior = plan.behavior_tower == Some(tower);
+    let (dad, dbehavior) = (&grads.dad_embeddings, &grads.dbehavior_embeddings);
+    match (ad, behavior) {
+        (true, false) => &dad[range],
+        (false, true) => &dbehavior[range],
+        _ => {
+            let pairs = dad[range.clone()].iter().zip(&dbehavior[range]);
+            sums.clear();
+            sums.extend(pairs.map(|(ad, behavior)| ad + behavior));
+            sums
+        }
     }
 }

@@ -13,14 +13,14 @@ use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, PrepareOptions, 
 use ams_data::samples::SampleFile;
 use ams_data::source::{TableOptions, open};
 use ams_data::synth::{ShopConfig, generate};
-use ams_fabric::{Fabric, Solo, ThreadFabric};
+use ams_fabric::ThreadFabric;
 use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
 use ams_model::{Aggregator, ImageArm};
 use ams_train::config::{DataConfig, ModelConfig, TrainConfig};
 use ams_train::feed::{Feed, Order};
 use ams_train::run::{self, Start, Wish};
-use ams_train::{Config, Trainer, freeze};
+use ams_train::{Config, Job, Trainer, freeze};
 use tempfile::TempDir;
 
 /// The prepared and encoded shop all tests share.
@@ -89,13 +89,13 @@ fn config(runs: &Path) -> Config {
 /// Trains to the end, publishes, and returns the bundle's folder and hash.
 fn publish(config: &Config, threads: usize) -> (PathBuf, String) {
     let go_on = &mut |_: &_, _| Wish::GoOn;
-    let report = run::train(config, Start::Fresh, Box::new(Solo), threads, go_on).expect("a run");
+    let report = run::train(config, Start::Fresh, Job::solo(threads), go_on).expect("a run");
     assert!(report.finished);
     publish_run(&report.run, threads)
 }
 
 fn publish_run(run: &Path, threads: usize) -> (PathBuf, String) {
-    let mut trainer = run::open(run, Box::new(Solo), threads).expect("a finished run");
+    let mut trainer = run::open(run, Job::solo(threads)).expect("a finished run");
     let place = run.join("bundle/1");
     let manifest = freeze::publish(&mut trainer, &place, &[]).expect("a bundle");
     (place, manifest.hash())
@@ -119,26 +119,19 @@ fn job(size: usize) -> (Vec<u64>, Vec<f32>) {
     let folder = TempDir::new().unwrap();
     let config = &config(folder.path());
     let rank = |fabric: ThreadFabric| {
-        let mut trainer = Trainer::new(config.clone(), Box::new(fabric), 1).expect("a rank");
+        let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).expect("a rank");
         let mut losses = Vec::new();
         while let Some(report) = trainer.step().expect("a step") {
             losses.push(report.loss.to_bits());
         }
         (losses, trainer.lanes().dense.w.clone())
     };
-    std::thread::scope(|scope| {
-        let rank = &rank;
-        let ranks: Vec<_> = ThreadFabric::job(size)
-            .into_iter()
-            .map(|fabric| scope.spawn(move || rank(fabric)))
-            .collect();
-        let mut results: Vec<_> = ranks.into_iter().map(|rank| rank.join().unwrap()).collect();
-        let first = results.remove(0);
-        for other in results {
-            assert!(other == first, "ranks of one job agree");
-        }
-        first
-    })
+    let mut results = ThreadFabric::run(size, rank);
+    let first = results.remove(0);
+    for other in results {
+        assert!(other == first, "ranks of one job agree");
+    }
+    first
 }
 
 #[test]
@@ -155,17 +148,17 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
     let folder = TempDir::new().unwrap();
     let (_, whole) = publish(&config(&folder.path().join("whole")), 2);
     // In the first epoch, at its end, in the second one.
-    let steps = Trainer::new(config(folder.path()), Box::new(Solo), 1).unwrap().steps();
+    let steps = Trainer::new(config(folder.path()), Job::solo(1)).unwrap().steps();
     for stop in [1, steps / 2, steps / 2 + 2] {
         let config = config(&folder.path().join(format!("stopped-{stop}")));
         let mut stop_there = |report: &ams_train::StepReport, _| match report.cursor.step == stop {
             true => Wish::Stop,
             false => Wish::GoOn,
         };
-        let report = run::train(&config, Start::Fresh, Box::new(Solo), 2, &mut stop_there).unwrap();
+        let report = run::train(&config, Start::Fresh, Job::solo(2), &mut stop_there).unwrap();
         assert!(!report.finished && report.steps == stop);
         let go_on = &mut |_: &_, _| Wish::GoOn;
-        let report = run::train(&config, Start::Resume, Box::new(Solo), 1, go_on).unwrap();
+        let report = run::train(&config, Start::Resume, Job::solo(1), go_on).unwrap();
         assert!(report.finished);
         assert_eq!(publish_run(&report.run, 1).1, whole, "stopped after {stop} of {steps} steps");
     }
@@ -180,13 +173,13 @@ fn lines_a_killed_process_wrote_after_its_checkpoint_are_not_repeated() {
         4 => Wish::Stop,
         _ => Wish::GoOn,
     };
-    run::train(&config, Start::Fresh, Box::new(Solo), 1, stop_at_4).unwrap();
+    run::train(&config, Start::Fresh, Job::solo(1), stop_at_4).unwrap();
     let metrics = run::folder(&config).join(run::METRICS);
     let lines = std::fs::read_to_string(&metrics).unwrap();
     let fifth = lines.lines().last().unwrap().replace("\"step\":4", "\"step\":5");
     std::fs::write(&metrics, format!("{lines}{fifth}\n{{\"step\":6,\"ep")).unwrap();
     let go_on = &mut |_: &_, _| Wish::GoOn;
-    let report = run::train(&config, Start::Resume, Box::new(Solo), 1, go_on).unwrap();
+    let report = run::train(&config, Start::Resume, Job::solo(1), go_on).unwrap();
     let steps: Vec<u64> = std::fs::read_to_string(&metrics)
         .unwrap()
         .lines()
@@ -208,7 +201,7 @@ fn the_scorer_says_what_the_trainer_says() {
         config.model = ModelConfig { images: arm, aggregator, ..config.model };
         let (bundle, _) = publish(&config, 2);
         let run = run::folder(&config);
-        let mut trainer = run::open(&run, Box::new(Solo), 2).unwrap();
+        let mut trainer = run::open(&run, Job::solo(2)).unwrap();
         let predicted = trainer.evaluate(SplitName::Test).unwrap();
         let (groups, scored) = score_test(&bundle);
         // The trainer's rows come part by part, in file order; so do these.
@@ -243,7 +236,7 @@ fn score_test(bundle: &Path) -> (Groups, Vec<f32>) {
 fn training_lowers_the_loss_and_shuffled_images_are_another_model() {
     let folder = TempDir::new().unwrap();
     let losses = |config: &Config| -> Vec<f64> {
-        let mut trainer = Trainer::new(config.clone(), Box::new(Solo), 2).unwrap();
+        let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
         std::iter::from_fn(|| trainer.step().unwrap()).map(|report| report.loss).collect()
     };
     let mut config = config(folder.path());
@@ -262,12 +255,12 @@ fn a_fresh_run_does_not_touch_an_earlier_one() {
     let config = config(folder.path());
     let hash = publish(&config, 1).1;
     let go_on = &mut |_: &_, _| Wish::GoOn;
-    let error = run::train(&config, Start::Fresh, Box::new(Solo), 1, go_on).unwrap_err();
+    let error = run::train(&config, Start::Fresh, Job::solo(1), go_on).unwrap_err();
     assert!(error.to_string().contains("holds an earlier training"), "{error}");
     let other = Config { seed: 8, ..config.clone() };
-    let error = run::train(&other, Start::Resume, Box::new(Solo), 1, go_on).unwrap_err();
+    let error = run::train(&other, Start::Resume, Job::solo(1), go_on).unwrap_err();
     assert!(error.to_string().contains("another configuration"), "{error}");
-    run::train(&config, Start::Replace, Box::new(Solo), 1, go_on).unwrap();
+    run::train(&config, Start::Replace, Job::solo(1), go_on).unwrap();
     assert_eq!(publish_run(&run::folder(&config), 1).1, hash);
 }
 
@@ -277,7 +270,7 @@ fn damaged_checkpoints_are_refused_by_name() {
     let config = config(folder.path());
     let run = run::folder(&config);
     let go_on = &mut |_: &_, _| Wish::GoOn;
-    let report = run::train(&config, Start::Fresh, Box::new(Solo), 1, go_on).unwrap();
+    let report = run::train(&config, Start::Fresh, Job::solo(1), go_on).unwrap();
     let checkpoint = run.join(format!("checkpoints/step-{}", report.steps));
     let lane = checkpoint.join("lane-03.safetensors");
     let good = std::fs::read(&lane).unwrap();
@@ -291,11 +284,11 @@ fn damaged_checkpoints_are_refused_by_name() {
             Some(bytes) => std::fs::write(&lane, bytes).unwrap(),
             None => std::fs::remove_file(&lane).unwrap(),
         }
-        let error = run::open(&run, Box::new(Solo), 1).err().expect("an error").to_string();
+        let error = run::open(&run, Job::solo(1)).err().expect("an error").to_string();
         assert!(error.contains("lane-03.safetensors") && error.contains(want), "{error}");
     }
     std::fs::write(&lane, &good).unwrap();
-    assert!(run::open(&run, Box::new(Solo), 1).is_ok());
+    assert!(run::open(&run, Job::solo(1)).is_ok());
 }
 
 #[test]
@@ -322,8 +315,7 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
     for (want, spoil) in cases {
         let mut config = config(folder.path());
         spoil(&mut config);
-        let fabric: Box<dyn Fabric> = Box::new(Solo);
-        let error = Trainer::new(config, fabric, 1).err().expect(want).to_string();
+        let error = Trainer::new(config, Job::solo(1)).err().expect(want).to_string();
         assert!(error.contains(want), "{want:?} is not in {error:?}");
     }
 }

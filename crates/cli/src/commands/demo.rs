@@ -11,9 +11,9 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, Kind, PrepareOptions, SplitBy};
 use ams_data::source::{TableOptions, open};
 use ams_data::synth::{Bayes, ShopConfig};
-use ams_fabric::Solo;
 use ams_image::builtin::Builtin;
 use ams_image::encode::EncodeOptions;
+use ams_train::Job;
 use ams_train::config::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
 use ams_train::run::{self, Start};
 use serde::{Deserialize, Serialize};
@@ -22,9 +22,10 @@ use crate::commands::encode::{encode_pictures, pictures};
 use crate::commands::eval::evaluate_run;
 use crate::commands::publish::publish;
 use crate::commands::synth::{Size, synth};
-use crate::commands::train::{stop_on_interrupt, thread_count, threads};
+use crate::commands::train::{stop_on_interrupt, thread_count};
 use crate::commands::{prepare as prepare_command, train as train_command};
 use crate::failure::Failure;
+use crate::launch::threads;
 use crate::output::{Output, count, metric, table};
 
 /// The file that marks a folder as a demo's, which the next demo may replace.
@@ -95,7 +96,7 @@ struct Places {
 pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let begin = Instant::now();
     let threads = threads(arguments.threads);
-    let stop = stop_on_interrupt()?;
+    let stop = stop_on_interrupt(0)?;
     let out = &arguments.out;
     let places = clear(out)?;
     let mut report = Report::default();
@@ -144,7 +145,7 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     }
 
     let joint = places.runs.join("joint");
-    let mut trainer = run::open(&joint, Box::new(Solo), threads)?;
+    let mut trainer = run::open(&joint, Job::solo(threads))?;
     let published = publish(&mut trainer, &places.models.join("shop"))?;
     report.bundle = published.path;
     report.hash = published.hash;
@@ -255,12 +256,14 @@ fn train_arm(
     stop: &AtomicBool,
     output: Output,
 ) -> Result<(f64, Evaluation), Failure> {
-    let report = train_command::train(config, Start::Fresh, threads, stop, output)?;
+    let report =
+        train_command::train(config, Start::Fresh, Job::solo(threads), stop, None, output)?;
     if !report.finished {
         return Err(Failure::Interrupted);
     }
-    let mut trainer = run::open(&report.run, Box::new(Solo), threads)?;
+    let mut trainer = run::open(&report.run, Job::solo(threads))?;
     let evaluation = evaluate_run(&mut trainer, SplitName::Test, None)?;
+    let evaluation = evaluation.expect("a job of one process evaluates in it");
     Ok((report.seconds, evaluation))
 }
 

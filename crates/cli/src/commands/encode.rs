@@ -90,7 +90,7 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
             let images = arguments.images.expect("clap asks for it without --features");
             let mut options = EncodeOptions::new(images, &out);
             options.threads = arguments.threads.unwrap_or(0);
-            let stop = stop_on_interrupt()?;
+            let stop = stop_on_interrupt(0)?;
             encode_pictures(&options, names, &encoder, &stop, output)?
         }
     };

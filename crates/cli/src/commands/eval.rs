@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use ams_bundle::{Evaluation, evaluate};
 use ams_data::Id;
 use ams_data::dataset::SplitName;
-use ams_fabric::Solo;
 use ams_train::{Trainer, run};
 
-use crate::commands::train::{thread_count, threads};
+use crate::commands::train::thread_count;
 use crate::failure::Failure;
+use crate::launch::{Launch, threads};
 use crate::output::{Output, count, metric, table};
 
 /// Evaluate a run: AUC, GAUC, log loss, calibration, and slices.
@@ -32,30 +32,35 @@ enum Split {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let mut trainer = run::open(&arguments.run, Box::new(Solo), threads(arguments.threads))?;
+pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+    let mut trainer = run::open(&arguments.run, launch.job(threads(arguments.threads)))?;
     let split = match arguments.split {
         Split::Train => SplitName::Train,
         Split::Test => SplitName::Test,
     };
     let path = arguments.run.join("predictions").join(format!("{}.parquet", split.as_str()));
-    let evaluation = evaluate_run(&mut trainer, split, Some(&path))?;
-    output.finish(&evaluation, || text(&evaluation));
+    if let Some(evaluation) = evaluate_run(&mut trainer, split, Some(&path))? {
+        output.finish(&evaluation, || text(&evaluation));
+    }
     Ok(())
 }
 
-/// Predicts a split, keeps the predictions at `path` if there is one, and evaluates them.
+/// Predicts a split on all processes of the job; the first one keeps the predictions at `path` if there
+/// is one, and evaluates them.
 pub fn evaluate_run(
     trainer: &mut Trainer,
     split: SplitName,
     path: Option<&std::path::Path>,
-) -> Result<Evaluation, Failure> {
+) -> Result<Option<Evaluation>, Failure> {
     let predictions = trainer.evaluate(split)?;
+    if trainer.lanes_mut().fabric().rank() > 0 {
+        return Ok(None);
+    }
     if let Some(path) = path {
         predictions.write(path)?;
     }
     let seen = trainer.dataset().item_counts(SplitName::Train)?;
-    Ok(evaluate(&predictions, &|item| seen.get(&Id(item)).copied().unwrap_or(0)))
+    Ok(Some(evaluate(&predictions, &|item| seen.get(&Id(item)).copied().unwrap_or(0))))
 }
 
 fn text(evaluation: &Evaluation) -> String {

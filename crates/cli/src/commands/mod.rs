@@ -1,9 +1,12 @@
 //! The commands, one file each: arguments, what they call, what they print.
 
+pub mod bench;
 pub mod demo;
+pub mod doctor;
 pub mod encode;
 pub mod eval;
 pub mod import;
+pub mod plan;
 pub mod prepare;
 pub mod publish;
 pub mod score;

@@ -6,12 +6,12 @@ use ams_bundle::files::next_version;
 use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};
-use ams_fabric::Solo;
-use ams_train::{Trainer, freeze, run};
+use ams_train::{Job, Trainer, freeze, run};
 use serde::Serialize;
 
-use crate::commands::train::{thread_count, threads};
+use crate::commands::train::thread_count;
 use crate::failure::Failure;
+use crate::launch::threads;
 use crate::output::Output;
 
 /// Example requests a bundle carries.
@@ -46,7 +46,7 @@ pub struct Published {
 
 /// Runs the command.
 pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let mut trainer = run::open(&arguments.run, Box::new(Solo), threads(arguments.threads))?;
+    let mut trainer = run::open(&arguments.run, Job::solo(threads(arguments.threads)))?;
     let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
     let published = publish(&mut trainer, &arguments.to.join(name))?;
     output.finish(&published, || {

@@ -3,14 +3,17 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use ams_fabric::Solo;
-use ams_train::Config;
 use ams_train::run::{self, RunReport, Start, Wish};
+use ams_train::traffic::{Asked, Counts};
+use ams_train::{Config, Job};
 
 use crate::config_file;
 use crate::failure::Failure;
-use crate::output::{Output, count, metric};
+use crate::launch::{Launch, threads};
+use crate::output::{Output, bytes, count, metric, table};
+use crate::watchdog::Watchdog;
 
 /// Train a model as a TOML file says.
 #[derive(Debug, clap::Args)]
@@ -20,27 +23,37 @@ pub struct Arguments {
     /// Overrides one setting, such as `train.epochs=3`; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Threads; as many as there are cores unless given. The result does not depend on it.
+    /// Threads of each process; its share of the cores unless given. The result does not depend on it.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
     /// Go on from the newest checkpoint of the run.
-    #[arg(long, conflicts_with = "replace")]
+    #[arg(long, conflicts_with_all = ["replace", "auto_resume"])]
     resume: bool,
+    /// Go on from the newest checkpoint if there is one, else begin: for launchers that start a job again.
+    #[arg(long, conflicts_with = "replace")]
+    auto_resume: bool,
     /// Remove an earlier training of the same name.
     #[arg(long)]
     replace: bool,
+    /// End the job if it makes no step for so long; 0 waits for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = patience)]
+    watchdog: f64,
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+    let patience = Some(arguments.watchdog).filter(|seconds| *seconds > 0.0);
+    let watchdog = Watchdog::start(patience.map(Duration::from_secs_f64), launch.rank());
     let config: Config = config_file::read(&arguments.config, &arguments.set)?;
-    let start = match (arguments.resume, arguments.replace) {
-        (true, _) => Start::Resume,
-        (_, true) => Start::Replace,
+    let start = match (arguments.resume, arguments.auto_resume, arguments.replace) {
+        (true, _, _) => Start::Resume,
+        (_, true, _) => Start::Auto,
+        (_, _, true) => Start::Replace,
         _ => Start::Fresh,
     };
-    let stop = stop_on_interrupt()?;
-    let report = train(&config, start, threads(arguments.threads), &stop, output)?;
+    let stop = stop_on_interrupt(launch.rank())?;
+    let job = launch.job(threads(arguments.threads));
+    let report = train(&config, start, job, &stop, Some(&watchdog), output)?;
     output.finish(&report, || text(&report));
     if report.finished { Ok(()) } else { Err(Failure::Interrupted) }
 }
@@ -49,8 +62,9 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 pub fn train(
     config: &Config,
     start: Start,
-    threads: usize,
+    job: Job,
     stop: &AtomicBool,
+    watchdog: Option<&Watchdog>,
     output: Output,
 ) -> Result<RunReport, Failure> {
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} eta {eta} {msg}";
@@ -59,6 +73,9 @@ pub fn train(
     let mut seen = 0;
     let mut smooth = None;
     let mut watch = |report: &ams_train::StepReport, steps: u64| {
+        if let Some(watchdog) = watchdog {
+            watchdog.alive(|| format!("step {}", report.cursor.step));
+        }
         seen += report.impressions;
         let loss = smooth.map_or(report.loss, |loss: f64| 0.95 * loss + 0.05 * report.loss);
         smooth = Some(loss);
@@ -68,9 +85,15 @@ pub fn train(
         bar.set_message(format!("{} impressions/s loss {loss:.4}", count(rate as u64)));
         if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::GoOn }
     };
-    let report = run::train(config, start, Box::new(Solo), threads, &mut watch);
+    let report = run::train(config, start, job, &mut watch);
     bar.finish_and_clear();
     Ok(report?)
+}
+
+/// Reads `--watchdog`.
+fn patience(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds, 0 or more".to_owned())
 }
 
 /// Reads `--threads`. Far more threads than cores would only wait for each other.
@@ -80,20 +103,18 @@ pub fn thread_count(text: &str) -> Result<usize, String> {
     count.ok_or_else(|| format!("expected 1 to {MOST}"))
 }
 
-/// The number of threads asked for, or one per core.
-pub fn threads(asked: Option<usize>) -> usize {
-    asked.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, |cores| cores.get()))
-}
-
 /// Becomes true on the first Ctrl-C; the second one ends the process at once.
-pub fn stop_on_interrupt() -> Result<Arc<AtomicBool>, Failure> {
+/// The first process of a job says so.
+pub fn stop_on_interrupt(rank: usize) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
     ctrlc::set_handler(move || {
         if seen.swap(true, Ordering::Relaxed) {
             std::process::exit(130);
         }
-        eprintln!("stopping after this step with a checkpoint; once more to stop at once");
+        if rank == 0 {
+            eprintln!("stopping after this step with a checkpoint; once more to stop at once");
+        }
     })
     .map_err(|error| Failure::user(format!("cannot listen to Ctrl-C: {error}")))?;
     Ok(stop)
@@ -104,13 +125,40 @@ fn text(report: &RunReport) -> String {
         true => "trained",
         false => "stopped with a checkpoint; go on with --resume:",
     };
+    let place = match report.processes {
+        1 => String::new(),
+        processes => format!(" on {processes} processes of {} threads", report.threads),
+    };
     format!(
-        "{end} {}: {} steps, {} impressions in {:.1} s ({} impressions/s), loss {}\n",
+        "{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{}",
         report.run.display(),
         count(report.steps),
         count(report.impressions),
         report.seconds,
         count(report.impressions_per_second as u64),
         metric(report.loss),
+        traffic(report),
     )
+}
+
+/// What a step moved, as a table.
+fn traffic(report: &RunReport) -> String {
+    let Counts { traffic, images, ids, wire_bytes, .. } = report.per_step;
+    if images.requested + ids.requested == 0.0 {
+        return String::new();
+    }
+    let kinds = traffic.kinds().into_iter().filter(|(_, bytes)| *bytes > 0.0);
+    let mut rows: Vec<Vec<String>> =
+        kinds.map(|(kind, sent)| vec![kind.to_owned(), bytes(sent)]).collect();
+    rows.push(vec!["between processes".to_owned(), bytes(wire_bytes)]);
+    let asked = |what: &str, asked: Asked| {
+        format!(
+            "{what} per step: {} requested, {} after each worker's own merging, {} after the shards'\n",
+            count(asked.requested as u64),
+            count(asked.unique_per_worker as u64),
+            count(asked.unique_per_shard as u64),
+        )
+    };
+    let table = table(&["per step, between lanes", "bytes"], &rows);
+    format!("{table}{}{}", asked("ids", ids), asked("images", images))
 }

@@ -1,0 +1,117 @@
+//! `ams bench placement`: the three placements of one training side by side, as in Table 2 of the paper.
+
+use std::path::PathBuf;
+
+use ams_train::Config;
+use ams_train::compare::{PlacementReport, STORED, placements};
+use ams_train::config::{FeatureFormat, Placement};
+use serde::Serialize;
+
+use crate::commands::train::thread_count;
+use crate::config_file;
+use crate::failure::Failure;
+use crate::launch::{Launch, threads};
+use crate::output::{Output, bytes, count, table};
+
+/// Run the three placements of a training side by side: bytes by kind, storage, time, loss.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration, a TOML file.
+    config: PathBuf,
+    /// Overrides one setting, such as `train.lanes=32`; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Steps to take with each placement; the first one is not timed.
+    #[arg(long, value_name = "N", default_value_t = 10)]
+    steps: u64,
+    /// Threads of each process; its share of the cores unless given.
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    threads: Option<usize>,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    lanes: usize,
+    processes: usize,
+    threads: usize,
+    placements: Vec<PlacementReport>,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+    let config: Config = config_file::read(&arguments.config, &arguments.set)?;
+    let threads = threads(arguments.threads);
+    let placements = compare(&config, &STORED, arguments.steps, launch, threads, output)?;
+    let (lanes, processes) = (config.train.lanes, launch.size());
+    let report = Report { lanes, processes, threads, placements };
+    output.finish(&report, || text(&report.placements));
+    Ok(())
+}
+
+/// Runs the placements and says how far it is.
+pub fn compare(
+    config: &Config,
+    variants: &[(Placement, FeatureFormat)],
+    steps: u64,
+    launch: &Launch,
+    threads: usize,
+    output: Output,
+) -> Result<Vec<PlacementReport>, Failure> {
+    let mut done = |report: &PlacementReport| {
+        output.say(&format!(
+            "{}: {} steps, {:.3} s each, loss {:.6}",
+            name(report),
+            report.steps,
+            report.seconds_per_step,
+            report.loss
+        ));
+    };
+    Ok(placements(config, variants, steps, &mut || launch.job(threads), &mut done)?)
+}
+
+/// The placement, and how features travel if not as they are stored.
+pub fn name(report: &PlacementReport) -> String {
+    match report.features_as {
+        "f16" => report.placement.to_owned(),
+        format => format!("{} ({format})", report.placement),
+    }
+}
+
+/// The placements in the paper's table and the paper's order.
+pub fn text(placements: &[PlacementReport]) -> String {
+    let names: Vec<String> = placements.iter().map(name).collect();
+    let header: Vec<&str> =
+        ["per step, all lanes"].into_iter().chain(names.iter().map(|name| &name[..])).collect();
+    let row = |name: &str, value: &dyn Fn(&PlacementReport) -> String| {
+        std::iter::once(name.to_owned()).chain(placements.iter().map(value)).collect()
+    };
+    let mut rows: Vec<Vec<String>> = vec![
+        row("storage, workers", &|p| bytes(p.storage_bytes.worker)),
+        row("storage, shards", &|p| bytes(p.storage_bytes.shard)),
+        row("sent, without all-reduce", &|p| bytes(p.bytes_per_step.without_all_reduce())),
+    ];
+    for (at, (kind, _)) in placements[0].bytes_per_step.kinds().into_iter().enumerate() {
+        rows.push(row(&format!("  {kind}"), &|p| bytes(p.bytes_per_step.kinds()[at].1)));
+    }
+    rows.push(row("between processes", &|p| bytes(p.wire_bytes_per_step)));
+    rows.push(row("images through towers", &|p| count(p.tower_forwards as u64)));
+    rows.push(row("seconds", &|p| format!("{:.3}", p.seconds_per_step)));
+    rows.push(row("loss of the last step", &|p| format!("{:.6}", p.loss)));
+    let first = &placements[0];
+    let asked = |what: &str, asked: ams_train::traffic::Asked| {
+        format!(
+            "{what}: {} requested, {} distinct per worker, {} distinct per step\n",
+            count(asked.requested as u64),
+            count(asked.unique_per_worker as u64),
+            count(asked.unique_per_shard as u64),
+        )
+    };
+    let merged = placements.iter().find(|p| p.images.unique_per_shard > 0.0).unwrap_or(first);
+    format!(
+        "{}{}{}",
+        table(&header, &rows),
+        asked("images", merged.images),
+        asked("ids", merged.ids)
+    )
+}
