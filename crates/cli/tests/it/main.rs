@@ -7,10 +7,14 @@
 mod bad_input;
 mod check;
 mod demo;
+#[cfg(target_os = "linux")]
+mod faults;
 #[cfg(unix)]
 mod interrupt;
 #[cfg(unix)]
 mod movielens;
+#[cfg(feature = "mpi")]
+mod mpi;
 mod place;
 mod shop;
 mod way;
