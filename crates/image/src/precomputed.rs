@@ -77,7 +77,9 @@ pub fn precomputed(
     let reused = if unchanged(&options.out, &maker, &pictures) { images } else { 0 };
     if reused == 0 {
         // The name only serves an error, and a first reading has found the row sound.
-        store(options, &maker, &pictures, &|key, row| matrix.row(row_of[&key], "", row))?;
+        write::store(&options.out, &maker, &pictures, &|key, row| {
+            matrix.row(row_of[&key], "", row)
+        })?;
     }
     Ok(EncodeReport {
         images,
@@ -211,25 +213,6 @@ fn unchanged(out: &Path, maker: &Maker, pictures: &[Picture]) -> bool {
             before.len() == pictures.len()
                 && before.iter().zip(pictures).all(|(old, new)| old.same(new))
         })
-}
-
-/// Writes the store beside `out` and moves it there; on failure nothing stays behind.
-fn store(
-    options: &PrecomputedOptions,
-    maker: &Maker,
-    pictures: &[Picture],
-    rows: write::Rows<'_>,
-) -> Result<()> {
-    let partial = write::partial(&options.out);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
-    }
-    fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
-    let built = partial.join("store");
-    let written = write::write_store(&built, maker, pictures, rows)
-        .and_then(|_| write::install(&built, &options.out));
-    let removed = fs::remove_dir_all(&partial).map_err(Error::io(&partial));
-    written.and(removed)
 }
 
 #[cfg(test)]

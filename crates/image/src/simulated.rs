@@ -3,7 +3,6 @@
 //! Knows names and a seed. Does not know pictures. A row depends on (seed, key) alone and a key on the name
 //! alone, so stores of overlapping sets of pictures agree on what they share.
 
-use std::fs;
 use std::path::Path;
 
 use ams_data::{Error, ImageKey, Result};
@@ -37,20 +36,11 @@ pub fn simulated(
     }
     let pictures: Vec<Picture> = distinct(names)?.into_iter().map(picture).collect();
     write::prepare(dir)?;
-    let partial = write::partial(dir);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
-    }
-    fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
-    let built = partial.join("store");
     let rows = |key, row: &mut Vec<f16>| {
         draw(seed, key, dim, row);
         Ok(())
     };
-    let written = write::write_store(&built, &maker(dim, seed), &pictures, &rows)
-        .and_then(|card| write::install(&built, dir).map(|()| card));
-    let removed = fs::remove_dir_all(&partial).map_err(Error::io(&partial));
-    written.and_then(|card| removed.map(|()| card))
+    write::store(dir, &maker(dim, seed), &pictures, &rows)
 }
 
 fn picture(name: String) -> Picture {
@@ -95,6 +85,7 @@ mod tests {
     use super::*;
     use crate::store::FeatureStore;
     use ams_data::PictureName;
+    use std::fs;
 
     fn names(count: usize) -> impl Iterator<Item = String> {
         (0..count).map(|item| format!("p{item}"))

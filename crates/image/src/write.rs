@@ -78,6 +78,20 @@ pub fn write_store(
     Ok(card)
 }
 
+/// Writes the store beside `out` and moves it there; on failure nothing stays behind.
+pub fn store(out: &Path, maker: &Maker, pictures: &[Picture], rows: Rows<'_>) -> Result<StoreCard> {
+    let partial = partial(out);
+    if partial.exists() {
+        fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
+    }
+    fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
+    let built = partial.join("store");
+    let written = write_store(&built, maker, pictures, rows)
+        .and_then(|card| install(&built, out).map(|()| card));
+    let removed = fs::remove_dir_all(&partial).map_err(Error::io(&partial));
+    written.and_then(|card| removed.map(|()| card))
+}
+
 fn write_part(
     path: &Path,
     dim: usize,

@@ -22,9 +22,9 @@
 
 use std::path::{Path, PathBuf};
 
-use ams_bundle::Spec;
 use ams_bundle::folder::{Folder, FolderWriter, Tensor};
-use ams_fabric::gather;
+use ams_bundle::{ImageSource, Spec};
+use ams_fabric::{Fabric, gather};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,7 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::job::together;
 use crate::lanes::{Dense, Lanes};
+use crate::sources::Sources;
 use crate::table::Table;
 
 /// `format` of the manifests this build reads and writes.
@@ -66,24 +67,27 @@ pub struct Meta {
     pub sources: Sources,
 }
 
-/// What a training reads, as blake3 of the cards that describe it.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Sources {
-    /// Of the dataset's card.
-    pub dataset: String,
-    /// Of the feature store's card, which lists the hash of each of its files.
-    pub images: Option<String>,
-}
-
-impl Sources {
-    /// The hashes by name, for comparing processes.
-    pub fn facts(&self) -> Vec<(String, String)> {
-        let images = self.images.clone().unwrap_or_else(|| "none".to_owned());
-        vec![
-            ("blake3 of the dataset's card".to_owned(), self.dataset.clone()),
-            ("blake3 of the feature store's card".to_owned(), images),
-        ]
+impl Meta {
+    /// How the model and the sources of this checkpoint differ from what they are today.
+    pub fn difference(&self, spec: &Spec, sources: &Sources) -> Option<String> {
+        let images = |source: &Option<ImageSource>| match source {
+            Some(source) => format!("{} ({} numbers)", source.encoder, source.dim),
+            None => "no image features".to_owned(),
+        };
+        let (was, is) = (images(&self.spec.image_source), images(&spec.image_source));
+        if was != is {
+            return Some(format!("was trained on image features of {was}, but now there are {is}"));
+        }
+        if self.spec.image_source != spec.image_source || self.sources.images != sources.images {
+            return Some(format!(
+                "was trained on other image features of {was} than there are now"
+            ));
+        }
+        if self.spec != *spec {
+            return Some("was trained on other fields than the dataset has now".to_owned());
+        }
+        let what = "was trained on another dataset than the one that is there now";
+        (self.sources != *sources).then(|| what.to_owned())
     }
 }
 
@@ -106,6 +110,36 @@ pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
     }
     found.sort();
     Ok(found)
+}
+
+/// The newest checkpoint below `checkpoints`, as the first process sees it. All processes call it
+/// together.
+///
+/// # Errors
+/// If there is none, or the folder cannot be listed.
+pub fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
+    let mine = match fabric.rank() {
+        0 => list(checkpoints).and_then(|all| match all.last() {
+            Some((step, _)) => Ok(*step),
+            None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
+        }),
+        _ => Ok(0),
+    };
+    let step = together(fabric, mine)?;
+    Ok(path(checkpoints, gather::numbers(fabric, &[step])?[0][0]))
+}
+
+/// `error` of the newest checkpoint, with the way out if there is an earlier one.
+pub fn damaged(checkpoints: &Path, newest: &Path, error: Error) -> Error {
+    let earlier = list(checkpoints).unwrap_or_default();
+    match earlier.iter().rev().find(|(_, path)| path != newest) {
+        None => error,
+        Some((_, older)) => Error::Damaged {
+            newest: Box::new(error),
+            damaged: newest.display().to_string(),
+            older: older.display().to_string(),
+        },
+    }
 }
 
 /// Everything in `folder`; nothing if there is no such folder.

@@ -152,7 +152,7 @@ pub fn forecast(workload: &Workload, cluster: &Cluster) -> Forecast {
     let named = 2.0 * workload.images_per_impression.min(workload.ids_per_impression / 2.0);
     let few = workload.ids_per_impression - named;
     let item_ids = merged(named / 2.0, workload.images).map(|count| 2.0 * count);
-    let few_ids = merged(few, (workload.ids - 2.0 * workload.images).max(1.0).min(1e5));
+    let few_ids = merged(few, (workload.ids - 2.0 * workload.images).clamp(1.0, 1e5));
     let ids = add(item_ids, few_ids);
 
     let elsewhere = (hosts - 1.0) / hosts;

@@ -3,8 +3,8 @@
 //! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests, the
 //! terminal or the environment.
 //!
-//! In reading order: [`config`]; [`trainer`], a training in memory, and [`job`], its processes;
-//! [`lanes`], the step; its halves [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`]
+//! In reading order: [`config`]; [`trainer`], a training in memory, [`sources`], [`setup`] and [`job`], what it
+//! is made of; [`lanes`], the step; its halves [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`]
 //! and [`ask`]); [`embed`], the towers on either half; [`traffic`], what a step moves; [`checkpoint`];
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
 //! its run folder (with [`journal`] and [`lock`]).
@@ -26,7 +26,9 @@ pub mod lock;
 pub mod micro;
 pub mod plan;
 pub mod run;
+pub mod setup;
 pub mod shard;
+pub mod sources;
 pub mod table;
 pub mod traffic;
 pub mod trainer;

@@ -161,7 +161,7 @@ mod tests {
         let mut counts = Counts::default();
         counts.numbers().into_iter().enumerate().for_each(|(at, number)| *number = at as f64 + 1.0);
         let json = serde_json::to_string(&counts).unwrap();
-        let leaves = json.matches(|c: char| c == ',').count() + 1;
+        let leaves = json.matches(',').count() + 1;
         assert_eq!(leaves, counts.numbers().len(), "{json}");
         assert_eq!(Counts::from_bits(&counts.to_bits()), counts);
         let mut twice = counts;

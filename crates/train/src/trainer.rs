@@ -3,29 +3,24 @@
 use std::path::{Path, PathBuf};
 
 use ams_bundle::Predictions;
-use ams_bundle::{ImageSource, Spec};
 use ams_data::dataset::{Dataset, SplitName};
-use ams_data::samples::SampleFile;
 use ams_data::schema::ITEM;
 use ams_data::{Side, id::Id};
-use ams_fabric::{Fabric, Metered, Topology, gather};
-use ams_image::FeatureStore;
+use ams_fabric::Metered;
 use ams_model::schedule::Schedule;
 use rayon::prelude::*;
 
-use crate::checkpoint::{self, Checkpoint, Cursor, Meta, Sources};
+use crate::checkpoint::{self, Checkpoint, Cursor, Meta};
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::feed::{Feed, Order};
+use crate::feed::Order;
 use crate::gathered::gather_predictions;
 use crate::job::{Job, agree, facts_of, together};
 use crate::lanes::{Lanes, Share, StepOutcome};
-use crate::plan::Plan;
+use crate::setup::{Setup, feed, setup};
 use crate::shard::Unknown;
+use crate::sources::{self, Sources};
 use crate::worker::Worker;
-
-/// The folder of the feature store inside a dataset, unless the configuration names another.
-const IMAGES: &str = "images";
 
 /// What a step of a training did.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -73,12 +68,12 @@ impl Trainer {
         let mut fabric = Metered::new(fabric);
         facts.extend(facts_of(&config));
         agree(&mut fabric, &facts)?;
-        let sources = open_sources(&config);
+        let sources = sources::open(&config);
         let (dataset, store) = together(&mut fabric, sources)?;
-        let sources = sources_of(&dataset, store.as_ref());
+        let sources = Sources::of(&dataset, store.as_ref());
         agree(&mut fabric, &sources.facts())?;
-        let made = make(&config, &dataset, store.as_ref(), &fabric, threads);
-        let Made { plan, topology, pool, workers } = together(&mut fabric, made)?;
+        let made = setup(&config, &dataset, store.as_ref(), &fabric, threads);
+        let Setup { plan, topology, pool, workers } = together(&mut fabric, made)?;
         let steps_per_epoch = Share::steps(dataset.card().counts.train, config.train.batch);
         let rounding = config.train.all_reduce.into();
         let lanes = Lanes::new(plan, config.seed, topology, store, rounding, fabric, pool);
@@ -93,16 +88,18 @@ impl Trainer {
     /// If there is no checkpoint, or it is damaged, or does not fit the dataset or the feature store of
     /// today.
     pub fn resume(checkpoints: &Path, mut job: Job) -> Result<Trainer> {
-        let newest = newest(checkpoints, &mut *job.fabric)?;
-        let opened =
-            Checkpoint::open(&newest).map_err(|error| damaged(checkpoints, &newest, error));
+        let newest = checkpoint::newest(checkpoints, &mut *job.fabric)?;
+        let opened = Checkpoint::open(&newest)
+            .map_err(|error| checkpoint::damaged(checkpoints, &newest, error));
         let checkpoint = together(&mut *job.fabric, opened)?;
         let meta = checkpoint.meta();
         let mut trainer = Trainer::new(meta.config.clone(), job)?;
         let Trainer { lanes, sources, .. } = &mut trainer;
-        let restored = match difference(meta, &lanes.plan.spec, sources) {
+        let restored = match meta.difference(&lanes.plan.spec, sources) {
             Some(what) => Err(Error::content(&newest, what)),
-            None => checkpoint.restore(lanes).map_err(|error| damaged(checkpoints, &newest, error)),
+            None => checkpoint
+                .restore(lanes)
+                .map_err(|error| checkpoint::damaged(checkpoints, &newest, error)),
         };
         together(trainer.lanes.fabric(), restored)?;
         trainer.cursor = meta.cursor;
@@ -281,205 +278,4 @@ fn collect(worker: &Worker, item: usize, to: &mut Predictions) {
     to.times.extend_from_slice(&groups.times);
     to.logits.extend_from_slice(&worker.logits);
     to.with_image.extend(worker.ad_keys().iter().map(|key| key.is_some()));
-}
-
-/// The newest checkpoint below `checkpoints`, as the first process sees it.
-fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
-    let mine = match fabric.rank() {
-        0 => checkpoint::list(checkpoints).and_then(|all| match all.last() {
-            Some((step, _)) => Ok(*step),
-            None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
-        }),
-        _ => Ok(0),
-    };
-    let step = together(fabric, mine)?;
-    Ok(checkpoint::path(checkpoints, gather::numbers(fabric, &[step])?[0][0]))
-}
-
-/// `error` of the newest checkpoint, with the way out if there is an earlier one.
-fn damaged(checkpoints: &Path, newest: &Path, error: Error) -> Error {
-    let earlier = checkpoint::list(checkpoints).unwrap_or_default();
-    match earlier.iter().rev().find(|(_, path)| path != newest) {
-        None => error,
-        Some((_, older)) => Error::Damaged {
-            newest: Box::new(error),
-            damaged: newest.display().to_string(),
-            older: older.display().to_string(),
-        },
-    }
-}
-
-/// How the model and the sources of a checkpoint differ from what they are today.
-fn difference(then: &Meta, spec: &Spec, sources: &Sources) -> Option<String> {
-    let images = |source: &Option<ImageSource>| match source {
-        Some(source) => format!("{} ({} numbers)", source.encoder, source.dim),
-        None => "no image features".to_owned(),
-    };
-    let (was, is) = (images(&then.spec.image_source), images(&spec.image_source));
-    if was != is {
-        return Some(format!("was trained on image features of {was}, but now there are {is}"));
-    }
-    if then.spec.image_source != spec.image_source || then.sources.images != sources.images {
-        return Some(format!("was trained on other image features of {was} than there are now"));
-    }
-    if then.spec != *spec {
-        return Some("was trained on other fields than the dataset has now".to_owned());
-    }
-    let what = "was trained on another dataset than the one that is there now";
-    (then.sources != *sources).then(|| what.to_owned())
-}
-
-/// Opens the files that a training reads.
-fn open_sources(config: &Config) -> Result<(Dataset, Option<FeatureStore>)> {
-    config.check()?;
-    let dataset = Dataset::open(&config.data.samples)?;
-    if dataset.card().counts.train == 0 {
-        return Err(Error::content(dataset.dir(), "has no training impressions"));
-    }
-    Ok((dataset, open_store(config)?))
-}
-
-/// What identifies them.
-fn sources_of(dataset: &Dataset, store: Option<&FeatureStore>) -> Sources {
-    fn hash(card: &impl serde::Serialize) -> String {
-        let json = serde_json::to_vec(card).expect("cards are JSON");
-        blake3::hash(&json).to_hex().to_string()
-    }
-    Sources { dataset: hash(dataset.card()), images: store.map(|store| hash(store.card())) }
-}
-
-/// What a training consists of besides its files.
-struct Made {
-    plan: Plan,
-    topology: Topology,
-    pool: rayon::ThreadPool,
-    workers: Vec<Worker>,
-}
-
-fn make(
-    config: &Config,
-    dataset: &Dataset,
-    store: Option<&FeatureStore>,
-    fabric: &dyn Fabric,
-    threads: usize,
-) -> Result<Made> {
-    let spec = resolve(config, dataset, store)?;
-    let topology = topology(config, dataset, fabric)?;
-    let pool = rayon::ThreadPoolBuilder::new()
-        .num_threads(threads.max(1))
-        .build()
-        .map_err(|error| Error::Config { key: "threads".into(), what: error.to_string() })?;
-    let plan = Plan::new(spec, &config.train);
-    let mut workers = Vec::new();
-    for lane in topology.local() {
-        let order = Order::Shuffled { seed: config.seed, lane };
-        let feed = feed(dataset, SplitName::Train, (lane, topology.lanes()), order, config)?;
-        workers.push(Worker::new(&plan, feed));
-    }
-    Ok(Made { plan, topology, pool, workers })
-}
-
-/// The feature store of `config`, shuffled if it says so. Every arm gets image ids where there is one.
-fn open_store(config: &Config) -> Result<Option<FeatureStore>> {
-    let inside = config.data.samples.join(IMAGES);
-    let dir = match &config.data.images {
-        Some(dir) => dir.clone(),
-        None if inside.exists() => inside,
-        None if config.model.images.has_ad() || config.model.images.has_behavior() => {
-            let what = format!(
-                "the model sees images (model.images), but there is no feature store in {}; run \
-                 `ams encode` or set data.images",
-                inside.display()
-            );
-            return Err(Error::Config { key: "data.images".into(), what });
-        }
-        None => return Ok(None),
-    };
-    let store = FeatureStore::open(&dir)?;
-    Ok(Some(match config.data.shuffle_images {
-        Some(seed) => store.shuffled(seed),
-        None => store,
-    }))
-}
-
-/// The model that `config` means on this dataset.
-fn resolve(config: &Config, dataset: &Dataset, store: Option<&FeatureStore>) -> Result<Spec> {
-    let schema = dataset.schema();
-    let names: Vec<&str> = schema.fields.iter().map(|field| &field.name[..]).collect();
-    for name in &config.data.exclude_fields {
-        if !names.contains(&&name[..]) {
-            let what = format!("there is no field {name:?}; the dataset has {}", names.join(", "));
-            return Err(Error::Config { key: "data.exclude_fields".into(), what });
-        }
-    }
-    let excluded = |name: &str| config.data.exclude_fields.iter().any(|field| field == name);
-    let ad: Vec<&str> =
-        schema.side(Side::Ad).map(|field| &field.name[..]).filter(|name| !excluded(name)).collect();
-    let query_fields = match &config.model.query_fields {
-        Some(fields) => {
-            if let Some(name) = fields.iter().find(|name| !ad.contains(&&name[..])) {
-                let what = format!("there is no ad field {name:?}; possible are {}", ad.join(", "));
-                return Err(Error::Config { key: "model.query_fields".into(), what });
-            }
-            fields.clone()
-        }
-        None => {
-            let default = [ITEM, "category"].into_iter().filter(|name| ad.contains(name));
-            default.map(str::to_owned).collect()
-        }
-    };
-    let spec = Spec {
-        fields: schema.clone(),
-        exclude_fields: config.data.exclude_fields.clone(),
-        max_behaviors: dataset.card().max_behaviors,
-        images: config.model.images,
-        aggregator: config.model.aggregator,
-        dim: config.model.embedding_dim,
-        attention: config.model.attention,
-        mlp: config.model.mlp.clone(),
-        query_fields,
-        tower: config.model.tower.clone(),
-        sharing: config.model.towers,
-        image_source: store.map(|store| ImageSource {
-            encoder: store.card().encoder.clone(),
-            encoder_hash: store.card().encoder_hash.clone(),
-            dim: store.card().dim,
-            scale: store.card().scale,
-        }),
-    };
-    if let Err(what) = spec.rank_config().check() {
-        return Err(Error::Config { key: "model".into(), what });
-    }
-    Ok(spec)
-}
-
-fn topology(config: &Config, dataset: &Dataset, fabric: &dyn Fabric) -> Result<Topology> {
-    let (lanes, parts) = (config.train.lanes, dataset.card().parts);
-    let bad = |what| Err(Error::Config { key: "train.lanes".into(), what });
-    if lanes > parts || parts % lanes != 0 {
-        return bad(format!("{lanes} lanes cannot share the dataset's {parts} parts evenly"));
-    }
-    match Topology::new(lanes, fabric) {
-        Some(topology) => Ok(topology),
-        None => bad(format!(
-            "{lanes} lanes cannot be shared by {} processes; both have to be powers of two, and at \
-             least one lane per process",
-            fabric.size()
-        )),
-    }
-}
-
-/// The feed of one lane.
-fn feed(
-    dataset: &Dataset,
-    split: SplitName,
-    (lane, lanes): (usize, usize),
-    order: Order,
-    config: &Config,
-) -> Result<Feed> {
-    // A part without users has a file without rows: a missing one is a loss nobody would notice.
-    let open = |part| SampleFile::open(&dataset.part_path(split, part), dataset.schema());
-    let files: ams_data::Result<Vec<SampleFile>> =
-        Lanes::parts_of(dataset.card(), lane, lanes).map(open).collect();
-    Ok(Feed::new(files?, dataset.schema(), order, config.train.shuffle_groups))
 }

@@ -173,12 +173,6 @@ impl Place {
         steps
     }
 
-    /// What is in a folder, hidden or not.
-    pub fn names(&self, folder: &str) -> Vec<String> {
-        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
-        entries.flatten().map(|entry| entry.file_name().into_string().unwrap()).collect()
-    }
-
     /// Lines of metrics of a run: steps taken and logged, by whatever process.
     pub fn logged(&self, run: &str) -> usize {
         let text = fs::read_to_string(self.path(run).join("metrics.jsonl")).unwrap_or_default();

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
 mod bad_input;
+mod bench;
 mod check;
 mod demo;
 #[cfg(target_os = "linux")]

@@ -111,6 +111,12 @@ impl Place {
         files
     }
 
+    /// What is in a folder, hidden or not.
+    pub fn names(&self, folder: &str) -> Vec<String> {
+        let Ok(entries) = fs::read_dir(self.path(folder)) else { return Vec::new() };
+        entries.flatten().map(|entry| entry.file_name().into_string().unwrap()).collect()
+    }
+
     /// Copies a file or folder within the place.
     pub fn copy(&self, from: &str, to: &str) {
         copy(&self.path(from), &self.path(to));

@@ -1,0 +1,94 @@
+//! Measurements and forecasts: what is counted, not how fast it is.
+
+use serde_json::Value;
+
+use crate::place::{Place, has_keys, number};
+
+/// The keys other programs rely on.
+const KINDS: &str = "ids rows embeddings row_grads embedding_grads features all_reduce";
+
+fn by_placement<'a>(report: &'a Value, placement: &str, format: &str) -> &'a Value {
+    let all = report["placements"].as_array().unwrap();
+    let fits = |p: &&Value| p["placement"] == placement && p["features_as"] == format;
+    all.iter().find(fits).unwrap_or_else(|| panic!("no {placement} in {report}"))
+}
+
+#[test]
+fn placements_differ_in_what_travels_and_not_in_what_is_learned() {
+    let place = Place::with_data();
+    let report = place.json("bench placement shop.toml --set model.tower=[16,12] --steps 5");
+    assert_eq!(report["placements"].as_array().unwrap().len(), 3);
+    let loss = number(&by_placement(&report, "ams", "f16")["loss"]);
+    for placement in ["ams", "store-in-server", "store-in-worker"] {
+        let report = by_placement(&report, placement, "f16");
+        has_keys(report, "placement bytes_per_step storage_bytes seconds_per_step loss");
+        has_keys(&report["bytes_per_step"], KINDS);
+        has_keys(&report["storage_bytes"], "worker shard");
+        assert!((number(&report["loss"]) / loss - 1.0).abs() < 1e-4, "{report}");
+        let sent = |kind: &str| number(&report["bytes_per_step"][kind]) > 0.0;
+        assert_eq!(sent("embeddings"), placement == "ams", "{report}");
+        assert_eq!(sent("embedding_grads"), placement == "ams", "{report}");
+        assert_eq!(sent("features"), placement == "store-in-server", "{report}");
+        assert!(sent("ids") && sent("rows") && sent("row_grads") && sent("all_reduce"), "{report}");
+    }
+    assert_eq!(place.names(""), Place::with_data().names(""), "nothing is left behind");
+}
+
+/// Table 2 in 32 lanes at a sixteenth of the paper's batch: the ratios of the whole one.
+#[test]
+fn the_advanced_model_server_moves_a_thirtieth_of_the_alternatives() {
+    let place = Place::new();
+    let report = place.json("bench table2 --scale 16 --steps 1");
+    let ratios = &report["ratios"];
+    assert!(number(&ratios["store_in_server_to_ams"]) >= 30.0, "{ratios}");
+    assert!(number(&ratios["worker_storage_store_in_worker_to_ams"]) >= 30.0, "{ratios}");
+    assert!(number(&ratios["all_reduce_to_rest"]) > 1.0, "{ratios}");
+    // The paper's statistics: references per impression, ids per impression.
+    let ams = by_placement(&report, "ams", "f16");
+    let impressions = number(&ams["impressions"]);
+    let per_impression = |what: &str| number(&ams[what]["requested"]) / impressions;
+    assert!((per_impression("images") - 320.0 / 60.0).abs() < 0.1, "{ams}");
+    assert!((per_impression("ids") - 1_400.0 / 60.0).abs() < 1.0, "{ams}");
+    // Twice the bytes for the same features.
+    let features = |format| {
+        let report = by_placement(&report, "store-in-server", format);
+        number(&report["bytes_per_step"]["features"])
+    };
+    assert_eq!(features("f32"), 2.0 * features("f16"));
+}
+
+#[test]
+fn a_plan_grows_with_its_hosts() {
+    let place = Place::new();
+    let report = place.json("plan --hosts 5,10,20,40");
+    let forecasts = report["forecasts"].as_array().unwrap();
+    assert_eq!(forecasts.len(), 4);
+    for pair in forecasts.windows(2) {
+        assert!(number(&pair[1]["efficiency"]) < number(&pair[0]["efficiency"]));
+        assert!(number(&pair[1]["seconds"]) < number(&pair[0]["seconds"]));
+        assert!(number(&pair[1]["rows_bytes_per_host"]) < number(&pair[0]["rows_bytes_per_host"]));
+    }
+    // What table2 counts at the paper's size (bench/runs): 210,026 and 141,636 images, 87.2 MB.
+    let report = place
+        .json("plan --hosts 32 --batch 1875 --images 1e7 --ids 2.02e7 --ids-per-impression 23.98");
+    let forecast = &report["forecasts"][0];
+    for (value, counted) in [
+        (&forecast["images"][1], 210_026.0),
+        (&forecast["images"][2], 141_636.0),
+        (&forecast["exchange_bytes"], 87.2e6),
+        (&forecast["all_reduce_bytes"], 552e6),
+    ] {
+        assert!((number(value) / counted - 1.0).abs() < 0.1, "{value} is not about {counted}");
+    }
+    place.refuses("plan --link 0", &["--link 0: expected a number above 0"]);
+    place.refuses("plan --hosts 0", &["--hosts"]);
+}
+
+#[test]
+fn a_process_alone_is_healthy() {
+    let place = Place::new();
+    let report = place.json("doctor");
+    has_keys(&report, "version engine processes lanes ranks exchange_seconds all_reduce_seconds");
+    assert_eq!((&report["processes"], &report["lanes"]), (&1.into(), &8.into()));
+    place.refuses("doctor --lanes 6", &["6 lanes cannot be shared by 1 processes"]);
+}
