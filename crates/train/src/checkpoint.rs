@@ -4,7 +4,7 @@
 //! step-N/
 //!   lane-LL.safetensors   ids u64 (n) ascending, rows f32 (n, 3, D): embedding, m, v
 //!   dense.safetensors     w, m, v f32: W, then every tower
-//!   MANIFEST.json         cursor, configuration, size and blake3 of every file; written last
+//!   MANIFEST.json         cursor, configuration, their blake3, size and blake3 of every file; written last
 //! ```
 //! One file per lane: going on with another number of processes is assignment, not resharding. Rows are
 //! written by ascending id, so the files do not depend on when an id was first seen.
@@ -22,7 +22,7 @@
 
 use std::path::{Path, PathBuf};
 
-use ams_bundle::folder::{Folder, FolderWriter, Tensor};
+use ams_bundle::folder::{Folder, FolderWriter, MANIFEST, Tensor};
 use ams_bundle::{ImageSource, Spec};
 use ams_fabric::{Fabric, gather};
 use safetensors::SafeTensors;
@@ -65,9 +65,18 @@ pub struct Meta {
     /// blake3 of the cards of the dataset and of the feature store: a cursor means something only in the
     /// samples it was made in.
     pub sources: Sources,
+    /// [`Meta::seal`]: the manifest has hashes of all files but itself.
+    pub blake3: String,
 }
 
 impl Meta {
+    /// blake3 of everything said here but this hash itself.
+    pub fn seal(&self) -> String {
+        let unsealed = Meta { blake3: String::new(), ..self.clone() };
+        let json = serde_json::to_vec(&unsealed).expect("a manifest is JSON");
+        blake3::hash(&json).to_hex().to_string()
+    }
+
     /// How the model and the sources of this checkpoint differ from what they are today.
     pub fn difference(&self, spec: &Spec, sources: &Sources) -> Option<String> {
         let images = |source: &Option<ImageSource>| match source {
@@ -253,9 +262,15 @@ impl Checkpoint {
     /// Opens the checkpoint in `path`.
     ///
     /// # Errors
-    /// If it is none, or of another format.
+    /// If it is none, or of another format, or if its manifest has changed.
     pub fn open(path: &Path) -> Result<Checkpoint> {
-        Ok(Checkpoint { folder: Folder::open(path, FORMAT)? })
+        let folder: Folder<Meta> = Folder::open(path, FORMAT)?;
+        let (got, want) = (folder.manifest.meta.seal(), &folder.manifest.meta.blake3);
+        if got != *want {
+            let what = format!("blake3 of meta is {got}, expected {want}");
+            return Err(Error::content(path.join(MANIFEST), what));
+        }
+        Ok(Checkpoint { folder })
     }
 
     /// What the manifest says.

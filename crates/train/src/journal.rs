@@ -73,9 +73,11 @@ impl Journal {
         (processes, threads): (usize, usize),
     ) -> Result<Journal> {
         fs::create_dir_all(run).map_err(Error::io(run))?;
-        match goes_on {
-            true => forget_after(&run.join(METRICS), trainer.cursor().step)?,
-            false => write_new(&run.join(CONFIG), &to_toml(trainer.config(), run)?)?,
+        if goes_on {
+            forget_after(&run.join(METRICS), trainer.cursor().step)?;
+        }
+        if !run.join(CONFIG).exists() {
+            write_new(&run.join(CONFIG), &to_toml(trainer.config(), run)?)?;
         }
         let environment = environment(trainer, processes, threads);
         write_new(&run.join("environment.json"), &environment)?;

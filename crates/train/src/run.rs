@@ -21,7 +21,7 @@ use serde::Serialize;
 use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::job::{Job, together};
+use crate::job::{Job, agree, facts_of, together};
 use crate::journal::{self, Journal};
 use crate::lock::Lock;
 use crate::traffic::Counts;
@@ -107,6 +107,8 @@ pub fn train(
     let (processes, threads) = (job.fabric.size(), job.threads);
     let first = job.fabric.rank() == 0;
     together(&mut *job.fabric, config.check())?;
+    // Before anything is touched, and also where a checkpoint has the word later, which is one for all.
+    agree(&mut *job.fabric, &facts_of(config))?;
     // Held until this function returns; the system gives it back if the process dies.
     let lock = match first {
         true => Lock::take(&config.runs, &config.name).map(Some),
@@ -208,7 +210,9 @@ enum Begin {
 
 /// What `start` means for what is in the run folder.
 fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
-    let taken = run.join(CONFIG).exists();
+    let goes_on = !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty();
+    // A checkpoint that is there already is not written again: none may be left of another training.
+    let taken = goes_on || run.join(CONFIG).exists();
     match start {
         Start::Fresh if taken => {
             let what = "holds an earlier training; choose another name, go on with --resume, or \
@@ -218,7 +222,7 @@ fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
         Start::Fresh => Ok(Begin::New { replace: false }),
         Start::Replace => Ok(Begin::New { replace: taken }),
         Start::Resume => Ok(Begin::GoOn),
-        Start::Auto if !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty() => Ok(Begin::GoOn),
+        Start::Auto if goes_on => Ok(Begin::GoOn),
         Start::Auto => {
             // Killed before its first checkpoint: to be taken over only if it was the same training.
             if taken && journal::read_config(run)? != *config {

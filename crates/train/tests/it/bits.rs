@@ -1,0 +1,190 @@
+//! One configuration, one result: whatever runs it, and however often it was stopped.
+
+use ams_bundle::Predictions;
+use ams_data::dataset::SplitName;
+use ams_fabric::ThreadFabric;
+use ams_train::config::Precision;
+use ams_train::run::{self, Start, Wish};
+use ams_train::{Config, Job, StepReport, Trainer};
+use tempfile::TempDir;
+
+use crate::shop::{
+    PLACEMENTS, config, go_on, narrow, publish, publish_run, remaining_steps, stop_at, train,
+    train_in_memory, undisturbed,
+};
+
+#[test]
+fn a_run_has_the_same_bits_on_any_number_of_threads_and_every_time() {
+    let folder = TempDir::new().unwrap();
+    let hashes: Vec<String> = [1, 2, 4, 1]
+        .into_iter()
+        .enumerate()
+        .map(|(at, threads)| publish(&config(&folder.path().join(at.to_string())), threads).1)
+        .collect();
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    let other = Config { seed: 8, ..config(&folder.path().join("seed")) };
+    assert_ne!(publish(&other, 2).1, hashes[0], "another seed is another model");
+}
+
+#[test]
+fn a_job_has_the_same_bits_on_any_number_of_processes() {
+    let folder = TempDir::new().unwrap();
+    let bits = |size| {
+        let trained = train_in_memory(&config(folder.path()), size);
+        (trained.loss_bits(), trained.dense)
+    };
+    let alone = bits(1);
+    assert!(alone.0.len() > 10);
+    for size in [2, 4, 8] {
+        assert!(bits(size) == alone, "{size} processes");
+    }
+}
+
+/// The hash of what `config` publishes after a training on (processes, threads).
+fn published(config: &Config, place: (usize, usize)) -> String {
+    let ends = train(config, Start::Fresh, place, go_on);
+    assert_eq!(ends.len(), place.0);
+    assert!(ends.into_iter().all(|end| end.expect("a rank").finished));
+    publish_run(&run::folder(config), 1).1
+}
+
+#[test]
+fn a_published_model_has_the_same_bits_on_any_number_of_processes_and_threads() {
+    let folder = TempDir::new().unwrap();
+    for place in [(1, 1), (1, 2), (2, 1), (2, 2), (4, 1), (4, 2)] {
+        let config = narrow(&folder.path().join(format!("{place:?}")));
+        assert_eq!(published(&config, place), undisturbed(), "(processes, threads) {place:?}");
+    }
+}
+
+#[test]
+fn sums_in_bf16_are_another_model_with_the_same_bits_everywhere() {
+    let folder = TempDir::new().unwrap();
+    let hashes = [(1, 2), (2, 1), (4, 1), (8, 1)].map(|place| {
+        let mut config = narrow(&folder.path().join(format!("{place:?}")));
+        config.train.all_reduce = Precision::Bf16;
+        published(&config, place)
+    });
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    assert_ne!(hashes[0], undisturbed());
+}
+
+#[test]
+fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
+    let folder = TempDir::new().unwrap();
+    let (_, whole) = publish(&config(&folder.path().join("whole")), 2);
+    // In the first epoch, at its end, in the second one.
+    let steps = Trainer::new(config(folder.path()), Job::solo(1)).unwrap().steps();
+    for stop in [1, steps / 2, steps / 2 + 2] {
+        let config = config(&folder.path().join(format!("stopped-{stop}")));
+        let mut stop_there = |report: &StepReport, _| match report.cursor.step == stop {
+            true => Wish::Stop,
+            false => Wish::GoOn,
+        };
+        let report = run::train(&config, Start::Fresh, Job::solo(2), &mut stop_there).unwrap();
+        assert!(!report.finished && report.steps == stop);
+        let go_on = &mut |_: &_, _| Wish::GoOn;
+        let report = run::train(&config, Start::Resume, Job::solo(1), go_on).unwrap();
+        assert!(report.finished);
+        assert_eq!(publish_run(&report.run, 1).1, whole, "stopped after {stop} of {steps} steps");
+    }
+}
+
+#[test]
+fn one_rank_stops_all_and_fewer_processes_go_on_to_the_same_bits() {
+    let folder = TempDir::new().unwrap();
+    let config = narrow(folder.path());
+    // One rank of four wishes to stop in the first epoch, one of two in the second.
+    for (start, size, stop, from) in [(Start::Fresh, 4, 3, 0), (Start::Resume, 2, 9, 3)] {
+        let ends = train(&config, start, (size, 1), stop_at(stop, size - 1));
+        for end in ends {
+            let report = end.expect("a rank");
+            let end = (report.finished, report.steps, report.resumed_from, report.processes);
+            assert_eq!(end, (false, stop, from, size));
+        }
+    }
+    let report = train(&config, Start::Resume, (1, 2), go_on).remove(0).unwrap();
+    assert_eq!((report.finished, report.resumed_from), (true, 9));
+    assert_eq!(publish_run(&report.run, 1).1, undisturbed());
+}
+
+/// Every step of the training of `config` from the newest checkpoint on, by `size` processes.
+fn resumed(config: &Config, size: usize) -> Vec<StepReport> {
+    let checkpoints = run::folder(config).join(run::CHECKPOINTS);
+    let mut ranks = ThreadFabric::run(size, |fabric| {
+        let mut trainer = Trainer::resume(&checkpoints, Job::of(fabric, 1)).expect("a rank");
+        remaining_steps(&mut trainer)
+    });
+    let first = ranks.remove(0);
+    assert!(ranks.iter().all(|rank| *rank == first), "ranks of one job agree");
+    first
+}
+
+#[test]
+fn after_a_kill_no_impression_is_skipped_or_seen_twice() {
+    let folder = TempDir::new().unwrap();
+    // In the middle of the first epoch, at its end, in the middle of the second; shuffled all in memory, and
+    // in windows that do not end where a step does.
+    for (case, (before, shuffle_groups)) in
+        [(3, 1000), (8, 1000), (11, 5), (3, 5)].into_iter().enumerate()
+    {
+        let mut config = narrow(&folder.path().join(case.to_string()));
+        config.train.shuffle_groups = shuffle_groups;
+        let whole = train_in_memory(&config, 1).steps;
+        assert!(before < whole.len());
+        let checkpoints = run::folder(&config).join(run::CHECKPOINTS);
+        ThreadFabric::run(4, |fabric| {
+            let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
+            for step in &whole[..before] {
+                assert_eq!(trainer.step().unwrap().as_ref(), Some(step));
+            }
+            trainer.checkpoint(&checkpoints).unwrap();
+            // What is learned after the last checkpoint is lost with the process.
+            assert_eq!(trainer.step().unwrap().as_ref(), whole.get(before));
+        });
+        for size in [1, 2, 8] {
+            // Reports are equal if losses are bit by bit, and every count of impressions.
+            assert_eq!(resumed(&config, size), whole[before..], "after {before}, {size} processes");
+        }
+    }
+}
+
+#[test]
+fn any_number_of_processes_predicts_the_same_and_the_first_has_all_of_it() {
+    let folder = TempDir::new().unwrap();
+    for placement in PLACEMENTS {
+        let mut config = narrow(folder.path());
+        config.train.placement = placement;
+        // Of each rank: both splits after three steps, and the loss of the fourth.
+        let predicted = |size| {
+            ThreadFabric::run(size, |fabric| {
+                let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
+                (0..3).for_each(|_| assert!(trainer.step().unwrap().is_some()));
+                let both = SplitName::ALL.map(|split| trainer.evaluate(split).unwrap());
+                (both, trainer.step().unwrap().unwrap().loss.to_bits())
+            })
+        };
+        let bits = |predictions: &Predictions| -> Vec<u32> {
+            predictions.logits.iter().map(|logit| logit.to_bits()).collect()
+        };
+        let (alone, next) = predicted(1).remove(0);
+        let card = Trainer::new(config.clone(), Job::solo(1)).unwrap().dataset().card().clone();
+        assert_eq!(alone[0].len() as u64, card.counts.train);
+        assert_eq!(alone[1].len() as u64, card.counts.test);
+        for size in [2, 4] {
+            for (rank, (both, loss)) in predicted(size).into_iter().enumerate() {
+                assert_eq!(loss, next);
+                for (got, alone) in both.iter().zip(&alone) {
+                    if rank == 0 {
+                        assert!(got == alone && bits(got) == bits(alone), "{size} processes");
+                    } else {
+                        assert!(got.is_empty(), "rank {rank} of {size}");
+                    }
+                }
+            }
+        }
+        // To look at a model does not change it.
+        let undisturbed = train_in_memory(&config, 1);
+        assert_eq!(undisturbed.loss_bits()[3], next);
+    }
+}

@@ -1,0 +1,19 @@
+//! Whole trainings on a tiny synthetic shop, on threads and on processes that are threads: bits, the step
+//! beside an obvious one, what travels, checkpoints, refusals. Real processes and real signals are
+//! tested where they are started, in `cli`.
+
+// Helpers of tests may unwrap like tests.
+#![allow(clippy::unwrap_used)]
+
+mod bits;
+mod checkpoints;
+mod feed;
+mod jobs;
+mod placements;
+mod plain;
+mod refusals;
+mod runs;
+mod scorer;
+mod shop;
+mod step;
+mod traffic;

@@ -1,0 +1,248 @@
+//! One training step as one would write it down: no lanes, no exchange, nothing merged, sums in f64.
+//!
+//! Every id of every list has a row of its own, and every reference to an image its own run through a
+//! tower, in plain loops. Only the network W is the trainer's, over one batch of all lanes' impressions; its
+//! kernels have their own twins in `model`.
+
+use std::collections::BTreeMap;
+
+use ams_bundle::{Input, Keys};
+use ams_data::dataset::{Dataset, SplitName};
+use ams_data::samples::SampleFile;
+use ams_data::{Groups, ImageKey, Ragged};
+use ams_image::FeatureStore;
+use ams_model::init::row_init;
+use ams_model::rank::{InputGrads, Lists, NO_IMAGE, RankBatch, RankScratch};
+use ams_model::tower::Tower;
+use ams_train::Config;
+use ams_train::feed::{Feed, Order};
+use ams_train::lanes::Share;
+use ams_train::plan::Plan;
+
+/// The impressions that each lane learns from in the first step.
+pub fn first_step(config: &Config) -> Vec<Groups> {
+    let dataset = Dataset::open(&config.data.samples).unwrap();
+    let card = dataset.card();
+    let (lanes, steps) = (config.train.lanes, Share::steps(card.counts.train, config.train.batch));
+    let parts = card.parts / lanes;
+    let of_lane = |lane| {
+        let open = |part| {
+            let path = dataset.part_path(SplitName::Train, part);
+            SampleFile::open(&path, dataset.schema()).unwrap()
+        };
+        let files = (lane * parts..(lane + 1) * parts).map(open).collect();
+        let order = Order::Shuffled { seed: config.seed, lane };
+        let mut feed = Feed::new(files, dataset.schema(), order, config.train.shuffle_groups);
+        let mut groups = Groups::new(dataset.schema());
+        feed.start(0);
+        let share = Share { numerator: 1, denominator: steps };
+        feed.take(share.of(feed.impressions()), &mut groups).unwrap();
+        groups
+    };
+    (0..lanes).map(of_lane).collect()
+}
+
+/// The images of `groups`; none without a store.
+pub fn keys_of(groups: &Groups, store: Option<&FeatureStore>) -> Keys {
+    let mut keys = Keys::default();
+    keys.resolve(groups, |name| store.map_or(ImageKey::NONE, |store| store.key(name)));
+    keys
+}
+
+/// The ids of one input of the network, list by list.
+pub fn ids_of(input: Input, groups: &Groups, keys: &Keys) -> Ragged<ams_data::Id> {
+    let mut lists = Ragged::default();
+    input.collect(groups, keys, &mut lists);
+    lists
+}
+
+/// What a step computes.
+pub struct Step {
+    /// Mean loss.
+    pub loss: f64,
+    /// Gradients of W, then of every tower.
+    pub dense: Vec<f64>,
+    /// The gradient of every id's row.
+    pub rows: BTreeMap<u64, Vec<f64>>,
+}
+
+/// The first step of a model that begins at `seed`, over the impressions of all lanes.
+pub fn step(plan: &Plan, store: Option<&FeatureStore>, seed: u64, lanes: &[Groups]) -> Step {
+    let mut groups = Groups::new(&plan.spec.fields);
+    for lane in lanes {
+        (0..lane.len()).for_each(|group| groups.push_from(lane, group));
+    }
+    let keys = keys_of(&groups, store);
+    let w = plan.dense_init(seed);
+    let dim = plan.spec.dim;
+
+    // A row for every id of every list.
+    let lists: Vec<_> = plan.inputs().map(|input| ids_of(input, &groups, &keys)).collect();
+    let ids: Vec<u64> = lists.iter().flat_map(|lists| &lists.values).map(|id| id.0).collect();
+    let mut rows = vec![0.0; ids.len() * dim];
+    for (id, row) in ids.iter().zip(rows.chunks_exact_mut(dim)) {
+        row_init(seed, "embedding", *id, row);
+    }
+    let mut next = 0;
+    let numbers: Vec<Vec<u32>> = lists.iter().map(|lists| numbers(lists, &mut next)).collect();
+    let views: Vec<Lists<'_>> = lists
+        .iter()
+        .zip(&numbers)
+        .map(|(lists, rows)| Lists { offsets: lists.offsets.as_slice(), rows })
+        .collect();
+    let (group_fields, impression_fields) = views.split_at(plan.group_inputs.len());
+
+    // An embedding for every reference to an image.
+    let ads = References::new(plan, store, &w, plan.ad_tower, &keys.ads);
+    let behaviors = References::new(plan, store, &w, plan.behavior_tower, &keys.behaviors);
+
+    let batch = RankBatch {
+        impressions: groups.impressions.as_slice(),
+        behaviors: groups.behaviors.as_slice(),
+        group_fields,
+        impression_fields,
+        rows: &rows,
+        ad_embeddings: &ads.embeddings,
+        ad_images: &ads.images,
+        behavior_embeddings: &behaviors.embeddings,
+        behavior_images: &behaviors.images,
+    };
+    let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());
+    let network = &w[plan.network_range()];
+    plan.network.forward(network, &batch, &mut scratch, &mut logits);
+
+    // -log p(label), and p - label, each over the number of impressions.
+    let count = logits.len() as f64;
+    let (mut loss, mut dlogits) = (0.0, Vec::new());
+    for (&logit, &label) in logits.iter().zip(&groups.labels) {
+        let p = 1.0 / (1.0 + (-f64::from(logit)).exp());
+        loss -= if label == 1 { p.ln() } else { (1.0 - p).ln() } / count;
+        dlogits.push(((p - f64::from(label)) / count) as f32);
+    }
+    let (mut dw, mut grads) = (vec![0.0; network.len()], InputGrads::default());
+    plan.network.backward(network, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
+
+    let mut dense: Vec<f64> = dw.into_iter().map(f64::from).collect();
+    dense.resize(plan.dense_len(), 0.0);
+    ads.backward(plan, &w, &grads.dad_embeddings, &mut dense);
+    behaviors.backward(plan, &w, &grads.dbehavior_embeddings, &mut dense);
+
+    let mut sums: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    for (id, drow) in ids.iter().zip(grads.drows.chunks_exact(dim)) {
+        let sum = sums.entry(*id).or_insert_with(|| vec![0.0; dim]);
+        sum.iter_mut().zip(drow).for_each(|(sum, d)| *sum += f64::from(*d));
+    }
+    Step { loss, dense, rows: sums }
+}
+
+/// The next number for every value of `lists`.
+fn numbers<T>(lists: &Ragged<T>, next: &mut u32) -> Vec<u32> {
+    let first = *next;
+    *next += lists.values.len() as u32;
+    (first..*next).collect()
+}
+
+/// The images of all impressions, or of all behaviors, each on its own.
+#[derive(Default)]
+struct References {
+    tower: usize,
+    /// For each impression or behavior, which reference.
+    images: Vec<u32>,
+    /// What every layer of the tower saw, per reference.
+    runs: Vec<Vec<Seen>>,
+    embeddings: Vec<f32>,
+}
+
+impl References {
+    fn new(
+        plan: &Plan,
+        store: Option<&FeatureStore>,
+        w: &[f32],
+        tower: Option<usize>,
+        keys: &[ImageKey],
+    ) -> References {
+        let Some(tower) = tower else { return References::default() };
+        let model = plan.tower.as_ref().unwrap();
+        let mut references = References { tower, ..References::default() };
+        for &key in keys {
+            if !key.is_some() {
+                references.images.push(NO_IMAGE);
+                continue;
+            }
+            references.images.push(references.runs.len() as u32);
+            let row = store.unwrap().row(key).unwrap();
+            let scale = f64::from(plan.scale);
+            let x = row.iter().map(|x| scale * f64::from(x.to_f32())).collect();
+            let (run, embedding) = forward(model, &w[plan.tower_range(tower)], x);
+            references.runs.push(run);
+            references.embeddings.extend(embedding.into_iter().map(|x| x as f32));
+        }
+        references
+    }
+
+    /// Adds the gradient of the tower to `dense`.
+    fn backward(&self, plan: &Plan, w: &[f32], dembeddings: &[f32], dense: &mut [f64]) {
+        for (run, dout) in self.runs.iter().zip(dembeddings.chunks_exact(plan.spec.dim)) {
+            let range = plan.tower_range(self.tower);
+            let dout = dout.iter().map(|d| f64::from(*d)).collect();
+            let model = plan.tower.as_ref().unwrap();
+            backward(model, &w[range.clone()], run, dout, &mut dense[range]);
+        }
+    }
+}
+
+/// What a layer of a tower took, and its output before the PReLU.
+struct Seen {
+    x: Vec<f64>,
+    z: Vec<f64>,
+}
+
+/// One feature through a tower: z = W x + b, then PReLU but after the last layer.
+fn forward(tower: &Tower, e: &[f32], mut x: Vec<f64>) -> (Vec<Seen>, Vec<f64>) {
+    let part = |name: String| tower.layout().get(&name).map(|entry| entry.view.of(e));
+    let mut run = Vec::new();
+    for layer in 0..tower.config().widths.len() {
+        let weight = part(format!("{layer}.weight")).unwrap();
+        let bias = part(format!("{layer}.bias")).unwrap();
+        let dot = |row: &[f32]| row.iter().zip(&x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
+        let rows = weight.chunks_exact(x.len()).zip(bias);
+        let z: Vec<f64> = rows.map(|(row, bias)| f64::from(*bias) + dot(row)).collect();
+        let out = match part(format!("{layer}.slope")) {
+            Some(slope) => z.iter().zip(slope).map(|(&z, &slope)| prelu(z, slope)).collect(),
+            None => z.clone(),
+        };
+        run.push(Seen { x, z });
+        x = out;
+    }
+    (run, x)
+}
+
+/// Adds the gradients of one feature's run to `de`; `dout` is the gradient of its embedding.
+fn backward(tower: &Tower, e: &[f32], run: &[Seen], dout: Vec<f64>, de: &mut [f64]) {
+    let place = |name: String| tower.layout().get(&name).map(|entry| entry.view);
+    let mut dz = dout;
+    for (layer, Seen { x, z }) in run.iter().enumerate().rev() {
+        if let Some(slope) = place(format!("{layer}.slope")) {
+            for (at, z) in z.iter().enumerate() {
+                de[slope.offset + at] += if *z > 0.0 { 0.0 } else { dz[at] * z };
+                dz[at] *= if *z > 0.0 { 1.0 } else { f64::from(slope.of(e)[at]) };
+            }
+        }
+        let weight = place(format!("{layer}.weight")).unwrap();
+        let bias = place(format!("{layer}.bias")).unwrap();
+        let mut dx = vec![0.0; x.len()];
+        for (row, dz) in dz.iter().enumerate() {
+            de[bias.offset + row] += dz;
+            for (column, x) in x.iter().enumerate() {
+                let at = row * dx.len() + column;
+                de[weight.offset + at] += dz * x;
+                dx[column] += dz * f64::from(weight.of(e)[at]);
+            }
+        }
+        dz = dx;
+    }
+}
+
+fn prelu(z: f64, slope: f32) -> f64 {
+    if z > 0.0 { z } else { f64::from(slope) * z }
+}

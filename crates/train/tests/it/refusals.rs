@@ -1,0 +1,35 @@
+//! Configurations that are refused before anything is done.
+
+use ams_train::{Config, Job, Trainer};
+use tempfile::TempDir;
+
+use crate::shop::config;
+
+#[test]
+fn configurations_that_make_no_sense_are_refused_by_key() {
+    let folder = TempDir::new().unwrap();
+    type Spoil = fn(&mut Config);
+    let cases: [(&str, Spoil); 11] = [
+        ("name", |config| config.name = "a/b".to_owned()),
+        ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
+        ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
+        ("train.batch", |config| config.train.batch = 4),
+        ("train.learning_rate", |config| config.train.learning_rate = f32::NAN),
+        ("train.decay", |config| config.train.decay = 0.0),
+        ("train.epochs", |config| config.train.epochs = 0),
+        ("model.tower", |config| config.model.tower = vec![256, 64]),
+        ("there is no ad field \"colour\"; possible are item, category, brand", |config| {
+            config.model.query_fields = Some(vec!["colour".to_owned()]);
+        }),
+        ("there is no field \"sex\"", |config| {
+            config.data.exclude_fields = vec!["sex".to_owned()];
+        }),
+        ("nowhere", |config| config.data.samples = "nowhere".into()),
+    ];
+    for (want, spoil) in cases {
+        let mut config = config(folder.path());
+        spoil(&mut config);
+        let error = Trainer::new(config, Job::solo(1)).err().expect(want).to_string();
+        assert!(error.contains(want), "{want:?} is not in {error:?}");
+    }
+}

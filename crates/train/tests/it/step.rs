@@ -1,0 +1,141 @@
+//! A training step beside the obvious one, and that steps learn.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+
+use ams_bundle::TowerSharing;
+use ams_model::ImageArm;
+use ams_model::params::Layout;
+use ams_train::config::Placement;
+use ams_train::plan::Plan;
+use ams_train::{Config, Job, Trainer};
+use tempfile::TempDir;
+
+use crate::plain;
+use crate::shop::{PLACEMENTS, config};
+
+/// How far gradients may be from the obvious ones: the largest difference over the largest gradient, of
+/// every layer of W and of the towers (its weights, bias and slopes together) and of every row. Not of every
+/// tensor: the last bias of an attention is one number, a sum over all pairs whose terms all but cancel.
+/// Measured: layers 2.4e-6, rows 2.4e-6.
+const TOLERANCE: f64 = 1e-5;
+
+/// Likewise for the loss. Measured: 5.0e-9.
+const LOSS_TOLERANCE: f64 = 1e-7;
+
+/// What Adam's first moment after one step has to be divided by, to be the gradient.
+const ONE_LESS_BETA1: f32 = 1.0 - 0.9;
+
+/// Where every layer lies among the dense weights: its weights, bias and slopes, or one lone vector.
+fn layers(plan: &Plan) -> Vec<(String, Range<usize>)> {
+    let mut found: Vec<(String, Range<usize>)> = Vec::new();
+    let mut add = |of: &str, start: usize, layout: &Layout| {
+        for entry in &layout.entries {
+            let from = start + entry.view.offset;
+            let layer = entry.name.rsplit_once('.').map_or("", |(layer, _)| layer);
+            let name = format!("{of} {layer}");
+            match found.last_mut() {
+                Some((last, range)) if *last == name => range.end += entry.view.len,
+                _ => found.push((name, from..from + entry.view.len)),
+            }
+        }
+    };
+    add("network", 0, plan.network.layout());
+    for (index, name) in plan.spec.towers().into_iter().enumerate() {
+        add(name, plan.tower_range(index).start, plan.tower.as_ref().unwrap().layout());
+    }
+    found
+}
+
+/// The largest difference over the largest value of `want`.
+fn distance(got: &[f64], want: &[f64]) -> f64 {
+    assert_eq!(got.len(), want.len());
+    let largest = want.iter().fold(0.0f64, |most, want| most.max(want.abs()));
+    let pairs = got.iter().zip(want);
+    let difference = pairs.fold(0.0f64, |most, (got, want)| most.max((got - want).abs()));
+    // Where there is no gradient there has to be none.
+    if difference == 0.0 { 0.0 } else { difference / largest }
+}
+
+/// The gradients of a trainer that took one step: dense, and by id.
+fn gradients(trainer: &Trainer) -> (Vec<f64>, BTreeMap<u64, Vec<f64>>) {
+    let gradient = |m: &f32| f64::from(*m) / f64::from(ONE_LESS_BETA1);
+    let lanes = trainer.lanes();
+    let mut rows = BTreeMap::new();
+    for table in lanes.shards.iter().map(|shard| &shard.table) {
+        for slot in table.slots_by_id() {
+            let (dim, state) = (table.dim(), table.state(slot));
+            let drow = state[dim..2 * dim].iter().map(gradient).collect();
+            assert!(rows.insert(table.id(slot), drow).is_none(), "an id has one owner");
+        }
+    }
+    (lanes.dense.m.iter().map(gradient).collect(), rows)
+}
+
+/// Takes one step of `config` and compares it with the obvious one.
+fn check(case: &str, config: &Config) {
+    let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
+    let groups = plain::first_step(config);
+    let lanes = trainer.lanes();
+    let want = plain::step(&lanes.plan, lanes.store(), config.seed, &groups);
+    let report = trainer.step().unwrap().unwrap();
+    assert_eq!(report.impressions, groups.iter().map(|g| g.labels.len() as u64).sum::<u64>());
+    let close = |what: &str, got: &[f64], want: &[f64], tolerance| {
+        let distance = distance(got, want);
+        assert!(distance <= tolerance, "{case}: {what}: {distance:e}");
+    };
+    close("the loss", &[report.loss], &[want.loss], LOSS_TOLERANCE);
+
+    let (dense, rows) = gradients(&trainer);
+    let layers = layers(&trainer.lanes().plan);
+    assert_eq!(layers.last().unwrap().1.end, dense.len(), "every weight is in a layer");
+    for (name, range) in layers {
+        close(&name, &dense[range.clone()], &want.dense[range], TOLERANCE);
+    }
+    // Every id has a row, and nothing else.
+    let ids = |rows: &BTreeMap<u64, Vec<f64>>| rows.keys().copied().collect::<Vec<u64>>();
+    assert_eq!(ids(&rows), ids(&want.rows), "{case}");
+    for (id, row) in &rows {
+        close(&format!("row {id}"), row, &want.rows[id], TOLERANCE);
+    }
+}
+
+#[test]
+fn a_step_is_the_obvious_one() {
+    let folder = TempDir::new().unwrap();
+    let mut cases = Vec::new();
+    for images in ImageArm::ALL {
+        for towers in [TowerSharing::Separate, TowerSharing::Shared] {
+            for placement in PLACEMENTS {
+                for lanes in [1, 8] {
+                    cases.push((images, towers, placement, lanes));
+                }
+            }
+        }
+    }
+    // Placements differ only where there are towers.
+    cases.retain(|case| case.0 != ImageArm::None || case.2 == Placement::Ams);
+    for case in cases {
+        let mut config = config(folder.path());
+        (config.model.images, config.model.towers) = (case.0, case.1);
+        (config.train.placement, config.train.lanes) = (case.2, case.3);
+        check(&format!("{case:?}"), &config);
+    }
+}
+
+#[test]
+fn training_lowers_the_loss_and_shuffled_images_are_another_model() {
+    let folder = TempDir::new().unwrap();
+    let losses = |config: &Config| -> Vec<f64> {
+        let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
+        std::iter::from_fn(|| trainer.step().unwrap()).map(|report| report.loss).collect()
+    };
+    let mut config = config(folder.path());
+    config.train.epochs = 6;
+    let real = losses(&config);
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (first, last) = (mean(&real[..8]), mean(&real[real.len() - 8..]));
+    assert!(last < 0.9 * first, "{first} -> {last}");
+    config.data.shuffle_images = Some(1);
+    assert_ne!(losses(&config), real);
+}
