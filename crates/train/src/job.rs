@@ -34,20 +34,21 @@ impl Job {
 
 /// The facts of a configuration: every key with its value.
 pub fn facts_of(config: &Config) -> Vec<(String, String)> {
-    fn walk(name: &str, value: &toml::Value, facts: &mut Vec<(String, String)>) {
+    fn walk(name: &str, value: &serde_json::Value, facts: &mut Vec<(String, String)>) {
         match value {
-            toml::Value::Table(table) => {
+            serde_json::Value::Object(keys) => {
                 let dot = if name.is_empty() { "" } else { "." };
-                for (key, value) in table {
+                for (key, value) in keys {
                     walk(&format!("{name}{dot}{key}"), value, facts);
                 }
             }
+            // A key without a value is no setting.
+            serde_json::Value::Null => {}
             value => facts.push((name.to_owned(), value.to_string())),
         }
     }
     let mut facts = Vec::new();
-    let value = toml::Value::try_from(config).expect("a configuration came from TOML");
-    walk("", &value, &mut facts);
+    walk("", &serde_json::json!(config), &mut facts);
     facts
 }
 

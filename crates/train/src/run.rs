@@ -243,7 +243,13 @@ fn open_journal(
     place: (usize, usize),
 ) -> Result<Journal> {
     if begin == (Begin::New { replace: true }) {
-        fs::remove_dir_all(run).map_err(Error::io(run))?;
+        // Renamed first: killed half-way, nothing that looks like a training stays.
+        let retired = run.with_file_name(format!(".{}.retired", trainer.config().name));
+        if retired.exists() {
+            fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+        }
+        fs::rename(run, &retired).map_err(Error::io(run))?;
+        fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
     }
     Journal::open(run, begin == Begin::GoOn, trainer, place)
 }
