@@ -21,8 +21,10 @@ pub mod aggregate;
 pub mod rank;
 pub mod tower;
 
+pub mod adagrad;
 pub mod adam;
 pub mod loss;
+pub mod row_optimizer;
 pub mod schedule;
 
 pub mod metrics;
@@ -35,4 +37,5 @@ pub use params::{Entry, Layout, View};
 pub use rank::{
     ImageArm, InputGrads, Lists, NO_IMAGE, RankBatch, RankConfig, RankNetwork, RankScratch,
 };
+pub use row_optimizer::RowOptimizer;
 pub use tower::{Tower, TowerConfig, TowerScratch};

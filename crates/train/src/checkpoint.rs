@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! step-N/
-//!   lane-LL.safetensors   ids u64 (n) ascending, rows f32 (n, 3, D): embedding, m, v
+//!   lane-LL.safetensors   ids u64 (n) ascending, rows f32 (n, 1 + states, D): embedding, optimizer
 //!   dense.safetensors     w, m, v f32: W, then every tower
 //!   MANIFEST.json         cursor, configuration, their blake3, size and blake3 of every file; written last
 //! ```
@@ -33,10 +33,12 @@ use crate::error::{Error, Result};
 use crate::job::together;
 use crate::lanes::{Dense, Lanes};
 use crate::sources::Sources;
-use crate::table::Table;
 
 /// `format` of the manifests this build reads and writes.
 pub const FORMAT: &str = "ams-checkpoint/2";
+
+/// The file of the dense weights.
+const DENSE: &str = "dense.safetensors";
 
 /// Where a training stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -210,7 +212,7 @@ fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<
         let dense = &lanes.dense;
         let shape = [dense.w.len()];
         folder.add_tensors(
-            "dense.safetensors",
+            DENSE,
             &[
                 Tensor::f32("w", &shape, &dense.w),
                 Tensor::f32("m", &shape, &dense.m),
@@ -223,8 +225,8 @@ fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<
         let slots = table.slots_by_id();
         let ids: Vec<u64> = slots.iter().map(|&slot| table.id(slot)).collect();
         let rows: Vec<f32> = slots.iter().flat_map(|&slot| table.state(slot)).copied().collect();
-        let tensors =
-            [Tensor::u64("ids", &ids), Tensor::f32("rows", &[ids.len(), 3, table.dim()], &rows)];
+        let shape = [ids.len(), table.width() / table.dim(), table.dim()];
+        let tensors = [Tensor::u64("ids", &ids), Tensor::f32("rows", &shape, &rows)];
         folder.add_tensors(&lane_file(lane), &tensors)?;
     }
     Ok(())
@@ -289,24 +291,51 @@ impl Checkpoint {
     /// If a file is missing, changed, or does not fit the model.
     pub fn restore(&self, lanes: &mut Lanes) -> Result<()> {
         let len = lanes.plan.dense_len();
-        self.tensors("dense.safetensors", |tensors, path| {
-            let read = |name: &str| -> Result<Vec<f32>> {
-                let values = floats(tensors, name, path)?;
-                if values.len() != len {
-                    let what = format!("{name} has {} floats, expected {len}", values.len());
-                    return Err(Error::content(path, what));
-                }
-                Ok(values)
-            };
+        self.tensors(DENSE, |tensors, path| {
+            let read = |name| exactly(tensors, name, len, path);
             lanes.dense = Dense { w: read("w")?, m: read("m")?, v: read("v")? };
             Ok(())
         })?;
         for (lane, shard) in lanes.topology.local().zip(&mut lanes.shards) {
-            self.tensors(&lane_file(lane), |tensors, path| {
-                restore_table(&mut shard.table, tensors, path)
-            })?;
+            let width = shard.table.width();
+            let (ids, rows) = self.rows(lane, width)?;
+            for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
+                if !shard.table.restore(id, state) {
+                    let path = self.path().join(lane_file(lane));
+                    return Err(Error::content(path, format!("id {id} has two rows")));
+                }
+            }
         }
         Ok(())
+    }
+
+    /// The `len` dense weights.
+    ///
+    /// # Errors
+    /// If the file is missing, changed, or has another number of weights.
+    pub fn dense(&self, len: usize) -> Result<Vec<f32>> {
+        let mut weights = Vec::new();
+        self.tensors(DENSE, |tensors, path| {
+            weights = exactly(tensors, "w", len, path)?;
+            Ok(())
+        })?;
+        Ok(weights)
+    }
+
+    /// The ids of lane `lane`, ascending, and their rows with all state, `width` floats each.
+    ///
+    /// # Errors
+    /// If the file is missing, changed, or its rows have another width.
+    pub fn rows(&self, lane: usize, width: usize) -> Result<(Vec<u64>, Vec<f32>)> {
+        let mut rows = (Vec::new(), Vec::new());
+        self.tensors(&lane_file(lane), |tensors, path| {
+            let ids = tensors.tensor("ids").map_err(|e| Error::content(path, e.to_string()))?;
+            let ids: Vec<u64> = bytemuck::pod_collect_to_vec(ids.data());
+            let values = exactly(tensors, "rows", ids.len() * width, path)?;
+            rows = (ids, values);
+            Ok(())
+        })?;
+        Ok(rows)
     }
 
     /// Reads and verifies a file and shows its tensors to `read`.
@@ -323,21 +352,14 @@ impl Checkpoint {
     }
 }
 
-fn restore_table(table: &mut Table, tensors: &SafeTensors<'_>, path: &Path) -> Result<()> {
-    let ids = tensors.tensor("ids").map_err(|error| Error::content(path, error.to_string()))?;
-    let ids: Vec<u64> = bytemuck::pod_collect_to_vec(ids.data());
-    let rows = floats(tensors, "rows", path)?;
-    let width = 3 * table.dim();
-    if rows.len() != ids.len() * width {
-        let what = format!("{} floats for {} rows of {width}", rows.len(), ids.len());
+/// The `len` floats called `name`.
+fn exactly(tensors: &SafeTensors<'_>, name: &str, len: usize, path: &Path) -> Result<Vec<f32>> {
+    let values = floats(tensors, name, path)?;
+    if values.len() != len {
+        let what = format!("{name} has {} floats, expected {len}", values.len());
         return Err(Error::content(path, what));
     }
-    for (&id, state) in ids.iter().zip(rows.chunks_exact(width)) {
-        if !table.restore(id, state) {
-            return Err(Error::content(path, format!("id {id} has two rows")));
-        }
-    }
-    Ok(())
+    Ok(values)
 }
 
 fn floats(tensors: &SafeTensors<'_>, name: &str, path: &Path) -> Result<Vec<f32>> {

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use ams_bundle::TowerSharing;
 use ams_fabric::Rounding;
-pub use ams_model::{Aggregator, ImageArm};
+pub use ams_model::{Aggregator, ImageArm, RowOptimizer};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -63,6 +63,9 @@ impl Config {
                 "train.learning_rate",
                 format!("{learning_rate}, expected a positive number"),
             );
+        }
+        if let Some(norm) = self.train.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
+            return bad("train.clip_norm", format!("{norm}, expected a positive number"));
         }
         if !(decay > 0.0 && decay <= 1.0) || self.train.decay_every == 0 {
             let what =
@@ -239,6 +242,10 @@ pub struct TrainConfig {
     pub all_reduce: Precision,
     /// Adam's learning rate at the first step.
     pub learning_rate: f32,
+    /// How embedding rows are updated: `adam` or `adagrad`.
+    pub rows: RowOptimizer,
+    /// The largest norm of the dense gradient, (W, E); a longer one is scaled to it.
+    pub clip_norm: Option<f32>,
     /// What the learning rate is multiplied with every `decay_every` steps.
     pub decay: f32,
     /// Steps between decays.
@@ -251,6 +258,34 @@ pub struct TrainConfig {
     pub keep_checkpoints: usize,
     /// Steps between lines of `metrics.jsonl`.
     pub log_every: u64,
+    /// The training to begin from, such as yesterday's.
+    pub warm_start: Option<WarmStart>,
+}
+
+/// Which weights of which training to begin with. Optimizers and schedules begin anew.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WarmStart {
+    /// The run folder of that training; its newest checkpoint counts.
+    pub from: PathBuf,
+    /// What of it.
+    #[serde(default)]
+    pub parts: WarmParts,
+}
+
+/// The parts of a model that a warm start takes over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WarmParts {
+    /// Everything.
+    All,
+    /// Everything but the rows of ids: the paper's partial warm-up, its best.
+    #[default]
+    AllButIds,
+    /// The towers alone.
+    Towers,
+    /// Nothing: as if there were no warm start.
+    None,
 }
 
 impl Default for TrainConfig {
@@ -264,12 +299,15 @@ impl Default for TrainConfig {
             features_as: FeatureFormat::F16,
             all_reduce: Precision::F32,
             learning_rate: 0.001,
+            rows: RowOptimizer::Adam,
+            clip_norm: None,
             decay: 0.9,
             decay_every: 24_000,
             shuffle_groups: 65_536,
             checkpoint_every: None,
             keep_checkpoints: 2,
             log_every: 10,
+            warm_start: None,
         }
     }
 }

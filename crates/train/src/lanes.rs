@@ -86,6 +86,7 @@ pub struct Lanes {
     pool: ThreadPool,
     adam: Adam,
     all_reduce: AllReduce,
+    clip_norm: Option<f32>,
     /// What the local lanes did and sent since it was last asked, in so many steps.
     counts: (Counts, u64),
     gradients: Vec<Vec<f32>>,
@@ -101,7 +102,7 @@ impl Lanes {
         seed: u64,
         topology: Topology,
         store: Option<FeatureStore>,
-        rounding: Rounding,
+        (rounding, clip_norm): (Rounding, Option<f32>),
         fabric: Metered,
         pool: ThreadPool,
     ) -> Lanes {
@@ -117,6 +118,7 @@ impl Lanes {
             post: Post::default(),
             adam: Adam::default(),
             all_reduce: AllReduce::new(rounding),
+            clip_norm,
             counts: (Counts::default(), 0),
             plan,
             topology,
@@ -252,7 +254,7 @@ impl Lanes {
                     plan,
                     &mail,
                     (lane, lanes),
-                    adam,
+                    (adam, lr),
                     (&dense.w, dense_grad),
                     store,
                 );
@@ -281,9 +283,12 @@ impl Lanes {
         let Lanes { dense, fabric, pool, all_reduce, gradients, .. } = self;
         pool.install(|| sum_lanes(gradients, all_reduce.rounding()));
         all_reduce.run(fabric, &mut gradients[0])?;
-        let gradient = &gradients[0];
+        let gradient = &mut gradients[0];
         if let Some(at) = gradient.iter().position(|g| !g.is_finite()) {
             return Err(Error::NotFinite { step, what: self.plan.name_of_dense(at) });
+        }
+        if let Some(most) = self.clip_norm {
+            clip(gradient, most);
         }
         pool.install(|| {
             dense
@@ -318,6 +323,16 @@ fn sum_lanes(gradients: &mut [Vec<f32>], rounding: Rounding) {
         parts.iter_mut().for_each(|part| rounding.leaves(part));
         sum::tree(parts, rounding);
     });
+}
+
+/// Scales the gradient to the norm `most` if it is longer. All processes have the same bits of it.
+fn clip(gradient: &mut [f32], most: f32) {
+    let squares: f64 = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+    let norm = squares.sqrt();
+    if norm > f64::from(most) {
+        let factor = (f64::from(most) / norm) as f32;
+        gradient.iter_mut().for_each(|g| *g *= factor);
+    }
 }
 
 /// The losses of all lanes, added along the tree.

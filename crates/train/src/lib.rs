@@ -5,7 +5,8 @@
 //!
 //! In reading order: [`config`]; [`trainer`], a training in memory, [`sources`], [`setup`] and [`job`], what it
 //! is made of; [`lanes`], the step; its halves [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`]
-//! and [`ask`]); [`embed`], the towers on either half; [`traffic`], what a step moves; [`checkpoint`];
+//! and [`ask`]); [`embed`], the towers on either half; [`traffic`], what a step moves; [`checkpoint`], and
+//! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
 //! its run folder (with [`journal`] and [`lock`]).
 
@@ -32,6 +33,7 @@ pub mod sources;
 pub mod table;
 pub mod traffic;
 pub mod trainer;
+pub mod warm_start;
 pub mod worker;
 
 pub use config::{Config, Placement};

@@ -1,6 +1,7 @@
 //! What every lane knows about the model, resolved once per training.
 
 use ams_bundle::{Input, Spec};
+use ams_model::RowOptimizer;
 use ams_model::params::Entry;
 use ams_model::rank::RankNetwork;
 use ams_model::tower::Tower;
@@ -31,6 +32,8 @@ pub struct Plan {
     pub placement: Placement,
     /// How features travel, if they do.
     pub features_as: FeatureFormat,
+    /// How rows are updated.
+    pub rows: RowOptimizer,
 }
 
 impl Plan {
@@ -48,6 +51,7 @@ impl Plan {
             scale: spec.image_source.as_ref().map_or(1.0, |source| source.scale),
             placement: train.placement,
             features_as: train.features_as,
+            rows: train.rows,
             spec,
         }
     }

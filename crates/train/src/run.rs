@@ -131,7 +131,11 @@ pub fn train(
             }
             trainer
         }
-        false => Trainer::new(config.clone(), job)?,
+        false => {
+            let mut trainer = Trainer::new(config.clone(), job)?;
+            trainer.warm_start()?;
+            trainer
+        }
     };
     let resumed_from = trainer.cursor().step;
     let opened = match first {

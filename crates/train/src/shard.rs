@@ -50,7 +50,7 @@ impl Shard {
     /// A shard of `plan`'s model without rows.
     pub fn new(plan: &Plan, seed: u64) -> Shard {
         Shard {
-            table: Table::new("embedding", seed, plan.spec.dim),
+            table: Table::new("embedding", seed, plan.spec.dim, plan.rows.states()),
             counts: Counts::default(),
             ids: Merge::default(),
             slots: Vec::new(),
@@ -151,14 +151,14 @@ impl Shard {
         }
     }
 
-    /// Sums the gradients of all lanes per id and per image, in lane order; updates the rows with
-    /// `adam` and adds the towers' gradients to `dense_grad`, at their place among the dense weights.
+    /// Sums the gradients of all lanes per id and per image, in lane order; updates the rows in the step
+    /// of `adam` with the learning rate `lr`, and adds the towers' gradients to `dense_grad`, at their place among the dense weights.
     pub fn take_gradients(
         &mut self,
         plan: &Plan,
         mail: &Mailbox<'_>,
         (lane, lanes): (usize, usize),
-        adam: AdamStep,
+        (adam, lr): (AdamStep, f32),
         (dense, dense_grad): (&[f32], &mut [f32]),
         store: Option<&FeatureStore>,
     ) {
@@ -181,7 +181,7 @@ impl Shard {
         }
         for (slot, drow) in self.slots.iter().zip(self.drows.chunks_exact(dim)) {
             let row = self.table.row_mut(slot.expect("training makes every row"));
-            adam.update(row.row, row.m, row.v, drow);
+            plan.rows.update(&adam, lr, row.row, row.state, drow);
         }
         if plan.placement != Placement::Ams {
             return;

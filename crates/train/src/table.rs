@@ -1,15 +1,17 @@
-//! The rows of one shard: embedding, and Adam's two moments beside it.
+//! The rows of one shard: embedding, and what its optimizer keeps of it.
 
 use ams_model::init::row_init;
 
 use crate::ask::IdMap;
 
-/// Rows by id, in memory: `[row | m | v]` of `dim` floats each, so that an update is one pass.
+/// Rows by id, in memory: `[row | state ..]` of `dim` floats each, so that an update is one pass.
 #[derive(Clone, Debug)]
 pub struct Table {
     name: String,
     seed: u64,
     dim: usize,
+    /// Floats per row with its state.
+    width: usize,
     index: IdMap,
     ids: Vec<u64>,
     values: Vec<f32>,
@@ -20,19 +22,19 @@ pub struct Table {
 pub struct RowMut<'a> {
     /// The embedding; (D).
     pub row: &'a mut [f32],
-    /// First moment; (D).
-    pub m: &'a mut [f32],
-    /// Second moment; (D).
-    pub v: &'a mut [f32],
+    /// What the optimizer keeps of it; (states, D).
+    pub state: &'a mut [f32],
 }
 
 impl Table {
-    /// An empty table whose rows start from (`seed`, `name`, id).
-    pub fn new(name: &str, seed: u64, dim: usize) -> Table {
+    /// An empty table whose rows start from (`seed`, `name`, id) and have so many numbers of state per
+    /// weight.
+    pub fn new(name: &str, seed: u64, dim: usize, states: usize) -> Table {
         Table {
             name: name.to_owned(),
             seed,
             dim,
+            width: dim * (1 + states),
             index: IdMap::default(),
             ids: Vec::new(),
             values: Vec::new(),
@@ -54,6 +56,11 @@ impl Table {
         self.dim
     }
 
+    /// Floats per row with its state, (1 + states) D.
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
     /// The slot of `id`, made with its initial value if it is new.
     pub fn slot_or_new(&mut self, id: u64) -> u32 {
         let next = self.ids.len() as u32;
@@ -61,7 +68,7 @@ impl Table {
         if slot == next {
             self.ids.push(id);
             let start = self.values.len();
-            self.values.resize(start + 3 * self.dim, 0.0);
+            self.values.resize(start + self.width, 0.0);
             row_init(self.seed, &self.name, id, &mut self.values[start..start + self.dim]);
         }
         slot
@@ -74,16 +81,15 @@ impl Table {
 
     /// The embedding in `slot`; (D).
     pub fn row(&self, slot: u32) -> &[f32] {
-        let start = slot as usize * 3 * self.dim;
+        let start = slot as usize * self.width;
         &self.values[start..start + self.dim]
     }
 
     /// Everything in `slot`.
     pub fn row_mut(&mut self, slot: u32) -> RowMut<'_> {
-        let start = slot as usize * 3 * self.dim;
-        let (row, rest) = self.values[start..start + 3 * self.dim].split_at_mut(self.dim);
-        let (m, v) = rest.split_at_mut(self.dim);
-        RowMut { row, m, v }
+        let start = slot as usize * self.width;
+        let (row, state) = self.values[start..start + self.width].split_at_mut(self.dim);
+        RowMut { row, state }
     }
 
     /// Slots in the order of their ids.
@@ -98,15 +104,15 @@ impl Table {
         self.ids[slot as usize]
     }
 
-    /// The three vectors of `slot` end to end; (3 D).
+    /// The row in `slot` and its state end to end; (1 + states, D).
     pub fn state(&self, slot: u32) -> &[f32] {
-        let start = slot as usize * 3 * self.dim;
-        &self.values[start..start + 3 * self.dim]
+        let start = slot as usize * self.width;
+        &self.values[start..start + self.width]
     }
 
     /// Adds a row with all its state, read from a checkpoint; false if `id` has one already.
     pub fn restore(&mut self, id: u64, state: &[f32]) -> bool {
-        assert_eq!(state.len(), 3 * self.dim);
+        assert_eq!(state.len(), self.width);
         let next = self.ids.len() as u32;
         if *self.index.entry(id).or_insert(next) != next {
             return false;

@@ -17,9 +17,11 @@ use crate::feed::Order;
 use crate::gathered::gather_predictions;
 use crate::job::{Job, agree, facts_of, together};
 use crate::lanes::{Lanes, Share, StepOutcome};
+use crate::run::CHECKPOINTS;
 use crate::setup::{Setup, feed, setup};
 use crate::shard::Unknown;
 use crate::sources::{self, Sources};
+use crate::warm_start;
 use crate::worker::Worker;
 
 /// What a step of a training did.
@@ -75,11 +77,23 @@ impl Trainer {
         let made = setup(&config, &dataset, store.as_ref(), &fabric, threads);
         let Setup { plan, topology, pool, workers } = together(&mut fabric, made)?;
         let steps_per_epoch = Share::steps(dataset.card().counts.train, config.train.batch);
-        let rounding = config.train.all_reduce.into();
-        let lanes = Lanes::new(plan, config.seed, topology, store, rounding, fabric, pool);
+        let sum = (config.train.all_reduce.into(), config.train.clip_norm);
+        let lanes = Lanes::new(plan, config.seed, topology, store, sum, fabric, pool);
         let cursor = Cursor::default();
         let started = false;
         Ok(Trainer { config, dataset, sources, lanes, workers, cursor, steps_per_epoch, started })
+    }
+
+    /// Takes over what the configuration's warm start says, if it has one. For a new training only.
+    ///
+    /// # Errors
+    /// If that training has no checkpoint, it is damaged, or its parts do not fit this model.
+    pub fn warm_start(&mut self) -> Result<()> {
+        let Some(warm) = self.config.train.warm_start.clone() else { return Ok(()) };
+        let checkpoints = warm.from.join(CHECKPOINTS);
+        let newest = checkpoint::newest(&checkpoints, self.lanes.fabric())?;
+        let taken = warm_start::take(&newest, warm.parts, &mut self.lanes);
+        together(self.lanes.fabric(), taken)
     }
 
     /// The training as the newest checkpoint below `checkpoints` left it.

@@ -5,6 +5,7 @@
 // Helpers of tests may unwrap like tests.
 #![allow(clippy::unwrap_used)]
 
+mod beginnings;
 mod bits;
 mod checkpoints;
 mod feed;

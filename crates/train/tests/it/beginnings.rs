@@ -1,0 +1,189 @@
+//! Where a training begins and how it steps: warm starts, row optimizers, clipped gradients.
+
+use std::collections::BTreeMap;
+
+use ams_fabric::ThreadFabric;
+use ams_model::RowOptimizer;
+use ams_train::config::{ImageArm, ModelConfig, WarmParts, WarmStart};
+use ams_train::run::{self, Start, Wish};
+use ams_train::{Config, Job, Trainer};
+use tempfile::TempDir;
+
+use crate::shop::config;
+
+/// A finished training in `folder` to begin from.
+fn yesterday(folder: &TempDir) -> Config {
+    let config = Config { name: "yesterday".to_owned(), ..config(folder.path()) };
+    let go_on = &mut |_: &_, _| Wish::GoOn;
+    run::train(&config, Start::Fresh, Job::solo(2), go_on).unwrap();
+    config
+}
+
+/// The configuration of a training that takes `parts` of yesterday's.
+fn today(folder: &TempDir, parts: WarmParts) -> Config {
+    let mut config = Config { name: format!("{parts:?}"), seed: 9, ..config(folder.path()) };
+    let from = folder.path().join("yesterday");
+    config.train.warm_start = Some(WarmStart { from, parts });
+    config
+}
+
+/// All rows of the lanes of this process.
+fn rows(trainer: &Trainer) -> BTreeMap<u64, Vec<f32>> {
+    let tables = trainer.lanes().shards.iter().map(|shard| &shard.table);
+    tables
+        .flat_map(|table| {
+            (0..table.len() as u32).map(|slot| (table.id(slot), table.row(slot).to_vec()))
+        })
+        .collect()
+}
+
+#[test]
+fn a_warm_start_takes_what_it_says_and_nothing_else() {
+    let folder = TempDir::new().unwrap();
+    let old = yesterday(&folder);
+    let then = run::open(&run::folder(&old), Job::solo(1)).unwrap();
+    let (w, old_rows) = (&then.lanes().dense.w, rows(&then));
+    assert!(old_rows.len() > 100);
+    for (parts, network, towers, ids) in [
+        (WarmParts::All, true, true, true),
+        (WarmParts::AllButIds, true, true, false),
+        (WarmParts::Towers, false, true, false),
+        (WarmParts::None, false, false, false),
+    ] {
+        let mut trainer = Trainer::new(today(&folder, parts), Job::solo(1)).unwrap();
+        let cold = trainer.lanes().dense.w.clone();
+        trainer.warm_start().unwrap();
+        let lanes = trainer.lanes();
+        let expected = |warm: bool| if warm { w } else { &cold };
+        let network_range = lanes.plan.network_range();
+        assert!(lanes.dense.w[network_range.clone()] == expected(network)[network_range.clone()]);
+        let tower_range = network_range.end..;
+        assert!(lanes.dense.w[tower_range.clone()] == expected(towers)[tower_range], "{parts:?}");
+        assert!(lanes.dense.m.iter().chain(&lanes.dense.v).all(|moment| *moment == 0.0));
+        let expected = if ids { old_rows.clone() } else { BTreeMap::new() };
+        assert!(rows(&trainer) == expected, "{parts:?}");
+        assert_eq!(trainer.cursor().step, 0, "schedules begin anew");
+    }
+}
+
+#[test]
+fn a_warm_training_is_ahead_and_the_same_on_any_number_of_processes() {
+    let folder = TempDir::new().unwrap();
+    yesterday(&folder);
+    let losses = |config: &Config, size: usize| -> Vec<u64> {
+        let rank = |fabric| {
+            let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
+            trainer.warm_start().unwrap();
+            let steps = std::iter::from_fn(|| trainer.step().unwrap());
+            steps.take(12).map(|step| step.loss.to_bits()).collect()
+        };
+        ThreadFabric::run(size, rank).remove(0)
+    };
+    let mean = |losses: &[u64]| {
+        losses.iter().map(|&bits| f64::from_bits(bits)).sum::<f64>() / losses.len() as f64
+    };
+    let cold = losses(&today(&folder, WarmParts::None), 1);
+    for parts in [WarmParts::All, WarmParts::AllButIds] {
+        let warm = losses(&today(&folder, parts), 1);
+        assert!(mean(&warm) < mean(&cold), "{parts:?}");
+        for size in [2, 4] {
+            assert_eq!(losses(&today(&folder, parts), size), warm, "{size} processes");
+        }
+    }
+}
+
+#[test]
+fn lanes_of_the_training_before_do_not_matter_to_a_warm_start() {
+    let folder = TempDir::new().unwrap();
+    yesterday(&folder);
+    let rows_on = |lanes: usize| {
+        let mut config = today(&folder, WarmParts::All);
+        config.train.lanes = lanes;
+        let mut trainer = Trainer::new(config, Job::solo(1)).unwrap();
+        trainer.warm_start().unwrap();
+        rows(&trainer)
+    };
+    assert!(rows_on(2) == rows_on(8));
+}
+
+#[test]
+fn a_model_of_another_shape_is_no_beginning() {
+    let folder = TempDir::new().unwrap();
+    yesterday(&folder);
+    type Change = fn(&mut Config);
+    let cases: [(WarmParts, Change, &str); 4] = [
+        (WarmParts::AllButIds, |c| c.model.mlp = vec![50], "of the network has shape"),
+        (WarmParts::Towers, |c| c.model.tower = vec![8, 12], "0.weight of tower ad has shape"),
+        (
+            WarmParts::All,
+            |c| c.train.warm_start.as_mut().unwrap().from = "no".into(),
+            "no checkpoint",
+        ),
+        (
+            WarmParts::AllButIds,
+            |c| c.model = ModelConfig { images: ImageArm::None, ..c.model.clone() },
+            "of the network has shape",
+        ),
+    ];
+    for (parts, change, want) in cases {
+        let mut config = today(&folder, parts);
+        change(&mut config);
+        let go_on = &mut |_: &_, _| Wish::GoOn;
+        let error = run::train(&config, Start::Fresh, Job::solo(1), go_on).unwrap_err().to_string();
+        assert!(error.contains(want), "no {want:?} in {error}");
+        assert!(!run::folder(&config).exists(), "nothing is left of a training that cannot begin");
+    }
+}
+
+#[test]
+fn row_optimizers_learn_and_go_on_with_their_state() {
+    let folder = TempDir::new().unwrap();
+    let mut config = config(folder.path());
+    config.train.rows = RowOptimizer::Adagrad;
+    let go_on = &mut |_: &_, _| Wish::GoOn;
+    let whole = run::train(&config, Start::Fresh, Job::solo(2), go_on).unwrap();
+    let end = run::open(&whole.run, Job::solo(1)).unwrap();
+    let half =
+        &mut |report: &ams_train::StepReport, steps: u64| match report.cursor.step * 2 >= steps {
+            true => Wish::Stop,
+            false => Wish::GoOn,
+        };
+    config.name = "halves".to_owned();
+    run::train(&config, Start::Fresh, Job::solo(2), half).unwrap();
+    let halves = run::train(&config, Start::Resume, Job::solo(1), go_on).unwrap();
+    let halves = run::open(&halves.run, Job::solo(1)).unwrap();
+    assert!(rows(&halves) == rows(&end) && halves.lanes().dense.w == end.lanes().dense.w);
+    let table = &end.lanes().shards[0].table;
+    assert_eq!(table.width(), 2 * table.dim(), "one number of state per weight");
+    config.train.rows = RowOptimizer::Adam;
+    config.name = "adam".to_owned();
+    let adam = run::train(&config, Start::Fresh, Job::solo(2), go_on).unwrap();
+    assert!(rows(&run::open(&adam.run, Job::solo(1)).unwrap()) != rows(&end));
+}
+
+#[test]
+fn a_long_dense_gradient_is_scaled_and_a_short_one_left_alone() {
+    let folder = TempDir::new().unwrap();
+    // After one step Adam's first moment is (1 - beta1) times the gradient.
+    let moments = |clip_norm: Option<f32>, size: usize| -> Vec<f32> {
+        let mut config = config(folder.path());
+        config.train.clip_norm = clip_norm;
+        let rank = |fabric| {
+            let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
+            trainer.step().unwrap().unwrap();
+            trainer.lanes().dense.m.clone()
+        };
+        ThreadFabric::run(size, rank).remove(0)
+    };
+    let norm =
+        |moments: &[f32]| moments.iter().map(|&m| f64::from(m / 0.1).powi(2)).sum::<f64>().sqrt();
+    let free = moments(None, 1);
+    assert!(moments(Some(1e6), 1) == free);
+    let most = (norm(&free) / 3.0) as f32;
+    let clipped = moments(Some(most), 1);
+    assert!((norm(&clipped) / f64::from(most) - 1.0).abs() < 1e-4, "{}", norm(&clipped));
+    for (clipped, free) in clipped.iter().zip(&free) {
+        assert!((clipped - free / 3.0).abs() <= 1e-5 * free.abs(), "{clipped} {free}");
+    }
+    assert!(moments(Some(most), 4) == clipped, "the same bits on four processes");
+}
