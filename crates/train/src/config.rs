@@ -64,6 +64,10 @@ impl Config {
                 format!("{learning_rate}, expected a positive number"),
             );
         }
+        let l2 = self.train.l2_ids;
+        if !(l2 >= 0.0 && l2.is_finite()) {
+            return bad("train.l2_ids", format!("{l2}, expected a number of at least 0"));
+        }
         if let Some(norm) = self.train.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
             return bad("train.clip_norm", format!("{norm}, expected a positive number"));
         }
@@ -244,6 +248,9 @@ pub struct TrainConfig {
     pub learning_rate: f32,
     /// How embedding rows are updated: `adam` or `adagrad`.
     pub rows: RowOptimizer,
+    /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in the
+    /// training samples; 0 is none.
+    pub l2_ids: f32,
     /// The largest norm of the dense gradient, (W, E); a longer one is scaled to it.
     pub clip_norm: Option<f32>,
     /// What the learning rate is multiplied with every `decay_every` steps.
@@ -300,6 +307,7 @@ impl Default for TrainConfig {
             all_reduce: Precision::F32,
             learning_rate: 0.001,
             rows: RowOptimizer::Adam,
+            l2_ids: 0.0,
             clip_norm: None,
             decay: 0.9,
             decay_every: 24_000,

@@ -20,6 +20,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
+use crate::frequency;
 use crate::plan::Plan;
 use crate::shard::{Shard, Unknown};
 use crate::traffic::Counts;
@@ -153,6 +154,19 @@ impl Lanes {
         // Asking is no part of a step.
         self.fabric.take();
         Ok(sum.per_step(steps))
+    }
+
+    /// Counts the ids of all samples that `workers` read, in `rounds`, for their shards. All processes call
+    /// it together.
+    ///
+    /// # Errors
+    /// As [`frequency::count`].
+    pub fn count_ids(&mut self, workers: &mut [Worker], rounds: u64) -> Result<()> {
+        let Lanes { plan, store, topology, fabric, pool, shards, .. } = self;
+        let how = (fabric as &mut dyn Fabric, &*pool);
+        let counted = frequency::count(plan, store.as_ref(), workers, rounds, *topology, how)?;
+        shards.iter_mut().zip(counted).for_each(|(shard, counted)| shard.frequency = counted);
+        Ok(())
     }
 
     /// The thread pool, for work lane by lane.

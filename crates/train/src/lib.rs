@@ -5,7 +5,8 @@
 //!
 //! In reading order: [`config`]; [`trainer`], a training in memory, [`sources`], [`setup`] and [`job`], what it
 //! is made of; [`lanes`], the step; its halves [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`]
-//! and [`ask`]); [`embed`], the towers on either half; [`traffic`], what a step moves; [`checkpoint`], and
+//! and [`ask`]); [`embed`], the towers on either half; [`traffic`], what a step moves, and [`frequency`],
+//! how often ids occur; [`checkpoint`], and
 //! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
 //! its run folder (with [`journal`] and [`lock`]).
@@ -19,6 +20,7 @@ pub mod error;
 pub mod feed;
 pub mod forecast;
 pub mod freeze;
+pub mod frequency;
 pub mod gathered;
 pub mod job;
 pub mod journal;

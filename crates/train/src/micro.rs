@@ -144,6 +144,23 @@ impl MicroBatch {
         }
     }
 
+    /// Writes every shard how often the micro-batch refers to each id it owns: the id, low first, and the
+    /// count.
+    pub fn write_occurrences(&self, lanes: usize, out: &mut Outbox) {
+        let mut counts = vec![0; self.ids.len()];
+        for &place in self.places.iter().flatten() {
+            counts[place as usize] += 1;
+        }
+        out.clear();
+        for lane in 0..lanes {
+            let counts = &counts[self.ids.range(lane)];
+            for (&id, &count) in self.ids.of(lane).iter().zip(counts) {
+                out.words().extend([id as u32, (id >> 32) as u32, count]);
+            }
+            out.seal();
+        }
+    }
+
     /// Reads the answers of every shard.
     pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, lane: usize, lanes: usize) {
         let dim = plan.spec.dim;

@@ -34,6 +34,8 @@ pub struct Plan {
     pub features_as: FeatureFormat,
     /// How rows are updated.
     pub rows: RowOptimizer,
+    /// How strongly rows are drawn towards zero, see [`crate::frequency`].
+    pub l2_ids: f32,
 }
 
 impl Plan {
@@ -52,6 +54,7 @@ impl Plan {
             placement: train.placement,
             features_as: train.features_as,
             rows: train.rows,
+            l2_ids: train.l2_ids,
             spec,
         }
     }

@@ -7,7 +7,7 @@ use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
 
-use crate::ask::Merge;
+use crate::ask::{IdMap, Merge};
 use crate::config::Placement;
 use crate::embed::{TowerRun, features, push_feature};
 use crate::plan::Plan;
@@ -30,6 +30,8 @@ pub struct Shard {
     pub table: Table,
     /// What this shard did and sent in this step.
     pub counts: Counts,
+    /// Occurrences of its ids in the training samples, where rows are drawn towards zero.
+    pub frequency: IdMap,
     ids: Merge,
     /// The slot of each merged id; none for an unknown one.
     slots: Vec<Option<u32>>,
@@ -52,6 +54,7 @@ impl Shard {
         Shard {
             table: Table::new("embedding", seed, plan.spec.dim, plan.rows.states()),
             counts: Counts::default(),
+            frequency: IdMap::default(),
             ids: Merge::default(),
             slots: Vec::new(),
             drows: Vec::new(),
@@ -179,8 +182,14 @@ impl Shard {
             }
             assert!(rest.is_empty(), "worker {worker} sends gradients of what it was answered");
         }
-        for (slot, drow) in self.slots.iter().zip(self.drows.chunks_exact(dim)) {
+        let drows = self.drows.chunks_exact_mut(dim);
+        for ((slot, drow), id) in self.slots.iter().zip(drows).zip(&self.ids.ids) {
             let row = self.table.row_mut(slot.expect("training makes every row"));
+            if plan.l2_ids > 0.0 {
+                let occurrences = self.frequency.get(id).copied().unwrap_or(1).max(1);
+                let pull = plan.l2_ids / occurrences as f32;
+                drow.iter_mut().zip(&*row.row).for_each(|(drow, row)| *drow += pull * row);
+            }
             plan.rows.update(&adam, lr, row.row, row.state, drow);
         }
         if plan.placement != Placement::Ams {

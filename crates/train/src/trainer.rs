@@ -57,6 +57,8 @@ pub struct Trainer {
     steps_per_epoch: u64,
     /// Whether the feeds stand where the cursor says.
     started: bool,
+    /// Whether the occurrences of ids are known.
+    counted: bool,
 }
 
 impl Trainer {
@@ -79,9 +81,17 @@ impl Trainer {
         let steps_per_epoch = Share::steps(dataset.card().counts.train, config.train.batch);
         let sum = (config.train.all_reduce.into(), config.train.clip_norm);
         let lanes = Lanes::new(plan, config.seed, topology, store, sum, fabric, pool);
-        let cursor = Cursor::default();
-        let started = false;
-        Ok(Trainer { config, dataset, sources, lanes, workers, cursor, steps_per_epoch, started })
+        Ok(Trainer {
+            config,
+            dataset,
+            sources,
+            lanes,
+            workers,
+            cursor: Cursor::default(),
+            steps_per_epoch,
+            started: false,
+            counted: false,
+        })
     }
 
     /// Takes over what the configuration's warm start says, if it has one. For a new training only.
@@ -164,6 +174,11 @@ impl Trainer {
             return Ok(None);
         }
         if !self.started {
+            if self.config.train.l2_ids > 0.0 && !self.counted {
+                let mut readers = self.readers(SplitName::Train)?;
+                self.lanes.count_ids(&mut readers, self.steps_per_epoch)?;
+                self.counted = true;
+            }
             self.start_epoch()?;
         }
         let share = self.share(self.cursor.step_in_epoch + 1);
@@ -229,14 +244,7 @@ impl Trainer {
         rounds: Rounds,
         mut visit: impl FnMut(usize, &Worker),
     ) -> Result<()> {
-        let topology = self.lanes.topology;
-        let mut workers = Vec::new();
-        for lane in topology.local() {
-            let lane = (lane, topology.lanes());
-            let mut feed = feed(&self.dataset, split, lane, Order::Files, &self.config)?;
-            feed.start(0);
-            workers.push(Worker::new(&self.lanes.plan, feed));
-        }
+        let mut workers = self.readers(split)?;
         let counts = &self.dataset.card().counts;
         let impressions = match split {
             SplitName::Train => counts.train,
@@ -253,6 +261,18 @@ impl Trainer {
             workers.iter().enumerate().for_each(|(lane, worker)| visit(lane, worker));
         }
         Ok(())
+    }
+
+    /// Workers that read a split once, as it lies in the files.
+    fn readers(&self, split: SplitName) -> Result<Vec<Worker>> {
+        let topology = self.lanes.topology;
+        let reader = |lane| {
+            let lane = (lane, topology.lanes());
+            let mut feed = feed(&self.dataset, split, lane, Order::Files, &self.config)?;
+            feed.start(0);
+            Ok(Worker::new(&self.lanes.plan, feed))
+        };
+        topology.local().map(reader).collect()
     }
 
     /// Which ad column holds the item.

@@ -2,6 +2,9 @@
 
 use std::collections::BTreeMap;
 
+use ams_data::Groups;
+use ams_data::dataset::{Dataset, SplitName};
+use ams_data::samples::SampleFile;
 use ams_fabric::ThreadFabric;
 use ams_model::RowOptimizer;
 use ams_train::config::{ImageArm, ModelConfig, WarmParts, WarmStart};
@@ -159,6 +162,65 @@ fn row_optimizers_learn_and_go_on_with_their_state() {
     config.name = "adam".to_owned();
     let adam = run::train(&config, Start::Fresh, Job::solo(2), go_on).unwrap();
     assert!(rows(&run::open(&adam.run, Job::solo(1)).unwrap()) != rows(&end));
+}
+
+/// Occurrences of every id in the training samples, by going through them one by one.
+fn occurrences(config: &Config, plan: &ams_train::plan::Plan) -> BTreeMap<u64, u32> {
+    let store = ams_image::FeatureStore::open(&config.data.samples.join("images")).unwrap();
+    let dataset = Dataset::open(&config.data.samples).unwrap();
+    let mut counts = BTreeMap::new();
+    for part in 0..dataset.card().parts {
+        let file = SampleFile::open(&dataset.part_path(SplitName::Train, part), dataset.schema());
+        let file = file.unwrap();
+        let mut groups = Groups::new(dataset.schema());
+        (0..file.blocks()).for_each(|block| file.read(block, &mut groups).unwrap());
+        let (mut keys, mut lists) = (ams_bundle::Keys::default(), ams_data::Ragged::default());
+        keys.resolve(&groups, |name| store.key(name));
+        for input in plan.inputs() {
+            input.collect(&groups, &keys, &mut lists);
+            lists.values.iter().for_each(|id| *counts.entry(id.0).or_default() += 1);
+        }
+    }
+    counts
+}
+
+#[test]
+fn rows_are_drawn_to_zero_by_their_frequency() {
+    let folder = TempDir::new().unwrap();
+    // After one step Adam's first moment is (1 - beta1) times the gradient.
+    let step = |l2_ids: f32, size: usize| {
+        let mut config = config(folder.path());
+        config.train.l2_ids = l2_ids;
+        let rank = |fabric| {
+            let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
+            trainer.step().unwrap().unwrap();
+            let seen = occurrences(&config, &trainer.lanes().plan);
+            let mut found = BTreeMap::new();
+            for table in trainer.lanes().shards.iter().map(|shard| &shard.table) {
+                for slot in table.slots_by_id() {
+                    let (id, dim) = (table.id(slot), table.dim());
+                    found.insert(id, table.state(slot)[dim..2 * dim].to_vec());
+                }
+            }
+            (found, seen)
+        };
+        let ranks = ThreadFabric::run(size, rank);
+        let seen = ranks[0].1.clone();
+        (ranks.into_iter().flat_map(|rank| rank.0).collect::<BTreeMap<_, _>>(), seen)
+    };
+    let (free, seen) = step(0.0, 1);
+    let (drawn, _) = step(0.5, 1);
+    assert!(drawn.keys().eq(free.keys()) && drawn.len() > 100);
+    let mut row = vec![0.0; 12];
+    for (id, moment) in &drawn {
+        ams_model::init::row_init(7, "embedding", *id, &mut row);
+        let pull = 0.5 / seen[id] as f32;
+        for ((drawn, free), row) in moment.iter().zip(&free[id]).zip(&row) {
+            let want = free + 0.1 * pull * row;
+            assert!((drawn - want).abs() < 1e-7, "id {id}: {drawn}, expected {want}");
+        }
+    }
+    assert!(step(0.5, 4).0 == drawn, "the same bits on four processes");
 }
 
 #[test]
