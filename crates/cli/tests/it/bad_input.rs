@@ -244,7 +244,7 @@ fn settings() {
         ("shop.toml --set name=x --set train.batch=4", &["train.batch: 4", "8 lanes"]),
         ("shop.toml --set name=../x", &["name: ", "\"../x\""]),
         ("shop.toml --set name=x --set data.samples=none", &["none: no such folder", "dataset"]),
-        ("shop.toml --set name=x --set runs=shop.toml/runs", &["shop.toml/runs/x: "]),
+        ("shop.toml --set name=x --set runs=shop.toml/runs", &["shop.toml/runs: Not a directory"]),
         (
             "shop.toml --set name=x --set data.exclude_fields=[\"usr\"]",
             &["data.exclude_fields", "\"usr\"", "user, gender, age"],
