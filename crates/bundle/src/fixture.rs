@@ -51,7 +51,7 @@ pub(crate) struct Fixture {
 pub(crate) type Row<'a> =
     (&'a str, &'a str, &'a [&'a str], &'a [&'a str], &'a [(&'a str, &'a str)]);
 
-/// Groups with and without history, with known and unknown values.
+/// Groups with and without history, one longer than a concatenation, with known and unknown values.
 pub(crate) const ROWS: [Row<'static>; 3] = [
     ("u1", "25", &["a", "b"], &["1", "5", "1"], &[("3", "12"), ("4", "12")]),
     ("u2", "", &[], &[], &[("1", "7")]),
@@ -215,6 +215,7 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
         aggregator: Aggregator::MultiQueryAttentive,
         dim: DIM,
         attention: [5, 4],
+        concatenate_length: 3,
         mlp: vec![7, 6],
         query_fields: vec!["item".to_owned(), "category".to_owned()],
         tower: vec![4, DIM],

@@ -54,6 +54,13 @@ pub struct Spec {
     pub dim: usize,
     /// Widths of the attention's two hidden layers.
     pub attention: [usize; 2],
+    /// How many image embeddings the aggregator `concatenate` puts end to end. Specs from before there
+    /// was this setting do not have it, and their hash counts: so the usual length is not written.
+    #[serde(
+        default = "RankConfig::concatenate_length",
+        skip_serializing_if = "is_usual_concatenate_length"
+    )]
+    pub concatenate_length: usize,
     /// Widths of the hidden layers after the concatenation.
     pub mlp: Vec<usize>,
     /// Ad fields that form the second query of the multi-query attention.
@@ -66,6 +73,10 @@ pub struct Spec {
     pub image_source: Option<ImageSource>,
 }
 
+fn is_usual_concatenate_length(length: &usize) -> bool {
+    *length == RankConfig::concatenate_length()
+}
+
 /// No width of a sane model is larger; products of two stay far from overflow.
 const WIDTH_MAX: usize = 1 << 24;
 
@@ -75,7 +86,10 @@ impl Spec {
     pub fn check(&self) -> Result<(), String> {
         let source = self.image_source.as_ref();
         let widths = [&[self.dim][..], &self.attention, &self.mlp, &self.tower].concat();
-        let mut widths = widths.into_iter().chain(source.map(|source| source.dim));
+        let concatenated = (self.aggregator == Aggregator::Concatenate)
+            .then(|| self.concatenate_length.saturating_mul(self.dim));
+        let widths = widths.into_iter().chain(source.map(|source| source.dim));
+        let mut widths = widths.chain(concatenated);
         if let Some(width) = widths.find(|&width| width == 0 || width > WIDTH_MAX) {
             return Err(format!("a width is {width}, expected 1 to {WIDTH_MAX}"));
         }
@@ -152,6 +166,7 @@ impl Spec {
             images: self.images,
             aggregator: self.aggregator,
             attention: self.attention,
+            concatenate_length: self.concatenate_length,
             mlp: self.mlp.clone(),
         }
     }
@@ -205,12 +220,33 @@ mod tests {
                 "query field `category` is not among the ad fields item",
             ),
             (Spec { mlp: vec![], ..good.clone() }, "mlp is []"),
+            (Spec { concatenate_length: 0, ..good.clone() }, "concatenate_length is [0]"),
+            (
+                Spec {
+                    aggregator: Aggregator::Concatenate,
+                    concatenate_length: usize::MAX / 2,
+                    ..good.clone()
+                },
+                "a width is 18446744073709551615",
+            ),
         ];
         for (spec, expected) in cases {
             let error = spec.check().expect_err(expected);
             assert!(error.starts_with(expected), "{error}");
         }
         assert_eq!(good.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_spec_from_before_concatenation_is_read_and_keeps_its_hash() {
+        let usual = Spec { concatenate_length: 32, ..spec(ImageArm::Joint) };
+        let text = serde_json::to_string(&usual).unwrap();
+        assert!(!text.contains("concatenate"), "{text}");
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), usual);
+        let other = Spec { concatenate_length: 3, ..usual };
+        let text = serde_json::to_string(&other).unwrap();
+        assert!(text.contains(r#""concatenate_length":3,"#), "{text}");
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), other);
     }
 
     #[test]

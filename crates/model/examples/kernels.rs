@@ -92,6 +92,7 @@ fn rank(images: ImageArm, aggregator: Aggregator) {
         images,
         aggregator,
         attention: [64, 16],
+        concatenate_length: RankConfig::concatenate_length(),
         mlp: vec![200, 80],
     });
     let count = GROUPS * PER_GROUP;

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use ams_bundle::TowerSharing;
 use ams_fabric::Rounding;
+use ams_model::RankConfig;
 pub use ams_model::{Aggregator, ImageArm, RowOptimizer};
 use serde::{Deserialize, Serialize};
 
@@ -87,6 +88,9 @@ impl Config {
         if model.embedding_dim == 0 || widths.clone().any(|&width| width == 0) {
             return bad("model", "a width is 0, expected at least 1".to_owned());
         }
+        if model.concatenate_length == 0 {
+            return bad("model.concatenate_length", "0, expected at least 1".to_owned());
+        }
         if model.tower.last() != Some(&model.embedding_dim) {
             let what = format!(
                 "{:?} ends in another width than model.embedding_dim = {}",
@@ -122,7 +126,8 @@ pub struct DataConfig {
 pub struct ModelConfig {
     /// Which images the network sees: `none`, `ad`, `behavior` or `joint`.
     pub images: ImageArm,
-    /// How behavior images become one vector: `sum`, `attentive` or `multi-query-attentive`.
+    /// How behavior images become one vector: `concatenate`, `max`, `sum`, `attentive` or
+    /// `multi-query-attentive`.
     pub aggregator: Aggregator,
     /// Width of every embedding.
     pub embedding_dim: usize,
@@ -132,6 +137,8 @@ pub struct ModelConfig {
     pub towers: TowerSharing,
     /// Widths of the attention's two hidden layers.
     pub attention: [usize; 2],
+    /// How many image embeddings of a history, the newest, the aggregator `concatenate` puts end to end.
+    pub concatenate_length: usize,
     /// Widths of the hidden layers behind the concatenation.
     pub mlp: Vec<usize>,
     /// Ad fields that ask the second attention; `item` and, where there is one, `category`.
@@ -148,6 +155,7 @@ impl Default for ModelConfig {
             tower: vec![256, 64, 12],
             towers: TowerSharing::Separate,
             attention: [64, 16],
+            concatenate_length: RankConfig::concatenate_length(),
             mlp: vec![200, 80],
             query_fields: None,
         }

@@ -90,6 +90,7 @@ fn resolve(config: &Config, dataset: &Dataset, store: Option<&FeatureStore>) -> 
         aggregator: config.model.aggregator,
         dim: config.model.embedding_dim,
         attention: config.model.attention,
+        concatenate_length: config.model.concatenate_length,
         mlp: config.model.mlp.clone(),
         query_fields,
         tower: config.model.tower.clone(),
@@ -101,7 +102,7 @@ fn resolve(config: &Config, dataset: &Dataset, store: Option<&FeatureStore>) -> 
             scale: store.card().scale,
         }),
     };
-    if let Err(what) = spec.rank_config().check() {
+    if let Err(what) = spec.check() {
         return Err(Error::Config { key: "model".into(), what });
     }
     Ok(spec)

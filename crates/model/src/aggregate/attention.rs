@@ -251,7 +251,8 @@ mod tests {
     use super::*;
     use crate::check::{assert_close, values};
 
-    const WIDTHS: Widths = Widths { dim: 3, image_query: 2, field_query: 0, attention: [5, 4] };
+    const WIDTHS: Widths =
+        Widths { dim: 3, image_query: 2, field_query: 0, attention: [5, 4], concatenate: 1 };
 
     /// W x + b of one row, where W is `weight`.
     fn affine(weight: &[f32], bias: &[f32], x: &[f32]) -> Vec<f32> {

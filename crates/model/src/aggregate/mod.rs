@@ -1,11 +1,13 @@
 //! Aggregators: from the image embeddings of a history to one vector.
 //!
 //! One file per aggregator and one list, here. To add one: a file with its forward and backward pass, a
-//! variant of [`Aggregator`] and of `Aggregate`, an arm in each match below. An empty history gives
-//! zeros, whichever the aggregator.
+//! variant of [`Aggregator`] (and its place in `ALL`) and of `Aggregate`, an arm in each match below. An
+//! empty history gives zeros, whichever the aggregator.
 
 mod attention;
 mod attentive;
+mod concatenate;
+mod max;
 mod multi_query;
 mod sum;
 
@@ -13,6 +15,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::params::Layout;
 use attentive::Attentive;
+use concatenate::Concatenate;
+use max::Max;
 use multi_query::MultiQueryAttentive;
 use sum::Sum;
 
@@ -20,6 +24,10 @@ use sum::Sum;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Aggregator {
+    /// The newest embeddings, a fixed number, end to end: one vector per group.
+    Concatenate,
+    /// The largest value of each column: one vector per group.
+    Max,
     /// The sum of the embeddings: one vector per group.
     Sum,
     /// A sum weighted by attention to the ad's image: one vector per impression.
@@ -30,8 +38,29 @@ pub enum Aggregator {
 
 impl Aggregator {
     /// Every aggregator.
-    pub const ALL: [Aggregator; 3] =
-        [Aggregator::Sum, Aggregator::Attentive, Aggregator::MultiQueryAttentive];
+    pub const ALL: [Aggregator; 5] = [
+        Aggregator::Concatenate,
+        Aggregator::Max,
+        Aggregator::Sum,
+        Aggregator::Attentive,
+        Aggregator::MultiQueryAttentive,
+    ];
+
+    /// What of the ad the aggregator asks for.
+    pub(crate) fn queries(self) -> &'static [Query] {
+        match self {
+            Aggregator::Concatenate | Aggregator::Max | Aggregator::Sum => &[],
+            Aggregator::Attentive => &[Query::Image],
+            Aggregator::MultiQueryAttentive => &[Query::Image, Query::Fields],
+        }
+    }
+}
+
+/// One of [`Queries`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Query {
+    Image,
+    Fields,
 }
 
 /// The histories of a batch. Its indices have been checked.
@@ -80,7 +109,7 @@ pub(crate) struct QueryGrads<'a> {
     pub fields: &'a mut [f32],
 }
 
-/// Widths an aggregator is built from.
+/// Sizes an aggregator is built from.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Widths {
     /// Width of an image embedding (D).
@@ -91,6 +120,8 @@ pub(crate) struct Widths {
     pub field_query: usize,
     /// Hidden widths of an attention network.
     pub attention: [usize; 2],
+    /// How many embeddings a concatenation has room for.
+    pub concatenate: usize,
 }
 
 /// What an aggregate belongs to.
@@ -103,6 +134,8 @@ pub(crate) enum Per {
 /// An aggregator with the places of its weights.
 #[derive(Clone, Debug)]
 pub(crate) enum Aggregate {
+    Concatenate(Concatenate),
+    Max(Max),
     Sum(Sum),
     Attentive(Box<Attentive>),
     MultiQueryAttentive(Box<MultiQueryAttentive>),
@@ -116,8 +149,11 @@ pub(crate) struct AggregateScratch {
 
 impl Aggregate {
     pub fn new(aggregator: Aggregator, layout: &mut Layout, widths: Widths) -> Aggregate {
+        let Widths { dim, concatenate: length, .. } = widths;
         match aggregator {
-            Aggregator::Sum => Aggregate::Sum(Sum { dim: widths.dim }),
+            Aggregator::Concatenate => Aggregate::Concatenate(Concatenate { dim, length }),
+            Aggregator::Max => Aggregate::Max(Max { dim }),
+            Aggregator::Sum => Aggregate::Sum(Sum { dim }),
             Aggregator::Attentive => Aggregate::Attentive(Box::new(Attentive::new(layout, widths))),
             Aggregator::MultiQueryAttentive => {
                 Aggregate::MultiQueryAttentive(Box::new(MultiQueryAttentive::new(layout, widths)))
@@ -127,7 +163,7 @@ impl Aggregate {
 
     pub fn per(&self) -> Per {
         match self {
-            Aggregate::Sum(_) => Per::Group,
+            Aggregate::Concatenate(_) | Aggregate::Max(_) | Aggregate::Sum(_) => Per::Group,
             Aggregate::Attentive(_) | Aggregate::MultiQueryAttentive(_) => Per::Impression,
         }
     }
@@ -135,6 +171,8 @@ impl Aggregate {
     /// Width of the aggregate.
     pub fn width(&self) -> usize {
         match self {
+            Aggregate::Concatenate(concatenate) => concatenate.width(),
+            Aggregate::Max(max) => max.dim,
             Aggregate::Sum(sum) => sum.dim,
             Aggregate::Attentive(attentive) => attentive.width(),
             Aggregate::MultiQueryAttentive(multi_query) => multi_query.width(),
@@ -151,6 +189,8 @@ impl Aggregate {
         out: &mut [f32],
     ) {
         match self {
+            Aggregate::Concatenate(concatenate) => concatenate.forward(histories, out),
+            Aggregate::Max(max) => max.forward(histories, out),
             Aggregate::Sum(sum) => sum.forward(histories, out),
             Aggregate::Attentive(attentive) => {
                 attentive.forward(w, histories, queries, scratch, out);
@@ -174,6 +214,10 @@ impl Aggregate {
         dembeddings: &mut [f32],
     ) {
         match self {
+            Aggregate::Concatenate(concatenate) => {
+                concatenate.backward(histories, dout, dembeddings)
+            }
+            Aggregate::Max(max) => max.backward(histories, dout, dembeddings),
             Aggregate::Sum(sum) => sum.backward(histories, dout, dembeddings),
             Aggregate::Attentive(attentive) => {
                 attentive.backward(w, histories, queries, scratch, dout, dw, dqueries, dembeddings)
@@ -193,20 +237,52 @@ impl Aggregate {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use crate::check::{assert_close, assert_gradient, values};
 
-    const WIDTHS: Widths = Widths { dim: 3, image_query: 2, field_query: 5, attention: [4, 3] };
+    const WIDTHS: Widths =
+        Widths { dim: 3, image_query: 2, field_query: 5, attention: [4, 3], concatenate: 2 };
 
-    /// Four groups over three images: (impressions, behaviors) are (3, 2), (1, 0), (0, 3), (2, 1).
-    fn histories(embeddings: &[f32]) -> Histories<'_> {
-        Histories {
-            impressions: &[0, 3, 4, 4, 6],
-            behaviors: &[0, 2, 2, 5, 6],
-            images: &[2, 0, 1, 1, 0, 2],
-            embeddings,
+    /// Histories apart from their floats.
+    struct Case {
+        name: &'static str,
+        impressions: Vec<u32>,
+        behaviors: Vec<u32>,
+        images: Vec<u32>,
+        /// Number of embeddings (U).
+        unique: usize,
+    }
+
+    impl Case {
+        /// Groups of so many impressions, each with the images of its history.
+        fn new(name: &'static str, unique: usize, groups: &[(u32, &[u32])]) -> Case {
+            let (mut impressions, mut behaviors, mut images) = (vec![0], vec![0], vec![]);
+            for &(count, history) in groups {
+                images.extend(history);
+                impressions.push(impressions[impressions.len() - 1] + count);
+                behaviors.push(images.len() as u32);
+            }
+            Case { name, impressions, behaviors, images, unique }
         }
+
+        fn histories<'a>(&'a self, embeddings: &'a [f32]) -> Histories<'a> {
+            let Case { impressions, behaviors, images, .. } = self;
+            Histories { impressions, behaviors, images, embeddings }
+        }
+    }
+
+    fn cases() -> Vec<Case> {
+        let many: Vec<u32> = (0..1000).map(|i| i * i % 17).collect();
+        vec![
+            Case::new("mixed", 3, &[(3, &[2, 0]), (1, &[]), (0, &[1, 1, 0]), (2, &[2])]),
+            Case::new("no group", 2, &[]),
+            Case::new("no history", 2, &[(2, &[]), (1, &[]), (0, &[])]),
+            Case::new("one behavior", 2, &[(2, &[1])]),
+            Case::new("an image again and again", 3, &[(2, &[1, 1, 1, 1, 1]), (1, &[0, 2, 0, 2])]),
+            Case::new("as long as the concatenation", 3, &[(1, &[0, 2]), (2, &[2, 1])]),
+            Case::new("1,000 behaviors", 17, &[(1, &[4]), (2, &many), (1, &[])]),
+        ]
     }
 
     /// Everything an aggregate is a function of.
@@ -218,79 +294,159 @@ mod tests {
         fields: Vec<f32>,
     }
 
-    fn build(aggregator: Aggregator) -> (Aggregate, Inputs) {
+    fn build(aggregator: Aggregator, case: &Case) -> (Aggregate, Inputs) {
         let mut layout = Layout::default();
         let aggregate = Aggregate::new(aggregator, &mut layout, WIDTHS);
         let w = values(1, layout.len());
-        let (image, fields) = (values(3, 6 * 2), values(4, 6 * 5));
-        (aggregate, Inputs { w, embeddings: values(2, 9), image, fields })
+        let impressions = case.histories(&[]).impressions();
+        let (image, fields) = (values(3, impressions * 2), values(4, impressions * 5));
+        let embeddings = values(2, case.unique * WIDTHS.dim);
+        (aggregate, Inputs { w, embeddings, image, fields })
     }
 
-    fn forward(aggregate: &Aggregate, x: &Inputs, scratch: &mut AggregateScratch) -> Vec<f32> {
-        let rows = if aggregate.per() == Per::Group { 4 } else { 6 };
+    fn forward(
+        aggregate: &Aggregate,
+        case: &Case,
+        x: &Inputs,
+        scratch: &mut AggregateScratch,
+    ) -> Vec<f32> {
+        let histories = case.histories(&x.embeddings);
+        let rows = match aggregate.per() {
+            Per::Group => histories.groups(),
+            Per::Impression => histories.impressions(),
+        };
         let mut out = vec![f32::NAN; rows * aggregate.width()];
         let queries = Queries { image: &x.image, fields: &x.fields };
-        aggregate.forward(&x.w, histories(&x.embeddings), queries, scratch, &mut out);
+        aggregate.forward(&x.w, histories, queries, scratch, &mut out);
         out
+    }
+
+    fn check_gradients(aggregator: Aggregator, case: &Case) {
+        let (aggregate, x) = build(aggregator, case);
+        let mut scratch = AggregateScratch::default();
+        let dout = values(5, forward(&aggregate, case, &x, &mut scratch).len());
+        let mut d = Inputs {
+            w: vec![0.0; x.w.len()],
+            embeddings: vec![0.0; x.embeddings.len()],
+            image: vec![0.0; x.image.len()],
+            fields: vec![0.0; x.fields.len()],
+        };
+        aggregate.backward(
+            &x.w,
+            case.histories(&x.embeddings),
+            Queries { image: &x.image, fields: &x.fields },
+            &mut scratch,
+            &dout,
+            &mut d.w,
+            QueryGrads { image: &mut d.image, fields: &mut d.fields },
+            &mut d.embeddings,
+        );
+        let loss = |x: &Inputs| {
+            let out = forward(&aggregate, case, x, &mut AggregateScratch::default());
+            out.iter().zip(&dout).map(|(y, dy)| f64::from(y * dy)).sum::<f64>()
+        };
+        let with = |change: &dyn Fn(&mut Inputs)| {
+            let mut x = x.clone();
+            change(&mut x);
+            loss(&x)
+        };
+        let name = format!("{aggregator:?}, {}", case.name);
+        assert_gradient(&name, &x.w, &d.w, |v| with(&|x| x.w = v.to_vec()));
+        assert_gradient(&name, &x.embeddings, &d.embeddings, |v| {
+            with(&|x| x.embeddings = v.to_vec())
+        });
+        assert_gradient(&name, &x.image, &d.image, |v| with(&|x| x.image = v.to_vec()));
+        assert_gradient(&name, &x.fields, &d.fields, |v| with(&|x| x.fields = v.to_vec()));
     }
 
     #[test]
     fn gradients_match_differences() {
         for aggregator in Aggregator::ALL {
-            let (aggregate, x) = build(aggregator);
-            let mut scratch = AggregateScratch::default();
-            let dout = values(5, forward(&aggregate, &x, &mut scratch).len());
-            let mut d = Inputs {
-                w: vec![0.0; x.w.len()],
-                embeddings: vec![0.0; x.embeddings.len()],
-                image: vec![0.0; x.image.len()],
-                fields: vec![0.0; x.fields.len()],
-            };
-            aggregate.backward(
-                &x.w,
-                histories(&x.embeddings),
-                Queries { image: &x.image, fields: &x.fields },
-                &mut scratch,
-                &dout,
-                &mut d.w,
-                QueryGrads { image: &mut d.image, fields: &mut d.fields },
-                &mut d.embeddings,
-            );
-            let loss = |x: &Inputs| {
-                let out = forward(&aggregate, x, &mut AggregateScratch::default());
-                out.iter().zip(&dout).map(|(y, dy)| f64::from(y * dy)).sum::<f64>()
-            };
-            let with = |change: &dyn Fn(&mut Inputs)| {
-                let mut x = x.clone();
-                change(&mut x);
-                loss(&x)
-            };
-            let name = format!("{aggregator:?}");
-            assert_gradient(&name, &x.w, &d.w, |v| with(&|x| x.w = v.to_vec()));
-            assert_gradient(&name, &x.embeddings, &d.embeddings, |v| {
-                with(&|x| x.embeddings = v.to_vec())
-            });
-            assert_gradient(&name, &x.image, &d.image, |v| with(&|x| x.image = v.to_vec()));
-            assert_gradient(&name, &x.fields, &d.fields, |v| with(&|x| x.fields = v.to_vec()));
+            let attends = !aggregator.queries().is_empty();
+            for case in cases() {
+                // What attention rounds in sums over so many pairs is larger than a difference.
+                if !(attends && case.images.len() > 1000) {
+                    check_gradients(aggregator, &case);
+                }
+            }
         }
     }
 
     #[test]
     fn an_empty_history_gives_zeros() {
         for aggregator in Aggregator::ALL {
-            let (aggregate, x) = build(aggregator);
-            let out = forward(&aggregate, &x, &mut AggregateScratch::default());
-            let row = if aggregate.per() == Per::Group { 1 } else { 3 };
-            let width = aggregate.width();
-            assert_eq!(out[row * width..][..width], vec![0.0; width], "{aggregator:?}");
+            for case in cases() {
+                let (aggregate, x) = build(aggregator, &case);
+                let out = forward(&aggregate, &case, &x, &mut AggregateScratch::default());
+                let (histories, width) = (case.histories(&x.embeddings), aggregate.width());
+                for group in (0..histories.groups()).filter(|&g| histories.images(g).is_empty()) {
+                    let rows = match aggregate.per() {
+                        Per::Group => group..group + 1,
+                        Per::Impression => {
+                            case.impressions[group] as usize..case.impressions[group + 1] as usize
+                        }
+                    };
+                    let zeros = vec![0.0; rows.len() * width];
+                    let got = &out[rows.start * width..rows.end * width];
+                    assert_eq!(got, zeros, "{aggregator:?}, {}", case.name);
+                }
+            }
+        }
+    }
+
+    /// The aggregate of one history by an aggregator that does not look at the ad, the slow and obvious
+    /// way; `length` is that of a concatenation.
+    pub(crate) fn obvious(
+        aggregator: Aggregator,
+        dim: usize,
+        length: usize,
+        history: &[&[f32]],
+    ) -> Vec<f32> {
+        let column = |d: usize| -> Vec<f32> { history.iter().map(|e| e[d]).collect() };
+        let per_column = |f: fn(Vec<f32>) -> f32| (0..dim).map(|d| f(column(d))).collect();
+        match aggregator {
+            Aggregator::Sum => per_column(|column| column.iter().sum()),
+            Aggregator::Max => per_column(|mut column| {
+                column.sort_by(f32::total_cmp);
+                column.last().copied().unwrap_or(0.0)
+            }),
+            Aggregator::Concatenate => {
+                let mut all = history.concat();
+                all.resize(length * dim, 0.0);
+                all
+            }
+            Aggregator::Attentive | Aggregator::MultiQueryAttentive => {
+                unreachable!("attention has a twin of its own")
+            }
+        }
+    }
+
+    #[test]
+    fn aggregates_of_groups_are_the_obvious_ones() {
+        for aggregator in [Aggregator::Concatenate, Aggregator::Max, Aggregator::Sum] {
+            for case in cases() {
+                let (aggregate, x) = build(aggregator, &case);
+                let out = forward(&aggregate, &case, &x, &mut AggregateScratch::default());
+                let histories = case.histories(&x.embeddings);
+                let expected: Vec<f32> = (0..histories.groups())
+                    .flat_map(|group| {
+                        let embedding = |&image: &u32| &x.embeddings[image as usize * 3..][..3];
+                        let history: Vec<&[f32]> =
+                            histories.images(group).iter().map(embedding).collect();
+                        obvious(aggregator, WIDTHS.dim, WIDTHS.concatenate, &history)
+                    })
+                    .collect();
+                assert_eq!(out, expected, "{aggregator:?}, {}", case.name);
+            }
         }
     }
 
     #[test]
     fn sums_are_sums() {
-        let (aggregate, mut x) = build(Aggregator::Sum);
+        let case = &cases()[0];
+        let (aggregate, mut x) = build(Aggregator::Sum, case);
         x.embeddings = vec![1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 100.0, 200.0, 300.0];
-        let out = forward(&aggregate, &x, &mut AggregateScratch::default());
+        let out = forward(&aggregate, case, &x, &mut AggregateScratch::default());
         let expected = [101.0, 202.0, 303.0, 0.0, 0.0, 0.0, 21.0, 42.0, 63.0, 100.0, 200.0, 300.0];
         assert_close(&out, &expected, 0.0);
     }

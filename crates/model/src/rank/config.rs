@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::aggregate::Aggregator;
+use crate::aggregate::{Aggregator, Query};
 
 /// Which images the network sees. The ids of images are fields like any other, in every arm.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -52,14 +52,28 @@ pub struct RankConfig {
     pub aggregator: Aggregator,
     /// Hidden widths of an attention network; the paper's are 64 and 16.
     pub attention: [usize; 2],
+    /// How many embeddings of a history, the newest, [`Aggregator::Concatenate`] puts end to end (the paper
+    /// does not say); the other aggregators do not look at it.
+    #[serde(default = "RankConfig::concatenate_length")]
+    pub concatenate_length: usize,
     /// Hidden widths of the network; the paper's are 200 and 80.
     pub mlp: Vec<usize>,
 }
 
 impl RankConfig {
+    /// [`RankConfig::concatenate_length`] unless said otherwise.
+    pub fn concatenate_length() -> usize {
+        32
+    }
+
     /// What is wrong with this configuration, if anything is: what came and what was expected.
     pub fn check(&self) -> Result<(), String> {
-        let sizes = [("dim", &[self.dim][..]), ("attention", &self.attention), ("mlp", &self.mlp)];
+        let sizes = [
+            ("dim", &[self.dim][..]),
+            ("attention", &self.attention),
+            ("mlp", &self.mlp),
+            ("concatenate_length", &[self.concatenate_length]),
+        ];
         for (name, widths) in sizes {
             if widths.is_empty() || widths.contains(&0) {
                 return Err(format!("{name} is {widths:?}; every width must be at least 1"));
@@ -81,11 +95,12 @@ impl RankConfig {
 
     /// Whether attention looks at the query fields.
     fn asks_for_fields(&self) -> bool {
-        self.images.has_behavior()
-            && match self.aggregator {
-                Aggregator::Sum => false,
-                Aggregator::Attentive => !self.images.has_ad(),
-                Aggregator::MultiQueryAttentive => true,
-            }
+        let queries = self.aggregator.queries();
+        let asks = |query: &Query| match query {
+            // Without the ad's image the fields stand in for it.
+            Query::Image => !self.images.has_ad(),
+            Query::Fields => true,
+        };
+        self.images.has_behavior() && queries.iter().any(asks)
     }
 }

@@ -2,11 +2,11 @@
 //!
 //! ```text
 //! group fields (user, behaviors pooled) ---+
-//! sum aggregate ---------------------------+-> Wu u --+   once per group
+//! aggregate of the history alone ----------+-> Wu u --+   once per group
 //!                                                     +-> z0 -> PReLU -> FC 80 -> PReLU -> logit
 //! impression fields (ad, context) ---------+-> Wa a --+   once per impression
 //! ad image embedding ----------------------+
-//! attentive aggregates --------------------+
+//! aggregate that asks for the ad ----------+
 //! ```
 //! The first layer is split, W[u; a] = Wu u + Wa a, so that what a group's impressions share is
 //! computed once (the common-feature technique). An impression or behavior without an image has a
@@ -90,6 +90,7 @@ impl RankNetwork {
             image_query: if arm.has_ad() { dim } else { field_query },
             field_query,
             attention: config.attention,
+            concatenate: config.concatenate_length,
         };
         let aggregate =
             arm.has_behavior().then(|| Aggregate::new(config.aggregator, &mut layout, widths));

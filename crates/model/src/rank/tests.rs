@@ -2,9 +2,13 @@
 
 use super::*;
 use crate::aggregate::Aggregator;
+use crate::aggregate::tests::obvious;
 use crate::check::{assert_close, assert_gradient, values};
 
 const D: usize = 3;
+
+/// What the aggregator `concatenate` has room for: more than some histories have, less than others.
+const LENGTH: usize = 2;
 
 /// Offsets and rows of one field.
 type Column = (&'static [u32], &'static [u32]);
@@ -34,6 +38,10 @@ const MIXED: Case = Case {
     behavior_images: &[2, NO_IMAGE, 1, 1, NO_IMAGE, 0],
 };
 
+/// Likewise without an image on any impression or behavior.
+const WITHOUT_IMAGES: Case =
+    Case { ad_images: &[NO_IMAGE; 6], behavior_images: &[NO_IMAGE; 6], ..MIXED };
+
 const EMPTY: Case = Case {
     impressions: &[0],
     behaviors: &[0],
@@ -61,6 +69,7 @@ fn network(images: ImageArm, aggregator: Aggregator) -> RankNetwork {
         images,
         aggregator,
         attention: [4, 3],
+        concatenate_length: LENGTH,
         mlp: vec![5, 4],
     })
 }
@@ -108,23 +117,28 @@ fn every_network() -> impl Iterator<Item = RankNetwork> {
         .flat_map(|arm| Aggregator::ALL.map(|aggregator| network(arm, aggregator)))
 }
 
+fn check_gradients(network: &RankNetwork, name: &str, case: &Case) {
+    let (x, dlogits) = (floats(network), values(5, 6));
+    let (_, d) = run(network, case, &x, &dlogits);
+    let loss = |change: &dyn Fn(&mut Floats)| {
+        let mut x = x.clone();
+        change(&mut x);
+        let (logits, _) = run(network, case, &x, &dlogits);
+        logits.iter().zip(&dlogits).map(|(y, dy)| f64::from(y * dy)).sum()
+    };
+    let RankConfig { images, aggregator, .. } = network.config();
+    let name = format!("{images:?} {aggregator:?}, {name}");
+    assert_gradient(&name, &x.w, &d.w, |v| loss(&|x| x.w = v.to_vec()));
+    assert_gradient(&name, &x.rows, &d.rows, |v| loss(&|x| x.rows = v.to_vec()));
+    assert_gradient(&name, &x.ads, &d.ads, |v| loss(&|x| x.ads = v.to_vec()));
+    assert_gradient(&name, &x.behaviors, &d.behaviors, |v| loss(&|x| x.behaviors = v.to_vec()));
+}
+
 #[test]
 fn gradients_match_differences() {
-    let dlogits = values(5, 6);
     for network in every_network() {
-        let x = floats(&network);
-        let (_, d) = run(&network, &MIXED, &x, &dlogits);
-        let loss = |change: &dyn Fn(&mut Floats)| {
-            let mut x = x.clone();
-            change(&mut x);
-            let (logits, _) = run(&network, &MIXED, &x, &dlogits);
-            logits.iter().zip(&dlogits).map(|(y, dy)| f64::from(y * dy)).sum()
-        };
-        let name = format!("{:?} {:?}", network.config.images, network.config.aggregator);
-        assert_gradient(&name, &x.w, &d.w, |v| loss(&|x| x.w = v.to_vec()));
-        assert_gradient(&name, &x.rows, &d.rows, |v| loss(&|x| x.rows = v.to_vec()));
-        assert_gradient(&name, &x.ads, &d.ads, |v| loss(&|x| x.ads = v.to_vec()));
-        assert_gradient(&name, &x.behaviors, &d.behaviors, |v| loss(&|x| x.behaviors = v.to_vec()));
+        check_gradients(&network, "mixed", &MIXED);
+        check_gradients(&network, "without images", &WITHOUT_IMAGES);
     }
 }
 
@@ -155,7 +169,7 @@ fn scratch_does_not_remember() {
     let dlogits = values(5, 6);
     for network in every_network() {
         let (x, mut scratch) = (floats(&network), RankScratch::default());
-        for case in [&MIXED, &BARE, &EMPTY, &MIXED, &BARE] {
+        for case in [&MIXED, &BARE, &EMPTY, &WITHOUT_IMAGES, &MIXED, &BARE] {
             let dlogits = &dlogits[..case.ad_images.len()];
             let again = run_with(&network, case, &x, dlogits, &mut scratch);
             assert_eq!(again, run(&network, case, &x, dlogits), "{:?}", network.config);
@@ -176,11 +190,12 @@ fn an_arm_sees_its_images_alone() {
     }
 }
 
-/// The network of arm joint, aggregator sum, for one impression, as the formulas are written.
+/// The network of arm joint and an aggregator that does not look at the ad, for one impression, as the
+/// formulas are written.
 fn logit_by_hand(network: &RankNetwork, x: &Floats, inputs: &[f32]) -> f32 {
     let get = |name: &str| network.layout.get(name).expect("a weight").view.of(&x.w);
     let (group, impression) = (get("mlp.0.group.weight"), get("mlp.0.impression.weight"));
-    let (u, a) = inputs.split_at(3 * D);
+    let (u, a) = inputs.split_at(group.len() / 5);
     let prelu = |z: f32, slope: f32| if z > 0.0 { z } else { slope * z };
     let layer = |weights: &[f32], bias: &[f32], x: &[f32]| -> Vec<f32> {
         weights.chunks(x.len()).zip(bias).map(|(w, b)| linalg::dot(w, x) + b).collect()
@@ -194,34 +209,62 @@ fn logit_by_hand(network: &RankNetwork, x: &Floats, inputs: &[f32]) -> f32 {
     layer(get("mlp.2.weight"), get("mlp.2.bias"), &activate(&z, get("mlp.1.slope")))[0]
 }
 
+/// What that network is given for one impression of `group`.
+fn inputs_by_hand(
+    network: &RankNetwork,
+    case: &Case,
+    x: &Floats,
+    group: usize,
+    impression: usize,
+) -> Vec<f32> {
+    let weight = |name: &str| network.layout.get(name).expect("a weight").view.of(&x.w);
+    let pooled = |&(offsets, rows): &Column, list: usize| {
+        let mut sum = vec![0.0; D];
+        for &row in &rows[offsets[list] as usize..offsets[list + 1] as usize] {
+            linalg::add(&x.rows[row as usize * D..][..D], &mut sum);
+        }
+        sum
+    };
+    let no_behavior = weight("behavior.no_image");
+    let behavior = |&image: &u32| match image {
+        NO_IMAGE => no_behavior,
+        _ => &x.behaviors[image as usize * D..][..D],
+    };
+    let ad = match case.ad_images[impression] {
+        NO_IMAGE => weight("ad.no_image"),
+        image => &x.ads[image as usize * D..][..D],
+    };
+    let behaviors = case.behaviors[group] as usize..case.behaviors[group + 1] as usize;
+    let history: Vec<&[f32]> = case.behavior_images[behaviors].iter().map(behavior).collect();
+    let aggregate = obvious(network.config.aggregator, D, LENGTH, &history);
+    let user = case.group_fields.iter().flat_map(|field| pooled(field, group));
+    let shown = case.impression_fields.iter().flat_map(|field| pooled(field, impression));
+    user.chain(aggregate).chain(shown).chain(ad.to_vec()).collect()
+}
+
 #[test]
 fn logits_match_the_formulas() {
-    let network = network(ImageArm::Joint, Aggregator::Sum);
-    let x = floats(&network);
-    let row = |x: &[f32], i: usize| x[i * D..][..D].to_vec();
-    let plus = |mut a: Vec<f32>, b: Vec<f32>| {
-        linalg::add(&b, &mut a);
-        a
-    };
-    let no_ad = network.layout.get("ad.no_image").expect("a weight").view.of(&x.w).to_vec();
-    // The last group of MIXED: user row 2, pooled rows 3 + 2, one behavior with image 0.
-    let user = [row(&x.rows, 2), plus(row(&x.rows, 3), row(&x.rows, 2)), row(&x.behaviors, 0)];
-    let multi = plus(plus(row(&x.rows, 0), row(&x.rows, 1)), row(&x.rows, 4));
-    let first = [row(&x.rows, 1), multi, row(&x.rows, 1), row(&x.ads, 0)];
-    let second = [row(&x.rows, 2), row(&x.rows, 3), row(&x.rows, 1), no_ad];
-    let (logits, _) = run(&network, &MIXED, &x, &[0.0; 6]);
-    for (impression, got) in [first, second].iter().zip(&logits[4..]) {
-        let inputs = [user.concat(), impression.concat()].concat();
-        assert_close(&[*got], &[logit_by_hand(&network, &x, &inputs)], 1e-5);
+    for aggregator in [Aggregator::Concatenate, Aggregator::Max, Aggregator::Sum] {
+        let network = network(ImageArm::Joint, aggregator);
+        let x = floats(&network);
+        for case in [&MIXED, &WITHOUT_IMAGES] {
+            let (logits, _) = run(&network, case, &x, &[0.0; 6]);
+            for (impression, group) in [0, 0, 0, 1, 3, 3].into_iter().enumerate() {
+                let inputs = inputs_by_hand(&network, case, &x, group, impression);
+                let expected = logit_by_hand(&network, &x, &inputs);
+                assert_close(&[logits[impression]], &[expected], 1e-5);
+            }
+        }
     }
 }
 
 #[test]
 fn impossible_shapes_are_explained() {
     let good = network(ImageArm::Joint, Aggregator::MultiQueryAttentive).config;
-    let cases: [(RankConfig, &str); 4] = [
+    let cases: [(RankConfig, &str); 5] = [
         (RankConfig { dim: 0, ..good.clone() }, "dim is [0]"),
         (RankConfig { mlp: vec![], ..good.clone() }, "mlp is []"),
+        (RankConfig { concatenate_length: 0, ..good.clone() }, "concatenate_length is [0]"),
         (RankConfig { query_fields: vec![3], ..good.clone() }, "query field 3 does not exist"),
         (RankConfig { query_fields: vec![], ..good.clone() }, "name at least one"),
     ];
@@ -229,15 +272,24 @@ fn impossible_shapes_are_explained() {
         let error = config.check().expect_err(expected);
         assert!(error.contains(expected), "{error}");
     }
-    let sum = RankConfig { query_fields: vec![], aggregator: Aggregator::Sum, ..good };
-    assert_eq!(sum.check(), Ok(()));
+    // Not every aggregator asks for fields, nor does the attentive one where there is an ad image.
+    for aggregator in Aggregator::ALL {
+        let config = RankConfig { query_fields: vec![], aggregator, ..good.clone() };
+        let asks = |config: RankConfig| config.check().is_err();
+        let attentive = aggregator == Aggregator::Attentive;
+        let both = aggregator == Aggregator::MultiQueryAttentive;
+        assert_eq!(asks(config.clone()), both, "{aggregator:?}");
+        let behavior = RankConfig { images: ImageArm::Behavior, ..config.clone() };
+        assert_eq!(asks(behavior), both || attentive, "{aggregator:?}");
+        assert!(!asks(RankConfig { images: ImageArm::Ad, ..config }), "{aggregator:?}");
+    }
 }
 
 #[test]
 fn settings_are_spelled_in_lowercase() {
-    let spelled = serde_json::to_string(&(ImageArm::ALL, Aggregator::ALL)).unwrap();
-    assert_eq!(
-        spelled,
-        r#"[["none","ad","behavior","joint"],["sum","attentive","multi-query-attentive"]]"#
-    );
+    let arms = serde_json::to_string(&ImageArm::ALL).unwrap();
+    assert_eq!(arms, r#"["none","ad","behavior","joint"]"#);
+    let aggregators = serde_json::to_string(&Aggregator::ALL).unwrap();
+    let expected = r#"["concatenate","max","sum","attentive","multi-query-attentive"]"#;
+    assert_eq!(aggregators, expected);
 }

@@ -1,5 +1,6 @@
 //! Configurations that are refused before anything is done.
 
+use ams_model::Aggregator;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -9,7 +10,7 @@ use crate::shop::config;
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 11] = [
+    let cases: [(&str, Spoil); 13] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -18,6 +19,11 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("train.decay", |config| config.train.decay = 0.0),
         ("train.epochs", |config| config.train.epochs = 0),
         ("model.tower", |config| config.model.tower = vec![256, 64]),
+        ("model.concatenate_length: 0", |config| config.model.concatenate_length = 0),
+        ("model: a width is", |config| {
+            config.model.aggregator = Aggregator::Concatenate;
+            config.model.concatenate_length = i64::MAX as usize;
+        }),
         ("there is no ad field \"colour\"; possible are item, category, brand", |config| {
             config.model.query_fields = Some(vec!["colour".to_owned()]);
         }),

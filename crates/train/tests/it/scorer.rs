@@ -14,22 +14,32 @@ use tempfile::TempDir;
 
 use crate::shop::{config, publish, shop};
 
+/// What the aggregator `concatenate` has room for: less than some histories have, more than others.
+const LENGTH: usize = 5;
+
 #[test]
 fn the_scorer_says_what_the_trainer_says() {
     let folder = TempDir::new().unwrap();
     for (arm, aggregator) in [
         (ImageArm::None, Aggregator::Sum),
         (ImageArm::Ad, Aggregator::Sum),
+        (ImageArm::Behavior, Aggregator::Concatenate),
+        (ImageArm::Joint, Aggregator::Max),
+        (ImageArm::Joint, Aggregator::Sum),
         (ImageArm::Behavior, Aggregator::Attentive),
         (ImageArm::Joint, Aggregator::MultiQueryAttentive),
     ] {
-        let mut config = config(&folder.path().join(format!("{arm:?}")));
-        config.model = ModelConfig { images: arm, aggregator, ..config.model };
+        let mut config = config(&folder.path().join(format!("{arm:?} {aggregator:?}")));
+        let (images, concatenate_length) = (arm, LENGTH);
+        config.model = ModelConfig { images, aggregator, concatenate_length, ..config.model };
         let (bundle, _) = publish(&config, 2);
         let run = run::folder(&config);
         let mut trainer = run::open(&run, Job::solo(2)).unwrap();
         let predicted = trainer.evaluate(SplitName::Test).unwrap();
         let (groups, scored) = score_test(&bundle);
+        let lengths = groups.behaviors.as_slice().windows(2).map(|at| (at[1] - at[0]) as usize);
+        let (least, most) = (lengths.clone().min().unwrap(), lengths.max().unwrap());
+        assert!(least < LENGTH && LENGTH < most, "histories of {least} to {most}");
         // The trainer's rows come part by part, in file order; so do these.
         assert_eq!(predicted.labels, groups.labels);
         assert_eq!(predicted.times, groups.times);

@@ -1,0 +1,334 @@
+//! Every rank network and the tower against values from PyTorch.
+//!
+//! `golden/make.py` says what the values are, how they came to be, and how to make them again;
+//! nothing here needs Python. A disagreement names the network, the tensor and its worst value.
+
+use std::collections::BTreeMap;
+
+use ams_model::adam::Adam;
+use ams_model::loss::cross_entropy;
+use ams_model::{
+    Aggregator, ImageArm, InputGrads, Layout, Lists, NO_IMAGE, RankBatch, RankConfig, RankNetwork,
+    RankScratch, Tower, TowerConfig, TowerScratch,
+};
+use half::f16;
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+/// A kind of values, and how far one may be off, relative to the largest of its tensor.
+///
+/// The values are f64, so these are our rounding: on an AMD EPYC the worst of all networks were
+/// 3.3e-7, 3.6e-6 and 4.0e-7 (`-- --nocapture` shows them). Other processors add in other orders.
+type Kind = (&'static str, f64);
+
+const FORWARD: Kind = ("forward", 2e-6);
+const GRADIENT: Kind = ("gradient", 2e-5);
+const AFTER_ADAM: Kind = ("after Adam", 2e-6);
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RankFile {
+    /// What the networks share of their [`RankConfig`].
+    config: Map<String, Value>,
+    adam: AdamSteps,
+    batch: Batch,
+    cases: Vec<RankCase>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AdamSteps {
+    lr: f32,
+    beta1: f32,
+    beta2: f32,
+    eps: f32,
+    steps: u64,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Batch {
+    impressions: Vec<u32>,
+    behaviors: Vec<u32>,
+    group_fields: Vec<Field>,
+    impression_fields: Vec<Field>,
+    ad_images: Vec<Option<u32>>,
+    behavior_images: Vec<Option<u32>>,
+    labels: Vec<u8>,
+    rows: Vec<f32>,
+    ad_embeddings: Vec<f32>,
+    behavior_embeddings: Vec<f32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Field {
+    offsets: Vec<u32>,
+    rows: Vec<u32>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct RankCase {
+    images: Value,
+    /// All of them make this network.
+    aggregators: Vec<Value>,
+    logits: Vec<f64>,
+    loss: f64,
+    drows: Vec<f64>,
+    dad_embeddings: Vec<f64>,
+    dbehavior_embeddings: Vec<f64>,
+    weights: Weights,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TowerFile {
+    config: TowerConfig,
+    adam: AdamSteps,
+    features: Vec<f32>,
+    scale: f32,
+    dout: Vec<f32>,
+    embeddings: Vec<f64>,
+    weights: Weights,
+}
+
+type Weights = BTreeMap<String, Weight>;
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Weight {
+    shape: Vec<usize>,
+    values: Vec<f32>,
+    gradient: Vec<f64>,
+    after_adam: Vec<f64>,
+}
+
+fn read<T: for<'a> Deserialize<'a>>(file: &str) -> T {
+    let path = format!("{}/tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("{path}: {e}"));
+    serde_json::from_str(&text).unwrap_or_else(|e| panic!("{path}: {e}"))
+}
+
+/// How one network compares with the file.
+struct Comparison {
+    network: String,
+    disagreements: Vec<String>,
+    /// The largest difference of each kind of value.
+    worst: BTreeMap<&'static str, f64>,
+}
+
+impl Comparison {
+    fn new(network: String) -> Comparison {
+        Comparison { network, disagreements: Vec::new(), worst: BTreeMap::new() }
+    }
+
+    fn disagree(&mut self, what: String) {
+        self.disagreements.push(format!("{}: {what}", self.network));
+    }
+
+    /// Compares one tensor; a difference counts relative to the largest value expected.
+    fn tensor(&mut self, (kind, tolerance): Kind, name: &str, got: &[f32], expected: &[f64]) {
+        if got.len() != expected.len() {
+            let (got, expected) = (got.len(), expected.len());
+            return self.disagree(format!("{kind}, {name}: {got} values, expected {expected}"));
+        }
+        // All of it is zero where nothing was used: then differences count as they are.
+        let largest = expected.iter().fold(0.0, |largest: f64, x| largest.max(x.abs()));
+        let unit = if largest > 0.0 { largest } else { 1.0 };
+        let off = got.iter().zip(expected).map(|(&x, y)| (f64::from(x) - y).abs() / unit);
+        // In total order a NaN is the worst of all.
+        let Some((i, off)) = off.enumerate().max_by(|a, b| a.1.total_cmp(&b.1)) else { return };
+        let worst = self.worst.entry(kind).or_default();
+        *worst = if off > *worst || off.is_nan() { off } else { *worst };
+        if off.is_nan() || off > tolerance {
+            let (got, expected) = (got[i], expected[i]);
+            self.disagree(format!(
+                "{kind}, {name}[{i}]: got {got}, expected {expected}, off by {off:.1e} of {unit}"
+            ));
+        }
+    }
+
+    /// The file's weights in the places of `layout`, which has to have the same names and shapes.
+    fn place(&mut self, layout: &Layout, weights: &Weights) -> Option<Vec<f32>> {
+        let mut w = vec![0.0; layout.len()];
+        for entry in &layout.entries {
+            match weights.get(&entry.name) {
+                Some(weight) if weight.shape == entry.shape => {
+                    entry.view.of_mut(&mut w).copy_from_slice(&weight.values);
+                }
+                Some(Weight { shape, .. }) => self.disagree(format!(
+                    "{} is {:?} in the layout and {shape:?} in the file",
+                    entry.name, entry.shape
+                )),
+                None => self.disagree(format!("{} is not in the file", entry.name)),
+            }
+        }
+        for name in weights.keys().filter(|name| layout.get(name).is_none()) {
+            self.disagree(format!("{name} is not in the layout"));
+        }
+        self.disagreements.is_empty().then_some(w)
+    }
+
+    /// Compares the gradient of every weight, and every weight after the steps of Adam.
+    fn learned(
+        &mut self,
+        layout: &Layout,
+        weights: &Weights,
+        adam: &AdamSteps,
+        mut w: Vec<f32>,
+        mut gradient: impl FnMut(&[f32]) -> Vec<f32>,
+    ) {
+        let first = gradient(&w);
+        let (mut m, mut v) = (vec![0.0; w.len()], vec![0.0; w.len()]);
+        let AdamSteps { lr, beta1, beta2, eps, steps } = *adam;
+        let adam = Adam { beta1, beta2, eps };
+        assert_eq!(adam, Adam::default(), "the file has other constants of Adam");
+        for t in 1..=steps {
+            let dw = gradient(&w);
+            adam.update(t, lr, &mut w, &mut m, &mut v, &dw);
+        }
+        for entry in &layout.entries {
+            let (name, expected) = (&entry.name, &weights[&entry.name]);
+            self.tensor(GRADIENT, name, entry.view.of(&first), &expected.gradient);
+            self.tensor(AFTER_ADAM, name, entry.view.of(&w), &expected.after_adam);
+        }
+    }
+
+    /// Shows how far off each kind is, and gives what disagrees.
+    fn finish(self) -> Vec<String> {
+        let worst: Vec<_> =
+            self.worst.iter().map(|(kind, off)| format!("{kind} {off:.1e}")).collect();
+        println!("{}: {}", self.network, worst.join(", "));
+        self.disagreements
+    }
+}
+
+/// What a pass forward and backward of a rank network gives.
+#[derive(Default)]
+struct RankPass {
+    logits: Vec<f32>,
+    /// Mean over the batch.
+    loss: f64,
+    dw: Vec<f32>,
+    grads: InputGrads,
+}
+
+fn rank_pass(network: &RankNetwork, batch: &RankBatch, labels: &[u8], w: &[f32]) -> RankPass {
+    let mut pass = RankPass { dw: vec![0.0; w.len()], ..RankPass::default() };
+    let (mut scratch, mut dlogits) = (RankScratch::default(), Vec::new());
+    let scale = 1.0 / labels.len() as f32;
+    network.forward(w, batch, &mut scratch, &mut pass.logits);
+    pass.loss = cross_entropy(&pass.logits, labels, scale, &mut dlogits) / labels.len() as f64;
+    network.backward(w, batch, &mut scratch, &dlogits, &mut pass.dw, &mut pass.grads);
+    pass
+}
+
+/// Compares the network of `aggregator` with the values of `case`.
+fn check_rank(
+    RankFile { config, adam, batch, .. }: &RankFile,
+    case: &RankCase,
+    aggregator: &Value,
+) -> Vec<String> {
+    let mut compared = Comparison::new(format!("images {}, {aggregator}", case.images));
+    let mut config = config.clone();
+    config.insert("images".to_owned(), case.images.clone());
+    config.insert("aggregator".to_owned(), aggregator.clone());
+    let config: RankConfig = serde_json::from_value(Value::Object(config))
+        .unwrap_or_else(|e| panic!("{}: {e}", compared.network));
+    let network = RankNetwork::new(config);
+    let Some(w) = compared.place(network.layout(), &case.weights) else {
+        return compared.finish();
+    };
+    let labels = &batch.labels;
+    let batch = RankBatch {
+        impressions: &batch.impressions,
+        behaviors: &batch.behaviors,
+        group_fields: &lists(&batch.group_fields),
+        impression_fields: &lists(&batch.impression_fields),
+        rows: &batch.rows,
+        ad_embeddings: &batch.ad_embeddings,
+        ad_images: &images(&batch.ad_images),
+        behavior_embeddings: &batch.behavior_embeddings,
+        behavior_images: &images(&batch.behavior_images),
+    };
+    let RankPass { logits, loss, grads, .. } = rank_pass(&network, &batch, labels, &w);
+    compared.tensor(FORWARD, "logits", &logits, &case.logits);
+    compared.tensor(FORWARD, "loss", &[loss as f32], &[case.loss]);
+    let InputGrads { drows, dad_embeddings, dbehavior_embeddings } = &grads;
+    compared.tensor(GRADIENT, "rows", drows, &case.drows);
+    compared.tensor(GRADIENT, "ad embeddings", dad_embeddings, &case.dad_embeddings);
+    let expected = &case.dbehavior_embeddings;
+    compared.tensor(GRADIENT, "behavior embeddings", dbehavior_embeddings, expected);
+    let gradient = |w: &[f32]| rank_pass(&network, &batch, labels, w).dw;
+    compared.learned(network.layout(), &case.weights, adam, w, gradient);
+    compared.finish()
+}
+
+fn lists(fields: &[Field]) -> Vec<Lists<'_>> {
+    fields.iter().map(|Field { offsets, rows }| Lists { offsets, rows }).collect()
+}
+
+fn images(images: &[Option<u32>]) -> Vec<u32> {
+    images.iter().map(|image| image.unwrap_or(NO_IMAGE)).collect()
+}
+
+/// Embeddings, and the gradient of the weights.
+fn tower_pass(
+    tower: &Tower,
+    rows: &[&[f16]],
+    scale: f32,
+    dout: &[f32],
+    e: &[f32],
+) -> (Vec<f32>, Vec<f32>) {
+    let (mut scratch, mut out, mut de) = (TowerScratch::default(), Vec::new(), vec![0.0; e.len()]);
+    tower.forward(e, rows, scale, &mut scratch, &mut out);
+    tower.backward(e, rows, scale, &mut scratch, dout, &mut de);
+    (out, de)
+}
+
+#[test]
+fn every_rank_network_agrees_with_pytorch() {
+    let file: RankFile = read("rank.json");
+    let mut disagreements = Vec::new();
+    for case in &file.cases {
+        for aggregator in &case.aggregators {
+            disagreements.extend(check_rank(&file, case, aggregator));
+        }
+    }
+    assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
+}
+
+#[test]
+fn every_arm_and_aggregator_has_values() {
+    let file: RankFile = read("rank.json");
+    let networks: Vec<Value> = file
+        .cases
+        .iter()
+        .flat_map(|case| case.aggregators.iter().map(|aggregator| json!([case.images, aggregator])))
+        .collect();
+    for arm in ImageArm::ALL {
+        for network in Aggregator::ALL.map(|aggregator| json!([arm, aggregator])) {
+            let count = networks.iter().filter(|&other| *other == network).count();
+            assert_eq!(count, 1, "cases of {network}");
+        }
+    }
+}
+
+#[test]
+fn the_tower_agrees_with_pytorch() {
+    let TowerFile { config, adam, features, scale, dout, embeddings, weights } = read("tower.json");
+    let mut compared = Comparison::new("tower".to_owned());
+    let halfs: Vec<f16> = features.iter().map(|&x| f16::from_f32(x)).collect();
+    assert!(halfs.iter().zip(&features).all(|(half, x)| half.to_f32() == *x), "features as halfs");
+    let rows: Vec<&[f16]> = halfs.chunks(config.input).collect();
+    let tower = Tower::new(config);
+    let e = compared.place(tower.layout(), &weights);
+    let e = e.unwrap_or_else(|| panic!("{}", compared.disagreements.join("\n")));
+    let (out, _) = tower_pass(&tower, &rows, scale, &dout, &e);
+    compared.tensor(FORWARD, "embeddings", &out, &embeddings);
+    let gradient = |e: &[f32]| tower_pass(&tower, &rows, scale, &dout, e).1;
+    compared.learned(tower.layout(), &weights, &adam, e, gradient);
+    let disagreements = compared.finish();
+    assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
+}
