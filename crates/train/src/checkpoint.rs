@@ -67,16 +67,17 @@ pub struct Meta {
     /// blake3 of the cards of the dataset and of the feature store: a cursor means something only in the
     /// samples it was made in.
     pub sources: Sources,
-    /// [`Meta::seal`]: the manifest has hashes of all files but itself.
+    /// [`Meta::sealed`]: the manifest has hashes of all files but itself.
     pub blake3: String,
 }
 
 impl Meta {
-    /// blake3 of everything said here but this hash itself.
-    pub fn seal(&self) -> String {
-        let unsealed = Meta { blake3: String::new(), ..self.clone() };
-        let json = serde_json::to_vec(&unsealed).expect("a manifest is JSON");
-        blake3::hash(&json).to_hex().to_string()
+    /// The same with its seal: blake3 of everything it says as JSON, but for the seal itself.
+    pub fn sealed(mut self) -> Meta {
+        let json = serde_json::to_string(&self).expect("a manifest is JSON");
+        let said = serde_json::from_str(&json).expect("what was written can be read");
+        self.blake3 = seal(said);
+        self
     }
 
     /// How the model and the sources of this checkpoint differ from what they are today.
@@ -100,6 +101,15 @@ impl Meta {
         let what = "was trained on another dataset than the one that is there now";
         (self.sources != *sources).then(|| what.to_owned())
     }
+}
+
+/// The seal of `meta`, of what is written rather than what is understood: a later program may know more
+/// settings, with defaults for those that are not there.
+fn seal(mut meta: serde_json::Value) -> String {
+    if let Some(said) = meta.as_object_mut() {
+        said.remove("blake3");
+    }
+    blake3::hash(meta.to_string().as_bytes()).to_hex().to_string()
 }
 
 /// The folder of the checkpoint after `step` steps.
@@ -267,10 +277,14 @@ impl Checkpoint {
     /// If it is none, or of another format, or if its manifest has changed.
     pub fn open(path: &Path) -> Result<Checkpoint> {
         let folder: Folder<Meta> = Folder::open(path, FORMAT)?;
-        let (got, want) = (folder.manifest.meta.seal(), &folder.manifest.meta.blake3);
+        let manifest = path.join(MANIFEST);
+        let text = std::fs::read(&manifest).map_err(Error::io(&manifest))?;
+        let mut said: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|error| Error::content(&manifest, error.to_string()))?;
+        let (got, want) = (seal(said["meta"].take()), &folder.manifest.meta.blake3);
         if got != *want {
             let what = format!("blake3 of meta is {got}, expected {want}");
-            return Err(Error::content(path.join(MANIFEST), what));
+            return Err(Error::content(manifest, what));
         }
         Ok(Checkpoint { folder })
     }

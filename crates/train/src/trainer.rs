@@ -286,15 +286,19 @@ impl Trainer {
     /// # Errors
     /// If it cannot be written.
     pub fn checkpoint(&mut self, checkpoints: &Path) -> Result<PathBuf> {
-        let mut meta = Meta {
+        let meta = Meta {
             cursor: self.cursor,
             config: self.config.clone(),
             spec: self.lanes.plan.spec.clone(),
             sources: self.sources.clone(),
             blake3: String::new(),
         };
-        meta.blake3 = meta.seal();
-        checkpoint::save(checkpoints, self.config.train.keep_checkpoints, &mut self.lanes, meta)
+        checkpoint::save(
+            checkpoints,
+            self.config.train.keep_checkpoints,
+            &mut self.lanes,
+            meta.sealed(),
+        )
     }
 }
 

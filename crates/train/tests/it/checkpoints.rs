@@ -178,6 +178,25 @@ fn no_bit_of_a_manifest_may_change() {
     }
 }
 
+/// A checkpoint of a program that did not know a setting yet: its seal holds, and the setting is the usual.
+#[test]
+fn a_checkpoint_from_before_a_setting_is_read() {
+    let folder = TempDir::new().unwrap();
+    let config = stopped(folder.path());
+    let manifest = checkpoint::path(&checkpoints(&config), 14).join(MANIFEST);
+    let mut json: serde_json::Value =
+        serde_json::from_slice(&fs::read(&manifest).unwrap()).unwrap();
+    let meta = json["meta"].as_object_mut().unwrap();
+    assert!(meta["config"]["train"].as_object_mut().unwrap().remove("l2_ids").is_some());
+    meta.remove("blake3");
+    let seal = blake3::hash(serde_json::to_string(meta).unwrap().as_bytes());
+    meta.insert("blake3".to_owned(), seal.to_hex().to_string().into());
+    fs::write(&manifest, json.to_string()).unwrap();
+    let trainer = run::open(&run::folder(&config), Job::solo(1)).unwrap();
+    assert_eq!(trainer.config().train.l2_ids, 0.0);
+    assert_eq!(trainer.cursor().step, 14);
+}
+
 #[test]
 fn without_the_damaged_checkpoint_a_training_goes_on_to_the_same_bits() {
     let folder = TempDir::new().unwrap();
