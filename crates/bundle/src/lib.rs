@@ -6,7 +6,7 @@
 //! [`folder`], files that appear together, and [`tensors`] in them; [`files`], a bundle being
 //! written (with [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
 //! asked, [`resolve`], what that means to it, and [`page`], what it answers; [`predictions`] and
-//! [`evaluate`], how good a model is.
+//! [`mod@evaluate`], how good a model is.
 
 pub mod error;
 pub mod folder;

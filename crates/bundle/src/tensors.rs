@@ -107,7 +107,7 @@ impl TensorFile {
         Ok(Ragged { offsets, values })
     }
 
-    /// An [`Error::Content`] about the tensor `name` of this file.
+    /// An error about the tensor `name` of this file.
     pub fn wrong(&self, name: &str, what: &str) -> Error {
         Error::content(&self.path, format!("tensor `{name}` {what}"))
     }
