@@ -13,6 +13,13 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, bytes, count, table};
 
+/// The paper's Table 2 in bytes: placement, storage of workers and servers, communication, of it images.
+const PAPER: [(&str, [f64; 4]); 3] = [
+    ("store-in-worker", [5.1e9, 0.0, 128e6, 0.0]),
+    ("store-in-server", [134e6, 30.3e6, 5.1e9, 5.0e9]),
+    ("ams", [134e6, 30.3e6, 158e6, 30e6]),
+];
+
 /// Run the three placements of a training side by side: bytes by kind, storage, time, loss.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
@@ -109,9 +116,36 @@ pub fn text(placements: &[PlacementReport]) -> String {
     };
     let merged = placements.iter().find(|p| p.images.unique_per_shard > 0.0).unwrap_or(first);
     format!(
-        "{}{}{}",
+        "{}{}{}\n{}",
         table(&header, &rows),
         asked("images", merged.images),
-        asked("ids", merged.ids)
+        asked("ids", merged.ids),
+        beside(placements)
+    )
+}
+
+/// Ours beside the paper's Table 2, in its columns.
+fn beside(placements: &[PlacementReport]) -> String {
+    let row = |name: String, whose: &str, numbers: [f64; 4]| -> Vec<String> {
+        [name, whose.to_owned()].into_iter().chain(numbers.map(bytes)).collect()
+    };
+    let mut rows = Vec::new();
+    for (placement, numbers) in PAPER {
+        rows.push(row(placement.to_owned(), "paper", numbers));
+        for ours in placements.iter().filter(|report| report.placement == placement) {
+            let sent = &ours.bytes_per_step;
+            let image = sent.embeddings + sent.embedding_grads + sent.features;
+            let storage = ours.storage_bytes;
+            let numbers = [storage.worker, storage.shard, sent.without_all_reduce(), image];
+            rows.push(row(format!("  {}", name(ours)), "measured", numbers));
+        }
+    }
+    let header = ["", "", "storage worker", "storage server", "communication all", "image"];
+    format!(
+        "{}The paper's step has 60,000 impressions; this one {}. Measured storage is what samples, rows and f16 \
+         features of the step take; communication is what lanes send each other, everything asked for once \
+         per worker.\n",
+        table(&header, &rows),
+        count(placements[0].impressions as u64),
     )
 }

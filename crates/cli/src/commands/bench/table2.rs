@@ -13,24 +13,17 @@ use ams_train::compare::PlacementReport;
 use ams_train::config::{DataConfig, FeatureFormat, ModelConfig, Placement, TrainConfig};
 use serde::Serialize;
 
-use super::placement::{compare, name, text};
+use super::placement::{compare, text};
 use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
-use crate::output::{Output, bytes, count, table};
+use crate::output::Output;
 
 /// Virtual nodes: the power of two next to the paper's 20.
 const LANES: usize = 32;
 
 /// Width of the paper's image feature, the output of VGG16's FC6.
 const FEATURE_DIM: usize = 4096;
-
-/// The paper's Table 2 in bytes: placement, storage of workers and servers, communication, of it images.
-const PAPER: [(&str, [f64; 4]); 3] = [
-    ("store-in-worker", [5.1e9, 0.0, 128e6, 0.0]),
-    ("store-in-server", [134e6, 30.3e6, 5.1e9, 5.0e9]),
-    ("ams", [134e6, 30.3e6, 158e6, 30e6]),
-];
 
 /// What is run: the three placements, and the second one with features as floats too, as in the paper.
 const VARIANTS: [(Placement, FeatureFormat); 4] = [
@@ -112,7 +105,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     let ratios = ratios(&placements);
     let report = Report { scale, lanes: LANES, threads, simulated, placements, ratios };
     output.finish(&report, || {
-        format!("{}\n{}{}", text(&report.placements), beside(&report), words(&report.ratios))
+        format!("{}{}{}", text(&report.placements), size(scale), words(&report.ratios))
     });
     Ok(())
 }
@@ -194,33 +187,12 @@ fn ratios(placements: &[PlacementReport]) -> Ratios {
     }
 }
 
-/// Ours beside the paper's, in the paper's columns.
-fn beside(report: &Report) -> String {
-    let row = |name: String, whose: &str, numbers: [f64; 4]| -> Vec<String> {
-        [name, whose.to_owned()].into_iter().chain(numbers.map(bytes)).collect()
-    };
-    let mut rows = Vec::new();
-    for (placement, numbers) in PAPER {
-        rows.push(row(placement.to_owned(), "paper", numbers));
-        for ours in report.placements.iter().filter(|report| report.placement == placement) {
-            let sent = &ours.bytes_per_step;
-            let image = sent.embeddings + sent.embedding_grads + sent.features;
-            let storage = ours.storage_bytes;
-            let numbers = [storage.worker, storage.shard, sent.without_all_reduce(), image];
-            rows.push(row(format!("  {}", name(ours)), "measured", numbers));
-        }
+/// What of the paper's batch was run.
+fn size(scale: u64) -> String {
+    match scale {
+        1 => "A batch of the paper's size; samples and features are simulated.\n".to_owned(),
+        scale => format!("A batch 1/{scale} of the paper's; samples and features are simulated.\n"),
     }
-    let header = ["", "", "storage worker", "storage server", "communication all", "image"];
-    let size = match report.scale {
-        1 => String::new(),
-        scale => format!(", a batch 1/{scale} of the paper's"),
-    };
-    format!(
-        "{}{} impressions a step{size}. Measured storage is what samples, rows and f16 features of the step \
-         take; communication is what lanes send each other, everything asked for once per worker.\n",
-        table(&header, &rows),
-        count(report.placements[0].impressions as u64),
-    )
 }
 
 fn words(ratios: &Ratios) -> String {
