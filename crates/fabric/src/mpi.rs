@@ -45,7 +45,8 @@ impl Membership {
     /// The MPI library in words.
     pub fn library() -> String {
         let text = mpi::environment::library_version().unwrap_or_default();
-        text.split([',', '\n']).next().unwrap_or_default().trim().to_owned()
+        let first = text.split([',', '\n']).next().unwrap_or_default();
+        first.split_whitespace().collect::<Vec<_>>().join(" ")
     }
 }
 
