@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ams_fabric::{AllReduce, Fabric, Rounding, Topology, gather};
-use ams_train::job::{agree, together};
+use ams_train::job::agree;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::train::thread_count;
@@ -89,7 +89,6 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     let mut facts = launch::facts();
     facts.push(("lanes".to_owned(), arguments.lanes.to_string()));
     agree(fabric, &facts)?;
-    together(fabric, Ok(()))?;
     let (exchange_bytes, exchange_seconds) = time_exchange(fabric)?;
     let all_reduce_seconds = time_all_reduce(fabric, Rounding::Exact)?;
     let all_reduce_bf16_seconds = time_all_reduce(fabric, Rounding::Bf16)?;

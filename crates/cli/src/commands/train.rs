@@ -151,14 +151,16 @@ fn traffic(report: &RunReport) -> String {
     let mut rows: Vec<Vec<String>> =
         kinds.map(|(kind, sent)| vec![kind.to_owned(), bytes(sent)]).collect();
     rows.push(vec!["between processes".to_owned(), bytes(wire_bytes)]);
-    let asked = |what: &str, asked: Asked| {
-        format!(
-            "{what} per step: {} requested, {} after each worker's own merging, {} after the shards'\n",
-            count(asked.requested as u64),
-            count(asked.unique_per_worker as u64),
-            count(asked.unique_per_shard as u64),
-        )
-    };
     let table = table(&["per step, between lanes", "bytes"], &rows);
     format!("{table}{}{}", asked("ids", ids), asked("images", images))
+}
+
+/// How often something was asked for in a step, and how often that was the same thing.
+pub fn asked(what: &str, asked: Asked) -> String {
+    format!(
+        "{what} per step: {} requested, {} distinct per worker, {} distinct in all\n",
+        count(asked.requested as u64),
+        count(asked.unique_per_worker as u64),
+        count(asked.unique_per_shard as u64),
+    )
 }

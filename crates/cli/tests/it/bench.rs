@@ -38,7 +38,9 @@ fn placements_differ_in_what_travels_and_not_in_what_is_learned() {
 #[test]
 fn the_advanced_model_server_moves_a_thirtieth_of_the_alternatives() {
     let place = Place::new();
-    let report = place.json("bench table2 --scale 16 --steps 1");
+    let report = place.json("bench table2 --scale 16 --steps 1 --out data");
+    // Kept for the same shape, and for no other.
+    place.refuses("bench table2 --scale 8 --steps 1 --out data", &["shape.json says ", "--out"]);
     let ratios = &report["ratios"];
     assert!(number(&ratios["store_in_server_to_ams"]) >= 30.0, "{ratios}");
     assert!(number(&ratios["worker_storage_store_in_worker_to_ams"]) >= 30.0, "{ratios}");

@@ -7,7 +7,7 @@ use ams_train::compare::{PlacementReport, STORED, placements};
 use ams_train::config::{FeatureFormat, Placement};
 use serde::Serialize;
 
-use crate::commands::train::thread_count;
+use crate::commands::train::{asked, thread_count};
 use crate::config_file;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
@@ -106,14 +106,6 @@ pub fn text(placements: &[PlacementReport]) -> String {
     rows.push(row("seconds", &|p| format!("{:.3}", p.seconds_per_step)));
     rows.push(row("loss of the last step", &|p| format!("{:.6}", p.loss)));
     let first = &placements[0];
-    let asked = |what: &str, asked: ams_train::traffic::Asked| {
-        format!(
-            "{what}: {} requested, {} distinct per worker, {} distinct per step\n",
-            count(asked.requested as u64),
-            count(asked.unique_per_worker as u64),
-            count(asked.unique_per_shard as u64),
-        )
-    };
     let merged = placements.iter().find(|p| p.images.unique_per_shard > 0.0).unwrap_or(first);
     format!(
         "{}{}{}\n{}",

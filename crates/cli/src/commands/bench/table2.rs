@@ -7,11 +7,13 @@ use std::path::{Path, PathBuf};
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
 use ams_data::simulate::{SimulateConfig, SimulateReport, simulate};
+use ams_data::staging::write_whole;
 use ams_image::simulated;
 use ams_train::Config;
 use ams_train::compare::PlacementReport;
 use ams_train::config::{DataConfig, FeatureFormat, ModelConfig, Placement, TrainConfig};
 use serde::Serialize;
+use tempfile::TempDir;
 
 use super::placement::{compare, text};
 use crate::commands::train::thread_count;
@@ -37,7 +39,7 @@ const VARIANTS: [(Placement, FeatureFormat); 4] = [
 /// 320 k image references and 1.4 M ids on 32 lanes, 4096-D features.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The paper's own size: 60,000 impressions a batch. Needs about 3 GB of disk and 12 GB of memory.
+    /// The paper's own size: 60,000 impressions a batch. Needs about 3 GB of disk and 11 GB of memory.
     #[arg(long, conflicts_with = "scale")]
     paper: bool,
     /// A batch this many times smaller than the paper's.
@@ -46,7 +48,7 @@ pub struct Arguments {
     /// Steps to take with each placement; the first one is not timed.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100))]
     steps: u64,
-    /// Where samples and features are put; kept and used again if given, else gone afterwards.
+    /// Where samples and features are put; kept, and used again for the same shape, if given; else gone afterwards.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Threads; as many as there are cores unless given.
@@ -94,8 +96,11 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     let folder = match &arguments.out {
         Some(folder) => folder.as_path(),
         None => {
-            temporary = Temporary::create()?;
-            temporary.0.as_path()
+            let made = TempDir::with_prefix("ams-table2-");
+            temporary = made.map_err(|error| {
+                Failure::user(format!("{}: {error}", std::env::temp_dir().display()))
+            })?;
+            temporary.path()
         }
     };
     let shape = SimulateConfig { batches: arguments.steps, ..SimulateConfig::paper() };
@@ -110,40 +115,29 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     Ok(())
 }
 
-/// A folder that goes away.
-struct Temporary(PathBuf);
-
-impl Temporary {
-    fn create() -> Result<Temporary, Failure> {
-        let path = std::env::temp_dir().join(format!("ams-table2-{}", std::process::id()));
-        std::fs::create_dir(&path)
-            .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
-        Ok(Temporary(path))
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// Simulates samples and features, unless they are there.
+/// Simulates samples and features of `shape`, unless they are there.
 fn prepare(
     shape: &SimulateConfig,
     folder: &Path,
     output: Output,
 ) -> Result<Option<SimulateReport>, Failure> {
     let data = folder.join("data");
-    let images = data.join("images");
-    if images.exists() {
-        return Ok(None);
+    // Written last: what is there is whole.
+    let mark = folder.join("shape.json");
+    let wanted = serde_json::to_string(shape).expect("a shape is JSON");
+    if let Ok(found) = std::fs::read_to_string(&mark) {
+        if found == wanted {
+            return Ok(None);
+        }
+        let what = format!("{} says {found}, expected {wanted}", mark.display());
+        return Err(Failure::user(format!("{what}; choose another folder with --out")));
     }
     output.say("simulating samples and features");
     let report = simulate(shape, &data)?;
     let catalogue = Catalogue::open(&Dataset::open(&data)?)?;
     let names = (0..catalogue.len()).filter_map(|row| catalogue.image(row)).map(str::to_owned);
-    simulated(&images, names, FEATURE_DIM, shape.seed)?;
+    simulated(&data.join("images"), names, FEATURE_DIM, shape.seed)?;
+    write_whole(&mark, wanted)?;
     Ok(Some(report))
 }
 
