@@ -20,6 +20,12 @@ pub enum Error {
         /// Which part, what came, what was expected.
         what: String,
     },
+    /// A model is asked for what models of its kind do not have.
+    #[error("the model: {what}")]
+    Model {
+        /// What it is, and what was expected.
+        what: String,
+    },
 }
 
 impl Error {

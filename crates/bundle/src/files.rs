@@ -5,8 +5,7 @@
 //!   MANIFEST.json             written last: format, meta (see Meta), size and blake3 of every file
 //!   dense.safetensors         f32 tensors by name: rank.mlp.0.group.weight, tower.ad.0.weight, ...
 //!   ids.safetensors           ids u64 (n) ascending, rows f32 (n, D); other ids are zero
-//!   image_table.safetensors   keys u64 (m) ascending, for each tower its name: f32 (m, D)
-//!   pictures.safetensors      names u64 (p) ascending, keys u64 (p): the image a name means
+//!   image_table.safetensors, pictures.safetensors [, projection.safetensors]   see contents
 //!   items.safetensors         see items
 //!   golden.safetensors        see golden
 //!   samples.json              a few example requests
@@ -20,12 +19,14 @@ use ams_data::catalogue::Catalogue;
 use ams_model::{Layout, RankNetwork, Tower};
 use serde::{Deserialize, Serialize};
 
+use crate::contents;
+pub use crate::contents::{ContentTable, Projection};
 use crate::error::{Error, Result};
 use crate::folder::{FolderWriter, Manifest, Tensor};
 pub use crate::golden::Golden;
 use crate::items::Items;
 use crate::request::PageView;
-use crate::spec::Spec;
+use crate::spec::{Spec, TowerSpec};
 
 /// `format` of the bundles this build reads and writes.
 pub const FORMAT: &str = "ams-bundle/1";
@@ -38,6 +39,8 @@ pub const IDS: &str = "ids.safetensors";
 pub const IMAGE_TABLE: &str = "image_table.safetensors";
 /// The pictures' names.
 pub const PICTURES: &str = "pictures.safetensors";
+/// What towers see of features.
+pub const PROJECTION: &str = "projection.safetensors";
 /// The example requests.
 pub const SAMPLES: &str = "samples.json";
 
@@ -50,10 +53,8 @@ pub struct Weights {
     pub ids: Vec<u64>,
     /// Their rows; (n, D).
     pub rows: Vec<f32>,
-    /// The images that have embeddings, ascending; (m).
-    pub image_keys: Vec<u64>,
-    /// Their embeddings by each tower of [`Spec::towers`]; (m, D).
-    pub image_embeddings: Vec<Vec<f32>>,
+    /// Images, then each further content; one without anything if the model has no image source.
+    pub contents: Vec<ContentTable>,
 }
 
 /// A model to be written as a bundle.
@@ -63,8 +64,6 @@ pub struct Frozen<'a> {
     pub spec: &'a Spec,
     /// All its numbers.
     pub weights: &'a Weights,
-    /// Hashed names of pictures and the image keys they mean, ascending by name.
-    pub pictures: &'a [(u64, u64)],
     /// The items, with the fields of the spec.
     pub catalogue: &'a Catalogue,
     /// A few groups and their logits.
@@ -108,7 +107,7 @@ pub struct Meta {
 /// If something cannot be written, a weight is not finite, or two items have one hash; then nothing
 /// stays behind.
 pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
-    let Frozen { spec, weights, pictures, .. } = *frozen;
+    let Frozen { spec, weights, .. } = *frozen;
     assert_eq!(spec.check(), Ok(()), "a model that was trained has a good shape");
     check_finite(place, weights)?;
     let mut folder = FolderWriter::create(place)?;
@@ -116,8 +115,7 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
     let shape = [weights.ids.len(), spec.dim];
     let tensors = [Tensor::u64("ids", &weights.ids), Tensor::f32("rows", &shape, &weights.rows)];
     folder.add_tensors(IDS, &tensors)?;
-    write_image_table(spec, weights, &mut folder)?;
-    write_pictures(pictures, &mut folder)?;
+    contents::write(spec, &weights.contents, &mut folder)?;
     let items = Items::write(frozen.catalogue, &mut folder)?;
     frozen.golden.write(&mut folder)?;
     folder.add(SAMPLES, json(&frozen.samples).as_bytes())?;
@@ -126,8 +124,8 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
         spec_hash: hash_of(spec),
         schema_hash: hash_of(&spec.fields),
         ids: weights.ids.len() as u64,
-        images: weights.image_keys.len() as u64,
-        pictures: pictures.len() as u64,
+        images: weights.contents[0].keys.len() as u64,
+        pictures: weights.contents[0].pictures.len() as u64,
         items: items as u64,
         run: frozen.run.to_owned(),
         steps: frozen.steps,
@@ -164,15 +162,12 @@ pub(crate) fn version_of(name: &str) -> Option<u64> {
     name.parse().ok().filter(|version: &u64| version.to_string() == name)
 }
 
-/// The names of the dense tensors of a model, with layouts and where each begins among the weights.
-pub(crate) fn dense_layouts<'a>(
-    spec: &Spec,
-    network: &'a RankNetwork,
-    tower: Option<&'a Tower>,
-) -> Vec<(String, &'a Layout)> {
-    let tower =
-        |name: &str| (format!("tower.{name}."), tower.expect("a named tower has a shape").layout());
-    let network = ("rank.".to_owned(), network.layout());
+/// The names of the dense tensors of a model, with layouts, in order of the weights.
+pub(crate) fn dense_layouts(spec: &Spec, network: &RankNetwork) -> Vec<(String, Layout)> {
+    let tower = |tower: TowerSpec| {
+        (format!("tower.{}.", tower.name), Tower::new(tower.config).layout().clone())
+    };
+    let network = ("rank.".to_owned(), network.layout().clone());
     std::iter::once(network).chain(spec.towers().into_iter().map(tower)).collect()
 }
 
@@ -186,7 +181,11 @@ fn json(value: &impl Serialize) -> String {
 }
 
 fn check_finite(place: &Path, weights: &Weights) -> Result<()> {
-    let images = weights.image_embeddings.iter().map(|values| ("image embeddings", values));
+    let projections = weights.contents.iter().filter_map(|content| content.projection.as_ref());
+    let projections = projections.flat_map(|p| [&p.mean, &p.components]);
+    let embeddings = weights.contents.iter().flat_map(|content| &content.embeddings);
+    let images = embeddings.map(|values| ("image embeddings", values));
+    let images = images.chain(projections.map(|values| ("projections", values)));
     let all = [("dense weights", &weights.dense), ("rows", &weights.rows)];
     for (name, values) in all.into_iter().chain(images) {
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {
@@ -199,10 +198,10 @@ fn check_finite(place: &Path, weights: &Weights) -> Result<()> {
 
 fn write_dense(spec: &Spec, weights: &Weights, folder: &mut FolderWriter) -> Result<()> {
     let network = RankNetwork::new(spec.rank_config());
-    let tower = spec.tower_config().map(Tower::new);
+    let layouts = dense_layouts(spec, &network);
     let mut rest = &weights.dense[..];
     let mut named = Vec::new();
-    for (prefix, layout) in dense_layouts(spec, &network, tower.as_ref()) {
+    for (prefix, layout) in &layouts {
         let (part, after) = rest.split_at(layout.len());
         rest = after;
         named.extend(
@@ -215,22 +214,6 @@ fn write_dense(spec: &Spec, weights: &Weights, folder: &mut FolderWriter) -> Res
     let tensors: Vec<Tensor> =
         named.iter().map(|(name, shape, values)| Tensor::f32(name, shape, values)).collect();
     folder.add_tensors(DENSE, &tensors)
-}
-
-fn write_image_table(spec: &Spec, weights: &Weights, folder: &mut FolderWriter) -> Result<()> {
-    let towers = spec.towers();
-    assert_eq!(weights.image_embeddings.len(), towers.len(), "embeddings of each tower");
-    let shape = [weights.image_keys.len(), spec.dim];
-    let mut tensors = vec![Tensor::u64("keys", &weights.image_keys)];
-    for (name, embeddings) in towers.into_iter().zip(&weights.image_embeddings) {
-        tensors.push(Tensor::f32(name, &shape, embeddings));
-    }
-    folder.add_tensors(IMAGE_TABLE, &tensors)
-}
-
-fn write_pictures(pictures: &[(u64, u64)], folder: &mut FolderWriter) -> Result<()> {
-    let (names, keys): (Vec<u64>, Vec<u64>) = pictures.iter().copied().unzip();
-    folder.add_tensors(PICTURES, &[Tensor::u64("names", &names), Tensor::u64("keys", &keys)])
 }
 
 #[cfg(test)]
@@ -291,7 +274,7 @@ mod tests {
     #[test]
     fn a_model_that_is_not_finite_is_not_written() {
         let mut fixture = Fixture::new(ImageArm::Joint);
-        fixture.weights.image_embeddings[1][2] = f32::NAN;
+        fixture.weights.contents[0].embeddings[1][2] = f32::NAN;
         let error = fixture.write(1).unwrap_err().to_string();
         assert!(error.ends_with("not written: image embeddings hold NaN at 2"), "{error}");
         assert!(!fixture.place(1).parent().unwrap().exists());

@@ -9,17 +9,20 @@ use ams_data::{
     Split,
 };
 use ams_model::{
-    Aggregator, ImageArm, Lists, NO_IMAGE, RankBatch, RankNetwork, RankScratch, Tower,
+    Aggregator, Base, ContentBatch, ImageArm, Interactions, Lists, NO_IMAGE, RankBatch, RankConfig,
+    RankNetwork, RankScratch, Similarity, Sketches, Tower,
 };
+
 use arrow_array::{RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 
+use crate::contents::{ContentTable, Projection};
 use crate::files::{self, Frozen, Golden, Meta, Weights};
 use crate::folder::Manifest;
 use crate::input::Keys;
 use crate::model::Model;
 use crate::request::PageView;
-use crate::spec::{ImageSource, Spec, TowerSharing};
+use crate::spec::{ImageSource, Spec, TowerSharing, TowerWeights};
 
 /// Item, picture and category.
 type Item = (&'static str, Option<&'static str>, Option<&'static str>);
@@ -41,7 +44,6 @@ pub(crate) struct Fixture {
     pub(crate) dir: tempfile::TempDir,
     pub(crate) spec: Spec,
     pub(crate) weights: Weights,
-    pub(crate) pictures: Vec<(u64, u64)>,
     pub(crate) catalogue: Catalogue,
     pub(crate) golden: Golden,
     pub(crate) samples: Vec<PageView>,
@@ -66,12 +68,11 @@ impl Fixture {
     pub(crate) fn of(spec: Spec) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
         let catalogue = catalogue(&dir.path().join("data"), &spec.fields);
-        let (weights, pictures) = (weights(&spec), pictures());
+        let weights = weights(&spec);
         let mut fixture = Fixture {
             dir,
             spec,
             weights,
-            pictures,
             catalogue,
             golden: Golden::default(),
             samples: Vec::new(),
@@ -90,7 +91,6 @@ impl Fixture {
         let frozen = Frozen {
             spec: &self.spec,
             weights: &self.weights,
-            pictures: &self.pictures,
             catalogue: &self.catalogue,
             golden: &self.golden,
             run: "test",
@@ -136,15 +136,14 @@ impl Fixture {
     /// The network over one row per use, zeros for unknown ids, and one embedding per use.
     pub(crate) fn slow_logits(&self, groups: &Groups) -> Vec<f32> {
         let (spec, weights) = (&self.spec, &self.weights);
-        let mut keys = Keys::default();
-        let key = |name: PictureName| self.pictures.iter().find(|pair| pair.0 == name.0);
-        keys.resolve(groups, |name| key(name).map_or(ImageKey::NONE, |pair| ImageKey(pair.1)));
+        let keys: Vec<Keys> = weights.contents.iter().map(|table| keys(table, groups)).collect();
         let mut rows: Vec<f32> = Vec::new();
         let mut lists = Vec::new();
         let impression_inputs = spec.impression_inputs();
-        for input in spec.group_inputs().iter().chain(&impression_inputs) {
+        let behavior_inputs = spec.behavior_inputs();
+        for input in spec.group_inputs().iter().chain(&impression_inputs).chain(&behavior_inputs) {
             let mut ids = Ragged::default();
-            input.collect(groups, &keys, &mut ids);
+            input.collect(groups, &keys[0], &mut ids);
             let first = rows.len() / DIM;
             for id in &ids.values {
                 let at = weights.ids.iter().position(|known| *known == id.0);
@@ -157,11 +156,42 @@ impl Fixture {
             .iter()
             .map(|(offsets, rows)| Lists { offsets: offsets.as_slice(), rows })
             .collect();
-        let (group_fields, impression_fields) =
-            lists.split_at(lists.len() - impression_inputs.len());
-        let (ad_embeddings, ad_images) = self.embed(spec.ad_tower(), &keys.ads);
-        let (behavior_embeddings, behavior_images) =
-            self.embed(spec.behavior_tower(), &keys.behaviors);
+        let (group_fields, rest) = lists.split_at(spec.group_inputs().len());
+        let (impression_fields, behavior_fields) = rest.split_at(impression_inputs.len());
+        let towers = spec.towers();
+        let embedded = |content: usize, tower: Option<usize>, keys: &[ImageKey]| {
+            let table = &weights.contents[content];
+            let first = towers.iter().take_while(|tower| tower.content < content).count();
+            embed(table, tower.map(|tower| tower - first), keys)
+        };
+        let contents: Vec<[(Vec<f32>, Vec<u32>); 4]> = (spec.content_towers().into_iter())
+            .enumerate()
+            .map(|(content, towers)| {
+                let Keys { ads, behaviors } = &keys[content];
+                [
+                    embedded(content, towers.ad, ads),
+                    embedded(content, towers.behavior, behaviors),
+                    embedded(content, towers.sketch, ads),
+                    embedded(content, towers.sketch, behaviors),
+                ]
+            })
+            .collect();
+        let contents: Vec<ContentBatch<'_>> = contents
+            .iter()
+            .zip(spec.contents())
+            .map(|([ads, behaviors, sketch_ads, sketch_behaviors], (_, source))| ContentBatch {
+                ad_embeddings: &ads.0,
+                ad_images: &ads.1,
+                behavior_embeddings: &behaviors.0,
+                behavior_images: &behaviors.1,
+                sketches: Sketches {
+                    vectors: &sketch_ads.0,
+                    dim: source.input(),
+                    ads: &sketch_ads.1,
+                    behaviors: &sketch_behaviors.1,
+                },
+            })
+            .collect();
         let network = RankNetwork::new(spec.rank_config());
         let mut logits = Vec::new();
         network.forward(
@@ -171,27 +201,33 @@ impl Fixture {
                 behaviors: groups.behaviors.as_slice(),
                 group_fields,
                 impression_fields,
+                behavior_fields,
                 rows: &rows,
-                ad_embeddings: &ad_embeddings,
-                ad_images: &ad_images,
-                behavior_embeddings: &behavior_embeddings,
-                behavior_images: &behavior_images,
+                contents: &contents,
             },
             &mut RankScratch::default(),
             &mut logits,
         );
         logits
     }
+}
 
-    /// The whole image table, and where each key is in it.
-    fn embed(&self, tower: Option<usize>, keys: &[ImageKey]) -> (Vec<f32>, Vec<u32>) {
-        let Some(tower) = tower else { return (Vec::new(), vec![NO_IMAGE; keys.len()]) };
-        let place = |key: &ImageKey| {
-            let at = self.weights.image_keys.iter().position(|known| *known == key.0);
-            at.map_or(NO_IMAGE, |at| at as u32)
-        };
-        (self.weights.image_embeddings[tower].clone(), keys.iter().map(place).collect())
-    }
+/// The keys of every picture in `groups`.
+fn keys(table: &ContentTable, groups: &Groups) -> Keys {
+    let mut keys = Keys::default();
+    let key = |name: PictureName| table.pictures.iter().find(|pair| pair.0 == name.0);
+    keys.resolve(groups, |name| key(name).map_or(ImageKey::NONE, |pair| ImageKey(pair.1)));
+    keys
+}
+
+/// The whole table of one tower, and where each key is in it.
+fn embed(table: &ContentTable, tower: Option<usize>, keys: &[ImageKey]) -> (Vec<f32>, Vec<u32>) {
+    let Some(tower) = tower else { return (Vec::new(), vec![NO_IMAGE; keys.len()]) };
+    let place = |key: &ImageKey| {
+        let at = table.keys.iter().position(|known| *known == key.0);
+        at.map_or(NO_IMAGE, |at| at as u32)
+    };
+    (table.embeddings[tower].clone(), keys.iter().map(place).collect())
 }
 
 pub(crate) fn spec(images: ImageArm) -> Spec {
@@ -225,7 +261,14 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
             encoder_hash: "00".to_owned(),
             dim: 8,
             scale: 0.1 * 7.3,
+            pca: None,
         }),
+        base: Base::Mlp,
+        pre_rank: RankConfig::pre_rank(),
+        interactions: Interactions::None,
+        similarity: Similarity::None,
+        tower_weights: TowerWeights::Trained,
+        further: Vec::new(),
     }
 }
 
@@ -258,10 +301,12 @@ fn catalogue(dir: &std::path::Path, fields: &Schema) -> Catalogue {
     Catalogue::open(&Dataset::open(dir).unwrap()).unwrap()
 }
 
-/// Names of pictures and keys: the name's hash, changed.
-fn pictures() -> Vec<(u64, u64)> {
-    let names = ["1.png", "3.png", "4.png"].map(|name| PictureName::of(name).0);
-    let mut pairs = names.map(|name| (name, name.rotate_left(7))).to_vec();
+/// Names of pictures and keys: the name's hash, changed. Content 1 knows other pictures than content 0.
+fn pictures(content: usize) -> Vec<(u64, u64)> {
+    let names = [&["1.png", "3.png", "4.png"][..], &["lost.png", "4.png"]][content];
+    let hashes = names.iter().map(|name| PictureName::of(name).0);
+    let mut pairs: Vec<_> =
+        hashes.map(|hash| (hash, hash.rotate_left(7 + content as u32))).collect();
     pairs.sort_unstable();
     pairs
 }
@@ -270,8 +315,8 @@ fn weights(spec: &Spec) -> Weights {
     let network = RankNetwork::new(spec.rank_config());
     let mut dense = network.init(1);
     let towers = spec.towers();
-    for name in &towers {
-        dense.extend(Tower::new(spec.tower_config().unwrap()).init(1, name));
+    for tower in &towers {
+        dense.extend(Tower::new(tower.config.clone()).init(1, &tower.name));
     }
     // First values have zero biases; these are all different.
     dense.iter_mut().enumerate().for_each(|(at, weight)| *weight += noise(at as u64) * 0.1);
@@ -285,21 +330,36 @@ fn weights(spec: &Spec) -> Weights {
     ]
     .into_iter()
     .flat_map(|(field, values)| values.iter().map(move |value| Id::of(field, value).0))
-    .chain(pictures().into_iter().map(|(_, key)| Id::of_image(ImageKey(key)).0))
+    .chain(pictures(0).into_iter().map(|(_, key)| Id::of_image(ImageKey(key)).0))
     .collect();
     ids.sort_unstable();
     let rows = ids.iter().flat_map(|&id| (0..DIM as u64).map(move |d| noise(id ^ d))).collect();
-    let mut image_keys: Vec<u64> = pictures().into_iter().map(|(_, key)| key).collect();
-    image_keys.sort_unstable();
-    if towers.is_empty() {
-        image_keys.clear();
+    let contents = (0..1 + spec.further.len()).map(|content| table(spec, content)).collect();
+    Weights { dense, ids, rows, contents }
+}
+
+/// Arbitrary embeddings of the pictures of one content.
+fn table(spec: &Spec, content: usize) -> ContentTable {
+    let pictures = pictures(content);
+    let mut keys: Vec<u64> = pictures.iter().map(|&(_, key)| key).collect();
+    keys.sort_unstable();
+    let towers = spec.towers();
+    let of: Vec<_> = towers.iter().enumerate().filter(|(_, t)| t.content == content).collect();
+    if of.is_empty() {
+        keys.clear();
     }
-    let embedding = |tower: usize| {
-        let values = image_keys.iter().flat_map(|&key| (0..DIM as u64).map(move |d| key ^ d));
-        values.map(|seed| noise(seed.wrapping_add(tower as u64 + 1))).collect()
+    let embedding = |(number, width): (usize, u64)| {
+        let values = keys.iter().flat_map(|&key| (0..width).map(move |d| key ^ d));
+        values.map(|seed| noise(seed.wrapping_add(number as u64 + 1))).collect()
     };
-    let image_embeddings = (0..towers.len()).map(embedding).collect();
-    Weights { dense, ids, rows, image_keys, image_embeddings }
+    let embeddings = of.iter().map(|(number, tower)| embedding((*number, tower.dim() as u64)));
+    let embeddings = embeddings.collect();
+    let source = spec.contents().get(content).map(|(_, source)| (*source).clone());
+    let projection = source.and_then(|source| {
+        let pca = source.pca?;
+        Some(Projection { mean: vec![0.5; source.dim], components: vec![0.25; pca * source.dim] })
+    });
+    ContentTable { pictures, keys, embeddings, projection }
 }
 
 /// Some float between -1 and 1.

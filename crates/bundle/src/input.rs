@@ -10,6 +10,8 @@ pub enum Input {
     User(usize),
     /// Behavior field, all behaviors of a group in one list.
     Behavior(usize),
+    /// Behavior field; one list per behavior.
+    EachBehavior(usize),
     /// Image ids of the behaviors, all behaviors of a group in one list.
     BehaviorImage,
     /// Ad field; one list per impression.
@@ -44,13 +46,14 @@ impl Keys {
 }
 
 impl Input {
-    /// Overwrites `lists` with this input's ids: one list per group (user and behavior side) or per
-    /// impression (ad and context side).
+    /// Overwrites `lists` with this input's ids: one list per group (user and behavior side), per
+    /// impression (ad and context side), or per behavior.
     pub fn collect(self, groups: &Groups, keys: &Keys, lists: &mut Ragged<Id>) {
         match self {
             Input::User(field) => lists.clone_from(&groups.user_fields[field]),
             Input::Ad(field) => lists.clone_from(&groups.ad_fields[field]),
             Input::Context(field) => lists.clone_from(&groups.context_fields[field]),
+            Input::EachBehavior(field) => lists.clone_from(&groups.behavior_fields[field]),
             Input::Behavior(field) => {
                 let column = &groups.behavior_fields[field];
                 lists.clear();
@@ -125,6 +128,10 @@ mod tests {
             (
                 Input::Behavior(1),
                 ids("category", &[&["shoes", "hats", "shoes"], &[], &["shoes", "hats", "hats"]]),
+            ),
+            (
+                Input::EachBehavior(0),
+                ids("item", &[&["1"], &["5"], &["1"], &["2"], &["77"], &["4"], &["6"]]),
             ),
             (Input::BehaviorImage, images(&[&["1.png", "1.png"], &[], &["4.png", "1.png"]])),
             (Input::Ad(0), ids("item", &[&["3"], &["4"], &["1"], &["5"], &["78"], &["2"]])),

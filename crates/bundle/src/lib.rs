@@ -4,7 +4,7 @@
 //!
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
 //! [`folder`], files that appear together, and [`tensors`] in them; [`files`], a bundle being
-//! written (with [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
+//! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
 //! asked, [`resolve`], what that means to it, and [`page`], what it answers; [`predictions`] and
 //! [`mod@evaluate`], how good a model is.
 
@@ -15,6 +15,7 @@ pub mod input;
 pub mod spec;
 pub mod tensors;
 
+pub mod contents;
 pub mod files;
 pub mod golden;
 pub mod items;
@@ -30,6 +31,7 @@ pub mod predictions;
 #[cfg(test)]
 mod fixture;
 
+pub use contents::{ContentTable, Projection};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate};
 pub use files::{Frozen, Meta, Weights};
@@ -39,4 +41,6 @@ pub use model::{Model, Scratch};
 pub use page::{Missing, Ranked};
 pub use predictions::Predictions;
 pub use request::PageView;
-pub use spec::{ImageSource, Spec, TowerSharing};
+pub use spec::{
+    ContentTowers, FurtherContent, ImageSource, Spec, TowerSharing, TowerSpec, TowerWeights,
+};

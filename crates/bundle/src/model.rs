@@ -9,10 +9,11 @@ use std::path::{Path, PathBuf};
 
 use ams_data::schema::ITEM;
 use ams_data::{Groups, Id, ImageKey, PictureName, Ragged, Side};
-use ams_model::{Lists, NO_IMAGE, RankBatch, RankNetwork, RankScratch, Tower};
+use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
+use crate::contents::{self, Content, ContentScratch};
 use crate::error::{Error, Result};
-use crate::files::{self, DENSE, FORMAT, IDS, IMAGE_TABLE, Meta, PICTURES, SAMPLES};
+use crate::files::{self, DENSE, FORMAT, IDS, Meta, SAMPLES};
 use crate::folder::{Folder, MANIFEST};
 use crate::golden::{GOLDEN, Golden};
 use crate::index::Index;
@@ -35,17 +36,15 @@ pub struct Model {
     meta: Meta,
     group_inputs: Vec<Input>,
     impression_inputs: Vec<Input>,
+    behavior_inputs: Vec<Input>,
     network: RankNetwork,
     /// The weights W.
     w: Vec<f32>,
     ids: Index,
     /// (n, D).
     rows: Vec<f32>,
-    images: Index,
-    /// By tower, (m, D).
-    embeddings: Vec<Vec<f32>>,
-    picture_names: Index,
-    picture_keys: Vec<ImageKey>,
+    /// Images, then each further content.
+    contents: Vec<Content>,
     items: Items,
     samples: Vec<PageView>,
 }
@@ -53,28 +52,19 @@ pub struct Model {
 /// Buffers of the scorer, reused from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    keys: Keys,
+    /// By content.
+    keys: Vec<Keys>,
     ids: Ragged<Id>,
-    /// For each group input, then each impression input, the rows of the known ids.
+    /// For each of [`Model::inputs`], the rows of the known ids.
     columns: Vec<Ragged<u32>>,
     /// For each of them, how many ids are unknown.
     unknown: Vec<usize>,
-    ads: Embedded,
-    behaviors: Embedded,
+    contents: Vec<ContentScratch>,
     network: RankScratch,
 }
 
-/// The embeddings of one side's images, in order of use.
-#[derive(Clone, Debug, Default)]
-struct Embedded {
-    /// (uses with an image, D).
-    embeddings: Vec<f32>,
-    /// Of each impression or behavior: its place in `embeddings`, or [`NO_IMAGE`].
-    images: Vec<u32>,
-}
-
 impl Scratch {
-    /// For each group input, then each impression input, how many of its ids had no row.
+    /// For each of [`Model::inputs`], how many of its ids had no row.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = usize> {
         self.unknown.iter().copied()
     }
@@ -94,23 +84,19 @@ impl Model {
         check_meta(&meta).map_err(|what| Error::content(path.join(MANIFEST), what))?;
         let spec = &meta.spec;
         let network = RankNetwork::new(spec.rank_config());
-        let (picture_names, picture_keys) = read_pictures(&folder)?;
         let (ids, rows) = read_ids(&folder, spec)?;
-        let (images, embeddings) = read_image_table(&folder, spec)?;
         let model = Model {
             name,
             version,
             hash: folder.manifest.hash(),
             group_inputs: spec.group_inputs(),
             impression_inputs: spec.impression_inputs(),
+            behavior_inputs: spec.behavior_inputs(),
             w: read_dense(&folder, spec, &network)?,
             network,
             ids,
             rows,
-            images,
-            embeddings,
-            picture_names,
-            picture_keys,
+            contents: contents::read(&folder, spec)?,
             items: read_items(&folder, spec)?,
             samples: read_samples(&folder)?,
             meta,
@@ -156,42 +142,71 @@ impl Model {
 
     /// Which image a picture's name means, if the bundle knows it.
     pub fn image(&self, picture: PictureName) -> ImageKey {
-        let place = self.picture_names.find(picture.0);
-        place.map_or(ImageKey::NONE, |place| self.picture_keys[place as usize])
+        self.contents[0].key(picture)
     }
 
     /// Overwrites `logits` with one logit per impression of `groups` (B), whose columns are those
     /// of the spec's fields.
     pub fn score_groups(&self, groups: &Groups, scratch: &mut Scratch, logits: &mut Vec<f32>) {
-        scratch.keys.resolve(groups, |name| self.image(name));
+        scratch.keys.resize_with(self.contents.len(), Keys::default);
+        scratch.contents.resize_with(self.contents.len(), ContentScratch::default);
+        let each = self.contents.iter().zip(&mut scratch.keys).zip(&mut scratch.contents);
+        for ((content, keys), embedded) in each {
+            keys.resolve(groups, |name| content.key(name));
+            content.embed(keys, embedded);
+        }
         scratch.unknown.clear();
         scratch.columns.resize_with(self.inputs().count(), Ragged::default);
         for (input, column) in self.inputs().zip(&mut scratch.columns) {
-            input.collect(groups, &scratch.keys, &mut scratch.ids);
+            input.collect(groups, &scratch.keys[0], &mut scratch.ids);
             self.find_rows(&scratch.ids, column);
             scratch.unknown.push(scratch.ids.values.len() - column.values.len());
         }
-        let spec = self.spec();
-        scratch.ads.fill(self, spec.ad_tower(), &scratch.keys.ads);
-        scratch.behaviors.fill(self, spec.behavior_tower(), &scratch.keys.behaviors);
         let lists: Vec<Lists<'_>> = scratch
             .columns
             .iter()
             .map(|column| Lists { offsets: column.offsets.as_slice(), rows: &column.values })
             .collect();
-        let (group_fields, impression_fields) = lists.split_at(self.group_inputs.len());
+        let (group_fields, rest) = lists.split_at(self.group_inputs.len());
+        let (impression_fields, behavior_fields) = rest.split_at(self.impression_inputs.len());
+        // The network has as many as the spec, which may be none.
+        let contents: Vec<ContentBatch<'_>> = scratch
+            .contents
+            .iter()
+            .map(ContentScratch::batch)
+            .take(self.network.config().contents.len())
+            .collect();
         let batch = RankBatch {
             impressions: groups.impressions.as_slice(),
             behaviors: groups.behaviors.as_slice(),
             group_fields,
             impression_fields,
+            behavior_fields,
             rows: &self.rows,
-            ad_embeddings: &scratch.ads.embeddings,
-            ad_images: &scratch.ads.images,
-            behavior_embeddings: &scratch.behaviors.embeddings,
-            behavior_images: &scratch.behaviors.images,
+            contents: &contents,
         };
         self.network.forward(&self.w, &batch, &mut scratch.network, logits);
+    }
+
+    /// The vectors of a pre-rank network, (V) numbers each: of the user of every group (G), and of the ad of
+    /// every impression (B). Their inner products are the logits. A group may be without impressions.
+    ///
+    /// # Errors
+    /// If the model is of another kind.
+    pub fn vectors<'s>(
+        &self,
+        groups: &Groups,
+        scratch: &'s mut Scratch,
+    ) -> Result<(&'s [f32], &'s [f32])> {
+        if self.spec().base != Base::PreRank {
+            let what = format!(
+                "model.base is {:?}; only a pre-rank network has vectors",
+                self.spec().base
+            );
+            return Err(Error::Model { what });
+        }
+        self.score_groups(groups, scratch, &mut Vec::new());
+        Ok(scratch.network.vectors())
     }
 
     /// Ranks the candidates of a page view by eCPM. Unknown users, items, images and ids are scored
@@ -203,14 +218,15 @@ impl Model {
         page::score(self, page)
     }
 
-    /// All inputs: per group, then per impression.
+    /// All inputs: per group, then per impression, then per behavior.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = Input> {
-        self.group_inputs.iter().chain(&self.impression_inputs).copied()
+        let inputs = self.group_inputs.iter().chain(&self.impression_inputs);
+        inputs.chain(&self.behavior_inputs).copied()
     }
 
     /// Whether `key` has embeddings.
     pub(crate) fn has_embedding(&self, key: ImageKey) -> bool {
-        self.images.find(key.0).is_some()
+        self.contents[0].has(key)
     }
 
     /// The rows of those `ids` that have one.
@@ -243,28 +259,6 @@ impl Model {
                 );
                 Err(file.wrong("logits", &format!("says {what}")))
             }
-        }
-    }
-}
-
-impl Embedded {
-    fn fill(&mut self, model: &Model, tower: Option<usize>, keys: &[ImageKey]) {
-        self.embeddings.clear();
-        self.images.clear();
-        let Some(tower) = tower else {
-            self.images.resize(keys.len(), NO_IMAGE);
-            return;
-        };
-        let (dim, table) = (model.spec().dim, &model.embeddings[tower]);
-        let mut next = 0;
-        for key in keys {
-            let place = if key.is_some() { model.images.find(key.0) } else { None };
-            self.images.push(place.map_or(NO_IMAGE, |place| {
-                let start = place as usize * dim;
-                self.embeddings.extend_from_slice(&table[start..start + dim]);
-                next += 1;
-                next - 1
-            }));
         }
     }
 }
@@ -310,9 +304,8 @@ fn check_meta(meta: &Meta) -> Result<(), String> {
 /// W. The towers' weights are checked and left on disk: every known image is embedded already.
 fn read_dense(folder: &Folder<Meta>, spec: &Spec, network: &RankNetwork) -> Result<Vec<f32>> {
     let file = folder.tensors(DENSE)?;
-    let tower = spec.tower_config().map(Tower::new);
     let mut w = Vec::with_capacity(network.layout().len());
-    for (prefix, layout) in files::dense_layouts(spec, network, tower.as_ref()) {
+    for (prefix, layout) in files::dense_layouts(spec, network) {
         for entry in &layout.entries {
             let values = file.f32(&format!("{prefix}{}", entry.name), &entry.shape)?;
             if w.len() < network.layout().len() {
@@ -328,21 +321,6 @@ fn read_ids(folder: &Folder<Meta>, spec: &Spec) -> Result<(Index, Vec<f32>)> {
     let ids = file.index("ids")?;
     let rows = file.f32("rows", &[ids.len(), spec.dim])?;
     Ok((ids, rows))
-}
-
-fn read_image_table(folder: &Folder<Meta>, spec: &Spec) -> Result<(Index, Vec<Vec<f32>>)> {
-    let file = folder.tensors(IMAGE_TABLE)?;
-    let keys = file.index("keys")?;
-    let table = |name| file.f32(name, &[keys.len(), spec.dim]);
-    let embeddings = spec.towers().into_iter().map(table).collect::<Result<_>>()?;
-    Ok((keys, embeddings))
-}
-
-fn read_pictures(folder: &Folder<Meta>) -> Result<(Index, Vec<ImageKey>)> {
-    let file = folder.tensors(PICTURES)?;
-    let names = file.index("names")?;
-    let keys = file.u64s("keys", names.len())?.into_iter().map(ImageKey).collect();
-    Ok((names, keys))
 }
 
 fn read_items(folder: &Folder<Meta>, spec: &Spec) -> Result<Items> {
@@ -363,8 +341,8 @@ mod tests {
     use super::*;
     use crate::fixture::{Fixture, ROWS, spec};
     use crate::folder::FolderWriter;
-    use crate::spec::TowerSharing;
-    use ams_model::{Aggregator, ImageArm};
+    use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
+    use ams_model::{Aggregator, ImageArm, Interactions, Similarity};
     use std::fs;
 
     #[test]
@@ -386,6 +364,71 @@ mod tests {
                 }
             }
         }
+    }
+
+    /// The settings beside the paper's: base networks, products, likeness, frozen towers, further contents.
+    #[test]
+    fn other_networks_score_as_the_slow_one() {
+        let joint = spec(ImageArm::Joint);
+        let pre_rank = Spec { base: Base::PreRank, aggregator: Aggregator::Max, ..joint.clone() };
+        let source = joint.image_source.clone().unwrap();
+        let text = FurtherContent {
+            name: "text".to_owned(),
+            source: ImageSource { dim: 5, pca: Some(2), ..source.clone() },
+        };
+        let none = Spec { images: ImageArm::None, ..joint.clone() };
+        let cases = [
+            Spec { base: Base::LogisticRegression, ..joint.clone() },
+            Spec { base: Base::Din, ..joint.clone() },
+            Spec { base: Base::Din, query_fields: vec!["category".to_owned()], ..none.clone() },
+            Spec { images: ImageArm::Ad, ..pre_rank.clone() },
+            pre_rank,
+            Spec { interactions: Interactions::Product, ..joint.clone() },
+            Spec { similarity: Similarity::Cosine, ..none.clone() },
+            Spec { further: vec![text.clone()], ..none },
+            Spec {
+                image_source: Some(ImageSource { pca: Some(3), ..source }),
+                sharing: TowerSharing::Shared,
+                similarity: Similarity::Histogram,
+                interactions: Interactions::Product,
+                tower_weights: TowerWeights::Pca,
+                tower: vec![3],
+                further: vec![text],
+                ..joint
+            },
+        ];
+        for spec in cases {
+            assert_eq!(spec.check(), Ok(()));
+            let fixture = Fixture::of(spec.clone());
+            let (model, mut logits) = (fixture.model(), Vec::new());
+            model.score_groups(&fixture.golden.groups, &mut Scratch::default(), &mut logits);
+            assert_eq!(logits, fixture.golden.logits, "{spec:?}");
+            assert!(logits.iter().any(|logit| logit.abs() > 0.01), "{logits:?}");
+        }
+    }
+
+    #[test]
+    fn vectors_computed_apart_give_the_logits() {
+        let joint = spec(ImageArm::Joint);
+        let aggregator = Aggregator::Sum;
+        let fixture = Fixture::of(Spec { base: Base::PreRank, aggregator, ..joint.clone() });
+        let (model, mut scratch) = (fixture.model(), Scratch::default());
+        // Users without impressions, and ads shown to nobody in particular.
+        let users =
+            ROWS.map(|(user, age, tags, behaviors, _)| (user, age, tags, behaviors, &[][..]));
+        let users = model.vectors(&fixture.groups(&users), &mut scratch).unwrap().0.to_vec();
+        let shown: Vec<_> = ROWS.iter().flat_map(|row| row.4).copied().collect();
+        let ads = fixture.groups(&[("", "", &[], &[], &shown)]);
+        let ads = model.vectors(&ads, &mut scratch).unwrap().1.to_vec();
+        let pairs = [0, 0, 1, 2, 2, 2].into_iter().zip(ads.chunks(10));
+        let products = pairs
+            .map(|(user, ad)| users[10 * user..].iter().zip(ad).map(|(u, a)| u * a).sum::<f32>());
+        for (product, logit) in products.zip(&fixture.golden.logits) {
+            assert!((product - logit).abs() < 1e-6, "{product} {logit}");
+        }
+        let error = Fixture::of(joint).model().vectors(&fixture.groups(&[]), &mut scratch);
+        let error = error.unwrap_err().to_string();
+        assert_eq!(error, "the model: model.base is Mlp; only a pre-rank network has vectors");
     }
 
     #[test]
@@ -447,11 +490,11 @@ mod tests {
                 "DIR/ids.safetensors: tensor `ids` is not ascending at position 4",
             ),
             (
-                |f| f.weights.image_keys.reverse(),
+                |f| f.weights.contents[0].keys.reverse(),
                 "DIR/image_table.safetensors: tensor `keys` is not ascending at position 1",
             ),
             (
-                |f| f.pictures.reverse(),
+                |f| f.weights.contents[0].pictures.reverse(),
                 "DIR/pictures.safetensors: tensor `names` is not ascending at position 1",
             ),
             (|f| f.golden.logits[4] += 0.001, "DIR/golden.safetensors: tensor `logits` says"),

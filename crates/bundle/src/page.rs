@@ -70,17 +70,22 @@ fn missing(model: &Model, page: &PageView, resolved: &Resolved, scratch: &Scratc
             missing.ids.insert(name, unknown);
         }
     }
-    let spec = model.spec();
+    let towers = model.spec().content_towers().first().copied().unwrap_or_default();
+    let sketch = towers.sketch.is_some();
     let sides = [
-        (&resolved.behaviors, &resolved.groups.behavior_pictures, spec.behavior_tower()),
-        (&resolved.candidates, &resolved.groups.ad_pictures, spec.ad_tower()),
+        (
+            &resolved.behaviors,
+            &resolved.groups.behavior_pictures,
+            towers.behavior.is_some() || sketch,
+        ),
+        (&resolved.candidates, &resolved.groups.ad_pictures, towers.ad.is_some() || sketch),
     ];
-    for (rows, pictures, tower) in sides {
+    for (rows, pictures, sees) in sides {
         for ((text, row), &picture) in rows.texts.iter().zip(&rows.items).zip(pictures) {
             if row.is_none() {
                 push_new(&mut missing.items, text);
             }
-            if tower.is_some() && lacks_embedding(model, picture) {
+            if sees && lacks_embedding(model, picture) {
                 push_new(&mut missing.images, text);
             }
         }

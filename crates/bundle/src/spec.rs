@@ -5,7 +5,7 @@
 //! their networks from it, so both read the same fields in the same order.
 
 use ams_data::{Field, Schema, Side};
-use ams_model::{Aggregator, ImageArm, RankConfig, TowerConfig};
+use ams_model::{Aggregator, Base, ImageArm, Interactions, RankConfig, Similarity, TowerConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::input::Input;
@@ -21,6 +21,20 @@ pub enum TowerSharing {
     Shared,
 }
 
+/// What the weights of the towers are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TowerWeights {
+    /// Trained with everything else, as in the paper.
+    #[default]
+    Trained,
+    /// Their first values for good: a random projection.
+    Random,
+    /// The first principal components of the features for good, one linear layer: what is cheapest to put
+    /// before a network that is trained elsewhere.
+    Pca,
+}
+
 /// Where the input of the towers comes from. A model and a feature store belong together only if
 /// these agree.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,9 +46,71 @@ pub struct ImageSource {
     pub encoder_hash: String,
     /// Floats per image feature (F).
     pub dim: usize,
-    /// What features are multiplied with before the first tower layer: 1 / rms of the store.
+    /// What the towers' input is multiplied with before the first layer: 1 / its rms.
     pub scale: f32,
+    /// How many principal components of a feature the towers see in its place, if that is not all of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pca: Option<usize>,
 }
+
+impl ImageSource {
+    /// Width of the towers' input.
+    pub fn input(&self) -> usize {
+        self.pca.unwrap_or(self.dim)
+    }
+}
+
+/// A content besides images that has towers, such as vectors of texts. Items have the same names in all.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FurtherContent {
+    /// What it is called, such as `text`.
+    pub name: String,
+    /// Where the towers' input comes from.
+    pub source: ImageSource,
+}
+
+/// One tower of a model.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TowerSpec {
+    /// Its name: `ad`, `behavior`, `image` for both, or `sketch`; with `text.` in front for content `text`.
+    pub name: String,
+    /// The content it embeds, an index into [`Spec::contents`].
+    pub content: usize,
+    /// Its shape.
+    pub config: TowerConfig,
+    /// What its weights are.
+    pub weights: TowerWeights,
+}
+
+impl TowerSpec {
+    /// Width of its embeddings.
+    pub fn dim(&self) -> usize {
+        self.config.widths[self.config.widths.len() - 1]
+    }
+
+    /// Whether it learns.
+    pub fn is_trained(&self) -> bool {
+        self.weights == TowerWeights::Trained
+    }
+}
+
+/// The towers of one content, as indices into [`Spec::towers`].
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ContentTowers {
+    /// Embeds the ads', if the model sees them.
+    pub ad: Option<usize>,
+    /// Embeds the behaviors', if the model sees them.
+    pub behavior: Option<usize>,
+    /// Makes of both what likeness is judged by, if the model is told of it.
+    pub sketch: Option<usize>,
+}
+
+/// What the first content is called.
+const IMAGE: &str = "image";
+
+/// Width of a sketch, unless features are narrower.
+const SKETCH: usize = 64;
 
 /// The shape of a rank model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,10 +147,37 @@ pub struct Spec {
     pub sharing: TowerSharing,
     /// The image features behind the model; `None` trains on ids alone, without even image ids.
     pub image_source: Option<ImageSource>,
+    /// What a logit is made of. This and what follows is not written where it is as usual, like
+    /// `concatenate_length`.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub base: Base,
+    /// For the pre-rank network: widths of the layers of both vectors.
+    #[serde(default = "RankConfig::pre_rank", skip_serializing_if = "is_usual_pre_rank")]
+    pub pre_rank: Vec<usize>,
+    /// Whether products stand beside what is compared.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub interactions: Interactions,
+    /// What is told of how alike images are.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub similarity: Similarity,
+    /// What the weights of the towers are.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub tower_weights: TowerWeights,
+    /// Further contents.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub further: Vec<FurtherContent>,
 }
 
 fn is_usual_concatenate_length(length: &usize) -> bool {
     *length == RankConfig::concatenate_length()
+}
+
+fn is_usual_pre_rank(widths: &[usize]) -> bool {
+    widths == RankConfig::pre_rank()
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// No width of a sane model is larger; products of two stay far from overflow.
@@ -85,16 +188,40 @@ impl Spec {
     /// be built from a spec that passes.
     pub fn check(&self) -> Result<(), String> {
         let source = self.image_source.as_ref();
-        let widths = [&[self.dim][..], &self.attention, &self.mlp, &self.tower].concat();
+        let widths =
+            [&[self.dim][..], &self.attention, &self.mlp, &self.pre_rank, &self.tower].concat();
         let concatenated = (self.aggregator == Aggregator::Concatenate)
             .then(|| self.concatenate_length.saturating_mul(self.dim));
-        let widths = widths.into_iter().chain(source.map(|source| source.dim));
+        let further = self.further.iter().map(|content| &content.source);
+        let sources = source.into_iter().chain(further).flat_map(|s| [s.dim, s.input()]);
+        let widths = widths.into_iter().chain(sources);
         let mut widths = widths.chain(concatenated);
         if let Some(width) = widths.find(|&width| width == 0 || width > WIDTH_MAX) {
             return Err(format!("a width is {width}, expected 1 to {WIDTH_MAX}"));
         }
         if self.images != ImageArm::None && source.is_none() {
             return Err(format!("images = {:?} needs an image source", self.images));
+        }
+        if source.is_none() && (self.similarity != Similarity::None || !self.further.is_empty()) {
+            return Err("similarity and further contents need an image source".to_owned());
+        }
+        if self.tower_weights == TowerWeights::Pca && self.tower.len() != 1 {
+            return Err(format!(
+                "tower_weights = pca is one layer, but tower = {:?}; expected [{}]",
+                self.tower, self.dim
+            ));
+        }
+        let contents = self.contents();
+        if let Some((name, source)) =
+            contents.iter().find(|(_, source)| source.input() > source.dim)
+        {
+            let (pca, dim) = (source.input(), source.dim);
+            return Err(format!("content {name} has {dim} numbers, too few for pca = {pca}"));
+        }
+        let mut names: Vec<&str> = contents.iter().map(|(name, _)| *name).collect();
+        names.sort_unstable();
+        if names.windows(2).any(|pair| pair[0] == pair[1]) {
+            return Err(format!("two contents have one name; they are {}", names.join(", ")));
         }
         if source.is_some() && self.tower.last() != Some(&self.dim) {
             return Err(format!("tower = {:?} has to end in dim = {}", self.tower, self.dim));
@@ -108,18 +235,39 @@ impl Spec {
         }
     }
 
+    /// What has towers: images and further contents, by name.
+    pub fn contents(&self) -> Vec<(&str, &ImageSource)> {
+        let images = self.image_source.iter().map(|source| (IMAGE, source));
+        let further = self.further.iter().map(|content| (&content.name[..], &content.source));
+        images.chain(further).collect()
+    }
+
     /// What is pooled once per group, in the order of [`RankConfig::group_fields`].
     pub fn group_inputs(&self) -> Vec<Input> {
         let user = self.inputs_of(Side::User, Input::User);
-        let behavior = self.inputs_of(Side::Behavior, Input::Behavior);
+        let behavior = self.used(Side::Behavior).filter(|(_, field)| !self.attends_to(&field.name));
+        let behavior = behavior.map(|(place, _)| Input::Behavior(place));
         let image = self.image_source.iter().map(|_| Input::BehaviorImage);
         user.chain(behavior).chain(image).collect()
     }
 
-    /// What is pooled per impression, in the order of [`RankConfig::impression_fields`].
+    /// What is pooled per behavior, in the order of [`RankConfig::behavior_fields`]: what DIN attends to.
+    pub fn behavior_inputs(&self) -> Vec<Input> {
+        let attended = self.used(Side::Behavior).filter(|(_, field)| self.attends_to(&field.name));
+        attended.map(|(place, _)| Input::EachBehavior(place)).collect()
+    }
+
+    /// Whether the ids of the behavior field `name` are weighed by the ad's field of that name.
+    fn attends_to(&self, name: &str) -> bool {
+        self.base == Base::Din && self.query_fields.iter().any(|query| query == name)
+    }
+
+    /// What is pooled per impression, in the order of [`RankConfig::impression_fields`]. Vectors that are
+    /// computed ahead know no context.
     pub fn impression_inputs(&self) -> Vec<Input> {
         let ad = self.inputs_of(Side::Ad, Input::Ad);
         let context = self.inputs_of(Side::Context, Input::Context);
+        let context = context.filter(|_| self.base != Base::PreRank);
         let image = self.image_source.iter().map(|_| Input::AdImage);
         ad.chain(context).chain(image).collect()
     }
@@ -139,7 +287,9 @@ impl Spec {
     pub fn input_name(&self, input: Input) -> String {
         let (side, name, place) = match input {
             Input::User(place) => (Side::User, "user", place),
-            Input::Behavior(place) => (Side::Behavior, "behavior", place),
+            Input::Behavior(place) | Input::EachBehavior(place) => {
+                (Side::Behavior, "behavior", place)
+            }
             Input::Ad(place) => (Side::Ad, "ad", place),
             Input::Context(place) => (Side::Context, "context", place),
             Input::BehaviorImage => return "behavior.image".to_owned(),
@@ -158,46 +308,81 @@ impl Spec {
         };
         let impression_inputs = self.impression_inputs();
         let queries = impression_inputs.iter().enumerate().filter(|(_, input)| is_query(input));
+        let contents = self.contents();
+        let behavior_fields: Vec<&str> =
+            self.fields.side(Side::Behavior).map(|f| &f.name[..]).collect();
+        let asks = |input: Input| {
+            let Input::EachBehavior(place) = input else { return None };
+            let name = behavior_fields[place];
+            impression_inputs.iter().position(|other| match other {
+                Input::Ad(field) => ad_fields[*field] == name,
+                _ => false,
+            })
+        };
         RankConfig {
             dim: self.dim,
             group_fields: self.group_inputs().len(),
             impression_fields: impression_inputs.len(),
             query_fields: queries.map(|(index, _)| index).collect(),
+            base: self.base,
+            behavior_fields: self.behavior_inputs().into_iter().filter_map(asks).collect(),
+            contents: contents.into_iter().map(|(name, _)| name.to_owned()).collect(),
             images: self.images,
             aggregator: self.aggregator,
             attention: self.attention,
             concatenate_length: self.concatenate_length,
             mlp: self.mlp.clone(),
+            pre_rank: self.pre_rank.clone(),
+            interactions: self.interactions,
+            similarity: self.similarity,
         }
     }
 
-    /// The towers this model trains, by name: none, `ad`, `behavior`, both, or `image` if shared.
-    pub fn towers(&self) -> Vec<&'static str> {
-        let (ad, behavior) = (self.images.has_ad(), self.images.has_behavior());
-        match self.sharing {
-            TowerSharing::Shared if ad || behavior => vec!["image"],
-            _ => [(ad, "ad"), (behavior, "behavior")]
-                .into_iter()
-                .filter_map(|(used, name)| used.then_some(name))
-                .collect(),
+    /// The towers, content by content.
+    pub fn towers(&self) -> Vec<TowerSpec> {
+        let mut towers = Vec::new();
+        for (content, (name, source)) in self.contents().into_iter().enumerate() {
+            let prefix = if content == 0 { String::new() } else { format!("{name}.") };
+            let tower = |name: &str, widths: &[usize], weights| TowerSpec {
+                name: format!("{prefix}{name}"),
+                content,
+                config: TowerConfig { input: source.input(), widths: widths.to_vec() },
+                weights,
+            };
+            let embeds = self.embeds();
+            towers.extend(embeds.iter().map(|name| tower(name, &self.tower, self.tower_weights)));
+            if self.similarity != Similarity::None {
+                let width = SKETCH.min(source.input());
+                towers.push(tower("sketch", &[width], TowerWeights::Pca));
+            }
+        }
+        towers
+    }
+
+    /// The towers of each content that embed: none, `ad`, `behavior`, both, or `image` if shared.
+    fn embeds(&self) -> &'static [&'static str] {
+        let shared = self.sharing == TowerSharing::Shared;
+        match (self.images.has_ad(), self.images.has_behavior()) {
+            (false, false) => &[],
+            _ if shared => &[IMAGE],
+            (true, false) => &["ad"],
+            (false, true) => &["behavior"],
+            (true, true) => &["ad", "behavior"],
         }
     }
 
-    /// Index into [`Spec::towers`] of the tower that embeds ad images, if the model sees them.
-    pub fn ad_tower(&self) -> Option<usize> {
-        self.images.has_ad().then_some(0)
-    }
-
-    /// Index into [`Spec::towers`] of the tower that embeds behavior images, if the model sees
-    /// them.
-    pub fn behavior_tower(&self) -> Option<usize> {
-        self.images.has_behavior().then(|| self.towers().len() - 1)
-    }
-
-    /// The towers' shape; `None` without images.
-    pub fn tower_config(&self) -> Option<TowerConfig> {
-        let source = self.image_source.as_ref()?;
-        Some(TowerConfig { input: source.dim, widths: self.tower.clone() })
+    /// Which tower does what, for each of [`Spec::contents`].
+    pub fn content_towers(&self) -> Vec<ContentTowers> {
+        let embeds = self.embeds().len();
+        let sketch = self.similarity != Similarity::None;
+        let each = embeds + usize::from(sketch);
+        (0..self.contents().len())
+            .map(|content| ContentTowers {
+                ad: self.images.has_ad().then_some(content * each),
+                behavior: self.images.has_behavior().then(|| content * each + embeds - 1),
+                sketch: sketch.then_some(content * each + embeds),
+            })
+            .collect()
     }
 }
 
@@ -219,7 +404,25 @@ mod tests {
                 Spec { exclude_fields: vec!["category".into()], ..good.clone() },
                 "query field `category` is not among the ad fields item",
             ),
-            (Spec { mlp: vec![], ..good.clone() }, "mlp is []"),
+            (Spec { pre_rank: vec![], ..good.clone() }, "pre_rank is []"),
+            (
+                Spec { base: Base::PreRank, ..good.clone() },
+                "base = PreRank cannot look at the ad in the history",
+            ),
+            (
+                Spec { tower_weights: TowerWeights::Pca, ..good.clone() },
+                "tower_weights = pca is one layer, but tower = [4, 3]; expected [3]",
+            ),
+            (
+                Spec {
+                    image_source: Some(ImageSource {
+                        pca: Some(9),
+                        ..good.image_source.clone().unwrap()
+                    }),
+                    ..good.clone()
+                },
+                "content image has 8 numbers, too few for pca = 9",
+            ),
             (Spec { concatenate_length: 0, ..good.clone() }, "concatenate_length is [0]"),
             (
                 Spec {
@@ -261,16 +464,36 @@ mod tests {
 
     #[test]
     fn towers_follow_arm_and_sharing() {
-        let towers = |images, sharing| {
-            let spec = Spec { sharing, ..spec(images) };
-            (spec.towers(), spec.ad_tower(), spec.behavior_tower())
+        let towers = |images, sharing, similarity| {
+            let text = spec(images).image_source.unwrap();
+            let text = FurtherContent { name: "text".to_owned(), source: text };
+            let spec = Spec { sharing, similarity, further: vec![text], ..spec(images) };
+            let names: Vec<String> = spec.towers().into_iter().map(|tower| tower.name).collect();
+            let places = spec.content_towers().into_iter().map(|t| (t.ad, t.behavior, t.sketch));
+            (names.join(" "), places.collect::<Vec<_>>())
         };
         let (separate, shared) = (TowerSharing::Separate, TowerSharing::Shared);
-        assert_eq!(towers(ImageArm::None, separate), (vec![], None, None));
-        assert_eq!(towers(ImageArm::Ad, separate), (vec!["ad"], Some(0), None));
-        assert_eq!(towers(ImageArm::Behavior, separate), (vec!["behavior"], None, Some(0)));
-        assert_eq!(towers(ImageArm::Joint, separate), (vec!["ad", "behavior"], Some(0), Some(1)));
-        assert_eq!(towers(ImageArm::None, shared), (vec![], None, None));
-        assert_eq!(towers(ImageArm::Joint, shared), (vec!["image"], Some(0), Some(0)));
+        let (none, cosine) = (Similarity::None, Similarity::Cosine);
+        let nothing = (None, None, None);
+        assert_eq!(towers(ImageArm::None, separate, none), (String::new(), vec![nothing; 2]));
+        assert_eq!(
+            towers(ImageArm::Ad, separate, none),
+            ("ad text.ad".into(), vec![(Some(0), None, None), (Some(1), None, None)])
+        );
+        assert_eq!(
+            towers(ImageArm::Joint, separate, cosine),
+            (
+                "ad behavior sketch text.ad text.behavior text.sketch".into(),
+                vec![(Some(0), Some(1), Some(2)), (Some(3), Some(4), Some(5))]
+            )
+        );
+        assert_eq!(
+            towers(ImageArm::Joint, shared, none),
+            ("image text.image".into(), vec![(Some(0), Some(0), None), (Some(1), Some(1), None)])
+        );
+        assert_eq!(
+            towers(ImageArm::None, shared, cosine),
+            ("sketch text.sketch".into(), vec![(None, None, Some(0)), (None, None, Some(1))])
+        );
     }
 }

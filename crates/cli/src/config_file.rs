@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use ams_train::preset;
 use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::de::DeserializeOwned;
 use thiserror::Error;
@@ -54,6 +55,7 @@ pub fn parse<T: DeserializeOwned>(name: &str, text: &str, sets: &[String]) -> Re
     for set in sets {
         apply(&mut table, set)?;
     }
+    preset::expand(&mut table);
     T::deserialize(Value::Table(table)).map_err(|error| {
         let help = suggestion(error.message()).map_or(String::new(), |help| format!("\n{help}"));
         // With the key, where the value is wrong.

@@ -13,6 +13,7 @@ pub mod encoder;
 pub mod failure;
 
 pub mod precomputed;
+pub mod projection;
 pub mod resize;
 pub mod simulated;
 pub mod store;
@@ -32,6 +33,7 @@ pub use encode::{EncodeOptions, EncodeReport, Progress, encode};
 pub use encoder::{Encoder, Scratch};
 pub use failure::{Failure, Reason};
 pub use precomputed::{PrecomputedOptions, precomputed};
+pub use projection::Projection;
 pub use simulated::simulated;
 pub use store::{FeatureStore, StoreCard};
 

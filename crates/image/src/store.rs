@@ -25,10 +25,12 @@ use ams_data::{Error, ImageKey, PictureName, Result};
 use half::f16;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
+use rayon::prelude::*;
 use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 pub use crate::durable::FileCard;
+use crate::projection::Projection;
 use crate::tensors::{Slot, Tensors};
 
 /// `format` of a card this build reads and writes.
@@ -102,6 +104,8 @@ struct Part {
     tensors: Tensors,
     keys: Slot,
     rows: Slot,
+    /// What stands in the place of the rows, if something does.
+    projected: Option<Vec<f16>>,
 }
 
 impl Part {
@@ -131,7 +135,7 @@ impl Part {
                 format!("key {:016x} in row {} does not belong to part {part}", list[at].0, at + 1);
             return Err(Error::content(path, what));
         }
-        Ok(Part { tensors, keys, rows })
+        Ok(Part { tensors, keys, rows, projected: None })
     }
 
     fn keys(&self) -> &[ImageKey] {
@@ -139,6 +143,13 @@ impl Part {
     }
 
     fn rows(&self) -> &[f16] {
+        match &self.projected {
+            Some(rows) => rows,
+            None => self.mapped_rows(),
+        }
+    }
+
+    fn mapped_rows(&self) -> &[f16] {
         self.tensors.slice(&self.rows).expect("checked when opened")
     }
 }
@@ -153,6 +164,10 @@ pub struct FeatureStore {
     names: Vec<PictureName>,
     /// The key of each name.
     name_keys: Vec<ImageKey>,
+    projection: Option<Projection>,
+    /// Numbers per row, and 1 / rms, of what there is in the place of features.
+    dim: usize,
+    scale: f32,
 }
 
 impl FeatureStore {
@@ -173,7 +188,44 @@ impl FeatureStore {
             );
             return Err(Error::content(dir.join(CARD), what));
         }
-        Ok(FeatureStore { dir: dir.to_path_buf(), card, parts, names, name_keys })
+        let (dim, scale) = (card.dim, card.scale);
+        let dir = dir.to_path_buf();
+        Ok(FeatureStore { dir, card, parts, names, name_keys, projection: None, dim, scale })
+    }
+
+    /// The same store with what `projection` makes of features in their place, in memory.
+    ///
+    /// # Panics
+    /// If the projection is of features of another width, or there is one already.
+    pub fn projected(mut self, projection: Projection) -> FeatureStore {
+        assert_eq!(projection.mean.len(), self.dim, "a projection of other features");
+        assert!(self.projection.is_none(), "projected already");
+        self.parts.par_iter_mut().for_each(|part| {
+            part.projected = Some(projection.apply(part.mapped_rows()));
+        });
+        let values = self.parts.iter().flat_map(Part::rows);
+        let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), value| {
+            (sum + f64::from(value.to_f32()).powi(2), count + 1)
+        });
+        self.scale = if sum > 0.0 { (count as f64 / sum).sqrt() as f32 } else { 1.0 };
+        self.dim = projection.outputs();
+        self.projection = Some(projection);
+        self
+    }
+
+    /// What was made of the features, if anything.
+    pub fn projection(&self) -> Option<&Projection> {
+        self.projection.as_ref()
+    }
+
+    /// Numbers per row of [`FeatureStore::row`]: the card's, unless projected.
+    pub fn dim(&self) -> usize {
+        self.dim
+    }
+
+    /// 1 / rms over all rows: the card's, unless projected.
+    pub fn scale(&self) -> f32 {
+        self.scale
     }
 
     /// What the store says about itself.
@@ -191,14 +243,14 @@ impl FeatureStore {
         self.names.iter().copied().zip(self.name_keys.iter().copied())
     }
 
-    /// The feature of an image, (dim), or nothing where the store has no such image.
+    /// The feature of an image, or what was made of it, (dim), or nothing where the store has no such image.
     pub fn row(&self, key: ImageKey) -> Option<&[f16]> {
         if !key.is_some() {
             return None;
         }
         let part = &self.parts[key.part(self.card.parts)];
         let at = part.keys().binary_search(&key).ok()?;
-        Some(&part.rows()[at * self.card.dim..][..self.card.dim])
+        Some(&part.rows()[at * self.dim..][..self.dim])
     }
 
     /// The keys of part `part`, ascending.
@@ -235,9 +287,10 @@ impl FeatureStore {
             }
         }
         for part in &self.parts {
-            if let Some(at) = part.rows().iter().position(|value| !value.is_finite()) {
+            let rows = part.mapped_rows();
+            if let Some(at) = rows.iter().position(|value| !value.is_finite()) {
                 let (row, column) = (at / self.card.dim, at % self.card.dim);
-                let (key, value) = (part.keys()[row].0, part.rows()[at]);
+                let (key, value) = (part.keys()[row].0, rows[at]);
                 let what =
                     format!("image {key:016x} (row {}), value {}: {value}", row + 1, column + 1);
                 return Err(Error::content(part.tensors.path(), what));

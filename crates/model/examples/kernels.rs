@@ -8,8 +8,9 @@ use std::time::Instant;
 use ams_model::adam::Adam;
 use ams_model::init::dense_init;
 use ams_model::{
-    Aggregator, ImageArm, InputGrads, Lists, RankBatch, RankConfig, RankNetwork, RankScratch,
-    Tower, TowerConfig, TowerScratch, init::Init,
+    Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Lists, RankBatch,
+    RankConfig, RankNetwork, RankScratch, Similarity, Sketches, Tower, TowerConfig, TowerScratch,
+    init::Init,
 };
 use half::f16;
 
@@ -89,11 +90,17 @@ fn rank(images: ImageArm, aggregator: Aggregator) {
         group_fields,
         impression_fields,
         query_fields: vec![0, 1],
+        base: Base::Mlp,
+        behavior_fields: vec![],
+        contents: RankConfig::contents(),
         images,
         aggregator,
         attention: [64, 16],
         concatenate_length: RankConfig::concatenate_length(),
         mlp: vec![200, 80],
+        pre_rank: RankConfig::pre_rank(),
+        interactions: Interactions::None,
+        similarity: Similarity::None,
     });
     let count = GROUPS * PER_GROUP;
     let steps = |count: usize, by: usize| -> Vec<u32> {
@@ -113,11 +120,15 @@ fn rank(images: ImageArm, aggregator: Aggregator) {
         behaviors: &of_group,
         group_fields: &vec![group_list; group_fields],
         impression_fields: &vec![impression_list; impression_fields],
+        behavior_fields: &[],
         rows: &rows,
-        ad_embeddings: &embeddings,
-        ad_images: &ad_images,
-        behavior_embeddings: &embeddings,
-        behavior_images: &behavior_images,
+        contents: &[ContentBatch {
+            ad_embeddings: &embeddings,
+            ad_images: &ad_images,
+            behavior_embeddings: &embeddings,
+            behavior_images: &behavior_images,
+            sketches: Sketches::default(),
+        }],
     };
     let w = network.init(1);
     let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());

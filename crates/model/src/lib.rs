@@ -19,6 +19,7 @@ pub mod stack;
 
 pub mod aggregate;
 pub mod rank;
+mod similarity;
 pub mod tower;
 
 pub mod adagrad;
@@ -28,6 +29,7 @@ pub mod row_optimizer;
 pub mod schedule;
 
 pub mod metrics;
+pub mod pca;
 
 #[cfg(test)]
 mod check;
@@ -35,7 +37,8 @@ mod check;
 pub use aggregate::Aggregator;
 pub use params::{Entry, Layout, View};
 pub use rank::{
-    ImageArm, InputGrads, Lists, NO_IMAGE, RankBatch, RankConfig, RankNetwork, RankScratch,
+    Base, ContentBatch, ContentGrads, ImageArm, InputGrads, Interactions, Lists, NO_IMAGE,
+    RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches,
 };
 pub use row_optimizer::RowOptimizer;
 pub use tower::{Tower, TowerConfig, TowerScratch};

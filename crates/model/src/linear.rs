@@ -61,6 +61,13 @@ impl Linear {
         }
     }
 
+    /// Adds to `y` (rows, outputs); for a layer without a bias.
+    pub fn forward_onto(&self, w: &[f32], x: &[f32], rows: usize, y: &mut [f32]) {
+        debug_assert!(self.bias.is_none(), "the bias would be added as often as there are parts");
+        let shape = [rows, self.outputs, self.inputs];
+        linalg::a_bt(shape, x, self.weight.of(w), 1.0, Onto::Sum, y);
+    }
+
     /// Adds the gradients of W and b to `dw`, given `x` (rows, inputs) and `dy` (rows, outputs).
     pub fn backward_weights(&self, x: &[f32], dy: &[f32], rows: usize, dw: &mut [f32]) {
         self.backward_weights_scaled(x, dy, rows, 1.0, dw);

@@ -67,6 +67,11 @@ impl Stack {
         Stack { widths: widths.to_vec(), slopes, layers }
     }
 
+    /// Width of the last layer.
+    pub fn outputs(&self) -> usize {
+        self.widths[self.widths.len() - 1]
+    }
+
     /// From what [`StackScratch::first`] was filled with to `out` (rows, last width).
     pub fn forward(&self, w: &[f32], rows: usize, scratch: &mut StackScratch, out: &mut Vec<f32>) {
         for (i, layer) in self.layers.iter().enumerate() {

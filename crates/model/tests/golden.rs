@@ -8,8 +8,8 @@ use std::collections::BTreeMap;
 use ams_model::adam::Adam;
 use ams_model::loss::cross_entropy;
 use ams_model::{
-    Aggregator, ImageArm, InputGrads, Layout, Lists, NO_IMAGE, RankBatch, RankConfig, RankNetwork,
-    RankScratch, Tower, TowerConfig, TowerScratch,
+    Aggregator, ContentBatch, ImageArm, InputGrads, Layout, Lists, NO_IMAGE, RankBatch, RankConfig,
+    RankNetwork, RankScratch, Sketches, Tower, TowerConfig, TowerScratch,
 };
 use half::f16;
 use serde::Deserialize;
@@ -246,20 +246,24 @@ fn check_rank(
         behaviors: &batch.behaviors,
         group_fields: &lists(&batch.group_fields),
         impression_fields: &lists(&batch.impression_fields),
+        behavior_fields: &[],
         rows: &batch.rows,
-        ad_embeddings: &batch.ad_embeddings,
-        ad_images: &images(&batch.ad_images),
-        behavior_embeddings: &batch.behavior_embeddings,
-        behavior_images: &images(&batch.behavior_images),
+        contents: &[ContentBatch {
+            ad_embeddings: &batch.ad_embeddings,
+            ad_images: &images(&batch.ad_images),
+            behavior_embeddings: &batch.behavior_embeddings,
+            behavior_images: &images(&batch.behavior_images),
+            sketches: Sketches::default(),
+        }],
     };
     let RankPass { logits, loss, grads, .. } = rank_pass(&network, &batch, labels, &w);
     compared.tensor(FORWARD, "logits", &logits, &case.logits);
     compared.tensor(FORWARD, "loss", &[loss as f32], &[case.loss]);
-    let InputGrads { drows, dad_embeddings, dbehavior_embeddings } = &grads;
-    compared.tensor(GRADIENT, "rows", drows, &case.drows);
-    compared.tensor(GRADIENT, "ad embeddings", dad_embeddings, &case.dad_embeddings);
-    let expected = &case.dbehavior_embeddings;
-    compared.tensor(GRADIENT, "behavior embeddings", dbehavior_embeddings, expected);
+    let content = &grads.contents[0];
+    compared.tensor(GRADIENT, "rows", &grads.drows, &case.drows);
+    compared.tensor(GRADIENT, "ad embeddings", &content.dad_embeddings, &case.dad_embeddings);
+    let (got, expected) = (&content.dbehavior_embeddings, &case.dbehavior_embeddings);
+    compared.tensor(GRADIENT, "behavior embeddings", got, expected);
     let gradient = |w: &[f32]| rank_pass(&network, &batch, labels, w).dw;
     compared.learned(network.layout(), &case.weights, adam, w, gradient);
     compared.finish()

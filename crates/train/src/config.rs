@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use ams_bundle::TowerSharing;
+pub use ams_bundle::{TowerSharing, TowerWeights};
 use ams_fabric::Rounding;
 use ams_model::RankConfig;
-pub use ams_model::{Aggregator, ImageArm, RowOptimizer};
+pub use ams_model::{Aggregator, Base, ImageArm, Interactions, RowOptimizer, Similarity};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+pub use crate::preset::Preset;
 
 /// Everything that decides what a training computes. Threads and processes are not here: they decide
 /// only where it is computed.
@@ -40,6 +41,13 @@ impl Config {
 
     fn runs() -> PathBuf {
         PathBuf::from("runs")
+    }
+
+    /// Whether the model reads features, and not only the ids of images.
+    pub fn needs_images(&self) -> bool {
+        self.model.images != ImageArm::None
+            || self.model.similarity != Similarity::None
+            || !self.data.contents.is_empty()
     }
 
     /// Checks what the types cannot say.
@@ -85,11 +93,23 @@ impl Config {
         }
         let model = &self.model;
         let widths = model.attention.iter().chain(&model.mlp).chain(&model.tower);
+        let widths = widths.chain(&model.pre_rank).chain(&model.pca);
         if model.embedding_dim == 0 || widths.clone().any(|&width| width == 0) {
             return bad("model", "a width is 0, expected at least 1".to_owned());
         }
         if model.concatenate_length == 0 {
             return bad("model.concatenate_length", "0, expected at least 1".to_owned());
+        }
+        for (at, content) in self.data.contents.iter().enumerate() {
+            let others = self.data.contents[..at].iter().map(|other| &other.name[..]);
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if content.name.is_empty() || !content.name.chars().all(plain) {
+                let what = format!("{:?}, expected letters, digits, - and _", content.name);
+                return bad("data.contents.name", what);
+            }
+            if others.chain(["image"]).any(|other| other == content.name) {
+                return bad("data.contents.name", format!("{:?} is taken", content.name));
+            }
         }
         if model.tower.last() != Some(&model.embedding_dim) {
             let what = format!(
@@ -118,12 +138,28 @@ pub struct DataConfig {
     /// Fields the model must not see, such as `user`.
     #[serde(default)]
     pub exclude_fields: Vec<String>,
+    /// Further contents with towers of their own, such as vectors of texts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contents: Vec<ContentConfig>,
+}
+
+/// A content besides images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ContentConfig {
+    /// What it is called, such as `text`; names its towers.
+    pub name: String,
+    /// The feature store that `ams encode` wrote of it. Items have the names of their pictures here too.
+    pub features: PathBuf,
 }
 
 /// What to learn: the rank network of the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
+    /// A name for several settings, of which the file may change each: `paper`, the defaults, or `small`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
     /// Which images the network sees: `none`, `ad`, `behavior` or `joint`.
     pub images: ImageArm,
     /// How behavior images become one vector: `concatenate`, `max`, `sum`, `attentive` or
@@ -141,14 +177,28 @@ pub struct ModelConfig {
     pub concatenate_length: usize,
     /// Widths of the hidden layers behind the concatenation.
     pub mlp: Vec<usize>,
-    /// Ad fields that ask the second attention; `item` and, where there is one, `category`.
+    /// Ad fields that ask the second attention, and DIN's; `item` and, where there is one, `category`.
     pub query_fields: Option<Vec<String>>,
+    /// What a logit is made of: `mlp`, `logistic-regression`, `din` or `pre-rank`.
+    pub base: Base,
+    /// Widths of the layers of the pre-rank network's two vectors.
+    pub pre_rank: Vec<usize>,
+    /// `product`: attention sees key * query, and the first layer ad * aggregate; `none` is the paper's.
+    pub interactions: Interactions,
+    /// What the network is told of how alike the ad's image and those of the history are: `none`, `cosine` or
+    /// `histogram`.
+    pub similarity: Similarity,
+    /// `trained`, or for comparison: `random` or `pca`, towers that do not learn.
+    pub tower_weights: TowerWeights,
+    /// How many principal components of a feature the towers see in its place.
+    pub pca: Option<usize>,
 }
 
 impl Default for ModelConfig {
     /// The paper's network.
     fn default() -> ModelConfig {
         ModelConfig {
+            preset: None,
             images: ImageArm::Joint,
             aggregator: Aggregator::MultiQueryAttentive,
             embedding_dim: 12,
@@ -158,6 +208,12 @@ impl Default for ModelConfig {
             concatenate_length: RankConfig::concatenate_length(),
             mlp: vec![200, 80],
             query_fields: None,
+            base: Base::Mlp,
+            pre_rank: RankConfig::pre_rank(),
+            interactions: Interactions::None,
+            similarity: Similarity::None,
+            tower_weights: TowerWeights::Trained,
+            pca: None,
         }
     }
 }

@@ -6,7 +6,7 @@ use ams_model::tower::TowerScratch;
 use half::f16;
 
 use crate::config::FeatureFormat;
-use crate::plan::Plan;
+use crate::plan::{Plan, PlannedTower};
 
 /// What one tower keeps from its forward to its backward pass, and how much it did.
 #[derive(Default)]
@@ -28,9 +28,8 @@ impl TowerRun {
         rows: &[&[f16]],
         out: &mut Vec<f32>,
     ) {
-        let model = plan.tower.as_ref().expect("towers have a shape");
-        let e = &dense[plan.tower_range(tower)];
-        model.forward(e, rows, plan.scale, &mut self.scratch, out);
+        let PlannedTower { model, range, scale, .. } = &plan.towers[tower];
+        model.forward(&dense[range.clone()], rows, *scale, &mut self.scratch, out);
         self.forwards = rows.len();
         self.backwards = 0;
     }
@@ -45,20 +44,21 @@ impl TowerRun {
         dout: &[f32],
         dense_grad: &mut [f32],
     ) {
-        let model = plan.tower.as_ref().expect("towers have a shape");
-        let range = plan.tower_range(tower);
-        let (e, de) = (&dense[range.clone()], &mut dense_grad[range]);
-        model.backward(e, rows, plan.scale, &mut self.scratch, dout, de);
+        let PlannedTower { model, range, scale, .. } = &plan.towers[tower];
+        let (e, de) = (&dense[range.clone()], &mut dense_grad[range.clone()]);
+        model.backward(e, rows, *scale, &mut self.scratch, dout, de);
         self.backwards = rows.len();
     }
 }
 
-/// The feature rows of `keys`; (U) features.
-pub fn features<'a>(store: Option<&'a FeatureStore>, keys: &[u64]) -> Vec<&'a [f16]> {
-    let Some(store) = store else {
-        assert!(keys.is_empty(), "images are asked for only with a feature store");
-        return Vec::new();
-    };
+/// The features of `keys` in the store of tower `tower`; (U) features.
+pub fn features<'a>(
+    plan: &Plan,
+    stores: &'a [FeatureStore],
+    tower: usize,
+    keys: &[u64],
+) -> Vec<&'a [f16]> {
+    let store = &stores[plan.towers[tower].spec.content];
     let row = |&key| store.row(ImageKey(key)).expect("the store named this key");
     keys.iter().map(row).collect()
 }

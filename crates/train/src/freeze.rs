@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ams_bundle::files::{self, Frozen, Golden, Meta, Weights};
+use ams_bundle::files::{self, ContentTable, Frozen, Golden, Meta, Projection, Weights};
 use ams_bundle::folder::Manifest;
 use ams_bundle::request::PageView;
 use ams_data::catalogue::Catalogue;
@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::lanes::Lanes;
-use crate::plan::Plan;
+use crate::plan::PlannedTower;
 use crate::trainer::{Rounds, Trainer};
 
 /// Images embedded at once when the table is made.
@@ -39,14 +39,9 @@ pub fn publish(
     let catalogue = Catalogue::open(trainer.dataset())?;
     let lanes = trainer.lanes();
     let weights = weights(lanes);
-    let pictures: Vec<(u64, u64)> = lanes
-        .store()
-        .map(|store| store.pictures().map(|(name, key)| (name.0, key.0)).collect())
-        .unwrap_or_default();
     let frozen = Frozen {
         spec: &lanes.plan.spec,
         weights: &weights,
-        pictures: &pictures,
         catalogue: &catalogue,
         golden: &golden,
         run: &trainer.config().name,
@@ -68,43 +63,51 @@ fn weights(lanes: &Lanes) -> Weights {
             rows.extend_from_slice(table.row(slot));
         }
     }
-    let (image_keys, image_embeddings) = image_table(lanes);
-    Weights { dense: lanes.dense.w.clone(), ids, rows, image_keys, image_embeddings }
+    let contents = match lanes.stores() {
+        [] => vec![ContentTable::default()],
+        stores => (0..stores.len()).map(|content| content_table(lanes, content)).collect(),
+    };
+    Weights { dense: lanes.dense.w.clone(), ids, rows, contents }
 }
 
-/// Every image of the store through every tower.
-fn image_table(lanes: &Lanes) -> (Vec<u64>, Vec<Vec<f32>>) {
-    let plan = &lanes.plan;
-    let (Some(store), true) = (lanes.store(), plan.towers > 0) else {
-        return (Vec::new(), Vec::new());
-    };
+/// Every image of a content's store through every tower of the content.
+fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
+    let (plan, store, dense) = (&lanes.plan, &lanes.stores()[content], &lanes.dense.w[..]);
+    let pictures = store.pictures().map(|(name, key)| (name.0, key.0)).collect();
+    let projection = store.projection().cloned();
+    let projection = projection
+        .map(|ams_image::Projection { mean, components }| Projection { mean, components });
+    let towers: Vec<&PlannedTower> =
+        plan.towers.iter().filter(|tower| tower.spec.content == content).collect();
+    if towers.is_empty() {
+        return ContentTable { pictures, projection, ..ContentTable::default() };
+    }
     let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
-    let dense = &lanes.dense.w[..];
-    let embedded: Vec<Vec<Vec<f32>>> = lanes
-        .pool()
-        .install(|| parts.par_iter().map(|keys| embed_part(plan, dense, store, keys)).collect());
+    let embed = |keys: &&[ImageKey]| embed_part(&towers, dense, store, keys);
+    let embedded: Vec<Vec<Vec<f32>>> =
+        lanes.pool().install(|| parts.par_iter().map(embed).collect());
     let keys = parts.iter().flat_map(|keys| keys.iter().map(|key| key.0)).collect();
     let of_tower = |tower: usize| embedded.iter().flat_map(|part| &part[tower]).copied().collect();
-    (keys, (0..plan.towers).map(of_tower).collect())
+    let embeddings = (0..towers.len()).map(of_tower).collect();
+    ContentTable { pictures, keys, embeddings, projection }
 }
 
 /// The images of one part through every tower.
 fn embed_part(
-    plan: &Plan,
+    towers: &[&PlannedTower],
     dense: &[f32],
     store: &FeatureStore,
     keys: &[ImageKey],
 ) -> Vec<Vec<f32>> {
-    let model = plan.tower.as_ref().expect("towers have a shape");
     let mut scratch = TowerScratch::default();
     let mut block = Vec::new();
-    let mut embeddings = vec![Vec::new(); plan.towers];
+    let mut embeddings = vec![Vec::new(); towers.len()];
     for keys in keys.chunks(IMAGE_BLOCK) {
         let row = |&key| store.row(key).expect("the store lists this key");
         let rows: Vec<&[f16]> = keys.iter().map(row).collect();
-        for (tower, embeddings) in embeddings.iter_mut().enumerate() {
-            let e = &dense[plan.tower_range(tower)];
-            model.forward(e, &rows, plan.scale, &mut scratch, &mut block);
+        for (tower, embeddings) in towers.iter().zip(&mut embeddings) {
+            let e = &dense[tower.range.clone()];
+            tower.model.forward(e, &rows, tower.scale, &mut scratch, &mut block);
             embeddings.extend_from_slice(&block);
         }
     }

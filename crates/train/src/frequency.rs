@@ -24,7 +24,7 @@ use crate::worker::Worker;
 /// If samples cannot be read or a process is lost.
 pub fn count(
     plan: &Plan,
-    store: Option<&FeatureStore>,
+    stores: &[FeatureStore],
     workers: &mut [Worker],
     rounds: u64,
     topology: Topology,
@@ -40,7 +40,7 @@ pub fn count(
             let each = workers.par_iter_mut().zip(&mut mail).with_max_len(1);
             each.map(|(worker, mail)| {
                 worker.read(share.of(worker.feed.impressions()))?;
-                worker.batch.deduplicate(plan, store, lanes);
+                worker.batch.deduplicate(plan, stores, lanes);
                 worker.batch.write_occurrences(lanes, mail);
                 Ok(())
             })

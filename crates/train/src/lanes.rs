@@ -19,6 +19,7 @@ use ams_model::adam::{Adam, AdamStep};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
+use crate::components;
 use crate::error::{Error, Result};
 use crate::frequency;
 use crate::plan::Plan;
@@ -82,7 +83,7 @@ pub struct Lanes {
     pub shards: Vec<Shard>,
     /// The dense weights.
     pub dense: Dense,
-    store: Option<FeatureStore>,
+    stores: Vec<FeatureStore>,
     fabric: Metered,
     pool: ThreadPool,
     adam: Adam,
@@ -102,12 +103,13 @@ impl Lanes {
         plan: Plan,
         seed: u64,
         topology: Topology,
-        store: Option<FeatureStore>,
+        stores: Vec<FeatureStore>,
         (rounding, clip_norm): (Rounding, Option<f32>),
         fabric: Metered,
         pool: ThreadPool,
     ) -> Lanes {
-        let w = plan.dense_init(seed);
+        let mut w = plan.dense_init(seed);
+        components::place(&plan, &stores, &mut w);
         assert_eq!(w.len(), plan.dense_len());
         let local = topology.local();
         Lanes {
@@ -123,15 +125,15 @@ impl Lanes {
             counts: (Counts::default(), 0),
             plan,
             topology,
-            store,
+            stores,
             fabric,
             pool,
         }
     }
 
-    /// The feature store, if the model or its image ids need one.
-    pub fn store(&self) -> Option<&FeatureStore> {
-        self.store.as_ref()
+    /// The feature stores: of images, if the model or its image ids need one, and of further contents.
+    pub fn stores(&self) -> &[FeatureStore] {
+        &self.stores
     }
 
     /// The processes.
@@ -162,9 +164,9 @@ impl Lanes {
     /// # Errors
     /// As [`frequency::count`].
     pub fn count_ids(&mut self, workers: &mut [Worker], rounds: u64) -> Result<()> {
-        let Lanes { plan, store, topology, fabric, pool, shards, .. } = self;
+        let Lanes { plan, stores, topology, fabric, pool, shards, .. } = self;
         let how = (fabric as &mut dyn Fabric, &*pool);
-        let counted = frequency::count(plan, store.as_ref(), workers, rounds, *topology, how)?;
+        let counted = frequency::count(plan, stores, workers, rounds, *topology, how)?;
         shards.iter_mut().zip(counted).for_each(|(shard, counted)| shard.frequency = counted);
         Ok(())
     }
@@ -185,8 +187,8 @@ impl Lanes {
         share: Share,
         unknown: Unknown,
     ) -> Result<u64> {
-        let Lanes { plan, topology, shards, dense, store, fabric, pool, .. } = self;
-        let (plan, dense, store) = (&*plan, &dense.w[..], store.as_ref());
+        let Lanes { plan, topology, shards, dense, stores, fabric, pool, .. } = self;
+        let (plan, dense, stores) = (&*plan, &dense.w[..], &stores[..]);
         let (lanes, local) = (topology.lanes(), topology.local());
 
         // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
@@ -195,7 +197,7 @@ impl Lanes {
             each.with_max_len(1)
                 .map(|((worker, asks), lane)| {
                     worker.read(share.of(worker.feed.impressions()))?;
-                    worker.ask(plan, store, (lane, lanes), asks);
+                    worker.ask(plan, stores, (lane, lanes), asks);
                     Ok(())
                 })
                 .collect()
@@ -209,8 +211,8 @@ impl Lanes {
             let each = shards.par_iter_mut().zip(&mut self.answers).zip(local.clone());
             each.with_max_len(1).for_each(|((shard, answers), lane)| {
                 shard.take_asks(&mail, lane, lanes, unknown);
-                shard.embed(plan, dense, store);
-                shard.write_answers(plan, store, (lane, lanes), answers);
+                shard.embed(plan, dense, stores);
+                shard.write_answers(plan, stores, (lane, lanes), answers);
             });
         });
 
@@ -218,7 +220,7 @@ impl Lanes {
         pool.install(|| {
             let each = workers.par_iter_mut().zip(local);
             each.with_max_len(1).for_each(|(worker, lane)| {
-                worker.predict(plan, dense, store, &mail, (lane, lanes));
+                worker.predict(plan, dense, stores, &mail, (lane, lanes));
             });
         });
         Ok(impressions)
@@ -242,15 +244,15 @@ impl Lanes {
         let weight = 1.0 / impressions as f32;
         let adam = self.adam.at(step, lr);
 
-        let Lanes { plan, topology, shards, dense, store, fabric, pool, .. } = self;
-        let (plan, store) = (&*plan, store.as_ref());
+        let Lanes { plan, topology, shards, dense, stores, fabric, pool, .. } = self;
+        let (plan, stores) = (&*plan, &stores[..]);
         let (lanes, local) = (topology.lanes(), topology.local());
         pool.install(|| {
             let each = workers.par_iter_mut().zip(&mut self.asks).zip(&mut self.gradients);
             each.zip(local.clone()).with_max_len(1).for_each(
                 |(((worker, gradients), dense_grad), lane)| {
                     dense_grad.fill(0.0);
-                    worker.backward(plan, &dense.w, store, weight, dense_grad);
+                    worker.backward(plan, &dense.w, stores, weight, dense_grad);
                     worker.write_gradients(plan, (lane, lanes), gradients);
                 },
             );
@@ -270,7 +272,7 @@ impl Lanes {
                     (lane, lanes),
                     (adam, lr),
                     (&dense.w, dense_grad),
-                    store,
+                    stores,
                 );
             });
         });

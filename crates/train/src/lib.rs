@@ -3,9 +3,9 @@
 //! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests, the
 //! terminal or the environment.
 //!
-//! In reading order: [`config`]; [`trainer`], a training in memory, [`sources`], [`setup`] and [`job`], what it
+//! In reading order: [`config`] (with [`preset`]); [`trainer`], a training in memory, [`sources`], [`setup`] and [`job`], what it
 //! is made of; [`lanes`], the step; its halves [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`]
-//! and [`ask`]); [`embed`], the towers on either half; [`traffic`], what a step moves, and [`frequency`],
+//! and [`ask`]); [`embed`], the towers on either half, and [`components`], some that do not learn; [`traffic`], what a step moves, and [`frequency`],
 //! how often ids occur; [`checkpoint`], and
 //! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
@@ -14,6 +14,7 @@
 pub mod ask;
 pub mod checkpoint;
 pub mod compare;
+pub mod components;
 pub mod config;
 pub mod embed;
 pub mod error;
@@ -28,6 +29,7 @@ pub mod lanes;
 pub mod lock;
 pub mod micro;
 pub mod plan;
+pub mod preset;
 pub mod run;
 pub mod setup;
 pub mod shard;

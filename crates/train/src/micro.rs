@@ -1,10 +1,10 @@
 //! A worker's micro-batch: groups, the unique ids and images they need, and where each use finds its own.
 
-use ams_bundle::Keys;
+use ams_bundle::{ContentTowers, Keys};
 use ams_data::{Groups, Id, ImageKey, Ragged};
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
-use ams_model::rank::{Lists, NO_IMAGE, RankBatch};
+use ams_model::rank::{ContentBatch, Lists, NO_IMAGE, RankBatch, Sketches};
 
 use half::f16;
 
@@ -18,20 +18,18 @@ use crate::traffic::Counts;
 pub struct MicroBatch {
     /// The impressions and histories.
     pub groups: Groups,
-    /// The images of behaviors and ads.
-    pub keys: Keys,
+    /// The images of behaviors and ads, by content; there is always a first one.
+    pub keys: Vec<Keys>,
     /// The ids asked for.
     pub ids: Asks,
     /// The image keys asked for, per tower.
     pub images: Vec<Asks>,
-    /// One list column per group input, then per impression input.
+    /// One list column per input.
     lists: Vec<Ragged<Id>>,
     /// For each value of `lists`, its place in `rows`.
     places: Vec<Vec<u32>>,
-    /// For each impression, the place of its ad's image in the ad tower's embeddings.
-    ad_images: Vec<u32>,
-    /// For each behavior, the place of its image in the behavior tower's embeddings.
-    behavior_images: Vec<u32>,
+    /// By content.
+    uses: Vec<Uses>,
     /// The rows of `ids` by owner; (R, D).
     rows: Vec<f32>,
     /// The embeddings of `images` by owner, per tower; (U, D).
@@ -40,22 +38,50 @@ pub struct MicroBatch {
     pub features: Vec<Vec<f16>>,
 }
 
+/// Where each use of one content finds its embedding in those of a tower; [`NO_IMAGE`] without an image.
+#[derive(Default)]
+struct Uses {
+    /// Of each impression's ad, in the ad tower's.
+    ads: Vec<u32>,
+    /// Of each behavior, in the behavior tower's.
+    behaviors: Vec<u32>,
+    /// Of each ad and each behavior, in the sketch's.
+    sketch_ads: Vec<u32>,
+    sketch_behaviors: Vec<u32>,
+}
+
+impl Uses {
+    /// Every use with its tower and the keys of what it uses.
+    fn of<'a>(
+        &'a mut self,
+        towers: &ContentTowers,
+        keys: &'a Keys,
+    ) -> [(Option<usize>, &'a [ImageKey], &'a mut Vec<u32>); 4] {
+        let Uses { ads, behaviors, sketch_ads, sketch_behaviors } = self;
+        [
+            (towers.ad, &keys.ads, ads),
+            (towers.behavior, &keys.behaviors, behaviors),
+            (towers.sketch, &keys.ads, sketch_ads),
+            (towers.sketch, &keys.behaviors, sketch_behaviors),
+        ]
+    }
+}
+
 impl MicroBatch {
     /// An empty one.
     pub fn new(plan: &Plan) -> MicroBatch {
         let inputs = plan.inputs().count();
         MicroBatch {
             groups: Groups::new(&plan.spec.fields),
-            keys: Keys::default(),
+            keys: vec![Keys::default(); plan.contents.len().max(1)],
             ids: Asks::default(),
-            images: vec![Asks::default(); plan.towers],
+            images: vec![Asks::default(); plan.towers.len()],
             lists: vec![Ragged::default(); inputs],
             places: vec![Vec::new(); inputs],
-            ad_images: Vec::new(),
-            behavior_images: Vec::new(),
+            uses: plan.contents.iter().map(|_| Uses::default()).collect(),
             rows: Vec::new(),
-            embeddings: vec![Vec::new(); plan.towers],
-            features: vec![Vec::new(); plan.towers],
+            embeddings: vec![Vec::new(); plan.towers.len()],
+            features: vec![Vec::new(); plan.towers.len()],
         }
     }
 
@@ -70,35 +96,35 @@ impl MicroBatch {
     }
 
     /// Finds every unique id and image the groups need, by owner among `lanes`.
-    pub fn deduplicate(&mut self, plan: &Plan, store: Option<&FeatureStore>, lanes: usize) {
-        let key = |name| store.map_or(ImageKey::NONE, |store| store.key(name));
-        self.keys.resolve(&self.groups, key);
+    pub fn deduplicate(&mut self, plan: &Plan, stores: &[FeatureStore], lanes: usize) {
+        for (content, keys) in self.keys.iter_mut().enumerate() {
+            let store = stores.get(content);
+            keys.resolve(&self.groups, |name| {
+                store.map_or(ImageKey::NONE, |store| store.key(name))
+            });
+        }
         self.deduplicate_ids(plan, lanes);
         self.images.iter_mut().for_each(Asks::clear);
-        let uses = [
-            (plan.ad_tower, &self.keys.ads, &mut self.ad_images),
-            (plan.behavior_tower, &self.keys.behaviors, &mut self.behavior_images),
-        ];
-        for (tower, keys, places) in uses {
-            number_images(tower.map(|tower| &mut self.images[tower]), keys, places);
+        for ((uses, towers), keys) in self.uses.iter_mut().zip(&plan.contents).zip(&self.keys) {
+            for (tower, keys, places) in uses.of(towers, keys) {
+                number_images(tower.map(|tower| &mut self.images[tower]), keys, places);
+            }
         }
         self.images.iter_mut().for_each(|asks| asks.close(lanes));
-        let uses = [
-            (plan.ad_tower, &mut self.ad_images),
-            (plan.behavior_tower, &mut self.behavior_images),
-        ];
-        for (tower, places) in uses {
-            let images = places.iter_mut().filter(|place| **place != NO_IMAGE);
-            images.for_each(|place| {
-                *place = self.images[tower.expect("an image has a tower")].place(*place);
-            });
+        for ((uses, towers), keys) in self.uses.iter_mut().zip(&plan.contents).zip(&self.keys) {
+            for (tower, _, places) in uses.of(towers, keys) {
+                let images = places.iter_mut().filter(|place| **place != NO_IMAGE);
+                images.for_each(|place| {
+                    *place = self.images[tower.expect("an image has a tower")].place(*place);
+                });
+            }
         }
     }
 
     fn deduplicate_ids(&mut self, plan: &Plan, lanes: usize) {
         self.ids.clear();
         for ((input, lists), places) in plan.inputs().zip(&mut self.lists).zip(&mut self.places) {
-            input.collect(&self.groups, &self.keys, lists);
+            input.collect(&self.groups, &self.keys[0], lists);
             places.clear();
             places.extend(lists.values.iter().map(|id| self.ids.add(id.0)));
         }
@@ -109,16 +135,21 @@ impl MicroBatch {
     }
 
     /// Adds up what the micro-batch refers to, asks for and holds.
-    pub fn count(&self, plan: &Plan, store: Option<&FeatureStore>, counts: &mut Counts) {
+    pub fn count(&self, plan: &Plan, counts: &mut Counts) {
         counts.ids.requested = self.places.iter().map(|places| places.len() as f64).sum();
         counts.ids.unique_per_worker = self.ids.len() as f64;
-        let uses = self.ad_images.iter().chain(&self.behavior_images);
-        counts.images.requested = uses.filter(|place| **place != NO_IMAGE).count() as f64;
+        let uses = self.uses.iter().flat_map(|uses| {
+            [&uses.ads, &uses.behaviors, &uses.sketch_ads, &uses.sketch_behaviors]
+        });
+        let images = uses.flatten().filter(|place| **place != NO_IMAGE);
+        counts.images.requested = images.count() as f64;
         let images: usize = self.images.iter().map(Asks::len).sum();
         counts.images.unique_per_worker = images as f64;
         counts.storage.worker = self.groups.bytes() as f64;
-        if let (Placement::StoreInWorker, Some(store)) = (plan.placement, store) {
-            counts.storage.worker += (images * store.card().dim * size_of::<f16>()) as f64;
+        if plan.placement == Placement::StoreInWorker {
+            for (asks, tower) in self.images.iter().zip(&plan.towers) {
+                counts.storage.worker += (asks.len() * tower.input() * size_of::<f16>()) as f64;
+            }
         }
     }
 
@@ -172,10 +203,10 @@ impl MicroBatch {
             let (rows, mut rest) = answer.split_at(self.ids.of(shard).len() * dim);
             self.rows.extend_from_slice(bytemuck::cast_slice(rows));
             for (tower, asks) in self.images.iter().enumerate() {
-                let images = asks.of(shard).len();
+                let (images, planned) = (asks.of(shard).len(), &plan.towers[tower]);
                 let words = match plan.placement {
-                    Placement::Ams => images * dim,
-                    Placement::StoreInServer => images * plan.features_as.words(plan.feature_dim()),
+                    Placement::Ams => images * planned.dim(),
+                    Placement::StoreInServer => images * plan.features_as.words(planned.input()),
                     Placement::StoreInWorker => 0,
                 };
                 let (part, tail) = rest.split_at(words);
@@ -184,7 +215,7 @@ impl MicroBatch {
                         self.embeddings[tower].extend_from_slice(bytemuck::cast_slice(part));
                     }
                     Placement::StoreInServer => {
-                        let (dim, into) = (plan.feature_dim(), &mut self.features[tower]);
+                        let (dim, into) = (planned.input(), &mut self.features[tower]);
                         read_features(part, dim, plan.features_as, into);
                     }
                     Placement::StoreInWorker => {}
@@ -203,18 +234,32 @@ impl MicroBatch {
             .zip(&self.places)
             .map(|(lists, rows)| Lists { offsets: lists.offsets.as_slice(), rows })
             .collect();
-        let (group_fields, impression_fields) = lists.split_at(plan.group_inputs.len());
+        let (group_fields, rest) = lists.split_at(plan.group_inputs.len());
+        let (impression_fields, behavior_fields) = rest.split_at(plan.impression_inputs.len());
         let embeddings = |tower: Option<usize>| tower.map_or(&[][..], |t| &self.embeddings[t]);
+        let mut contents = Vec::with_capacity(self.uses.len());
+        for (uses, towers) in self.uses.iter().zip(&plan.contents) {
+            contents.push(ContentBatch {
+                ad_embeddings: embeddings(towers.ad),
+                ad_images: &uses.ads,
+                behavior_embeddings: embeddings(towers.behavior),
+                behavior_images: &uses.behaviors,
+                sketches: Sketches {
+                    vectors: embeddings(towers.sketch),
+                    dim: towers.sketch.map_or(0, |tower| plan.towers[tower].dim()),
+                    ads: &uses.sketch_ads,
+                    behaviors: &uses.sketch_behaviors,
+                },
+            });
+        }
         run(&RankBatch {
             impressions: self.groups.impressions.as_slice(),
             behaviors: self.groups.behaviors.as_slice(),
             group_fields,
             impression_fields,
+            behavior_fields,
             rows: &self.rows,
-            ad_embeddings: embeddings(plan.ad_tower),
-            ad_images: &self.ad_images,
-            behavior_embeddings: embeddings(plan.behavior_tower),
-            behavior_images: &self.behavior_images,
+            contents: &contents,
         })
     }
 }

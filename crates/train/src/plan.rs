@@ -1,6 +1,8 @@
 //! What every lane knows about the model, resolved once per training.
 
-use ams_bundle::{Input, Spec};
+use std::ops::Range;
+
+use ams_bundle::{ContentTowers, Input, Spec, TowerSpec};
 use ams_model::RowOptimizer;
 use ams_model::params::Entry;
 use ams_model::rank::RankNetwork;
@@ -16,18 +18,14 @@ pub struct Plan {
     pub group_inputs: Vec<Input>,
     /// What is pooled per impression.
     pub impression_inputs: Vec<Input>,
+    /// What is pooled per behavior.
+    pub behavior_inputs: Vec<Input>,
     /// The rank network W.
     pub network: RankNetwork,
-    /// The image model E; one shape for all towers.
-    pub tower: Option<Tower>,
-    /// Number of towers.
-    pub towers: usize,
-    /// Which tower embeds ad images.
-    pub ad_tower: Option<usize>,
-    /// Which tower embeds behavior images.
-    pub behavior_tower: Option<usize>,
-    /// What image features are multiplied with.
-    pub scale: f32,
+    /// The towers E.
+    pub towers: Vec<PlannedTower>,
+    /// Which tower does what, by content.
+    pub contents: Vec<ContentTowers>,
     /// Where features live and towers run.
     pub placement: Placement,
     /// How features travel, if they do.
@@ -38,19 +36,50 @@ pub struct Plan {
     pub l2_ids: f32,
 }
 
+/// One tower, and where its weights lie.
+pub struct PlannedTower {
+    /// Its name, content and weights.
+    pub spec: TowerSpec,
+    /// Its network.
+    pub model: Tower,
+    /// Where it lies among the dense weights.
+    pub range: Range<usize>,
+    /// What features are multiplied with.
+    pub scale: f32,
+}
+
+impl PlannedTower {
+    /// Width of a feature (F).
+    pub fn input(&self) -> usize {
+        self.model.config().input
+    }
+
+    /// Width of an embedding.
+    pub fn dim(&self) -> usize {
+        self.model.dim()
+    }
+}
+
 impl Plan {
     /// Resolves `spec`, trained as `train` says.
     pub fn new(spec: Spec, train: &TrainConfig) -> Plan {
-        let towers = spec.towers().len();
+        let network = RankNetwork::new(spec.rank_config());
+        let mut end = network.layout().len();
+        let mut towers = Vec::new();
+        for tower in spec.towers() {
+            let model = Tower::new(tower.config.clone());
+            let range = end..end + model.layout().len();
+            end = range.end;
+            let scale = spec.contents()[tower.content].1.scale;
+            towers.push(PlannedTower { spec: tower, model, range, scale });
+        }
         Plan {
             group_inputs: spec.group_inputs(),
             impression_inputs: spec.impression_inputs(),
-            network: RankNetwork::new(spec.rank_config()),
-            tower: spec.tower_config().filter(|_| towers > 0).map(Tower::new),
+            behavior_inputs: spec.behavior_inputs(),
+            network,
             towers,
-            ad_tower: spec.ad_tower(),
-            behavior_tower: spec.behavior_tower(),
-            scale: spec.image_source.as_ref().map_or(1.0, |source| source.scale),
+            contents: spec.content_towers(),
             placement: train.placement,
             features_as: train.features_as,
             rows: train.rows,
@@ -59,42 +88,35 @@ impl Plan {
         }
     }
 
-    /// Width of an image feature (F); 0 without towers.
-    pub fn feature_dim(&self) -> usize {
-        self.tower.as_ref().map_or(0, |tower| tower.config().input)
-    }
-
-    /// All inputs: per group, then per impression.
+    /// All inputs: per group, then per impression, then per behavior.
     pub fn inputs(&self) -> impl Iterator<Item = Input> {
-        self.group_inputs.iter().chain(&self.impression_inputs).copied()
+        let inputs = self.group_inputs.iter().chain(&self.impression_inputs);
+        inputs.chain(&self.behavior_inputs).copied()
     }
 
     /// Where W lies among the dense weights.
-    pub fn network_range(&self) -> std::ops::Range<usize> {
+    pub fn network_range(&self) -> Range<usize> {
         0..self.network.layout().len()
-    }
-
-    /// Where tower `tower` lies among the dense weights.
-    pub fn tower_range(&self, tower: usize) -> std::ops::Range<usize> {
-        let each = self.tower.as_ref().map_or(0, |tower| tower.layout().len());
-        let start = self.network.layout().len() + tower * each;
-        start..start + each
     }
 
     /// Number of dense weights: W and every tower.
     pub fn dense_len(&self) -> usize {
-        self.tower_range(self.towers).start
+        self.towers.last().map_or(self.network.layout().len(), |tower| tower.range.end)
+    }
+
+    /// The towers that learn, with their numbers: gradients of their embeddings are sent.
+    pub fn trained(&self) -> impl Iterator<Item = (usize, &PlannedTower)> {
+        self.towers.iter().enumerate().filter(|(_, tower)| tower.spec.is_trained())
     }
 
     /// Which parameter the dense weight at `at` belongs to, for messages.
     pub fn name_of_dense(&self, at: usize) -> String {
-        let (place, layout, at) = if at < self.network.layout().len() {
-            ("the network".to_owned(), self.network.layout(), at)
-        } else {
-            let tower = self.tower.as_ref().expect("weights behind the network are a tower's");
-            let index = (at - self.network.layout().len()) / tower.layout().len();
-            let name = self.spec.towers()[index];
-            (format!("tower {name}"), tower.layout(), at - self.tower_range(index).start)
+        let tower = self.towers.iter().find(|tower| tower.range.contains(&at));
+        let (place, layout, at) = match tower {
+            Some(PlannedTower { spec, model, range, .. }) => {
+                (format!("tower {}", spec.name), model.layout(), at - range.start)
+            }
+            None => ("the network".to_owned(), self.network.layout(), at),
         };
         let covers =
             |entry: &&Entry| (entry.view.offset..entry.view.offset + entry.view.len).contains(&at);
@@ -102,11 +124,12 @@ impl Plan {
         format!("the gradient of {entry} of {place}")
     }
 
-    /// The initial dense weights; they depend on the seed and the parameters' names only.
+    /// The initial dense weights; they depend on the seed and the parameters' names only. Components are not
+    /// known here, see [`crate::components`].
     pub fn dense_init(&self, seed: u64) -> Vec<f32> {
         let mut dense = self.network.init(seed);
-        for name in self.spec.towers() {
-            dense.extend(self.tower.as_ref().expect("a named tower exists").init(seed, name));
+        for tower in &self.towers {
+            dense.extend(tower.model.init(seed, &tower.spec.name));
         }
         dense
     }

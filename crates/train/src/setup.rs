@@ -1,6 +1,6 @@
 //! From a configuration and what it reads to a model, lanes and workers.
 
-use ams_bundle::{ImageSource, Spec};
+use ams_bundle::{FurtherContent, ImageSource, Spec};
 use ams_data::Side;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
@@ -36,11 +36,11 @@ pub struct Setup {
 pub fn setup(
     config: &Config,
     dataset: &Dataset,
-    store: Option<&FeatureStore>,
+    stores: &[FeatureStore],
     fabric: &dyn Fabric,
     threads: usize,
 ) -> Result<Setup> {
-    let spec = resolve(config, dataset, store)?;
+    let spec = resolve(config, dataset, stores)?;
     let topology = topology(config, dataset, fabric)?;
     let pool = ThreadPoolBuilder::new()
         .num_threads(threads.max(1))
@@ -57,7 +57,7 @@ pub fn setup(
 }
 
 /// The model that `config` means on this dataset.
-fn resolve(config: &Config, dataset: &Dataset, store: Option<&FeatureStore>) -> Result<Spec> {
+fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore]) -> Result<Spec> {
     let schema = dataset.schema();
     let names: Vec<&str> = schema.fields.iter().map(|field| &field.name[..]).collect();
     for name in &config.data.exclude_fields {
@@ -82,6 +82,14 @@ fn resolve(config: &Config, dataset: &Dataset, store: Option<&FeatureStore>) -> 
             default.map(str::to_owned).collect()
         }
     };
+    let mut sources = stores.iter().map(|store| ImageSource {
+        encoder: store.card().encoder.clone(),
+        encoder_hash: store.card().encoder_hash.clone(),
+        dim: store.card().dim,
+        scale: store.scale(),
+        pca: store.projection().map(|projection| projection.outputs()),
+    });
+    let names = config.data.contents.iter().map(|content| content.name.clone());
     let spec = Spec {
         fields: schema.clone(),
         exclude_fields: config.data.exclude_fields.clone(),
@@ -95,12 +103,13 @@ fn resolve(config: &Config, dataset: &Dataset, store: Option<&FeatureStore>) -> 
         query_fields,
         tower: config.model.tower.clone(),
         sharing: config.model.towers,
-        image_source: store.map(|store| ImageSource {
-            encoder: store.card().encoder.clone(),
-            encoder_hash: store.card().encoder_hash.clone(),
-            dim: store.card().dim,
-            scale: store.card().scale,
-        }),
+        image_source: sources.next(),
+        base: config.model.base,
+        pre_rank: config.model.pre_rank.clone(),
+        interactions: config.model.interactions,
+        similarity: config.model.similarity,
+        tower_weights: config.model.tower_weights,
+        further: names.zip(sources).map(|(name, source)| FurtherContent { name, source }).collect(),
     };
     if let Err(what) = spec.check() {
         return Err(Error::Config { key: "model".into(), what });

@@ -58,7 +58,7 @@ impl Shard {
             ids: Merge::default(),
             slots: Vec::new(),
             drows: Vec::new(),
-            towers: (0..plan.towers).map(|_| TowerState::default()).collect(),
+            towers: (0..plan.towers.len()).map(|_| TowerState::default()).collect(),
         }
     }
 
@@ -86,7 +86,7 @@ impl Shard {
     }
 
     /// Runs the towers over the images asked for, if they run here; `dense` are all dense weights.
-    pub fn embed(&mut self, plan: &Plan, dense: &[f32], store: Option<&FeatureStore>) {
+    pub fn embed(&mut self, plan: &Plan, dense: &[f32], stores: &[FeatureStore]) {
         let Shard { towers, counts, .. } = self;
         *counts = Counts::default();
         counts.ids.unique_per_shard = self.ids.ids.len() as f64;
@@ -94,9 +94,9 @@ impl Shard {
         for (index, tower) in towers.iter_mut().enumerate() {
             let images = &tower.images.ids;
             counts.images.unique_per_shard += images.len() as f64;
-            counts.storage.shard += (images.len() * plan.feature_dim() * 2) as f64;
+            counts.storage.shard += (images.len() * plan.towers[index].input() * 2) as f64;
             if plan.placement == Placement::Ams {
-                let rows = features(store, images);
+                let rows = features(plan, stores, index, images);
                 tower.run.forward(plan, index, dense, &rows, &mut tower.embeddings);
                 counts.tower_forwards += tower.run.forwards as f64;
             }
@@ -107,7 +107,7 @@ impl Shard {
     pub fn write_answers(
         &mut self,
         plan: &Plan,
-        store: Option<&FeatureStore>,
+        stores: &[FeatureStore],
         (lane, lanes): (usize, usize),
         out: &mut Outbox,
     ) {
@@ -125,8 +125,8 @@ impl Shard {
             }
             let rows = words.len();
             counts.traffic.rows += bytes(rows - start, lane, worker);
-            for tower in towers.iter() {
-                let asks = tower.images.of(worker);
+            for (index, tower) in towers.iter().enumerate() {
+                let (asks, dim) = (tower.images.of(worker), plan.towers[index].dim());
                 match plan.placement {
                     Placement::Ams => {
                         for &ask in asks {
@@ -138,7 +138,7 @@ impl Shard {
                     Placement::StoreInServer => {
                         let keys: Vec<u64> =
                             asks.iter().map(|&ask| tower.images.ids[ask as usize]).collect();
-                        for row in features(store, &keys) {
+                        for row in features(plan, stores, index, &keys) {
                             push_feature(row, plan.features_as, words);
                         }
                     }
@@ -163,21 +163,22 @@ impl Shard {
         (lane, lanes): (usize, usize),
         (adam, lr): (AdamStep, f32),
         (dense, dense_grad): (&[f32], &mut [f32]),
-        store: Option<&FeatureStore>,
+        stores: &[FeatureStore],
     ) {
         let dim = self.table.dim();
         zero(&mut self.drows, self.ids.ids.len() * dim);
-        for tower in &mut self.towers {
-            zero(&mut tower.dembeddings, tower.images.ids.len() * dim);
+        for (tower, planned) in self.towers.iter_mut().zip(&plan.towers) {
+            zero(&mut tower.dembeddings, tower.images.ids.len() * planned.dim());
         }
         for worker in 0..lanes {
             let words = &mail.read(worker, lane)[GRADIENT_HEADER..];
             let mut rest: &[f32] = bytemuck::cast_slice(words);
             rest = add_by_ask(self.ids.of(worker), dim, rest, &mut self.drows);
             if plan.placement == Placement::Ams {
-                for tower in &mut self.towers {
+                for (index, planned) in plan.trained() {
+                    let tower = &mut self.towers[index];
                     let asks = tower.images.of(worker);
-                    rest = add_by_ask(asks, dim, rest, &mut tower.dembeddings);
+                    rest = add_by_ask(asks, planned.dim(), rest, &mut tower.dembeddings);
                 }
             }
             assert!(rest.is_empty(), "worker {worker} sends gradients of what it was answered");
@@ -195,8 +196,9 @@ impl Shard {
         if plan.placement != Placement::Ams {
             return;
         }
-        for (index, tower) in self.towers.iter_mut().enumerate() {
-            let rows = features(store, &tower.images.ids);
+        for (index, _) in plan.trained() {
+            let tower = &mut self.towers[index];
+            let rows = features(plan, stores, index, &tower.images.ids);
             tower.run.backward(plan, index, dense, &rows, &tower.dembeddings, dense_grad);
             self.counts.tower_backwards += tower.run.backwards as f64;
         }

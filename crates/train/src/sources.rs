@@ -1,9 +1,12 @@
 //! What a training reads, and how to tell that it is the same as before.
 
+use std::path::{Path, PathBuf};
+
 use ams_data::dataset::Dataset;
 use ams_image::FeatureStore;
 use serde::{Deserialize, Serialize};
 
+use crate::components;
 use crate::config::Config;
 use crate::error::{Error, Result};
 
@@ -18,60 +21,83 @@ pub struct Sources {
     pub dataset: String,
     /// Of the feature store's card, which lists the hash of each of its files.
     pub images: Option<String>,
+    /// The same for each further content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<String>,
 }
 
 impl Sources {
     /// Of what is open.
-    pub fn of(dataset: &Dataset, store: Option<&FeatureStore>) -> Sources {
+    pub fn of(dataset: &Dataset, stores: &[FeatureStore]) -> Sources {
         fn hash(card: &impl Serialize) -> String {
             let json = serde_json::to_vec(card).expect("cards are JSON");
             blake3::hash(&json).to_hex().to_string()
         }
-        Sources { dataset: hash(dataset.card()), images: store.map(|store| hash(store.card())) }
+        let mut stores = stores.iter().map(|store| hash(store.card()));
+        Sources { dataset: hash(dataset.card()), images: stores.next(), further: stores.collect() }
     }
 
     /// The hashes by name, for comparing processes.
     pub fn facts(&self) -> Vec<(String, String)> {
         let images = self.images.clone().unwrap_or_else(|| "none".to_owned());
-        vec![
+        let mut facts = vec![
             ("blake3 of the dataset's card".to_owned(), self.dataset.clone()),
             ("blake3 of the feature store's card".to_owned(), images),
-        ]
+        ];
+        let further = self.further.iter().enumerate();
+        facts.extend(further.map(|(at, hash)| {
+            (format!("blake3 of the card of data.contents[{at}]"), hash.clone())
+        }));
+        facts
     }
 }
 
-/// Opens what a training of `config` reads: its dataset and, if there is one, its feature store.
+/// Opens what a training of `config` reads: its dataset and its feature stores, none, that of images, or more.
 ///
 /// # Errors
 /// If the configuration does not make sense, or something cannot be opened or is empty.
-pub fn open(config: &Config) -> Result<(Dataset, Option<FeatureStore>)> {
+pub fn open(config: &Config) -> Result<(Dataset, Vec<FeatureStore>)> {
     config.check()?;
     let dataset = Dataset::open(&config.data.samples)?;
     if dataset.card().counts.train == 0 {
         return Err(Error::content(dataset.dir(), "has no training impressions"));
     }
-    Ok((dataset, open_store(config)?))
+    let Some(dir) = image_dir(config)? else { return Ok((dataset, Vec::new())) };
+    let mut stores = vec![open_store(config, &dir, "model.pca")?];
+    for content in &config.data.contents {
+        stores.push(open_store(config, &content.features, "data.contents")?);
+    }
+    Ok((dataset, stores))
 }
 
-/// The feature store of `config`, shuffled if it says so. Every arm gets image ids where there is one.
-fn open_store(config: &Config) -> Result<Option<FeatureStore>> {
+/// Where the image features are. Every arm gets image ids where there are some.
+fn image_dir(config: &Config) -> Result<Option<PathBuf>> {
     let inside = config.data.samples.join(IMAGES);
-    let dir = match &config.data.images {
-        Some(dir) => dir.clone(),
-        None if inside.exists() => inside,
-        None if config.model.images.has_ad() || config.model.images.has_behavior() => {
+    match &config.data.images {
+        Some(dir) => Ok(Some(dir.clone())),
+        None if inside.exists() => Ok(Some(inside)),
+        None if config.needs_images() => {
             let what = format!(
-                "the model sees images (model.images), but there is no feature store in {}; run \
-                 `ams encode` or set data.images",
+                "the model sees images (model.images, model.similarity or data.contents), but there is no \
+                 feature store in {}; run `ams encode` or set data.images",
                 inside.display()
             );
-            return Err(Error::Config { key: "data.images".into(), what });
+            Err(Error::Config { key: "data.images".into(), what })
         }
-        None => return Ok(None),
-    };
-    let store = FeatureStore::open(&dir)?;
-    Ok(Some(match config.data.shuffle_images {
-        Some(seed) => store.shuffled(seed),
-        None => store,
-    }))
+        None => Ok(None),
+    }
+}
+
+/// One store: shuffled and projected, if the configuration says so.
+fn open_store(config: &Config, dir: &Path, key: &str) -> Result<FeatureStore> {
+    let mut store = FeatureStore::open(dir)?;
+    if let Some(seed) = config.data.shuffle_images {
+        store = store.shuffled(seed);
+    }
+    let (Some(pca), true) = (config.model.pca, config.needs_images()) else { return Ok(store) };
+    if pca > store.dim() {
+        let what = format!("{pca} components of {} numbers in {}", store.dim(), dir.display());
+        return Err(Error::Config { key: key.to_owned(), what });
+    }
+    Ok(components::project(store, pca))
 }

@@ -73,14 +73,14 @@ impl Trainer {
         facts.extend(facts_of(&config));
         agree(&mut fabric, &facts)?;
         let sources = sources::open(&config);
-        let (dataset, store) = together(&mut fabric, sources)?;
-        let sources = Sources::of(&dataset, store.as_ref());
+        let (dataset, stores) = together(&mut fabric, sources)?;
+        let sources = Sources::of(&dataset, &stores);
         agree(&mut fabric, &sources.facts())?;
-        let made = setup(&config, &dataset, store.as_ref(), &fabric, threads);
+        let made = setup(&config, &dataset, &stores, &fabric, threads);
         let Setup { plan, topology, pool, workers } = together(&mut fabric, made)?;
         let steps_per_epoch = Share::steps(dataset.card().counts.train, config.train.batch);
         let sum = (config.train.all_reduce.into(), config.train.clip_norm);
-        let lanes = Lanes::new(plan, config.seed, topology, store, sum, fabric, pool);
+        let lanes = Lanes::new(plan, config.seed, topology, stores, sum, fabric, pool);
         Ok(Trainer {
             config,
             dataset,

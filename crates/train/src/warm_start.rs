@@ -31,16 +31,14 @@ pub fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<()> {
         let (range, into) = (there.network_range(), plan.network_range());
         copy("the network", from, &weights[range], to, &mut dense.w[into], path)?;
     }
-    for (index, name) in plan.spec.towers().into_iter().enumerate() {
-        let mut towers = there.spec.towers().into_iter();
-        let (Some(same), Some(from), Some(to)) =
-            (towers.position(|other| other == name), &there.tower, &plan.tower)
-        else {
+    for (_, tower) in plan.trained() {
+        let name = &tower.spec.name;
+        let Some(same) = there.towers.iter().find(|other| other.spec.name == *name) else {
             return Err(Error::content(path, format!("has no tower {name:?} to begin with")));
         };
-        let (range, into) = (there.tower_range(same), plan.tower_range(index));
-        let what = format!("tower {name}");
-        copy(&what, from.layout(), &weights[range], to.layout(), &mut dense.w[into], path)?;
+        let (from, to) = (same.model.layout(), tower.model.layout());
+        let into = &mut dense.w[tower.range.clone()];
+        copy(&format!("tower {name}"), from, &weights[same.range.clone()], to, into, path)?;
     }
     if parts == WarmParts::All {
         take_rows(&checkpoint, &there, lanes)?;

@@ -3,8 +3,8 @@
 //! The mail between a worker and a shard, as words (n: ids, k_t: image keys of tower t):
 //! ```text
 //! ask        worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..      (ids, keys: 2 words)
-//! answer     shard -> worker   n rows of D, k_0 embeddings of D, ..            (f32)
-//! gradient   worker -> shard   loss (f64, 2 words), then as the answer
+//! answer     shard -> worker   n rows of D, k_0 embeddings, ..                 (f32)
+//! gradient   worker -> shard   loss (f64, 2 words), then as the answer, but for towers that do not learn
 //! ```
 //! That is the placement `ams`. The two others run the towers here: with `store-in-server` the answer
 //! holds features (f16, two a word) in place of embeddings, with `store-in-worker` every k_t is 0 and
@@ -61,7 +61,7 @@ impl Worker {
             dlogits: Vec::new(),
             scratch: RankScratch::default(),
             grads: InputGrads::default(),
-            towers: (0..plan.towers).map(|_| TowerRun::default()).collect(),
+            towers: (0..plan.towers.len()).map(|_| TowerRun::default()).collect(),
             sums: Vec::new(),
         }
     }
@@ -76,17 +76,17 @@ impl Worker {
     pub fn ask(
         &mut self,
         plan: &Plan,
-        store: Option<&FeatureStore>,
+        stores: &[FeatureStore],
         (lane, lanes): (usize, usize),
         out: &mut Outbox,
     ) {
         let Worker { batch, counts, .. } = self;
         *counts = Counts::default();
-        batch.deduplicate(plan, store, lanes);
+        batch.deduplicate(plan, stores, lanes);
         batch.write_asks(plan.placement, lanes, out);
         let words = (0..lanes).map(|shard| bytes(out.to(shard).len(), lane, shard));
         counts.traffic.ids = words.sum();
-        batch.count(plan, store, counts);
+        batch.count(plan, counts);
     }
 
     /// Reads the answers of every shard and predicts the micro-batch with the weights `dense`.
@@ -94,7 +94,7 @@ impl Worker {
         &mut self,
         plan: &Plan,
         dense: &[f32],
-        store: Option<&FeatureStore>,
+        stores: &[FeatureStore],
         mail: &Mailbox<'_>,
         (lane, lanes): (usize, usize),
     ) {
@@ -103,7 +103,7 @@ impl Worker {
         if plan.placement != Placement::Ams {
             for (index, tower) in towers.iter_mut().enumerate() {
                 let (images, features) = (&batch.images[index], &batch.features[index]);
-                let rows = rows(plan, store, images.by_owner(), features);
+                let rows = rows(plan, stores, index, images.by_owner(), features);
                 let out = &mut batch.embeddings[index];
                 tower.forward(plan, index, dense, &rows, out);
                 counts.tower_forwards += tower.forwards as f64;
@@ -119,7 +119,7 @@ impl Worker {
         &mut self,
         plan: &Plan,
         dense: &[f32],
-        store: Option<&FeatureStore>,
+        stores: &[FeatureStore],
         weight: f32,
         dense_grad: &mut [f32],
     ) {
@@ -131,10 +131,11 @@ impl Worker {
             plan.network.backward(weights, batch, scratch, dlogits, dw, grads);
         });
         if plan.placement != Placement::Ams {
-            for (index, tower) in towers.iter_mut().enumerate() {
+            for (index, planned) in plan.trained() {
+                let tower = &mut towers[index];
                 let (images, features) = (&batch.images[index], &batch.features[index]);
-                let rows = rows(plan, store, images.by_owner(), features);
-                let all = 0..rows.len() * plan.spec.dim;
+                let rows = rows(plan, stores, index, images.by_owner(), features);
+                let all = 0..rows.len() * planned.dim();
                 let dout = embedding_gradients(plan, index, grads, all, sums);
                 tower.backward(plan, index, dense, &rows, dout, dense_grad);
                 counts.tower_backwards += tower.backwards as f64;
@@ -163,8 +164,8 @@ impl Worker {
             let rows = words.len();
             counts.traffic.row_grads += bytes(rows - start, lane, shard);
             if plan.placement == Placement::Ams {
-                for (tower, asks) in batch.images.iter().enumerate() {
-                    let range = asks.range(shard);
+                for (tower, planned) in plan.trained() {
+                    let (range, dim) = (batch.images[tower].range(shard), planned.dim());
                     let range = range.start * dim..range.end * dim;
                     let gradients = embedding_gradients(plan, tower, grads, range, sums);
                     words.extend_from_slice(bytemuck::cast_slice(gradients));
@@ -177,20 +178,21 @@ impl Worker {
 
     /// The image of each impression's ad; (B).
     pub fn ad_keys(&self) -> &[ImageKey] {
-        &self.batch.keys.ads
+        &self.batch.keys[0].ads
     }
 }
 
 /// The features of a tower's images where the towers run on the worker: as they came, or from the store.
 fn rows<'a>(
     plan: &Plan,
-    store: Option<&'a FeatureStore>,
+    stores: &'a [FeatureStore],
+    tower: usize,
     keys: &[u64],
     came: &'a [f16],
 ) -> Vec<&'a [f16]> {
     match plan.placement {
-        Placement::StoreInServer => came.chunks_exact(plan.feature_dim()).collect(),
-        Placement::Ams | Placement::StoreInWorker => features(store, keys),
+        Placement::StoreInServer => came.chunks_exact(plan.towers[tower].input()).collect(),
+        Placement::Ams | Placement::StoreInWorker => features(plan, stores, tower, keys),
     }
 }
 
@@ -202,8 +204,10 @@ fn embedding_gradients<'a>(
     range: std::ops::Range<usize>,
     sums: &'a mut Vec<f32>,
 ) -> &'a [f32] {
-    let ad = plan.ad_tower == Some(tower);
-    let behavior = plan.behavior_tower == Some(tower);
+    let content = plan.towers[tower].spec.content;
+    let ad = plan.contents[content].ad == Some(tower);
+    let behavior = plan.contents[content].behavior == Some(tower);
+    let grads = &grads.contents[content];
     let (dad, dbehavior) = (&grads.dad_embeddings, &grads.dbehavior_embeddings);
     match (ad, behavior) {
         (true, false) => &dad[range],

@@ -243,6 +243,7 @@ fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
             images: None,
             shuffle_images: None,
             exclude_fields: Vec::new(),
+            contents: Vec::new(),
         },
         model: ModelConfig { images: arm, ..ModelConfig::default() },
         train,

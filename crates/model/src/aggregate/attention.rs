@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! z0 = Wk e + Wq q + b0      (64)  key part once per image, query part once per impression
+//!      [+ Wp (e * q)]              with interactions, per pair; the shorter of both is repeated
 //! z1 = W1 prelu(z0) + b1     (16)
 //! weight = W2 prelu(z1) + b2 (1)   no softmax: a long history may weigh more than a short one
 //! out = sum over the history of weight * e
@@ -33,6 +34,7 @@ const FIRST_WEIGHT: f32 = 1.0;
 pub(crate) struct Attention {
     key: Linear,
     query: Linear,
+    product: Option<Linear>,
     slope0: View,
     layer1: Linear,
     slope1: View,
@@ -67,6 +69,9 @@ pub(crate) struct AttentionScratch {
 /// Activations and gradients of one block.
 #[derive(Clone, Debug, Default)]
 struct Block {
+    /// Key * query of each pair, and its gradient.
+    product: Vec<f32>,
+    dproduct: Vec<f32>,
     z0: Vec<f32>,
     a0: Vec<f32>,
     a1: Vec<f32>,
@@ -79,9 +84,14 @@ impl Attention {
     /// Appends the weights of channel `name`, whose query is `query` wide, to `layout`.
     pub fn new(layout: &mut Layout, name: &str, widths: Widths, query: usize) -> Attention {
         let (dim, [first, second]) = (widths.dim, widths.attention);
-        let init = Init::he(dim + query);
+        let product = if widths.product { dim.max(query) } else { 0 };
+        assert_eq!(product % dim.min(query).max(1), 0, "{dim} and {query} have no product");
+        let init = Init::he(dim + query + product);
         let key = Linear::without_bias(layout, &format!("{name}.0.key"), dim, first, init);
         let query = Linear::new(layout, &format!("{name}.0.query"), query, first, init);
+        let product = widths.product.then(|| {
+            Linear::without_bias(layout, &format!("{name}.0.product"), product, first, init)
+        });
         let slope0 = prelu::slopes(layout, &format!("{name}.0"), first);
         let layer1 = Linear::new(layout, &format!("{name}.1"), first, second, Init::he(first));
         let slope1 = prelu::slopes(layout, &format!("{name}.1"), second);
@@ -89,7 +99,7 @@ impl Attention {
         let layer2 = Linear::without_bias(layout, &format!("{name}.2"), second, 1, init);
         let bias = layout.push(&format!("{name}.2.bias"), &[1], Init::Constant(FIRST_WEIGHT));
         let layer2 = Linear { bias: Some(bias), ..layer2 };
-        Attention { key, query, slope0, layer1, slope1, layer2 }
+        Attention { key, query, product, slope0, layer1, slope1, layer2 }
     }
 
     /// Width of an image embedding, and of the channel's output (D).
@@ -125,7 +135,7 @@ impl Attention {
         for ((pairs, z1), weights) in
             pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK))
         {
-            self.first_layer(w, pairs, keys, queries, block);
+            self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
             self.layer1.forward(w, &block.a0, pairs.len(), z1);
             let a1 = fit(&mut block.a1, z1.len());
             prelu::forward(self.slope1.of(w), z1, a1);
@@ -165,24 +175,25 @@ impl Attention {
                 *dweight = linalg::dot(dout, &embeddings[image..][..dim]);
                 linalg::axpy(*weight, dout, &mut dembeddings[image..][..dim]);
             }
-            self.first_layer(w, pairs, keys, queries, block);
+            self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
             self.upper_layers_backward(w, z1, block, dw);
             for (pair, dz0) in pairs.iter().zip(block.dz0.chunks_exact(first)) {
                 linalg::add(dz0, &mut dkeys[pair.image as usize * first..][..first]);
                 linalg::add(dz0, &mut dqueries[pair.impression as usize * first..][..first]);
             }
+            self.products_backward(w, pairs, (embeddings, query), block, dw, dembeddings, dquery);
         }
         self.inputs_backward(w, embeddings, dkeys, &self.key, dw, dembeddings, &mut block.dz0);
         self.inputs_backward(w, query, dqueries, &self.query, dw, dquery, &mut block.dz0);
     }
 
-    /// Fills `block.z0` and `block.a0`.
+    /// Fills `block.z0` and `block.a0`, given the parts of z0 and what they are parts of.
     fn first_layer(
         &self,
         w: &[f32],
         pairs: &[Pair],
-        keys: &[f32],
-        queries: &[f32],
+        (keys, queries): (&[f32], &[f32]),
+        (embeddings, query): (&[f32], &[f32]),
         block: &mut Block,
     ) {
         let first = self.key.outputs;
@@ -194,7 +205,58 @@ impl Attention {
                 *z0 = key + query;
             }
         }
+        if let Some(layer) = &self.product {
+            let product = fit(&mut block.product, pairs.len() * layer.inputs);
+            for (pair, product) in pairs.iter().zip(product.chunks_exact_mut(layer.inputs)) {
+                let (e, q) = self.operands(*pair, embeddings, query);
+                for (i, product) in product.iter_mut().enumerate() {
+                    *product = e[i % e.len()] * q[i % q.len()];
+                }
+            }
+            layer.forward_onto(w, product, pairs.len(), z0);
+        }
         prelu::forward(self.slope0.of(w), z0, fit(&mut block.a0, z0.len()));
+    }
+
+    /// The key and the query of a pair.
+    fn operands<'a>(
+        &self,
+        pair: Pair,
+        embeddings: &'a [f32],
+        query: &'a [f32],
+    ) -> (&'a [f32], &'a [f32]) {
+        let (key, asked) = (self.key.inputs, self.query.inputs);
+        (
+            &embeddings[pair.image as usize * key..][..key],
+            &query[pair.impression as usize * asked..][..asked],
+        )
+    }
+
+    /// From `block.dz0` to the gradients of keys and queries through their products; adds to `dw`.
+    fn products_backward(
+        &self,
+        w: &[f32],
+        pairs: &[Pair],
+        (embeddings, query): (&[f32], &[f32]),
+        block: &mut Block,
+        dw: &mut [f32],
+        dembeddings: &mut [f32],
+        dquery: &mut [f32],
+    ) {
+        let Some(layer) = &self.product else { return };
+        layer.backward_weights(&block.product, &block.dz0, pairs.len(), dw);
+        let dproduct = fit(&mut block.dproduct, block.product.len());
+        layer.backward_input(w, &block.dz0, pairs.len(), dproduct);
+        for (pair, dproduct) in pairs.iter().zip(dproduct.chunks_exact(layer.inputs)) {
+            let (e, q) = self.operands(*pair, embeddings, query);
+            let de = &mut dembeddings[pair.image as usize * e.len()..][..e.len()];
+            let dq = &mut dquery[pair.impression as usize * q.len()..][..q.len()];
+            for (i, dproduct) in dproduct.iter().enumerate() {
+                let (of_e, of_q) = (i % e.len(), i % q.len());
+                de[of_e] += dproduct * q[of_q];
+                dq[of_q] += dproduct * e[of_e];
+            }
+        }
     }
 
     /// From `block.dweights` to `block.dz0`; adds to `dw`.
@@ -251,8 +313,14 @@ mod tests {
     use super::*;
     use crate::check::{assert_close, values};
 
-    const WIDTHS: Widths =
-        Widths { dim: 3, image_query: 2, field_query: 0, attention: [5, 4], concatenate: 1 };
+    const WIDTHS: Widths = Widths {
+        dim: 3,
+        image_query: 2,
+        field_query: 0,
+        attention: [5, 4],
+        concatenate: 1,
+        product: false,
+    };
 
     /// W x + b of one row, where W is `weight`.
     fn affine(weight: &[f32], bias: &[f32], x: &[f32]) -> Vec<f32> {

@@ -11,9 +11,10 @@ pub(crate) struct Attentive {
 }
 
 impl Attentive {
-    /// Appends the weights of `attention.image` to `layout`.
-    pub fn new(layout: &mut Layout, widths: Widths) -> Attentive {
-        Attentive { channel: Attention::new(layout, "attention.image", widths, widths.image_query) }
+    /// Appends the weights of `<prefix>attention.image` to `layout`.
+    pub fn new(layout: &mut Layout, prefix: &str, widths: Widths) -> Attentive {
+        let name = format!("{prefix}attention.image");
+        Attentive { channel: Attention::new(layout, &name, widths, widths.image_query) }
     }
 
     pub fn width(&self) -> usize {

@@ -4,7 +4,7 @@
 //! variant of [`Aggregator`] (and its place in `ALL`) and of `Aggregate`, an arm in each match below. An
 //! empty history gives zeros, whichever the aggregator.
 
-mod attention;
+pub(crate) mod attention;
 mod attentive;
 mod concatenate;
 mod max;
@@ -14,6 +14,7 @@ mod sum;
 use serde::{Deserialize, Serialize};
 
 use crate::params::Layout;
+use attention::AttentionScratch;
 use attentive::Attentive;
 use concatenate::Concatenate;
 use max::Max;
@@ -122,6 +123,8 @@ pub(crate) struct Widths {
     pub attention: [usize; 2],
     /// How many embeddings a concatenation has room for.
     pub concatenate: usize,
+    /// Whether attention sees key * query too.
+    pub product: bool,
 }
 
 /// What an aggregate belongs to.
@@ -144,19 +147,28 @@ pub(crate) enum Aggregate {
 /// Activations of a forward pass, for its backward pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AggregateScratch {
-    channels: [attention::AttentionScratch; 2],
+    channels: [AttentionScratch; 2],
 }
 
 impl Aggregate {
-    pub fn new(aggregator: Aggregator, layout: &mut Layout, widths: Widths) -> Aggregate {
+    /// Appends the weights, whose names begin with `prefix`, to `layout`.
+    pub fn new(
+        aggregator: Aggregator,
+        layout: &mut Layout,
+        prefix: &str,
+        widths: Widths,
+    ) -> Aggregate {
         let Widths { dim, concatenate: length, .. } = widths;
         match aggregator {
             Aggregator::Concatenate => Aggregate::Concatenate(Concatenate { dim, length }),
             Aggregator::Max => Aggregate::Max(Max { dim }),
             Aggregator::Sum => Aggregate::Sum(Sum { dim }),
-            Aggregator::Attentive => Aggregate::Attentive(Box::new(Attentive::new(layout, widths))),
+            Aggregator::Attentive => {
+                Aggregate::Attentive(Box::new(Attentive::new(layout, prefix, widths)))
+            }
             Aggregator::MultiQueryAttentive => {
-                Aggregate::MultiQueryAttentive(Box::new(MultiQueryAttentive::new(layout, widths)))
+                let multi_query = MultiQueryAttentive::new(layout, prefix, widths);
+                Aggregate::MultiQueryAttentive(Box::new(multi_query))
             }
         }
     }
@@ -241,8 +253,14 @@ pub(crate) mod tests {
     use super::*;
     use crate::check::{assert_close, assert_gradient, values};
 
-    const WIDTHS: Widths =
-        Widths { dim: 3, image_query: 2, field_query: 5, attention: [4, 3], concatenate: 2 };
+    const WIDTHS: Widths = Widths {
+        dim: 3,
+        image_query: 2,
+        field_query: 5,
+        attention: [4, 3],
+        concatenate: 2,
+        product: false,
+    };
 
     /// Histories apart from their floats.
     struct Case {
@@ -296,7 +314,7 @@ pub(crate) mod tests {
 
     fn build(aggregator: Aggregator, case: &Case) -> (Aggregate, Inputs) {
         let mut layout = Layout::default();
-        let aggregate = Aggregate::new(aggregator, &mut layout, WIDTHS);
+        let aggregate = Aggregate::new(aggregator, &mut layout, "", WIDTHS);
         let w = values(1, layout.len());
         let impressions = case.histories(&[]).impressions();
         let (image, fields) = (values(3, impressions * 2), values(4, impressions * 5));

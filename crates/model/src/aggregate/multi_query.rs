@@ -13,11 +13,12 @@ pub(crate) struct MultiQueryAttentive {
 }
 
 impl MultiQueryAttentive {
-    /// Appends the weights of `attention.image` and `attention.fields` to `layout`.
-    pub fn new(layout: &mut Layout, widths: Widths) -> MultiQueryAttentive {
+    /// Appends the weights of `<prefix>attention.image` and `.fields` to `layout`.
+    pub fn new(layout: &mut Layout, prefix: &str, widths: Widths) -> MultiQueryAttentive {
+        let [image, fields] = ["image", "fields"].map(|name| format!("{prefix}attention.{name}"));
         MultiQueryAttentive {
-            image: Attention::new(layout, "attention.image", widths, widths.image_query),
-            fields: Attention::new(layout, "attention.fields", widths, widths.field_query),
+            image: Attention::new(layout, &image, widths, widths.image_query),
+            fields: Attention::new(layout, &fields, widths, widths.field_query),
         }
     }
 

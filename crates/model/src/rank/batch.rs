@@ -18,8 +18,17 @@ pub struct RankBatch<'a> {
     pub group_fields: &'a [Lists<'a>],
     /// Ad and context fields; (B) lists each.
     pub impression_fields: &'a [Lists<'a>],
+    /// Fields of single behaviors, which the base network DIN attends to; (N) lists each.
+    pub behavior_fields: &'a [Lists<'a>],
     /// Unique embedding rows, (R, D).
     pub rows: &'a [f32],
+    /// Images, and whatever else has towers; one for each of the network's contents.
+    pub contents: &'a [ContentBatch<'a>],
+}
+
+/// The embeddings of one content of a batch.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ContentBatch<'a> {
     /// Unique image embeddings of the ad tower, (Ua, D).
     pub ad_embeddings: &'a [f32],
     /// The image of each impression, an index into `ad_embeddings` or [`NO_IMAGE`]; (B).
@@ -28,6 +37,21 @@ pub struct RankBatch<'a> {
     pub behavior_embeddings: &'a [f32],
     /// The image of each behavior, an index into `behavior_embeddings` or [`NO_IMAGE`]; (N).
     pub behavior_images: &'a [u32],
+    /// What likeness is judged by.
+    pub sketches: Sketches<'a>,
+}
+
+/// Vectors of images that are not trained; cosines of them say how alike images are.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sketches<'a> {
+    /// Unique vectors, (Us, S).
+    pub vectors: &'a [f32],
+    /// Their width (S).
+    pub dim: usize,
+    /// That of each impression's ad, an index into `vectors` or [`NO_IMAGE`]; (B).
+    pub ads: &'a [u32],
+    /// That of each behavior, likewise; (N).
+    pub behaviors: &'a [u32],
 }
 
 impl RankBatch<'_> {
@@ -42,7 +66,7 @@ impl RankBatch<'_> {
     }
 
     /// The impressions of `group`.
-    pub(super) fn impressions_of(&self, group: usize) -> Range<usize> {
+    pub(crate) fn impressions_of(&self, group: usize) -> Range<usize> {
         self.impressions[group] as usize..self.impressions[group + 1] as usize
     }
 
@@ -57,8 +81,15 @@ impl RankBatch<'_> {
 pub struct InputGrads {
     /// Of [`RankBatch::rows`], (R, D).
     pub drows: Vec<f32>,
-    /// Of [`RankBatch::ad_embeddings`], (Ua, D).
+    /// Of [`RankBatch::contents`].
+    pub contents: Vec<ContentGrads>,
+}
+
+/// Gradients of a [`ContentBatch`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ContentGrads {
+    /// Of [`ContentBatch::ad_embeddings`], (Ua, D).
     pub dad_embeddings: Vec<f32>,
-    /// Of [`RankBatch::behavior_embeddings`], (Ub, D).
+    /// Of [`ContentBatch::behavior_embeddings`], (Ub, D).
     pub dbehavior_embeddings: Vec<f32>,
 }

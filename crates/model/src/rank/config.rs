@@ -34,6 +34,49 @@ impl ImageArm {
     }
 }
 
+/// What a logit is made of (Section 6.3 and Fig. 4 of the paper).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Base {
+    /// Embeddings, fully connected layers, one output.
+    #[default]
+    Mlp,
+    /// No hidden layer: a weighted sum of all inputs. An id adds one number to it, the product of its row
+    /// and the weights of its field.
+    LogisticRegression,
+    /// As `Mlp`, and the ids of behaviors are weighed by attention to the ad's before they are added
+    /// (Deep Interest Network, KDD 2018).
+    Din,
+    /// The inner product of a user vector and an ad vector, each of fully connected layers: both can be
+    /// computed ahead. Nothing may look at user and ad at once, nor at the context.
+    PreRank,
+}
+
+/// Whether products of what is compared stand beside it, in attention and before the first layer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Interactions {
+    /// The paper's network.
+    #[default]
+    None,
+    /// Attention sees key * query, the first layer sees ad image * aggregate, number by number. The
+    /// differences, which go with the products elsewhere, are linear in what is there already.
+    Product,
+}
+
+/// What the network is told of how alike the ad's image and those of the history are, before any training.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Similarity {
+    /// Nothing.
+    #[default]
+    None,
+    /// The mean, the largest, the mean of the five largest, and the newest cosine.
+    Cosine,
+    /// These, and how many cosines lie in each of some buckets (as SimTier does it, CIKM 2024).
+    Histogram,
+}
+
 /// The shape of a rank network.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -46,6 +89,17 @@ pub struct RankConfig {
     pub impression_fields: usize,
     /// Impression fields that attention asks for, as indices.
     pub query_fields: Vec<usize>,
+    /// What a logit is made of.
+    #[serde(default)]
+    pub base: Base,
+    /// For [`Base::Din`]: the impression field that each field with one list per behavior is compared
+    /// with, as indices.
+    #[serde(default)]
+    pub behavior_fields: Vec<usize>,
+    /// Names of the contents with towers, such as images; every one has the same arm, aggregator, and so
+    /// forth. The parameters of the first one have no prefix.
+    #[serde(default = "RankConfig::contents")]
+    pub contents: Vec<String>,
     /// Which images the network sees.
     pub images: ImageArm,
     /// How a history's image embeddings become one vector.
@@ -58,9 +112,28 @@ pub struct RankConfig {
     pub concatenate_length: usize,
     /// Hidden widths of the network; the paper's are 200 and 80.
     pub mlp: Vec<usize>,
+    /// For [`Base::PreRank`]: widths of the layers of both vectors; the paper's are 200 and 10.
+    #[serde(default = "RankConfig::pre_rank")]
+    pub pre_rank: Vec<usize>,
+    /// Whether products stand beside what is compared.
+    #[serde(default)]
+    pub interactions: Interactions,
+    /// What is told of likeness.
+    #[serde(default)]
+    pub similarity: Similarity,
 }
 
 impl RankConfig {
+    /// [`RankConfig::contents`] unless said otherwise: images.
+    pub fn contents() -> Vec<String> {
+        vec!["image".to_owned()]
+    }
+
+    /// [`RankConfig::pre_rank`] unless said otherwise.
+    pub fn pre_rank() -> Vec<usize> {
+        vec![200, 10]
+    }
+
     /// [`RankConfig::concatenate_length`] unless said otherwise.
     pub fn concatenate_length() -> usize {
         32
@@ -71,7 +144,7 @@ impl RankConfig {
         let sizes = [
             ("dim", &[self.dim][..]),
             ("attention", &self.attention),
-            ("mlp", &self.mlp),
+            ("pre_rank", &self.pre_rank),
             ("concatenate_length", &[self.concatenate_length]),
         ];
         for (name, widths) in sizes {
@@ -79,7 +152,11 @@ impl RankConfig {
                 return Err(format!("{name} is {widths:?}; every width must be at least 1"));
             }
         }
-        if let Some(field) = self.query_fields.iter().find(|&&f| f >= self.impression_fields) {
+        if self.mlp.contains(&0) {
+            return Err(format!("mlp is {:?}; every width must be at least 1", self.mlp));
+        }
+        let fields = self.query_fields.iter().chain(&self.behavior_fields);
+        if let Some(field) = fields.into_iter().find(|&&f| f >= self.impression_fields) {
             return Err(format!(
                 "query field {field} does not exist; there are {} impression fields, counted from 0",
                 self.impression_fields
@@ -90,7 +167,32 @@ impl RankConfig {
                         name at least one impression field"
                 .to_owned());
         }
-        Ok(())
+        self.check_base()
+    }
+
+    fn check_base(&self) -> Result<(), String> {
+        let wrong = |what: &str| Err(format!("base = {:?} {what}", self.base));
+        match self.base {
+            Base::Din if self.behavior_fields.is_empty() => wrong(
+                "attends to fields that behaviors and the ad both have; query_fields names none of them",
+            ),
+            Base::PreRank
+                if self.images.has_behavior() && !self.aggregator.queries().is_empty() =>
+            {
+                wrong(&format!(
+                    "cannot look at the ad in the history; aggregator is {:?}, expected one of sum, max, \
+                     concatenate",
+                    self.aggregator
+                ))
+            }
+            Base::PreRank if self.interactions != Interactions::None => {
+                wrong("has no products of user and ad; expected interactions = none")
+            }
+            Base::PreRank if self.similarity != Similarity::None => {
+                wrong("cannot compare the ad with the history; expected similarity = none")
+            }
+            Base::Mlp | Base::LogisticRegression | Base::Din | Base::PreRank => Ok(()),
+        }
     }
 
     /// Whether attention looks at the query fields.

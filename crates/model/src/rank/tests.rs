@@ -1,4 +1,4 @@
-//! Every arm with every aggregator, against differences and against the formulas.
+//! Every arm with every aggregator and every base network, against differences and against the formulas.
 
 use super::*;
 use crate::aggregate::Aggregator;
@@ -19,6 +19,7 @@ struct Case {
     behaviors: &'static [u32],
     group_fields: [Column; 2],
     impression_fields: [Column; 3],
+    behavior_fields: [Column; 2],
     ad_images: &'static [u32],
     behavior_images: &'static [u32],
 }
@@ -34,6 +35,10 @@ const MIXED: Case = Case {
         (&[0, 2, 2, 3, 3, 6, 7], &[1, 2, 0, 0, 1, 4, 3]),
         (&[0, 1, 2, 3, 4, 5, 6], &[2, 2, 2, 1, 1, 1]),
     ],
+    behavior_fields: [
+        (&[0, 1, 2, 3, 4, 5, 6], &[0, 1, 3, 3, 4, 2]),
+        (&[0, 1, 1, 3, 4, 4, 5], &[4, 0, 2, 1, 1]),
+    ],
     ad_images: &[0, 1, NO_IMAGE, 0, 0, NO_IMAGE],
     behavior_images: &[2, NO_IMAGE, 1, 1, NO_IMAGE, 0],
 };
@@ -47,6 +52,7 @@ const EMPTY: Case = Case {
     behaviors: &[0],
     group_fields: [(&[0], &[]); 2],
     impression_fields: [(&[0], &[]); 3],
+    behavior_fields: [(&[0], &[]); 2],
     ad_images: &[],
     behavior_images: &[],
 };
@@ -60,23 +66,35 @@ struct Floats {
     behaviors: Vec<f32>,
 }
 
-fn network(images: ImageArm, aggregator: Aggregator) -> RankNetwork {
-    RankNetwork::new(RankConfig {
+fn config(images: ImageArm, aggregator: Aggregator) -> RankConfig {
+    RankConfig {
         dim: D,
         group_fields: 2,
         impression_fields: 3,
         query_fields: vec![2, 0],
+        base: Base::Mlp,
+        behavior_fields: vec![],
+        contents: RankConfig::contents(),
         images,
         aggregator,
         attention: [4, 3],
         concatenate_length: LENGTH,
         mlp: vec![5, 4],
-    })
+        pre_rank: vec![4, 2],
+        interactions: Interactions::None,
+        similarity: Similarity::None,
+    }
+}
+
+fn network(images: ImageArm, aggregator: Aggregator) -> RankNetwork {
+    RankNetwork::new(config(images, aggregator))
 }
 
 fn floats(network: &RankNetwork) -> Floats {
-    let w = values(1, network.layout().len()).iter().map(|w| 0.7 * w).collect();
-    Floats { w, rows: values(2, 5 * D), ads: values(3, 2 * D), behaviors: values(4, 3 * D) }
+    let w = values(1, network.layout().len()).iter().map(|w| 0.65 * w).collect();
+    let contents = network.config().contents.len();
+    let (ads, behaviors) = (values(3, contents * 2 * D), values(4, contents * 3 * D));
+    Floats { w, rows: values(2, 5 * D), ads, behaviors }
 }
 
 /// Logits, and the gradients for `dlogits`.
@@ -92,29 +110,65 @@ fn run_with(
     scratch: &mut RankScratch,
 ) -> (Vec<f32>, Floats) {
     let lists = |&(offsets, rows): &Column| Lists { offsets, rows };
+    let vectors = values(7, 3 * 4);
+    let content = |(ad_embeddings, behavior_embeddings)| ContentBatch {
+        ad_embeddings,
+        ad_images: case.ad_images,
+        behavior_embeddings,
+        behavior_images: case.behavior_images,
+        sketches: Sketches {
+            vectors: &vectors,
+            dim: 4,
+            ads: case.ad_images,
+            behaviors: case.behavior_images,
+        },
+    };
+    let contents = x.ads.chunks(2 * D).zip(x.behaviors.chunks(3 * D)).map(content);
     let batch = RankBatch {
         impressions: case.impressions,
         behaviors: case.behaviors,
         group_fields: &case.group_fields.each_ref().map(lists),
         impression_fields: &case.impression_fields.each_ref().map(lists),
+        behavior_fields: &case.behavior_fields.each_ref().map(lists)
+            [..network.config().behavior_fields.len()],
         rows: &x.rows,
-        ad_embeddings: &x.ads,
-        ad_images: case.ad_images,
-        behavior_embeddings: &x.behaviors,
-        behavior_images: case.behavior_images,
+        contents: &contents.collect::<Vec<_>>(),
     };
     let (mut logits, mut dw) = (Vec::new(), vec![0.0; x.w.len()]);
     let mut grads = InputGrads::default();
     network.forward(&x.w, &batch, scratch, &mut logits);
     network.backward(&x.w, &batch, scratch, dlogits, &mut dw, &mut grads);
-    let InputGrads { drows: rows, dad_embeddings: ads, dbehavior_embeddings } = grads;
-    (logits, Floats { w: dw, rows, ads, behaviors: dbehavior_embeddings })
+    let of = |part: fn(&ContentGrads) -> &Vec<f32>| grads.contents.iter().flat_map(part).copied();
+    let ads = of(|content| &content.dad_embeddings).collect();
+    let behaviors = of(|content| &content.dbehavior_embeddings).collect();
+    (logits, Floats { w: dw, rows: grads.drows, ads, behaviors })
 }
 
+/// Every arm and aggregator as the paper has them, and with each of the other settings that can be had with
+/// it.
 fn every_network() -> impl Iterator<Item = RankNetwork> {
-    ImageArm::ALL
+    let shapes = ImageArm::ALL
         .into_iter()
-        .flat_map(|arm| Aggregator::ALL.map(|aggregator| network(arm, aggregator)))
+        .flat_map(|arm| Aggregator::ALL.map(|aggregator| config(arm, aggregator)));
+    let with_settings = shapes.flat_map(|paper| {
+        [
+            paper.clone(),
+            RankConfig { base: Base::LogisticRegression, ..paper.clone() },
+            RankConfig { base: Base::PreRank, ..paper.clone() },
+            RankConfig { base: Base::Din, behavior_fields: vec![2, 0], ..paper.clone() },
+            RankConfig { interactions: Interactions::Product, ..paper.clone() },
+            RankConfig { similarity: Similarity::Histogram, ..paper.clone() },
+            RankConfig {
+                contents: vec!["image".to_owned(), "text".to_owned()],
+                base: Base::Din,
+                behavior_fields: vec![1],
+                interactions: Interactions::Product,
+                similarity: Similarity::Cosine,
+                ..paper
+            },
+        ]
+    });
+    with_settings.filter(|config| config.check().is_ok()).map(RankNetwork::new)
 }
 
 fn check_gradients(network: &RankNetwork, name: &str, case: &Case) {
@@ -126,8 +180,7 @@ fn check_gradients(network: &RankNetwork, name: &str, case: &Case) {
         let (logits, _) = run(network, case, &x, &dlogits);
         logits.iter().zip(&dlogits).map(|(y, dy)| f64::from(y * dy)).sum()
     };
-    let RankConfig { images, aggregator, .. } = network.config();
-    let name = format!("{images:?} {aggregator:?}, {name}");
+    let name = format!("{:?}, {name}", network.config());
     assert_gradient(&name, &x.w, &d.w, |v| loss(&|x| x.w = v.to_vec()));
     assert_gradient(&name, &x.rows, &d.rows, |v| loss(&|x| x.rows = v.to_vec()));
     assert_gradient(&name, &x.ads, &d.ads, |v| loss(&|x| x.ads = v.to_vec()));
@@ -148,9 +201,10 @@ fn an_empty_batch_changes_nothing() {
         let x = floats(&network);
         let (logits, d) = run(&network, &EMPTY, &x, &[]);
         assert_eq!(logits, Vec::<f32>::new());
-        for (d, len) in [(d.w, x.w.len()), (d.rows, 15), (d.ads, 6), (d.behaviors, 9)] {
-            assert_eq!(d, vec![0.0; len]);
-        }
+        let zeros = |x: &[f32]| vec![0.0; x.len()];
+        let (w, rows) = (zeros(&x.w), zeros(&x.rows));
+        let (ads, behaviors) = (zeros(&x.ads), zeros(&x.behaviors));
+        assert_eq!(d, Floats { w, rows, ads, behaviors });
     }
 }
 
@@ -160,6 +214,7 @@ const BARE: Case = Case {
     behaviors: &[0, 0],
     group_fields: [(&[0, 0], &[]); 2],
     impression_fields: [(&[0, 0], &[]); 3],
+    behavior_fields: [(&[0], &[]); 2],
     ad_images: &[NO_IMAGE],
     behavior_images: &[],
 };
@@ -182,7 +237,7 @@ fn an_arm_sees_its_images_alone() {
     for network in every_network() {
         let (arm, x) = (network.config.images, floats(&network));
         let logits = |x: &Floats| run(&network, &MIXED, x, &[0.0; 6]).0;
-        let (ads, behaviors) = (values(8, 2 * D), values(9, 3 * D));
+        let (ads, behaviors) = (values(8, x.ads.len()), values(9, x.behaviors.len()));
         let other_ads = logits(&Floats { ads, ..x.clone() });
         let other_behaviors = logits(&Floats { behaviors, ..x.clone() });
         assert_eq!(logits(&x) != other_ads, arm.has_ad(), "{:?}", network.config);
@@ -261,9 +316,16 @@ fn logits_match_the_formulas() {
 #[test]
 fn impossible_shapes_are_explained() {
     let good = network(ImageArm::Joint, Aggregator::MultiQueryAttentive).config;
-    let cases: [(RankConfig, &str); 5] = [
+    let pre_rank = RankConfig { base: Base::PreRank, ..good.clone() };
+    let sum = RankConfig { aggregator: Aggregator::Sum, ..pre_rank.clone() };
+    let cases: [(RankConfig, &str); 10] = [
         (RankConfig { dim: 0, ..good.clone() }, "dim is [0]"),
-        (RankConfig { mlp: vec![], ..good.clone() }, "mlp is []"),
+        (RankConfig { mlp: vec![3, 0], ..good.clone() }, "mlp is [3, 0]"),
+        (RankConfig { pre_rank: vec![], ..good.clone() }, "pre_rank is []"),
+        (RankConfig { base: Base::Din, ..good.clone() }, "query_fields names none of them"),
+        (pre_rank, "expected one of sum, max, concatenate"),
+        (RankConfig { interactions: Interactions::Product, ..sum.clone() }, "interactions = none"),
+        (RankConfig { similarity: Similarity::Cosine, ..sum }, "similarity = none"),
         (RankConfig { concatenate_length: 0, ..good.clone() }, "concatenate_length is [0]"),
         (RankConfig { query_fields: vec![3], ..good.clone() }, "query field 3 does not exist"),
         (RankConfig { query_fields: vec![], ..good.clone() }, "name at least one"),
@@ -283,6 +345,45 @@ fn impossible_shapes_are_explained() {
         assert_eq!(asks(behavior), both || attentive, "{aggregator:?}");
         assert!(!asks(RankConfig { images: ImageArm::Ad, ..config }), "{aggregator:?}");
     }
+}
+
+/// The settings of the networks beside the paper's, as the formulas have them.
+#[test]
+fn a_network_without_hidden_layers_is_a_sum() {
+    let network = RankNetwork::new(RankConfig {
+        base: Base::LogisticRegression,
+        ..config(ImageArm::Joint, Aggregator::Sum)
+    });
+    let x = floats(&network);
+    let (logits, _) = run(&network, &MIXED, &x, &[0.0; 6]);
+    let get = |name: &str| network.layout.get(name).expect("a weight").view.of(&x.w);
+    let weights = [get("mlp.0.group.weight"), get("mlp.0.impression.weight")].concat();
+    for (impression, group) in [0, 0, 0, 1, 3, 3].into_iter().enumerate() {
+        let inputs = inputs_by_hand(&network, &MIXED, &x, group, impression);
+        let expected = linalg::dot(&weights, &inputs) + get("mlp.0.group.bias")[0];
+        assert_close(&[logits[impression]], &[expected], 1e-5);
+    }
+}
+
+#[test]
+fn logits_of_the_pre_rank_network_are_products_of_its_vectors() {
+    let network = RankNetwork::new(RankConfig {
+        base: Base::PreRank,
+        ..config(ImageArm::Joint, Aggregator::Sum)
+    });
+    let (x, mut scratch) = (floats(&network), RankScratch::default());
+    let (logits, _) = run_with(&network, &MIXED, &x, &[0.0; 6], &mut scratch);
+    let (users, ads) = scratch.vectors();
+    for (impression, group) in [0, 0, 0, 1, 3, 3].into_iter().enumerate() {
+        let product = linalg::dot(&users[2 * group..][..2], &ads[2 * impression..][..2]);
+        assert_eq!(logits[impression], product);
+    }
+    // What a user's vector is does not depend on the ads.
+    let others = Floats { ads: values(9, 2 * D), ..x.clone() };
+    let (users, ads) = (users.to_vec(), ads.to_vec());
+    run_with(&network, &MIXED, &others, &[0.0; 6], &mut scratch);
+    assert_eq!(scratch.vectors().0, users);
+    assert_ne!(scratch.vectors().1, ads);
 }
 
 #[test]

@@ -6,18 +6,20 @@
 
 use std::collections::BTreeMap;
 
-use ams_bundle::{Input, Keys};
+use ams_bundle::{ContentTowers, Input, Keys};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_data::{Groups, ImageKey, Ragged};
 use ams_image::FeatureStore;
 use ams_model::init::row_init;
-use ams_model::rank::{InputGrads, Lists, NO_IMAGE, RankBatch, RankScratch};
+use ams_model::rank::{
+    ContentBatch, InputGrads, Lists, NO_IMAGE, RankBatch, RankScratch, Sketches,
+};
 use ams_model::tower::Tower;
-use ams_train::Config;
 use ams_train::feed::{Feed, Order};
 use ams_train::lanes::Share;
-use ams_train::plan::Plan;
+use ams_train::plan::{Plan, PlannedTower};
+use ams_train::{Config, components};
 
 /// The impressions that each lane learns from in the first step.
 pub fn first_step(config: &Config) -> Vec<Groups> {
@@ -67,17 +69,19 @@ pub struct Step {
 }
 
 /// The first step of a model that begins at `seed`, over the impressions of all lanes.
-pub fn step(plan: &Plan, store: Option<&FeatureStore>, seed: u64, lanes: &[Groups]) -> Step {
+pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -> Step {
     let mut groups = Groups::new(&plan.spec.fields);
     for lane in lanes {
         (0..lane.len()).for_each(|group| groups.push_from(lane, group));
     }
-    let keys = keys_of(&groups, store);
-    let w = plan.dense_init(seed);
+    let keys: Vec<Keys> =
+        (0..stores.len().max(1)).map(|at| keys_of(&groups, stores.get(at))).collect();
+    let mut w = plan.dense_init(seed);
+    components::place(plan, stores, &mut w);
     let dim = plan.spec.dim;
 
     // A row for every id of every list.
-    let lists: Vec<_> = plan.inputs().map(|input| ids_of(input, &groups, &keys)).collect();
+    let lists: Vec<_> = plan.inputs().map(|input| ids_of(input, &groups, &keys[0])).collect();
     let ids: Vec<u64> = lists.iter().flat_map(|lists| &lists.values).map(|id| id.0).collect();
     let mut rows = vec![0.0; ids.len() * dim];
     for (id, row) in ids.iter().zip(rows.chunks_exact_mut(dim)) {
@@ -90,22 +94,43 @@ pub fn step(plan: &Plan, store: Option<&FeatureStore>, seed: u64, lanes: &[Group
         .zip(&numbers)
         .map(|(lists, rows)| Lists { offsets: lists.offsets.as_slice(), rows })
         .collect();
-    let (group_fields, impression_fields) = views.split_at(plan.group_inputs.len());
+    let (group_fields, rest) = views.split_at(plan.group_inputs.len());
+    let (impression_fields, behavior_fields) = rest.split_at(plan.impression_inputs.len());
 
-    // An embedding for every reference to an image.
-    let ads = References::new(plan, store, &w, plan.ad_tower, &keys.ads);
-    let behaviors = References::new(plan, store, &w, plan.behavior_tower, &keys.behaviors);
-
+    // An embedding for every reference to an image, and a sketch for each of an ad, then of a behavior.
+    let content = |(towers, keys): (&ContentTowers, &Keys)| {
+        let all = [&keys.ads[..], &keys.behaviors].concat();
+        [
+            References::new(plan, stores, &w, towers.ad, &keys.ads),
+            References::new(plan, stores, &w, towers.behavior, &keys.behaviors),
+            References::new(plan, stores, &w, towers.sketch, &all),
+        ]
+    };
+    let references: Vec<[References; 3]> = plan.contents.iter().zip(&keys).map(content).collect();
+    let mut contents = Vec::new();
+    for ([ads, behaviors, sketches], keys) in references.iter().zip(&keys) {
+        let split = sketches.images.len().min(keys.ads.len());
+        contents.push(ContentBatch {
+            ad_embeddings: &ads.embeddings,
+            ad_images: &ads.images,
+            behavior_embeddings: &behaviors.embeddings,
+            behavior_images: &behaviors.images,
+            sketches: Sketches {
+                vectors: &sketches.embeddings,
+                dim: plan.towers.get(sketches.tower).map_or(0, PlannedTower::dim),
+                ads: &sketches.images[..split],
+                behaviors: &sketches.images[split..],
+            },
+        });
+    }
     let batch = RankBatch {
         impressions: groups.impressions.as_slice(),
         behaviors: groups.behaviors.as_slice(),
         group_fields,
         impression_fields,
+        behavior_fields,
         rows: &rows,
-        ad_embeddings: &ads.embeddings,
-        ad_images: &ads.images,
-        behavior_embeddings: &behaviors.embeddings,
-        behavior_images: &behaviors.images,
+        contents: &contents,
     };
     let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());
     let network = &w[plan.network_range()];
@@ -124,8 +149,10 @@ pub fn step(plan: &Plan, store: Option<&FeatureStore>, seed: u64, lanes: &[Group
 
     let mut dense: Vec<f64> = dw.into_iter().map(f64::from).collect();
     dense.resize(plan.dense_len(), 0.0);
-    ads.backward(plan, &w, &grads.dad_embeddings, &mut dense);
-    behaviors.backward(plan, &w, &grads.dbehavior_embeddings, &mut dense);
+    for ([ads, behaviors, _], grads) in references.iter().zip(&grads.contents) {
+        ads.backward(plan, &w, &grads.dad_embeddings, &mut dense);
+        behaviors.backward(plan, &w, &grads.dbehavior_embeddings, &mut dense);
+    }
 
     let mut sums: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for (id, drow) in ids.iter().zip(grads.drows.chunks_exact(dim)) {
@@ -156,13 +183,13 @@ struct References {
 impl References {
     fn new(
         plan: &Plan,
-        store: Option<&FeatureStore>,
+        stores: &[FeatureStore],
         w: &[f32],
         tower: Option<usize>,
         keys: &[ImageKey],
     ) -> References {
         let Some(tower) = tower else { return References::default() };
-        let model = plan.tower.as_ref().unwrap();
+        let PlannedTower { spec, model, range, scale } = &plan.towers[tower];
         let mut references = References { tower, ..References::default() };
         for &key in keys {
             if !key.is_some() {
@@ -170,10 +197,9 @@ impl References {
                 continue;
             }
             references.images.push(references.runs.len() as u32);
-            let row = store.unwrap().row(key).unwrap();
-            let scale = f64::from(plan.scale);
-            let x = row.iter().map(|x| scale * f64::from(x.to_f32())).collect();
-            let (run, embedding) = forward(model, &w[plan.tower_range(tower)], x);
+            let row = stores[spec.content].row(key).unwrap();
+            let x = row.iter().map(|x| f64::from(*scale) * f64::from(x.to_f32())).collect();
+            let (run, embedding) = forward(model, &w[range.clone()], x);
             references.runs.push(run);
             references.embeddings.extend(embedding.into_iter().map(|x| x as f32));
         }
@@ -183,10 +209,11 @@ impl References {
     /// Adds the gradient of the tower to `dense`.
     fn backward(&self, plan: &Plan, w: &[f32], dembeddings: &[f32], dense: &mut [f64]) {
         for (run, dout) in self.runs.iter().zip(dembeddings.chunks_exact(plan.spec.dim)) {
-            let range = plan.tower_range(self.tower);
+            let PlannedTower { spec, model, range, .. } = &plan.towers[self.tower];
             let dout = dout.iter().map(|d| f64::from(*d)).collect();
-            let model = plan.tower.as_ref().unwrap();
-            backward(model, &w[range.clone()], run, dout, &mut dense[range]);
+            if spec.is_trained() {
+                backward(model, &w[range.clone()], run, dout, &mut dense[range.clone()]);
+            }
         }
     }
 }

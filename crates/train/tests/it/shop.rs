@@ -96,6 +96,7 @@ pub fn config(runs: &Path) -> Config {
             images: None,
             shuffle_images: None,
             exclude_fields: Vec::new(),
+            contents: Vec::new(),
         },
         model: ModelConfig { tower: vec![16, 12], ..ModelConfig::default() },
         train: TrainConfig { epochs: 2, batch: 128, ..TrainConfig::default() },

@@ -10,6 +10,7 @@ use ams_image::FeatureStore;
 use ams_model::ImageArm;
 use ams_train::config::{FeatureFormat, Placement, Precision};
 use ams_train::lanes::Lanes;
+use ams_train::plan::PlannedTower;
 use ams_train::traffic::{Asked, Counts, Storage, Traffic};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
@@ -29,10 +30,11 @@ struct References {
 /// By hand: what the impressions of one lane refer to.
 fn references(lanes: &Lanes, groups: &Groups) -> References {
     let plan = &lanes.plan;
-    let keys = keys_of(groups, lanes.store());
+    let keys = keys_of(groups, lanes.stores().first());
     let ids = plan.inputs().flat_map(|input| ids_of(input, groups, &keys).values);
-    let mut images = vec![Vec::new(); plan.towers];
-    for (tower, keys) in [(plan.ad_tower, &keys.ads), (plan.behavior_tower, &keys.behaviors)] {
+    let mut images = vec![Vec::new(); plan.towers.len()];
+    let towers = plan.contents[0];
+    for (tower, keys) in [(towers.ad, &keys.ads), (towers.behavior, &keys.behaviors)] {
         let Some(tower) = tower else { continue };
         images[tower].extend(keys.iter().filter(|key| key.is_some()).map(|key| key.0));
     }
@@ -79,13 +81,15 @@ fn moved(config: &Config, lanes: &Lanes, lane_references: &[References], size: u
         let (embeddings, features) =
             (of_placement(Placement::Ams), of_placement(Placement::StoreInServer));
         // Impressions and a count of ids and of every tower's images; two words an id.
-        words.ids += (abroad * (2 + plan.towers) + 2 * (rows + embeddings + features)) as f64;
+        words.ids += (abroad * (2 + plan.towers.len()) + 2 * (rows + embeddings + features)) as f64;
         words.rows += (rows * dim) as f64;
         words.embeddings += (embeddings * dim) as f64;
         // A loss in f64.
         words.row_grads += (abroad * 2 + rows * dim) as f64;
         words.embedding_grads += (embeddings * dim) as f64;
-        words.features += (features * config.train.features_as.words(plan.feature_dim())) as f64;
+        words.features += (features
+            * config.train.features_as.words(plan.towers.first().map_or(0, PlannedTower::input)))
+            as f64;
     }
     let all_reduce = AllReduce::new(config.train.all_reduce.into());
     words.all_reduce = all_reduce.words_moved(plan.dense_len(), size) as f64;
@@ -105,13 +109,13 @@ fn sum(traffic: Traffic) -> f64 {
 
 /// By hand: everything counted in the first step of `config` on `size` processes.
 fn by_hand(config: &Config, lanes: &Lanes, size: usize) -> Counts {
-    let (plan, store) = (&lanes.plan, lanes.store());
+    let (plan, store) = (&lanes.plan, lanes.stores().first());
     let references: Vec<References> =
         first_step(config).iter().map(|groups| references(lanes, groups)).collect();
     let count = references.len();
     let ids = asked(&references.iter().map(|lane| &lane.ids[..]).collect::<Vec<_>>());
     let mut images = Asked::default();
-    for tower in 0..plan.towers {
+    for tower in 0..plan.towers.len() {
         let of_tower: Vec<&[u64]> = references.iter().map(|lane| &lane.images[tower][..]).collect();
         images = add(images, asked(&of_tower));
     }

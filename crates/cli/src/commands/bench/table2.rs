@@ -152,6 +152,7 @@ fn config(folder: &Path, batch: usize) -> Config {
             images: None,
             shuffle_images: None,
             exclude_fields: Vec::new(),
+            contents: Vec::new(),
         },
         model: ModelConfig::default(),
         train: TrainConfig { batch, lanes: LANES, epochs: 1, ..TrainConfig::default() },

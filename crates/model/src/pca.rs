@@ -1,0 +1,232 @@
+//! Principal components of features: the directions in which they differ most.
+//!
+//! By subspace iteration from fixed first directions (Halko, Martinsson & Tropp 2011, Algorithm 4.4), which
+//! costs a few products with the data instead of a covariance matrix of F * F: enough for what a tower or a
+//! cosine makes of it. A function of the rows and their order alone.
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use crate::init::{Init, dense_init};
+use crate::linalg::{self, Onto};
+
+/// More directions are followed than asked for, so that the last ones are good too.
+const OVERSAMPLING: usize = 8;
+
+/// Products with the data and back.
+const ITERATIONS: usize = 12;
+
+/// Principal components.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Pca {
+    /// The mean of the rows; (F).
+    pub mean: Vec<f32>,
+    /// Orthonormal directions, the one with the largest variance first; (P, F). Where rows do not have that many,
+    /// the last ones are zeros. The largest number of each is positive.
+    pub components: Vec<f32>,
+    /// The variance in each direction; (P).
+    pub variances: Vec<f32>,
+}
+
+impl Pca {
+    /// The first `count` (P) principal components of `rows`, slices of `width` (F).
+    pub fn fit(rows: &[&[f16]], width: usize, count: usize) -> Pca {
+        let (n, followed) = (rows.len(), (count + OVERSAMPLING).min(width));
+        let (x, mean) = centered(rows, width);
+        // (followed, width): a direction per row.
+        let mut directions = vec![0.0; followed * width];
+        dense_init(0, "pca", "directions", Init::Uniform(1.0), &mut directions);
+        let mut along = vec![0.0; n * followed];
+        for _ in 0..ITERATIONS {
+            orthonormal(&mut directions, width);
+            linalg::a_bt([n, followed, width], &x, &directions, 1.0, Onto::Nothing, &mut along);
+            linalg::at_b([followed, width, n], &along, &x, 1.0, Onto::Nothing, &mut directions);
+        }
+        orthonormal(&mut directions, width);
+        linalg::a_bt([n, followed, width], &x, &directions, 1.0, Onto::Nothing, &mut along);
+        let mut gram = vec![0.0; followed * followed];
+        let shape = [followed, followed, n];
+        linalg::at_b(shape, &along, &along, 1.0 / n.max(1) as f32, Onto::Nothing, &mut gram);
+        let (values, turns) = eigen(gram.into_iter().map(f64::from).collect(), followed);
+        let mut components = vec![0.0; count * width];
+        let turns: Vec<f32> = turns.into_iter().map(|turn| turn as f32).collect();
+        let kept = count.min(followed);
+        let shape = [kept, width, followed];
+        let turns = &turns[..kept * followed];
+        linalg::a_b(shape, turns, &directions, 1.0, Onto::Nothing, &mut components[..kept * width]);
+        components.chunks_exact_mut(width).for_each(point_up);
+        let mut variances: Vec<f32> =
+            values.into_iter().map(|value| value.max(0.0) as f32).collect();
+        variances.resize(count.max(followed), 0.0);
+        variances.truncate(count);
+        Pca { mean, components, variances }
+    }
+}
+
+/// The rows less their mean, (n, width), and the mean.
+fn centered(rows: &[&[f16]], width: usize) -> (Vec<f32>, Vec<f32>) {
+    let mut x = vec![0.0; rows.len() * width];
+    let mut sums = vec![0.0_f64; width];
+    for (row, x) in rows.iter().zip(x.chunks_exact_mut(width)) {
+        row.convert_to_f32_slice(x);
+        sums.iter_mut().zip(&*x).for_each(|(sum, x)| *sum += f64::from(*x));
+    }
+    let mean: Vec<f32> = sums.iter().map(|sum| (sum / rows.len().max(1) as f64) as f32).collect();
+    for x in x.chunks_exact_mut(width) {
+        x.iter_mut().zip(&mean).for_each(|(x, mean)| *x -= mean);
+    }
+    (x, mean)
+}
+
+/// Gram and Schmidt, twice for the sake of rounding; a row that depends on those before becomes zeros.
+fn orthonormal(rows: &mut [f32], width: usize) {
+    for at in 0..rows.len() / width {
+        let (before, rest) = rows.split_at_mut(at * width);
+        let row = &mut rest[..width];
+        let length = linalg::dot(row, row).sqrt();
+        for _ in 0..2 {
+            for other in before.chunks_exact(width) {
+                linalg::axpy(-linalg::dot(other, row), other, row);
+            }
+        }
+        let left = linalg::dot(row, row).sqrt();
+        let factor = if left > 1e-5 * length && left > 0.0 { 1.0 / left } else { 0.0 };
+        row.iter_mut().for_each(|x| *x *= factor);
+    }
+}
+
+/// Turns a direction so that its largest number is positive.
+fn point_up(direction: &mut [f32]) {
+    let largest =
+        direction.iter().fold(0.0_f32, |most, x| if x.abs() > most.abs() { *x } else { most });
+    if largest < 0.0 {
+        direction.iter_mut().for_each(|x| *x = -*x);
+    }
+}
+
+/// Eigenvalues of a symmetric matrix (n, n), descending, and eigenvectors in rows, by Jacobi's rotations.
+fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
+    const SWEEPS: usize = 30;
+    let mut vectors = vec![0.0; n * n];
+    (0..n).for_each(|i| vectors[i * n + i] = 1.0);
+    for _ in 0..SWEEPS {
+        let off: f64 = (0..n * n).filter(|at| at / n != at % n).map(|at| a[at] * a[at]).sum();
+        let all: f64 = a.iter().map(|x| x * x).sum();
+        if off <= 1e-24 * all {
+            break;
+        }
+        for p in 0..n {
+            for q in p + 1..n {
+                let (app, aqq, apq) = (a[p * n + p], a[q * n + q], a[p * n + q]);
+                if apq == 0.0 {
+                    continue;
+                }
+                let theta = (aqq - app) / (2.0 * apq);
+                let t = theta.signum() / (theta.abs() + (theta * theta + 1.0).sqrt());
+                let c = 1.0 / (t * t + 1.0).sqrt();
+                let s = t * c;
+                for k in 0..n {
+                    let (akp, akq) = (a[k * n + p], a[k * n + q]);
+                    a[k * n + p] = c * akp - s * akq;
+                    a[k * n + q] = s * akp + c * akq;
+                }
+                for k in 0..n {
+                    let (apk, aqk) = (a[p * n + k], a[q * n + k]);
+                    a[p * n + k] = c * apk - s * aqk;
+                    a[q * n + k] = s * apk + c * aqk;
+                    let (vp, vq) = (vectors[p * n + k], vectors[q * n + k]);
+                    vectors[p * n + k] = c * vp - s * vq;
+                    vectors[q * n + k] = s * vp + c * vq;
+                }
+            }
+        }
+    }
+    let mut order: Vec<usize> = (0..n).collect();
+    order.sort_by(|&i, &j| a[j * n + j].total_cmp(&a[i * n + i]));
+    let values = order.iter().map(|&i| a[i * n + i]).collect();
+    let rows = order.iter().flat_map(|&i| vectors[i * n..(i + 1) * n].iter().copied()).collect();
+    (values, rows)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::check::values;
+
+    /// 300 rows of 20 numbers around a mean: three large directions, and noise.
+    fn rows() -> (Vec<f16>, [Vec<f32>; 3]) {
+        let unit = |mut direction: Vec<f32>, before: &[&Vec<f32>]| {
+            for other in before {
+                let along = linalg::dot(other, &direction);
+                linalg::axpy(-along, other, &mut direction);
+            }
+            let length = linalg::dot(&direction, &direction).sqrt();
+            direction.iter_mut().for_each(|x| *x /= length);
+            direction
+        };
+        let a = unit(values(1, 20), &[]);
+        let b = unit(values(2, 20), &[&a]);
+        let c = unit(values(3, 20), &[&a, &b]);
+        let mut rows = Vec::new();
+        for row in 0..300 {
+            let along = values(100 + row, 3);
+            let mut x: Vec<f32> = values(1000 + row, 20).iter().map(|x| 0.05 * x + 1.0).collect();
+            for (direction, (along, size)) in
+                [&a, &b, &c].into_iter().zip(along.iter().zip([8.0, 4.0, 2.0]))
+            {
+                linalg::axpy(along * size, direction, &mut x);
+            }
+            rows.extend(x.into_iter().map(f16::from_f32));
+        }
+        (rows, [a, b, c])
+    }
+
+    #[test]
+    fn the_largest_directions_are_found_in_order() {
+        let (rows, directions) = rows();
+        let rows: Vec<&[f16]> = rows.chunks(20).collect();
+        let pca = Pca::fit(&rows, 20, 4);
+        assert_eq!((pca.components.len(), pca.variances.len()), (80, 4));
+        for (at, direction) in directions.iter().enumerate() {
+            let cosine = linalg::dot(&pca.components[at * 20..][..20], direction).abs();
+            assert!(cosine > 0.98, "direction {at}: {cosine}");
+        }
+        // Uniform numbers of size s have the variance s^2 / 3.
+        for (variance, expected) in pca.variances.iter().zip([21.3, 5.3, 1.3]) {
+            assert!((variance / expected - 1.0).abs() < 0.2, "{variance} {expected}");
+        }
+        assert!(pca.variances[3] < 0.01, "{:?}", pca.variances);
+        for at in 0..4 {
+            for other in 0..4 {
+                let product = linalg::dot(
+                    &pca.components[at * 20..][..20],
+                    &pca.components[other * 20..][..20],
+                );
+                assert!((product - f32::from(at == other)).abs() < 1e-4, "{at} {other}: {product}");
+            }
+        }
+    }
+
+    /// All components of a matrix keep every distance.
+    #[test]
+    fn all_components_are_a_rotation() {
+        let (rows, _) = rows();
+        let rows: Vec<&[f16]> = rows.chunks(20).take(40).collect();
+        let pca = Pca::fit(&rows, 20, 20);
+        let (x, _) = centered(&rows, 20);
+        let total: f32 = x.iter().map(|x| x * x).sum::<f32>() / 40.0;
+        let kept: f32 = pca.variances.iter().sum();
+        assert!((kept / total - 1.0).abs() < 1e-4, "{kept} of {total}");
+    }
+
+    #[test]
+    fn fewer_rows_than_components_leave_zeros() {
+        let (rows, _) = rows();
+        let rows: Vec<&[f16]> = rows.chunks(20).take(3).collect();
+        let pca = Pca::fit(&rows, 20, 6);
+        assert!(pca.components.iter().all(|x| x.is_finite()));
+        assert!(pca.variances[1] > 0.0 && pca.variances[2] < 1e-4, "{:?}", pca.variances);
+        assert_eq!(Pca::fit(&[], 20, 2).variances, [0.0; 2]);
+        assert_eq!(Pca::fit(&rows[..1], 20, 2).variances, [0.0; 2]);
+    }
+}

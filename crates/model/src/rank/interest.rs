@@ -1,0 +1,127 @@
+//! Attention over the ids of behaviors (Deep Interest Network, Section 4.3): what of a history matters for this ad.
+//!
+//! A behavior is the embeddings of its fields side by side, the query those of the ad's fields of the same
+//! names. Attention sees both and their product; its weights are not normalized.
+
+use super::batch::RankBatch;
+use super::config::RankConfig;
+use super::{gather, gather_backward};
+use crate::aggregate::attention::{Attention, AttentionScratch};
+use crate::aggregate::{Histories, Widths};
+use crate::linalg::{fit, zeros};
+use crate::params::Layout;
+use crate::pool::{self, Columns};
+
+/// The weights, and the columns of the output.
+#[derive(Clone, Debug)]
+pub(super) struct Interest {
+    attention: Attention,
+    fields: usize,
+    dim: usize,
+    first: usize,
+}
+
+/// Activations of a forward pass, for its backward pass, and room for gradients.
+#[derive(Clone, Debug, Default)]
+pub(super) struct InterestScratch {
+    /// Every behavior is its own key.
+    numbers: Vec<u32>,
+    /// (N, fields * D), and their gradient.
+    keys: Vec<f32>,
+    dkeys: Vec<f32>,
+    /// (B, fields * D), and their gradient.
+    query: Vec<f32>,
+    dquery: Vec<f32>,
+    attention: AttentionScratch,
+}
+
+impl Interest {
+    /// Appends the weights of `attention.ids` to `layout`; the output begins at column `first` of a.
+    pub fn new(config: &RankConfig, layout: &mut Layout, first: usize) -> Interest {
+        let (dim, fields) = (config.dim, config.behavior_fields.len());
+        let widths = Widths {
+            dim: fields * dim,
+            image_query: 0,
+            field_query: 0,
+            attention: config.attention,
+            concatenate: 1,
+            product: true,
+        };
+        let attention = Attention::new(layout, "attention.ids", widths, fields * dim);
+        Interest { attention, fields, dim, first }
+    }
+
+    /// Width of the output.
+    pub fn width(config: &RankConfig) -> usize {
+        config.behavior_fields.len() * config.dim
+    }
+
+    /// Fills the output's columns of `a` (B, `width`), whose columns `queries` are filled already.
+    pub fn forward(
+        &self,
+        w: &[f32],
+        batch: &RankBatch,
+        s: &mut InterestScratch,
+        queries: &[Columns],
+        (a, width): (&mut [f32], usize),
+    ) {
+        let behaviors = batch.behaviors[batch.groups()];
+        s.numbers.clear();
+        s.numbers.extend(0..behaviors);
+        fit(&mut s.keys, behaviors as usize * self.fields * self.dim);
+        for (field, &lists) in batch.behavior_fields.iter().enumerate() {
+            pool::forward(lists, batch.rows, self.key_field(field), &mut s.keys);
+        }
+        gather(batch.len(), queries, a, &mut s.query);
+        let columns = self.columns(width);
+        (0..batch.len()).for_each(|i| columns.of_mut(a, i).fill(0.0));
+        let histories = histories(batch, &s.numbers, &s.keys);
+        self.attention.forward(w, histories, &s.query, &mut s.attention, columns, a);
+    }
+
+    /// Adds to `dw`, `drows` and the columns `queries` of `da`.
+    pub fn backward(
+        &self,
+        w: &[f32],
+        batch: &RankBatch,
+        s: &mut InterestScratch,
+        queries: &[Columns],
+        (da, width): (&mut [f32], usize),
+        dw: &mut [f32],
+        drows: &mut [f32],
+    ) {
+        zeros(&mut s.dkeys, s.keys.len());
+        zeros(&mut s.dquery, s.query.len());
+        self.attention.backward(
+            w,
+            histories(batch, &s.numbers, &s.keys),
+            &s.query,
+            &mut s.attention,
+            (self.columns(width), da),
+            dw,
+            &mut s.dquery,
+            &mut s.dkeys,
+        );
+        gather_backward(batch.len(), queries, &s.dquery, da);
+        for (field, &lists) in batch.behavior_fields.iter().enumerate() {
+            pool::backward(lists, &s.dkeys, self.key_field(field), drows);
+        }
+    }
+
+    fn columns(&self, width: usize) -> Columns {
+        Columns { width, first: self.first, dim: self.fields * self.dim }
+    }
+
+    fn key_field(&self, field: usize) -> Columns {
+        Columns { width: self.fields * self.dim, first: field * self.dim, dim: self.dim }
+    }
+}
+
+fn histories<'a>(batch: &RankBatch<'a>, numbers: &'a [u32], keys: &'a [f32]) -> Histories<'a> {
+    Histories {
+        impressions: batch.impressions,
+        behaviors: batch.behaviors,
+        images: numbers,
+        embeddings: keys,
+    }
+}
