@@ -294,6 +294,7 @@ fn catalogue(dir: &std::path::Path, fields: &Schema) -> Catalogue {
         fields: fields.clone(),
         split: Split::Time { test_from: 0 },
         labels: Labels::Observed,
+        hold_out_items: None,
         max_behaviors: 4,
         counts: Counts { items: SHOP.len() as u64, ..Counts::default() },
     };

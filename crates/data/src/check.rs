@@ -42,7 +42,7 @@ impl CheckReport {
 
 /// Checks the dataset in `dir`: every part file is there and readable, its rows are valid, users stand in
 /// their part and on the right side of the split, histories are not too long, items are known with the same
-/// picture, and the counts are the card's. `progress` hears of files done and of how many.
+/// picture, train has no item that is held out of it, and the counts are the card's. `progress` hears of files done and of how many.
 ///
 /// # Errors
 /// Only if there is no card to hold the folder against; everything else is in the report.
@@ -67,6 +67,8 @@ struct Check<'a> {
     dataset: &'a Dataset,
     /// Item ids and their pictures.
     items: Option<HashMap<Id, crate::PictureName>>,
+    /// Items that train must not have.
+    held_out: HashSet<Id>,
     behaviors: u64,
     /// Of the current part: users, and of the train users the newest impression.
     users: HashSet<Id>,
@@ -75,8 +77,15 @@ struct Check<'a> {
 
 impl<'a> Check<'a> {
     fn new(dataset: &'a Dataset, report: &mut CheckReport) -> Check<'a> {
+        let mut held_out = HashSet::new();
         let items = match Catalogue::open(dataset) {
             Ok(catalogue) => {
+                if let Some(hold_out) = dataset.card().hold_out_items {
+                    let held = (0..catalogue.len()).map(|row| catalogue.item(row));
+                    let held = held.filter(|item| hold_out.holds(item));
+                    held_out = held.map(|item| Id::of(ITEM, item)).collect();
+                }
+                report.counts.items_held_out = held_out.len() as u64;
                 report.counts.items = catalogue.len() as u64;
                 report.counts.items_with_image = catalogue.with_image() as u64;
                 let name = |row| crate::PictureName::of(catalogue.image(row).unwrap_or_default());
@@ -89,7 +98,7 @@ impl<'a> Check<'a> {
             }
         };
         let (users, newest) = (HashSet::new(), HashMap::new());
-        Check { dataset, items, behaviors: 0, users, newest }
+        Check { dataset, items, held_out, behaviors: 0, users, newest }
     }
 
     fn file(&mut self, split: SplitName, part: usize, report: &mut CheckReport) {
@@ -141,6 +150,10 @@ impl<'a> Check<'a> {
         let impressions = groups.impressions.range(group);
         let times = &groups.times[impressions.clone()];
         wrong.extend(self.side(split, user, times));
+        if split == SplitName::Train {
+            wrong.extend(self.held("behavior", groups, Side::Behavior, behaviors.clone()));
+            wrong.extend(self.held("impression", groups, Side::Ad, impressions.clone()));
+        }
         wrong.extend(self.known("behavior", groups, Side::Behavior, behaviors));
         wrong.extend(self.known("impression", groups, Side::Ad, impressions));
         wrong
@@ -194,6 +207,24 @@ impl<'a> Check<'a> {
         })
     }
 
+    /// Whether none of some rows of train has a held-out item.
+    fn held(
+        &self,
+        what: &str,
+        groups: &Groups,
+        side: Side,
+        rows: std::ops::Range<usize>,
+    ) -> Option<String> {
+        let field = self.dataset.schema().side(side).position(|field| field.name == ITEM)?;
+        let columns =
+            if side == Side::Behavior { &groups.behavior_fields } else { &groups.ad_fields };
+        let held = |row: &usize| {
+            columns[field].row(*row).first().is_some_and(|item| self.held_out.contains(item))
+        };
+        let number = rows.clone().find(held)? - rows.start + 1;
+        Some(format!("the item of {what} {number} is held out of train"))
+    }
+
     fn count(&mut self, split: SplitName, groups: &Groups, report: &mut CheckReport) {
         let counts = &mut report.counts;
         let impressions = groups.labels.len() as u64;
@@ -223,6 +254,7 @@ impl<'a> Check<'a> {
             ("users", found.users, card.users),
             ("items", found.items, card.items),
             ("items_with_image", found.items_with_image, card.items_with_image),
+            ("items_held_out", found.items_held_out, card.items_held_out),
             ("groups", found.groups, card.groups),
             ("impressions", found.impressions, card.impressions),
             ("clicks", found.clicks, card.clicks),

@@ -3,6 +3,12 @@
 //! Every draw is a hash of (seed, user, which event, which try), so it depends on nothing else: not on the
 //! order of the rows, the parts or the threads. A negative is never an item the user has had at any time,
 //! and the negatives of one event differ.
+//!
+//! Items held out of training are drawn for the test only, and there like all others: popularity counts the
+//! positives of the training *period*, also those that the hold-out takes from the training. Otherwise a held-out
+//! item would be a positive whenever the test shows it, and not to know an item would tell the label. Hence the
+//! negatives of the test are the same with and without a hold-out, and those of the training differ only where
+//! they would have been held out.
 
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -17,7 +23,7 @@ use crate::{Id, part_of};
 pub enum Method {
     /// Every item of the catalogue alike.
     Uniform,
-    /// In proportion to the positives of the training period.
+    /// In proportion to the positives of the training period, those of held-out items among them.
     #[default]
     Popularity,
     /// Other users' positives within some days of this one, from the same side of the split: popularity
@@ -63,7 +69,7 @@ pub struct Drawn {
     pub negatives: u64,
     /// Of these, drawn uniformly because the method found nothing new in [`TRIES`] tries.
     pub fallback: u64,
-    /// Negatives that do not exist: the user has had every other item.
+    /// Negatives that do not exist: the user has had every other item (that is not held out).
     pub short: u64,
 }
 
@@ -84,19 +90,24 @@ pub(crate) struct Positive {
 /// Draws negatives, after it has seen the positives of all users.
 pub(crate) struct Sampler {
     options: NegativeOptions,
-    items: usize,
-    /// Positives per item in train; summed up once settled.
+    /// Of every item of the catalogue, whether it is held out of training.
+    held_out: Vec<bool>,
+    /// Positives per item in the training period; summed up once settled.
     popularity: Vec<u64>,
     /// Train and test.
     contemporaries: [Contemporaries; 2],
 }
 
 impl Sampler {
-    /// For a catalogue of `items` items.
-    pub(crate) fn new(options: &NegativeOptions, items: usize) -> Sampler {
-        let popularity =
-            if options.method == Method::Popularity { vec![0; items] } else { Vec::new() };
-        Sampler { options: options.clone(), items, popularity, contemporaries: Default::default() }
+    /// For a catalogue of which these items are held out of training.
+    pub(crate) fn new(options: &NegativeOptions, held_out: &[bool]) -> Sampler {
+        let counted = if options.method == Method::Popularity { held_out.len() } else { 0 };
+        Sampler {
+            options: options.clone(),
+            held_out: held_out.to_vec(),
+            popularity: vec![0; counted],
+            contemporaries: Default::default(),
+        }
     }
 
     /// Whether [`Sampler::observe`] has to see the positives before the first draw.
@@ -135,19 +146,21 @@ impl Sampler {
     ) {
         to.clear();
         let dice = Dice { seed: self.options.seed, user: positive.user, index: index as u64 };
+        let items = self.held_out.len();
+        let allowed = |item: u32| positive.test || !self.held_out[item as usize];
         for number in 0..u64::from(self.options.count) {
             let throws = number * (2 * TRIES + 1);
-            let new = |item: &u32| had.binary_search(item).is_err() && !to.contains(item);
+            let new = |item: &u32| {
+                allowed(*item) && had.binary_search(item).is_err() && !to.contains(item)
+            };
             let mut tries = (0..TRIES).filter_map(|at| {
                 let at = throws + 2 * at;
                 self.propose(positive, dice.throw(at), dice.throw(at + 1))
             });
             let found = tries.find(|item| new(item)).or_else(|| {
-                let start = part_of(dice.throw(throws + 2 * TRIES), self.items);
-                let found = (start..self.items)
-                    .chain(0..start)
-                    .map(|item| item as u32)
-                    .find(|item| new(item));
+                let start = part_of(dice.throw(throws + 2 * TRIES), items);
+                let found =
+                    (start..items).chain(0..start).map(|item| item as u32).find(|item| new(item));
                 drawn.fallback += u64::from(found.is_some());
                 found
             });
@@ -161,7 +174,7 @@ impl Sampler {
 
     fn propose(&self, positive: Positive, first: u64, second: u64) -> Option<u32> {
         match self.options.method {
-            Method::Uniform => Some(part_of(first, self.items) as u32),
+            Method::Uniform => Some(part_of(first, self.held_out.len()) as u32),
             Method::Popularity => {
                 let total = *self.popularity.last()?;
                 let at = part_of(first, usize::try_from(total).ok()?) as u64;
@@ -277,14 +290,24 @@ mod tests {
 
     /// The negatives of 300 positives of user 1 at `time` after everyone's positives were `seen`.
     fn draws(method: Method, seen: &[Positive], had: &[u32], time: i64) -> (Vec<Vec<u32>>, Drawn) {
+        draws_for(positive(1, time, had[0]), method, seen, had, &[false; 10])
+    }
+
+    fn draws_for(
+        positive: Positive,
+        method: Method,
+        seen: &[Positive],
+        had: &[u32],
+        held_out: &[bool],
+    ) -> (Vec<Vec<u32>>, Drawn) {
         let options = NegativeOptions { count: 3, method, days: 1, seed: 7 };
-        let mut sampler = Sampler::new(&options, 10);
+        let mut sampler = Sampler::new(&options, held_out);
         seen.iter().for_each(|&positive| sampler.observe(positive));
         sampler.settle();
         let mut drawn = Drawn::default();
         let mut to = Vec::new();
         let all = (0..300).map(|index| {
-            sampler.draw(positive(1, time, had[0]), index, had, &mut drawn, &mut to);
+            sampler.draw(positive, index, had, &mut drawn, &mut to);
             to.clone()
         });
         (all.collect(), drawn)
@@ -326,6 +349,33 @@ mod tests {
         let (all, drawn) = draws(Method::Contemporary, &seen, &[0, 9], 1_000_000);
         assert!(all.iter().flatten().all(|item| (2..6).contains(item)));
         assert_eq!(drawn.fallback, 0);
+    }
+
+    #[test]
+    fn held_out_items_are_drawn_for_the_test_only_and_there_as_if_nothing_was_held_out() {
+        let seen: Vec<_> = (0..90).map(|n| positive(2 + n, 0, 2 + (n % 9 / 2) as u32)).collect();
+        let mut held_out = [false; 10];
+        held_out[2..4].fill(true);
+        for method in [Method::Uniform, Method::Popularity, Method::Contemporary] {
+            let train = positive(1, 0, 0);
+            let (all, drawn) = draws_for(train, method, &seen, &[0], &held_out);
+            assert!(
+                all.iter()
+                    .all(|items| items.len() == 3 && !items.iter().any(|i| [2, 3].contains(i)))
+            );
+            assert_eq!(drawn.short, 0);
+            // Who was not held out stays.
+            let (free, _) = draws(method, &seen, &[0], 0);
+            let same = |a: &[u32], b: &[u32]| [2, 3].contains(&a[0]) || a[0] == b[0];
+            assert!(free.iter().zip(&all).all(|(free, held)| same(free, held)));
+
+            let test = Positive { test: true, ..train };
+            let seen: Vec<_> =
+                seen.iter().flat_map(|&p| [p, Positive { test: true, ..p }]).collect();
+            let (held, _) = draws_for(test, method, &seen, &[0], &held_out);
+            assert_eq!(held, draws_for(test, method, &seen, &[0], &[false; 10]).0);
+            assert!(share(&held, 2) > 0.05);
+        }
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! ```
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// `format` of a card this build reads and writes.
 pub const FORMAT: &str = "ams-dataset/1";
@@ -77,6 +78,9 @@ pub struct Counts {
     pub items: u64,
     /// Items of the catalogue that name a picture.
     pub items_with_image: u64,
+    /// Items of the catalogue that are held out of training; not written if there are none.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub items_held_out: u64,
     /// Groups in train and test.
     pub groups: u64,
     /// Impressions in train and test.
@@ -89,6 +93,36 @@ pub struct Counts {
     pub train: u64,
     /// Impressions in `test/`.
     pub test: u64,
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
+}
+
+/// Items that training never sees, neither shown nor in a history: a share of all, chosen by their texts, so
+/// that a model can be judged on items it does not know. The items of a smaller share are among those of a
+/// larger one with the same seed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct HoldOut {
+    /// Share of the items, 0..1.
+    pub share: f64,
+    /// Which ones.
+    #[serde(default = "first_seed")]
+    pub seed: u64,
+}
+
+fn first_seed() -> u64 {
+    1
+}
+
+impl HoldOut {
+    /// Whether this item is held out: its hash, as a fraction of 2^64, is below the share.
+    pub fn holds(&self, item: &str) -> bool {
+        let hash = xxh3_64_with_seed(item.as_bytes(), self.seed);
+        // The upper 53 bits, which a double holds exactly.
+        ((hash >> 11) as f64) < self.share * (1u64 << 53) as f64
+    }
 }
 
 /// Where the labels come from.
@@ -140,6 +174,9 @@ pub struct Card {
     pub split: Split,
     /// Where the labels come from.
     pub labels: Labels,
+    /// Which items were held out of training, if any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub hold_out_items: Option<HoldOut>,
     /// Most behaviors a group keeps.
     pub max_behaviors: usize,
     /// What the samples count.

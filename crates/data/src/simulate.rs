@@ -342,6 +342,7 @@ impl<'a> Crowd<'a> {
             behaviors_mean: known as f64 / self.impressions as f64,
             train: self.impressions,
             test: 0,
+            ..Counts::default()
         })
     }
 
@@ -403,6 +404,7 @@ impl<'a> Crowd<'a> {
             fields: self.schema.clone(),
             split: Split::Time { test_from: MIDNIGHT + DAY },
             labels: Labels::Observed,
+            hold_out_items: None,
             max_behaviors: share_most(self.behaviors, self.groups) as usize,
             counts,
         }

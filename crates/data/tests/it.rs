@@ -8,6 +8,7 @@ use ams_data::negatives::{Method, NegativeOptions};
 use ams_data::prepare::{
     Existing, FieldColumn, Inputs, PrepareOptions, PrepareReport, Repeats, SplitBy, plan,
 };
+use ams_data::schema::HoldOut;
 use ams_data::source::{MemoryTable, Table};
 use ams_data::{Dataset, Groups, Id, PictureName, Result, SampleFile, SplitName};
 use proptest::prelude::*;
@@ -221,6 +222,35 @@ proptest! {
     }
 
     #[test]
+    fn training_never_sees_held_out_items_and_the_test_stays(log in logs(), seed in 0..99u64, sampled in 0..4usize) {
+        let method = [None, Some(Method::Uniform), Some(Method::Popularity), Some(Method::Contemporary)][sampled];
+        let negatives = method.map(|method| NegativeOptions { count: 2, method, ..Default::default() });
+        let all = PrepareOptions { negatives, split: SplitBy::TestFrom("30".into()), ..options() };
+        // One that leaves something to learn.
+        let hold_out = (seed..).map(|seed| HoldOut { share: 0.4, seed }).find(|hold| !hold.holds("a")).unwrap();
+        let held = PrepareOptions { hold_out_items: Some(hold_out), ..all.clone() };
+        let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        prepare(one.path(), &log, all.clone()).unwrap();
+        let report = prepare(two.path(), &log, held).unwrap();
+        let test = |dir| bytes(dir).into_iter().filter(|(name, _)| name.contains("test/")).collect::<Vec<_>>();
+        prop_assert!(test(one.path()) == test(two.path()));
+
+        let names: BTreeSet<_> = log.iter().map(|row| row[1].as_str()).chain(["a", "b", "c"]).collect();
+        let out: BTreeSet<_> = names.iter().filter(|item| hold_out.holds(item)).map(|item| Id::of("item", item)).collect();
+        prop_assert_eq!(report.counts.items_held_out, out.len() as u64);
+        let train: Vec<_> = read(two.path()).into_iter().filter(|(key, _)| !key.0).collect();
+        for (key, past) in &train {
+            prop_assert!(!out.contains(&key.3) && past.iter().all(|(_, item)| !out.contains(item)));
+        }
+        if sampled == 0 {
+            // What is left is the training of a log that never had these items.
+            let kept: Log = log.iter().filter(|row| !hold_out.holds(&row[1])).cloned().collect();
+            let twin: Vec<_> = twin(&kept, &all, 30).into_iter().filter(|(key, _)| !key.0).collect();
+            prop_assert_eq!(train, twin);
+        }
+    }
+
+    #[test]
     fn user_tails_are_last_and_do_not_split_instants(log in logs()) {
         let dir = tempfile::tempdir().unwrap();
         let options = PrepareOptions { split: SplitBy::UserTail(0.4), ..options() };
@@ -264,6 +294,41 @@ fn leading_zeros_images_fields_and_unknown_items() {
     let counts = dataset.item_counts(SplitName::Test).unwrap();
     assert_eq!(counts.get(&Id::of("item", "zz")), Some(&1));
     assert_eq!(counts.get(&Id::of("item", "a")), None);
+}
+
+/// By hand: `a` and `zz` are held out.
+#[test]
+fn held_out_items_leave_the_training_and_its_histories() {
+    let names = ["a", "b", "c", "zz"];
+    let hold_out = |held: &[&str]| {
+        let seeds = (1..).map(|seed| HoldOut { share: 0.5, seed });
+        let same =
+            |hold: &HoldOut| names.iter().all(|name| hold.holds(name) == held.contains(name));
+        seeds.take(1000).find(same).unwrap()
+    };
+    let mut log = small();
+    log.push(row("0042", "c", 0, 15));
+    log.push(row("8", "a", 1, 3));
+    let dir = tempfile::tempdir().unwrap();
+    let options = PrepareOptions { hold_out_items: Some(hold_out(&["a", "zz"])), ..options() };
+    let report = prepare(dir.path(), &log, options.clone()).unwrap();
+    let counts = &report.counts;
+    // User 8 has nothing left.
+    assert_eq!((counts.items, counts.items_held_out, counts.users), (4, 2, 2));
+    assert_eq!((counts.train, counts.test, report.dropped.held_out), (2, 2, 2));
+    let past: Vec<_> =
+        read(dir.path()).into_iter().map(|((_, _, time, ..), past)| (time, past)).collect();
+    let a = vec![(1, Id::of("item", "a"))];
+    assert_eq!(past, [(2, vec![]), (15, vec![]), (30, a), (30, vec![])]);
+    let card = Dataset::open(dir.path().join("set")).unwrap().card().clone();
+    assert_eq!(card.hold_out_items, options.hold_out_items);
+
+    let all = PrepareOptions { hold_out_items: Some(hold_out(&["a", "b", "c"])), ..options };
+    let found = error(&log, all);
+    assert!(
+        found.ends_with("train is empty: its 4 rows show held-out items; hold out fewer"),
+        "{found}"
+    );
 }
 
 #[test]
@@ -400,6 +465,12 @@ fn options_that_make_no_sense() {
         found(|o| o.split = SplitBy::Last(1.0)),
         "a test fraction of 1; expected between 0 and 1"
     );
+    for (share, shown) in [(0.0, "0"), (1.0, "1"), (-0.5, "-0.5"), (f64::NAN, "NaN")] {
+        let mut options = options();
+        options.hold_out_items = Some(HoldOut { share, seed: 1 });
+        let expected = format!("{shown} of the items held out; expected a share between 0 and 1");
+        assert_eq!(error(&small(), options), expected);
+    }
     assert!(
         found(|o| o.columns.context_fields = fields(&["label=hour"]))
             .contains("cannot be called `label`")
@@ -496,6 +567,21 @@ fn check_finds_users_in_the_wrong_part() {
         std::fs::rename(set.join("x"), &one).unwrap();
     });
     assert!(found[0].contains(": row 1: `user` belongs to part 0"), "{found:?}");
+}
+
+#[test]
+fn check_finds_held_out_items_in_train() {
+    let found = problems(|set| {
+        let card = std::fs::read_to_string(set.join("dataset.json")).unwrap();
+        let hold_out = r#""hold_out_items": {"share": 0.99999}, "max_behaviors""#;
+        std::fs::write(set.join("dataset.json"), card.replace("\"max_behaviors\"", hold_out))
+            .unwrap();
+    });
+    assert!(
+        found[0].ends_with("row 1: the item of impression 1 is held out of train"),
+        "{found:?}"
+    );
+    assert_eq!(found[1..], ["items_held_out: the files hold 4, the card says 0"]);
 }
 
 #[test]

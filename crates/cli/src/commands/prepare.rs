@@ -8,6 +8,7 @@ use ams_data::prepare::{
     Decimal, Existing, FieldColumn, Inputs, Plan, PrepareOptions, PrepareReport, Progress, Repeats,
     SplitBy, plan,
 };
+use ams_data::schema::HoldOut;
 use ams_data::source::{Encoding, TableOptions, open};
 
 use crate::config_file;
@@ -129,6 +130,13 @@ pub struct SampleArguments {
     /// Seed of the draw.
     #[arg(long, value_name = "N", default_value_t = 1)]
     negatives_seed: u64,
+    /// Share of the items that training never sees, neither shown, drawn nor in histories; the test
+    /// stays as it is, so that its cold items have impressions.
+    #[arg(long, value_name = "SHARE")]
+    hold_out_items: Option<f64>,
+    /// Which items are held out.
+    #[arg(long, value_name = "N", requires = "hold_out_items", default_value_t = 1)]
+    hold_out_seed: u64,
     /// Pieces each part is divided into while it is made (a power of two); more need less memory.
     #[arg(long, value_name = "N")]
     spill_per_part: Option<usize>,
@@ -263,6 +271,9 @@ impl SampleArguments {
         if self.first_only {
             options.repeats = Repeats::FirstOnly;
         }
+        if let Some(share) = self.hold_out_items {
+            options.hold_out_items = Some(HoldOut { share, seed: self.hold_out_seed });
+        }
         if let Some(negatives) = self.negatives() {
             options.negatives = Some(negatives);
         }
@@ -321,6 +332,8 @@ pub fn text(report: &PrepareReport, out: &Path) -> String {
         ("repeated positives, left out", dropped.repeated),
         ("positives too light to be behaviors", dropped.light),
         ("rows below positive_from, left out", dropped.not_positive),
+        ("items held out of training", counts.items_held_out),
+        ("training rows of held-out items, left out", dropped.held_out),
         ("rows without user, left out", dropped.without_user),
         ("rows without item, left out", dropped.without_item),
         ("rows without time, left out", dropped.without_time),

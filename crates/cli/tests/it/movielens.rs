@@ -40,6 +40,19 @@ fn movielens_with_posters() {
     assert!((3_000..4_000).contains(&movies), "{imported}");
     assert!(count(&imported["items_with_image"]) > movies / 2, "{imported}");
 
+    let held = place.json(
+        "import movielens ml --out held --images posters/images --hold-out-items 0.25 --hold-out-seed 2",
+    );
+    let out = count(&held["items_held_out"]);
+    assert!((movies / 5..movies / 3).contains(&out), "{held}");
+    assert_eq!(held["test"], imported["test"]);
+    let left = count(&imported["train"]) - count(&held["dropped"]["held_out"]);
+    assert_eq!(count(&held["train"]), left);
+    place.refuses(
+        "import movielens ml --out bad --images posters/images --hold-out-items 1",
+        &["1 of the items held out", "expected a share between 0 and 1"],
+    );
+
     let encoded = place.json(
         "encode data --features posters/features/effnet_lite0_1280.f16.npy \
          --keys posters/features/image_ids.txt",

@@ -27,6 +27,8 @@ pub(crate) struct Tally {
     /// Behaviors, counted once for every impression of their group.
     pub(crate) behaviors: u64,
     pub(crate) users_redescribed: u64,
+    /// Events of the training period with items held out of it.
+    pub(crate) held_out: u64,
     pub(crate) drawn: Drawn,
 }
 
@@ -38,6 +40,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) users: Option<&'a Spill>,
     pub(crate) catalogue: &'a Catalogue,
     pub(crate) item_rows: &'a [u32],
+    /// Of every item of the catalogue, whether it is held out of training.
+    pub(crate) held_out: &'a [bool],
     pub(crate) cut: Cut,
 }
 
@@ -47,16 +51,18 @@ impl<'a> Builder<'a> {
         options: &'a PrepareOptions,
         collected: &'a Collected,
         (catalogue, item_rows): (&'a Catalogue, &'a [u32]),
+        held_out: &'a [bool],
         cut: Cut,
     ) -> Builder<'a> {
         let users = collected.users.as_ref();
-        Builder { mapping, options, events: &collected.events, users, catalogue, item_rows, cut }
+        let events = &collected.events;
+        Builder { mapping, options, events, users, catalogue, item_rows, held_out, cut }
     }
 
     /// Shows all positives to the sampler, if there is one that has to see them.
     pub(crate) fn survey(&self, progress: &mut dyn FnMut(Progress)) -> Result<Option<Sampler>> {
         let Some(options) = &self.options.negatives else { return Ok(None) };
-        let mut sampler = Sampler::new(options, self.catalogue.len());
+        let mut sampler = Sampler::new(options, self.held_out);
         let total = self.events.parts();
         let read = if sampler.needs_survey() { total } else { 0 };
         for number in 0..read {
@@ -120,17 +126,21 @@ impl<'a> Builder<'a> {
         writers: &mut [SampleWriter; 2],
         tally: &mut Tally,
     ) -> Result<()> {
-        let (shown, test_begin) = impressions(log, sampler, &mut tally.drawn);
+        let held_out = |item: u32| self.held_out[item as usize];
+        let (shown, test_begin) = impressions(log, held_out, sampler, tally);
         let behaviors = log.events.iter().filter(|event| event.label == 1 && event.weighs);
-        let past: Vec<_> = behaviors.map(|event| (event.item, event.time)).collect();
+        let test_past: Vec<_> = behaviors.map(|event| (event.item, event.time)).collect();
+        let train_past: Vec<_> =
+            test_past.iter().copied().filter(|&(item, _)| !held_out(item)).collect();
         let bounds = Bounds { span: self.options.group_span, most: self.options.group_max };
         let described = texts(users.get(log.user), self.described_users());
         let mut known = Vec::new();
-        tally.users += 1;
+        tally.users += u64::from(!shown.is_empty());
         for range in groups(&shown, test_begin, bounds) {
             let test = range.start >= test_begin;
             let group = &shown[range];
-            history(&past, group[0].time, self.options.max_behaviors, &mut known);
+            let past = if test { &test_past } else { &train_past };
+            history(past, group[0].time, self.options.max_behaviors, &mut known);
             self.write_group(
                 part,
                 &described,
@@ -205,14 +215,23 @@ fn positive(log: &UserLog, at: usize) -> Positive {
 
 /// A user's impressions, and where the test begins among them: the events, each positive followed by its
 /// negatives if there is a sampler. Within one event they are in order of the items, so that the position
-/// does not tell the label.
-fn impressions(log: &UserLog, sampler: Option<&Sampler>, drawn: &mut Drawn) -> (Vec<Shown>, usize) {
+/// does not tell the label. Held-out items are shown in the test only.
+fn impressions(
+    log: &UserLog,
+    held_out: impl Fn(u32) -> bool,
+    sampler: Option<&Sampler>,
+    tally: &mut Tally,
+) -> (Vec<Shown>, usize) {
     let mut shown = Vec::with_capacity(log.events.len());
     let mut begin = None;
     let mut negatives = Vec::new();
     for (at, event) in log.events.iter().enumerate() {
         if at == log.test_begin {
             begin = Some(shown.len());
+        }
+        if begin.is_none() && held_out(event.item) {
+            tally.held_out += 1;
+            continue;
         }
         let from = shown.len();
         shown.push(Shown {
@@ -222,7 +241,7 @@ fn impressions(log: &UserLog, sampler: Option<&Sampler>, drawn: &mut Drawn) -> (
             row: event.row,
         });
         if let Some(sampler) = sampler {
-            sampler.draw(positive(log, at), at, log.had, drawn, &mut negatives);
+            sampler.draw(positive(log, at), at, log.had, &mut tally.drawn, &mut negatives);
             shown.extend(negatives.iter().map(|&item| Shown {
                 time: event.time,
                 item,

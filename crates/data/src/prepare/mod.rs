@@ -13,6 +13,10 @@
 //! or time are left out and counted; a missing label is an error. Dates without time are midnight UTC, so
 //! events of one day do not know each other. Items that only the events know have no image and no fields.
 //! A picture belongs to an item: its name comes from the items table.
+//!
+//! Items held out (`hold_out_items`) are left out of the training, also of its histories; the test stays, byte for
+//! byte, what it is without a hold-out, so that it compares models of both. [`crate::negatives`] says what that
+//! means for sampled negatives.
 
 mod build;
 mod collect;
@@ -38,7 +42,7 @@ use self::part::Cut;
 pub use self::values::Decimal;
 use crate::dataset::{CARD, SplitName, write_card};
 use crate::negatives::{Drawn, NegativeOptions};
-use crate::schema::{Card, Counts, FORMAT, Labels, PARTS, Schema, Split};
+use crate::schema::{Card, Counts, FORMAT, HoldOut, Labels, PARTS, Schema, Split};
 use crate::source::Table;
 use crate::staging::StagedFolder;
 use crate::{Error, Result};
@@ -89,6 +93,8 @@ pub struct PrepareOptions {
     pub repeats: Repeats,
     /// Negatives to be drawn, for logs that hold positives only.
     pub negatives: Option<NegativeOptions>,
+    /// Items that training is not to see.
+    pub hold_out_items: Option<HoldOut>,
     /// Which mark separates the fraction of numbers.
     pub decimal: Option<Decimal>,
     /// Parts of the dataset, a power of two.
@@ -110,6 +116,7 @@ impl Default for PrepareOptions {
             positive_from: None,
             repeats: Repeats::Keep,
             negatives: None,
+            hold_out_items: None,
             decimal: None,
             parts: PARTS,
             spill_per_part: 1,
@@ -162,6 +169,8 @@ pub struct Dropped {
     pub light: u64,
     /// Rows below `positive_from` where negatives are sampled.
     pub not_positive: u64,
+    /// Rows of the training period for an item that is held out.
+    pub held_out: u64,
     /// Rows with an empty user.
     pub without_user: u64,
     /// Rows with an empty item.
@@ -252,14 +261,18 @@ impl Plan {
             let path = dir.join(split.as_str());
             std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
         }
-        let builder =
-            Builder::new(&self.mapping, &self.options, &collected, (&catalogue, &item_rows), cut);
+        let held_out = self.held_out(&catalogue);
+        let items = (&catalogue, &item_rows[..]);
+        let builder = Builder::new(&self.mapping, &self.options, &collected, items, &held_out, cut);
         let sampler = builder.survey(progress)?;
         let mut dropped = collected.dropped.clone();
         let tally = builder.write(dir, sampler.as_ref(), &mut dropped, progress)?;
+        dropped.held_out = tally.held_out;
         self.check_halves(&tally)?;
         std::fs::remove_dir_all(&spill).map_err(Error::io(&spill))?;
-        let card = self.card(out, cut, counts(&tally, &catalogue));
+        let items_held_out = held_out.iter().filter(|&&held| held).count() as u64;
+        let counts = Counts { items_held_out, ..counts(&tally, &catalogue) };
+        let card = self.card(out, cut, counts);
         write_card(dir, &card)?;
         folder.commit()?;
         Ok(PrepareReport {
@@ -273,6 +286,13 @@ impl Plan {
             users_redescribed: tally.users_redescribed,
             drawn: sampler.is_some().then_some(tally.drawn),
         })
+    }
+
+    /// Of every item of the catalogue, whether it is held out of training.
+    fn held_out(&self, catalogue: &crate::Catalogue) -> Vec<bool> {
+        let holds =
+            |row| self.options.hold_out_items.is_some_and(|hold| hold.holds(catalogue.item(row)));
+        (0..catalogue.len()).map(holds).collect()
     }
 
     fn wrong(&self, what: String) -> Error {
@@ -323,6 +343,10 @@ impl Plan {
 
     fn check_halves(&self, tally: &Tally) -> Result<()> {
         match (tally.train, tally.test) {
+            (0, _) if tally.held_out > 0 => Err(self.wrong(format!(
+                "train is empty: its {} rows show held-out items; hold out fewer",
+                tally.held_out
+            ))),
             (0, test) => Err(self.wrong(format!("train is empty, test has {test} impressions"))),
             (train, 0) => Err(self.wrong(format!(
                 "test is empty, train has {train} impressions; hold out a larger fraction or another time"
@@ -350,6 +374,7 @@ impl Plan {
                     seed: negatives.seed,
                 },
             },
+            hold_out_items: self.options.hold_out_items,
             max_behaviors: self.options.max_behaviors,
             counts,
         }
@@ -375,6 +400,7 @@ fn counts(tally: &Tally, catalogue: &crate::Catalogue) -> Counts {
         behaviors_mean: tally.behaviors as f64 / impressions.max(1) as f64,
         train: tally.train,
         test: tally.test,
+        ..Counts::default()
     }
 }
 
@@ -399,6 +425,10 @@ fn check_options(options: &PrepareOptions) -> Result<()> {
     if let SplitBy::Last(fraction) | SplitBy::UserTail(fraction) = options.split {
         let fits = fraction > 0.0 && fraction < 1.0;
         require(fits, format!("a test fraction of {fraction}; expected between 0 and 1"))?;
+    }
+    if let Some(HoldOut { share, .. }) = options.hold_out_items {
+        let fits = share > 0.0 && share < 1.0;
+        require(fits, format!("{share} of the items held out; expected a share between 0 and 1"))?;
     }
     if let SplitBy::TestFrom(text) = &options.split {
         test_from(text)?;
@@ -452,6 +482,8 @@ mod tests {
             [negatives]
             count = 2
             method = "contemporary"
+            [hold_out_items]
+            share = 0.25
         "#;
         let options: PrepareOptions = toml::from_str(text).unwrap();
         assert_eq!(options.split, SplitBy::UserTail(0.2));
@@ -462,6 +494,7 @@ mod tests {
             (negatives.count, negatives.method, negatives.days),
             (2, Method::Contemporary, 3)
         );
+        assert_eq!(options.hold_out_items, Some(HoldOut { share: 0.25, seed: 1 }));
         let back = toml::to_string(&options).unwrap();
         assert_eq!(toml::from_str::<PrepareOptions>(&back).unwrap(), options);
     }
