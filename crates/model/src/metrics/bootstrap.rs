@@ -6,6 +6,7 @@
 //! difference is *paired*, free of what is hard or easy for both.
 
 use std::cmp::Ordering;
+use std::collections::BTreeSet;
 
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -23,24 +24,29 @@ pub struct Bootstrap {
     pub seed: u64,
 }
 
+/// Fewest users whose draws say anything: those of one user are all the same.
+const FEWEST_USERS: usize = 10;
+
 /// A metric of all users, and of each draw of them; `None` where the definition gives no value.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Resampled {
+    /// How many users it is about.
+    pub users: usize,
     /// Of all users.
     pub value: Option<f64>,
     /// Of each draw.
     pub replicates: Vec<Option<f64>>,
 }
 
-/// A value with the middle 95 % of its bootstrap.
+/// A value with the middle 95 % of its bootstrap; without, if it is about fewer than ten users.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
     /// The value, of all users.
     pub mean: f64,
     /// 2.5 % of the draws have less.
-    pub low: f64,
+    pub low: Option<f64>,
     /// 2.5 % of the draws have more.
-    pub high: f64,
+    pub high: Option<f64>,
 }
 
 /// GAUC and AUC, resampled.
@@ -81,6 +87,8 @@ impl Bootstrap {
         result.auc.value = auc(logits, labels);
         let of_users = users_with_auc(users, logits, labels);
         let ranked = Ranked::new(users, logits, labels);
+        result.gauc.users = of_users.len();
+        result.auc.users = users.iter().collect::<BTreeSet<_>>().len();
         let mut times = vec![0; population];
         for replicate in 0..self.replicates {
             self.draw(replicate, &mut times);
@@ -103,11 +111,14 @@ pub fn difference(pairs: &[(&Resampled, &Resampled)]) -> Option<Interval> {
         (!pairs.is_empty()).then(|| sum / pairs.len() as f64)
     };
     let value = mean(&|metric| metric.value)?;
-    let replicates = pairs.first().map_or(0, |(a, _)| a.replicates.len());
+    let replicates = match pairs.first() {
+        Some((a, _)) if a.users >= FEWEST_USERS => a.replicates.len(),
+        _ => 0,
+    };
     let mut drawn: Vec<f64> =
         (0..replicates).filter_map(|draw| mean(&|metric| metric.replicates[draw])).collect();
     drawn.sort_unstable_by(f64::total_cmp);
-    let (low, high) = (quantile(&drawn, 0.025)?, quantile(&drawn, 0.975)?);
+    let (low, high) = (quantile(&drawn, 0.025), quantile(&drawn, 0.975));
     Some(Interval { mean: value, low, high })
 }
 
@@ -208,6 +219,13 @@ mod tests {
         };
         let all: Vec<_> = impressions.iter().map(|i| (u64::from(i.0), i.1, i.2)).collect();
         (result.gauc.value, result.auc.value) = metrics(&all);
+        let present: BTreeSet<u32> = impressions.iter().map(|i| i.0).collect();
+        let both = |user: &u32| {
+            let labels = impressions.iter().filter(|i| i.0 == *user).map(|i| i.2);
+            labels.collect::<BTreeSet<u8>>().len() == 2
+        };
+        result.gauc.users = present.iter().copied().filter(both).count();
+        result.auc.users = present.len();
         for replicate in 0..BOOTSTRAP.replicates {
             let mut times = vec![0; population as usize];
             BOOTSTRAP.draw(replicate, &mut times);
@@ -234,6 +252,7 @@ mod tests {
         };
         let pairs = a.replicates.iter().zip(&b.replicates);
         near(&a.value, &b.value)
+            && a.users == b.users
             && a.replicates.len() == b.replicates.len()
             && pairs.into_iter().all(|(a, b)| near(a, b))
     }
@@ -272,7 +291,7 @@ mod tests {
     }
 
     fn resampled(value: f64, replicates: &[Option<f64>]) -> Resampled {
-        Resampled { value: Some(value), replicates: replicates.to_vec() }
+        Resampled { users: 10, value: Some(value), replicates: replicates.to_vec() }
     }
 
     #[test]
@@ -281,15 +300,18 @@ mod tests {
         let (a, b, none) =
             (resampled(3.0, &draws(1.0)), resampled(5.0, &draws(3.0)), resampled(0.0, &draws(0.0)));
         // The draws of the mean are 0, 2, 4 ... 80: 2.5 % of 40 steps is one.
-        let expected = Interval { mean: 4.0, low: 2.0, high: 78.0 };
+        let interval = |mean, low, high| Interval { mean, low: Some(low), high: Some(high) };
+        let expected = interval(4.0, 2.0, 78.0);
         assert_eq!(difference(&[(&a, &none), (&b, &none)]), Some(expected));
-        let same = Interval { mean: 0.0, low: 0.0, high: 0.0 };
+        let same = interval(0.0, 0.0, 0.0);
         assert_eq!(difference(&[(&a, &a)]), Some(same), "draws are paired");
         assert_eq!(difference(&[]), None);
         assert_eq!(difference(&[(&a, &Resampled::default())]), None);
         let gaps = resampled(1.0, &[None, Some(1.0), None]);
         let zero = resampled(0.0, &[None, Some(0.0), None]);
-        let expected = Interval { mean: 1.0, low: 1.0, high: 1.0 };
-        assert_eq!(difference(&[(&gaps, &zero)]), Some(expected));
+        assert_eq!(difference(&[(&gaps, &zero)]), Some(interval(1.0, 1.0, 1.0)));
+        let few = Resampled { users: 9, ..a.clone() };
+        let expected = Interval { mean: 3.0, low: None, high: None };
+        assert_eq!(difference(&[(&few, &none)]), Some(expected));
     }
 }
