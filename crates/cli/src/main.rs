@@ -50,6 +50,7 @@ enum Command {
     Doctor(commands::doctor::Arguments),
     Plan(commands::plan::Arguments),
     Bench(commands::bench::Arguments),
+    Ablate(commands::ablate::Arguments),
 }
 
 impl Command {
@@ -59,6 +60,7 @@ impl Command {
             Command::Eval(arguments) => commands::eval::run(arguments, launch, output),
             Command::Doctor(arguments) => commands::doctor::run(arguments, launch, output),
             Command::Bench(arguments) => commands::bench::run(arguments, launch, output),
+            Command::Ablate(arguments) => commands::ablate::run(arguments, launch, output),
             _ if launch.rank() > 0 => Ok(()),
             Command::Demo(arguments) => commands::demo::run(arguments, output),
             Command::Synth(arguments) => commands::synth::run(arguments, output),

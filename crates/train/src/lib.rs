@@ -9,8 +9,9 @@
 //! how often ids occur; [`checkpoint`], and
 //! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
-//! its run folder (with [`journal`] and [`lock`]).
+//! its run folder (with [`journal`] and [`lock`]); [`ablate`], many of them compared.
 
+pub mod ablate;
 pub mod ask;
 pub mod checkpoint;
 pub mod compare;

@@ -1,5 +1,6 @@
 //! The commands, one file each: arguments, what they call, what they print.
 
+pub mod ablate;
 pub mod bench;
 pub mod demo;
 pub mod doctor;

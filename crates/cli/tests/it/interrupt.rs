@@ -12,7 +12,7 @@ use crate::shop::TRAIN;
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A process that does not outlive its test.
-struct Running(Option<Child>);
+pub struct Running(pub Option<Child>);
 
 impl Drop for Running {
     fn drop(&mut self) {
@@ -25,7 +25,7 @@ impl Drop for Running {
 
 impl Running {
     /// Presses Ctrl-C and waits for the end.
-    fn interrupt(mut self) -> Done {
+    pub fn interrupt(mut self) -> Done {
         let id = self.0.as_ref().unwrap().id().to_string();
         assert!(Command::new("kill").args(["-INT", &id]).status().unwrap().success());
         let begin = Instant::now();

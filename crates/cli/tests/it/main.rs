@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
+mod ablate;
 mod bad_input;
 mod bench;
 mod check;

@@ -170,6 +170,7 @@ fn help_of_every_command() {
         "eval",
         "publish",
         "score",
+        "ablate",
     ];
     for command in commands {
         let done = place.run(&format!("{command} --help"));

@@ -71,12 +71,18 @@ impl Scored {
 
 /// AUC of impressions in ascending order of scores.
 fn auc_of_ranked(ranked: &[Scored]) -> Option<f64> {
+    auc_of_counts(ranked.chunk_by(|a, b| a.score == b.score).map(|tied| {
+        let positive = tied.iter().filter(|scored| scored.label != 0).count() as u64;
+        [tied.len() as u64 - positive, positive]
+    }))
+}
+
+/// AUC from how many negatives and positives have each score, in ascending order of scores.
+pub(super) fn auc_of_counts(by_score: impl Iterator<Item = [u64; 2]>) -> Option<f64> {
     let (mut positives, mut negatives) = (0u64, 0u64);
     // Twice the pairs won, so that half a pair is an integer.
     let mut won = 0u128;
-    for tied in ranked.chunk_by(|a, b| a.score == b.score) {
-        let positive = tied.iter().filter(|scored| scored.label != 0).count() as u64;
-        let negative = tied.len() as u64 - positive;
+    for [negative, positive] in by_score {
         won += u128::from(positive) * u128::from(2 * negatives + negative);
         positives += positive;
         negatives += negative;

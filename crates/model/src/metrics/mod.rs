@@ -4,9 +4,11 @@
 //! order of logits alone. Logits are finite; whoever read or computed them has checked.
 
 mod auc;
+mod bootstrap;
 mod probability;
 
 pub use auc::{Gauc, auc, gauc};
+pub use bootstrap::{Bootstrap, Interval, Resampled, ResampledRanking, difference};
 pub use probability::{calibration, log_loss, normalized_entropy};
 
 use serde::Serialize;

@@ -1,0 +1,156 @@
+//! `ams ablate`: the paper's tables on a dataset, with differences and how far they can be trusted.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+
+use ams_data::staging::write_whole;
+use ams_train::Job;
+use ams_train::ablate::grid::{TABLES, Twins, select};
+use ams_train::ablate::report::Report;
+use ams_train::ablate::text::{Cells, csv, differences, figures, markdown, title};
+use ams_train::ablate::{Ablation, Request};
+use ams_train::run::Start;
+
+use crate::commands::train::{stop_on_interrupt, thread_count, train};
+use crate::config_file;
+use crate::failure::Failure;
+use crate::launch::{Launch, threads};
+use crate::output::{Output, metric, table};
+
+/// Train the paper's tables on a dataset and compare: every row is the configuration with a few other
+/// settings. Goes on where it was interrupted.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The configuration, a TOML file.
+    config: PathBuf,
+    /// Overrides one setting of all rows, such as `train.epochs=3`; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Which tables, of `arms`, `aggregators`, `base`, `warm-up`, `pre-rank` and `small`; all unless given.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    tables: Vec<String>,
+    /// Which rows also get a twin with shuffled images: all that see images, those of `arms` and `small`,
+    /// or none.
+    #[arg(long, value_enum, default_value_t = TwinsOf::Usual)]
+    twins: TwinsOf,
+    /// How many seeds every row is trained with, from the configuration's on.
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=100))]
+    seeds: u64,
+    /// The folder of runs and results; `<runs>/<name>-ablate` of the configuration unless given.
+    #[arg(long, value_name = "DIR")]
+    out: Option<PathBuf>,
+    /// Threads; as many as there are cores unless given. The result does not depend on it.
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    threads: Option<usize>,
+    /// Draws of test users for the intervals of differences.
+    #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(40..=100_000))]
+    bootstrap: u32,
+    /// Writes the tables as Markdown to this file too.
+    #[arg(long, value_name = "FILE")]
+    markdown: Option<PathBuf>,
+    /// Writes the tables as CSV to this file too.
+    #[arg(long, value_name = "FILE")]
+    csv: Option<PathBuf>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum TwinsOf {
+    All,
+    Usual,
+    None,
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+    if launch.size() > 1 {
+        return Err(Failure::user("`ablate` trains in one process; start it alone"));
+    }
+    let request = request(&arguments)?;
+    let path = &arguments.config;
+    // Read once: a file that is edited meanwhile does not change half of the rows.
+    let text = std::fs::read_to_string(path)
+        .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
+    let configure = |settings: &[String]| {
+        let sets = [&arguments.set, settings].concat();
+        config_file::parse(&path.display().to_string(), &text, &sets)
+    };
+    let mut ablation = Ablation::open(&request, &configure)?;
+    let mut report = write(&ablation, &arguments)?;
+    let stop = stop_on_interrupt(0)?;
+    let threads = threads(arguments.threads);
+    let mut interrupted = false;
+    while let Some(next) = ablation.next()?.cloned() {
+        if stop.load(Ordering::Relaxed) {
+            interrupted = true;
+            break;
+        }
+        let trained = train(&next.config, Start::Auto, Job::solo(threads), &stop, None, output)?;
+        if !trained.finished {
+            interrupted = true;
+            break;
+        }
+        let gauc = ablation.finish(&next.name, &trained, Job::solo(threads))?;
+        let (trainings, done) = ablation.trainings();
+        let rows: Vec<String> = next.rows.iter().map(|row| row.join(": ")).collect();
+        eprintln!(
+            "{done:>3} of {trainings}  {}  seed {}  GAUC {}  {:.1} s",
+            rows.join("; "),
+            next.seed,
+            metric(gauc),
+            trained.seconds
+        );
+        report = write(&ablation, &arguments)?;
+    }
+    output.finish(&report, || words(&report, ablation.out()));
+    if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
+}
+
+fn request(arguments: &Arguments) -> Result<Request, Failure> {
+    let all = || TABLES.iter().map(|table| table.name.to_owned()).collect();
+    let names = match arguments.tables.is_empty() {
+        true => all(),
+        false => arguments.tables.clone(),
+    };
+    Ok(Request {
+        tables: select(&names)?,
+        twins: match arguments.twins {
+            TwinsOf::All => Twins::All,
+            TwinsOf::Usual => Twins::Usual,
+            TwinsOf::None => Twins::None,
+        },
+        seeds: arguments.seeds,
+        out: arguments.out.clone(),
+        replicates: arguments.bootstrap as usize,
+    })
+}
+
+/// Writes what is known so far wherever it is wanted.
+fn write(ablation: &Ablation, arguments: &Arguments) -> Result<Report, Failure> {
+    let report = ablation.report();
+    ablation.write(&report)?;
+    let copy = |path: &Option<PathBuf>, text: fn(&Report) -> String| match path {
+        Some(path) => write_whole(path, text(&report)),
+        None => Ok(()),
+    };
+    copy(&arguments.markdown, markdown)?;
+    copy(&arguments.csv, csv)?;
+    Ok(report)
+}
+
+fn words(report: &Report, out: &Path) -> String {
+    let mut text = String::new();
+    for part in &report.tables {
+        text += &format!("{}\n\n{}\n", title(part), cells(&figures(part)));
+        text += &format!("{}\n", cells(&differences(part)));
+    }
+    let Report { trained, trainings, .. } = report;
+    text + &format!(
+        "{trained} of {trainings} trainings are done; all of it is in {}\n",
+        out.display()
+    )
+}
+
+fn cells(cells: &Cells) -> String {
+    let header: Vec<&str> = cells.header.iter().map(String::as_str).collect();
+    table(&header, &cells.rows)
+}

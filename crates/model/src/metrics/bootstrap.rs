@@ -1,0 +1,317 @@
+//! How far a metric, or the difference of two, may be trusted: a bootstrap by users.
+//!
+//! Impressions of one user are not independent, users are. So users are drawn with replacement, as many
+//! as there are, and a metric is computed of the impressions of those drawn, again and again. Draws
+//! depend on the seed alone: two models tested on the same impressions see the same draws, and their
+//! difference is *paired*, free of what is hard or easy for both.
+
+use std::cmp::Ordering;
+use std::collections::BTreeSet;
+
+use serde::Serialize;
+use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::init::mix;
+use crate::metrics::auc::auc_of_counts;
+use crate::metrics::{auc, gauc};
+
+/// Which draws.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Bootstrap {
+    /// How many.
+    pub replicates: usize,
+    /// The seed of all of them.
+    pub seed: u64,
+}
+
+/// Fewest users whose draws say anything: those of one user are all the same.
+const FEWEST_USERS: usize = 10;
+
+/// A metric of all users, and of each draw of them; `None` where the definition gives no value.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Resampled {
+    /// How many users it is about.
+    pub users: usize,
+    /// Of all users.
+    pub value: Option<f64>,
+    /// Of each draw.
+    pub replicates: Vec<Option<f64>>,
+}
+
+/// A value with the middle 95 % of its bootstrap; without, if it is about fewer than ten users.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Interval {
+    /// The value, of all users.
+    pub mean: f64,
+    /// 2.5 % of the draws have less.
+    pub low: Option<f64>,
+    /// 2.5 % of the draws have more.
+    pub high: Option<f64>,
+}
+
+/// GAUC and AUC, resampled.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct ResampledRanking {
+    /// See [`gauc`].
+    pub gauc: Resampled,
+    /// See [`auc()`].
+    pub auc: Resampled,
+}
+
+impl Bootstrap {
+    /// How often each user is drawn in draw `replicate`: as many draws as `times` has users.
+    fn draw(&self, replicate: usize, times: &mut [u32]) {
+        times.fill(0);
+        let key = mix(xxh3_64_with_seed(b"bootstrap", self.seed) ^ mix(replicate as u64));
+        for i in 0..times.len() as u64 {
+            let uniform = u128::from(mix(key.wrapping_add(i)));
+            times[((uniform * times.len() as u128) >> 64) as usize] += 1;
+        }
+    }
+
+    /// GAUC and AUC of some impressions by `population` users in all, numbered from 0; who has none
+    /// of these impressions is drawn like everybody.
+    ///
+    /// `users`, `logits` and `labels` (0 or 1) are (B) each, in any order.
+    pub fn ranking(
+        &self,
+        population: usize,
+        users: &[u32],
+        logits: &[f32],
+        labels: &[u8],
+    ) -> ResampledRanking {
+        assert_eq!((users.len(), logits.len()), (labels.len(), labels.len()), "impressions");
+        let ids: Vec<u64> = users.iter().map(|&user| u64::from(user)).collect();
+        let mut result = ResampledRanking::default();
+        result.gauc.value = gauc(&ids, logits, labels).gauc;
+        result.auc.value = auc(logits, labels);
+        let of_users = users_with_auc(users, logits, labels);
+        let ranked = Ranked::new(users, logits, labels);
+        result.gauc.users = of_users.len();
+        result.auc.users = users.iter().collect::<BTreeSet<_>>().len();
+        let mut times = vec![0; population];
+        for replicate in 0..self.replicates {
+            self.draw(replicate, &mut times);
+            result.gauc.replicates.push(gauc_of_draw(&of_users, &times));
+            result.auc.replicates.push(ranked.auc_of_draw(&times));
+        }
+        result
+    }
+}
+
+/// The mean over `pairs` (of seeds, say) of the first metric minus the second, with the interval of that
+/// mean. `None` if there is no pair or a value is not defined.
+///
+/// Both metrics of a pair are of the same impressions and have the same draws. Draws that define no value
+/// are left out.
+pub fn difference(pairs: &[(&Resampled, &Resampled)]) -> Option<Interval> {
+    let mean = |of: &dyn Fn(&Resampled) -> Option<f64>| {
+        let differences = pairs.iter().map(|&(a, b)| Some(of(a)? - of(b)?));
+        let sum = differences.sum::<Option<f64>>()?;
+        (!pairs.is_empty()).then(|| sum / pairs.len() as f64)
+    };
+    let value = mean(&|metric| metric.value)?;
+    let replicates = match pairs.first() {
+        Some((a, _)) if a.users >= FEWEST_USERS => a.replicates.len(),
+        _ => 0,
+    };
+    let mut drawn: Vec<f64> =
+        (0..replicates).filter_map(|draw| mean(&|metric| metric.replicates[draw])).collect();
+    drawn.sort_unstable_by(f64::total_cmp);
+    let (low, high) = (quantile(&drawn, 0.025), quantile(&drawn, 0.975));
+    Some(Interval { mean: value, low, high })
+}
+
+/// The quantile of ascending values, between two of them by proportion.
+fn quantile(ascending: &[f64], share: f64) -> Option<f64> {
+    let last = ascending.len().checked_sub(1)?;
+    let at = share * last as f64;
+    let below = ascending[at.floor() as usize];
+    let above = ascending[at.ceil() as usize];
+    Some(below + (above - below) * at.fract())
+}
+
+/// User, impressions and AUC of those who have one.
+fn users_with_auc(users: &[u32], logits: &[f32], labels: &[u8]) -> Vec<(u32, f64, f64)> {
+    let mut rows: Vec<u32> = (0..users.len() as u32).collect();
+    rows.sort_unstable_by_key(|&row| (users[row as usize], row));
+    let mut found = Vec::new();
+    for of_user in rows.chunk_by(|&a, &b| users[a as usize] == users[b as usize]) {
+        let logits: Vec<f32> = of_user.iter().map(|&row| logits[row as usize]).collect();
+        let labels: Vec<u8> = of_user.iter().map(|&row| labels[row as usize]).collect();
+        if let Some(auc) = auc(&logits, &labels) {
+            found.push((users[of_user[0] as usize], of_user.len() as f64, auc));
+        }
+    }
+    found
+}
+
+/// GAUC of the users drawn.
+fn gauc_of_draw(of_users: &[(u32, f64, f64)], times: &[u32]) -> Option<f64> {
+    let (mut sum, mut weight) = (0.0, 0.0);
+    for &(user, impressions, auc) in of_users {
+        let drawn = f64::from(times[user as usize]) * impressions;
+        sum += drawn * auc;
+        weight += drawn;
+    }
+    (weight > 0.0).then(|| sum / weight)
+}
+
+/// Impressions in ascending order of their logits: sorted once, walked through for each draw.
+struct Ranked {
+    /// (B) user and label.
+    impressions: Vec<(u32, u8)>,
+    /// Where a run of equal logits ends, in `impressions`.
+    ends: Vec<u32>,
+}
+
+impl Ranked {
+    fn new(users: &[u32], logits: &[f32], labels: &[u8]) -> Ranked {
+        let logit = |row: u32| logits[row as usize];
+        let order =
+            |&a: &u32, &b: &u32| -> Ordering { logit(a).total_cmp(&logit(b)).then(a.cmp(&b)) };
+        let mut rows: Vec<u32> = (0..users.len() as u32).collect();
+        rows.sort_unstable_by(order);
+        let mut end = 0;
+        let ends = rows.chunk_by(|&a, &b| logit(a) == logit(b)).map(|tied| {
+            end += tied.len() as u32;
+            end
+        });
+        Ranked {
+            ends: ends.collect(),
+            impressions: rows
+                .iter()
+                .map(|&row| (users[row as usize], labels[row as usize]))
+                .collect(),
+        }
+    }
+
+    /// AUC of the impressions of the users drawn.
+    fn auc_of_draw(&self, times: &[u32]) -> Option<f64> {
+        let mut start = 0;
+        auc_of_counts(self.ends.iter().map(|&end| {
+            // Negatives and positives of one logit.
+            let mut tied = [0; 2];
+            for &(user, label) in &self.impressions[start..end as usize] {
+                tied[usize::from(label != 0)] += u64::from(times[user as usize]);
+            }
+            start = end as usize;
+            tied
+        }))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const BOOTSTRAP: Bootstrap = Bootstrap { replicates: 20, seed: 7 };
+
+    /// Every draw written out: a user drawn twice is two users with the same impressions.
+    fn by_copies(population: u32, impressions: &[(u32, f32, u8)]) -> ResampledRanking {
+        let mut result = ResampledRanking::default();
+        let metrics = |rows: &[(u64, f32, u8)]| {
+            let users: Vec<u64> = rows.iter().map(|row| row.0).collect();
+            let logits: Vec<f32> = rows.iter().map(|row| row.1).collect();
+            let labels: Vec<u8> = rows.iter().map(|row| row.2).collect();
+            (gauc(&users, &logits, &labels).gauc, auc(&logits, &labels))
+        };
+        let all: Vec<_> = impressions.iter().map(|i| (u64::from(i.0), i.1, i.2)).collect();
+        (result.gauc.value, result.auc.value) = metrics(&all);
+        let present: BTreeSet<u32> = impressions.iter().map(|i| i.0).collect();
+        let both = |user: &u32| {
+            let labels = impressions.iter().filter(|i| i.0 == *user).map(|i| i.2);
+            labels.collect::<BTreeSet<u8>>().len() == 2
+        };
+        result.gauc.users = present.iter().copied().filter(both).count();
+        result.auc.users = present.len();
+        for replicate in 0..BOOTSTRAP.replicates {
+            let mut times = vec![0; population as usize];
+            BOOTSTRAP.draw(replicate, &mut times);
+            let mut rows = Vec::new();
+            let mut copies = 0;
+            for user in 0..population {
+                for _ in 0..times[user as usize] {
+                    let of_user = impressions.iter().filter(|i| i.0 == user);
+                    rows.extend(of_user.map(|i| (copies, i.1, i.2)));
+                    copies += 1;
+                }
+            }
+            let (gauc, auc) = metrics(&rows);
+            result.gauc.replicates.push(gauc);
+            result.auc.replicates.push(auc);
+        }
+        result
+    }
+
+    fn close(a: &Resampled, b: &Resampled) -> bool {
+        let near = |a: &Option<f64>, b: &Option<f64>| match (a, b) {
+            (Some(a), Some(b)) => (a - b).abs() < 1e-12,
+            (a, b) => a == b,
+        };
+        let pairs = a.replicates.iter().zip(&b.replicates);
+        near(&a.value, &b.value)
+            && a.users == b.users
+            && a.replicates.len() == b.replicates.len()
+            && pairs.into_iter().all(|(a, b)| near(a, b))
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, cases: 64, ..Default::default() })]
+
+        #[test]
+        fn draws_are_users_with_all_their_impressions(
+            impressions in prop::collection::vec((0..6u32, -3..4i8, 0..2u8), 0..40)
+        ) {
+            // User 6 has no impression; ties and users of one class are the rule.
+            let impressions: Vec<(u32, f32, u8)> =
+                impressions.into_iter().map(|(u, s, y)| (u, f32::from(s) * 0.3, y)).collect();
+            let users: Vec<u32> = impressions.iter().map(|i| i.0).collect();
+            let logits: Vec<f32> = impressions.iter().map(|i| i.1).collect();
+            let labels: Vec<u8> = impressions.iter().map(|i| i.2).collect();
+            let got = BOOTSTRAP.ranking(7, &users, &logits, &labels);
+            let expected = by_copies(7, &impressions);
+            prop_assert_eq!(&got.auc, &expected.auc);
+            prop_assert!(close(&got.gauc, &expected.gauc), "{:?} {:?}", got.gauc, expected.gauc);
+        }
+    }
+
+    #[test]
+    fn every_user_is_drawn_as_often_as_another() {
+        let mut times = vec![0; 50];
+        let mut sums = vec![0; 50];
+        for replicate in 0..2000 {
+            BOOTSTRAP.draw(replicate, &mut times);
+            assert_eq!(times.iter().sum::<u32>(), 50);
+            sums.iter_mut().zip(&times).for_each(|(sum, &times)| *sum += times);
+        }
+        // Five standard deviations of a Poisson count of 2000.
+        assert!(sums.iter().all(|&sum| (1776..2224).contains(&sum)), "{sums:?}");
+    }
+
+    fn resampled(value: f64, replicates: &[Option<f64>]) -> Resampled {
+        Resampled { users: 10, value: Some(value), replicates: replicates.to_vec() }
+    }
+
+    #[test]
+    fn the_interval_is_of_the_mean_over_pairs() {
+        let draws = |scale: f64| (0..41).map(|i| Some(scale * f64::from(i))).collect::<Vec<_>>();
+        let (a, b, none) =
+            (resampled(3.0, &draws(1.0)), resampled(5.0, &draws(3.0)), resampled(0.0, &draws(0.0)));
+        // The draws of the mean are 0, 2, 4 ... 80: 2.5 % of 40 steps is one.
+        let interval = |mean, low, high| Interval { mean, low: Some(low), high: Some(high) };
+        let expected = interval(4.0, 2.0, 78.0);
+        assert_eq!(difference(&[(&a, &none), (&b, &none)]), Some(expected));
+        let same = interval(0.0, 0.0, 0.0);
+        assert_eq!(difference(&[(&a, &a)]), Some(same), "draws are paired");
+        assert_eq!(difference(&[]), None);
+        assert_eq!(difference(&[(&a, &Resampled::default())]), None);
+        let gaps = resampled(1.0, &[None, Some(1.0), None]);
+        let zero = resampled(0.0, &[None, Some(0.0), None]);
+        assert_eq!(difference(&[(&gaps, &zero)]), Some(interval(1.0, 1.0, 1.0)));
+        let few = Resampled { users: 9, ..a.clone() };
+        let expected = Interval { mean: 3.0, low: None, high: None };
+        assert_eq!(difference(&[(&few, &none)]), Some(expected));
+    }
+}

@@ -1,0 +1,345 @@
+//! Which trainings an ablation compares: the paper's tables, as data.
+//!
+//! A row is a configuration with a few settings of its own, spelled as on the command line.
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+
+/// Trainings that are compared with each other.
+#[derive(Clone, Copy, Debug)]
+pub struct Table {
+    /// What it is called on the command line.
+    pub name: &'static str,
+    /// What it is about.
+    pub title: &'static str,
+    /// The paper's table or figure, if it has one.
+    pub paper: Option<&'static str>,
+    /// What is trained; a row stands behind those it refers to.
+    pub rows: &'static [Row],
+}
+
+/// A model, trained with every seed.
+#[derive(Clone, Copy, Debug)]
+pub struct Row {
+    /// What it is called; unique in its table.
+    pub name: &'static str,
+    /// What it sets, `key=value` each.
+    pub settings: &'static [&'static str],
+    /// When there is a twin whose pictures carry no information about their items.
+    pub twin: Twin,
+    /// The rows it is held against, by name; the first is the one that matters.
+    pub baselines: &'static [&'static str],
+    /// What it begins with.
+    pub warm: Option<Warm>,
+    /// What the paper measured.
+    pub paper: Figures,
+}
+
+/// When a row has a twin with shuffled images.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twin {
+    /// Never: it sees no image, or is not about them.
+    Never,
+    /// With [`Twins::All`].
+    OnRequest,
+    /// Unless there shall be none.
+    Usual,
+}
+
+/// Which rows get their twins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Twins {
+    /// None.
+    None,
+    /// Those the table is not complete without.
+    Usual,
+    /// All.
+    All,
+}
+
+/// Begins with the weights of another row's training of the same seed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Warm {
+    /// That row: yesterday's model.
+    pub from: &'static str,
+    /// What of it, as `train.warm_start.parts` spells it.
+    pub parts: &'static str,
+}
+
+/// What the paper measured, as far as it says.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Figures {
+    /// GAUC.
+    pub gauc: Option<f64>,
+    /// AUC.
+    pub auc: Option<f64>,
+}
+
+impl Figures {
+    /// Nothing is said.
+    pub const NONE: Figures = Figures { gauc: None, auc: None };
+
+    const fn gauc(gauc: f64) -> Figures {
+        Figures { gauc: Some(gauc), auc: None }
+    }
+
+    const fn both(gauc: f64, auc: f64) -> Figures {
+        Figures { gauc: Some(gauc), auc: Some(auc) }
+    }
+
+    /// These less those, in the four digits that the paper has.
+    pub fn minus(self, other: Figures) -> Figures {
+        let minus = |a: Option<f64>, b: Option<f64>| Some(((a? - b?) * 1e4).round() / 1e4);
+        Figures { gauc: minus(self.gauc, other.gauc), auc: minus(self.auc, other.auc) }
+    }
+}
+
+impl Row {
+    /// A row that is compared with nothing.
+    const fn new(name: &'static str, settings: &'static [&'static str]) -> Row {
+        Row { name, settings, twin: Twin::Never, baselines: &[], warm: None, paper: Figures::NONE }
+    }
+
+    const fn paper(self, paper: Figures) -> Row {
+        Row { paper, ..self }
+    }
+
+    const fn against(self, baselines: &'static [&'static str]) -> Row {
+        Row { baselines, ..self }
+    }
+
+    const fn twin(self, twin: Twin) -> Row {
+        Row { twin, ..self }
+    }
+
+    const fn warm(self, from: &'static str, parts: &'static str) -> Row {
+        Row { warm: Some(Warm { from, parts }), ..self }
+    }
+
+    /// Whether it has its twin.
+    pub fn has_twin(&self, twins: Twins) -> bool {
+        match self.twin {
+            Twin::Never => false,
+            Twin::OnRequest => twins == Twins::All,
+            Twin::Usual => twins != Twins::None,
+        }
+    }
+}
+
+const ID_ONLY: &str = "ID-only";
+const BASELINE: &[&str] = &[ID_ONLY];
+const NO_IMAGES: &[&str] = &["model.images=none"];
+const JOINT_IMAGES: &[&str] = &["model.images=joint"];
+
+const PAPER_ID_ONLY: Figures = Figures::both(0.6205, 0.6758);
+const PAPER_JOINT: Figures = Figures::both(0.6260, 0.6795);
+
+const ARMS: Table = Table {
+    name: "arms",
+    title: "Which images",
+    paper: Some("Table 3"),
+    rows: &[
+        Row::new(ID_ONLY, NO_IMAGES).paper(PAPER_ID_ONLY),
+        Row::new("ad image", &["model.images=ad"])
+            .against(BASELINE)
+            .twin(Twin::Usual)
+            .paper(Figures::both(0.6235, 0.6772)),
+        Row::new("behavior images", &["model.images=behavior"])
+            .against(BASELINE)
+            .twin(Twin::Usual)
+            .paper(Figures::both(0.6219, 0.6768)),
+        Row::new("joint", JOINT_IMAGES).against(BASELINE).twin(Twin::Usual).paper(PAPER_JOINT),
+    ],
+};
+
+const AGGREGATORS: Table = Table {
+    name: "aggregators",
+    title: "How behavior images become one vector",
+    paper: Some("Table 4"),
+    rows: &[
+        Row::new(ID_ONLY, NO_IMAGES).paper(Figures::gauc(0.6205)),
+        Row::new("concatenate", &["model.images=joint", "model.aggregator=concatenate"])
+            .against(BASELINE)
+            .twin(Twin::OnRequest)
+            .paper(Figures::gauc(0.6232)),
+        Row::new("max", &["model.images=joint", "model.aggregator=max"])
+            .against(BASELINE)
+            .twin(Twin::OnRequest)
+            .paper(Figures::gauc(0.6236)),
+        Row::new("sum", &["model.images=joint", "model.aggregator=sum"])
+            .against(BASELINE)
+            .twin(Twin::OnRequest)
+            .paper(Figures::gauc(0.6248)),
+        Row::new("attentive", &["model.images=joint", "model.aggregator=attentive"])
+            .against(BASELINE)
+            .twin(Twin::OnRequest)
+            .paper(Figures::gauc(0.6257)),
+        Row::new(
+            "multi-query attentive",
+            &["model.images=joint", "model.aggregator=multi-query-attentive"],
+        )
+        .against(BASELINE)
+        .twin(Twin::OnRequest)
+        .paper(Figures::gauc(0.6260)),
+    ],
+};
+
+const BASE: Table = Table {
+    name: "base",
+    title: "What images add to other base networks",
+    paper: Some("Fig. 5"),
+    rows: &[
+        Row::new(
+            "logistic regression, ID-only",
+            &["model.base=logistic-regression", "model.images=none"],
+        )
+        .paper(Figures::gauc(0.6064)),
+        Row::new(
+            "logistic regression, joint",
+            &["model.base=logistic-regression", "model.images=joint"],
+        )
+        .against(&["logistic regression, ID-only"])
+        .twin(Twin::OnRequest)
+        .paper(Figures::gauc(0.6073)),
+        Row::new("MLP, ID-only", &["model.base=mlp", "model.images=none"])
+            .paper(Figures::gauc(0.6205)),
+        Row::new("MLP, joint", &["model.base=mlp", "model.images=joint"])
+            .against(&["MLP, ID-only"])
+            .twin(Twin::OnRequest)
+            .paper(Figures::gauc(0.6260)),
+        Row::new("DIN, ID-only", &["model.base=din", "model.images=none"])
+            .paper(Figures::gauc(0.6234)),
+        Row::new("DIN, joint", &["model.base=din", "model.images=joint"])
+            .against(&["DIN, ID-only"])
+            .twin(Twin::OnRequest)
+            .paper(Figures::gauc(0.6285)),
+    ],
+};
+
+/// The first baseline of a warm row is as warm as itself; the paper's headline, +.0078, is of warm against
+/// cold, the second one.
+const WARM_UP: Table = Table {
+    name: "warm-up",
+    title: "What of yesterday's model to begin with",
+    paper: Some("Table 5"),
+    rows: &[
+        Row::new(ID_ONLY, NO_IMAGES).paper(PAPER_ID_ONLY),
+        Row::new("ID-only, all but ids", NO_IMAGES).warm(ID_ONLY, "all-but-ids").against(BASELINE),
+        Row::new("ID-only, full", NO_IMAGES).warm(ID_ONLY, "all").against(BASELINE),
+        Row::new("joint", JOINT_IMAGES).against(BASELINE).paper(PAPER_JOINT),
+        Row::new("joint, all but ids", JOINT_IMAGES)
+            .warm("joint", "all-but-ids")
+            .against(&["ID-only, all but ids", ID_ONLY, "joint"])
+            .paper(Figures::both(0.6283, 0.6814)),
+        Row::new("joint, full", JOINT_IMAGES)
+            .warm("joint", "all")
+            .against(&["ID-only, full", ID_ONLY, "joint"])
+            .paper(Figures::gauc(0.6230)),
+    ],
+};
+
+const PRE_RANK: Table = Table {
+    name: "pre-rank",
+    title: "What images add to the pre-rank network",
+    paper: Some("Table 8"),
+    rows: &[
+        Row::new(ID_ONLY, &["model.base=pre-rank", "model.aggregator=sum", "model.images=none"])
+            .paper(Figures::both(0.6165, 0.6730)),
+        Row::new("joint", &["model.base=pre-rank", "model.aggregator=sum", "model.images=joint"])
+            .against(BASELINE)
+            .twin(Twin::OnRequest)
+            .paper(Figures::both(0.6225, 0.6771)),
+    ],
+};
+
+const SMALL: Table = Table {
+    name: "small",
+    title: "What joint training buys on small data",
+    paper: None,
+    rows: &[
+        Row::new(ID_ONLY, NO_IMAGES),
+        Row::new("joint", JOINT_IMAGES).against(BASELINE).twin(Twin::Usual),
+        Row::new("frozen random towers", &["model.images=joint", "model.tower_weights=random"])
+            .against(BASELINE)
+            .twin(Twin::Usual),
+        Row::new(
+            "frozen PCA",
+            &["model.images=joint", "model.tower_weights=pca", "model.tower=[12]"],
+        )
+        .against(BASELINE)
+        .twin(Twin::Usual),
+        Row::new(
+            "ID-only with cosine similarity",
+            &["model.images=none", "model.similarity=cosine"],
+        )
+        .against(BASELINE)
+        .twin(Twin::Usual),
+        Row::new(
+            "ID-only with similarity histogram",
+            &["model.images=none", "model.similarity=histogram"],
+        )
+        .against(BASELINE)
+        .twin(Twin::Usual),
+        Row::new("preset small", &["model.preset=small"]).against(BASELINE).twin(Twin::Usual),
+    ],
+};
+
+/// Every table.
+pub const TABLES: [Table; 6] = [ARMS, AGGREGATORS, BASE, WARM_UP, PRE_RANK, SMALL];
+
+/// The tables called `names`, in the order of [`TABLES`] and each once.
+///
+/// # Errors
+/// If there is none of a name.
+pub fn select(names: &[String]) -> Result<Vec<Table>> {
+    let known: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
+    if let Some(name) = names.iter().find(|name| !known.contains(&&name[..])) {
+        let what = format!("there is no table {name:?}; there are {}", known.join(", "));
+        return Err(Error::Config { key: "tables".into(), what });
+    }
+    let wanted = |table: &Table| names.iter().any(|name| name == table.name);
+    Ok(TABLES.into_iter().filter(wanted).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_refer_to_rows_before_them() {
+        for table in TABLES {
+            for (at, row) in table.rows.iter().enumerate() {
+                let before = |name: &&str| table.rows[..at].iter().any(|row| row.name == *name);
+                assert!(!before(&row.name), "{} is in {} twice", row.name, table.name);
+                let from = row.warm.map(|warm| warm.from);
+                for name in row.baselines.iter().chain(&from) {
+                    assert!(before(name), "{}: {} refers to {name}", table.name, row.name);
+                }
+                let whole = |setting: &&str| setting.split_once('=').is_some();
+                assert!(row.settings.iter().all(whole), "{:?}", row.settings);
+            }
+        }
+    }
+
+    #[test]
+    fn tables_by_name() {
+        let names = |names: &[&str]| -> Vec<String> {
+            names.iter().map(|name| (*name).to_owned()).collect()
+        };
+        let selected = select(&names(&["base", "arms", "base"])).unwrap();
+        let selected: Vec<&str> = selected.iter().map(|table| table.name).collect();
+        assert_eq!(selected, ["arms", "base"]);
+        let error = select(&names(&["arm"])).unwrap_err().to_string();
+        let want = "tables: there is no table \"arm\"; there are arms, aggregators, base, warm-up, \
+                    pre-rank, small";
+        assert_eq!(error, want);
+    }
+
+    #[test]
+    fn figures_have_four_digits() {
+        let difference = PAPER_JOINT.minus(PAPER_ID_ONLY);
+        assert_eq!(difference, Figures::both(0.0055, 0.0037));
+        assert_eq!(PAPER_JOINT.minus(Figures::gauc(0.6)), Figures::gauc(0.026));
+    }
+}
