@@ -80,6 +80,16 @@ impl Config {
         if self.train.epochs == 0 {
             return bad("train.epochs", "0, expected at least 1".to_owned());
         }
+        match self.train.early_stop {
+            Some(0) => {
+                return bad("train.early_stop", "0 epochs, expected at least 1".to_owned());
+            }
+            Some(_) if self.train.validation_parts == 0 => {
+                let what = "needs users held out of the training: set train.validation_parts";
+                return bad("train.early_stop", what.to_owned());
+            }
+            _ => {}
+        }
         if self.train.keep_checkpoints == 0 {
             return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
         }
@@ -244,6 +254,12 @@ pub struct TrainConfig {
     pub epochs: u32,
     /// Impressions per step, over all lanes.
     pub batch: usize,
+    /// How many of the dataset's parts, and with them of its users, are held out of the training; predicted
+    /// after each epoch. Divides the number of parts.
+    pub validation_parts: usize,
+    /// Ends the training after so many epochs without a greater GAUC of the users held out; its result is
+    /// then the best epoch.
+    pub early_stop: Option<u32>,
     /// Virtual nodes; a power of two. Part of the result: another number is another training.
     pub lanes: usize,
     /// Where image features live and towers run: `ams`, `store-in-server` or `store-in-worker`.
@@ -309,6 +325,8 @@ impl Default for TrainConfig {
         TrainConfig {
             epochs: 2,
             batch: 1024,
+            validation_parts: 0,
+            early_stop: None,
             lanes: 8,
             placement: Placement::Ams,
             features_as: FeatureFormat::F16,

@@ -139,6 +139,11 @@ impl Lanes {
         &mut self.fabric
     }
 
+    /// The processes, and what was sent between them.
+    pub fn metered(&mut self) -> &mut Metered {
+        &mut self.fabric
+    }
+
     /// The mean per step of what all lanes of all processes did and sent since it was last asked. All
     /// processes ask together.
     ///

@@ -9,7 +9,7 @@
 //! how often ids occur; [`checkpoint`], and
 //! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
-//! its run folder (with [`journal`] and [`lock`]).
+//! its run folder (with [`journal`] and [`lock`]); [`validation`], on users held out, and early stop.
 
 pub mod ask;
 pub mod checkpoint;
@@ -35,6 +35,7 @@ pub mod sources;
 pub mod table;
 pub mod traffic;
 pub mod trainer;
+pub mod validation;
 pub mod warm_start;
 pub mod worker;
 

@@ -8,6 +8,7 @@
 mod beginnings;
 mod bits;
 mod checkpoints;
+mod early_stop;
 mod feed;
 mod jobs;
 mod placements;
