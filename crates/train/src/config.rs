@@ -69,6 +69,24 @@ impl Config {
         if !(l2 >= 0.0 && l2.is_finite()) {
             return bad("train.l2_ids", format!("{l2}, expected a number of at least 0"));
         }
+        let TrainConfig { tower_dropout: rate, tower_weight_decay: wd, .. } = self.train;
+        if !(0.0..1.0).contains(&rate) {
+            let what = format!("{rate}, expected a share of at least 0 and less than 1");
+            return bad("train.tower_dropout", what);
+        }
+        if rate > 0.0 && self.model.tower.len() == 1 {
+            let what = format!(
+                "{rate} of the hidden units, but model.tower = {:?} has none",
+                self.model.tower
+            );
+            return bad("train.tower_dropout", what);
+        }
+        if !(wd >= 0.0 && wd * learning_rate < 1.0) {
+            let what = format!(
+                "{wd}, expected at least 0 and, times train.learning_rate = {learning_rate}, less than 1"
+            );
+            return bad("train.tower_weight_decay", what);
+        }
         if let Some(norm) = self.train.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
             return bad("train.clip_norm", format!("{norm}, expected a positive number"));
         }
@@ -275,6 +293,11 @@ pub struct TrainConfig {
     /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in the
     /// training samples; 0 is none.
     pub l2_ids: f32,
+    /// Dropout on the hidden units of the towers, in training alone: the share of them that is dropped.
+    pub tower_dropout: f32,
+    /// Decoupled weight decay (AdamW) of the towers' weight matrices, not of biases and slopes: each step
+    /// takes this times the learning rate from them.
+    pub tower_weight_decay: f32,
     /// The largest norm of the dense gradient, (W, E); a longer one is scaled to it.
     pub clip_norm: Option<f32>,
     /// What the learning rate is multiplied with every `decay_every` steps.
@@ -334,6 +357,8 @@ impl Default for TrainConfig {
             learning_rate: 0.001,
             rows: RowOptimizer::Adam,
             l2_ids: 0.0,
+            tower_dropout: 0.0,
+            tower_weight_decay: 0.0,
             clip_norm: None,
             decay: 0.9,
             decay_every: 24_000,

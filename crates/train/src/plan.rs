@@ -36,6 +36,10 @@ pub struct Plan {
     pub rows: RowOptimizer,
     /// How strongly rows are drawn towards zero, see [`crate::frequency`].
     pub l2_ids: f32,
+    /// Share of the towers' hidden units that are dropped in training.
+    pub tower_dropout: f32,
+    /// How much the towers' weight matrices shrink, in units of the learning rate.
+    pub tower_weight_decay: f32,
 }
 
 impl Plan {
@@ -55,6 +59,8 @@ impl Plan {
             features_as: train.features_as,
             rows: train.rows,
             l2_ids: train.l2_ids,
+            tower_dropout: train.tower_dropout,
+            tower_weight_decay: train.tower_weight_decay,
             spec,
         }
     }
@@ -79,6 +85,18 @@ impl Plan {
         let each = self.tower.as_ref().map_or(0, |tower| tower.layout().len());
         let start = self.network.layout().len() + tower * each;
         start..start + each
+    }
+
+    /// Where the weight matrices of the towers lie among the dense weights.
+    pub fn tower_matrices(&self) -> impl Iterator<Item = std::ops::Range<usize>> {
+        let entries = self.tower.iter().flat_map(|tower| &tower.layout().entries);
+        let matrices = entries.filter(|entry| entry.shape.len() == 2);
+        matrices.flat_map(|entry| {
+            (0..self.towers).map(|tower| {
+                let start = self.tower_range(tower).start + entry.view.offset;
+                start..start + entry.view.len
+            })
+        })
     }
 
     /// Number of dense weights: W and every tower.

@@ -317,7 +317,7 @@ impl Trainer {
         };
         for numerator in 1..=last {
             let share = Share { numerator, denominator };
-            self.lanes.predict(&mut workers, share, Unknown::Zero)?;
+            self.lanes.predict(&mut workers, share, Unknown::Zero, None)?;
             workers.iter().enumerate().for_each(|(lane, worker)| visit(lane, worker));
         }
         Ok(())

@@ -14,6 +14,7 @@ mod jobs;
 mod placements;
 mod plain;
 mod refusals;
+mod regularization;
 mod runs;
 mod scorer;
 mod shop;
