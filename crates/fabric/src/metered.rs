@@ -36,6 +36,11 @@ impl Metered {
     pub fn take(&mut self) -> Meter {
         std::mem::take(&mut self.meter)
     }
+
+    /// Counts on from `meter`, as if nothing had passed since.
+    pub fn restore(&mut self, meter: Meter) {
+        self.meter = meter;
+    }
 }
 
 impl Fabric for Metered {

@@ -11,6 +11,7 @@
 pub mod init;
 pub mod params;
 
+pub mod dropout;
 pub mod linalg;
 pub mod linear;
 pub mod pool;

@@ -1,9 +1,10 @@
-//! A stack of layers from the first pre-activation on: PReLU, fully connected, and so forth; the last
-//! layer is linear.
+//! A stack of layers from the first pre-activation on: PReLU, dropout where it is set, fully connected, and
+//! so forth; the last layer is linear.
 //!
 //! The first product is the caller's, because it is special everywhere: halfs in the tower, split by
 //! group and impression in the rank network.
 
+use crate::dropout::Dropout;
 use crate::init::Init;
 use crate::linalg::fit;
 use crate::linear::Linear;
@@ -26,13 +27,19 @@ pub struct Stack {
 pub struct StackScratch {
     /// Input of each PReLU, (rows, widths[i]); the last is the output.
     z: Vec<Vec<f32>>,
-    /// Output of each PReLU, (rows, widths[i]).
+    /// Output of each PReLU, with dropout, (rows, widths[i]).
     a: Vec<Vec<f32>>,
     /// Gradient of each `z`.
     dz: Vec<Vec<f32>>,
+    dropout: Dropout,
 }
 
 impl StackScratch {
+    /// Which outputs of PReLUs the next forward pass drops, and its backward pass with it.
+    pub fn dropout(&mut self) -> &mut Dropout {
+        &mut self.dropout
+    }
+
     /// The first layer's output (rows, first width), for the caller to fill before the forward pass.
     pub fn first(&mut self, rows: usize, stack: &Stack) -> &mut [f32] {
         let depth = stack.widths.len();
@@ -78,6 +85,7 @@ impl Stack {
             let (below, above) = scratch.z.split_at_mut(i + 1);
             let a = fit(&mut scratch.a[i], rows * self.widths[i]);
             prelu::forward(self.slopes[i].of(w), &below[i], a);
+            scratch.dropout.apply(i, self.widths[i], a);
             layer.forward(w, a, rows, fit(&mut above[0], rows * layer.outputs));
         }
         out.clear();
@@ -100,6 +108,7 @@ impl Stack {
             let dz = fit(&mut below[i], rows * self.widths[i]);
             layer.backward_weights(&scratch.a[i], &above[0], rows, dw);
             layer.backward_input(w, &above[0], rows, dz);
+            scratch.dropout.apply(i, self.widths[i], dz);
             let slope = self.slopes[i];
             prelu::backward(slope.of(w), &scratch.z[i], dz, slope.of_mut(dw));
         }
@@ -119,7 +128,7 @@ mod tests {
     use super::*;
     use crate::check::{assert_gradient, values};
 
-    fn check(widths: &[usize], rows: usize) {
+    fn check(widths: &[usize], rows: usize, rate: f32) {
         let mut layout = Layout::default();
         let stack = Stack::new(&mut layout, "fc.", widths, 1.0);
         let (w, first) = (values(1, layout.len()), values(2, rows * widths[0]));
@@ -131,6 +140,9 @@ mod tests {
             out.iter().zip(&dout).map(|(y, dy)| f64::from(y * dy)).sum::<f64>()
         };
         let (mut scratch, mut other) = (StackScratch::default(), StackScratch::default());
+        for scratch in [&mut scratch, &mut other] {
+            scratch.dropout().set(rate, (0..rows as u64).map(|row| row * row + 5));
+        }
         let mut dw = vec![0.0; layout.len()];
         loss(&mut scratch, &w, &first);
         stack.backward(&w, rows, &mut scratch, &dout, &mut dw);
@@ -140,9 +152,11 @@ mod tests {
 
     #[test]
     fn gradients_match_differences() {
-        check(&[6, 4, 2], 5);
-        check(&[3, 1], 1);
-        check(&[3], 2);
-        check(&[3, 2], 0);
+        for rate in [0.0, 0.3, 0.7] {
+            check(&[6, 4, 2], 5, rate);
+            check(&[3, 1], 1, rate);
+            check(&[3], 2, rate);
+            check(&[3, 2], 0, rate);
+        }
     }
 }

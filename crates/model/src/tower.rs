@@ -8,6 +8,7 @@ use half::f16;
 use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
+use crate::dropout::Dropout;
 use crate::init::Init;
 use crate::linalg::fit;
 use crate::linear::Linear;
@@ -64,6 +65,13 @@ pub struct TowerScratch {
     /// A block of widened features, (up to BLOCK, F).
     x: Vec<f32>,
     stack: StackScratch,
+}
+
+impl TowerScratch {
+    /// Which hidden units of which rows the next forward pass drops, and its backward pass with it.
+    pub fn dropout(&mut self) -> &mut Dropout {
+        self.stack.dropout()
+    }
 }
 
 impl Tower {

@@ -14,7 +14,7 @@
 //! rank 0        makes .step-N.building, after removing what a killed job left
 //! every rank    writes the files of its lanes, fsynced       (rank 0 also dense.safetensors)
 //! rank 0        hears size and hash of every file, writes MANIFEST.json, fsyncs, renames to step-N
-//! rank 0        removes all but the newest `keep`
+//! rank 0        removes all but the newest `keep`, and the best epoch's where there is an early stop
 //! ```
 //! The rename is the commit: before it the folder has a name that no reader looks at. Between any two
 //! lines a process may die; the checkpoints before are untouched until the new one has its name. A step
@@ -33,6 +33,7 @@ use crate::error::{Error, Result};
 use crate::job::together;
 use crate::lanes::{Dense, Lanes};
 use crate::sources::Sources;
+use crate::validation::History;
 
 /// `format` of the manifests this build reads and writes.
 pub const FORMAT: &str = "ams-checkpoint/2";
@@ -67,6 +68,9 @@ pub struct Meta {
     /// blake3 of the cards of the dataset and of the feature store: a cursor means something only in the
     /// samples it was made in.
     pub sources: Sources,
+    /// What validation said so far.
+    #[serde(default, skip_serializing_if = "History::is_empty")]
+    pub history: History,
     /// [`Meta::sealed`]: the manifest has hashes of all files but itself.
     pub blake3: String,
 }
@@ -173,8 +177,8 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Writes the checkpoint of `lanes` as `meta` says and removes all but the newest `keep`. All processes
-/// call it together.
+/// Writes the checkpoint of `lanes` as `meta` says and removes all but the newest `keep`; the best epoch's
+/// stays where there is an early stop. All processes call it together.
 ///
 /// # Errors
 /// If any process cannot write its part; then nothing of it stays behind, and earlier ones are untouched.
@@ -207,13 +211,37 @@ pub fn save(checkpoints: &Path, keep: usize, lanes: &mut Lanes, meta: Meta) -> R
 
 /// Makes the folder to write into, in a place without leftovers of killed processes.
 fn begin(checkpoints: &Path, place: &Path) -> Result<FolderWriter> {
+    sweep(checkpoints)?;
+    Ok(FolderWriter::create(place)?)
+}
+
+/// Removes leftovers of killed processes.
+fn sweep(checkpoints: &Path) -> Result<()> {
     for path in entries(checkpoints)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with(".step-") {
             std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
         }
     }
-    Ok(FolderWriter::create(place)?)
+    Ok(())
+}
+
+/// Removes the checkpoints of later steps than `step`, and what killed processes left.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn remove_after(checkpoints: &Path, step: u64) -> Result<()> {
+    sweep(checkpoints)?;
+    let all = list(checkpoints)?.into_iter();
+    all.filter(|(at, _)| *at > step).try_for_each(|(at, place)| retire(checkpoints, at, &place))
+}
+
+/// Removes the checkpoint of step `step`, which is at `place`.
+fn retire(checkpoints: &Path, step: u64, place: &Path) -> Result<()> {
+    // Renamed first: killed half-way, nothing that looks like a checkpoint stays.
+    let retired = checkpoints.join(format!(".step-{step}.retired"));
+    std::fs::rename(place, &retired).map_err(Error::io(place))?;
+    std::fs::remove_dir_all(&retired).map_err(Error::io(&retired))
 }
 
 /// Writes the files of the local lanes and, at the first process, of the dense weights.
@@ -253,16 +281,12 @@ fn finish(
     for entries in entries {
         folder.adopt(serde_json::from_str(entries).expect("the other ranks write JSON"));
     }
+    let best = meta.config.train.early_stop.and(meta.history.best).map(|best| best.step);
     folder.finish(FORMAT, meta)?;
     let mut all = list(checkpoints)?;
     all.truncate(all.len().saturating_sub(keep));
-    for (step, old) in all {
-        // Renamed first: killed half-way, nothing that looks like a checkpoint stays.
-        let retired = checkpoints.join(format!(".step-{step}.retired"));
-        std::fs::rename(&old, &retired).map_err(Error::io(&old))?;
-        std::fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
-    }
-    Ok(())
+    let old = all.into_iter().filter(|(step, _)| Some(*step) != best);
+    old.into_iter().try_for_each(|(step, place)| retire(checkpoints, step, &place))
 }
 
 /// A checkpoint on disk.

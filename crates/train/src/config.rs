@@ -77,6 +77,24 @@ impl Config {
         if !(l2 >= 0.0 && l2.is_finite()) {
             return bad("train.l2_ids", format!("{l2}, expected a number of at least 0"));
         }
+        let TrainConfig { tower_dropout: rate, tower_weight_decay: wd, .. } = self.train;
+        if !(0.0..1.0).contains(&rate) {
+            let what = format!("{rate}, expected a share of at least 0 and less than 1");
+            return bad("train.tower_dropout", what);
+        }
+        if rate > 0.0 && self.model.tower.len() == 1 {
+            let what = format!(
+                "{rate} of the hidden units, but model.tower = {:?} has none",
+                self.model.tower
+            );
+            return bad("train.tower_dropout", what);
+        }
+        if !(wd >= 0.0 && wd * learning_rate < 1.0) {
+            let what = format!(
+                "{wd}, expected at least 0 and, times train.learning_rate = {learning_rate}, less than 1"
+            );
+            return bad("train.tower_weight_decay", what);
+        }
         if let Some(norm) = self.train.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
             return bad("train.clip_norm", format!("{norm}, expected a positive number"));
         }
@@ -87,6 +105,16 @@ impl Config {
         }
         if self.train.epochs == 0 {
             return bad("train.epochs", "0, expected at least 1".to_owned());
+        }
+        match self.train.early_stop {
+            Some(0) => {
+                return bad("train.early_stop", "0 epochs, expected at least 1".to_owned());
+            }
+            Some(_) if self.train.validation_parts == 0 => {
+                let what = "needs users held out of the training: set train.validation_parts";
+                return bad("train.early_stop", what.to_owned());
+            }
+            _ => {}
         }
         if self.train.keep_checkpoints == 0 {
             return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
@@ -300,6 +328,12 @@ pub struct TrainConfig {
     pub epochs: u32,
     /// Impressions per step, over all lanes.
     pub batch: usize,
+    /// How many of the dataset's parts, and with them of its users, are held out of the training; predicted
+    /// after each epoch. Divides the number of parts.
+    pub validation_parts: usize,
+    /// Ends the training after so many epochs without a greater GAUC of the users held out; its result is
+    /// then the best epoch.
+    pub early_stop: Option<u32>,
     /// Virtual nodes; a power of two. Part of the result: another number is another training.
     pub lanes: usize,
     /// Where image features live and towers run: `ams`, `store-in-server` or `store-in-worker`.
@@ -315,6 +349,11 @@ pub struct TrainConfig {
     /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in the
     /// training samples; 0 is none.
     pub l2_ids: f32,
+    /// Dropout on the hidden units of the towers, in training alone: the share of them that is dropped.
+    pub tower_dropout: f32,
+    /// Decoupled weight decay (AdamW) of the towers' weight matrices, not of biases and slopes: each step
+    /// takes this times the learning rate from them.
+    pub tower_weight_decay: f32,
     /// The largest norm of the dense gradient, (W, E); a longer one is scaled to it.
     pub clip_norm: Option<f32>,
     /// What the learning rate is multiplied with every `decay_every` steps.
@@ -365,6 +404,8 @@ impl Default for TrainConfig {
         TrainConfig {
             epochs: 2,
             batch: 1024,
+            validation_parts: 0,
+            early_stop: None,
             lanes: 8,
             placement: Placement::Ams,
             features_as: FeatureFormat::F16,
@@ -372,6 +413,8 @@ impl Default for TrainConfig {
             learning_rate: 0.001,
             rows: RowOptimizer::Adam,
             l2_ids: 0.0,
+            tower_dropout: 0.0,
+            tower_weight_decay: 0.0,
             clip_norm: None,
             decay: 0.9,
             decay_every: 24_000,

@@ -2,6 +2,7 @@
 
 use ams_data::ImageKey;
 use ams_image::FeatureStore;
+use ams_model::dropout;
 use ams_model::tower::TowerScratch;
 use half::f16;
 
@@ -19,16 +20,26 @@ pub struct TowerRun {
 }
 
 impl TowerRun {
-    /// Embeds `rows`, (U) features, into `out`, (U, D); `dense` are all dense weights.
+    /// Embeds the images `keys`, whose features are `rows`, (U) each, into `out`, (U, D); `dense` are all
+    /// dense weights. In training with dropout, `masks` is the seed of the step's masks.
     pub fn forward(
         &mut self,
         plan: &Plan,
         tower: usize,
         dense: &[f32],
-        rows: &[&[f16]],
+        (keys, rows): (&[u64], &[&[f16]]),
+        masks: Option<u64>,
         out: &mut Vec<f32>,
     ) {
-        let PlannedTower { model, range, scale, .. } = &plan.towers[tower];
+        let PlannedTower { spec, model, range, scale } = &plan.towers[tower];
+        let dropout = self.scratch.dropout();
+        match masks.filter(|_| spec.is_trained()) {
+            Some(masks) => {
+                let seeds = keys.iter().map(|&key| dropout::row_seed(masks, tower, key));
+                dropout.set(plan.tower_dropout, seeds);
+            }
+            None => dropout.clear(),
+        }
         model.forward(&dense[range.clone()], rows, *scale, &mut self.scratch, out);
         self.forwards = rows.len();
         self.backwards = 0;

@@ -17,6 +17,7 @@ use crate::error::Result;
 use crate::lanes::Lanes;
 use crate::plan::PlannedTower;
 use crate::trainer::{Rounds, Trainer};
+use crate::validation::Users;
 
 /// Images embedded at once when the table is made.
 const IMAGE_BLOCK: usize = 256;
@@ -121,7 +122,7 @@ fn golden(trainer: &mut Trainer) -> Result<Golden> {
         _ => SplitName::Test,
     };
     let mut golden = Golden { groups: Groups::new(trainer.dataset().schema()), logits: Vec::new() };
-    trainer.predict(split, GOLDEN_IMPRESSIONS, Rounds::First, |_, worker| {
+    trainer.predict((split, Users::All), GOLDEN_IMPRESSIONS, Rounds::First, |_, worker| {
         let groups = &worker.batch.groups;
         (0..groups.len()).for_each(|group| golden.groups.push_from(groups, group));
         golden.logits.extend_from_slice(&worker.logits);

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::checkpoint::Cursor;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::traffic::Counts;
 use crate::trainer::{StepReport, Trainer};
+use crate::validation::Validation;
 
 /// The configuration's file in a run folder.
 pub const CONFIG: &str = "config.toml";
@@ -19,7 +21,7 @@ pub const CONFIG: &str = "config.toml";
 /// The metrics' file in a run folder.
 pub const METRICS: &str = "metrics.jsonl";
 
-/// One line of `metrics.jsonl`.
+/// A line of `metrics.jsonl` about steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct MetricsLine {
     /// Steps taken.
@@ -36,6 +38,23 @@ pub struct MetricsLine {
     pub seconds: f64,
     /// What all lanes together did and sent per step, on average since the line before.
     pub per_step: Counts,
+}
+
+/// A line of `metrics.jsonl` about the users held out, after an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLine {
+    /// Steps taken.
+    pub step: u64,
+    /// The epoch, counted from 0.
+    pub epoch: u32,
+    /// What the model is worth to them.
+    pub validation: Validation,
+}
+
+/// What all lines of `metrics.jsonl` have.
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
 }
 
 /// The configuration of the run in `run`.
@@ -61,20 +80,20 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a run that `goes_on`, or of a new one; it runs on so many processes and
-    /// threads.
+    /// Opens the journal of a run that goes on after the step `goes_on`, or of a new one; it runs on so many
+    /// processes and threads.
     ///
     /// # Errors
     /// If something cannot be written.
     pub fn open(
         run: &Path,
-        goes_on: bool,
+        goes_on: Option<u64>,
         trainer: &Trainer,
         (processes, threads): (usize, usize),
     ) -> Result<Journal> {
         fs::create_dir_all(run).map_err(Error::io(run))?;
-        if goes_on {
-            forget_after(&run.join(METRICS), trainer.cursor().step)?;
+        if let Some(step) = goes_on {
+            forget_after(&run.join(METRICS), step)?;
         }
         if !run.join(CONFIG).exists() {
             write_new(&run.join(CONFIG), &to_toml(trainer.config(), run)?)?;
@@ -89,7 +108,7 @@ impl Journal {
             last: None,
             loss: None,
         };
-        let (step, steps) = (trainer.cursor().step, trainer.steps());
+        let (step, steps) = (goes_on.unwrap_or(0), trainer.steps());
         journal.say(&format!(
             "start at step {step} of {steps} on {processes} processes of {threads} threads"
         ))?;
@@ -126,7 +145,30 @@ impl Journal {
             per_step,
         };
         (self.loss_sum, self.impressions) = (0.0, 0);
-        let text = serde_json::to_string(&line).expect("a line of numbers is JSON");
+        self.append(&line)
+    }
+
+    /// Writes a line about the users held out, after the epoch that ended at `cursor`, one of `epochs`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn validation(&mut self, cursor: Cursor, epochs: u32, said: Validation) -> Result<()> {
+        let Cursor { step, epoch, .. } = cursor;
+        self.append(&ValidationLine { step, epoch, validation: said })?;
+        let of =
+            |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
+        self.say(&format!(
+            "step {step}, validation after {} of {epochs} epochs: GAUC {}, AUC {}, log loss {}",
+            epoch + 1,
+            of(said.gauc),
+            of(said.auc),
+            of(said.logloss)
+        ))
+    }
+
+    /// Appends a line to the metrics.
+    fn append(&mut self, line: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(line).expect("a line of numbers is JSON");
         // One write: a process killed here leaves at most one line that is cut short.
         let written = self.metrics.1.write_all(format!("{text}\n").as_bytes());
         written.map_err(Error::io(&self.metrics.0))
@@ -157,9 +199,8 @@ fn forget_after(metrics: &Path, step: u64) -> Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
         read => read.map_err(Error::io(metrics))?,
     };
-    let stays = |line: &&str| {
-        serde_json::from_str::<MetricsLine>(line).is_ok_and(|metrics| metrics.step <= step)
-    };
+    let stays =
+        |text: &&str| serde_json::from_str::<Line>(text).is_ok_and(|line| line.step <= step);
     let kept: Vec<&str> = text.lines().filter(stays).collect();
     let end = if kept.is_empty() { "" } else { "\n" };
     write_new(metrics, &(kept.join("\n") + end))

@@ -16,6 +16,7 @@ use ams_fabric::{
 };
 use ams_image::FeatureStore;
 use ams_model::adam::{Adam, AdamStep};
+use ams_model::dropout;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -89,6 +90,8 @@ pub struct Lanes {
     adam: Adam,
     all_reduce: AllReduce,
     clip_norm: Option<f32>,
+    /// The seed of the run.
+    seed: u64,
     /// What the local lanes did and sent since it was last asked, in so many steps.
     counts: (Counts, u64),
     gradients: Vec<Vec<f32>>,
@@ -122,6 +125,7 @@ impl Lanes {
             adam: Adam::default(),
             all_reduce: AllReduce::new(rounding),
             clip_norm,
+            seed,
             counts: (Counts::default(), 0),
             plan,
             topology,
@@ -138,6 +142,11 @@ impl Lanes {
 
     /// The processes.
     pub fn fabric(&mut self) -> &mut dyn Fabric {
+        &mut self.fabric
+    }
+
+    /// The processes, and what was sent between them.
+    pub fn metered(&mut self) -> &mut Metered {
         &mut self.fabric
     }
 
@@ -177,7 +186,8 @@ impl Lanes {
     }
 
     /// The workers' part up to their predictions: reads each lane's impressions up to `share`,
-    /// exchanges, and leaves the logits in the workers. Returns the impressions of all lanes.
+    /// exchanges, and leaves the logits in the workers. Returns the impressions of all lanes. `masks` is the
+    /// seed of the step's dropout, if it is a step with dropout.
     ///
     /// # Errors
     /// If samples cannot be read or a process is lost.
@@ -186,6 +196,7 @@ impl Lanes {
         workers: &mut [Worker],
         share: Share,
         unknown: Unknown,
+        masks: Option<u64>,
     ) -> Result<u64> {
         let Lanes { plan, topology, shards, dense, stores, fabric, pool, .. } = self;
         let (plan, dense, stores) = (&*plan, &dense.w[..], &stores[..]);
@@ -211,7 +222,7 @@ impl Lanes {
             let each = shards.par_iter_mut().zip(&mut self.answers).zip(local.clone());
             each.with_max_len(1).for_each(|((shard, answers), lane)| {
                 shard.take_asks(&mail, lane, lanes, unknown);
-                shard.embed(plan, dense, stores);
+                shard.embed(plan, dense, stores, masks);
                 shard.write_answers(plan, stores, (lane, lanes), answers);
             });
         });
@@ -220,7 +231,7 @@ impl Lanes {
         pool.install(|| {
             let each = workers.par_iter_mut().zip(local);
             each.with_max_len(1).for_each(|(worker, lane)| {
-                worker.predict(plan, dense, stores, &mail, (lane, lanes));
+                worker.predict(plan, dense, stores, &mail, (lane, lanes), masks);
             });
         });
         Ok(impressions)
@@ -237,7 +248,9 @@ impl Lanes {
         step: u64,
         lr: f32,
     ) -> Result<StepOutcome> {
-        let impressions = self.predict(workers, share, Unknown::Create)?;
+        let drops = self.plan.tower_dropout > 0.0;
+        let masks = drops.then(|| dropout::step_seed(self.seed, step));
+        let impressions = self.predict(workers, share, Unknown::Create, masks)?;
         if impressions == 0 {
             return Ok(StepOutcome { impressions, loss: 0.0 });
         }
@@ -276,7 +289,7 @@ impl Lanes {
                 );
             });
         });
-        self.update_dense(step, adam)?;
+        self.update_dense(step, adam, lr)?;
         self.count(workers);
         Ok(StepOutcome { impressions, loss })
     }
@@ -294,19 +307,26 @@ impl Lanes {
         *steps += 1;
     }
 
-    /// Adds the dense gradients of all lanes along the tree and takes Adam's step.
-    fn update_dense(&mut self, step: u64, adam: AdamStep) -> Result<()> {
-        let Lanes { dense, fabric, pool, all_reduce, gradients, .. } = self;
+    /// Adds the dense gradients of all lanes along the tree and takes Adam's step, with the learning rate
+    /// `lr`.
+    fn update_dense(&mut self, step: u64, adam: AdamStep, lr: f32) -> Result<()> {
+        let Lanes { plan, dense, fabric, pool, all_reduce, gradients, .. } = self;
         pool.install(|| sum_lanes(gradients, all_reduce.rounding()));
         all_reduce.run(fabric, &mut gradients[0])?;
         let gradient = &mut gradients[0];
         if let Some(at) = gradient.iter().position(|g| !g.is_finite()) {
-            return Err(Error::NotFinite { step, what: self.plan.name_of_dense(at) });
+            return Err(Error::NotFinite { step, what: plan.name_of_dense(at) });
         }
         if let Some(most) = self.clip_norm {
             clip(gradient, most);
         }
+        // Decoupled, as in AdamW (Loshchilov and Hutter, 2019): no part of the gradient or its moments.
+        let decay = lr * plan.tower_weight_decay;
         pool.install(|| {
+            for matrix in plan.tower_matrices().filter(|_| decay > 0.0) {
+                let chunks = dense.w[matrix].par_chunks_mut(DENSE_CHUNK);
+                chunks.for_each(|w| w.iter_mut().for_each(|w| *w -= decay * *w));
+            }
             dense
                 .w
                 .par_chunks_mut(DENSE_CHUNK)

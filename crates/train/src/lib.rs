@@ -9,7 +9,8 @@
 //! how often ids occur; [`checkpoint`], and
 //! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
-//! its run folder (with [`journal`] and [`lock`]); [`ablate`], many of them compared.
+//! its run folder (with [`journal`] and [`lock`]); [`validation`], on users held out, and early stop;
+//! [`ablate`], many trainings compared.
 
 pub mod ablate;
 pub mod ask;
@@ -38,6 +39,7 @@ pub mod sources;
 pub mod table;
 pub mod traffic;
 pub mod trainer;
+pub mod validation;
 pub mod warm_start;
 pub mod worker;
 

@@ -34,6 +34,10 @@ pub struct Plan {
     pub rows: RowOptimizer,
     /// How strongly rows are drawn towards zero, see [`crate::frequency`].
     pub l2_ids: f32,
+    /// Share of the towers' hidden units that are dropped in training.
+    pub tower_dropout: f32,
+    /// How much the towers' weight matrices shrink, in units of the learning rate.
+    pub tower_weight_decay: f32,
 }
 
 /// One tower, and where its weights lie.
@@ -84,6 +88,8 @@ impl Plan {
             features_as: train.features_as,
             rows: train.rows,
             l2_ids: train.l2_ids,
+            tower_dropout: train.tower_dropout,
+            tower_weight_decay: train.tower_weight_decay,
             spec,
         }
     }
@@ -97,6 +103,18 @@ impl Plan {
     /// Where W lies among the dense weights.
     pub fn network_range(&self) -> Range<usize> {
         0..self.network.layout().len()
+    }
+
+    /// Where the weight matrices of the towers that learn lie among the dense weights.
+    pub fn tower_matrices(&self) -> impl Iterator<Item = Range<usize>> {
+        self.trained().flat_map(|(_, tower)| {
+            let entries = tower.model.layout().entries.iter();
+            let matrices = entries.filter(|entry| entry.shape.len() == 2);
+            matrices.map(|entry| {
+                let start = tower.range.start + entry.view.offset;
+                start..start + entry.view.len
+            })
+        })
     }
 
     /// Number of dense weights: W and every tower.

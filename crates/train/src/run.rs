@@ -4,9 +4,10 @@
 //! runs/<name>/
 //!   config.toml          the resolved configuration: train it again and get the same bits
 //!   environment.json     program version, processor, processes, threads, dataset, image encoder
-//!   metrics.jsonl        one object every `train.log_every` steps
+//!   metrics.jsonl        one object every `train.log_every` steps, and one after each epoch with validation
 //!   train.log            what happened when, for people
 //!   checkpoints/step-N/  see `checkpoint`
+//!   ended.json           which checkpoint is the result of a training with early stop, see `validation`
 //!   predictions/         written by `ams eval`
 //! runs/.<name>.lock      held by the job that trains the run
 //! ```
@@ -26,8 +27,10 @@ use crate::journal::{self, Journal};
 use crate::lock::Lock;
 use crate::traffic::Counts;
 use crate::trainer::{StepReport, Trainer};
+use crate::validation::{self, Ended, Validation};
 
-pub use crate::journal::{CONFIG, METRICS, MetricsLine};
+pub use crate::journal::{CONFIG, METRICS, MetricsLine, ValidationLine};
+pub use crate::validation::ENDED;
 
 /// The checkpoints' folder in a run folder.
 pub const CHECKPOINTS: &str = "checkpoints";
@@ -78,10 +81,14 @@ pub struct RunReport {
     pub lanes: usize,
     /// The step it went on from; 0 for a new training.
     pub resumed_from: u64,
-    /// Whether all epochs were done; false if the watcher stopped the training.
+    /// Whether all epochs were done, or ended early by validation; false if the watcher stopped the training.
     pub finished: bool,
     /// Epochs of the configuration.
     pub epochs: u32,
+    /// With early stop the best epoch so far, counted from 0; the result of a finished training.
+    pub best_epoch: Option<u32>,
+    /// What the model of that epoch is worth to the users held out; without early stop, of the last one.
+    pub validation: Option<Validation>,
     /// What all lanes together did and sent per step, on average over this process's steps.
     pub per_step: Counts,
 }
@@ -92,7 +99,8 @@ pub fn folder(config: &Config) -> PathBuf {
 }
 
 /// Trains `config` in its run folder on the processes of `job`, which all call this together and see the
-/// same disk. `watch` sees every step and may stop the training: one process that wishes it stops all.
+/// same disk. `watch` sees every step and may stop the training: one process that wishes it stops all. It
+/// also sees the rounds of a validation, as steps of no impressions, and cannot stop these.
 ///
 /// # Errors
 /// If the run folder is taken or cannot be written, or the training fails.
@@ -121,6 +129,12 @@ pub fn train(
     };
     let begin = together(&mut *job.fabric, decided)?;
     let goes_on = job.fabric.any(first && begin == Begin::GoOn)?;
+    let settled = match first && goes_on {
+        true => Ended::settle(&run),
+        false => Ok(None),
+    };
+    let settled = together(&mut *job.fabric, settled)?;
+    let ended = Ended::tell(settled, &mut *job.fabric)?;
     let mut trainer = match goes_on {
         true => {
             let trainer = Trainer::resume(&checkpoints, job)?;
@@ -138,57 +152,51 @@ pub fn train(
         }
     };
     let resumed_from = trainer.cursor().step;
+    let best = trainer.history().best.filter(|_| goes_on && config.train.early_stop.is_some());
+    let there = match best.filter(|_| first) {
+        Some(best) => validation::is_there(&checkpoints, best.step),
+        None => Ok(()),
+    };
+    together(trainer.lanes_mut().fabric(), there)?;
+    let place = (processes, threads);
     let opened = match first {
-        true => open_journal(&run, begin, &trainer, (processes, threads)).map(Some),
+        true => {
+            let taken = ended.map_or(resumed_from, |ended| ended.steps);
+            open_journal(&run, begin, taken, &trainer, place).map(Some)
+        }
         false => Ok(None),
     };
     let mut journal = together(trainer.lanes_mut().fabric(), opened)?;
     let clock = Instant::now();
     let before = trainer.cursor().impressions;
-    let mut finished = true;
-    let steps = trainer.steps();
-    let (mut counted, mut counted_until) = (Counts::default(), resumed_from);
-    while let Some(report) = trainer.step()? {
-        let step = report.cursor.step;
-        if step.is_multiple_of(config.train.log_every.max(1)) || step == steps {
-            let counts = trainer.lanes_mut().take_counts()?;
-            counted += counts.times((step - counted_until) as f64);
-            counted_until = step;
-            if let Some(journal) = &mut journal {
-                journal.step(&report);
-                journal.line(clock.elapsed().as_secs_f64(), counts)?;
-            }
-        } else if let Some(journal) = &mut journal {
-            journal.step(&report);
-        }
-        let due = config
-            .train
-            .checkpoint_every
-            .is_some_and(|every| every > 0 && step.is_multiple_of(every));
-        let stop = watch(&report, steps) == Wish::Stop;
-        if trainer.lanes_mut().fabric().any(stop)? && step < steps {
-            finished = false;
-            break;
-        }
-        if due {
-            trainer.checkpoint(&checkpoints)?;
-        }
-    }
+    let mut counted = Counted { counts: Counts::default(), until: resumed_from };
+    let finished = match ended {
+        Some(_) => true,
+        None => learn(config, &mut trainer, &mut journal, &mut counted, watch)?,
+    };
     let seconds = clock.elapsed().as_secs_f64();
-    let counts = trainer.lanes_mut().take_counts()?;
-    counted += counts.times((trainer.cursor().step - counted_until) as f64);
+    let counts = counted.take(&mut trainer)?;
+    let taken = ended.map_or(trainer.cursor().step, |ended| ended.steps);
     if let Some(journal) = &mut journal {
         journal.line(seconds, counts)?;
-        journal.end(trainer.cursor().step, seconds)?;
+        journal.end(taken, seconds)?;
     }
-    let place = trainer.checkpoint(&checkpoints)?;
+    let mut place = trainer.checkpoint(&checkpoints)?;
+    let history = ended.map_or(trainer.history(), |ended| ended.history);
+    if finished && config.train.early_stop.is_some() {
+        let ended = ended.unwrap_or_else(|| Ended::at(trainer.cursor(), history));
+        let concluded = if first { ended.conclude(&run) } else { Ok(()) };
+        together(trainer.lanes_mut().fabric(), concluded)?;
+        place = checkpoint::path(&checkpoints, ended.result);
+    }
     if let Some(journal) = &mut journal {
         journal.say(&format!("checkpoint {}", place.display()))?;
     }
+    let best = history.best.filter(|_| config.train.early_stop.is_some());
     let impressions = trainer.cursor().impressions - before;
     Ok(RunReport {
         run,
-        steps: trainer.cursor().step,
+        steps: taken,
         impressions,
         seconds,
         impressions_per_second: impressions as f64 / seconds.max(1e-9),
@@ -199,8 +207,76 @@ pub fn train(
         resumed_from,
         finished,
         epochs: config.train.epochs,
-        per_step: counted.per_step(trainer.cursor().step - resumed_from),
+        best_epoch: best.map(|best| best.epoch),
+        validation: best.map(|best| best.validation).or(history.last),
+        per_step: counted.counts.per_step(trainer.cursor().step - resumed_from),
     })
+}
+
+/// What was done and sent, and until which step that was asked.
+struct Counted {
+    counts: Counts,
+    until: u64,
+}
+
+impl Counted {
+    /// Asks about the steps since then: their mean.
+    fn take(&mut self, trainer: &mut Trainer) -> Result<Counts> {
+        let step = trainer.cursor().step;
+        let counts = trainer.lanes_mut().take_counts()?;
+        self.counts += counts.times((step - self.until) as f64);
+        self.until = step;
+        Ok(counts)
+    }
+}
+
+/// Takes steps until the training is done, or `watch` stops it before; whether it is done.
+fn learn(
+    config: &Config,
+    trainer: &mut Trainer,
+    journal: &mut Option<Journal>,
+    counted: &mut Counted,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Wish,
+) -> Result<bool> {
+    // Not the trainer's: the run may have been moved since its checkpoint was written.
+    let checkpoints = folder(config).join(CHECKPOINTS);
+    let clock = Instant::now();
+    let (train, steps, begin) = (&config.train, trainer.steps(), trainer.cursor().step);
+    let mut stop = false;
+    loop {
+        let cursor = trainer.cursor();
+        let round = StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 };
+        // First of all, so that every checkpoint at the end of an epoch knows what validation said.
+        let validated = trainer.validate(&mut || {
+            watch(&round, steps);
+        })?;
+        if let (Some(journal), Some(validation)) = (&mut *journal, validated) {
+            journal.validation(cursor, train.epochs, validation)?;
+        }
+        if trainer.is_done() {
+            return Ok(true);
+        }
+        if stop {
+            return Ok(false);
+        }
+        let due = train.checkpoint_every.is_some_and(|n| n > 0 && cursor.step.is_multiple_of(n));
+        let best = train.early_stop.is_some() && trainer.is_at_epoch_end();
+        if cursor.step > begin && (due || best) {
+            trainer.checkpoint(&checkpoints)?;
+        }
+        let Some(report) = trainer.step()? else { return Ok(true) };
+        if let Some(journal) = journal {
+            journal.step(&report);
+        }
+        let step = report.cursor.step;
+        if step.is_multiple_of(train.log_every.max(1)) || step == steps {
+            let counts = counted.take(trainer)?;
+            if let Some(journal) = journal {
+                journal.line(clock.elapsed().as_secs_f64(), counts)?;
+            }
+        }
+        stop = trainer.lanes_mut().fabric().any(watch(&report, steps) == Wish::Stop)?;
+    }
 }
 
 /// How a training begins.
@@ -216,7 +292,7 @@ enum Begin {
 fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
     let goes_on = !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty();
     // A checkpoint that is there already is not written again: none may be left of another training.
-    let taken = goes_on || run.join(CONFIG).exists();
+    let taken = goes_on || run.join(CONFIG).exists() || run.join(ENDED).exists();
     match start {
         Start::Fresh if taken => {
             let what = "holds an earlier training; choose another name, go on with --resume, or \
@@ -239,10 +315,11 @@ fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
     }
 }
 
-/// Makes the run folder, or goes on in it.
+/// Makes the run folder, or goes on in it after `taken` steps.
 fn open_journal(
     run: &Path,
     begin: Begin,
+    taken: u64,
     trainer: &Trainer,
     place: (usize, usize),
 ) -> Result<Journal> {
@@ -255,7 +332,7 @@ fn open_journal(
         fs::rename(run, &retired).map_err(Error::io(run))?;
         fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
     }
-    Journal::open(run, begin == Begin::GoOn, trainer, place)
+    Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, place)
 }
 
 /// Opens the training of a run folder as its newest checkpoint left it, to evaluate or publish it.

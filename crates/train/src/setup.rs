@@ -14,6 +14,7 @@ use crate::error::{Error, Result};
 use crate::feed::{Feed, Order};
 use crate::lanes::Lanes;
 use crate::plan::Plan;
+use crate::validation::{self, Users};
 use crate::worker::Worker;
 
 /// What a training consists of besides its files.
@@ -42,6 +43,7 @@ pub fn setup(
 ) -> Result<Setup> {
     let spec = resolve(config, dataset, stores)?;
     let topology = topology(config, dataset, fabric)?;
+    validation::check(config, dataset.card())?;
     let pool = ThreadPoolBuilder::new()
         .num_threads(threads.max(1))
         .build()
@@ -50,7 +52,8 @@ pub fn setup(
     let mut workers = Vec::new();
     for lane in topology.local() {
         let order = Order::Shuffled { seed: config.seed, lane };
-        let feed = feed(dataset, SplitName::Train, (lane, topology.lanes()), order, config)?;
+        let samples = (SplitName::Train, Users::Learned);
+        let feed = feed(dataset, samples, (lane, topology.lanes()), order, config)?;
         workers.push(Worker::new(&plan, feed));
     }
     Ok(Setup { plan, topology, pool, workers })
@@ -133,20 +136,23 @@ fn topology(config: &Config, dataset: &Dataset, fabric: &dyn Fabric) -> Result<T
     }
 }
 
-/// The feed of one lane.
+/// The feed of one lane, over the samples of `users` in a split.
 ///
 /// # Errors
 /// If a sample file cannot be opened.
 pub fn feed(
     dataset: &Dataset,
-    split: SplitName,
+    (split, users): (SplitName, Users),
     (lane, lanes): (usize, usize),
     order: Order,
     config: &Config,
 ) -> Result<Feed> {
+    let (parts, held_out) = (dataset.card().parts, config.train.validation_parts);
     // A part without users has a file without rows: a missing one is a loss nobody would notice.
     let open = |part| SampleFile::open(&dataset.part_path(split, part), dataset.schema());
-    let files: ams_data::Result<Vec<SampleFile>> =
-        Lanes::parts_of(dataset.card(), lane, lanes).map(open).collect();
+    let files: ams_data::Result<Vec<SampleFile>> = Lanes::parts_of(dataset.card(), lane, lanes)
+        .filter(|&part| users.read(part, parts, held_out))
+        .map(open)
+        .collect();
     Ok(Feed::new(files?, dataset.schema(), order, config.train.shuffle_groups))
 }

@@ -85,8 +85,15 @@ impl Shard {
         }));
     }
 
-    /// Runs the towers over the images asked for, if they run here; `dense` are all dense weights.
-    pub fn embed(&mut self, plan: &Plan, dense: &[f32], stores: &[FeatureStore]) {
+    /// Runs the towers over the images asked for, if they run here; `dense` are all dense weights, `masks`
+    /// as for [`TowerRun::forward`].
+    pub fn embed(
+        &mut self,
+        plan: &Plan,
+        dense: &[f32],
+        stores: &[FeatureStore],
+        masks: Option<u64>,
+    ) {
         let Shard { towers, counts, .. } = self;
         *counts = Counts::default();
         counts.ids.unique_per_shard = self.ids.ids.len() as f64;
@@ -97,7 +104,8 @@ impl Shard {
             counts.storage.shard += (images.len() * plan.towers[index].input() * 2) as f64;
             if plan.placement == Placement::Ams {
                 let rows = features(plan, stores, index, images);
-                tower.run.forward(plan, index, dense, &rows, &mut tower.embeddings);
+                let out = &mut tower.embeddings;
+                tower.run.forward(plan, index, dense, (images, &rows), masks, out);
                 counts.tower_forwards += tower.run.forwards as f64;
             }
         }

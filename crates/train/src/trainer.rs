@@ -7,6 +7,8 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::schema::ITEM;
 use ams_data::{Side, id::Id};
 use ams_fabric::Metered;
+use ams_fabric::gather;
+use ams_model::metrics::Metrics;
 use ams_model::schedule::Schedule;
 use rayon::prelude::*;
 
@@ -21,10 +23,11 @@ use crate::run::CHECKPOINTS;
 use crate::setup::{Setup, feed, setup};
 use crate::shard::Unknown;
 use crate::sources::{self, Sources};
+use crate::validation::{History, Users, Validation};
 use crate::warm_start;
 use crate::worker::Worker;
 
-/// What a step of a training did.
+/// What a step of a training did; nothing, if it was a round of a validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// Where the training stands after it.
@@ -54,6 +57,9 @@ pub struct Trainer {
     lanes: Lanes,
     workers: Vec<Worker>,
     cursor: Cursor,
+    history: History,
+    /// Impressions of one epoch.
+    learned: u64,
     steps_per_epoch: u64,
     /// Whether the feeds stand where the cursor says.
     started: bool,
@@ -78,7 +84,8 @@ impl Trainer {
         agree(&mut fabric, &sources.facts())?;
         let made = setup(&config, &dataset, &stores, &fabric, threads);
         let Setup { plan, topology, pool, workers } = together(&mut fabric, made)?;
-        let steps_per_epoch = Share::steps(dataset.card().counts.train, config.train.batch);
+        let learned = learned(&config, &dataset, &workers, &mut fabric)?;
+        let steps_per_epoch = Share::steps(learned, config.train.batch);
         let sum = (config.train.all_reduce.into(), config.train.clip_norm);
         let lanes = Lanes::new(plan, config.seed, topology, stores, sum, fabric, pool);
         Ok(Trainer {
@@ -88,6 +95,8 @@ impl Trainer {
             lanes,
             workers,
             cursor: Cursor::default(),
+            history: History::default(),
+            learned,
             steps_per_epoch,
             started: false,
             counted: false,
@@ -126,7 +135,7 @@ impl Trainer {
                 .map_err(|error| checkpoint::damaged(checkpoints, &newest, error)),
         };
         together(trainer.lanes.fabric(), restored)?;
-        trainer.cursor = meta.cursor;
+        (trainer.cursor, trainer.history) = (meta.cursor, meta.history);
         Ok(trainer)
     }
 
@@ -155,7 +164,23 @@ impl Trainer {
         self.cursor
     }
 
-    /// Steps of the whole training.
+    /// What validation said so far.
+    pub fn history(&self) -> History {
+        self.history
+    }
+
+    /// Whether an epoch just ended.
+    pub fn is_at_epoch_end(&self) -> bool {
+        self.cursor.step_in_epoch == self.steps_per_epoch
+    }
+
+    /// Whether all epochs were done, or validation ends the training early.
+    pub fn is_done(&self) -> bool {
+        let epochs = self.cursor.epoch + u32::from(self.is_at_epoch_end());
+        epochs >= self.config.train.epochs || self.history.is_spent(self.config.train.early_stop)
+    }
+
+    /// Steps of the whole training, if nothing ends it early.
     pub fn steps(&self) -> u64 {
         self.steps_per_epoch * u64::from(self.config.train.epochs)
     }
@@ -165,7 +190,7 @@ impl Trainer {
     /// # Errors
     /// As [`Lanes::train_step`].
     pub fn step(&mut self) -> Result<Option<StepReport>> {
-        if self.cursor.step_in_epoch == self.steps_per_epoch {
+        if self.is_at_epoch_end() {
             self.cursor.epoch += 1;
             self.cursor.step_in_epoch = 0;
             self.started = false;
@@ -175,7 +200,7 @@ impl Trainer {
         }
         if !self.started {
             if self.config.train.l2_ids > 0.0 && !self.counted {
-                let mut readers = self.readers(SplitName::Train)?;
+                let mut readers = self.readers((SplitName::Train, Users::Learned))?;
                 self.lanes.count_ids(&mut readers, self.steps_per_epoch)?;
                 self.counted = true;
             }
@@ -224,10 +249,43 @@ impl Trainer {
     /// # Errors
     /// If samples cannot be read or a process is lost.
     pub fn evaluate(&mut self, split: SplitName) -> Result<Predictions> {
+        self.predictions((split, Users::All), &mut || ())
+    }
+
+    /// Validates the epoch that just ended, if users are held out and it was not validated yet. Calls
+    /// `alive` now and then. All processes call it together.
+    ///
+    /// # Errors
+    /// As [`Trainer::evaluate`].
+    pub fn validate(&mut self, alive: &mut dyn FnMut()) -> Result<Option<Validation>> {
+        let due = self.is_at_epoch_end() && self.history.epochs <= self.cursor.epoch;
+        if self.config.train.validation_parts == 0 || !due {
+            return Ok(None);
+        }
+        // No part of a step.
+        let meter = self.lanes.metered().meter();
+        let all = self.predictions((SplitName::Train, Users::HeldOut), alive)?;
+        let first = self.lanes.fabric().rank() == 0;
+        let metrics = first.then(|| Metrics::of(&all.users, &all.logits, &all.labels));
+        let validation = Validation::tell(metrics, self.lanes.fabric())?;
+        self.lanes.metered().restore(meter);
+        self.history.add(self.cursor, validation);
+        Ok(Some(validation))
+    }
+
+    /// What the model predicts of `samples`, at the first process.
+    fn predictions(
+        &mut self,
+        samples: (SplitName, Users),
+        alive: &mut dyn FnMut(),
+    ) -> Result<Predictions> {
         let item = self.item_column();
         let mut lanes = vec![Predictions::default(); self.lanes.shards.len()];
         let batch = self.config.train.batch;
-        self.predict(split, batch, Rounds::All, |lane, worker| {
+        self.predict(samples, batch, Rounds::All, |lane, worker| {
+            if lane == 0 {
+                alive();
+            }
             collect(worker, item, &mut lanes[lane]);
         })?;
         let mut all = Predictions::default();
@@ -235,20 +293,22 @@ impl Trainer {
         Ok(gather_predictions(self.lanes.fabric(), all)?)
     }
 
-    /// Predicts a split about `batch` impressions at a time; shows `visit` each local lane's worker
+    /// Predicts `samples` about `batch` impressions at a time; shows `visit` each local lane's worker
     /// after each round.
     pub(crate) fn predict(
         &mut self,
-        split: SplitName,
+        samples: (SplitName, Users),
         batch: usize,
         rounds: Rounds,
         mut visit: impl FnMut(usize, &Worker),
     ) -> Result<()> {
-        let mut workers = self.readers(split)?;
+        let mut workers = self.readers(samples)?;
         let counts = &self.dataset.card().counts;
-        let impressions = match split {
-            SplitName::Train => counts.train,
-            SplitName::Test => counts.test,
+        let impressions = match samples {
+            (SplitName::Test, _) => counts.test,
+            (SplitName::Train, Users::All) => counts.train,
+            (SplitName::Train, Users::Learned) => self.learned,
+            (SplitName::Train, Users::HeldOut) => counts.train.saturating_sub(self.learned),
         };
         let denominator = Share::steps(impressions, batch);
         let last = match rounds {
@@ -257,18 +317,18 @@ impl Trainer {
         };
         for numerator in 1..=last {
             let share = Share { numerator, denominator };
-            self.lanes.predict(&mut workers, share, Unknown::Zero)?;
+            self.lanes.predict(&mut workers, share, Unknown::Zero, None)?;
             workers.iter().enumerate().for_each(|(lane, worker)| visit(lane, worker));
         }
         Ok(())
     }
 
-    /// Workers that read a split once, as it lies in the files.
-    fn readers(&self, split: SplitName) -> Result<Vec<Worker>> {
+    /// Workers that read `samples` once, as they lie in the files.
+    fn readers(&self, samples: (SplitName, Users)) -> Result<Vec<Worker>> {
         let topology = self.lanes.topology;
         let reader = |lane| {
             let lane = (lane, topology.lanes());
-            let mut feed = feed(&self.dataset, split, lane, Order::Files, &self.config)?;
+            let mut feed = feed(&self.dataset, samples, lane, Order::Files, &self.config)?;
             feed.start(0);
             Ok(Worker::new(&self.lanes.plan, feed))
         };
@@ -291,6 +351,7 @@ impl Trainer {
             config: self.config.clone(),
             spec: self.lanes.plan.spec.clone(),
             sources: self.sources.clone(),
+            history: self.history,
             blake3: String::new(),
         };
         checkpoint::save(
@@ -300,6 +361,30 @@ impl Trainer {
             meta.sealed(),
         )
     }
+}
+
+/// The training impressions of the users that are not held out, which `workers` read.
+fn learned(
+    config: &Config,
+    dataset: &Dataset,
+    workers: &[Worker],
+    fabric: &mut Metered,
+) -> Result<u64> {
+    let all = dataset.card().counts.train;
+    let held_out = config.train.validation_parts;
+    if held_out == 0 {
+        return Ok(all);
+    }
+    let mine: u64 = workers.iter().map(|worker| worker.feed.impressions()).sum();
+    let learned: u64 = gather::numbers(fabric, &[mine])?.iter().flatten().sum();
+    if learned == 0 || learned >= all {
+        let what = format!(
+            "{held_out} of {} parts leave {learned} of {all} impressions to learn from, expected some              on both sides",
+            dataset.card().parts
+        );
+        return Err(Error::Config { key: "train.validation_parts".into(), what });
+    }
+    Ok(learned)
 }
 
 /// Appends what a worker predicted.

@@ -89,7 +89,8 @@ impl Worker {
         batch.count(plan, counts);
     }
 
-    /// Reads the answers of every shard and predicts the micro-batch with the weights `dense`.
+    /// Reads the answers of every shard and predicts the micro-batch with the weights `dense`; `masks` as for
+    /// [`TowerRun::forward`].
     pub fn predict(
         &mut self,
         plan: &Plan,
@@ -97,6 +98,7 @@ impl Worker {
         stores: &[FeatureStore],
         mail: &Mailbox<'_>,
         (lane, lanes): (usize, usize),
+        masks: Option<u64>,
     ) {
         let Worker { batch, scratch, logits, towers, counts, .. } = self;
         batch.read_answers(plan, mail, lane, lanes);
@@ -105,7 +107,8 @@ impl Worker {
                 let (images, features) = (&batch.images[index], &batch.features[index]);
                 let rows = rows(plan, stores, index, images.by_owner(), features);
                 let out = &mut batch.embeddings[index];
-                tower.forward(plan, index, dense, &rows, out);
+                let images = (images.by_owner(), &rows[..]);
+                tower.forward(plan, index, dense, images, masks, out);
                 counts.tower_forwards += tower.forwards as f64;
             }
         }

@@ -76,13 +76,20 @@ pub fn train(
         if let Some(watchdog) = watchdog {
             watchdog.alive(|| format!("step {}", report.cursor.step));
         }
-        seen += report.impressions;
-        let loss = smooth.map_or(report.loss, |loss: f64| 0.95 * loss + 0.05 * report.loss);
-        smooth = Some(loss);
+        // None, if it is a round of a validation.
+        if report.impressions > 0 {
+            seen += report.impressions;
+            let loss = smooth.map_or(report.loss, |loss: f64| 0.95 * loss + 0.05 * report.loss);
+            smooth = Some(loss);
+        }
         bar.set_length(steps);
         bar.set_position(report.cursor.step);
         let rate = seen as f64 / begin.elapsed().as_secs_f64().max(1e-9);
-        bar.set_message(format!("{} impressions/s loss {loss:.4}", count(rate as u64)));
+        bar.set_message(format!(
+            "{} impressions/s loss {:.4}",
+            count(rate as u64),
+            smooth.unwrap_or_default()
+        ));
         if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::GoOn }
     };
     let report = run::train(config, start, job, &mut watch);
@@ -129,8 +136,17 @@ fn text(report: &RunReport) -> String {
         1 => String::new(),
         processes => format!(" on {processes} processes of {} threads", report.threads),
     };
+    let validation = report.validation.map_or(String::new(), |validation| {
+        let epoch = report.best_epoch.map_or("validation".to_owned(), |epoch| {
+            format!("best after {} of {} epochs: validation", epoch + 1, report.epochs)
+        });
+        let of =
+            [("GAUC", validation.gauc), ("AUC", validation.auc), ("log loss", validation.logloss)];
+        let of = of.map(|(name, value)| format!("{name} {}", metric(value)));
+        format!("{epoch} {}\n", of.join(", "))
+    });
     format!(
-        "{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{}",
+        "{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
         report.run.display(),
         count(report.steps),
         count(report.impressions),

@@ -104,7 +104,7 @@ impl Ablation {
     ) -> Result<Ablation, E> {
         let base = configure(&[])?;
         check_base(&base)?;
-        let (dataset, store) = sources::open(&base)?;
+        let (dataset, stores) = sources::open(&base)?;
         if dataset.card().counts.test == 0 {
             return Err(Error::content(dataset.dir(), "has no test impressions").into());
         }
@@ -113,16 +113,13 @@ impl Ablation {
             None => base.runs.join(format!("{}-ablate", base.name)),
         };
         let lock = Lock::take(&out, "ablate")?;
-        let sources = Sources::of(&dataset, store.as_ref());
+        let sources = Sources::of(&dataset, &stores);
         let mut names = read_names(&out.join(NAMES))?;
         let mut place = Place { runs: out.join("runs"), sources: &sources, names: &mut names };
         let seeds: Vec<u64> = (0..request.seeds).map(|at| base.seed + at).collect();
         let plan = Plan::new(&request.tables, request.twins, &seeds, &mut place, configure)?;
-        let looks = |run: &&Run| {
-            let images = run.config.model.images;
-            images.has_ad() || images.has_behavior()
-        };
-        if let (None, Some(run)) = (&store, plan.runs.iter().find(looks)) {
+        let looks = |run: &&Run| run.config.needs_images();
+        if let (true, Some(run)) = (stores.is_empty(), plan.runs.iter().find(looks)) {
             // Says that there are no images and what to do.
             sources::open(&run.config)?;
         }
@@ -136,7 +133,7 @@ impl Ablation {
             bootstrap: Bootstrap { replicates: request.replicates, seed: 1 },
             settings: settings_of(&base)?,
             frequency: dataset.item_counts(SplitName::Train).map_err(Error::from)?,
-            encoder: store.map(|store| store.card().encoder.clone()),
+            encoder: stores.first().map(|store| store.card().encoder.clone()),
             dataset,
             test: None,
             finished: vec![None; plan.runs.len()],

@@ -8,11 +8,13 @@
 mod beginnings;
 mod bits;
 mod checkpoints;
+mod early_stop;
 mod feed;
 mod jobs;
 mod placements;
 mod plain;
 mod refusals;
+mod regularization;
 mod runs;
 mod scorer;
 mod shop;

@@ -11,6 +11,7 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_data::{Groups, ImageKey, Ragged};
 use ams_image::FeatureStore;
+use ams_model::dropout;
 use ams_model::init::row_init;
 use ams_model::rank::{
     ContentBatch, InputGrads, Lists, NO_IMAGE, RankBatch, RankScratch, Sketches,
@@ -101,9 +102,9 @@ pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -
     let content = |(towers, keys): (&ContentTowers, &Keys)| {
         let all = [&keys.ads[..], &keys.behaviors].concat();
         [
-            References::new(plan, stores, &w, towers.ad, &keys.ads),
-            References::new(plan, stores, &w, towers.behavior, &keys.behaviors),
-            References::new(plan, stores, &w, towers.sketch, &all),
+            References::new(plan, stores, (&w, seed), towers.ad, &keys.ads),
+            References::new(plan, stores, (&w, seed), towers.behavior, &keys.behaviors),
+            References::new(plan, stores, (&w, seed), towers.sketch, &all),
         ]
     };
     let references: Vec<[References; 3]> = plan.contents.iter().zip(&keys).map(content).collect();
@@ -184,7 +185,7 @@ impl References {
     fn new(
         plan: &Plan,
         stores: &[FeatureStore],
-        w: &[f32],
+        (w, seed): (&[f32], u64),
         tower: Option<usize>,
         keys: &[ImageKey],
     ) -> References {
@@ -199,7 +200,10 @@ impl References {
             references.images.push(references.runs.len() as u32);
             let row = stores[spec.content].row(key).unwrap();
             let x = row.iter().map(|x| f64::from(*scale) * f64::from(x.to_f32())).collect();
-            let (run, embedding) = forward(model, &w[range.clone()], x);
+            let row_seed = dropout::row_seed(dropout::step_seed(seed, 1), tower, key.0);
+            let rate = if spec.is_trained() { plan.tower_dropout } else { 0.0 };
+            let mask = |layer, unit| f64::from(dropout::mask(rate, row_seed, layer, unit));
+            let (run, embedding) = forward(model, &w[range.clone()], x, mask);
             references.runs.push(run);
             references.embeddings.extend(embedding.into_iter().map(|x| x as f32));
         }
@@ -222,10 +226,17 @@ impl References {
 struct Seen {
     x: Vec<f64>,
     z: Vec<f64>,
+    /// What each output of the PReLU was multiplied with.
+    masks: Vec<f64>,
 }
 
-/// One feature through a tower: z = W x + b, then PReLU but after the last layer.
-fn forward(tower: &Tower, e: &[f32], mut x: Vec<f64>) -> (Vec<Seen>, Vec<f64>) {
+/// One feature through a tower: z = W x + b, then PReLU and dropout but after the last layer.
+fn forward(
+    tower: &Tower,
+    e: &[f32],
+    mut x: Vec<f64>,
+    mask: impl Fn(usize, usize) -> f64,
+) -> (Vec<Seen>, Vec<f64>) {
     let part = |name: String| tower.layout().get(&name).map(|entry| entry.view.of(e));
     let mut run = Vec::new();
     for layer in 0..tower.config().widths.len() {
@@ -234,11 +245,15 @@ fn forward(tower: &Tower, e: &[f32], mut x: Vec<f64>) -> (Vec<Seen>, Vec<f64>) {
         let dot = |row: &[f32]| row.iter().zip(&x).map(|(w, x)| f64::from(*w) * x).sum::<f64>();
         let rows = weight.chunks_exact(x.len()).zip(bias);
         let z: Vec<f64> = rows.map(|(row, bias)| f64::from(*bias) + dot(row)).collect();
+        let masks: Vec<f64> = (0..z.len()).map(|unit| mask(layer, unit)).collect();
         let out = match part(format!("{layer}.slope")) {
-            Some(slope) => z.iter().zip(slope).map(|(&z, &slope)| prelu(z, slope)).collect(),
+            Some(slope) => {
+                let out = z.iter().zip(slope).zip(&masks);
+                out.map(|((&z, &slope), mask)| prelu(z, slope) * mask).collect()
+            }
             None => z.clone(),
         };
-        run.push(Seen { x, z });
+        run.push(Seen { x, z, masks });
         x = out;
     }
     (run, x)
@@ -248,9 +263,10 @@ fn forward(tower: &Tower, e: &[f32], mut x: Vec<f64>) -> (Vec<Seen>, Vec<f64>) {
 fn backward(tower: &Tower, e: &[f32], run: &[Seen], dout: Vec<f64>, de: &mut [f64]) {
     let place = |name: String| tower.layout().get(&name).map(|entry| entry.view);
     let mut dz = dout;
-    for (layer, Seen { x, z }) in run.iter().enumerate().rev() {
+    for (layer, Seen { x, z, masks }) in run.iter().enumerate().rev() {
         if let Some(slope) = place(format!("{layer}.slope")) {
-            for (at, z) in z.iter().enumerate() {
+            for (at, (z, mask)) in z.iter().zip(masks).enumerate() {
+                dz[at] *= mask;
                 de[slope.offset + at] += if *z > 0.0 { 0.0 } else { dz[at] * z };
                 dz[at] *= if *z > 0.0 { 1.0 } else { f64::from(slope.of(e)[at]) };
             }

@@ -10,7 +10,7 @@ use crate::shop::config;
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 13] = [
+    let cases: [(&str, Spoil); 24] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -18,6 +18,29 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("train.learning_rate", |config| config.train.learning_rate = f32::NAN),
         ("train.decay", |config| config.train.decay = 0.0),
         ("train.epochs", |config| config.train.epochs = 0),
+        ("train.early_stop: 0 epochs", |config| config.train.early_stop = Some(0)),
+        ("train.early_stop: needs users held out", |config| config.train.early_stop = Some(1)),
+        ("train.validation_parts: 3 of the dataset's 64 parts", |config| {
+            config.train.validation_parts = 3;
+        }),
+        ("train.validation_parts: 64 of the dataset's 64 parts, expected fewer", |config| {
+            config.train.validation_parts = 64;
+        }),
+        ("use at most 32 lanes", |config| {
+            (config.train.validation_parts, config.train.lanes) = (1, 64);
+        }),
+        ("train.tower_dropout: 1, expected", |config| config.train.tower_dropout = 1.0),
+        ("train.tower_dropout: NaN", |config| config.train.tower_dropout = f32::NAN),
+        ("train.tower_dropout: 0.5 of the hidden units, but model.tower = [12]", |config| {
+            (config.train.tower_dropout, config.model.tower) = (0.5, vec![12]);
+        }),
+        ("train.tower_weight_decay: -1", |config| config.train.tower_weight_decay = -1.0),
+        ("train.tower_weight_decay: 1000, expected", |config| {
+            config.train.tower_weight_decay = 1000.0;
+        }),
+        ("train.tower_weight_decay: inf", |config| {
+            config.train.tower_weight_decay = f32::INFINITY;
+        }),
         ("model.tower", |config| config.model.tower = vec![256, 64]),
         ("model.concatenate_length: 0", |config| config.model.concatenate_length = 0),
         ("model: a width is", |config| {

@@ -180,6 +180,19 @@ fn a_step_of_other_networks_is_the_obvious_one() {
 }
 
 #[test]
+fn a_step_with_dropout_is_the_obvious_one() {
+    let folder = TempDir::new().unwrap();
+    for towers in [TowerSharing::Separate, TowerSharing::Shared] {
+        for placement in PLACEMENTS {
+            let mut config = config(folder.path());
+            (config.model.towers, config.model.tower) = (towers, vec![32, 16, 12]);
+            (config.train.placement, config.train.tower_dropout) = (placement, 0.4);
+            check(&format!("dropout, {towers:?}, {placement:?}"), &config);
+        }
+    }
+}
+
+#[test]
 fn training_lowers_the_loss_and_shuffled_images_are_another_model() {
     let folder = TempDir::new().unwrap();
     let losses = |config: &Config| -> Vec<f64> {
