@@ -6,7 +6,7 @@
 //! [`folder`], files that appear together, and [`tensors`] in them; [`files`], a bundle being
 //! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
 //! asked, [`resolve`], what that means to it, and [`page`], what it answers; [`predictions`] and
-//! [`mod@evaluate`], how good a model is.
+//! [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
 pub mod error;
 pub mod folder;
@@ -27,6 +27,7 @@ pub mod resolve;
 
 pub mod evaluate;
 pub mod predictions;
+pub mod vectors;
 
 #[cfg(test)]
 mod fixture;

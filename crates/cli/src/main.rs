@@ -47,6 +47,7 @@ enum Command {
     Eval(commands::eval::Arguments),
     Publish(commands::publish::Arguments),
     Score(commands::score::Arguments),
+    Vectors(commands::vectors::Arguments),
     Doctor(commands::doctor::Arguments),
     Plan(commands::plan::Arguments),
     Bench(commands::bench::Arguments),
@@ -69,6 +70,7 @@ impl Command {
             Command::Encode(arguments) => commands::encode::run(arguments, output),
             Command::Publish(arguments) => commands::publish::run(arguments, output),
             Command::Score(arguments) => commands::score::run(arguments, output),
+            Command::Vectors(arguments) => commands::vectors::run(arguments, output),
             Command::Plan(arguments) => commands::plan::run(arguments, output),
         }
     }

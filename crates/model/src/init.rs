@@ -25,6 +25,14 @@ impl Init {
         Init::Uniform((6.0 / inputs.max(1) as f32).sqrt())
     }
 
+    /// The distribution of `gain` times the values.
+    pub fn scaled(self, gain: f32) -> Init {
+        match self {
+            Init::Constant(value) => Init::Constant(value * gain),
+            Init::Uniform(range) => Init::Uniform(range * gain),
+        }
+    }
+
     /// Xavier uniform, for a linear layer.
     pub fn xavier(inputs: usize, outputs: usize) -> Init {
         Init::Uniform((6.0 / (inputs + outputs).max(1) as f32).sqrt())

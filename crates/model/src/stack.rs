@@ -66,7 +66,7 @@ impl Stack {
             let (inputs, outputs) = (widths[i - 1], widths[i]);
             slopes.push(prelu::slopes(layout, &format!("{prefix}{}", i - 1), inputs));
             let init = match i + 1 == widths.len() {
-                true => scaled(Init::xavier(inputs, outputs), last_gain),
+                true => Init::xavier(inputs, outputs).scaled(last_gain),
                 false => Init::he(inputs),
             };
             layers.push(Linear::new(layout, &format!("{prefix}{i}"), inputs, outputs, init));
@@ -112,14 +112,6 @@ impl Stack {
             let slope = self.slopes[i];
             prelu::backward(slope.of(w), &scratch.z[i], dz, slope.of_mut(dw));
         }
-    }
-}
-
-/// The distribution of `gain` times the values of `init`.
-fn scaled(init: Init, gain: f32) -> Init {
-    match init {
-        Init::Constant(value) => Init::Constant(value * gain),
-        Init::Uniform(range) => Init::Uniform(range * gain),
     }
 }
 

@@ -79,8 +79,12 @@ impl Tower {
     pub fn new(config: TowerConfig) -> Tower {
         assert_eq!(config.check(), Ok(()), "the configuration was not checked");
         let mut layout = Layout::default();
-        let first = config.widths[0];
-        let first = Linear::new(&mut layout, "0", config.input, first, Init::he(config.input));
+        let (input, first) = (config.input, config.widths[0]);
+        let init = match config.widths.len() {
+            1 => Init::xavier(input, first).scaled(LAST_GAIN),
+            _ => Init::he(input),
+        };
+        let first = Linear::new(&mut layout, "0", input, first, init);
         let stack = Stack::new(&mut layout, "", &config.widths, LAST_GAIN);
         Tower { config, layout, first, stack }
     }

@@ -12,8 +12,9 @@ use crate::plan::{Plan, PlannedTower};
 /// Most images that components are fitted to. Keys are hashes, so the first ones are a fair sample.
 const SAMPLE: usize = 8192;
 
-/// Root mean square of the numbers that components make of features: about what rows of ids grow to.
-const SIZE: f32 = 0.3;
+/// Root mean square of the numbers that components make of features: about that of rows of ids, because dozens of
+/// them are summed.
+const SIZE: f32 = 0.1;
 
 /// The first `count` components of the features of `store`.
 fn fit(store: &FeatureStore, count: usize) -> Pca {

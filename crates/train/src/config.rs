@@ -67,11 +67,14 @@ impl Config {
             let what = format!("{batch} impressions for {lanes} lanes, expected at least one each");
             return bad("train.batch", what);
         }
-        if !(learning_rate > 0.0 && learning_rate.is_finite()) {
-            return bad(
-                "train.learning_rate",
-                format!("{learning_rate}, expected a positive number"),
-            );
+        let rates = [
+            ("train.learning_rate", Some(learning_rate)),
+            ("train.rows_learning_rate", self.train.rows_learning_rate),
+        ];
+        for (key, rate) in rates {
+            if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
+                return bad(key, format!("{rate}, expected a positive number"));
+            }
         }
         let l2 = self.train.l2_ids;
         if !(l2 >= 0.0 && l2.is_finite()) {
@@ -346,6 +349,10 @@ pub struct TrainConfig {
     pub learning_rate: f32,
     /// How embedding rows are updated: `adam` or `adagrad`.
     pub rows: RowOptimizer,
+    /// Learning rate of the rows at the first step, if it is another one. Only the rows of a batch are touched:
+    /// what frameworks do whose Adam moves all rows in every step, long after their last gradient, is about four
+    /// times as much.
+    pub rows_learning_rate: Option<f32>,
     /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in the
     /// training samples; 0 is none.
     pub l2_ids: f32,
@@ -412,6 +419,7 @@ impl Default for TrainConfig {
             all_reduce: Precision::F32,
             learning_rate: 0.001,
             rows: RowOptimizer::Adam,
+            rows_learning_rate: None,
             l2_ids: 0.0,
             tower_dropout: 0.0,
             tower_weight_decay: 0.0,

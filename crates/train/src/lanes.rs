@@ -259,6 +259,8 @@ impl Lanes {
 
         let Lanes { plan, topology, shards, dense, stores, fabric, pool, .. } = self;
         let (plan, stores) = (&*plan, &stores[..]);
+        let rows_lr = lr * plan.rows_rate;
+        let of_rows = (self.adam.at(step, rows_lr), rows_lr);
         let (lanes, local) = (topology.lanes(), topology.local());
         pool.install(|| {
             let each = workers.par_iter_mut().zip(&mut self.asks).zip(&mut self.gradients);
@@ -283,7 +285,7 @@ impl Lanes {
                     plan,
                     &mail,
                     (lane, lanes),
-                    (adam, lr),
+                    of_rows,
                     (&dense.w, dense_grad),
                     stores,
                 );

@@ -32,6 +32,8 @@ pub struct Plan {
     pub features_as: FeatureFormat,
     /// How rows are updated.
     pub rows: RowOptimizer,
+    /// The rows' learning rate over that of the dense weights.
+    pub rows_rate: f32,
     /// How strongly rows are drawn towards zero, see [`crate::frequency`].
     pub l2_ids: f32,
     /// Share of the towers' hidden units that are dropped in training.
@@ -87,6 +89,7 @@ impl Plan {
             placement: train.placement,
             features_as: train.features_as,
             rows: train.rows,
+            rows_rate: train.rows_learning_rate.map_or(1.0, |rate| rate / train.learning_rate),
             l2_ids: train.l2_ids,
             tower_dropout: train.tower_dropout,
             tower_weight_decay: train.tower_weight_decay,

@@ -13,3 +13,4 @@ pub mod publish;
 pub mod score;
 pub mod synth;
 pub mod train;
+pub mod vectors;

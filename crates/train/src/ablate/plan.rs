@@ -248,7 +248,7 @@ mod tests {
 
     fn plan(tables: &[&str], twins: Twins, names: &mut BTreeMap<String, String>) -> Plan {
         let tables: Vec<String> = tables.iter().map(|name| (*name).to_owned()).collect();
-        let sources = Sources { dataset: "d".to_owned(), images: None };
+        let sources = Sources { dataset: "d".to_owned(), images: None, further: vec![] };
         let mut place = Place { runs: PathBuf::from("out/runs"), sources: &sources, names };
         Plan::new(&select(&tables).unwrap(), twins, &SEEDS, &mut place, &configure).unwrap()
     }
@@ -307,7 +307,7 @@ mod tests {
             names(&both)[..4],
             ["id-only-1", "ad-image-1", "behavior-images-1", "multi-query-attentive-1"]
         );
-        let sources = Sources { dataset: "other".to_owned(), images: None };
+        let sources = Sources { dataset: "other".to_owned(), images: None, further: vec![] };
         let tables = select(&["arms".to_owned()]).unwrap();
         let mut place = Place { runs: "out/runs".into(), sources: &sources, names: &mut given };
         let other = Plan::new(&tables, Twins::None, &[1], &mut place, &configure).unwrap();

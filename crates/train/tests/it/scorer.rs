@@ -1,15 +1,19 @@
 //! A published model beside the trainer it came from.
 
+use std::collections::HashMap;
 use std::path::Path;
 
-use ams_bundle::{Model, Scratch};
-use ams_data::Groups;
+use ams_bundle::{Model, Scratch, vectors};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
+use ams_data::{Groups, Id};
 use ams_model::{Aggregator, ImageArm};
-use ams_train::Job;
-use ams_train::config::ModelConfig;
-use ams_train::run;
+use ams_train::config::{Base, ContentConfig, Interactions, ModelConfig, Similarity, TowerSharing};
+use ams_train::{Config, Job, run};
+use arrow_array::cast::AsArray;
+use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
+use arrow_array::{Array, RecordBatch};
+use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
 use crate::shop::{config, publish, shop};
@@ -29,26 +33,114 @@ fn the_scorer_says_what_the_trainer_says() {
         (ImageArm::Behavior, Aggregator::Attentive),
         (ImageArm::Joint, Aggregator::MultiQueryAttentive),
     ] {
-        let mut config = config(&folder.path().join(format!("{arm:?} {aggregator:?}")));
+        let config = config(&folder.path().join(format!("{arm:?} {aggregator:?}")));
         let (images, concatenate_length) = (arm, LENGTH);
-        config.model = ModelConfig { images, aggregator, concatenate_length, ..config.model };
-        let (bundle, _) = publish(&config, 2);
-        let run = run::folder(&config);
-        let mut trainer = run::open(&run, Job::solo(2)).unwrap();
-        let predicted = trainer.evaluate(SplitName::Test).unwrap();
-        let (groups, scored) = score_test(&bundle);
-        let lengths = groups.behaviors.as_slice().windows(2).map(|at| (at[1] - at[0]) as usize);
-        let (least, most) = (lengths.clone().min().unwrap(), lengths.max().unwrap());
-        assert!(least < LENGTH && LENGTH < most, "histories of {least} to {most}");
-        // The trainer's rows come part by part, in file order; so do these.
-        assert_eq!(predicted.labels, groups.labels);
-        assert_eq!(predicted.times, groups.times);
-        // Towers ran over other batches: GEMM may round the last bit otherwise.
-        for (row, (trainer, scorer)) in predicted.logits.iter().zip(&scored).enumerate() {
-            let difference = (trainer - scorer).abs();
-            assert!(difference <= 1e-6 * trainer.abs().max(1.0), "row {row}: {trainer} {scorer}");
+        let model = ModelConfig { images, aggregator, concatenate_length, ..config.model };
+        check(&Config { model, ..config });
+    }
+}
+
+/// Every base network, what the network is told besides, towers that do not learn, and two contents.
+#[test]
+fn the_scorer_says_what_the_trainer_says_of_other_networks() {
+    let folder = TempDir::new().unwrap();
+    let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
+    type Change<'a> = &'a dyn Fn(&mut Config);
+    let changes: [Change<'_>; 5] = [
+        &|config| config.model.base = Base::LogisticRegression,
+        &|config| (config.model.base, config.model.images) = (Base::Din, ImageArm::Ad),
+        &|config| {
+            (config.model.base, config.model.aggregator) = (Base::PreRank, Aggregator::Sum);
+        },
+        &|config| {
+            config.model.images = ImageArm::None;
+            config.model.similarity = Similarity::Cosine;
+        },
+        &|config| {
+            config.data.contents = vec![text.clone()];
+            config.model.pca = Some(16);
+            config.model.towers = TowerSharing::Shared;
+            config.model.base = Base::Din;
+            config.model.interactions = Interactions::Product;
+            config.model.similarity = Similarity::Histogram;
+            config.train.tower_dropout = 0.2;
+        },
+    ];
+    for (case, change) in changes.into_iter().enumerate() {
+        let mut config = config(&folder.path().join(case.to_string()));
+        change(&mut config);
+        check(&config);
+    }
+}
+
+/// Trains and publishes `config`, and holds the bundle's scores of the test against the trainer's.
+fn check(config: &Config) {
+    let (bundle, _) = publish(config, 2);
+    let mut trainer = run::open(&run::folder(config), Job::solo(2)).unwrap();
+    let predicted = trainer.evaluate(SplitName::Test).unwrap();
+    let (groups, scored) = score_test(&bundle);
+    let lengths = groups.behaviors.as_slice().windows(2).map(|at| (at[1] - at[0]) as usize);
+    let (least, most) = (lengths.clone().min().unwrap(), lengths.max().unwrap());
+    assert!(least < LENGTH && LENGTH < most, "histories of {least} to {most}");
+    // The trainer's rows come part by part, in file order; so do these.
+    assert_eq!(predicted.labels, groups.labels);
+    assert_eq!(predicted.times, groups.times);
+    // Towers ran over other batches: GEMM may round the last bit otherwise.
+    for (row, (trainer, scorer)) in predicted.logits.iter().zip(&scored).enumerate() {
+        let difference = (trainer - scorer).abs();
+        let bound = 1e-6 * trainer.abs().max(1.0);
+        assert!(difference <= bound, "{:?} row {row}: {trainer} {scorer}", config.model);
+    }
+}
+
+#[test]
+fn exported_vectors_give_the_scores() {
+    let folder = TempDir::new().unwrap();
+    let mut config = config(folder.path());
+    (config.model.base, config.model.aggregator) = (Base::PreRank, Aggregator::Sum);
+    config.model.pre_rank = vec![16, 6];
+    let (bundle, _) = publish(&config, 2);
+    let (groups, logits) = score_test(&bundle);
+    let model = Model::open(&bundle).unwrap();
+    let dataset = Dataset::open(shop().join("data")).unwrap();
+    let out = folder.path().join("vectors");
+    let exported = vectors::export(&model, &dataset, SplitName::Test, &out).unwrap();
+    assert_eq!((exported.ads as u64, exported.dim), (dataset.card().counts.items, 6));
+
+    let read = |file: &str| {
+        let file = std::fs::File::open(out.join(file)).unwrap();
+        let mut reader = ParquetRecordBatchReaderBuilder::try_new(file)
+            .and_then(|reader| reader.with_batch_size(1 << 20).build())
+            .unwrap();
+        reader.next().unwrap().unwrap()
+    };
+    let vector = |table: &RecordBatch, row: usize| -> Vec<f32> {
+        let vectors = table.column_by_name("vector").unwrap().as_fixed_size_list().value(row);
+        vectors.as_primitive::<Float32Type>().values().to_vec()
+    };
+    let (ads, users) = (read(vectors::ADS), read(vectors::USERS));
+    let items = ads.column(0).as_string::<i32>();
+    let rows: HashMap<u64, usize> =
+        (0..items.len()).map(|row| (Id::of("item", items.value(row)).0, row)).collect();
+    let ids = users.column(0).as_primitive::<UInt64Type>();
+    let times = users.column(1).as_primitive::<Int64Type>();
+    let mut compared = 0;
+    for group in 0..groups.len() {
+        let user = ids.values().iter().position(|id| *id == groups.users[group].0).unwrap();
+        let impressions = groups.impressions.range(group);
+        // An older group than the one whose vector was exported.
+        if times.value(user) != groups.times[impressions.start] {
+            assert!(times.value(user) > groups.times[impressions.start]);
+            continue;
+        }
+        for row in impressions {
+            let ad = vector(&ads, rows[&groups.ad_fields[0].row(row)[0].0]);
+            let product: f32 = vector(&users, user).iter().zip(&ad).map(|(u, a)| u * a).sum();
+            assert!((product - logits[row]).abs() < 1e-5, "{product} {}", logits[row]);
+            compared += 1;
         }
     }
+    assert!(compared > 100, "{compared}");
 }
 
 /// All test groups, and what the bundle says of them.
