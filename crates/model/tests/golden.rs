@@ -8,17 +8,18 @@ use std::collections::BTreeMap;
 use ams_model::adam::Adam;
 use ams_model::loss::cross_entropy;
 use ams_model::{
-    Aggregator, ContentBatch, ImageArm, InputGrads, Layout, Lists, NO_IMAGE, RankBatch, RankConfig,
-    RankNetwork, RankScratch, Sketches, Tower, TowerConfig, TowerScratch,
+    Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Layout, Lists, NO_IMAGE,
+    RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches, Tower, TowerConfig,
+    TowerScratch,
 };
 use half::f16;
-use serde::Deserialize;
-use serde_json::{Map, Value, json};
+use serde::{Deserialize, Deserializer};
+use serde_json::{Map, Value};
 
 /// A kind of values, and how far one may be off, relative to the largest of its tensor.
 ///
 /// The values are f64, so these are our rounding: on an AMD EPYC the worst of all networks were
-/// 3.3e-7, 3.6e-6 and 4.0e-7 (`-- --nocapture` shows them). Other processors add in other orders.
+/// 3.3e-7, 4.0e-6 and 5.8e-7 (`-- --nocapture` shows them). Other processors add in other orders.
 type Kind = (&'static str, f64);
 
 const FORWARD: Kind = ("forward", 2e-6);
@@ -28,12 +29,15 @@ const AFTER_ADAM: Kind = ("after Adam", 2e-6);
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RankFile {
-    /// What the networks share of their [`RankConfig`].
-    config: Map<String, Value>,
+    /// The settings that the networks share.
+    config: Settings,
     adam: AdamSteps,
-    batch: Batch,
+    batches: BTreeMap<String, Batch>,
     cases: Vec<RankCase>,
 }
+
+/// Some of the fields of a [`RankConfig`].
+type Settings = Map<String, Value>;
 
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -52,12 +56,52 @@ struct Batch {
     behaviors: Vec<u32>,
     group_fields: Vec<Field>,
     impression_fields: Vec<Field>,
-    ad_images: Vec<Option<u32>>,
-    behavior_images: Vec<Option<u32>>,
+    behavior_fields: Vec<Field>,
     labels: Vec<u8>,
     rows: Vec<f32>,
+    contents: BTreeMap<String, Content>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Content {
     ad_embeddings: Vec<f32>,
+    #[serde(deserialize_with = "images")]
+    ad_images: Vec<u32>,
     behavior_embeddings: Vec<f32>,
+    #[serde(deserialize_with = "images")]
+    behavior_images: Vec<u32>,
+    sketches: ContentSketches,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ContentSketches {
+    vectors: Vec<f32>,
+    dim: usize,
+    #[serde(deserialize_with = "images")]
+    ads: Vec<u32>,
+    #[serde(deserialize_with = "images")]
+    behaviors: Vec<u32>,
+}
+
+/// Indices of images, of which the file's `null` is none.
+fn images<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<u32>, D::Error> {
+    let images = Vec::<Option<u32>>::deserialize(from)?;
+    Ok(images.into_iter().map(|image| image.unwrap_or(NO_IMAGE)).collect())
+}
+
+impl Content {
+    fn batch(&self) -> ContentBatch<'_> {
+        let ContentSketches { vectors, dim, ads, behaviors } = &self.sketches;
+        ContentBatch {
+            ad_embeddings: &self.ad_embeddings,
+            ad_images: &self.ad_images,
+            behavior_embeddings: &self.behavior_embeddings,
+            behavior_images: &self.behavior_images,
+            sketches: Sketches { vectors, dim: *dim, ads, behaviors },
+        }
+    }
 }
 
 #[derive(Deserialize)]
@@ -70,14 +114,14 @@ struct Field {
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct RankCase {
-    images: Value,
-    /// All of them make this network.
-    aggregators: Vec<Value>,
+    /// The name of its batch.
+    batch: String,
+    /// Settings beside the shared ones; all of these make this network.
+    networks: Vec<Settings>,
     logits: Vec<f64>,
     loss: f64,
-    drows: Vec<f64>,
-    dad_embeddings: Vec<f64>,
-    dbehavior_embeddings: Vec<f64>,
+    /// Of rows, and of each content's embeddings.
+    gradients: BTreeMap<String, Vec<f64>>,
     weights: Weights,
 }
 
@@ -224,57 +268,57 @@ fn rank_pass(network: &RankNetwork, batch: &RankBatch, labels: &[u8], w: &[f32])
     pass
 }
 
-/// Compares the network of `aggregator` with the values of `case`.
-fn check_rank(
-    RankFile { config, adam, batch, .. }: &RankFile,
-    case: &RankCase,
-    aggregator: &Value,
-) -> Vec<String> {
-    let mut compared = Comparison::new(format!("images {}, {aggregator}", case.images));
-    let mut config = config.clone();
-    config.insert("images".to_owned(), case.images.clone());
-    config.insert("aggregator".to_owned(), aggregator.clone());
-    let config: RankConfig = serde_json::from_value(Value::Object(config))
-        .unwrap_or_else(|e| panic!("{}: {e}", compared.network));
-    let network = RankNetwork::new(config);
+/// The configuration of a network of `settings`.
+fn config(file: &RankFile, settings: &Settings) -> RankConfig {
+    let all = file.config.iter().chain(settings).map(|(key, value)| (key.clone(), value.clone()));
+    let config = serde_json::from_value(Value::Object(all.collect()));
+    config.unwrap_or_else(|e| panic!("{}: {e}", name(settings)))
+}
+
+fn name(settings: &Settings) -> String {
+    let settings: Vec<_> = settings.iter().map(|(key, value)| format!("{key} {value}")).collect();
+    settings.join(", ")
+}
+
+/// Compares the network of `settings` with the values of `case`.
+fn check_rank(file: &RankFile, case: &RankCase, settings: &Settings) -> Vec<String> {
+    let mut compared = Comparison::new(name(settings));
+    let network = RankNetwork::new(config(file, settings));
     let Some(w) = compared.place(network.layout(), &case.weights) else {
         return compared.finish();
     };
+    let RankConfig { contents, behavior_fields, .. } = network.config();
+    let batch = &file.batches[&case.batch];
     let labels = &batch.labels;
+    let of_contents: Vec<_> = contents.iter().map(|name| batch.contents[name].batch()).collect();
     let batch = RankBatch {
         impressions: &batch.impressions,
         behaviors: &batch.behaviors,
         group_fields: &lists(&batch.group_fields),
         impression_fields: &lists(&batch.impression_fields),
-        behavior_fields: &[],
+        behavior_fields: &lists(&batch.behavior_fields)[..behavior_fields.len()],
         rows: &batch.rows,
-        contents: &[ContentBatch {
-            ad_embeddings: &batch.ad_embeddings,
-            ad_images: &images(&batch.ad_images),
-            behavior_embeddings: &batch.behavior_embeddings,
-            behavior_images: &images(&batch.behavior_images),
-            sketches: Sketches::default(),
-        }],
+        contents: &of_contents,
     };
     let RankPass { logits, loss, grads, .. } = rank_pass(&network, &batch, labels, &w);
     compared.tensor(FORWARD, "logits", &logits, &case.logits);
     compared.tensor(FORWARD, "loss", &[loss as f32], &[case.loss]);
-    let content = &grads.contents[0];
-    compared.tensor(GRADIENT, "rows", &grads.drows, &case.drows);
-    compared.tensor(GRADIENT, "ad embeddings", &content.dad_embeddings, &case.dad_embeddings);
-    let (got, expected) = (&content.dbehavior_embeddings, &case.dbehavior_embeddings);
-    compared.tensor(GRADIENT, "behavior embeddings", got, expected);
+    let mut gradients = vec![("rows".to_owned(), &grads.drows)];
+    for (name, content) in contents.iter().zip(&grads.contents) {
+        gradients.push((format!("{name}.ad_embeddings"), &content.dad_embeddings));
+        gradients.push((format!("{name}.behavior_embeddings"), &content.dbehavior_embeddings));
+    }
+    assert_eq!(gradients.len(), case.gradients.len(), "gradients of {}", compared.network);
+    for (name, got) in gradients {
+        compared.tensor(GRADIENT, &name, got, &case.gradients[&name]);
+    }
     let gradient = |w: &[f32]| rank_pass(&network, &batch, labels, w).dw;
-    compared.learned(network.layout(), &case.weights, adam, w, gradient);
+    compared.learned(network.layout(), &case.weights, &file.adam, w, gradient);
     compared.finish()
 }
 
 fn lists(fields: &[Field]) -> Vec<Lists<'_>> {
     fields.iter().map(|Field { offsets, rows }| Lists { offsets, rows }).collect()
-}
-
-fn images(images: &[Option<u32>]) -> Vec<u32> {
-    images.iter().map(|image| image.unwrap_or(NO_IMAGE)).collect()
 }
 
 /// Embeddings, and the gradient of the weights.
@@ -296,27 +340,43 @@ fn every_rank_network_agrees_with_pytorch() {
     let file: RankFile = read("rank.json");
     let mut disagreements = Vec::new();
     for case in &file.cases {
-        for aggregator in &case.aggregators {
-            disagreements.extend(check_rank(&file, case, aggregator));
+        for settings in &case.networks {
+            disagreements.extend(check_rank(&file, case, settings));
         }
     }
     assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
 }
 
 #[test]
-fn every_arm_and_aggregator_has_values() {
+fn every_kind_of_network_has_values() {
     let file: RankFile = read("rank.json");
-    let networks: Vec<Value> = file
-        .cases
-        .iter()
-        .flat_map(|case| case.aggregators.iter().map(|aggregator| json!([case.images, aggregator])))
-        .collect();
-    for arm in ImageArm::ALL {
-        for network in Aggregator::ALL.map(|aggregator| json!([arm, aggregator])) {
-            let count = networks.iter().filter(|&other| *other == network).count();
-            assert_eq!(count, 1, "cases of {network}");
+    let networks = file.cases.iter().flat_map(|case| &case.networks);
+    let networks: Vec<RankConfig> = networks.map(|settings| config(&file, settings)).collect();
+    for (i, network) in networks.iter().enumerate() {
+        assert!(!networks[..i].contains(network), "two cases of {network:?}");
+    }
+    let one_of = |what: &str, is: &dyn Fn(&RankConfig) -> bool| {
+        assert!(networks.iter().any(is), "no case of {what}");
+    };
+    let plain = |n: &RankConfig| n.base == Base::Mlp && n.similarity == Similarity::None;
+    for images in ImageArm::ALL {
+        for aggregator in Aggregator::ALL {
+            for interactions in Interactions::ALL {
+                let kind = (images, aggregator, interactions);
+                let is = |n: &RankConfig| (n.images, n.aggregator, n.interactions) == kind;
+                one_of(&format!("{kind:?}"), &|n| plain(n) && n.contents.len() == 1 && is(n));
+            }
         }
     }
+    for images in [ImageArm::None, ImageArm::Joint] {
+        for kind in Base::ALL.map(|base| (base, images)) {
+            one_of(&format!("{kind:?}"), &|n| (n.base, n.images) == kind);
+        }
+        for kind in Similarity::ALL.map(|similarity| (similarity, images)) {
+            one_of(&format!("{kind:?}"), &|n| (n.similarity, n.images) == kind);
+        }
+    }
+    one_of("two contents", &|n| n.contents.len() == 2 && n.images == ImageArm::Joint);
 }
 
 #[test]

@@ -52,6 +52,11 @@ pub enum Base {
     PreRank,
 }
 
+impl Base {
+    /// Every base network.
+    pub const ALL: [Base; 4] = [Base::Mlp, Base::LogisticRegression, Base::Din, Base::PreRank];
+}
+
 /// Whether products of what is compared stand beside it, in attention and before the first layer.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -62,6 +67,11 @@ pub enum Interactions {
     /// Attention sees key * query, the first layer sees ad image * aggregate, number by number. The
     /// differences, which go with the products elsewhere, are linear in what is there already.
     Product,
+}
+
+impl Interactions {
+    /// Without and with products.
+    pub const ALL: [Interactions; 2] = [Interactions::None, Interactions::Product];
 }
 
 /// What the network is told of how alike the ad's image and those of the history are, before any training.
@@ -75,6 +85,11 @@ pub enum Similarity {
     Cosine,
     /// These, and how many cosines lie in each of some buckets (as SimTier does it, CIKM 2024).
     Histogram,
+}
+
+impl Similarity {
+    /// Everything it can be told.
+    pub const ALL: [Similarity; 3] = [Similarity::None, Similarity::Cosine, Similarity::Histogram];
 }
 
 /// The shape of a rank network.

@@ -8,13 +8,13 @@
 The Rust tests read the files and never run this. A change of what a network computes changes this
 script first; values are never copied from Rust.
 
-rank.json holds the shape of the networks (`config`), one batch (`batch`), the constants of Adam
-(`adam`), and one case per network (`cases`). A case names an arm of images and the aggregators
-whose network it is: without behavior images no aggregator makes a difference. It holds the logits;
-the mean cross entropy; the gradients of rows and image embeddings; and, by name in Rust's layout,
-each weight's shape, values, gradient, and values after the steps of Adam on the same batch, which
-move the weights alone. tower.json holds the same of one tower: features that halfs hold exactly,
-their scale, the embeddings, and gradients given `dout`.
+rank.json holds the settings the networks share (`config`), the constants of Adam (`adam`), two
+batches (`batches`), and one case per network (`cases`). A case has all settings, beside the shared
+ones, that make its network: without behavior images, say, no aggregator makes a difference. It
+holds the logits; the mean cross entropy; the gradients of rows and embeddings; and, by name in
+Rust's layout, each weight's shape, values, gradient, and values after the steps of Adam on the same
+batch, which move the weights alone. tower.json holds the same of one tower: features that halfs
+hold exactly, their scale, the embeddings, and gradients given `dout`.
 
 Nothing here is computed as in Rust: no group shares work, no layer is split, every impression is
 one sample on its own, the output is a softmax of two classes, and all gradients are autograd's.
@@ -35,7 +35,8 @@ import torch.nn.functional as F
 HERE = Path(__file__).parent
 SIGNIFICANT_DIGITS = 12
 CHECK_TOLERANCE = 1e-9
-# How far PReLUs are from their kink and maxima apart: rounding to floats must not change sides.
+# How far PReLUs are from their kink, maxima apart, and cosines from edges of buckets: rounding to
+# floats must not change sides.
 KINK_MARGIN = 1e-5
 
 D = 4
@@ -44,30 +45,67 @@ CONFIG = {
     "group_fields": 2,
     "impression_fields": 3,
     "query_fields": [2, 0],
+    "base": "mlp",
+    "behavior_fields": [],
+    "contents": ["image"],
     "attention": [5, 3],
     "concatenate_length": 3,
     "mlp": [6, 5],
+    "pre_rank": [5, 2],
+    "interactions": "none",
+    "similarity": "none",
 }
 ADAM = {"lr": 0.01, "beta1": 0.9, "beta2": 0.999, "eps": 1e-8, "steps": 10}
 
-# Groups of 3, 1, 0, 2 and 1 impressions with 2, 0, 2, 5 and 1 behaviors. Fields with no, one and
-# several values; rows in several lists, and twice in one; row 6 in none. `None` is no image. Images
-# are shared, missing and repeated within a history; ad image 2 belongs to nobody, and behavior
-# image 3 to a group without impressions alone.
-IMPRESSIONS = [3, 1, 0, 2, 1]
-HISTORIES = [[2, None], [], [3, 0], [1, 0, 1, None, 2], [0]]
+# Groups of 3, 1, 0, 2, 1 and 1 impressions with 2, 0, 2, 5, 1 and 7 behaviors. Fields with no, one
+# and several values; rows in several lists, and twice in one; row 6 in none.
+IMPRESSIONS = [3, 1, 0, 2, 1, 1]
+BEHAVIORS = [2, 0, 2, 5, 1, 7]
 GROUP_FIELDS = [
-    [[0], [1], [5], [2], [3]],
-    [[4, 4, 1], [], [0], [3, 2, 5], [0]],
+    [[0], [1], [5], [2], [3], [4]],
+    [[4, 4, 1], [], [0], [3, 2, 5], [0], [1, 3]],
 ]
 IMPRESSION_FIELDS = [
-    [[3], [4], [3], [0], [1], [2], [5]],
-    [[1, 2], [], [0], [], [0, 1, 4], [3], [2, 2]],
-    [[2], [2], [2], [1], [1], [1], [0]],
+    [[3], [4], [3], [0], [1], [2], [5], [0]],
+    [[1, 2], [], [0], [], [0, 1, 4], [3], [2, 2], [5]],
+    [[2], [2], [2], [1], [1], [1], [0], [4]],
 ]
-AD_IMAGES = [0, 1, None, 0, 1, None, 0]
-LABELS = [0, 1, 0, 0, 1, 1, 0]
-ROWS, AD_EMBEDDINGS, BEHAVIOR_EMBEDDINGS = 7, 3, 4
+# A list per behavior.
+BEHAVIOR_FIELDS = [
+    [[0], [2], [5], [1], [2], [], [1], [4], [2], [3], [1], [2], [0], [5], [3], [2], [1]],
+    [[3, 1], [], [2], [0], [4, 4], [3], [], [5, 0, 3], [1], [2], [0], [4], [], [2], [5], [1], [3]],
+]
+LABELS = [0, 1, 0, 0, 1, 1, 0, 1]
+ROWS = 7
+# How many of the groups are in a batch. The last one's history has more than TOP images.
+BATCHES = {"short": 5, "long": 6}
+
+# The image of each impression and of each behavior. `None` is no image. Images are shared, missing
+# and repeated within a history; ad image 2 belongs to nobody, and behavior image 3 to a group
+# without impressions and to the last alone. Then the sketch of each image; an ad and a behavior
+# share one, and the last sketch is zeros.
+CONTENTS = {
+    "image": {
+        "ads": [0, 1, None, 0, 1, None, 0, 1],
+        "histories": [[2, None], [], [3, 0], [1, 0, 1, None, 2], [0], [1, 3, 0, None, 3, 2, 1]],
+        "ad_embeddings": 3,
+        "behavior_embeddings": 4,
+        "ad_sketches": [4, 0, 1],
+        "behavior_sketches": [0, 3, 5, 2],
+        "sketches": (6, 3),
+    },
+    "text": {
+        "ads": [None, 0, 1, 1, 0, 0, None, 1],
+        "histories": [[None, 1], [], [0, 2], [2, 2, None, 0, 1], [1], [0, 1, 2, 1, 0, 0, 2]],
+        "ad_embeddings": 2,
+        "behavior_embeddings": 3,
+        "ad_sketches": [1, 3],
+        "behavior_sketches": [2, 0, 1],
+        "sketches": (5, 2),
+    },
+}
+# Of similarity: buckets over [-1, 1], and how many of the largest cosines have a mean of their own.
+BUCKETS, TOP = 16, 5
 
 TOWER = {"input": 8, "widths": [6, 5, 4]}
 TOWER_IMAGES, TOWER_SCALE = 5, 0.375
@@ -104,8 +142,9 @@ class Weights:
         return F.prelu(x, self.get(f"{name}.slope", x.shape[1], reach=0.3, middle=0.2))
 
 
-# By name: what the aggregate belongs to, and a function. That gets the weights, the history `e`
-# (behaviors, D), and the queries of the ad's image and of its ids, each (width); it gives a vector.
+# By name: what the aggregate belongs to, and a function. That gets attention, to be called with the
+# name of a channel, the history and a query; the history `e` (behaviors, D); and the queries of the
+# ad's image and of its ids, each (width). It gives a vector.
 AGGREGATORS = {}
 
 
@@ -119,28 +158,42 @@ def aggregator(name, per):
     return register
 
 
-def attention(weights, name, e, query):
-    """w_i = FC1(FC16(FC64([e_i; q]))) with PReLU between and no softmax; the sum of w_i e_i."""
+def product(x, y):
+    """x * y; the shorter is repeated."""
+    width = max(len(x), len(y))
+    return x.repeat(width // len(x)) * y.repeat(width // len(y))
+
+
+def attention(weights, name, products, e, query):
+    """w_i = FC1(FC16(FC64([e_i; q]))) with PReLU between and no softmax; the sum of w_i e_i.
+
+    With `products` the first layer sees [e_i; q; e_i * q].
+    """
     first, second = CONFIG["attention"]
     x = torch.cat([e, query.expand(len(e), -1)], 1)
-    # Rust keeps the columns of e and of q apart.
-    key = weights.get(f"{name}.0.key.weight", first, D)
-    asked = weights.get(f"{name}.0.query.weight", first, len(query))
+    # Rust keeps the columns of e, of q and of their product apart.
+    matrix = [weights.get(f"{name}.0.key.weight", first, e.shape[1])]
+    matrix.append(weights.get(f"{name}.0.query.weight", first, len(query)))
     bias = weights.get(f"{name}.0.query.bias", first)
-    x = weights.prelu(f"{name}.0", F.linear(x, torch.cat([key, asked], 1), bias))
+    if products:
+        width = max(e.shape[1], len(query))
+        matrix.append(weights.get(f"{name}.0.product.weight", first, width, reach=0.375))
+        pairs = [product(key, query) for key in e]
+        x = torch.cat([x, torch.stack(pairs) if pairs else e.new_zeros(0, width)], 1)
+    x = weights.prelu(f"{name}.0", F.linear(x, torch.cat(matrix, 1), bias))
     x = weights.prelu(f"{name}.1", weights.linear(f"{name}.1", x, second))
     return (weights.linear(f"{name}.2", x, 1, middle=1.0) * e).sum(0)
 
 
 @aggregator("concatenate", per="group")
-def concatenate(weights, e, image_query, id_query):
+def concatenate(attend, e, image_query, id_query):
     """The first of the history, which are the newest; a shorter one is padded with zeros."""
     e = e[: CONFIG["concatenate_length"]]
     return F.pad(e, (0, 0, 0, CONFIG["concatenate_length"] - len(e))).flatten()
 
 
 @aggregator("max", per="group")
-def max_of(weights, e, image_query, id_query):
+def max_of(attend, e, image_query, id_query):
     if len(e) == 0:
         return torch.zeros(D, dtype=e.dtype)
     first, second = F.pad(e.unique(dim=0), (0, 0, 0, 1), value=-torch.inf).topk(2, 0).values
@@ -149,79 +202,179 @@ def max_of(weights, e, image_query, id_query):
 
 
 @aggregator("sum", per="group")
-def sum_of(weights, e, image_query, id_query):
+def sum_of(attend, e, image_query, id_query):
     return e.sum(0)
 
 
 @aggregator("attentive", per="impression")
-def attentive(weights, e, image_query, id_query):
-    return attention(weights, "attention.image", e, image_query)
+def attentive(attend, e, image_query, id_query):
+    return attend("image", e, image_query)
 
 
 @aggregator("multi-query-attentive", per="impression")
-def multi_query_attentive(weights, e, image_query, id_query):
-    image = attention(weights, "attention.image", e, image_query)
-    return torch.cat([image, attention(weights, "attention.fields", e, id_query)])
+def multi_query_attentive(attend, e, image_query, id_query):
+    return torch.cat([attend("image", e, image_query), attend("fields", e, id_query)])
 
 
-def rank_logit(weights, inputs, arm, aggregator_name, impression):
+def similarity(kind, content, group, impression):
+    """How alike the sketches of an ad and of its history are: no parameter, no gradient."""
+    ad, history = content["ads"][impression], content["histories"][group]
+    history = [content["behavior_sketches"][image] for image in history if image is not None]
+    summary, buckets = torch.zeros(4).double(), torch.zeros(BUCKETS).double()
+    if ad is not None and history:
+        sketches = content["vectors"]
+        ad = sketches[content["ad_sketches"][ad]]
+        cosines = F.cosine_similarity(ad[None], sketches[history]).clamp(-1, 1)
+        # 0 of a vector of zeros is exact.
+        edges = torch.linspace(-1, 1, BUCKETS + 1)[1:-1]
+        far = (cosines[:, None] - edges).abs() > KINK_MARGIN
+        assert (far.all(1) | (cosines == 0)).all(), "a cosine is at an edge: draw other values"
+        top = cosines.topk(min(TOP, len(cosines))).values.mean()
+        summary = torch.stack([cosines.mean(), cosines.max(), top, cosines[0]])
+        buckets = cosines.histc(BUCKETS, -1, 1).log1p()
+    return summary if kind == "cosine" else torch.cat([summary, buckets])
+
+
+def content_parts(weights, inputs, settings, name, group, impression, id_query):
+    """What one content adds to the inputs: vectors of the group, and of the impression."""
+    content, arm = CONTENTS[name], settings["images"]
+    products = settings["interactions"] == "product"
+    prefix = "" if name == settings["contents"][0] else f"{name}."
+    parts = {"group": [], "impression": []}
+    image_query = id_query
+    if arm in ("ad", "joint"):
+        no_image = weights.get(f"{prefix}ad.no_image", D, reach=1.0)
+        image = content["ads"][impression]
+        image_query = no_image if image is None else inputs[f"{name}.ad_embeddings"][image]
+        parts["impression"].append(image_query)
+    if arm in ("behavior", "joint"):
+        no_image = weights.get(f"{prefix}behavior.no_image", D, reach=1.0)
+        embeddings = torch.cat([inputs[f"{name}.behavior_embeddings"], no_image[None]])
+        images = content["histories"][group]
+        e = embeddings[[len(embeddings) - 1 if i is None else i for i in images]]
+        per, aggregate = AGGREGATORS[settings["aggregator"]]
+
+        def attend(channel, e, query):
+            return attention(weights, f"{prefix}attention.{channel}", products, e, query)
+
+        vector = aggregate(attend, e, image_query, id_query)
+        parts[per].append(vector)
+        if products and arm == "joint":
+            parts["impression"].append(product(image_query, vector))
+    if settings["similarity"] != "none":
+        parts["impression"].append(similarity(settings["similarity"], content, group, impression))
+    return parts["group"], parts["impression"]
+
+
+def rank_logit(weights, inputs, settings, impression):
     """The logit of one impression."""
     group = next(g for g in range(len(IMPRESSIONS)) if impression < sum(IMPRESSIONS[: g + 1]))
 
     def pooled(rows):
         return inputs["rows"][rows].sum(0)
 
+    def query(fields):
+        return torch.cat([pooled(IMPRESSION_FIELDS[field][impression]) for field in fields])
+
     of_group = [pooled(field[group]) for field in GROUP_FIELDS]
     of_impression = [pooled(field[impression]) for field in IMPRESSION_FIELDS]
-    id_query = torch.cat([of_impression[field] for field in CONFIG["query_fields"]])
-    image_query = id_query
-    if arm in ("ad", "joint"):
-        no_image = weights.get("ad.no_image", D, reach=1.0)
-        image = AD_IMAGES[impression]
-        image_query = no_image if image is None else inputs["ad_embeddings"][image]
-        of_impression.append(image_query)
-    if arm in ("behavior", "joint"):
-        no_image = weights.get("behavior.no_image", D, reach=1.0)
-        embeddings = torch.cat([inputs["behavior_embeddings"], no_image[None]])
-        e = embeddings[[len(embeddings) - 1 if i is None else i for i in HISTORIES[group]]]
-        per, aggregate = AGGREGATORS[aggregator_name]
-        part = {"group": of_group, "impression": of_impression}[per]
-        part.append(aggregate(weights, e, image_query, id_query))
+    id_query = query(settings["query_fields"])
+    for name in settings["contents"]:
+        parts = content_parts(weights, inputs, settings, name, group, impression, id_query)
+        of_group += parts[0]
+        of_impression += parts[1]
+    if settings["base"] == "din":
+        begin = sum(BEHAVIORS[:group])
+        behaviors = range(begin, begin + BEHAVIORS[group])
+        keys = [torch.cat([pooled(field[i]) for field in BEHAVIOR_FIELDS]) for i in behaviors]
+        asked = query(settings["behavior_fields"])
+        e = torch.stack(keys) if keys else asked.new_zeros(0, len(asked))
+        of_impression.append(attention(weights, "attention.ids", True, e, asked))
+    if settings["base"] == "pre-rank":
+        user = vector_of(weights, "user", torch.cat(of_group))
+        return user @ vector_of(weights, "ad", torch.cat(of_impression))
     x = torch.cat(of_group + of_impression)
+    widths = [1] if settings["base"] == "logistic-regression" else [*CONFIG["mlp"], 1]
     # Rust keeps the columns of the group and of the impression apart.
-    width, reach = CONFIG["mlp"][0], (3 / len(x)) ** 0.5
+    width, reach = widths[0], (3 / len(x)) ** 0.5
     parts = {"group": sum(map(len, of_group)), "impression": sum(map(len, of_impression))}
     matrix = [weights.get(f"mlp.0.{k}.weight", width, n, reach=reach) for k, n in parts.items()]
     x = F.linear(x[None], torch.cat(matrix, 1), weights.get("mlp.0.group.bias", width))
-    for layer, width in enumerate([*CONFIG["mlp"][1:], 1], start=1):
+    for layer, width in enumerate(widths[1:], start=1):
         x = weights.linear(f"mlp.{layer}", weights.prelu(f"mlp.{layer - 1}", x), width)
     return x[0, 0]
 
 
-def rank_case(arm, aggregators):
-    """One network: the values of rank.json's header."""
-    weights = Weights()
-    inputs = {name: value.clone().requires_grad_() for name, value in rank_floats().items()}
+def vector_of(weights, name, x):
+    """One of the two vectors whose inner product is the logit of the pre-rank network."""
+    x = x[None]
+    for layer, width in enumerate(CONFIG["pre_rank"]):
+        x = weights.prelu(f"{name}.{layer - 1}", x) if layer else x
+        x = weights.linear(f"{name}.{layer}", x, width)
+    return x[0]
 
-    def forward():
-        impressions = range(len(LABELS))
-        logits = torch.stack(
-            [rank_logit(weights, inputs, arm, aggregators[0], i) for i in impressions]
-        )
+
+def rank_networks():
+    """Every network there are values of: its batch, and the settings beside the shared ones."""
+    arms, every = ("none", "ad", "behavior", "joint"), list(AGGREGATORS)
+    asks, of_group = "multi-query-attentive", ("concatenate", "max", "sum")
+    texts = {"contents": ["image", "text"], "interactions": "product", "similarity": "cosine"}
+    kinds = [
+        ("short", arms, every, {}),
+        ("short", arms, every, {"interactions": "product"}),
+        ("short", ("none", "joint"), ("sum", asks), {"base": "logistic-regression"}),
+        ("short", ("none", "joint"), (asks,), {"base": "din", "behavior_fields": [2, 0]}),
+        ("short", arms, of_group, {"base": "pre-rank"}),
+        ("long", ("none", "joint"), ("sum",), {"similarity": "cosine"}),
+        ("long", ("none", "joint"), ("sum",), {"similarity": "histogram"}),
+        ("long", ("joint",), ("sum", asks), texts),
+    ]
+    for batch, of_arms, of_aggregators, settings in kinds:
+        for arm in of_arms:
+            for name in of_aggregators:
+                yield batch, {"images": arm, "aggregator": name, **settings}
+
+
+def rank_cases():
+    """The cases of rank.json. Settings whose logits agree to the last bit make one network."""
+    cases = {}
+    for batch, settings in rank_networks():
+        logits = RankTwin(batch, settings).forward()[0]
+        cases.setdefault((batch, *logits.tolist()), []).append(settings)
+    return [rank_case(batch, networks) for (batch, *_), networks in cases.items()]
+
+
+class RankTwin:
+    """One network, and what it takes."""
+
+    def __init__(self, batch, settings):
+        self.settings, self.weights = {**CONFIG, **settings}, Weights()
+        self.labels = torch.tensor(LABELS[: sum(IMPRESSIONS[: BATCHES[batch]])])
+        floats = rank_floats(self.settings["contents"])
+        self.inputs = {name: value.requires_grad_() for name, value in floats.items()}
+
+    def forward(self):
+        """Logits and loss."""
+        network = (self.weights, self.inputs, self.settings)
+        logits = torch.stack([rank_logit(*network, i) for i in range(len(self.labels))])
         # The softmax of two classes, of which the first one's score is 0.
         classes = torch.stack([torch.zeros_like(logits), logits], 1)
-        return logits, F.cross_entropy(classes, torch.tensor(LABELS))
+        return logits, F.cross_entropy(classes, self.labels)
 
-    logits, loss = forward()
+
+def rank_case(batch, networks):
+    """One network, which all of the settings `networks` make: the values of rank.json's header."""
+    twin = RankTwin(batch, networks[0])
+    logits, loss = twin.forward()
     # Before anything moves. An arm that does not see an input gives it a gradient of zeros.
-    gradients = torch.autograd.grad(loss, list(inputs.values()), materialize_grads=True)
+    gradients = torch.autograd.grad(loss, list(twin.inputs.values()), materialize_grads=True)
     return {
-        "images": arm,
-        "aggregators": aggregators,
+        "batch": batch,
+        "networks": networks,
         "logits": numbers(logits),
         "loss": numbers(loss)[0],
-        **{f"d{name}": numbers(gradient) for name, gradient in zip(inputs, gradients)},
-        "weights": learned(weights, lambda: forward()[1]),
+        "gradients": {name: numbers(gradient) for name, gradient in zip(twin.inputs, gradients)},
+        "weights": learned(twin.weights, lambda: twin.forward()[1]),
     }
 
 
@@ -248,29 +401,56 @@ def learned(weights, loss):
     return tensors
 
 
-def rank_floats():
+def rank_floats(contents):
+    floats = {"rows": draw("rows", (ROWS, D), 1.0)}
+    for name in contents:
+        prefix = "" if name == "image" else f"{name} "
+        for side in ("ad", "behavior"):
+            shape = (CONTENTS[name][f"{side}_embeddings"], D)
+            floats[f"{name}.{side}_embeddings"] = draw(f"{prefix}{side} embeddings", shape, 1.0)
+    return floats
+
+
+def rank_batch(groups):
+    """A batch of the first `groups`."""
+    impressions, behaviors = sum(IMPRESSIONS[:groups]), sum(BEHAVIORS[:groups])
+    floats = {name: numbers(value) for name, value in rank_floats(CONTENTS).items()}
+    contents = {}
+    for name, content in CONTENTS.items():
+        assert list(map(len, content["histories"])) == BEHAVIORS, f"histories of {name}"
+        ads = content["ads"][:impressions]
+        history = [image for history in content["histories"][:groups] for image in history]
+        contents[name] = {
+            "ad_embeddings": floats[f"{name}.ad_embeddings"],
+            "ad_images": ads,
+            "behavior_embeddings": floats[f"{name}.behavior_embeddings"],
+            "behavior_images": history,
+            "sketches": {
+                "vectors": numbers(content["vectors"]),
+                "dim": content["sketches"][1],
+                "ads": [i if i is None else content["ad_sketches"][i] for i in ads],
+                "behaviors": [i if i is None else content["behavior_sketches"][i] for i in history],
+            },
+        }
     return {
-        "rows": draw("rows", (ROWS, D), 1.0),
-        "ad_embeddings": draw("ad embeddings", (AD_EMBEDDINGS, D), 1.0),
-        "behavior_embeddings": draw("behavior embeddings", (BEHAVIOR_EMBEDDINGS, D), 1.0),
+        "impressions": offsets(IMPRESSIONS[:groups]),
+        "behaviors": offsets(BEHAVIORS[:groups]),
+        "group_fields": [lists(field[:groups]) for field in GROUP_FIELDS],
+        "impression_fields": [lists(field[:impressions]) for field in IMPRESSION_FIELDS],
+        "behavior_fields": [lists(field[:behaviors]) for field in BEHAVIOR_FIELDS],
+        "labels": LABELS[:impressions],
+        "rows": floats["rows"],
+        "contents": contents,
     }
 
 
 def rank():
     """What rank.json holds."""
-    batch = {
-        "impressions": offsets(IMPRESSIONS),
-        "behaviors": offsets(map(len, HISTORIES)),
-        "group_fields": [lists(field) for field in GROUP_FIELDS],
-        "impression_fields": [lists(field) for field in IMPRESSION_FIELDS],
-        "ad_images": AD_IMAGES,
-        "behavior_images": [image for history in HISTORIES for image in history],
-        "labels": LABELS,
-        **{name: numbers(value) for name, value in rank_floats().items()},
-    }
-    cases = [rank_case(arm, list(AGGREGATORS)) for arm in ("none", "ad")]
-    cases += [rank_case(arm, [name]) for arm in ("behavior", "joint") for name in AGGREGATORS]
-    return {"config": CONFIG, "adam": ADAM, "batch": batch, "cases": cases}
+    for name, content in CONTENTS.items():
+        content["vectors"] = draw(f"{name} sketches", content["sketches"], 1.0)
+        content["vectors"][-1] = 0.0
+    batches = {name: rank_batch(groups) for name, groups in BATCHES.items()}
+    return {"config": CONFIG, "adam": ADAM, "batches": batches, "cases": rank_cases()}
 
 
 def tower():
@@ -339,7 +519,9 @@ def text(value):
         rows = [f"{json.dumps(key)}: {text(x)}" for key, x in value.items()]
         return "{\n" + ",\n".join(rows) + "\n}"
     if isinstance(value, list) and value and isinstance(value[0], dict):
-        return "[\n" + ",\n".join(map(text, value)) + "\n]"
+        flat = [not any(isinstance(x, (dict, list)) for x in row.values()) for row in value]
+        rows = [json.dumps(row) if one_line else text(row) for row, one_line in zip(value, flat)]
+        return "[\n" + ",\n".join(rows) + "\n]"
     return json.dumps(value)
 
 
