@@ -16,15 +16,18 @@ pub enum Preset {
 /// [`Preset::Small`].
 const SMALL: &str = r#"
 [model]
+base = "din"
+aggregator = "attentive"
 towers = "shared"
-interactions = "product"
-similarity = "histogram"
 pca = 64
 tower = [12]
+interactions = "product"
+similarity = "histogram"
 
 [train]
-tower_dropout = 0.1
-tower_weight_decay = 0.01
+rows_learning_rate = 0.002
+l2_ids = 0.01
+tower_weight_decay = 1.0
 "#;
 
 impl Preset {

@@ -255,6 +255,9 @@ const PRE_RANK: Table = Table {
 
 const PAPER: &str = "preset paper";
 
+/// What the preset's base network and optimizer do without its images.
+const SMALL_ID_ONLY: &str = "ID-only by preset small";
+
 const SMALL: Table = Table {
     name: "small",
     title: "What joint training buys on small data",
@@ -262,6 +265,11 @@ const SMALL: Table = Table {
     rows: &[
         Row::new(ID_ONLY, NO_IMAGES),
         Row::new(PAPER, JOINT_IMAGES).against(BASELINE).twin(Twin::Usual),
+        Row::new(
+            SMALL_ID_ONLY,
+            &["model.preset=small", "model.images=none", "model.similarity=none"],
+        )
+        .against(BASELINE),
         Row::new("frozen random towers", &["model.images=joint", "model.tower_weights=random"])
             .against(BASELINE)
             .twin(Twin::Usual),
@@ -284,7 +292,7 @@ const SMALL: Table = Table {
         .against(BASELINE)
         .twin(Twin::Usual),
         Row::new("preset small", &["model.preset=small"])
-            .against(&[ID_ONLY, PAPER])
+            .against(&[ID_ONLY, PAPER, SMALL_ID_ONLY])
             .twin(Twin::Usual),
     ],
 };
