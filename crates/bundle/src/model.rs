@@ -200,8 +200,8 @@ impl Model {
     ) -> Result<(&'s [f32], &'s [f32])> {
         if self.spec().base != Base::PreRank {
             let what = format!(
-                "model.base is {:?}; only a pre-rank network has vectors",
-                self.spec().base
+                "model.base is {}; only a pre-rank network has vectors",
+                self.spec().base.as_str()
             );
             return Err(Error::Model { what });
         }
@@ -428,7 +428,7 @@ mod tests {
         }
         let error = Fixture::of(joint).model().vectors(&fixture.groups(&[]), &mut scratch);
         let error = error.unwrap_err().to_string();
-        assert_eq!(error, "the model: model.base is Mlp; only a pre-rank network has vectors");
+        assert_eq!(error, "the model: model.base is mlp; only a pre-rank network has vectors");
     }
 
     #[test]

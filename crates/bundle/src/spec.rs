@@ -407,7 +407,7 @@ mod tests {
             (Spec { pre_rank: vec![], ..good.clone() }, "pre_rank is []"),
             (
                 Spec { base: Base::PreRank, ..good.clone() },
-                "base = PreRank cannot look at the ad in the history",
+                "base = pre-rank cannot look at the ad in the history",
             ),
             (
                 Spec { tower_weights: TowerWeights::Pca, ..good.clone() },

@@ -230,9 +230,13 @@ fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
     let train = match size {
         Size::Tiny => TrainConfig { epochs: 2, batch: 64, ..TrainConfig::default() },
         // The paper decays the rate five times in 128,000 steps; this is its stairs for 3,000.
-        Size::Default => {
-            TrainConfig { epochs: 3, batch: 512, decay_every: 200, ..TrainConfig::default() }
-        }
+        Size::Default => TrainConfig {
+            epochs: 3,
+            batch: 512,
+            decay_every: 200,
+            rows_learning_rate: Some(0.016),
+            ..TrainConfig::default()
+        },
     };
     Config {
         name: name.to_owned(),

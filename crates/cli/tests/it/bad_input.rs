@@ -226,7 +226,7 @@ fn settings() {
     file("type.toml", "name = 'x'\n[data]\nsamples = 'data'\n[train]\nepochs = 'three'\n");
     file("broken.toml", "name = 'x'\n[data\nsamples = 'data'\n");
     file("bare.toml", "name = 'x'\n");
-    let cases: [(&str, &[&str]); 16] = [
+    let cases: [(&str, &[&str]); 26] = [
         ("typo.toml", &["typo.toml:5:1", "epoch = 3", "did you mean `epochs`?"]),
         ("type.toml", &["type.toml:5:10", "epochs = 'three'", "expected u32"]),
         ("broken.toml", &["broken.toml:2"]),
@@ -248,6 +248,37 @@ fn settings() {
         (
             "shop.toml --set name=x --set data.exclude_fields=[\"usr\"]",
             &["data.exclude_fields", "\"usr\"", "user, gender, age"],
+        ),
+        ("shop.toml --set name=x --set model.base=dnn", &["`dnn`", "`din`", "model"]),
+        ("shop.toml --set name=x --set model.preset=tiny", &["`tiny`", "`small`"]),
+        (
+            "shop.toml --set name=x --set model.base=pre-rank",
+            &["base = pre-rank", "multi-query-attentive", "sum, max, concatenate"],
+        ),
+        (
+            "shop.toml --set name=x --set model.images=none --set model.base=din --set model.query_fields=[]",
+            &["base = din", "query_fields names none"],
+        ),
+        (
+            "shop.toml --set name=x --set model.pca=100",
+            &["model.pca: 100 components of 64 numbers"],
+        ),
+        ("shop.toml --set name=x --set model.pca=0", &["model: a width is 0"]),
+        (
+            "shop.toml --set name=x --set model.tower_weights=pca",
+            &["tower_weights = pca is one layer", "expected [12]"],
+        ),
+        (
+            "shop.toml --set name=x --set train.rows_learning_rate=0",
+            &["train.rows_learning_rate: 0", "positive"],
+        ),
+        (
+            "shop.toml --set name=x --set data.contents=[{name=\"image\",features=\"f\"}]",
+            &["data.contents.name: \"image\" is taken"],
+        ),
+        (
+            "shop.toml --set name=x --set data.contents=[{name=\"text\",features=\"nothing\"}]",
+            &["nothing/images.json: No such file"],
         ),
     ];
     for (arguments, words) in cases {
@@ -298,6 +329,10 @@ fn samples_that_are_gone() {
 fn requests() {
     let place = Place::with_run();
     place.json("publish runs/tiny --to models");
+    place.refuses(
+        "vectors --model models/tiny --data data --out vectors",
+        &["model.base is mlp", "only a pre-rank network has vectors"],
+    );
     let cases: [(&str, &[&str]); 6] = [
         (r#"{"candidates": {"item": []}}"#, &["page.json: ", "0 items, expected 1 to"]),
         (r#"{"candidates": {"item": ["i000001""#, &["page.json: ", "line 1 column"]),

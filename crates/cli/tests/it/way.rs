@@ -58,6 +58,21 @@ fn from_a_shop_to_a_ranked_page_view() {
     ranking(&place);
 }
 
+#[test]
+fn vectors_of_a_pre_rank_network_are_computed_ahead() {
+    let place = Place::with_data();
+    let settings = "--set model.base=pre-rank --set model.aggregator=sum --set name=pre";
+    place.json(&format!("{TRAIN} {settings}"));
+    place.json("publish runs/pre --to models");
+    let vectors = place.json("vectors --model models/pre --data data --out vectors");
+    has_keys(&vectors, "model version out ads users dim");
+    assert_eq!(vectors["dim"], json!(10));
+    assert!(count(&vectors["ads"]) > 10 && count(&vectors["users"]) > 10, "{vectors}");
+    for file in ["ads", "users"] {
+        assert_eq!(&place.read(&format!("vectors/{file}.parquet"))[..4], b"PAR1");
+    }
+}
+
 /// Holds the report of `ams eval` on a split of `impressions` against itself.
 fn evaluation(report: &Value, impressions: u64) {
     has_keys(report, "auc gauc logloss ne calibration impressions users users_without_auc slices");

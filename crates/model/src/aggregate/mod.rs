@@ -47,6 +47,17 @@ impl Aggregator {
         Aggregator::MultiQueryAttentive,
     ];
 
+    /// As a configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Aggregator::Concatenate => "concatenate",
+            Aggregator::Max => "max",
+            Aggregator::Sum => "sum",
+            Aggregator::Attentive => "attentive",
+            Aggregator::MultiQueryAttentive => "multi-query-attentive",
+        }
+    }
+
     /// What of the ad the aggregator asks for.
     pub(crate) fn queries(self) -> &'static [Query] {
         match self {

@@ -55,6 +55,16 @@ pub enum Base {
 impl Base {
     /// Every base network.
     pub const ALL: [Base; 4] = [Base::Mlp, Base::LogisticRegression, Base::Din, Base::PreRank];
+
+    /// As a configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Base::Mlp => "mlp",
+            Base::LogisticRegression => "logistic-regression",
+            Base::Din => "din",
+            Base::PreRank => "pre-rank",
+        }
+    }
 }
 
 /// Whether products of what is compared stand beside it, in attention and before the first layer.
@@ -186,7 +196,7 @@ impl RankConfig {
     }
 
     fn check_base(&self) -> Result<(), String> {
-        let wrong = |what: &str| Err(format!("base = {:?} {what}", self.base));
+        let wrong = |what: &str| Err(format!("base = {} {what}", self.base.as_str()));
         match self.base {
             Base::Din if self.behavior_fields.is_empty() => wrong(
                 "attends to fields that behaviors and the ad both have; query_fields names none of them",
@@ -195,9 +205,9 @@ impl RankConfig {
                 if self.images.has_behavior() && !self.aggregator.queries().is_empty() =>
             {
                 wrong(&format!(
-                    "cannot look at the ad in the history; aggregator is {:?}, expected one of sum, max, \
+                    "cannot look at the ad in the history; aggregator is {}, expected one of sum, max, \
                      concatenate",
-                    self.aggregator
+                    self.aggregator.as_str()
                 ))
             }
             Base::PreRank if self.interactions != Interactions::None => {

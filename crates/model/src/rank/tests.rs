@@ -4,6 +4,7 @@ use super::*;
 use crate::aggregate::Aggregator;
 use crate::aggregate::tests::obvious;
 use crate::check::{assert_close, assert_gradient, values};
+use crate::loss::cross_entropy;
 
 const D: usize = 3;
 
@@ -344,6 +345,72 @@ fn impossible_shapes_are_explained() {
         let behavior = RankConfig { images: ImageArm::Behavior, ..config.clone() };
         assert_eq!(asks(behavior), both || attentive, "{aggregator:?}");
         assert!(!asks(RankConfig { images: ImageArm::Ad, ..config }), "{aggregator:?}");
+    }
+}
+
+/// A history of 1,000 behaviors, of one and of none; an ad with an image and one without; labels all alike.
+#[test]
+fn histories_of_any_length_and_labels_all_alike_are_defined() {
+    let long = |order: &dyn Fn(u32) -> u32| -> (Vec<u32>, Vec<u32>) {
+        let images = (0..1000).map(|i| [2, 0, NO_IMAGE, 1][order(i) as usize % 4]);
+        let rows = (0..1000).map(|i| order(i) * 7 % 5);
+        (images.chain([1]).collect(), rows.chain([3]).collect())
+    };
+    for network in every_network() {
+        let config = network.config().clone();
+        let x = floats(&network);
+        let run_with = |order: &dyn Fn(u32) -> u32, label: u8| {
+            let (images, rows) = long(order);
+            let each: Vec<u32> = (0..=1001).collect();
+            let field = Lists { offsets: &each, rows: &rows };
+            let (no_list, none) = ([0_u32; 4], []);
+            let lists = Lists { offsets: &no_list, rows: &none };
+            let shown = Lists { offsets: &[0, 1, 2, 3, 4, 5, 6], rows: &[0, 1, 0, 1, 0, 1] };
+            let ads = [0, NO_IMAGE, 0, NO_IMAGE, 0, NO_IMAGE];
+            let vectors = values(7, 3 * 4);
+            let content = |(ad_embeddings, behavior_embeddings)| ContentBatch {
+                ad_embeddings,
+                ad_images: &ads,
+                behavior_embeddings,
+                behavior_images: &images,
+                sketches: Sketches { vectors: &vectors, dim: 4, ads: &ads, behaviors: &images },
+            };
+            let contents = x.ads.chunks(2 * D).zip(x.behaviors.chunks(3 * D)).map(content);
+            let batch = RankBatch {
+                impressions: &[0, 2, 4, 6],
+                behaviors: &[0, 1000, 1001, 1001],
+                group_fields: &[lists; 2],
+                impression_fields: &[shown; 3],
+                behavior_fields: &[field; 2][..config.behavior_fields.len()],
+                rows: &x.rows,
+                contents: &contents.collect::<Vec<_>>(),
+            };
+            let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());
+            network.forward(&x.w, &batch, &mut scratch, &mut logits);
+            let (mut dlogits, mut dw) = (Vec::new(), vec![0.0; x.w.len()]);
+            let loss = cross_entropy(&logits, &[label; 6], 1.0 / 6.0, &mut dlogits);
+            let mut grads = InputGrads::default();
+            network.backward(&x.w, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
+            assert!(loss.is_finite() && loss >= 0.0, "{config:?}: {loss}");
+            let sign = if label == 1 { -1.0 } else { 1.0 };
+            assert!(dlogits.iter().all(|d| d * sign >= 0.0), "{config:?}: {dlogits:?}");
+            let gradients = dw.iter().chain(&grads.drows);
+            assert!(gradients.chain(&logits).all(|x| x.is_finite()), "{config:?}");
+            logits
+        };
+        let logits = run_with(&|i| i, 0);
+        assert_eq!(run_with(&|i| i, 1), logits, "{config:?}");
+        // The order of a history means something to those who look at the newest alone.
+        let newest_counts = config.similarity != Similarity::None
+            || (config.aggregator == Aggregator::Concatenate && config.images.has_behavior());
+        if !newest_counts {
+            let turned = run_with(&|i| 999 - i, 0);
+            for (turned, logit) in turned.iter().zip(&logits) {
+                assert_close(&[*turned], &[*logit], 1e-3);
+            }
+        }
+        // Without history only the ads tell the impressions of the last group apart.
+        assert!(logits[4..].iter().all(|logit| logit.abs() < 100.0), "{config:?}: {logits:?}");
     }
 }
 

@@ -82,6 +82,7 @@ pub struct Ablation {
     plan: Plan,
     seeds: Vec<u64>,
     bootstrap: Bootstrap,
+    name: String,
     settings: Vec<String>,
     dataset: Dataset,
     encoder: Option<String>,
@@ -132,6 +133,7 @@ impl Ablation {
             seeds,
             bootstrap: Bootstrap { replicates: request.replicates, seed: 1 },
             settings: settings_of(&base)?,
+            name: base.name,
             frequency: dataset.item_counts(SplitName::Train).map_err(Error::from)?,
             encoder: stores.first().map(|store| store.card().encoder.clone()),
             dataset,
@@ -217,6 +219,7 @@ impl Ablation {
         };
         let (trainings, trained) = self.trainings();
         Report {
+            name: self.name.clone(),
             dataset: DatasetFigures {
                 name: self.dataset.card().name.clone(),
                 counts: self.dataset.card().counts.clone(),
@@ -319,5 +322,14 @@ fn settings_of(base: &Config) -> Result<Vec<String>> {
     let plain = facts_of(&plain);
     let set = facts_of(base).into_iter().filter(|fact| !plain.contains(fact));
     let set = set.filter(|(key, _)| !PLACES.contains(&&key[..]));
-    Ok(set.map(|(key, value)| format!("{key}={value}")).collect())
+    Ok(set.map(|(key, value)| format!("{key}={}", short(&value))).collect())
+}
+
+/// A number that is a float of 32 bits with the digits such a float needs; anything else as it is.
+fn short(value: &str) -> String {
+    let number = value.parse::<f64>().ok().filter(|_| value.contains('.'));
+    match number.map(|number| (number, number as f32)) {
+        Some((number, float)) if f64::from(float) == number => float.to_string(),
+        _ => value.to_owned(),
+    }
 }

@@ -12,6 +12,8 @@ use crate::ablate::plan::{Plan, PlannedRow, PlannedTable};
 /// Everything that is known so far; `--json` of `ams ablate`. Keys may only grow.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
+    /// What the configuration is called.
+    pub name: String,
     /// What was learned from.
     pub dataset: DatasetFigures,
     /// What all rows have in common and a plain configuration has not, `key=value` each.

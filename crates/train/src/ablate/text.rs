@@ -58,7 +58,7 @@ pub fn differences(table: &TableReport) -> Cells {
 
 /// The report as a file to be kept.
 pub fn markdown(report: &Report) -> String {
-    let mut text = format!("# Ablations on {}\n\n{}", report.dataset.name, preamble(report));
+    let mut text = format!("# Ablations: {}\n\n{}", report.name, preamble(report));
     for table in &report.tables {
         text += &format!("\n## {}\n\n", title(table));
         text += &pipes(&figures(table));

@@ -3,13 +3,13 @@
 use ams_bundle::Predictions;
 use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
-use ams_train::config::Precision;
+use ams_train::config::{Base, ContentConfig, Interactions, Precision, Similarity};
 use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
 
 use crate::shop::{
-    PLACEMENTS, config, go_on, narrow, publish, publish_run, remaining_steps, stop_at, train,
+    PLACEMENTS, config, go_on, narrow, publish, publish_run, remaining_steps, shop, stop_at, train,
     train_in_memory, undisturbed,
 };
 
@@ -55,6 +55,29 @@ fn a_published_model_has_the_same_bits_on_any_number_of_processes_and_threads() 
         let config = narrow(&folder.path().join(format!("{place:?}")));
         assert_eq!(published(&config, place), undisturbed(), "(processes, threads) {place:?}");
     }
+}
+
+/// The same with two contents, components, sketches, DIN, products, dropout and users held out.
+#[test]
+fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
+    let folder = TempDir::new().unwrap();
+    let hashes = [(1, 1), (1, 4), (2, 1), (4, 2)].map(|place| {
+        let mut config = narrow(&folder.path().join(format!("{place:?}")));
+        let features = shop().join("data/images");
+        config.data.contents = vec![ContentConfig { name: "text".to_owned(), features }];
+        config.model.base = Base::Din;
+        config.model.pca = Some(16);
+        config.model.interactions = Interactions::Product;
+        config.model.similarity = Similarity::Histogram;
+        config.train.tower_dropout = 0.2;
+        config.train.tower_weight_decay = 0.1;
+        config.train.rows_learning_rate = Some(0.004);
+        config.train.l2_ids = 0.01;
+        config.train.validation_parts = 4;
+        config.train.early_stop = Some(1);
+        published(&config, place)
+    });
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
 
 #[test]
