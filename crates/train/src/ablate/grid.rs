@@ -291,6 +291,9 @@ const SMALL: Table = Table {
         )
         .against(BASELINE)
         .twin(Twin::Usual),
+        Row::new("preset small without towers", &["model.preset=small", "model.images=none"])
+            .against(&[ID_ONLY, SMALL_ID_ONLY])
+            .twin(Twin::Usual),
         Row::new("preset small", &["model.preset=small"])
             .against(&[ID_ONLY, PAPER, SMALL_ID_ONLY])
             .twin(Twin::Usual),
