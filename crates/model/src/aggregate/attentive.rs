@@ -1,7 +1,7 @@
 //! The attentive aggregator: one channel of attention that asks for the ad's image.
 
 use super::attention::Attention;
-use super::{AggregateScratch, Histories, Queries, QueryGrads, Widths};
+use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};
 use crate::params::Layout;
 
 /// The attentive aggregator.
@@ -16,13 +16,18 @@ impl Attentive {
         let name = format!("{prefix}attention.image");
         Attentive { channel: Attention::new(layout, &name, widths, widths.image_query) }
     }
+}
 
-    pub fn width(&self) -> usize {
+impl Aggregate for Attentive {
+    fn per(&self) -> Per {
+        Per::Impression
+    }
+
+    fn width(&self) -> usize {
         self.channel.dim()
     }
 
-    /// Overwrites `out` (B, D).
-    pub fn forward(
+    fn forward(
         &self,
         w: &[f32],
         histories: Histories,
@@ -35,8 +40,7 @@ impl Attentive {
         self.channel.forward(w, histories, queries.image, &mut scratch.channels[0], columns, out);
     }
 
-    /// Adds to `dw`, `dqueries` and `dembeddings`, given `dout` (B, D).
-    pub fn backward(
+    fn backward(
         &self,
         w: &[f32],
         histories: Histories,

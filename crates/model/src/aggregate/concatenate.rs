@@ -2,7 +2,7 @@
 //! histories are stored newest first. A shorter history is padded with zeros, and of a longer one the rest
 //! is not seen. It does not look at the ad, so it is one vector per group.
 
-use super::Histories;
+use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
 use crate::linalg;
 
 /// The concatenate aggregator. It has no weights.
@@ -14,13 +14,23 @@ pub(crate) struct Concatenate {
     pub length: usize,
 }
 
-impl Concatenate {
-    pub fn width(&self) -> usize {
+impl Aggregate for Concatenate {
+    fn per(&self) -> Per {
+        Per::Group
+    }
+
+    fn width(&self) -> usize {
         self.length * self.dim
     }
 
-    /// Overwrites `out` (G, L D).
-    pub fn forward(&self, histories: Histories, out: &mut [f32]) {
+    fn forward(
+        &self,
+        _: &[f32],
+        histories: Histories,
+        _: Queries,
+        _: &mut AggregateScratch,
+        out: &mut [f32],
+    ) {
         out.fill(0.0);
         for (group, out) in out.chunks_exact_mut(self.width()).enumerate() {
             for (&image, out) in histories.images(group).iter().zip(out.chunks_exact_mut(self.dim))
@@ -31,8 +41,17 @@ impl Concatenate {
         }
     }
 
-    /// Adds to `dembeddings` (U, D), given `dout` (G, L D).
-    pub fn backward(&self, histories: Histories, dout: &[f32], dembeddings: &mut [f32]) {
+    fn backward(
+        &self,
+        _: &[f32],
+        histories: Histories,
+        _: Queries,
+        _: &mut AggregateScratch,
+        dout: &[f32],
+        _: &mut [f32],
+        _: QueryGrads,
+        dembeddings: &mut [f32],
+    ) {
         for (group, dout) in dout.chunks_exact(self.width()).enumerate() {
             for (&image, dout) in histories.images(group).iter().zip(dout.chunks_exact(self.dim)) {
                 linalg::add(dout, &mut dembeddings[image as usize * self.dim..][..self.dim]);
@@ -44,6 +63,7 @@ impl Concatenate {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregate::tests::alone;
 
     /// Asserts what comes out of a history of `images`, whose embeddings are 10 11, 20 21 and 30 31 with
     /// room for three, and the embeddings' gradients if that of what comes out is 1, 2, 3 and so forth.
@@ -55,9 +75,8 @@ mod tests {
             Histories { impressions: &[0, 1], behaviors: &behaviors, images, embeddings };
         let (mut out, mut d) = ([7.0; 6], [0.0; 6]);
         let concatenate = Concatenate { dim: 2, length: 3 };
-        concatenate.forward(histories, &mut out);
+        alone(&concatenate, histories, &mut out, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &mut d);
         assert_eq!(out, expected, "{images:?}");
-        concatenate.backward(histories, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &mut d);
         assert_eq!(d, gradients, "{images:?}");
     }
 

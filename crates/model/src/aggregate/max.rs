@@ -5,7 +5,7 @@
 //! All of the column's gradient goes to it. A NaN beats every number, so that it is seen instead of
 //! stepped over; of several NaNs the first wins.
 
-use super::Histories;
+use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
 
 /// The max aggregator. It has no weights.
 #[derive(Clone, Debug)]
@@ -14,9 +14,23 @@ pub(crate) struct Max {
     pub dim: usize,
 }
 
-impl Max {
-    /// Overwrites `out` (G, D).
-    pub fn forward(&self, histories: Histories, out: &mut [f32]) {
+impl Aggregate for Max {
+    fn per(&self) -> Per {
+        Per::Group
+    }
+
+    fn width(&self) -> usize {
+        self.dim
+    }
+
+    fn forward(
+        &self,
+        _: &[f32],
+        histories: Histories,
+        _: Queries,
+        _: &mut AggregateScratch,
+        out: &mut [f32],
+    ) {
         for (group, out) in out.chunks_exact_mut(self.dim).enumerate() {
             for (column, out) in out.iter_mut().enumerate() {
                 let winner = self.winner(histories, group, column);
@@ -25,8 +39,17 @@ impl Max {
         }
     }
 
-    /// Adds to `dembeddings` (U, D), given `dout` (G, D).
-    pub fn backward(&self, histories: Histories, dout: &[f32], dembeddings: &mut [f32]) {
+    fn backward(
+        &self,
+        _: &[f32],
+        histories: Histories,
+        _: Queries,
+        _: &mut AggregateScratch,
+        dout: &[f32],
+        _: &mut [f32],
+        _: QueryGrads,
+        dembeddings: &mut [f32],
+    ) {
         for (group, dout) in dout.chunks_exact(self.dim).enumerate() {
             for (column, dout) in dout.iter().enumerate() {
                 if let Some(place) = self.winner(histories, group, column) {
@@ -35,7 +58,9 @@ impl Max {
             }
         }
     }
+}
 
+impl Max {
     /// Where in the embeddings the winner of `column` stands; nowhere if the history is empty.
     fn winner(&self, histories: Histories, group: usize, column: usize) -> Option<usize> {
         let embeddings = histories.embeddings;
@@ -50,6 +75,7 @@ impl Max {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::aggregate::tests::alone;
 
     const NAN: f32 = f32::NAN;
     const INFINITY: f32 = f32::INFINITY;
@@ -66,10 +92,9 @@ mod tests {
             images: &images,
             embeddings: history,
         };
-        let (mut out, mut d) = ([7.0], vec![0.5; history.len()]);
-        Max { dim: 1 }.forward(histories, &mut out);
+        let (mut out, mut d) = ([7.0_f32], vec![0.5; history.len()]);
+        alone(&Max { dim: 1 }, histories, &mut out, &[2.0], &mut d);
         assert_eq!(out[0].to_bits(), expected.to_bits(), "{history:?} gives {}", out[0]);
-        Max { dim: 1 }.backward(histories, &[2.0], &mut d);
         let mut expected = vec![0.5; history.len()];
         expected[winner] = 2.5;
         assert_eq!(d, expected, "{history:?}");

@@ -1,8 +1,7 @@
 //! Aggregators: from the image embeddings of a history to one vector.
 //!
-//! One file per aggregator and one list, here. To add one: a file with its forward and backward pass, a
-//! variant of [`Aggregator`] (and its place in `ALL`) and of `Aggregate`, an arm in each match below. An
-//! empty history gives zeros, whichever the aggregator.
+//! One file per aggregator and one list, here. To add one: a file that implements `Aggregate`, and its line in
+//! [`Aggregator`] and in `LIST`. An empty history gives zeros, whichever the aggregator.
 
 pub(crate) mod attention;
 mod attentive;
@@ -10,6 +9,9 @@ mod concatenate;
 mod max;
 mod multi_query;
 mod sum;
+
+use std::fmt::Debug;
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
@@ -37,34 +39,86 @@ pub enum Aggregator {
     MultiQueryAttentive,
 }
 
+/// What there is to know of an aggregator but its arithmetic.
+struct Listed {
+    aggregator: Aggregator,
+    /// As a configuration spells it.
+    name: &'static str,
+    /// What of the ad it asks for.
+    queries: &'static [Query],
+    /// Makes it; appends its weights, whose names begin with the text, to the layout.
+    build: fn(&mut Layout, &str, Widths) -> Arc<dyn Aggregate>,
+}
+
+/// Every aggregator.
+const LIST: [Listed; 5] = [
+    Listed {
+        aggregator: Aggregator::Concatenate,
+        name: "concatenate",
+        queries: &[],
+        build: |_, _, widths| Arc::new(Concatenate { dim: widths.dim, length: widths.concatenate }),
+    },
+    Listed {
+        aggregator: Aggregator::Max,
+        name: "max",
+        queries: &[],
+        build: |_, _, widths| Arc::new(Max { dim: widths.dim }),
+    },
+    Listed {
+        aggregator: Aggregator::Sum,
+        name: "sum",
+        queries: &[],
+        build: |_, _, widths| Arc::new(Sum { dim: widths.dim }),
+    },
+    Listed {
+        aggregator: Aggregator::Attentive,
+        name: "attentive",
+        queries: &[Query::Image],
+        build: |layout, prefix, widths| Arc::new(Attentive::new(layout, prefix, widths)),
+    },
+    Listed {
+        aggregator: Aggregator::MultiQueryAttentive,
+        name: "multi-query-attentive",
+        queries: &[Query::Image, Query::Fields],
+        build: |layout, prefix, widths| Arc::new(MultiQueryAttentive::new(layout, prefix, widths)),
+    },
+];
+
 impl Aggregator {
     /// Every aggregator.
-    pub const ALL: [Aggregator; 5] = [
-        Aggregator::Concatenate,
-        Aggregator::Max,
-        Aggregator::Sum,
-        Aggregator::Attentive,
-        Aggregator::MultiQueryAttentive,
-    ];
+    pub const ALL: [Aggregator; LIST.len()] = {
+        let mut all = [Aggregator::Sum; LIST.len()];
+        let mut at = 0;
+        while at < all.len() {
+            all[at] = LIST[at].aggregator;
+            at += 1;
+        }
+        all
+    };
+
+    fn listed(self) -> &'static Listed {
+        static ALL: [Listed; LIST.len()] = LIST;
+        ALL.iter().find(|listed| listed.aggregator == self).expect("every aggregator is listed")
+    }
 
     /// As a configuration spells it.
     pub fn as_str(self) -> &'static str {
-        match self {
-            Aggregator::Concatenate => "concatenate",
-            Aggregator::Max => "max",
-            Aggregator::Sum => "sum",
-            Aggregator::Attentive => "attentive",
-            Aggregator::MultiQueryAttentive => "multi-query-attentive",
-        }
+        self.listed().name
     }
 
     /// What of the ad the aggregator asks for.
     pub(crate) fn queries(self) -> &'static [Query] {
-        match self {
-            Aggregator::Concatenate | Aggregator::Max | Aggregator::Sum => &[],
-            Aggregator::Attentive => &[Query::Image],
-            Aggregator::MultiQueryAttentive => &[Query::Image, Query::Fields],
-        }
+        self.listed().queries
+    }
+
+    /// Makes the aggregator; appends its weights, whose names begin with `prefix`, to `layout`.
+    pub(crate) fn build(
+        self,
+        layout: &mut Layout,
+        prefix: &str,
+        widths: Widths,
+    ) -> Arc<dyn Aggregate> {
+        (self.listed().build)(layout, prefix, widths)
     }
 }
 
@@ -145,87 +199,32 @@ pub(crate) enum Per {
     Impression,
 }
 
-/// An aggregator with the places of its weights.
-#[derive(Clone, Debug)]
-pub(crate) enum Aggregate {
-    Concatenate(Concatenate),
-    Max(Max),
-    Sum(Sum),
-    Attentive(Box<Attentive>),
-    MultiQueryAttentive(Box<MultiQueryAttentive>),
-}
-
 /// Activations of a forward pass, for its backward pass.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AggregateScratch {
     channels: [AttentionScratch; 2],
 }
 
-impl Aggregate {
-    /// Appends the weights, whose names begin with `prefix`, to `layout`.
-    pub fn new(
-        aggregator: Aggregator,
-        layout: &mut Layout,
-        prefix: &str,
-        widths: Widths,
-    ) -> Aggregate {
-        let Widths { dim, concatenate: length, .. } = widths;
-        match aggregator {
-            Aggregator::Concatenate => Aggregate::Concatenate(Concatenate { dim, length }),
-            Aggregator::Max => Aggregate::Max(Max { dim }),
-            Aggregator::Sum => Aggregate::Sum(Sum { dim }),
-            Aggregator::Attentive => {
-                Aggregate::Attentive(Box::new(Attentive::new(layout, prefix, widths)))
-            }
-            Aggregator::MultiQueryAttentive => {
-                let multi_query = MultiQueryAttentive::new(layout, prefix, widths);
-                Aggregate::MultiQueryAttentive(Box::new(multi_query))
-            }
-        }
-    }
+/// An aggregator with the places of its weights.
+pub(crate) trait Aggregate: Debug + Send + Sync {
+    /// What an aggregate belongs to.
+    fn per(&self) -> Per;
 
-    pub fn per(&self) -> Per {
-        match self {
-            Aggregate::Concatenate(_) | Aggregate::Max(_) | Aggregate::Sum(_) => Per::Group,
-            Aggregate::Attentive(_) | Aggregate::MultiQueryAttentive(_) => Per::Impression,
-        }
-    }
-
-    /// Width of the aggregate.
-    pub fn width(&self) -> usize {
-        match self {
-            Aggregate::Concatenate(concatenate) => concatenate.width(),
-            Aggregate::Max(max) => max.dim,
-            Aggregate::Sum(sum) => sum.dim,
-            Aggregate::Attentive(attentive) => attentive.width(),
-            Aggregate::MultiQueryAttentive(multi_query) => multi_query.width(),
-        }
-    }
+    /// Width of an aggregate.
+    fn width(&self) -> usize;
 
     /// Overwrites `out`, (G or B, width).
-    pub fn forward(
+    fn forward(
         &self,
         w: &[f32],
         histories: Histories,
         queries: Queries,
         scratch: &mut AggregateScratch,
         out: &mut [f32],
-    ) {
-        match self {
-            Aggregate::Concatenate(concatenate) => concatenate.forward(histories, out),
-            Aggregate::Max(max) => max.forward(histories, out),
-            Aggregate::Sum(sum) => sum.forward(histories, out),
-            Aggregate::Attentive(attentive) => {
-                attentive.forward(w, histories, queries, scratch, out);
-            }
-            Aggregate::MultiQueryAttentive(multi_query) => {
-                multi_query.forward(w, histories, queries, scratch, out);
-            }
-        }
-    }
+    );
 
     /// Adds to `dw`, `dqueries` and `dembeddings` (U, D), given `dout` (G or B, width).
-    pub fn backward(
+    fn backward(
         &self,
         w: &[f32],
         histories: Histories,
@@ -235,34 +234,29 @@ impl Aggregate {
         dw: &mut [f32],
         dqueries: QueryGrads,
         dembeddings: &mut [f32],
-    ) {
-        match self {
-            Aggregate::Concatenate(concatenate) => {
-                concatenate.backward(histories, dout, dembeddings)
-            }
-            Aggregate::Max(max) => max.backward(histories, dout, dembeddings),
-            Aggregate::Sum(sum) => sum.backward(histories, dout, dembeddings),
-            Aggregate::Attentive(attentive) => {
-                attentive.backward(w, histories, queries, scratch, dout, dw, dqueries, dembeddings)
-            }
-            Aggregate::MultiQueryAttentive(multi_query) => multi_query.backward(
-                w,
-                histories,
-                queries,
-                scratch,
-                dout,
-                dw,
-                dqueries,
-                dembeddings,
-            ),
-        }
-    }
+    );
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::check::{assert_close, assert_gradient, values};
+
+    /// Runs an aggregator that looks at nothing but the history; `out` and `dembeddings` are as for
+    /// [`Aggregate`].
+    pub(super) fn alone(
+        aggregate: &dyn Aggregate,
+        histories: Histories,
+        out: &mut [f32],
+        dout: &[f32],
+        dembeddings: &mut [f32],
+    ) {
+        let (queries, mut scratch) = (Queries { image: &[], fields: &[] }, Default::default());
+        aggregate.forward(&[], histories, queries, &mut scratch, out);
+        let dqueries = QueryGrads { image: &mut [], fields: &mut [] };
+        let (w, dw) = (&[], &mut []);
+        aggregate.backward(w, histories, queries, &mut scratch, dout, dw, dqueries, dembeddings);
+    }
 
     const WIDTHS: Widths = Widths {
         dim: 3,
@@ -323,9 +317,9 @@ pub(crate) mod tests {
         fields: Vec<f32>,
     }
 
-    fn build(aggregator: Aggregator, case: &Case) -> (Aggregate, Inputs) {
+    fn build(aggregator: Aggregator, case: &Case) -> (Arc<dyn Aggregate>, Inputs) {
         let mut layout = Layout::default();
-        let aggregate = Aggregate::new(aggregator, &mut layout, "", WIDTHS);
+        let aggregate = aggregator.build(&mut layout, "", WIDTHS);
         let w = values(1, layout.len());
         let impressions = case.histories(&[]).impressions();
         let (image, fields) = (values(3, impressions * 2), values(4, impressions * 5));
@@ -334,7 +328,7 @@ pub(crate) mod tests {
     }
 
     fn forward(
-        aggregate: &Aggregate,
+        aggregate: &dyn Aggregate,
         case: &Case,
         x: &Inputs,
         scratch: &mut AggregateScratch,
@@ -353,7 +347,7 @@ pub(crate) mod tests {
     fn check_gradients(aggregator: Aggregator, case: &Case) {
         let (aggregate, x) = build(aggregator, case);
         let mut scratch = AggregateScratch::default();
-        let dout = values(5, forward(&aggregate, case, &x, &mut scratch).len());
+        let dout = values(5, forward(&*aggregate, case, &x, &mut scratch).len());
         let mut d = Inputs {
             w: vec![0.0; x.w.len()],
             embeddings: vec![0.0; x.embeddings.len()],
@@ -371,7 +365,7 @@ pub(crate) mod tests {
             &mut d.embeddings,
         );
         let loss = |x: &Inputs| {
-            let out = forward(&aggregate, case, x, &mut AggregateScratch::default());
+            let out = forward(&*aggregate, case, x, &mut AggregateScratch::default());
             out.iter().zip(&dout).map(|(y, dy)| f64::from(y * dy)).sum::<f64>()
         };
         let with = |change: &dyn Fn(&mut Inputs)| {
@@ -406,7 +400,7 @@ pub(crate) mod tests {
         for aggregator in Aggregator::ALL {
             for case in cases() {
                 let (aggregate, x) = build(aggregator, &case);
-                let out = forward(&aggregate, &case, &x, &mut AggregateScratch::default());
+                let out = forward(&*aggregate, &case, &x, &mut AggregateScratch::default());
                 let (histories, width) = (case.histories(&x.embeddings), aggregate.width());
                 for group in (0..histories.groups()).filter(|&g| histories.images(g).is_empty()) {
                     let rows = match aggregate.per() {
@@ -455,7 +449,7 @@ pub(crate) mod tests {
         for aggregator in [Aggregator::Concatenate, Aggregator::Max, Aggregator::Sum] {
             for case in cases() {
                 let (aggregate, x) = build(aggregator, &case);
-                let out = forward(&aggregate, &case, &x, &mut AggregateScratch::default());
+                let out = forward(&*aggregate, &case, &x, &mut AggregateScratch::default());
                 let histories = case.histories(&x.embeddings);
                 let expected: Vec<f32> = (0..histories.groups())
                     .flat_map(|group| {
@@ -475,7 +469,7 @@ pub(crate) mod tests {
         let case = &cases()[0];
         let (aggregate, mut x) = build(Aggregator::Sum, case);
         x.embeddings = vec![1.0, 2.0, 3.0, 10.0, 20.0, 30.0, 100.0, 200.0, 300.0];
-        let out = forward(&aggregate, case, &x, &mut AggregateScratch::default());
+        let out = forward(&*aggregate, case, &x, &mut AggregateScratch::default());
         let expected = [101.0, 202.0, 303.0, 0.0, 0.0, 0.0, 21.0, 42.0, 63.0, 100.0, 200.0, 300.0];
         assert_close(&out, &expected, 0.0);
     }

@@ -2,7 +2,7 @@
 //! asks for the ad's image and one for the ad's ids; their outputs lie side by side.
 
 use super::attention::Attention;
-use super::{AggregateScratch, Histories, Queries, QueryGrads, Widths};
+use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};
 use crate::params::Layout;
 
 /// The multi-query attentive aggregator.
@@ -21,13 +21,18 @@ impl MultiQueryAttentive {
             fields: Attention::new(layout, &fields, widths, widths.field_query),
         }
     }
+}
 
-    pub fn width(&self) -> usize {
+impl Aggregate for MultiQueryAttentive {
+    fn per(&self) -> Per {
+        Per::Impression
+    }
+
+    fn width(&self) -> usize {
         2 * self.image.dim()
     }
 
-    /// Overwrites `out` (B, 2 D).
-    pub fn forward(
+    fn forward(
         &self,
         w: &[f32],
         histories: Histories,
@@ -43,8 +48,7 @@ impl MultiQueryAttentive {
         self.fields.forward(w, histories, queries.fields, fields, columns, out);
     }
 
-    /// Adds to `dw`, `dqueries` and `dembeddings`, given `dout` (B, 2 D).
-    pub fn backward(
+    fn backward(
         &self,
         w: &[f32],
         histories: Histories,

@@ -1,6 +1,6 @@
 //! The sum of a history's image embeddings. It does not look at the ad, so it is one vector per group.
 
-use super::Histories;
+use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
 use crate::linalg;
 
 /// The sum aggregator. It has no weights.
@@ -10,9 +10,23 @@ pub(crate) struct Sum {
     pub dim: usize,
 }
 
-impl Sum {
-    /// Overwrites `out` (G, D).
-    pub fn forward(&self, histories: Histories, out: &mut [f32]) {
+impl Aggregate for Sum {
+    fn per(&self) -> Per {
+        Per::Group
+    }
+
+    fn width(&self) -> usize {
+        self.dim
+    }
+
+    fn forward(
+        &self,
+        _: &[f32],
+        histories: Histories,
+        _: Queries,
+        _: &mut AggregateScratch,
+        out: &mut [f32],
+    ) {
         for (group, out) in out.chunks_exact_mut(self.dim).enumerate() {
             out.fill(0.0);
             for &image in histories.images(group) {
@@ -21,8 +35,17 @@ impl Sum {
         }
     }
 
-    /// Adds to `dembeddings` (U, D), given `dout` (G, D).
-    pub fn backward(&self, histories: Histories, dout: &[f32], dembeddings: &mut [f32]) {
+    fn backward(
+        &self,
+        _: &[f32],
+        histories: Histories,
+        _: Queries,
+        _: &mut AggregateScratch,
+        dout: &[f32],
+        _: &mut [f32],
+        _: QueryGrads,
+        dembeddings: &mut [f32],
+    ) {
         for (group, dout) in dout.chunks_exact(self.dim).enumerate() {
             for &image in histories.images(group) {
                 linalg::add(dout, &mut dembeddings[image as usize * self.dim..][..self.dim]);

@@ -1,6 +1,8 @@
 //! What the rank network makes of one content, such as images: the ad's embedding, the aggregate of the
 //! history, products of both, and how alike they were before any training.
 
+use std::sync::Arc;
+
 use super::batch::{ContentBatch, ContentGrads, RankBatch};
 use super::config::{Interactions, RankConfig};
 use super::images::ImageScratch;
@@ -18,7 +20,7 @@ use crate::similarity::{self, SimilarityScratch};
 pub(super) struct Content {
     ad_no_image: Option<View>,
     behavior_no_image: Option<View>,
-    aggregate: Option<Aggregate>,
+    aggregate: Option<Arc<dyn Aggregate>>,
     dim: usize,
     /// First column of the ad's embedding, in a.
     ad: usize,
@@ -92,8 +94,7 @@ impl Content {
             concatenate: config.concatenate_length,
             product,
         };
-        let aggregate =
-            arm.has_behavior().then(|| Aggregate::new(config.aggregator, layout, prefix, sizes));
+        let aggregate = arm.has_behavior().then(|| config.aggregator.build(layout, prefix, sizes));
         let ad = widths.in_a(if arm.has_ad() { dim } else { 0 });
         let aggregate_at = match &aggregate {
             Some(aggregate) if aggregate.per() == Per::Group => widths.in_u(aggregate.width()),
@@ -208,7 +209,7 @@ impl Content {
         let rows = batch.len();
         gather(rows, to.queries, to.a, &mut s.queries);
         gather(rows, self.image_query(to).as_slice(to.queries), to.a, &mut s.image_queries);
-        let columns = self.aggregate_columns(aggregate, to);
+        let columns = self.aggregate_columns(&**aggregate, to);
         let (rows, x) = match aggregate.per() {
             Per::Group => (batch.groups(), &mut *to.u),
             Per::Impression => (batch.len(), &mut *to.a),
@@ -236,7 +237,7 @@ impl Content {
             zeros(&mut grads.dbehavior_embeddings, content.behavior_embeddings.len());
             return;
         };
-        let columns = self.aggregate_columns(aggregate, d);
+        let columns = self.aggregate_columns(&**aggregate, d);
         let dx = if aggregate.per() == Per::Group { &*d.u } else { &*d.a };
         let dout = fit(&mut s.daggregate, s.aggregate.len());
         for (i, dout) in dout.chunks_exact_mut(columns.dim).enumerate() {
@@ -263,7 +264,7 @@ impl Content {
     fn products(&self, batch: &RankBatch, to: &mut Inputs) {
         let (Some(first), Some(aggregate)) = (self.product, &self.aggregate) else { return };
         let product = to.in_a(first, aggregate.width());
-        let (ad, columns) = (to.in_a(self.ad, self.dim), self.aggregate_columns(aggregate, to));
+        let (ad, columns) = (to.in_a(self.ad, self.dim), self.aggregate_columns(&**aggregate, to));
         for group in 0..batch.groups() {
             for i in batch.impressions_of(group) {
                 for at in 0..product.dim {
@@ -282,7 +283,7 @@ impl Content {
     fn products_backward(&self, batch: &RankBatch, x: &Inputs, d: &mut Inputs) {
         let (Some(first), Some(aggregate)) = (self.product, &self.aggregate) else { return };
         let product = x.in_a(first, aggregate.width());
-        let (ad, columns) = (x.in_a(self.ad, self.dim), self.aggregate_columns(aggregate, x));
+        let (ad, columns) = (x.in_a(self.ad, self.dim), self.aggregate_columns(&**aggregate, x));
         for group in 0..batch.groups() {
             for i in batch.impressions_of(group) {
                 for at in 0..product.dim {
@@ -312,7 +313,7 @@ impl Content {
         }
     }
 
-    fn aggregate_columns(&self, aggregate: &Aggregate, inputs: &Inputs) -> Columns {
+    fn aggregate_columns(&self, aggregate: &dyn Aggregate, inputs: &Inputs) -> Columns {
         match aggregate.per() {
             Per::Group => inputs.in_u(self.aggregate_at, aggregate.width()),
             Per::Impression => inputs.in_a(self.aggregate_at, aggregate.width()),

@@ -457,6 +457,12 @@ fn logits_of_the_pre_rank_network_are_products_of_its_vectors() {
 fn settings_are_spelled_in_lowercase() {
     let arms = serde_json::to_string(&ImageArm::ALL).unwrap();
     assert_eq!(arms, r#"["none","ad","behavior","joint"]"#);
+    for aggregator in Aggregator::ALL {
+        assert_eq!(serde_json::json!(aggregator), aggregator.as_str());
+    }
+    for base in Base::ALL {
+        assert_eq!(serde_json::json!(base), base.as_str());
+    }
     let aggregators = serde_json::to_string(&Aggregator::ALL).unwrap();
     let expected = r#"["concatenate","max","sum","attentive","multi-query-attentive"]"#;
     assert_eq!(aggregators, expected);
