@@ -349,9 +349,8 @@ pub struct TrainConfig {
     pub learning_rate: f32,
     /// How embedding rows are updated: `adam` or `adagrad`.
     pub rows: RowOptimizer,
-    /// Learning rate of the rows at the first step, if it is another one. Only the rows of a batch are touched:
-    /// what frameworks do whose Adam moves all rows in every step, long after their last gradient, is about four
-    /// times as much.
+    /// Learning rate of the rows at the first step, if it is another one. Only the rows of a batch are touched;
+    /// frameworks whose Adam moves all rows in every step, long after their last gradient, do more at one rate.
     pub rows_learning_rate: Option<f32>,
     /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in the
     /// training samples; 0 is none.
