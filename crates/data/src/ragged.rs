@@ -49,12 +49,25 @@ impl Offsets {
 }
 
 /// A column of lists: row `i` is `values[offsets.range(i)]`.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Ragged<T> {
     /// Where each row begins.
     pub offsets: Offsets,
     /// The values of all rows, end to end.
     pub values: Vec<T>,
+}
+
+impl<T: Clone> Clone for Ragged<T> {
+    fn clone(&self) -> Self {
+        let Ragged { offsets, values } = self;
+        Ragged { offsets: offsets.clone(), values: values.clone() }
+    }
+
+    /// Keeps the memory, as the derived one would not.
+    fn clone_from(&mut self, other: &Self) {
+        self.offsets.0.clone_from(&other.offsets.0);
+        self.values.clone_from(&other.values);
+    }
 }
 
 impl<T> Default for Ragged<T> {

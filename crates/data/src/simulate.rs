@@ -67,6 +67,10 @@ pub struct SimulateConfig {
     pub item_fields: usize,
     /// Fields of an impression's circumstances.
     pub context_fields: usize,
+    /// All groups alike, and items taken in turn: there are exactly as many images in a batch as there are items,
+    /// as long as it refers to that many.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub even: bool,
 }
 
 impl Default for SimulateConfig {
@@ -88,6 +92,7 @@ impl SimulateConfig {
             user_fields: 15,
             item_fields: 2,
             context_fields: 6,
+            even: false,
         }
     }
 
@@ -264,6 +269,17 @@ impl<'a> Crowd<'a> {
         let mut pair = self.stream(Entity::Pair, group / 2);
         let mut draw = self.stream(Entity::GroupItems, group);
         let counts = [self.behaviors, self.impressions];
+        if self.config.even {
+            let mut before = 0;
+            for (total, items) in counts.into_iter().zip([&mut to.behaviors, &mut to.impressions]) {
+                let turns = before + begin(total, self.groups, group)
+                    ..before + begin(total, self.groups, group + 1);
+                items.clear();
+                items.extend(turns.map(|turn| (turn % self.config.items) as u32 + 1));
+                before += total;
+            }
+            return;
+        }
         for (total, items) in counts.into_iter().zip([&mut to.behaviors, &mut to.impressions]) {
             let count = share(total, self.groups, group, &mut pair);
             items.clear();
@@ -405,7 +421,10 @@ impl<'a> Crowd<'a> {
             split: Split::Time { test_from: MIDNIGHT + DAY },
             labels: Labels::Observed,
             hold_out_items: None,
-            max_behaviors: share_most(self.behaviors, self.groups) as usize,
+            max_behaviors: match self.config.even {
+                true => self.behaviors.div_ceil(self.groups) as usize,
+                false => share_most(self.behaviors, self.groups) as usize,
+            },
             counts,
         }
     }
@@ -438,11 +457,15 @@ fn borrowed(texts: &[String]) -> Vec<&str> {
     texts.iter().map(String::as_str).collect()
 }
 
+/// How many of `total` the groups before group `group` of `groups` have if all have the same.
+fn begin(total: u64, groups: u64, group: u64) -> u64 {
+    (u128::from(total) * u128::from(group) / u128::from(groups)) as u64
+}
+
 /// How many of `total` group `group` of `groups` has, at least one: its even share, and what the other group
 /// of its pair has less than its own. So groups differ by up to twice the mean, and the total is exact.
 fn share(total: u64, groups: u64, group: u64, pair: &mut Stream) -> u64 {
-    let begin = |group: u64| (u128::from(total) * u128::from(group) / u128::from(groups)) as u64;
-    let even = begin(group + 1) - begin(group);
+    let even = begin(total, groups, group + 1) - begin(total, groups, group);
     let most = total / groups - 1;
     let moved = pair.below(2 * most + 1);
     match (group % 2, group + 1 == groups) {
@@ -564,6 +587,27 @@ mod tests {
         assert!(pictures.into_iter().all(|picture| picture.is_some()));
         let clicks = dataset.card().counts.clicks as f64 / impressions as f64;
         assert!((0.02..0.06).contains(&clicks), "{clicks}");
+    }
+
+    #[test]
+    fn even_groups_are_alike_and_name_every_item() {
+        let config = SimulateConfig {
+            groups: 16,
+            impressions: 64,
+            behaviors_mean: 5.0,
+            items: 100,
+            batches: 1,
+            even: true,
+            ..small()
+        };
+        let (report, dataset, groups, _dir) = written(&config);
+        assert_eq!((report.items, report.behaviors), (100, 80));
+        assert_eq!(dataset.card().max_behaviors, 5);
+        for group in 0..groups.len() {
+            assert_eq!(groups.behaviors.range(group).len(), 5);
+            assert_eq!(groups.impressions.range(group).len(), 4);
+        }
+        assert_eq!(check(dataset.dir(), &mut |_, _| {}).unwrap().problems, [""; 0]);
     }
 
     #[test]

@@ -48,6 +48,30 @@ fn bf16(value: f32) -> f32 {
     if value.is_nan() { value } else { f32::from_bits(rounded) }
 }
 
+/// The same of parts of `len` values that lie end to end in `parts`; the sum becomes the first one.
+pub fn tree_of_chunks(parts: &mut [f32], len: usize, rounding: Rounding) {
+    let count = parts.len() / len.max(1);
+    assert!(count.is_power_of_two(), "{count} parts: a power of two is needed");
+    let mut stride = 1;
+    while stride < count {
+        for pair in parts.chunks_exact_mut(2 * stride * len) {
+            let (left, right) = pair.split_at_mut(stride * len);
+            add(&mut left[..len], &right[..len], rounding);
+        }
+        stride *= 2;
+    }
+}
+
+/// A node of the tree: `sum` += `values`.
+pub fn add(sum: &mut [f32], values: &[f32], rounding: Rounding) {
+    assert_eq!(sum.len(), values.len(), "parts of one sum have one length");
+    let pairs = sum.iter_mut().zip(values);
+    match rounding {
+        Rounding::Exact => pairs.for_each(|(sum, value)| *sum += *value),
+        Rounding::Bf16 => pairs.for_each(|(sum, value)| *sum = bf16(*sum + *value)),
+    }
+}
+
 /// Adds `parts` (a power of two of them, equal lengths) along the tree into `parts[0]`; the others are
 /// left with partial sums. Leaves are expected to be rounded already.
 pub fn tree(parts: &mut [&mut [f32]], rounding: Rounding) {
@@ -56,12 +80,7 @@ pub fn tree(parts: &mut [&mut [f32]], rounding: Rounding) {
     while stride < parts.len() {
         for left in (0..parts.len()).step_by(2 * stride) {
             let (head, tail) = parts.split_at_mut(left + stride);
-            assert_eq!(head[left].len(), tail[0].len(), "parts of one sum have one length");
-            let pairs = head[left].iter_mut().zip(tail[0].iter());
-            match rounding {
-                Rounding::Exact => pairs.for_each(|(sum, value)| *sum += *value),
-                Rounding::Bf16 => pairs.for_each(|(sum, value)| *sum = bf16(*sum + *value)),
-            }
+            add(head[left], tail[0], rounding);
         }
         stride *= 2;
     }

@@ -35,6 +35,6 @@ pub use failure::{Failure, Reason};
 pub use precomputed::{PrecomputedOptions, precomputed};
 pub use projection::Projection;
 pub use simulated::simulated;
-pub use store::{FeatureStore, StoreCard};
+pub use store::{FeatureStore, Place, StoreCard};
 
 pub use ams_data::{Error, Result};

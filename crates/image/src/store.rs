@@ -154,6 +154,13 @@ impl Part {
     }
 }
 
+/// Where a feature is in its store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Place {
+    part: u32,
+    row: u32,
+}
+
 /// A store, memory-mapped. Shared freely between threads; rows are read from the file as they are used.
 #[derive(Debug)]
 pub struct FeatureStore {
@@ -245,12 +252,23 @@ impl FeatureStore {
 
     /// The feature of an image, or what was made of it, (dim), or nothing where the store has no such image.
     pub fn row(&self, key: ImageKey) -> Option<&[f16]> {
+        Some(self.row_at(self.place(key)?))
+    }
+
+    /// Where the feature of an image is, for [`FeatureStore::row_at`]: to be looked for once and read often.
+    pub fn place(&self, key: ImageKey) -> Option<Place> {
         if !key.is_some() {
             return None;
         }
-        let part = &self.parts[key.part(self.card.parts)];
-        let at = part.keys().binary_search(&key).ok()?;
-        Some(&part.rows()[at * self.dim..][..self.dim])
+        let part = key.part(self.card.parts);
+        let row = self.parts[part].keys().binary_search(&key).ok()?;
+        Some(Place { part: part as u32, row: row as u32 })
+    }
+
+    /// The feature at a place of this store, or what was made of it, (dim).
+    pub fn row_at(&self, place: Place) -> &[f16] {
+        let rows = self.parts[place.part as usize].rows();
+        &rows[place.row as usize * self.dim..][..self.dim]
     }
 
     /// The keys of part `part`, ascending.

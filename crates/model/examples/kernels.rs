@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use ams_model::adam::Adam;
 use ams_model::init::dense_init;
+use ams_model::linalg::Packed;
 use ams_model::{
     Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Lists, RankBatch,
     RankConfig, RankNetwork, RankScratch, Similarity, Sketches, Tower, TowerConfig, TowerScratch,
@@ -60,13 +61,28 @@ fn tower() {
     let (mut scratch, mut out) = (TowerScratch::default(), Vec::new());
     let dout = values(3, IMAGES * D);
     let mut de = vec![0.0; e.len()];
+    let mut packed = Packed::default();
+    report("tower pack, once a step", || {
+        tower.pack(&e, &mut packed);
+        packed.panels().columns() as f64
+    });
     report("tower forward", || {
-        tower.forward(&e, &rows, 1.0, &mut scratch, &mut out);
+        tower.forward(&e, packed.panels(), &rows[..], 1.0, &mut scratch, &mut out);
         sum(&out)
     });
-    report("tower backward", || {
+    tower.backward(&e, &mut scratch, &dout, &mut de);
+    let (mut room, mut part) = (Packed::default(), vec![0.0; 256 * 64]);
+    report("tower backward, matrix", || {
+        let columns = (0..4096).step_by(64).map(|from| from..from + 64);
+        let parts = columns.map(|columns| {
+            tower.backward_columns(&rows[..], 1.0, &scratch, columns, &mut room, &mut part);
+            f64::from(part[77])
+        });
+        parts.sum()
+    });
+    report("tower backward, all the rest", || {
         de.fill(0.0);
-        tower.backward(&e, &rows, 1.0, &mut scratch, &dout, &mut de);
+        tower.backward(&e, &mut scratch, &dout, &mut de);
         sum(&de)
     });
 }

@@ -7,6 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use pulp::{Arch, Simd};
+
 /// The constants of Adam.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -65,12 +67,25 @@ impl AdamStep {
     pub fn update(&self, w: &mut [f32], m: &mut [f32], v: &mut [f32], dw: &[f32]) {
         let lengths = (w.len(), m.len(), v.len());
         assert_eq!(lengths, (dw.len(), dw.len(), dw.len()), "weights, moments and gradient");
-        let Adam { beta1, beta2, eps } = self.constants;
-        for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(dw) {
-            *m = beta1 * *m + (1.0 - beta1) * g;
-            *v = beta2 * *v + (1.0 - beta2) * g * g;
-            *w -= self.lr * *m / (v.sqrt() * self.root + eps);
-        }
+        update(*self, w, m, v, dw);
+    }
+}
+
+#[pulp::with_simd(update = Arch::new())]
+#[inline(always)]
+fn update_in<'a, S: Simd>(
+    _: S,
+    step: AdamStep,
+    w: &'a mut [f32],
+    m: &'a mut [f32],
+    v: &'a mut [f32],
+    dw: &'a [f32],
+) {
+    let AdamStep { constants: Adam { beta1, beta2, eps }, lr, root } = step;
+    for (((w, m), v), g) in w.iter_mut().zip(m).zip(v).zip(dw) {
+        *m = beta1 * *m + (1.0 - beta1) * g;
+        *v = beta2 * *v + (1.0 - beta2) * g * g;
+        *w -= lr * *m / (v.sqrt() * root + eps);
     }
 }
 

@@ -7,6 +7,7 @@
 use crate::init::Init;
 use crate::linalg::{self, Onto};
 use crate::params::{Layout, View};
+use pulp::{Arch, Simd};
 
 /// A fully connected layer: where its weights live, and its widths.
 #[derive(Clone, Copy, Debug)]
@@ -56,9 +57,7 @@ impl Linear {
     pub fn forward_scaled(&self, w: &[f32], x: &[f32], rows: usize, scale: f32, y: &mut [f32]) {
         let shape = [rows, self.outputs, self.inputs];
         linalg::a_bt(shape, x, self.weight.of(w), scale, Onto::Nothing, y);
-        if let Some(bias) = self.bias {
-            add_bias(bias.of(w), y);
-        }
+        self.add_bias(w, y);
     }
 
     /// Adds to `y` (rows, outputs); for a layer without a bias.
@@ -84,8 +83,20 @@ impl Linear {
     ) {
         let shape = [self.outputs, self.inputs, rows];
         linalg::at_b(shape, dy, x, scale, Onto::Sum, self.weight.of_mut(dw));
+        self.backward_bias(dy, dw);
+    }
+
+    /// Adds the gradient of b alone, given `dy` (rows, outputs).
+    pub fn backward_bias(&self, dy: &[f32], dw: &mut [f32]) {
         if let Some(bias) = self.bias {
             backward_bias(dy, bias.of_mut(dw));
+        }
+    }
+
+    /// Adds b to every row of `y` (rows, outputs).
+    pub fn add_bias(&self, w: &[f32], y: &mut [f32]) {
+        if let Some(bias) = self.bias {
+            add_bias(bias.of(w), y);
         }
     }
 
@@ -97,14 +108,18 @@ impl Linear {
 }
 
 /// Adds `bias` (width) to every row of `y` (rows, width).
-fn add_bias(bias: &[f32], y: &mut [f32]) {
+#[pulp::with_simd(add_bias = Arch::new())]
+#[inline(always)]
+fn add_bias_in<'a, S: Simd>(_: S, bias: &'a [f32], y: &'a mut [f32]) {
     for row in y.chunks_exact_mut(bias.len()) {
         linalg::add(bias, row);
     }
 }
 
 /// Adds every row of `dy` (rows, width) to `dbias` (width).
-fn backward_bias(dy: &[f32], dbias: &mut [f32]) {
+#[pulp::with_simd(backward_bias = Arch::new())]
+#[inline(always)]
+fn backward_bias_in<'a, S: Simd>(_: S, dy: &'a [f32], dbias: &'a mut [f32]) {
     for row in dy.chunks_exact(dbias.len()) {
         linalg::add(row, dbias);
     }

@@ -1,6 +1,7 @@
 //! Sum pooling: a field of several ids is the sum of their rows.
 
 use crate::linalg;
+use pulp::{Arch, Simd};
 
 /// A ragged column of row numbers: list `i` is `rows[offsets[i]..offsets[i + 1]]`.
 #[derive(Clone, Copy, Debug)]
@@ -52,7 +53,15 @@ impl Columns {
 }
 
 /// Overwrites `columns` of `x` with the sums of each list's rows; `rows` is (R, dim).
-pub fn forward(lists: Lists, rows: &[f32], columns: Columns, x: &mut [f32]) {
+#[pulp::with_simd(forward = Arch::new())]
+#[inline(always)]
+pub fn forward_in<'a, S: Simd>(
+    _: S,
+    lists: Lists<'a>,
+    rows: &'a [f32],
+    columns: Columns,
+    x: &'a mut [f32],
+) {
     for i in 0..lists.len() {
         let sum = columns.of_mut(x, i);
         sum.fill(0.0);
@@ -63,7 +72,15 @@ pub fn forward(lists: Lists, rows: &[f32], columns: Columns, x: &mut [f32]) {
 }
 
 /// Adds `columns` of `dx` to the gradients `drows` (R, dim) of each list's rows.
-pub fn backward(lists: Lists, dx: &[f32], columns: Columns, drows: &mut [f32]) {
+#[pulp::with_simd(backward = Arch::new())]
+#[inline(always)]
+pub fn backward_in<'a, S: Simd>(
+    _: S,
+    lists: Lists<'a>,
+    dx: &'a [f32],
+    columns: Columns,
+    drows: &'a mut [f32],
+) {
     for i in 0..lists.len() {
         let dsum = columns.of(dx, i);
         for &row in lists.list(i) {

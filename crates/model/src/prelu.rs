@@ -4,6 +4,7 @@
 
 use crate::init::Init;
 use crate::params::{Layout, View};
+use pulp::{Arch, Simd};
 
 /// Slope every channel begins with.
 pub const FIRST_SLOPE: f32 = 0.25;
@@ -16,11 +17,22 @@ pub fn slopes(layout: &mut Layout, name: &str, width: usize) -> View {
 /// `x` (rows, width) -> `y` (rows, width), overwritten; `slope` (width).
 pub fn forward(slope: &[f32], x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "prelu");
-    let width = slope.len();
-    for (x, y) in x.chunks_exact(width).zip(y.chunks_exact_mut(width)) {
-        for i in 0..width {
-            y[i] = x[i] * factor(x[i], slope[i]);
-        }
+    forward_rows(slope, x, y);
+}
+
+#[pulp::with_simd(forward_rows = Arch::new())]
+#[inline(always)]
+fn forward_rows_in<'a, S: Simd>(_: S, slope: &'a [f32], x: &'a [f32], y: &'a mut [f32]) {
+    for (x, y) in x.chunks_exact(slope.len()).zip(y.chunks_exact_mut(slope.len())) {
+        apply(slope, x, y);
+    }
+}
+
+/// One row of [`forward`].
+#[inline(always)]
+pub fn apply(slope: &[f32], x: &[f32], y: &mut [f32]) {
+    for ((y, x), slope) in y.iter_mut().zip(x).zip(slope) {
+        *y = x * factor(*x, *slope);
     }
 }
 
@@ -28,12 +40,24 @@ pub fn forward(slope: &[f32], x: &[f32], y: &mut [f32]) {
 pub fn backward(slope: &[f32], x: &[f32], dy: &mut [f32], dslope: &mut [f32]) {
     assert_eq!(x.len(), dy.len(), "prelu");
     let width = slope.len();
-    let dslope = &mut dslope[..width];
+    backward_rows(slope, x, dy, &mut dslope[..width]);
+}
+
+#[pulp::with_simd(backward_rows = Arch::new())]
+#[inline(always)]
+fn backward_rows_in<'a, S: Simd>(
+    _: S,
+    slope: &'a [f32],
+    x: &'a [f32],
+    dy: &'a mut [f32],
+    dslope: &'a mut [f32],
+) {
+    let width = slope.len();
     for (x, dy) in x.chunks_exact(width).zip(dy.chunks_exact_mut(width)) {
-        for i in 0..width {
+        for (((dy, x), slope), dslope) in dy.iter_mut().zip(x).zip(slope).zip(&mut *dslope) {
             // Where x is negative x, else 0: y is the slope times this.
-            dslope[i] += dy[i] * (x[i] * factor(-x[i], 0.0));
-            dy[i] *= factor(x[i], slope[i]);
+            *dslope += *dy * (x * factor(-x, 0.0));
+            *dy *= factor(*x, *slope);
         }
     }
 }

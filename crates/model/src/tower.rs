@@ -1,8 +1,13 @@
 //! The tower: a trainable image model F-256-64-12 over fixed image features, PReLU between, the last
 //! layer linear. The same arithmetic serves any fixed vectors (text, sound).
 //!
-//! Features arrive as halfs, gathered from wherever they live; they are widened block by block, and
-//! have no gradient. Almost all of a training step's time is the first layer's two products.
+//! Features arrive as halfs, from wherever they live; they are widened on their way into the kernel, and have no
+//! gradient. Almost all of a training step's time is the first layer's two products. So its weights are packed once
+//! ([`Tower::pack`]) for all who embed with them, and the gradient of its matrix is a step of its own
+//! ([`Tower::backward_columns`]): some columns at a time, so that whoever adds up many of them can do so while
+//! they are in a cache.
+
+use std::ops::Range;
 
 use half::f16;
 use half::slice::HalfFloatSliceExt;
@@ -10,13 +15,14 @@ use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
 use crate::init::Init;
-use crate::linalg::fit;
+use crate::linalg::{self, Left, Onto, Packed, Panels, fit};
 use crate::linear::Linear;
-use crate::params::Layout;
+use crate::params::{Layout, View};
 use crate::stack::{Stack, StackScratch};
 
-/// Rows widened at a time: enough for a product at full speed, few enough to stay in a cache.
+/// Rows widened at a time, and how much of each: what the kernel reads again and again stays in a cache.
 const BLOCK: usize = 256;
+const SPAN: usize = 4 * linalg::DEPTH;
 
 /// Gain of the last layer's first weights: embeddings begin about as small as the rows of ids, because
 /// dozens of them are summed.
@@ -59,10 +65,34 @@ pub struct Tower {
     stack: Stack,
 }
 
+/// Features, (U) rows of F halfs, wherever they are.
+pub trait Rows {
+    /// Number of rows (U).
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Row `at`, (F).
+    fn row(&self, at: usize) -> &[f16];
+}
+
+impl Rows for [&[f16]] {
+    fn len(&self) -> usize {
+        <[_]>::len(self)
+    }
+
+    fn row(&self, at: usize) -> &[f16] {
+        self[at]
+    }
+}
+
 /// Activations of a forward pass, for its backward pass; reused from step to step.
 #[derive(Clone, Debug, Default)]
 pub struct TowerScratch {
-    /// A block of widened features, (up to BLOCK, F).
+    /// A part of a block of widened features, (up to BLOCK, up to SPAN).
     x: Vec<f32>,
     stack: StackScratch,
 }
@@ -109,53 +139,75 @@ impl Tower {
         self.layout.init(seed, name)
     }
 
-    /// Embeds images: `rows` are (U) slices of F halfs, `scale` multiplies them, `out` becomes (U, D).
+    /// The matrix of the first layer, (first width, F), in `e`.
+    pub fn first_matrix(&self) -> View {
+        self.first.weight
+    }
+
+    /// Packs the first layer of `e` for [`Tower::forward`].
+    pub fn pack(&self, e: &[f32], packed: &mut Packed) {
+        packed.pack_transposed(self.first.inputs, self.first.outputs, self.first_matrix().of(e));
+    }
+
+    /// Embeds images: `rows` are (U, F), `scale` multiplies them, `first` is what [`Tower::pack`] made of `e`, `out`
+    /// becomes (U, D).
     ///
-    /// Keeps in `scratch` what [`Tower::backward`] needs.
-    pub fn forward(
+    /// Keeps in `scratch` what the backward pass needs.
+    pub fn forward<R: Rows + ?Sized>(
         &self,
         e: &[f32],
-        rows: &[&[f16]],
+        first: Panels,
+        rows: &R,
         scale: f32,
         scratch: &mut TowerScratch,
         out: &mut Vec<f32>,
     ) {
+        let Linear { inputs, outputs, .. } = self.first;
+        assert_eq!((first.depth(), first.columns()), (inputs, outputs), "the packed first layer");
         let TowerScratch { x, stack } = scratch;
         let z = stack.first(rows.len(), &self.stack);
-        for (rows, z) in rows.chunks(BLOCK).zip(z.chunks_mut(BLOCK * self.first.outputs)) {
-            self.first.forward_scaled(e, self.widen(rows, x), rows.len(), scale, z);
+        for (block, z) in z.chunks_mut(BLOCK * outputs).enumerate() {
+            let count = z.len() / outputs;
+            for from in (0..inputs).step_by(SPAN) {
+                let to = (from + SPAN).min(inputs);
+                let x = fit(x, count * (to - from));
+                for (at, x) in x.chunks_exact_mut(to - from).enumerate() {
+                    rows.row(block * BLOCK + at)[from..to].convert_to_f32_slice(x);
+                }
+                let x = Left { data: x, row: to - from, column: 1 };
+                let onto = if from == 0 { Onto::Nothing } else { Onto::Sum };
+                linalg::product(count, x, first.part(from, to), scale, onto, z);
+            }
         }
+        self.first.add_bias(e, z);
         self.stack.forward(e, rows.len(), stack, out);
     }
 
-    /// Adds the gradient of the weights to `de`, given `dout` (U, D) and `e`, `rows`, `scale` and
-    /// `scratch` of the forward pass.
-    pub fn backward(
-        &self,
-        e: &[f32],
-        rows: &[&[f16]],
-        scale: f32,
-        scratch: &mut TowerScratch,
-        dout: &[f32],
-        de: &mut [f32],
-    ) {
-        let TowerScratch { x, stack } = scratch;
-        self.stack.backward(e, rows.len(), stack, dout, de);
-        let blocks = stack.dfirst().chunks(BLOCK * self.first.outputs);
-        for (rows, dz) in rows.chunks(BLOCK).zip(blocks) {
-            let x = self.widen(rows, x);
-            self.first.backward_weights_scaled(x, dz, rows.len(), scale, de);
-        }
+    /// Adds the gradient of all weights but those of [`Tower::first_matrix`] to `de`, given `dout` (U, D), and `e`
+    /// and `scratch` of the forward pass.
+    pub fn backward(&self, e: &[f32], scratch: &mut TowerScratch, dout: &[f32], de: &mut [f32]) {
+        let stack = &mut scratch.stack;
+        self.stack.backward(e, dout.len() / self.dim(), stack, dout, de);
+        self.first.backward_bias(stack.dfirst(), de);
     }
 
-    /// `rows` as floats, (rows, F).
-    fn widen<'x>(&self, rows: &[&[f16]], x: &'x mut Vec<f32>) -> &'x [f32] {
-        let width = self.config.input;
-        let x = fit(x, rows.len() * width);
-        for (row, x) in rows.iter().zip(x.chunks_exact_mut(width)) {
-            row.convert_to_f32_slice(x);
-        }
-        x
+    /// Overwrites `dw`, (first width, columns), with the gradient of `columns` of [`Tower::first_matrix`], given `rows`
+    /// and `scale` of the forward pass and `scratch` of the backward pass; `room` is for what is packed.
+    pub fn backward_columns<R: Rows + ?Sized>(
+        &self,
+        rows: &R,
+        scale: f32,
+        scratch: &TowerScratch,
+        columns: Range<usize>,
+        room: &mut Packed,
+        dw: &mut [f32],
+    ) {
+        let outputs = self.first.outputs;
+        room.pack_halfs(rows.len(), |at| rows.row(at), (columns.start, columns.len()));
+        // Nothing of an earlier step, should there be no row.
+        let dz = if rows.is_empty() { &[] } else { scratch.stack.dfirst() };
+        let dz = Left { data: dz, row: 1, column: outputs };
+        linalg::product(outputs, dz, room.panels(), scale, Onto::Nothing, dw);
     }
 }
 
@@ -169,11 +221,29 @@ mod tests {
     }
 
     fn gradient(tower: &Tower, e: &[f32], rows: &[&[f16]], dout: &[f32]) -> Vec<f32> {
-        let (mut scratch, mut out) = (TowerScratch::default(), Vec::new());
-        tower.forward(e, rows, 0.5, &mut scratch, &mut out);
+        let mut scratch = TowerScratch::default();
+        embed(tower, e, rows, &mut scratch);
         let mut de = vec![0.0; e.len()];
-        tower.backward(e, rows, 0.5, &mut scratch, dout, &mut de);
+        tower.backward(e, &mut scratch, dout, &mut de);
+        let [outputs, inputs] = [tower.first.outputs, tower.first.inputs];
+        for from in (0..inputs).step_by(2) {
+            let columns = from..(from + 2).min(inputs);
+            let mut part = vec![f32::NAN; outputs * columns.len()];
+            let room = &mut Packed::default();
+            tower.backward_columns(rows, 0.5, &scratch, columns.clone(), room, &mut part);
+            let matrix = tower.first_matrix().of_mut(&mut de).chunks_exact_mut(inputs);
+            for (row, part) in matrix.zip(part.chunks_exact(columns.len())) {
+                row[columns.clone()].copy_from_slice(part);
+            }
+        }
         de
+    }
+
+    fn embed(tower: &Tower, e: &[f32], rows: &[&[f16]], scratch: &mut TowerScratch) -> Vec<f32> {
+        let (mut packed, mut out) = (Packed::default(), Vec::new());
+        tower.pack(e, &mut packed);
+        tower.forward(e, packed.panels(), rows, 0.5, scratch, &mut out);
+        out
     }
 
     #[test]
@@ -183,10 +253,13 @@ mod tests {
         let rows: Vec<&[f16]> = features.chunks(7).collect();
         let e = values(3, tower.layout().len());
         let de = gradient(&tower, &e, &rows, &dout);
-        let (mut scratch, mut out) = (TowerScratch::default(), Vec::new());
+        let mut scratch = TowerScratch::default();
         assert_gradient("e", &e, &de, |e| {
-            tower.forward(e, &rows, 0.5, &mut scratch, &mut out);
-            out.iter().zip(&dout).map(|(y, dy)| f64::from(y * dy)).sum()
+            embed(&tower, e, &rows, &mut scratch)
+                .iter()
+                .zip(&dout)
+                .map(|(y, dy)| f64::from(y * dy))
+                .sum()
         });
     }
 
@@ -199,7 +272,7 @@ mod tests {
         let e = tower.init(3, "ad");
         let mut one_by_one = vec![0.0; e.len()];
         for (row, dout) in rows.chunks(1).zip(dout.chunks(2)) {
-            crate::linalg::add(&gradient(&tower, &e, row, dout), &mut one_by_one);
+            linalg::add(&gradient(&tower, &e, row, dout), &mut one_by_one);
         }
         assert_close(&gradient(&tower, &e, &rows, &dout), &one_by_one, 1e-4);
     }

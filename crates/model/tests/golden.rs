@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use ams_model::adam::Adam;
+use ams_model::linalg::Packed;
 use ams_model::loss::cross_entropy;
 use ams_model::{
     Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Layout, Lists, NO_IMAGE,
@@ -330,8 +331,13 @@ fn tower_pass(
     e: &[f32],
 ) -> (Vec<f32>, Vec<f32>) {
     let (mut scratch, mut out, mut de) = (TowerScratch::default(), Vec::new(), vec![0.0; e.len()]);
-    tower.forward(e, rows, scale, &mut scratch, &mut out);
-    tower.backward(e, rows, scale, &mut scratch, dout, &mut de);
+    let mut packed = Packed::default();
+    tower.pack(e, &mut packed);
+    tower.forward(e, packed.panels(), rows, scale, &mut scratch, &mut out);
+    tower.backward(e, &mut scratch, dout, &mut de);
+    let matrix = tower.first_matrix().of_mut(&mut de);
+    let columns = 0..tower.config().input;
+    tower.backward_columns(rows, scale, &scratch, columns, &mut packed, matrix);
     (out, de)
 }
 

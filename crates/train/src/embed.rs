@@ -1,77 +1,143 @@
 //! A tower at work on one half of a lane: on the shard with the placement `ams`, else on the worker.
 
+use std::ops::Range;
+
 use ams_data::ImageKey;
-use ams_image::FeatureStore;
+use ams_image::{FeatureStore, Place};
 use ams_model::dropout;
-use ams_model::tower::TowerScratch;
+use ams_model::linalg::Packed;
+use ams_model::tower::{Rows, TowerScratch};
 use half::f16;
 
 use crate::config::FeatureFormat;
 use crate::plan::{Plan, PlannedTower};
 
+/// The weights of a step.
+#[derive(Clone, Copy)]
+pub struct Weights<'a> {
+    /// All dense weights.
+    pub dense: &'a [f32],
+    /// The first layer of every tower, packed.
+    pub first: &'a [Packed],
+}
+
+/// The images of one tower.
+#[derive(Clone, Copy)]
+pub struct Images<'a> {
+    /// Their keys; (U).
+    pub keys: &'a [u64],
+    /// Their features, (U, F), where they came by mail; else they are in the store.
+    pub came: Option<&'a [f16]>,
+}
+
 /// What one tower keeps from its forward to its backward pass, and how much it did.
 #[derive(Default)]
 pub struct TowerRun {
     scratch: TowerScratch,
+    /// Where the features are in the store, unless they came.
+    places: Vec<Place>,
     /// Images of the last forward pass.
     pub forwards: usize,
     /// Images of the last backward pass.
     pub backwards: usize,
 }
 
+/// The features of a tower's images.
+enum Features<'a> {
+    Stored(&'a FeatureStore, &'a [Place]),
+    Came(&'a [f16], usize),
+}
+
+impl Rows for Features<'_> {
+    fn len(&self) -> usize {
+        match self {
+            Features::Stored(_, places) => places.len(),
+            Features::Came(rows, dim) => rows.len() / dim,
+        }
+    }
+
+    fn row(&self, at: usize) -> &[f16] {
+        match self {
+            Features::Stored(store, places) => store.row_at(places[at]),
+            Features::Came(rows, dim) => &rows[at * dim..(at + 1) * dim],
+        }
+    }
+}
+
 impl TowerRun {
-    /// Embeds the images `keys`, whose features are `rows`, (U) each, into `out`, (U, D); `dense` are all
-    /// dense weights. In training with dropout, `masks` is the seed of the step's masks.
+    /// Embeds (U) images into `out`, (U, D). In training with dropout, `masks` is the seed of the step's masks.
     pub fn forward(
         &mut self,
         plan: &Plan,
         tower: usize,
-        dense: &[f32],
-        (keys, rows): (&[u64], &[&[f16]]),
+        weights: Weights,
+        stores: &[FeatureStore],
+        images: Images,
         masks: Option<u64>,
         out: &mut Vec<f32>,
     ) {
         let PlannedTower { spec, model, range, scale } = &plan.towers[tower];
-        let dropout = self.scratch.dropout();
+        let TowerRun { scratch, places, forwards, backwards } = self;
+        let dropout = scratch.dropout();
         match masks.filter(|_| spec.is_trained()) {
             Some(masks) => {
-                let seeds = keys.iter().map(|&key| dropout::row_seed(masks, tower, key));
+                let seeds = images.keys.iter().map(|&key| dropout::row_seed(masks, tower, key));
                 dropout.set(plan.tower_dropout, seeds);
             }
             None => dropout.clear(),
         }
-        model.forward(&dense[range.clone()], rows, *scale, &mut self.scratch, out);
-        self.forwards = rows.len();
-        self.backwards = 0;
+        let store = &stores[spec.content];
+        places.clear();
+        if images.came.is_none() {
+            let place = |&key| store.place(ImageKey(key)).expect("the store named this key");
+            places.extend(images.keys.iter().map(place));
+        }
+        let rows = features(store, places, images.came, model.config().input);
+        let first = weights.first[tower].panels();
+        model.forward(&weights.dense[range.clone()], first, &rows, *scale, scratch, out);
+        (*forwards, *backwards) = (rows.len(), 0);
     }
 
-    /// Adds the gradient of the tower to its place in `dense_grad`, given `dout`, (U, D).
+    /// Adds the gradient of the tower to its place in `dense_grad`, given `dout`, (U, D); but for the matrix of
+    /// its first layer, see [`TowerRun::backward_columns`].
     pub fn backward(
         &mut self,
         plan: &Plan,
         tower: usize,
         dense: &[f32],
-        rows: &[&[f16]],
         dout: &[f32],
         dense_grad: &mut [f32],
     ) {
-        let PlannedTower { model, range, scale, .. } = &plan.towers[tower];
+        let PlannedTower { model, range, .. } = &plan.towers[tower];
         let (e, de) = (&dense[range.clone()], &mut dense_grad[range.clone()]);
-        model.backward(e, rows, *scale, &mut self.scratch, dout, de);
-        self.backwards = rows.len();
+        model.backward(e, &mut self.scratch, dout, de);
+        self.backwards = dout.len() / model.dim();
+    }
+
+    /// Overwrites `dw` with the gradient of `columns` of the first layer's matrix, after the backward pass.
+    pub fn backward_columns(
+        &self,
+        plan: &Plan,
+        tower: usize,
+        stores: &[FeatureStore],
+        came: Option<&[f16]>,
+        columns: Range<usize>,
+        room: &mut Packed,
+        dw: &mut [f32],
+    ) {
+        let PlannedTower { spec, model, scale, .. } = &plan.towers[tower];
+        let rows = features(&stores[spec.content], &self.places, came, model.config().input);
+        model.backward_columns(&rows, *scale, &self.scratch, columns, room, dw);
     }
 }
 
-/// The features of `keys` in the store of tower `tower`; (U) features.
-pub fn features<'a>(
-    plan: &Plan,
-    stores: &'a [FeatureStore],
-    tower: usize,
-    keys: &[u64],
-) -> Vec<&'a [f16]> {
-    let store = &stores[plan.towers[tower].spec.content];
-    let row = |&key| store.row(ImageKey(key)).expect("the store named this key");
-    keys.iter().map(row).collect()
+fn features<'a>(
+    store: &'a FeatureStore,
+    places: &'a [Place],
+    came: Option<&'a [f16]>,
+    dim: usize,
+) -> Features<'a> {
+    came.map_or(Features::Stored(store, places), |rows| Features::Came(rows, dim))
 }
 
 /// Appends a feature as words: two halfs each, or one float.

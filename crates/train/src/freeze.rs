@@ -9,6 +9,7 @@ use ams_data::catalogue::Catalogue;
 use ams_data::dataset::SplitName;
 use ams_data::{Groups, ImageKey};
 use ams_image::FeatureStore;
+use ams_model::linalg::Packed;
 use ams_model::tower::TowerScratch;
 use half::f16;
 use rayon::prelude::*;
@@ -84,7 +85,13 @@ fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
         return ContentTable { pictures, projection, ..ContentTable::default() };
     }
     let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
-    let embed = |keys: &&[ImageKey]| embed_part(&towers, dense, store, keys);
+    let pack = |tower: &&PlannedTower| {
+        let mut first = Packed::default();
+        tower.model.pack(&dense[tower.range.clone()], &mut first);
+        first
+    };
+    let first: Vec<Packed> = towers.iter().map(pack).collect();
+    let embed = |keys: &&[ImageKey]| embed_part((&towers, &first), dense, store, keys);
     let embedded: Vec<Vec<Vec<f32>>> =
         lanes.pool().install(|| parts.par_iter().map(embed).collect());
     let keys = parts.iter().flat_map(|keys| keys.iter().map(|key| key.0)).collect();
@@ -95,7 +102,7 @@ fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
 
 /// The images of one part through every tower.
 fn embed_part(
-    towers: &[&PlannedTower],
+    (towers, first): (&[&PlannedTower], &[Packed]),
     dense: &[f32],
     store: &FeatureStore,
     keys: &[ImageKey],
@@ -106,9 +113,10 @@ fn embed_part(
     for keys in keys.chunks(IMAGE_BLOCK) {
         let row = |&key| store.row(key).expect("the store lists this key");
         let rows: Vec<&[f16]> = keys.iter().map(row).collect();
-        for (tower, embeddings) in towers.iter().zip(&mut embeddings) {
+        for ((tower, first), embeddings) in towers.iter().zip(first).zip(&mut embeddings) {
             let e = &dense[tower.range.clone()];
-            tower.model.forward(e, &rows, tower.scale, &mut scratch, &mut block);
+            let first = first.panels();
+            tower.model.forward(e, first, &rows[..], tower.scale, &mut scratch, &mut block);
             embeddings.extend_from_slice(&block);
         }
     }

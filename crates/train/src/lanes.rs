@@ -10,6 +10,8 @@
 //! Every arrow is one exchange between all lanes. Everything a lane computes is single-threaded; the
 //! lanes of a process run side by side on its thread pool, which is the only parallelism there is.
 
+use std::ops::Range;
+
 use ams_data::Card;
 use ams_fabric::{
     AllReduce, Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather, sum,
@@ -17,14 +19,19 @@ use ams_fabric::{
 use ams_image::FeatureStore;
 use ams_model::adam::{Adam, AdamStep};
 use ams_model::dropout;
+use ams_model::linalg::Packed;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::components;
+use crate::config::Placement;
+use crate::embed::Weights;
 use crate::error::{Error, Result};
+use crate::first_layers::FirstLayers;
 use crate::frequency;
 use crate::plan::Plan;
 use crate::shard::{Shard, Unknown};
+use crate::stages::{Stage, Stages};
 use crate::traffic::Counts;
 use crate::worker::Worker;
 
@@ -94,6 +101,8 @@ pub struct Lanes {
     seed: u64,
     /// What the local lanes did and sent since it was last asked, in so many steps.
     counts: (Counts, u64),
+    first_layers: FirstLayers,
+    stages: Stages,
     gradients: Vec<Vec<f32>>,
     asks: Vec<Outbox>,
     answers: Vec<Outbox>,
@@ -122,6 +131,8 @@ impl Lanes {
             asks: local.clone().map(|_| Outbox::default()).collect(),
             answers: local.map(|_| Outbox::default()).collect(),
             post: Post::default(),
+            first_layers: FirstLayers::default(),
+            stages: Stages::default(),
             adam: Adam::default(),
             all_reduce: AllReduce::new(rounding),
             clip_norm,
@@ -148,6 +159,16 @@ impl Lanes {
     /// The processes, and what was sent between them.
     pub fn metered(&mut self) -> &mut Metered {
         &mut self.fabric
+    }
+
+    /// The dense gradient of the last step, of all lanes.
+    pub fn gradient(&self) -> &[f32] {
+        &self.gradients[0]
+    }
+
+    /// Where time goes.
+    pub fn stages(&self) -> &Stages {
+        &self.stages
     }
 
     /// The mean per step of what all lanes of all processes did and sent since it was last asked. All
@@ -198,8 +219,12 @@ impl Lanes {
         unknown: Unknown,
         masks: Option<u64>,
     ) -> Result<u64> {
-        let Lanes { plan, topology, shards, dense, stores, fabric, pool, .. } = self;
+        let Lanes { plan, topology, shards, dense, stores, fabric, pool, first_layers, .. } = self;
+        let (stages, threads) = (&self.stages, pool.current_num_threads());
         let (plan, dense, stores) = (&*plan, &dense.w[..], &stores[..]);
+        stages.run_on(threads, Stage::Pack, || pool.install(|| first_layers.pack(plan, dense)));
+        let weights = Weights { dense, first: first_layers.packed() };
+        let topology = *topology;
         let (lanes, local) = (topology.lanes(), topology.local());
 
         // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
@@ -207,31 +232,40 @@ impl Lanes {
             let each = workers.par_iter_mut().zip(&mut self.asks).zip(local.clone());
             each.with_max_len(1)
                 .map(|((worker, asks), lane)| {
-                    worker.read(share.of(worker.feed.impressions()))?;
-                    worker.ask(plan, stores, (lane, lanes), asks);
+                    let until = share.of(worker.feed.impressions());
+                    stages.run(Stage::Read, || worker.read(until))?;
+                    stages.run(Stage::Ask, || worker.ask(plan, stores, (lane, lanes), asks));
                     Ok(())
                 })
                 .collect()
         });
         read.into_iter().collect::<Result<()>>()?;
 
-        let mail = self.post.deliver(*topology, fabric, &self.asks)?;
+        let (post, mailed, outboxes) = (&mut self.post, &mut *fabric, &self.asks);
+        let mail = stages
+            .run_on(threads, Stage::Mail, move || post.deliver(topology, mailed, outboxes))?;
         let impressions =
             (0..lanes).map(|worker| u64::from(mail.read(worker, local.start)[0])).sum();
         pool.install(|| {
             let each = shards.par_iter_mut().zip(&mut self.answers).zip(local.clone());
             each.with_max_len(1).for_each(|((shard, answers), lane)| {
-                shard.take_asks(&mail, lane, lanes, unknown);
-                shard.embed(plan, dense, stores, masks);
-                shard.write_answers(plan, stores, (lane, lanes), answers);
+                stages.run(Stage::Lookup, || shard.take_asks(&mail, lane, lanes, unknown));
+                stages.run(Stage::TowerForward, || shard.embed(plan, weights, stores, masks));
+                stages.run(Stage::Lookup, || {
+                    shard.write_answers(plan, stores, (lane, lanes), answers);
+                });
             });
         });
 
-        let mail = self.post.deliver(*topology, fabric, &self.answers)?;
+        let (post, mailed, outboxes) = (&mut self.post, &mut *fabric, &self.answers);
+        let mail = stages
+            .run_on(threads, Stage::Mail, move || post.deliver(topology, mailed, outboxes))?;
         pool.install(|| {
             let each = workers.par_iter_mut().zip(local);
             each.with_max_len(1).for_each(|(worker, lane)| {
-                worker.predict(plan, dense, stores, &mail, (lane, lanes), masks);
+                stages.run(Stage::Lookup, || worker.read_answers(plan, &mail, lane, lanes));
+                stages.run(Stage::TowerForward, || worker.embed(plan, weights, stores, masks));
+                stages.run(Stage::NetworkForward, || worker.predict(plan, dense));
             });
         });
         Ok(impressions)
@@ -259,21 +293,32 @@ impl Lanes {
 
         let Lanes { plan, topology, shards, dense, stores, fabric, pool, .. } = self;
         let (plan, stores) = (&*plan, &stores[..]);
+        let (stages, threads) = (&self.stages, pool.current_num_threads());
         let rows_lr = lr * plan.rows_rate;
         let of_rows = (self.adam.at(step, rows_lr), rows_lr);
+        let topology = *topology;
         let (lanes, local) = (topology.lanes(), topology.local());
         pool.install(|| {
             let each = workers.par_iter_mut().zip(&mut self.asks).zip(&mut self.gradients);
             each.zip(local.clone()).with_max_len(1).for_each(
                 |(((worker, gradients), dense_grad), lane)| {
-                    dense_grad.fill(0.0);
-                    worker.backward(plan, &dense.w, stores, weight, dense_grad);
-                    worker.write_gradients(plan, (lane, lanes), gradients);
+                    plan.rest.iter().for_each(|range| dense_grad[range.clone()].fill(0.0));
+                    stages.run(Stage::NetworkBackward, || {
+                        worker.backward(plan, &dense.w, weight, dense_grad);
+                    });
+                    stages.run(Stage::TowerBackward, || {
+                        worker.towers_backward(plan, &dense.w, dense_grad);
+                    });
+                    stages.run(Stage::Lookup, || {
+                        worker.write_gradients(plan, (lane, lanes), gradients);
+                    });
                 },
             );
         });
 
-        let mail = self.post.deliver(*topology, fabric, &self.asks)?;
+        let (post, mailed, outboxes) = (&mut self.post, &mut *fabric, &self.asks);
+        let mail = stages
+            .run_on(threads, Stage::Mail, move || post.deliver(topology, mailed, outboxes))?;
         let loss = sum_of_losses(&mail, lanes, local.start) / impressions as f64;
         if !loss.is_finite() {
             return Err(Error::NotFinite { step, what: "the loss".to_owned() });
@@ -281,15 +326,25 @@ impl Lanes {
         pool.install(|| {
             let each = shards.par_iter_mut().zip(&mut self.gradients).zip(local);
             each.with_max_len(1).for_each(|((shard, dense_grad), lane)| {
-                shard.take_gradients(
-                    plan,
-                    &mail,
-                    (lane, lanes),
-                    of_rows,
-                    (&dense.w, dense_grad),
-                    stores,
-                );
+                stages.run(Stage::Rows, || {
+                    shard.take_gradients(plan, &mail, (lane, lanes), of_rows);
+                });
+                stages.run(Stage::TowerBackward, || {
+                    shard.towers_backward(plan, &dense.w, dense_grad);
+                });
             });
+        });
+        let columns = |at: usize, tower, columns, room: &mut Packed, dw: &mut [f32]| {
+            let (run, came) = match plan.placement {
+                Placement::Ams => (shards[at].tower(tower), None),
+                _ => workers[at].tower(plan, tower),
+            };
+            run.backward_columns(plan, tower, stores, came, columns, room, dw);
+        };
+        let (rounding, count) = (self.all_reduce.rounding(), shards.len());
+        let (layers, gradient) = (&mut self.first_layers, &mut self.gradients[0]);
+        stages.run_on(threads, Stage::TowerMatrix, || {
+            pool.install(|| layers.gradient(plan, count, rounding, columns, gradient));
         });
         self.update_dense(step, adam, lr)?;
         self.count(workers);
@@ -313,54 +368,66 @@ impl Lanes {
     /// `lr`.
     fn update_dense(&mut self, step: u64, adam: AdamStep, lr: f32) -> Result<()> {
         let Lanes { plan, dense, fabric, pool, all_reduce, gradients, .. } = self;
-        pool.install(|| sum_lanes(gradients, all_reduce.rounding()));
-        all_reduce.run(fabric, &mut gradients[0])?;
+        let (stages, threads) = (&self.stages, pool.current_num_threads());
+        stages.run_on(threads, Stage::Sum, || {
+            pool.install(|| sum_lanes(gradients, &plan.rest, all_reduce.rounding()));
+            all_reduce.run(fabric, &mut gradients[0])
+        })?;
         let gradient = &mut gradients[0];
-        if let Some(at) = gradient.iter().position(|g| !g.is_finite()) {
-            return Err(Error::NotFinite { step, what: plan.name_of_dense(at) });
-        }
-        if let Some(most) = self.clip_norm {
-            clip(gradient, most);
-        }
-        // Decoupled, as in AdamW (Loshchilov and Hutter, 2019): no part of the gradient or its moments.
-        let decay = lr * plan.tower_weight_decay;
-        pool.install(|| {
-            for matrix in plan.tower_matrices().filter(|_| decay > 0.0) {
-                let chunks = dense.w[matrix].par_chunks_mut(DENSE_CHUNK);
-                chunks.for_each(|w| w.iter_mut().for_each(|w| *w -= decay * *w));
+        stages.run_on(threads, Stage::Optimizer, || {
+            let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, g| all & g.is_finite());
+            if !pool.install(|| gradient.par_chunks(DENSE_CHUNK).all(finite)) {
+                let at = gradient.iter().position(|g| !g.is_finite()).expect("one of them is not");
+                return Err(Error::NotFinite { step, what: plan.name_of_dense(at) });
             }
-            dense
-                .w
-                .par_chunks_mut(DENSE_CHUNK)
-                .zip(dense.m.par_chunks_mut(DENSE_CHUNK))
-                .zip(dense.v.par_chunks_mut(DENSE_CHUNK))
-                .zip(gradient.par_chunks(DENSE_CHUNK))
-                .for_each(|(((w, m), v), g)| adam.update(w, m, v, g));
-        });
-        Ok(())
+            if let Some(most) = self.clip_norm {
+                clip(gradient, most);
+            }
+            // Decoupled, as in AdamW (Loshchilov and Hutter, 2019): no part of the gradient or its moments.
+            let decay = lr * plan.tower_weight_decay;
+            pool.install(|| {
+                for matrix in plan.tower_matrices().filter(|_| decay > 0.0) {
+                    let chunks = dense.w[matrix].par_chunks_mut(DENSE_CHUNK);
+                    chunks.for_each(|w| w.iter_mut().for_each(|w| *w -= decay * *w));
+                }
+                dense
+                    .w
+                    .par_chunks_mut(DENSE_CHUNK)
+                    .zip(dense.m.par_chunks_mut(DENSE_CHUNK))
+                    .zip(dense.v.par_chunks_mut(DENSE_CHUNK))
+                    .zip(gradient.par_chunks(DENSE_CHUNK))
+                    .for_each(|(((w, m), v), g)| adam.update(w, m, v, g));
+            });
+            Ok(())
+        })
     }
 
     /// The parts of the dataset that lane `lane` reads: an aligned run of them.
-    pub fn parts_of(card: &Card, lane: usize, lanes: usize) -> std::ops::Range<usize> {
+    pub fn parts_of(card: &Card, lane: usize, lanes: usize) -> Range<usize> {
         let each = card.parts / lanes;
         lane * each..(lane + 1) * each
     }
 }
 
-/// Adds all lanes' gradients into the first one, a chunk per task; each element's tree is the same.
-fn sum_lanes(gradients: &mut [Vec<f32>], rounding: Rounding) {
-    let len = gradients[0].len();
-    let mut chunks: Vec<Vec<&mut [f32]>> =
-        (0..len.div_ceil(DENSE_CHUNK)).map(|_| Vec::with_capacity(gradients.len())).collect();
-    for gradient in gradients {
-        for (chunk, part) in chunks.iter_mut().zip(gradient.chunks_mut(DENSE_CHUNK)) {
-            chunk.push(part);
-        }
+/// Adds all lanes' gradients in `ranges` into the first one along the tree, a chunk per task.
+fn sum_lanes(gradients: &mut [Vec<f32>], ranges: &[Range<usize>], rounding: Rounding) {
+    if rounding != Rounding::Exact {
+        gradients.par_iter_mut().for_each(|gradient| {
+            ranges.iter().for_each(|range| rounding.leaves(&mut gradient[range.clone()]));
+        });
     }
-    chunks.par_iter_mut().for_each(|parts| {
-        parts.iter_mut().for_each(|part| rounding.leaves(part));
-        sum::tree(parts, rounding);
-    });
+    let mut stride = 1;
+    while stride < gradients.len() {
+        gradients.par_chunks_mut(2 * stride).for_each(|pair| {
+            let (left, right) = pair.split_at_mut(stride);
+            for range in ranges {
+                let left = left[0][range.clone()].par_chunks_mut(DENSE_CHUNK);
+                let right = right[0][range.clone()].par_chunks(DENSE_CHUNK);
+                left.zip(right).for_each(|(left, right)| sum::add(left, right, rounding));
+            }
+        });
+        stride *= 2;
+    }
 }
 
 /// Scales the gradient to the norm `most` if it is longer. All processes have the same bits of it.

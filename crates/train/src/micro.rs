@@ -226,6 +226,18 @@ impl MicroBatch {
         }
     }
 
+    /// The lists of every input, in the order of [`Plan::inputs`]: where each list begins, and which of the ids
+    /// asked for its values are.
+    pub fn lists(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
+        let places = self.lists.iter().zip(&self.places);
+        places.map(|(lists, places)| (lists.offsets.as_slice(), &places[..]))
+    }
+
+    /// Which of the images asked for each impression's ad and each behavior has; [`NO_IMAGE`] without one.
+    pub fn image_uses(&self) -> (&[u32], &[u32]) {
+        self.uses.first().map_or((&[], &[]), |uses| (&uses.ads, &uses.behaviors))
+    }
+
     /// Shows the micro-batch to the network.
     pub fn view<R>(&self, plan: &Plan, run: impl FnOnce(&RankBatch<'_>) -> R) -> R {
         let lists: Vec<Lists<'_>> = self

@@ -34,6 +34,11 @@ pub struct Plan {
     pub rows: RowOptimizer,
     /// The rows' learning rate over that of the dense weights.
     pub rows_rate: f32,
+    /// The matrices of the first layers of the towers that learn, among the dense weights; their gradients are
+    /// computed for all lanes at once, see [`crate::first_layers`].
+    pub first_matrices: Vec<Range<usize>>,
+    /// The rest of what learns, among the dense weights.
+    pub rest: Vec<Range<usize>>,
     /// How strongly rows are drawn towards zero, see [`crate::frequency`].
     pub l2_ids: f32,
     /// Share of the towers' hidden units that are dropped in training.
@@ -60,6 +65,12 @@ impl PlannedTower {
         self.model.config().input
     }
 
+    /// Where the matrix of the first layer lies among the dense weights.
+    pub fn first_matrix(&self) -> Range<usize> {
+        let view = self.model.first_matrix();
+        self.range.start + view.offset..self.range.start + view.offset + view.len
+    }
+
     /// Width of an embedding.
     pub fn dim(&self) -> usize {
         self.model.dim()
@@ -79,7 +90,17 @@ impl Plan {
             let scale = spec.contents()[tower.content].1.scale;
             towers.push(PlannedTower { spec: tower, model, range, scale });
         }
+        let mut rest = Vec::new();
+        rest.push(0..network.layout().len());
+        let mut first_matrices = Vec::new();
+        for tower in towers.iter().filter(|tower| tower.spec.is_trained()) {
+            let matrix = tower.first_matrix();
+            rest.extend([tower.range.start..matrix.start, matrix.end..tower.range.end]);
+            first_matrices.push(matrix);
+        }
         Plan {
+            first_matrices,
+            rest,
             group_inputs: spec.group_inputs(),
             impression_inputs: spec.impression_inputs(),
             behavior_inputs: spec.behavior_inputs(),

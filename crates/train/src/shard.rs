@@ -3,17 +3,21 @@
 //! Requests of all lanes for one id or image are merged in lane order: one lookup, one forward, one
 //! backward. With the placement `ams` image features stay here; only embeddings and gradients are mailed.
 
+use ams_data::ImageKey;
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
 
 use crate::ask::{IdMap, Merge};
 use crate::config::Placement;
-use crate::embed::{TowerRun, features, push_feature};
+use crate::embed::{Images, TowerRun, Weights, push_feature};
 use crate::plan::Plan;
 use crate::table::Table;
 use crate::traffic::{Counts, bytes};
 use crate::worker::GRADIENT_HEADER;
+
+/// What the rows' first values are drawn for.
+pub const ROWS: &str = "embedding";
 
 /// What a lookup does with an id that has no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,7 +56,7 @@ impl Shard {
     /// A shard of `plan`'s model without rows.
     pub fn new(plan: &Plan, seed: u64) -> Shard {
         Shard {
-            table: Table::new("embedding", seed, plan.spec.dim, plan.rows.states()),
+            table: Table::new(ROWS, seed, plan.spec.dim, plan.rows.states()),
             counts: Counts::default(),
             frequency: IdMap::default(),
             ids: Merge::default(),
@@ -85,12 +89,11 @@ impl Shard {
         }));
     }
 
-    /// Runs the towers over the images asked for, if they run here; `dense` are all dense weights, `masks`
-    /// as for [`TowerRun::forward`].
+    /// Runs the towers over the images asked for, if they run here; `masks` as for [`TowerRun::forward`].
     pub fn embed(
         &mut self,
         plan: &Plan,
-        dense: &[f32],
+        weights: Weights,
         stores: &[FeatureStore],
         masks: Option<u64>,
     ) {
@@ -103,9 +106,9 @@ impl Shard {
             counts.images.unique_per_shard += images.len() as f64;
             counts.storage.shard += (images.len() * plan.towers[index].input() * 2) as f64;
             if plan.placement == Placement::Ams {
-                let rows = features(plan, stores, index, images);
+                let images = Images { keys: images, came: None };
                 let out = &mut tower.embeddings;
-                tower.run.forward(plan, index, dense, (images, &rows), masks, out);
+                tower.run.forward(plan, index, weights, stores, images, masks, out);
                 counts.tower_forwards += tower.run.forwards as f64;
             }
         }
@@ -144,9 +147,10 @@ impl Shard {
                         }
                     }
                     Placement::StoreInServer => {
-                        let keys: Vec<u64> =
-                            asks.iter().map(|&ask| tower.images.ids[ask as usize]).collect();
-                        for row in features(plan, stores, index, &keys) {
+                        let store = &stores[plan.towers[index].spec.content];
+                        for &ask in asks {
+                            let key = ImageKey(tower.images.ids[ask as usize]);
+                            let row = store.row(key).expect("the store named this key");
                             push_feature(row, plan.features_as, words);
                         }
                     }
@@ -162,16 +166,14 @@ impl Shard {
         }
     }
 
-    /// Sums the gradients of all lanes per id and per image, in lane order; updates the rows in the step
-    /// of `adam` with the learning rate `lr`, and adds the towers' gradients to `dense_grad`, at their place among the dense weights.
+    /// Sums the gradients of all lanes per id and per image, in lane order, and updates the rows in the step
+    /// of `adam` with the learning rate `lr`.
     pub fn take_gradients(
         &mut self,
         plan: &Plan,
         mail: &Mailbox<'_>,
         (lane, lanes): (usize, usize),
         (adam, lr): (AdamStep, f32),
-        (dense, dense_grad): (&[f32], &mut [f32]),
-        stores: &[FeatureStore],
     ) {
         let dim = self.table.dim();
         zero(&mut self.drows, self.ids.ids.len() * dim);
@@ -201,15 +203,26 @@ impl Shard {
             }
             plan.rows.update(&adam, lr, row.row, row.state, drow);
         }
+    }
+
+    /// Adds the towers' gradients to `dense_grad`, at their place among the dense weights; but for the matrices
+    /// of their first layers.
+    pub fn towers_backward(&mut self, plan: &Plan, dense: &[f32], dense_grad: &mut [f32]) {
         if plan.placement != Placement::Ams {
             return;
         }
         for (index, _) in plan.trained() {
             let tower = &mut self.towers[index];
-            let rows = features(plan, stores, index, &tower.images.ids);
-            tower.run.backward(plan, index, dense, &rows, &tower.dembeddings, dense_grad);
+            tower.run.backward(plan, index, dense, &tower.dembeddings, dense_grad);
             self.counts.tower_backwards += tower.run.backwards as f64;
         }
+    }
+}
+
+impl Shard {
+    /// The run of tower `tower`, where towers run on shards.
+    pub fn tower(&self, tower: usize) -> &TowerRun {
+        &self.towers[tower].run
     }
 }
 

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ams_bundle::Predictions;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::schema::ITEM;
-use ams_data::{Side, id::Id};
+use ams_data::{Groups, Side, id::Id};
 use ams_fabric::Metered;
 use ams_fabric::gather;
 use ams_model::metrics::Metrics;
@@ -291,6 +291,17 @@ impl Trainer {
         let mut all = Predictions::default();
         lanes.into_iter().for_each(|predictions| all.extend(predictions));
         Ok(gather_predictions(self.lanes.fabric(), all)?)
+    }
+
+    /// The groups of about one batch of the training samples, as they lie in the files of one lane after the other.
+    pub(crate) fn first_batch(&mut self) -> Result<Groups> {
+        let mut all = Groups::new(self.dataset.schema());
+        let batch = self.config.train.batch;
+        self.predict((SplitName::Train, Users::All), batch, Rounds::First, |_, worker| {
+            let groups = &worker.batch.groups;
+            (0..groups.len()).for_each(|group| all.push_from(groups, group));
+        })?;
+        Ok(all)
     }
 
     /// Predicts `samples` about `batch` impressions at a time; shows `visit` each local lane's worker

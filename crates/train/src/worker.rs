@@ -18,7 +18,7 @@ use ams_model::rank::{InputGrads, RankScratch};
 use half::f16;
 
 use crate::config::Placement;
-use crate::embed::{TowerRun, features};
+use crate::embed::{Images, TowerRun, Weights};
 use crate::error::Result;
 use crate::feed::Feed;
 use crate::micro::MicroBatch;
@@ -89,58 +89,61 @@ impl Worker {
         batch.count(plan, counts);
     }
 
-    /// Reads the answers of every shard and predicts the micro-batch with the weights `dense`; `masks` as for
+    /// Reads the answers of every shard.
+    pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, lane: usize, lanes: usize) {
+        self.batch.read_answers(plan, mail, lane, lanes);
+    }
+
+    /// Runs the towers over the images of the micro-batch, if they run here; `masks` as for
     /// [`TowerRun::forward`].
-    pub fn predict(
+    pub fn embed(
         &mut self,
         plan: &Plan,
-        dense: &[f32],
+        weights: Weights,
         stores: &[FeatureStore],
-        mail: &Mailbox<'_>,
-        (lane, lanes): (usize, usize),
         masks: Option<u64>,
     ) {
-        let Worker { batch, scratch, logits, towers, counts, .. } = self;
-        batch.read_answers(plan, mail, lane, lanes);
+        let Worker { batch, towers, counts, .. } = self;
         if plan.placement != Placement::Ams {
             for (index, tower) in towers.iter_mut().enumerate() {
-                let (images, features) = (&batch.images[index], &batch.features[index]);
-                let rows = rows(plan, stores, index, images.by_owner(), features);
+                let came = came(plan, &batch.features[index]);
+                let images = Images { keys: batch.images[index].by_owner(), came };
                 let out = &mut batch.embeddings[index];
-                let images = (images.by_owner(), &rows[..]);
-                tower.forward(plan, index, dense, images, masks, out);
+                tower.forward(plan, index, weights, stores, images, masks, out);
                 counts.tower_forwards += tower.forwards as f64;
             }
         }
+    }
+
+    /// Predicts the micro-batch with the dense weights `dense`.
+    pub fn predict(&mut self, plan: &Plan, dense: &[f32]) {
+        let Worker { batch, scratch, logits, .. } = self;
         let w = &dense[plan.network_range()];
         batch.view(plan, |batch| plan.network.forward(w, batch, scratch, logits));
     }
 
     /// Loss and gradients of the micro-batch, each impression weighing `weight` (1 / impressions of
     /// the step). Adds to `dense_grad`.
-    pub fn backward(
-        &mut self,
-        plan: &Plan,
-        dense: &[f32],
-        stores: &[FeatureStore],
-        weight: f32,
-        dense_grad: &mut [f32],
-    ) {
-        let Worker { batch, scratch, logits, dlogits, grads, towers, sums, counts, .. } = self;
+    pub fn backward(&mut self, plan: &Plan, dense: &[f32], weight: f32, dense_grad: &mut [f32]) {
+        let Worker { batch, scratch, logits, dlogits, grads, .. } = self;
         self.loss = loss::cross_entropy(logits, &batch.groups.labels, weight, dlogits);
         let w = plan.network_range();
         let (weights, dw) = (&dense[w.clone()], &mut dense_grad[w]);
         batch.view(plan, |batch| {
             plan.network.backward(weights, batch, scratch, dlogits, dw, grads);
         });
+    }
+
+    /// The gradients of the towers, if they run here, but for the matrices of their first layers. Adds to
+    /// `dense_grad`.
+    pub fn towers_backward(&mut self, plan: &Plan, dense: &[f32], dense_grad: &mut [f32]) {
+        let Worker { batch, grads, towers, sums, counts, .. } = self;
         if plan.placement != Placement::Ams {
             for (index, planned) in plan.trained() {
                 let tower = &mut towers[index];
-                let (images, features) = (&batch.images[index], &batch.features[index]);
-                let rows = rows(plan, stores, index, images.by_owner(), features);
-                let all = 0..rows.len() * planned.dim();
+                let all = 0..batch.images[index].len() * planned.dim();
                 let dout = embedding_gradients(plan, index, grads, all, sums);
-                tower.backward(plan, index, dense, &rows, dout, dense_grad);
+                tower.backward(plan, index, dense, dout, dense_grad);
                 counts.tower_backwards += tower.backwards as f64;
             }
         }
@@ -179,24 +182,20 @@ impl Worker {
         }
     }
 
+    /// The run of tower `tower` and the features that came for it, where towers run on workers.
+    pub fn tower(&self, plan: &Plan, tower: usize) -> (&TowerRun, Option<&[f16]>) {
+        (&self.towers[tower], came(plan, &self.batch.features[tower]))
+    }
+
     /// The image of each impression's ad; (B).
     pub fn ad_keys(&self) -> &[ImageKey] {
         &self.batch.keys[0].ads
     }
 }
 
-/// The features of a tower's images where the towers run on the worker: as they came, or from the store.
-fn rows<'a>(
-    plan: &Plan,
-    stores: &'a [FeatureStore],
-    tower: usize,
-    keys: &[u64],
-    came: &'a [f16],
-) -> Vec<&'a [f16]> {
-    match plan.placement {
-        Placement::StoreInServer => came.chunks_exact(plan.towers[tower].input()).collect(),
-        Placement::Ams | Placement::StoreInWorker => features(plan, stores, tower, keys),
-    }
+/// What came of the features of a tower's images, if they do not lie in the store at hand.
+fn came<'a>(plan: &Plan, features: &'a [f16]) -> Option<&'a [f16]> {
+    (plan.placement == Placement::StoreInServer).then_some(features)
 }
 
 /// The embedding gradients of one tower; a shared tower gets the sum of both uses, made in `sums`.

@@ -18,6 +18,7 @@ use crate::linear::Linear;
 use crate::params::{Layout, View};
 use crate::pool::Columns;
 use crate::prelu;
+use pulp::{Arch, Simd};
 
 /// Pairs per block.
 const BLOCK: usize = 256;
@@ -140,10 +141,7 @@ impl Attention {
             let a1 = fit(&mut block.a1, z1.len());
             prelu::forward(self.slope1.of(w), z1, a1);
             self.layer2.forward(w, a1, pairs.len(), weights);
-            for (pair, weight) in pairs.iter().zip(&*weights) {
-                let e = &embeddings[pair.image as usize * dim..][..dim];
-                linalg::axpy(*weight, e, columns.of_mut(out, pair.impression as usize));
-            }
+            weigh(pairs, weights, embeddings, columns, out);
         }
     }
 
@@ -162,25 +160,18 @@ impl Attention {
         let AttentionScratch { pairs, keys, dkeys, queries, dqueries, z1, weights, block } =
             scratch;
         let [first, second] = self.widths();
-        let (dim, embeddings) = (self.dim(), histories.embeddings);
+        let embeddings = histories.embeddings;
         zeros(dkeys, keys.len());
         zeros(dqueries, queries.len());
         for ((pairs, z1), weights) in
             pairs.chunks(BLOCK).zip(z1.chunks(BLOCK * second)).zip(weights.chunks(BLOCK))
         {
             let dweights = fit(&mut block.dweights, pairs.len());
-            for ((pair, weight), dweight) in pairs.iter().zip(weights).zip(dweights) {
-                let dout = columns.of(dout, pair.impression as usize);
-                let image = pair.image as usize * dim;
-                *dweight = linalg::dot(dout, &embeddings[image..][..dim]);
-                linalg::axpy(*weight, dout, &mut dembeddings[image..][..dim]);
-            }
+            let given = (columns, dout);
+            weigh_backward(pairs, weights, embeddings, given, dweights, dembeddings);
             self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
             self.upper_layers_backward(w, z1, block, dw);
-            for (pair, dz0) in pairs.iter().zip(block.dz0.chunks_exact(first)) {
-                linalg::add(dz0, &mut dkeys[pair.image as usize * first..][..first]);
-                linalg::add(dz0, &mut dqueries[pair.impression as usize * first..][..first]);
-            }
+            split_backward(pairs, first, &block.dz0, dkeys, dqueries);
             self.products_backward(w, pairs, (embeddings, query), block, dw, dembeddings, dquery);
         }
         self.inputs_backward(w, embeddings, dkeys, &self.key, dw, dembeddings, &mut block.dz0);
@@ -198,13 +189,9 @@ impl Attention {
     ) {
         let first = self.key.outputs;
         let z0 = fit(&mut block.z0, pairs.len() * first);
-        for (pair, z0) in pairs.iter().zip(z0.chunks_exact_mut(first)) {
-            let key = &keys[pair.image as usize * first..][..first];
-            let query = &queries[pair.impression as usize * first..][..first];
-            for ((z0, key), query) in z0.iter_mut().zip(key).zip(query) {
-                *z0 = key + query;
-            }
-        }
+        let a0 = fit(&mut block.a0, z0.len());
+        let slope = self.slope0.of(w);
+        split_forward(pairs, keys, queries, slope, z0, a0);
         if let Some(layer) = &self.product {
             let product = fit(&mut block.product, pairs.len() * layer.inputs);
             for (pair, product) in pairs.iter().zip(product.chunks_exact_mut(layer.inputs)) {
@@ -214,8 +201,8 @@ impl Attention {
                 }
             }
             layer.forward_onto(w, product, pairs.len(), z0);
+            prelu::forward(slope, z0, a0);
         }
-        prelu::forward(self.slope0.of(w), z0, fit(&mut block.a0, z0.len()));
     }
 
     /// The key and the query of a pair.
@@ -294,6 +281,87 @@ impl Attention {
 
     fn widths(&self) -> [usize; 2] {
         [self.layer1.inputs, self.layer1.outputs]
+    }
+}
+
+/// Adds every weighed image to its impression's columns of `out`.
+#[pulp::with_simd(weigh = Arch::new())]
+#[inline(always)]
+fn weigh_in<'a, S: Simd>(
+    _: S,
+    pairs: &'a [Pair],
+    weights: &'a [f32],
+    embeddings: &'a [f32],
+    columns: Columns,
+    out: &'a mut [f32],
+) {
+    let dim = columns.dim;
+    for (pair, weight) in pairs.iter().zip(weights) {
+        let e = &embeddings[pair.image as usize * dim..][..dim];
+        linalg::axpy(*weight, e, columns.of_mut(out, pair.impression as usize));
+    }
+}
+
+/// Overwrites `dweights` and adds to `dembeddings`, given `columns` of `dout`.
+#[pulp::with_simd(weigh_backward = Arch::new())]
+#[inline(always)]
+fn weigh_backward_in<'a, S: Simd>(
+    _: S,
+    pairs: &'a [Pair],
+    weights: &'a [f32],
+    embeddings: &'a [f32],
+    given: (Columns, &'a [f32]),
+    dweights: &'a mut [f32],
+    dembeddings: &'a mut [f32],
+) {
+    let (columns, dout) = given;
+    let dim = columns.dim;
+    for ((pair, weight), dweight) in pairs.iter().zip(weights).zip(dweights) {
+        let dout = columns.of(dout, pair.impression as usize);
+        let image = pair.image as usize * dim;
+        *dweight = linalg::dot(dout, &embeddings[image..][..dim]);
+        linalg::axpy(*weight, dout, &mut dembeddings[image..][..dim]);
+    }
+}
+
+/// z0 = key part + query part, and a0 = prelu(z0), of every pair.
+#[pulp::with_simd(split_forward = Arch::new())]
+#[inline(always)]
+fn split_forward_in<'a, S: Simd>(
+    _: S,
+    pairs: &'a [Pair],
+    keys: &'a [f32],
+    queries: &'a [f32],
+    slope: &'a [f32],
+    z0: &'a mut [f32],
+    a0: &'a mut [f32],
+) {
+    let first = slope.len();
+    let rows = z0.chunks_exact_mut(first).zip(a0.chunks_exact_mut(first));
+    for (pair, (z0, a0)) in pairs.iter().zip(rows) {
+        let key = &keys[pair.image as usize * first..][..first];
+        let query = &queries[pair.impression as usize * first..][..first];
+        for ((z0, key), query) in z0.iter_mut().zip(key).zip(query) {
+            *z0 = key + query;
+        }
+        prelu::apply(slope, z0, a0);
+    }
+}
+
+/// Adds the gradient of z0 to those of its parts.
+#[pulp::with_simd(split_backward = Arch::new())]
+#[inline(always)]
+fn split_backward_in<'a, S: Simd>(
+    _: S,
+    pairs: &'a [Pair],
+    first: usize,
+    dz0: &'a [f32],
+    dkeys: &'a mut [f32],
+    dqueries: &'a mut [f32],
+) {
+    for (pair, dz0) in pairs.iter().zip(dz0.chunks_exact(first)) {
+        linalg::add(dz0, &mut dkeys[pair.image as usize * first..][..first]);
+        linalg::add(dz0, &mut dqueries[pair.impression as usize * first..][..first]);
     }
 }
 

@@ -1,6 +1,7 @@
 //! `ams bench`: measurements that carry their answers.
 
 mod placement;
+mod step;
 mod table2;
 
 use crate::failure::Failure;
@@ -17,6 +18,7 @@ pub struct Arguments {
 #[derive(Debug, clap::Subcommand)]
 enum What {
     Placement(placement::Arguments),
+    Step(step::Arguments),
     Table2(table2::Arguments),
 }
 
@@ -24,6 +26,7 @@ enum What {
 pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     match arguments.what {
         What::Placement(arguments) => placement::run(arguments, launch, output),
+        What::Step(arguments) => step::run(arguments, launch, output),
         What::Table2(arguments) => table2::run(arguments, launch, output),
     }
 }

@@ -1,0 +1,178 @@
+//! The inner loops of a matrix product, for whatever vectors the processor has.
+//!
+//! A tile of the destination, such as 6 rows of four vectors (two where a processor has only 16 registers), is summed in
+//! registers over up to [`DEPTH`] products, then scaled and written. An element is always the same sum in the same
+//! order, one fused multiply-add after the other, wherever its tile begins and however wide vectors are: it depends
+//! on its own row, its own column and nothing else, and has the same bits on every processor that fuses.
+
+use pulp::{Arch, Simd, WithSimd};
+
+use super::Onto;
+use super::panels::Panels;
+
+/// Products summed in registers before they reach the destination.
+pub const DEPTH: usize = 128;
+
+/// The left factor (m, k): element (i, l) is `data[i * row + l * column]`.
+#[derive(Clone, Copy, Debug)]
+pub struct Left<'a> {
+    /// The elements, and maybe others between them.
+    pub data: &'a [f32],
+    /// From a row to the next.
+    pub row: usize,
+    /// From a column to the next.
+    pub column: usize,
+}
+
+/// `c`, m rows `stride` apart, = `scale` * `a` * `b`, or += that.
+pub(super) struct Product<'a> {
+    pub m: usize,
+    pub a: Left<'a>,
+    pub b: Panels<'a>,
+    pub scale: f32,
+    pub onto: Onto,
+    pub c: &'a mut [f32],
+    pub stride: usize,
+}
+
+impl Product<'_> {
+    /// Computes it.
+    pub fn run(self) {
+        let Product { m, a, b, .. } = &self;
+        if *m == 0 || b.columns() == 0 {
+            return;
+        }
+        let (rows, depth) = (m - 1, b.depth().saturating_sub(1));
+        assert!(a.data.len() > rows * a.row + depth * a.column, "the left factor");
+        assert!(self.c.len() >= rows * self.stride + b.columns(), "the destination");
+        Arch::new().dispatch(self);
+    }
+}
+
+/// The widest panel of this processor, in floats.
+pub(super) fn panel_width() -> usize {
+    struct Width;
+    impl WithSimd for Width {
+        type Output = usize;
+        #[inline(always)]
+        fn with_simd<S: Simd>(self, _: S) -> usize {
+            // Panels are a multiple of 16 wide, as far as there are columns.
+            let vectors = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
+            (vectors * S::F32_LANES).min(64)
+        }
+    }
+    Arch::new().dispatch(Width)
+}
+
+impl WithSimd for Product<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Product { m, a, b, scale, onto, c, stride } = self;
+        for (first, width) in b.panels() {
+            let columns = width.min(b.columns() - first);
+            for (from, panel) in b.blocks(first, width) {
+                // A sum of several blocks adds all but its first one.
+                let onto = if from > 0 { Onto::Sum } else { onto };
+                let to = To { scale, onto, stride, columns };
+                let a = Left { data: &a.data[from * a.column..], ..a };
+                let c = &mut c[first..];
+                match width / S::F32_LANES {
+                    1 => rows::<S, 1>(simd, m, a, panel, c, to),
+                    2 => rows::<S, 2>(simd, m, a, panel, c, to),
+                    3 => rows::<S, 3>(simd, m, a, panel, c, to),
+                    _ => rows::<S, 4>(simd, m, a, panel, c, to),
+                }
+            }
+        }
+    }
+}
+
+/// How a panel's product is written.
+#[derive(Clone, Copy)]
+struct To {
+    scale: f32,
+    onto: Onto,
+    stride: usize,
+    /// Columns of the destination, not more than the panel has.
+    columns: usize,
+}
+
+/// All rows of one panel, `panel` being (depth, N vectors).
+#[inline(always)]
+fn rows<S: Simd, const N: usize>(simd: S, m: usize, a: Left, panel: &[f32], c: &mut [f32], to: To) {
+    let (panel, _) = S::as_simd_f32s(panel);
+    let (panel, _) = panel.as_chunks::<N>();
+    assert!(a.data.len() > (m - 1) * a.row + panel.len().saturating_sub(1) * a.column);
+    let mut i = 0;
+    // As many rows as there are registers for.
+    if N == 1 || (N == 2 && S::REGISTER_COUNT >= 32) {
+        while i + 12 <= m {
+            tile::<S, 12, N>(simd, a, i, panel, c, to);
+            i += 12;
+        }
+    }
+    while i + 6 <= m {
+        tile::<S, 6, N>(simd, a, i, panel, c, to);
+        i += 6;
+    }
+    if i + 4 <= m {
+        tile::<S, 4, N>(simd, a, i, panel, c, to);
+        i += 4;
+    }
+    if i + 2 <= m {
+        tile::<S, 2, N>(simd, a, i, panel, c, to);
+        i += 2;
+    }
+    if i < m {
+        tile::<S, 1, N>(simd, a, i, panel, c, to);
+    }
+}
+
+/// Rows `first` to `first + M`, which `a` has for every row of `panel`.
+#[inline(always)]
+fn tile<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    a: Left,
+    first: usize,
+    panel: &[[S::f32s; N]],
+    c: &mut [f32],
+    to: To,
+) {
+    let mut sums = [[simd.splat_f32s(0.0); N]; M];
+    let starts: [usize; M] = std::array::from_fn(|i| (first + i) * a.row);
+    let mut column = 0;
+    for b in panel {
+        for i in 0..M {
+            // SAFETY: `rows` asserts that `a` reaches its last row (of which `first + i` is one) in the last
+            // column of the panel; both indices grow from there.
+            #[allow(unsafe_code)]
+            let a = unsafe { *a.data.get_unchecked(starts[i] + column) };
+            let a = simd.splat_f32s(a);
+            for j in 0..N {
+                sums[i][j] = simd.mul_add_e_f32s(a, b[j], sums[i][j]);
+            }
+        }
+        column += a.column;
+    }
+    let scale = simd.splat_f32s(to.scale);
+    for (i, sums) in sums.iter().enumerate() {
+        let row = &mut c[(first + i) * to.stride..][..to.columns];
+        let (whole, part) = S::as_mut_simd_f32s(row);
+        for (sum, c) in sums.iter().zip(&mut *whole) {
+            *c = match to.onto {
+                Onto::Nothing => simd.mul_f32s(scale, *sum),
+                Onto::Sum => simd.mul_add_e_f32s(scale, *sum, *c),
+            };
+        }
+        if !part.is_empty() {
+            let sum = sums[whole.len()];
+            let value = match to.onto {
+                Onto::Nothing => simd.mul_f32s(scale, sum),
+                Onto::Sum => simd.mul_add_e_f32s(scale, sum, simd.partial_load_f32s(part)),
+            };
+            simd.partial_store_f32s(part, value);
+        }
+    }
+}

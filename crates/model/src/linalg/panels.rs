@@ -1,0 +1,198 @@
+//! The right factor of a product as the kernel reads it.
+//!
+//! ```text
+//! (k, n), in blocks of DEPTH rows; a block is panels side by side, each of them row-major:
+//!
+//!   block 0   | panel 0 |  panel 1 | ..| last, its columns filled up with zeros to a multiple of 16 |
+//!   block 1   | panel 0 |  panel 1 | ..
+//! ```
+
+use half::f16;
+use half::slice::HalfFloatSliceExt;
+
+use super::fit;
+use super::kernel::{DEPTH, panel_width};
+
+/// Columns are filled up to a multiple of this, so that every vector is whole.
+const ROUND: usize = 16;
+
+/// A packed right factor; see the module.
+#[derive(Clone, Copy, Debug)]
+pub struct Panels<'a> {
+    data: &'a [f32],
+    depth: usize,
+    columns: usize,
+    /// Columns of a panel, but the last.
+    width: usize,
+}
+
+impl<'a> Panels<'a> {
+    /// Rows (k).
+    pub fn depth(&self) -> usize {
+        self.depth
+    }
+
+    /// Columns (n), without those that fill up.
+    pub fn columns(&self) -> usize {
+        self.columns
+    }
+
+    /// A row-major (`depth`, `columns`) matrix that is one panel as it is, if it is.
+    pub fn in_place(depth: usize, columns: usize, data: &'a [f32]) -> Option<Panels<'a>> {
+        let width = panel_width();
+        (columns.is_multiple_of(ROUND) && columns <= width).then_some(Panels {
+            data,
+            depth,
+            columns,
+            width,
+        })
+    }
+
+    /// Rows `from` to `to`, both of them beginnings of blocks, or the end.
+    pub fn part(self, from: usize, to: usize) -> Panels<'a> {
+        assert!(
+            from.is_multiple_of(DEPTH) && from <= to && to <= self.depth,
+            "rows {from} to {to}"
+        );
+        let padded = padded(self.columns);
+        Panels { data: &self.data[from * padded..to * padded], depth: to - from, ..self }
+    }
+
+    /// First column and width of every panel.
+    pub(super) fn panels(self) -> impl Iterator<Item = (usize, usize)> {
+        panels(self.columns, self.width)
+    }
+
+    /// First row of every block, and the panel that is `width` wide from column `first` on.
+    pub(super) fn blocks(
+        self,
+        first: usize,
+        width: usize,
+    ) -> impl Iterator<Item = (usize, &'a [f32])> {
+        let padded = padded(self.columns);
+        blocks(self.depth).map(move |(from, rows)| {
+            (from, &self.data[from * padded + first * rows..][..rows * width])
+        })
+    }
+}
+
+/// Room for a right factor, reused from product to product.
+#[derive(Clone, Debug, Default)]
+pub struct Packed {
+    data: Vec<f32>,
+    shape: Shape,
+}
+
+/// The shape of a packed factor.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Shape {
+    depth: usize,
+    columns: usize,
+    /// Columns of a panel, but the last.
+    width: usize,
+}
+
+impl Packed {
+    /// What was packed last.
+    pub fn panels(&self) -> Panels<'_> {
+        let Shape { depth, columns, width } = self.shape;
+        Panels { data: &self.data, depth, columns, width }
+    }
+
+    /// Packs a row-major (`depth`, `columns`) matrix.
+    pub fn pack(&mut self, depth: usize, columns: usize, b: &[f32]) {
+        assert_eq!(b.len(), depth * columns, "a matrix of {depth}, {columns}");
+        self.pack_rows(depth, columns, |row, from, into| {
+            into.copy_from_slice(&b[row * columns + from..][..into.len()]);
+        });
+    }
+
+    /// Packs `columns` columns from `first` on of `depth` rows of halfs, widened.
+    pub fn pack_halfs<'a>(
+        &mut self,
+        depth: usize,
+        row: impl Fn(usize) -> &'a [f16],
+        (first, columns): (usize, usize),
+    ) {
+        self.pack_rows(depth, columns, |at, from, into| {
+            row(at)[first + from..][..into.len()].convert_to_f32_slice(into);
+        });
+    }
+
+    /// Packs a matrix that is row-major transposed, (`columns`, `depth`).
+    pub fn pack_transposed(&mut self, depth: usize, columns: usize, b: &[f32]) {
+        let (shape, len, data) = self.blocks_to_transpose(depth, columns);
+        data.chunks_mut(len).enumerate().for_each(|(at, block)| shape.transpose(at, b, block));
+    }
+
+    /// The same in parts that may be done in any order and beside each other: the shape, the length of
+    /// a part, and all of them; part `at` is to be filled by [`Shape::transpose`].
+    pub fn blocks_to_transpose(
+        &mut self,
+        depth: usize,
+        columns: usize,
+    ) -> (Shape, usize, &mut [f32]) {
+        self.reshape(depth, columns);
+        (self.shape, DEPTH * padded(columns).max(1), &mut self.data)
+    }
+
+    fn reshape(&mut self, depth: usize, columns: usize) {
+        self.shape = Shape { depth, columns, width: panel_width() };
+        fit(&mut self.data, depth * padded(columns));
+    }
+
+    /// Packs what `copy` writes of a row from a column on.
+    fn pack_rows(&mut self, depth: usize, columns: usize, copy: impl Fn(usize, usize, &mut [f32])) {
+        self.reshape(depth, columns);
+        let padded = padded(columns);
+        for (from, rows) in blocks(depth) {
+            let block = &mut self.data[from * padded..][..rows * padded];
+            for (first, width) in panels(columns, self.shape.width) {
+                let panel = &mut block[first * rows..][..rows * width];
+                for (row, into) in panel.chunks_exact_mut(width).enumerate() {
+                    let (values, rest) = into.split_at_mut(width.min(columns - first));
+                    copy(from + row, first, values);
+                    rest.fill(0.0);
+                }
+            }
+        }
+    }
+}
+
+impl Shape {
+    /// Packs block `at` of `b`, which is row-major transposed, (columns, depth).
+    pub fn transpose(self, at: usize, b: &[f32], block: &mut [f32]) {
+        let Shape { depth, columns, width } = self;
+        assert_eq!(b.len(), depth * columns, "a matrix of {columns}, {depth}");
+        let from = at * DEPTH;
+        let rows = DEPTH.min(depth - from);
+        for (first, width) in panels(columns, width) {
+            let panel = &mut block[first * rows..][..rows * width];
+            let filled = width.min(columns - first);
+            if filled < width {
+                panel.fill(0.0);
+            }
+            for column in 0..filled {
+                let values = &b[(first + column) * depth + from..][..rows];
+                for (value, row) in values.iter().zip(panel.chunks_exact_mut(width)) {
+                    row[column] = *value;
+                }
+            }
+        }
+    }
+}
+
+fn padded(columns: usize) -> usize {
+    columns.next_multiple_of(ROUND)
+}
+
+/// First row and number of rows of every block.
+fn blocks(depth: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..depth).step_by(DEPTH).map(move |from| (from, DEPTH.min(depth - from)))
+}
+
+/// First column and width of every panel.
+fn panels(columns: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
+    let padded = padded(columns);
+    (0..padded).step_by(width).map(move |first| (first, width.min(padded - first)))
+}

@@ -1,0 +1,81 @@
+//! Where the time of a step goes.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+/// The stages of a step, in its order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stage {
+    /// Packing the towers' first layers.
+    Pack,
+    /// Reading samples.
+    Read,
+    /// Finding the different ids and images, and asking for them.
+    Ask,
+    /// Exchanges between lanes.
+    Mail,
+    /// Merging what is asked for, looking up rows, answering.
+    Lookup,
+    /// The towers forward.
+    TowerForward,
+    /// The rank network forward.
+    NetworkForward,
+    /// Loss and rank network backward.
+    NetworkBackward,
+    /// Adding up the gradients of rows, and their optimizer.
+    Rows,
+    /// The towers backward, but for the matrices of their first layers.
+    TowerBackward,
+    /// The gradients of those matrices, of all lanes together.
+    TowerMatrix,
+    /// The sum of the other dense gradients over lanes and processes.
+    Sum,
+    /// The dense weights' optimizer.
+    Optimizer,
+}
+
+impl Stage {
+    /// All of them, with their names.
+    pub const ALL: [(Stage, &'static str); 13] = [
+        (Stage::Pack, "pack"),
+        (Stage::Read, "read"),
+        (Stage::Ask, "ask"),
+        (Stage::Mail, "mail"),
+        (Stage::Lookup, "lookup"),
+        (Stage::TowerForward, "tower_forward"),
+        (Stage::NetworkForward, "network_forward"),
+        (Stage::NetworkBackward, "network_backward"),
+        (Stage::Rows, "rows"),
+        (Stage::TowerBackward, "tower_backward"),
+        (Stage::TowerMatrix, "tower_matrix"),
+        (Stage::Sum, "sum"),
+        (Stage::Optimizer, "optimizer"),
+    ];
+}
+
+/// Busy time of every stage, added up over threads.
+#[derive(Debug, Default)]
+pub struct Stages {
+    nanoseconds: [AtomicU64; Stage::ALL.len()],
+}
+
+impl Stages {
+    /// Runs `work` as a part of `stage` on one thread.
+    pub fn run<R>(&self, stage: Stage, work: impl FnOnce() -> R) -> R {
+        self.run_on(1, stage, work)
+    }
+
+    /// Runs `work`, which keeps `threads` threads busy.
+    pub fn run_on<R>(&self, threads: usize, stage: Stage, work: impl FnOnce() -> R) -> R {
+        let begin = Instant::now();
+        let result = work();
+        let spent = begin.elapsed().as_nanos() as u64 * threads as u64;
+        self.nanoseconds[stage as usize].fetch_add(spent, Ordering::Relaxed);
+        result
+    }
+
+    /// Seconds of every stage since they were last taken, in the order of [`Stage::ALL`].
+    pub fn take(&self) -> [f64; Stage::ALL.len()] {
+        std::array::from_fn(|at| self.nanoseconds[at].swap(0, Ordering::Relaxed) as f64 / 1e9)
+    }
+}
