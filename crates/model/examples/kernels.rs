@@ -10,8 +10,8 @@ use ams_model::init::dense_init;
 use ams_model::linalg::Packed;
 use ams_model::{
     Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Lists, RankBatch,
-    RankConfig, RankNetwork, RankScratch, Similarity, Sketches, Tower, TowerConfig, TowerScratch,
-    init::Init,
+    RankConfig, RankNetwork, RankScratch, Room, Similarity, Sketches, Tower, TowerConfig,
+    TowerScratch, init::Init,
 };
 use half::f16;
 
@@ -23,7 +23,9 @@ const BEHAVIORS: usize = 64;
 const D: usize = 12;
 
 fn main() {
-    tower();
+    for zeros in [0.0, 0.5, 0.6, 0.7, 0.8, 0.9] {
+        tower(zeros);
+    }
     adam();
     for aggregator in Aggregator::ALL {
         rank(ImageArm::Joint, aggregator);
@@ -53,10 +55,14 @@ fn sum(x: &[f32]) -> f64 {
     x.iter().map(|&x| f64::from(x)).sum()
 }
 
-fn tower() {
+fn tower(zeros: f32) {
+    println!("features of which {:.0} % are zero", 100.0 * zeros);
     let tower = Tower::new(TowerConfig::new(4096));
     let e = tower.init(1, "ad");
-    let features: Vec<f16> = values(2, IMAGES * 4096).into_iter().map(f16::from_f32).collect();
+    let keep = values(9, IMAGES * 4096);
+    let features = values(2, IMAGES * 4096).into_iter().zip(keep);
+    let features = features.map(|(x, keep)| if keep.abs() < zeros { 0.0 } else { x });
+    let features: Vec<f16> = features.map(f16::from_f32).collect();
     let rows: Vec<&[f16]> = features.chunks(4096).collect();
     let (mut scratch, mut out) = (TowerScratch::default(), Vec::new());
     let dout = values(3, IMAGES * D);
@@ -71,7 +77,7 @@ fn tower() {
         sum(&out)
     });
     tower.backward(&e, &mut scratch, &dout, &mut de);
-    let (mut room, mut part) = (Packed::default(), vec![0.0; 256 * 64]);
+    let (mut room, mut part) = (Room::default(), vec![0.0; 256 * 64]);
     report("tower backward, matrix", || {
         let columns = (0..4096).step_by(64).map(|from| from..from + 64);
         let parts = columns.map(|columns| {

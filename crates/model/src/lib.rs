@@ -42,4 +42,4 @@ pub use rank::{
     RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches,
 };
 pub use row_optimizer::RowOptimizer;
-pub use tower::{Rows, Tower, TowerConfig, TowerScratch};
+pub use tower::{Room, Rows, Tower, TowerConfig, TowerScratch};

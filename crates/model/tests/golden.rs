@@ -10,8 +10,8 @@ use ams_model::linalg::Packed;
 use ams_model::loss::cross_entropy;
 use ams_model::{
     Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Layout, Lists, NO_IMAGE,
-    RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches, Tower, TowerConfig,
-    TowerScratch,
+    RankBatch, RankConfig, RankNetwork, RankScratch, Room, Similarity, Sketches, Tower,
+    TowerConfig, TowerScratch,
 };
 use half::f16;
 use serde::{Deserialize, Deserializer};
@@ -335,9 +335,13 @@ fn tower_pass(
     tower.pack(e, &mut packed);
     tower.forward(e, packed.panels(), rows, scale, &mut scratch, &mut out);
     tower.backward(e, &mut scratch, dout, &mut de);
-    let matrix = tower.first_matrix().of_mut(&mut de);
-    let columns = 0..tower.config().input;
-    tower.backward_columns(rows, scale, &scratch, columns, &mut packed, matrix);
+    let (inputs, outputs) = (tower.config().input, tower.config().widths[0]);
+    let mut transposed = vec![f32::NAN; inputs * outputs];
+    let room = &mut Room::default();
+    tower.backward_columns(rows, scale, &scratch, 0..inputs, room, &mut transposed);
+    for (at, value) in tower.first_matrix().of_mut(&mut de).iter_mut().enumerate() {
+        *value = transposed[at % inputs * outputs + at / inputs];
+    }
     (out, de)
 }
 

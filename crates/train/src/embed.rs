@@ -6,7 +6,7 @@ use ams_data::ImageKey;
 use ams_image::{FeatureStore, Place};
 use ams_model::dropout;
 use ams_model::linalg::Packed;
-use ams_model::tower::{Rows, TowerScratch};
+use ams_model::tower::{Room, Rows, TowerScratch};
 use half::f16;
 
 use crate::config::FeatureFormat;
@@ -114,7 +114,8 @@ impl TowerRun {
         self.backwards = dout.len() / model.dim();
     }
 
-    /// Overwrites `dw` with the gradient of `columns` of the first layer's matrix, after the backward pass.
+    /// Overwrites `dw`, (columns, outputs), with the gradient of `columns` of the first layer's matrix, transposed,
+    /// after the backward pass.
     pub fn backward_columns(
         &self,
         plan: &Plan,
@@ -122,7 +123,7 @@ impl TowerRun {
         stores: &[FeatureStore],
         came: Option<&[f16]>,
         columns: Range<usize>,
-        room: &mut Packed,
+        room: &mut Room,
         dw: &mut [f32],
     ) {
         let PlannedTower { spec, model, scale, .. } = &plan.towers[tower];

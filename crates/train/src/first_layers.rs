@@ -10,6 +10,7 @@ use std::ops::Range;
 
 use ams_fabric::{Rounding, sum};
 use ams_model::linalg::Packed;
+use ams_model::tower::Room;
 use rayon::prelude::*;
 
 use crate::plan::Plan;
@@ -27,8 +28,8 @@ pub struct FirstLayers {
 
 /// What a task needs, kept by its thread.
 #[derive(Default)]
-struct Room {
-    packed: Packed,
+struct Task {
+    room: Room,
     /// The gradients of all lanes, end to end.
     lanes: Vec<f32>,
 }
@@ -52,18 +53,18 @@ impl FirstLayers {
     }
 
     /// Overwrites the first layers' matrices in `gradient` with the sum over `lanes` lanes of what `of_lane` computes:
-    /// it is given lane, tower, columns, room to pack in, and where to write (outputs, columns). On the
+    /// it is given lane, tower, columns, some room, and where to write (columns, outputs). On the
     /// thread pool it is called in.
     pub fn gradient(
         &mut self,
         plan: &Plan,
         lanes: usize,
         rounding: Rounding,
-        of_lane: impl Fn(usize, usize, Range<usize>, &mut Packed, &mut [f32]) + Sync,
+        of_lane: impl Fn(usize, usize, Range<usize>, &mut Room, &mut [f32]) + Sync,
         gradient: &mut [f32],
     ) {
         thread_local! {
-            static ROOM: RefCell<Room> = RefCell::default();
+            static TASK: RefCell<Task> = RefCell::default();
         }
         let blocks_of = |tower: usize| plan.towers[tower].input().div_ceil(COLUMNS);
         let count = plan.trained().map(|(tower, _)| blocks_of(tower)).sum();
@@ -76,15 +77,14 @@ impl FirstLayers {
             blocks.par_iter_mut().enumerate().with_max_len(1).for_each(|(at, block)| {
                 let columns = at * COLUMNS..((at + 1) * COLUMNS).min(inputs);
                 let len = outputs * columns.len();
-                ROOM.with_borrow_mut(|room| {
-                    room.lanes.resize(lanes * len, 0.0);
-                    for (lane, dw) in room.lanes.chunks_exact_mut(len).enumerate() {
-                        of_lane(lane, tower, columns.clone(), &mut room.packed, dw);
+                TASK.with_borrow_mut(|task| {
+                    task.lanes.resize(lanes * len, 0.0);
+                    for (lane, dw) in task.lanes.chunks_exact_mut(len).enumerate() {
+                        of_lane(lane, tower, columns.clone(), &mut task.room, dw);
                         rounding.leaves(dw);
                     }
-                    sum::tree_of_chunks(&mut room.lanes, len, rounding);
-                    block.clear();
-                    block.extend_from_slice(&room.lanes[..len]);
+                    sum::tree_of_chunks(&mut task.lanes, len, rounding);
+                    transpose(&task.lanes[..len], outputs, block);
                 });
             });
             let rows = gradient[planned.first_matrix()].par_chunks_exact_mut(inputs);
@@ -93,6 +93,17 @@ impl FirstLayers {
                     row.copy_from_slice(&block[output * row.len()..][..row.len()]);
                 }
             });
+        }
+    }
+}
+
+/// Overwrites `to` with the transposed of `from`, whose rows are `width` long.
+fn transpose(from: &[f32], width: usize, to: &mut Vec<f32>) {
+    let rows = from.len() / width;
+    to.resize(from.len(), 0.0);
+    for (column, to) in to.chunks_exact_mut(rows).enumerate() {
+        for (row, to) in to.iter_mut().enumerate() {
+            *to = from[row * width + column];
         }
     }
 }

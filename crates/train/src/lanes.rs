@@ -19,7 +19,7 @@ use ams_fabric::{
 use ams_image::FeatureStore;
 use ams_model::adam::{Adam, AdamStep};
 use ams_model::dropout;
-use ams_model::linalg::Packed;
+use ams_model::tower::Room;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -334,7 +334,7 @@ impl Lanes {
                 });
             });
         });
-        let columns = |at: usize, tower, columns, room: &mut Packed, dw: &mut [f32]| {
+        let columns = |at: usize, tower, columns, room: &mut Room, dw: &mut [f32]| {
             let (run, came) = match plan.placement {
                 Placement::Ams => (shards[at].tower(tower), None),
                 _ => workers[at].tower(plan, tower),

@@ -91,12 +91,12 @@ impl WithSimd for Product<'_> {
 
 /// How a panel's product is written.
 #[derive(Clone, Copy)]
-struct To {
-    scale: f32,
-    onto: Onto,
-    stride: usize,
+pub(super) struct To {
+    pub scale: f32,
+    pub onto: Onto,
+    pub stride: usize,
     /// Columns of the destination, not more than the panel has.
-    columns: usize,
+    pub columns: usize,
 }
 
 /// All rows of one panel, `panel` being (depth, N vectors).
@@ -156,23 +156,33 @@ fn tile<S: Simd, const M: usize, const N: usize>(
         }
         column += a.column;
     }
-    let scale = simd.splat_f32s(to.scale);
     for (i, sums) in sums.iter().enumerate() {
-        let row = &mut c[(first + i) * to.stride..][..to.columns];
-        let (whole, part) = S::as_mut_simd_f32s(row);
-        for (sum, c) in sums.iter().zip(&mut *whole) {
-            *c = match to.onto {
-                Onto::Nothing => simd.mul_f32s(scale, *sum),
-                Onto::Sum => simd.mul_add_e_f32s(scale, *sum, *c),
-            };
-        }
-        if !part.is_empty() {
-            let sum = sums[whole.len()];
-            let value = match to.onto {
-                Onto::Nothing => simd.mul_f32s(scale, sum),
-                Onto::Sum => simd.mul_add_e_f32s(scale, sum, simd.partial_load_f32s(part)),
-            };
-            simd.partial_store_f32s(part, value);
-        }
+        write(simd, sums, &mut c[(first + i) * to.stride..][..to.columns], to);
+    }
+}
+
+/// Writes the sums of one row.
+#[inline(always)]
+pub(super) fn write<S: Simd, const N: usize>(
+    simd: S,
+    sums: &[S::f32s; N],
+    row: &mut [f32],
+    to: To,
+) {
+    let scale = simd.splat_f32s(to.scale);
+    let (whole, part) = S::as_mut_simd_f32s(row);
+    for (sum, c) in sums.iter().zip(&mut *whole) {
+        *c = match to.onto {
+            Onto::Nothing => simd.mul_f32s(scale, *sum),
+            Onto::Sum => simd.mul_add_e_f32s(scale, *sum, *c),
+        };
+    }
+    if !part.is_empty() {
+        let sum = sums[whole.len()];
+        let value = match to.onto {
+            Onto::Nothing => simd.mul_f32s(scale, sum),
+            Onto::Sum => simd.mul_add_e_f32s(scale, sum, simd.partial_load_f32s(part)),
+        };
+        simd.partial_store_f32s(part, value);
     }
 }

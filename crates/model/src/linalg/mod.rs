@@ -7,12 +7,14 @@
 mod kernel;
 mod panels;
 mod peak;
+mod sparse;
 
 use std::cell::RefCell;
 
 pub use kernel::{DEPTH, Left};
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
+pub use sparse::{Sparse, count_values};
 
 use kernel::Product;
 use pulp::{Arch, Simd};

@@ -7,9 +7,6 @@
 //!   block 1   | panel 0 |  panel 1 | ..
 //! ```
 
-use half::f16;
-use half::slice::HalfFloatSliceExt;
-
 use super::fit;
 use super::kernel::{DEPTH, panel_width};
 
@@ -104,18 +101,6 @@ impl Packed {
         assert_eq!(b.len(), depth * columns, "a matrix of {depth}, {columns}");
         self.pack_rows(depth, columns, |row, from, into| {
             into.copy_from_slice(&b[row * columns + from..][..into.len()]);
-        });
-    }
-
-    /// Packs `columns` columns from `first` on of `depth` rows of halfs, widened.
-    pub fn pack_halfs<'a>(
-        &mut self,
-        depth: usize,
-        row: impl Fn(usize) -> &'a [f16],
-        (first, columns): (usize, usize),
-    ) {
-        self.pack_rows(depth, columns, |at, from, into| {
-            row(at)[first + from..][..into.len()].convert_to_f32_slice(into);
         });
     }
 
