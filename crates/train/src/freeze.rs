@@ -56,8 +56,9 @@ pub fn publish(
 /// All numbers of the model. Ids and images come lane by lane, which is in ascending order: a lane
 /// owns a range of the hash space.
 fn weights(lanes: &Lanes) -> Weights {
-    let mut ids = Vec::new();
-    let mut rows = Vec::new();
+    let all: usize = lanes.shards.iter().map(|shard| shard.table.len()).sum();
+    let mut ids = Vec::with_capacity(all);
+    let mut rows = Vec::with_capacity(all * lanes.plan.spec.dim);
     for shard in &lanes.shards {
         let table = &shard.table;
         for slot in table.slots_by_id() {

@@ -12,7 +12,7 @@ use crate::ask::{IdMap, Merge};
 use crate::config::Placement;
 use crate::embed::{Images, TowerRun, Weights, push_feature};
 use crate::plan::Plan;
-use crate::table::Table;
+use crate::table::{TOGETHER, Table};
 use crate::traffic::{Counts, bytes};
 use crate::worker::GRADIENT_HEADER;
 
@@ -83,10 +83,10 @@ impl Shard {
             assert!(rest.is_empty(), "worker {worker} asks what it says");
         }
         self.slots.clear();
-        self.slots.extend(self.ids.ids.iter().map(|&id| match unknown {
-            Unknown::Create => Some(self.table.slot_or_new(id)),
-            Unknown::Zero => self.table.slot(id),
-        }));
+        match unknown {
+            Unknown::Create => self.table.slots_or_new(&self.ids.ids, &mut self.slots),
+            Unknown::Zero => self.table.slots(&self.ids.ids, &mut self.slots),
+        }
     }
 
     /// Runs the towers over the images asked for, if they run here; `masks` as for [`TowerRun::forward`].
@@ -128,10 +128,15 @@ impl Shard {
         for worker in 0..lanes {
             let words = out.words();
             let start = words.len();
-            for &ask in ids.of(worker) {
-                match slots[ask as usize] {
-                    Some(slot) => words.extend_from_slice(bytemuck::cast_slice(table.row(slot))),
-                    None => words.resize(words.len() + dim, 0),
+            for asks in ids.of(worker).chunks(TOGETHER) {
+                table.fetch(asks.iter().filter_map(|&ask| slots[ask as usize]));
+                for &ask in asks {
+                    match slots[ask as usize] {
+                        Some(slot) => {
+                            words.extend_from_slice(bytemuck::cast_slice(table.row(slot)))
+                        }
+                        None => words.resize(words.len() + dim, 0),
+                    }
                 }
             }
             let rows = words.len();
@@ -194,7 +199,11 @@ impl Shard {
             assert!(rest.is_empty(), "worker {worker} sends gradients of what it was answered");
         }
         let drows = self.drows.chunks_exact_mut(dim);
-        for ((slot, drow), id) in self.slots.iter().zip(drows).zip(&self.ids.ids) {
+        for (at, ((slot, drow), id)) in self.slots.iter().zip(drows).zip(&self.ids.ids).enumerate()
+        {
+            if at.is_multiple_of(TOGETHER) {
+                self.table.fetch(self.slots[at..].iter().take(TOGETHER).copied().flatten());
+            }
             let row = self.table.row_mut(slot.expect("training makes every row"));
             if plan.l2_ids > 0.0 {
                 let occurrences = self.frequency.get(id).copied().unwrap_or(1).max(1);

@@ -1,8 +1,18 @@
 //! The rows of one shard: embedding, and what its optimizer keeps of it.
+//!
+//! Nothing here takes long because the table is large: rows are in pages that never move, and the index
+//! grows a small part at a time.
 
 use ams_model::init::row_init;
 
-use crate::ask::IdMap;
+mod index;
+mod pages;
+
+use index::Index;
+use pages::Pages;
+
+/// Ids or rows that are asked of memory side by side. It answers some dozens in hardly more time than one.
+pub const TOGETHER: usize = 16;
 
 /// Rows by id, in memory: `[row | state ..]` of `dim` floats each, so that an update is one pass.
 #[derive(Clone, Debug)]
@@ -12,9 +22,9 @@ pub struct Table {
     dim: usize,
     /// Floats per row with its state.
     width: usize,
-    index: IdMap,
-    ids: Vec<u64>,
-    values: Vec<f32>,
+    index: Index,
+    ids: Pages<u64>,
+    values: Pages<f32>,
 }
 
 /// What is kept of one row.
@@ -30,14 +40,15 @@ impl Table {
     /// An empty table whose rows start from (`seed`, `name`, id) and have so many numbers of state per
     /// weight.
     pub fn new(name: &str, seed: u64, dim: usize, states: usize) -> Table {
+        let width = dim * (1 + states);
         Table {
             name: name.to_owned(),
             seed,
             dim,
-            width: dim * (1 + states),
-            index: IdMap::default(),
-            ids: Vec::new(),
-            values: Vec::new(),
+            width,
+            index: Index::default(),
+            ids: Pages::new(1),
+            values: Pages::new(width),
         }
     }
 
@@ -48,7 +59,7 @@ impl Table {
 
     /// Whether there is no row.
     pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+        self.len() == 0
     }
 
     /// Floats per row (D).
@@ -61,64 +72,111 @@ impl Table {
         self.width
     }
 
-    /// The slot of `id`, made with its initial value if it is new.
+    /// Bytes allocated.
+    pub fn bytes(&self) -> usize {
+        self.index.bytes() + self.ids.bytes() + self.values.bytes()
+    }
+
+    /// The slot of `id`, made with its initial value if it is new. Slots count from 0 in order of first need.
     pub fn slot_or_new(&mut self, id: u64) -> u32 {
-        let next = self.ids.len() as u32;
-        let slot = *self.index.entry(id).or_insert(next);
-        if slot == next {
-            self.ids.push(id);
-            let start = self.values.len();
-            self.values.resize(start + self.width, 0.0);
-            row_init(self.seed, &self.name, id, &mut self.values[start..start + self.dim]);
+        if let Some(slot) = self.slot(id) {
+            return slot;
         }
+        let slot = self.push(id);
+        row_init(self.seed, &self.name, id, &mut self.values.get_mut(slot)[..self.dim]);
         slot
     }
 
     /// The slot of `id`, if it has a row.
     pub fn slot(&self, id: u64) -> Option<u32> {
-        self.index.get(&id).copied()
+        self.index.find(id)
+    }
+
+    /// Appends the slot of each of `ids`, made if it is new, as [`Table::slot_or_new`] one after the other.
+    pub fn slots_or_new(&mut self, ids: &[u64], slots: &mut Vec<Option<u32>>) {
+        for ids in ids.chunks(TOGETHER) {
+            let found = self.at_home(ids);
+            let made = |(&id, slot): (_, Option<u32>)| slot.unwrap_or_else(|| self.slot_or_new(id));
+            slots.extend(ids.iter().zip(found).map(made).map(Some));
+        }
+    }
+
+    /// Appends the slot of each of `ids`, where it has a row.
+    pub fn slots(&self, ids: &[u64], slots: &mut Vec<Option<u32>>) {
+        for ids in ids.chunks(TOGETHER) {
+            let found = self.at_home(ids);
+            slots.extend(ids.iter().zip(found).map(|(&id, slot)| slot.or_else(|| self.slot(id))));
+        }
+    }
+
+    /// The slots of up to [`TOGETHER`] ids that are found at once: memory is asked for all of them, and nothing
+    /// depends on what comes.
+    fn at_home(&self, ids: &[u64]) -> [Option<u32>; TOGETHER] {
+        let mut slots = [None; TOGETHER];
+        slots.iter_mut().zip(ids).for_each(|(slot, &id)| *slot = self.index.at_home(id));
+        slots
+    }
+
+    /// Asks memory for some rows at once that are about to be used one after the other, [`TOGETHER`] or so.
+    pub fn fetch(&self, slots: impl IntoIterator<Item = u32>) {
+        /// Floats of the smallest cache line there is.
+        const LINE: usize = 16;
+        let mut bits = 0;
+        for slot in slots {
+            let values = self.values.get(slot);
+            let ends = values.iter().step_by(LINE).chain(values.last());
+            bits |= ends.fold(0, |bits, value| bits | value.to_bits());
+        }
+        // Nobody wants them, but they have to be read.
+        std::hint::black_box(bits);
     }
 
     /// The embedding in `slot`; (D).
     pub fn row(&self, slot: u32) -> &[f32] {
-        let start = slot as usize * self.width;
-        &self.values[start..start + self.dim]
+        &self.values.get(slot)[..self.dim]
     }
 
     /// Everything in `slot`.
     pub fn row_mut(&mut self, slot: u32) -> RowMut<'_> {
-        let start = slot as usize * self.width;
-        let (row, state) = self.values[start..start + self.width].split_at_mut(self.dim);
+        let (row, state) = self.values.get_mut(slot).split_at_mut(self.dim);
         RowMut { row, state }
     }
 
     /// Slots in the order of their ids.
     pub fn slots_by_id(&self) -> Vec<u32> {
-        let mut slots: Vec<u32> = (0..self.ids.len() as u32).collect();
-        slots.sort_unstable_by_key(|&slot| self.ids[slot as usize]);
+        let mut slots: Vec<u32> = (0..self.len() as u32).collect();
+        slots.sort_unstable_by_key(|&slot| self.id(slot));
         slots
     }
 
     /// The id in `slot`.
     pub fn id(&self, slot: u32) -> u64 {
-        self.ids[slot as usize]
+        self.ids.get(slot)[0]
     }
 
     /// The row in `slot` and its state end to end; (1 + states, D).
     pub fn state(&self, slot: u32) -> &[f32] {
-        let start = slot as usize * self.width;
-        &self.values[start..start + self.width]
+        self.values.get(slot)
     }
 
     /// Adds a row with all its state, read from a checkpoint; false if `id` has one already.
     pub fn restore(&mut self, id: u64, state: &[f32]) -> bool {
         assert_eq!(state.len(), self.width);
-        let next = self.ids.len() as u32;
-        if *self.index.entry(id).or_insert(next) != next {
-            return false;
+        let new = self.slot(id).is_none();
+        if new {
+            let slot = self.push(id);
+            self.values.get_mut(slot).copy_from_slice(state);
         }
-        self.ids.push(id);
-        self.values.extend_from_slice(state);
-        true
+        new
+    }
+
+    /// A row of zeros in the next slot, for an id that has none.
+    fn push(&mut self, id: u64) -> u32 {
+        let slot = u32::try_from(self.len()).ok().filter(|&slot| slot < u32::MAX);
+        let slot = slot.expect("a lane has fewer than 4,294,967,295 rows");
+        self.index.insert(id, slot);
+        self.ids.push()[0] = id;
+        self.values.push();
+        slot
     }
 }

@@ -20,4 +20,5 @@ mod runs;
 mod scorer;
 mod shop;
 mod step;
+mod table;
 mod traffic;
