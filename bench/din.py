@@ -25,24 +25,22 @@ row by row, which would only be slower. There are two peers, and both are DINs o
 - alike: PReLU throughout and first weights of the size that ams draws.
 
 Rows per second are of training alone. ams reads its sample files meanwhile; the peer has everything in memory, and the
-time this takes is not counted. GAUC, AUC and log loss of all come from the functions below, which are held against
-what `ams eval` says.
+time this takes is not counted. GAUC, AUC and log loss of all come from peers/judge.py, which is held against what
+`ams eval` says.
 """
 import argparse
-import importlib.util
 import json
-import os
 import pathlib
 import statistics
-import subprocess
-import sys
 import time
 
-AMS = pathlib.Path(__file__).resolve().parent.parent / "target/release/ams"
+from peers.judge import METRICS, judge_ams, metrics
+from peers.movielens import BEHAVIORS, ITEM, USER, imported
+from peers.packages import with_packages
+from peers.program import AMS, ams
+
 NEEDS = {"deepctr_torch": "deepctr-torch", "requests": "requests", "pyarrow": "pyarrow", "torch": "torch"}
-USER = ["user", "gender", "age", "occupation", "zip"]
-ITEM = ["item", "genres", "year"]
-DIM, ATTENTION, LAYERS, RATE, BATCH, BEHAVIORS = 12, [64, 16], [200, 80], 0.001, 1024, 32
+DIM, ATTENTION, LAYERS, RATE, BATCH = 12, [64, 16], [200, 80], 0.001, 1024
 PEERS = {
     "shipped": {"dnn_activation": "relu", "att_activation": "Dice"},
     "alike": {"dnn_activation": "prelu", "att_activation": "prelu"},
@@ -51,67 +49,6 @@ PEERS = {
 OURS = {"ams": [], "ams-rows": ["train.rows_learning_rate=0.008"]}
 TITLES = {"ams": "ams", "ams-rows": "ams, rows at .008", "shipped": "deepctr-torch, as shipped",
           "alike": "deepctr-torch, alike"}
-METRICS = ["gauc", "auc", "logloss"]
-
-
-def with_packages(work):
-    """Goes on in a Python that has the packages, made in the work folder if this one lacks them."""
-    if all(importlib.util.find_spec(name) for name in NEEDS):
-        return
-    python = work / "venv/bin/python"
-    if pathlib.Path(sys.prefix) == (work / "venv").resolve():
-        sys.exit(f"{work / 'venv'} lacks one of {', '.join(NEEDS)}; remove it and try again")
-    if not python.exists():
-        subprocess.run([sys.executable, "-m", "venv", work / "venv"], check=True)
-        subprocess.run([python, "-m", "pip", "install", "-q", *NEEDS.values()], check=True)
-    os.execv(python, [str(python), *sys.argv])
-
-
-def ams(program, *arguments):
-    """Runs ams and returns the object it prints."""
-    command = [program, *map(str, arguments), "--json"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return json.loads(done.stdout)
-
-
-# What both are judged by.
-
-def auc(scores, labels):
-    """Share of the pairs of a positive and a negative in order, ties counting half; None without pairs."""
-    import numpy as np
-    _, tied, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[tied]
-    positives = int(labels.sum())
-    pairs = positives * (len(labels) - positives)
-    if pairs == 0:
-        return None
-    return (ranks[labels == 1].sum() - positives * (positives + 1) / 2) / pairs
-
-
-def metrics(users, scores, labels):
-    """GAUC (by impressions, users with both classes), AUC, log loss of these logits."""
-    import numpy as np
-    order = np.argsort(users, kind="stable")
-    begins = np.flatnonzero(np.diff(users[order], prepend=-1))
-    of_users = [(len(rows), auc(scores[rows], labels[rows])) for rows in np.split(order, begins[1:])]
-    judged = [(rows, value) for rows, value in of_users if value is not None]
-    logits = scores.astype(np.float64)
-    losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))
-    return {"gauc": sum(rows * value for rows, value in judged) / sum(rows for rows, _ in judged),
-            "auc": auc(scores, labels), "logloss": float(losses.mean())}
-
-
-def judge_ams(run, evaluated):
-    """The metrics of the predictions that `ams eval` wrote."""
-    import numpy as np
-    import pyarrow.parquet
-    table = pyarrow.parquet.read_table(run / "predictions/test.parquet")
-    users, logits, labels = (table[name].to_numpy() for name in ("user", "logit", "label"))
-    _, users = np.unique(users, return_inverse=True)
-    found = metrics(users, logits, labels)
-    for name in METRICS:
-        assert abs(found[name] - evaluated[name]) < 1e-6, (name, found[name], evaluated[name])
-    return found
 
 
 # The peer.
@@ -346,14 +283,12 @@ def main():
         parser.error(f"--peers {unknown[0]}: expected some of {', '.join(PEERS)}")
     options.work.mkdir(parents=True, exist_ok=True)
     options.out.mkdir(parents=True, exist_ok=True)
-    with_packages(options.work)
+    with_packages(options.work / "venv", NEEDS)
     from importlib.metadata import version
     import torch
     torch.set_num_threads(options.threads)
     dataset = options.work / "explicit"
-    if not (dataset / "dataset.json").exists():
-        ams(options.ams, "import", "movielens", options.data, "--out", dataset, "--max-behaviors", BEHAVIORS)
-    counts = json.loads((dataset / "dataset.json").read_text())["counts"]
+    counts = imported(options.ams, dataset, options.data)
     samples, results = None, []
     asked = "-".join(options.query)
     for seed in range(1, options.seeds + 1):

@@ -1,9 +1,11 @@
 //! How good predictions are, on all impressions and on slices of them.
 
-use ams_model::metrics::Metrics;
+use ams_model::metrics::{Impression, Metrics, log_loss};
+use rayon::prelude::*;
 use serde::Serialize;
 
 pub use crate::predictions::Predictions;
+use crate::ranking::Ranking;
 
 /// The metrics of a test; `None` where a metric is not defined.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -58,35 +60,48 @@ const SLICES: [(&str, Member); 12] = [
     ("without image", |t| !t.with_image),
 ];
 
-/// The metrics of `predictions`; `frequency` tells how many training impressions an item has.
+/// The metrics of `predictions`; `frequency` tells how many training impressions an item has. Runs on
+/// the threads of the current rayon pool.
 pub fn evaluate(predictions: &Predictions, frequency: &dyn Fn(u64) -> u32) -> Evaluation {
-    let traits: Vec<Traits> = (0..predictions.len())
-        .map(|row| Traits {
-            frequency: frequency(predictions.items[row]),
-            behaviors: predictions.behaviors[row],
-            with_image: predictions.with_image[row],
+    let Predictions { users, logits, labels, .. } = predictions;
+    let impressions: Vec<Impression> = (0..predictions.len())
+        .map(|row| {
+            let traits = Traits {
+                frequency: frequency(predictions.items[row]),
+                behaviors: predictions.behaviors[row],
+                with_image: predictions.with_image[row],
+            };
+            Impression::new(users[row], logits[row], labels[row], marks(traits))
         })
         .collect();
-    let slice = |&(name, member): &(&str, Member)| {
-        let metrics = metrics(predictions, |row| member(traits[row]));
+    let slices: Vec<u16> = impressions.iter().map(|impression| impression.marks).collect();
+    let ranking = Ranking::new(impressions);
+    let slice = |number: usize| {
+        let (auc, gauc) = ranking.of(1 << number);
+        let rows = || (0..predictions.len()).filter(|&row| slices[row] >> number & 1 == 1);
+        let logits: Vec<f32> = rows().map(|row| logits[row]).collect();
+        let labels: Vec<u8> = rows().map(|row| labels[row]).collect();
         Slice {
-            name: name.to_owned(),
-            impressions: metrics.impressions,
-            auc: metrics.auc,
-            gauc: metrics.gauc,
-            logloss: metrics.logloss,
+            name: SLICES[number].0.to_owned(),
+            impressions: labels.len() as u64,
+            auc,
+            gauc: gauc.gauc,
+            logloss: log_loss(&logits, &labels),
         }
     };
-    Evaluation { all: metrics(predictions, |_| true), slices: SLICES.iter().map(slice).collect() }
+    let all = || {
+        let (auc, gauc) = ranking.of(0);
+        Metrics::with_ranking(auc, gauc, logits, labels)
+    };
+    let slices = || (0..SLICES.len()).into_par_iter().map(slice).collect();
+    let (all, slices) = rayon::join(all, slices);
+    Evaluation { all, slices }
 }
 
-/// The metrics of some rows.
-fn metrics(predictions: &Predictions, member: impl Fn(usize) -> bool) -> Metrics {
-    let rows: Vec<usize> = (0..predictions.len()).filter(|&row| member(row)).collect();
-    let users: Vec<u64> = rows.iter().map(|&row| predictions.users[row]).collect();
-    let logits: Vec<f32> = rows.iter().map(|&row| predictions.logits[row]).collect();
-    let labels: Vec<u8> = rows.iter().map(|&row| predictions.labels[row]).collect();
-    Metrics::of(&users, &logits, &labels)
+/// The slices an impression is in, a bit each.
+fn marks(traits: Traits) -> u16 {
+    let members = SLICES.iter().enumerate();
+    members.fold(0, |marks, (number, (_, member))| marks | u16::from(member(traits)) << number)
 }
 
 #[cfg(test)]

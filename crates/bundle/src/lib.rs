@@ -5,8 +5,8 @@
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
 //! [`folder`], files that appear together, and [`tensors`] in them; [`files`], a bundle being
 //! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
-//! asked, [`resolve`], what that means to it, and [`page`], what it answers; [`predictions`] and
-//! [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
+//! asked, [`resolve`], what that means to it, and [`page`], what it answers; [`predictions`],
+//! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
 pub mod error;
 pub mod folder;
@@ -27,6 +27,7 @@ pub mod resolve;
 
 pub mod evaluate;
 pub mod predictions;
+pub mod ranking;
 pub mod vectors;
 
 #[cfg(test)]

@@ -60,7 +60,8 @@ pub fn evaluate_run(
         predictions.write(path)?;
     }
     let seen = trainer.dataset().item_counts(SplitName::Train)?;
-    Ok(Some(evaluate(&predictions, &|item| seen.get(&Id(item)).copied().unwrap_or(0))))
+    let frequency = |item| seen.get(&Id(item)).copied().unwrap_or(0);
+    Ok(Some(trainer.lanes_mut().pool().install(|| evaluate(&predictions, &frequency))))
 }
 
 fn text(evaluation: &Evaluation) -> String {

@@ -1,7 +1,8 @@
 //! AUC and GAUC, exact: pairs are counted in integers, so neither the order of impressions nor rounding
 //! plays a part.
-
-use std::cmp::Ordering;
+//!
+//! Sorting is all the work, so it is apart from counting: what is sorted once may be counted as a whole
+//! and in any parts, each of which is in order too, and whoever has threads may sort with all of them.
 
 /// The area under the ROC curve: the share of (positive, negative) pairs in which the positive has the
 /// greater score, pairs of equal scores counting half. `None` unless both classes occur.
@@ -9,17 +10,15 @@ use std::cmp::Ordering;
 /// `scores` and `labels` (0 or 1) are (B) each, in any order.
 pub fn auc(scores: &[f32], labels: &[u8]) -> Option<f64> {
     assert_eq!(scores.len(), labels.len(), "scores and labels");
-    let mut ranked: Vec<Scored> = scores
-        .iter()
-        .zip(labels)
-        .map(|(&score, &label)| Scored { user: 0, score, label })
-        .collect();
-    ranked.sort_unstable_by(Scored::order);
-    auc_of_ranked(&ranked)
+    let pairs = scores.iter().zip(labels);
+    let mut impressions: Vec<Impression> =
+        pairs.map(|(&score, &label)| Impression::new(0, score, label, 0)).collect();
+    impressions.sort_unstable_by_key(Impression::by_score);
+    auc_of_sorted(&impressions)
 }
 
 /// GAUC, and whom it is about.
-#[derive(Clone, Copy, Debug, PartialEq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gauc {
     /// The sum over users of impressions times AUC, over the sum of their impressions; users of one
     /// class are in neither sum. `None` if that leaves nobody.
@@ -34,67 +33,161 @@ pub struct Gauc {
 ///
 /// `users`, `scores` and `labels` (0 or 1) are (B) each, in any order.
 pub fn gauc(users: &[u64], scores: &[f32], labels: &[u8]) -> Gauc {
-    assert_eq!((users.len(), scores.len()), (labels.len(), labels.len()), "users, scores, labels");
-    let rows = users.iter().zip(scores).zip(labels);
-    let mut ranked: Vec<Scored> =
-        rows.map(|((&user, &score), &label)| Scored { user, score, label }).collect();
-    ranked.sort_unstable_by(Scored::order);
+    let mut impressions = Impression::all(users, scores, labels);
+    impressions.sort_unstable_by_key(Impression::by_user);
+    gauc_of_sorted(&impressions)
+}
+
+/// An impression as rankings see it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Impression {
+    user: u64,
+    /// In the order of scores, and equal where they are.
+    rank: u32,
+    label: u8,
+    /// Bits by which its maker finds it again, such as the parts that it is in.
+    pub marks: u16,
+}
+
+impl Impression {
+    /// One impression; its label is 0 or 1.
+    pub fn new(user: u64, score: f32, label: u8, marks: u16) -> Impression {
+        // The bits of floats are in the order of floats but for the sign: negative ones run backwards, and
+        // come after the others. Adding 0 makes -0 the 0 that it equals.
+        let bits = (score + 0.0).to_bits();
+        let rank = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
+        Impression { user, rank, label, marks }
+    }
+
+    /// Impressions without marks: `users`, `scores` and `labels` (0 or 1) are (B) each.
+    pub fn all(users: &[u64], scores: &[f32], labels: &[u8]) -> Vec<Impression> {
+        assert_eq!((users.len(), scores.len()), (labels.len(), labels.len()), "impressions");
+        let rows = users.iter().zip(scores).zip(labels);
+        rows.map(|((&user, &score), &label)| Impression::new(user, score, label, 0)).collect()
+    }
+
+    /// Whose it is.
+    pub(super) fn user(&self) -> u64 {
+        self.user
+    }
+
+    /// 0 negative, 1 positive.
+    pub(super) fn class(&self) -> usize {
+        usize::from(self.label != 0)
+    }
+
+    /// Ascending, the order that [`auc_of_sorted`] wants.
+    pub fn by_score(&self) -> u32 {
+        self.rank
+    }
+
+    /// Ascending, the order that [`gauc_of_sorted`] wants.
+    pub fn by_user(&self) -> u128 {
+        u128::from(self.user) << 32 | u128::from(self.rank)
+    }
+}
+
+/// [`auc()`] of impressions in the order of [`Impression::by_score`].
+pub fn auc_of_sorted<'a>(impressions: impl IntoIterator<Item = &'a Impression>) -> Option<f64> {
+    let mut pairs = Pairs::default();
+    let mut rank = 0;
+    for impression in impressions {
+        debug_assert!(rank <= impression.rank, "impressions are not in order");
+        if impression.rank != rank {
+            pairs.end_of_ties();
+            rank = impression.rank;
+        }
+        pairs.tied[impression.class()] += 1;
+    }
+    pairs.auc()
+}
+
+/// [`gauc`] of impressions in the order of [`Impression::by_user`].
+pub fn gauc_of_sorted<'a>(impressions: impl IntoIterator<Item = &'a Impression>) -> Gauc {
     let (mut sum, mut weight) = (0.0, 0);
-    let mut result = Gauc { gauc: None, users: 0, users_without_auc: 0 };
-    for of_user in ranked.chunk_by(|a, b| a.user == b.user) {
+    let mut result = Gauc::default();
+    aucs_of_sorted(impressions, |_, impressions, auc| {
         result.users += 1;
-        match auc_of_ranked(of_user) {
+        match auc {
             Some(auc) => {
-                sum += of_user.len() as f64 * auc;
-                weight += of_user.len();
+                sum += impressions as f64 * auc;
+                weight += impressions;
             }
             None => result.users_without_auc += 1,
         }
-    }
+    });
     result.gauc = (weight > 0).then(|| sum / weight as f64);
     result
 }
 
-/// One impression.
-#[derive(Clone, Copy)]
-struct Scored {
-    user: u64,
-    score: f32,
-    label: u8,
-}
-
-impl Scored {
-    fn order(&self, other: &Scored) -> Ordering {
-        self.user.cmp(&other.user).then(self.score.total_cmp(&other.score))
+/// Shows `visit` each user with the number of their impressions and their AUC. Impressions are in the
+/// order of [`Impression::by_user`], and so are the users.
+pub(super) fn aucs_of_sorted<'a>(
+    impressions: impl IntoIterator<Item = &'a Impression>,
+    mut visit: impl FnMut(u64, u64, Option<f64>),
+) {
+    let mut pairs = Pairs::default();
+    let mut last: Option<&Impression> = None;
+    for impression in impressions {
+        if let Some(last) = last.filter(|last| last.by_user() != impression.by_user()) {
+            debug_assert!(last.by_user() < impression.by_user(), "impressions are not in order");
+            pairs.end_of_ties();
+            if last.user != impression.user {
+                visit(last.user, pairs.impressions(), pairs.auc());
+                pairs = Pairs::default();
+            }
+        }
+        pairs.tied[impression.class()] += 1;
+        last = Some(impression);
+    }
+    if let Some(last) = last {
+        pairs.end_of_ties();
+        visit(last.user, pairs.impressions(), pairs.auc());
     }
 }
 
-/// AUC of impressions in ascending order of scores.
-fn auc_of_ranked(ranked: &[Scored]) -> Option<f64> {
-    auc_of_counts(ranked.chunk_by(|a, b| a.score == b.score).map(|tied| {
-        let positive = tied.iter().filter(|scored| scored.label != 0).count() as u64;
-        [tied.len() as u64 - positive, positive]
-    }))
+/// Pairs of a negative and a positive, counted while scores ascend.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Pairs {
+    /// Negatives and positives of the score that is being counted.
+    pub tied: [u64; 2],
+    /// Those of lower scores.
+    below: [u64; 2],
+    /// Twice the pairs won, so that half a pair is an integer.
+    won: u128,
 }
 
-/// AUC from how many negatives and positives have each score, in ascending order of scores.
-pub(super) fn auc_of_counts(by_score: impl Iterator<Item = [u64; 2]>) -> Option<f64> {
-    let (mut positives, mut negatives) = (0u64, 0u64);
-    // Twice the pairs won, so that half a pair is an integer.
-    let mut won = 0u128;
-    for [negative, positive] in by_score {
-        won += u128::from(positive) * u128::from(2 * negatives + negative);
-        positives += positive;
-        negatives += negative;
+impl Pairs {
+    /// What comes has a greater score.
+    pub fn end_of_ties(&mut self) {
+        let [negatives, positives] = self.tied;
+        // Most scores are of negatives alone.
+        if positives > 0 {
+            self.won += u128::from(positives) * u128::from(2 * self.below[0] + negatives);
+        }
+        self.below[0] += negatives;
+        self.below[1] += positives;
+        self.tied = [0; 2];
     }
-    let pairs = u128::from(positives) * u128::from(negatives);
-    (pairs > 0).then(|| won as f64 / (2 * pairs) as f64)
+
+    /// All impressions of all scores that ended.
+    fn impressions(&self) -> u64 {
+        self.below[0] + self.below[1]
+    }
+
+    /// AUC of all that was counted.
+    pub fn auc(mut self) -> Option<f64> {
+        self.end_of_ties();
+        let pairs = u128::from(self.below[0]) * u128::from(self.below[1]);
+        (pairs > 0).then(|| self.won as f64 / (2 * pairs) as f64)
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use std::cmp::Ordering;
     use std::collections::BTreeMap;
 
     /// The definition, pair by pair.
@@ -148,6 +241,34 @@ mod tests {
         let (users, labels) = ([2, 1, 3, 1, 2, 1], [1, 0, 1, 1, 0, 0]);
         let got = gauc(&users, &[0.1, 0.2, 0.5, 0.9, 0.4, 0.3], &labels);
         assert_eq!(got, Gauc { gauc: Some(0.6), users: 3, users_without_auc: 1 });
+    }
+
+    #[test]
+    fn ranks_are_in_the_order_of_scores() {
+        let scores = [f32::MIN, -1.5, -1.0, -f32::MIN_POSITIVE, 0.0, 1e-40, 0.5, 2.0, f32::MAX];
+        let ranks = scores.map(|score| Impression::new(0, score, 0, 0).by_score());
+        assert!(ranks.is_sorted_by(|a, b| a < b), "{ranks:?}");
+        assert_eq!(Impression::new(0, -0.0, 0, 0), Impression::new(0, 0.0, 0, 0));
+    }
+
+    #[test]
+    fn a_part_of_what_is_sorted_is_sorted() {
+        let rows = [(3, 0.5, 1), (1, 0.5, 0), (3, -0.5, 0), (1, 2.0, 1), (3, 0.25, 1), (1, 2.5, 0)];
+        let all = rows.map(|(user, score, label)| {
+            Impression::new(user, score, label, u16::from(score < 2.25))
+        });
+        let marked = |impression: &&Impression| impression.marks == 1;
+        let (mut by_score, mut by_user) = (all, all);
+        by_score.sort_unstable_by_key(Impression::by_score);
+        by_user.sort_unstable_by_key(Impression::by_user);
+        let part: Vec<_> = rows.into_iter().filter(|row| row.1 < 2.25).collect();
+        let users: Vec<u64> = part.iter().map(|row| row.0).collect();
+        let scores: Vec<f32> = part.iter().map(|row| row.1).collect();
+        let labels: Vec<u8> = part.iter().map(|row| row.2).collect();
+        assert_eq!(auc_of_sorted(by_score.iter().filter(marked)), auc(&scores, &labels));
+        let expected = gauc(&users, &scores, &labels);
+        assert_eq!(gauc_of_sorted(by_user.iter().filter(marked)), expected);
+        assert_eq!(expected.users, 2);
     }
 
     proptest! {

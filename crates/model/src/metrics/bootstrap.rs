@@ -5,15 +5,11 @@
 //! depend on the seed alone: two models tested on the same impressions see the same draws, and their
 //! difference is *paired*, free of what is hard or easy for both.
 
-use std::cmp::Ordering;
-use std::collections::BTreeSet;
-
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::init::mix;
-use crate::metrics::auc::auc_of_counts;
-use crate::metrics::{auc, gauc};
+use crate::metrics::auc::{Impression, Pairs, auc_of_sorted, aucs_of_sorted, gauc_of_sorted};
 
 /// Which draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,9 +48,9 @@ pub struct Interval {
 /// GAUC and AUC, resampled.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResampledRanking {
-    /// See [`gauc`].
+    /// See [`gauc`](crate::metrics::gauc()).
     pub gauc: Resampled,
-    /// See [`auc()`].
+    /// See [`auc`](crate::metrics::auc()).
     pub auc: Resampled,
 }
 
@@ -80,20 +76,22 @@ impl Bootstrap {
         logits: &[f32],
         labels: &[u8],
     ) -> ResampledRanking {
-        assert_eq!((users.len(), logits.len()), (labels.len(), labels.len()), "impressions");
         let ids: Vec<u64> = users.iter().map(|&user| u64::from(user)).collect();
+        let mut impressions = Impression::all(&ids, logits, labels);
         let mut result = ResampledRanking::default();
-        result.gauc.value = gauc(&ids, logits, labels).gauc;
-        result.auc.value = auc(logits, labels);
-        let of_users = users_with_auc(users, logits, labels);
-        let ranked = Ranked::new(users, logits, labels);
+        impressions.sort_unstable_by_key(Impression::by_user);
+        let of_all = gauc_of_sorted(&impressions);
+        let of_users = users_with_auc(&impressions);
+        impressions.sort_unstable_by_key(Impression::by_score);
+        result.gauc.value = of_all.gauc;
+        result.auc.value = auc_of_sorted(&impressions);
         result.gauc.users = of_users.len();
-        result.auc.users = users.iter().collect::<BTreeSet<_>>().len();
+        result.auc.users = of_all.users as usize;
         let mut times = vec![0; population];
         for replicate in 0..self.replicates {
             self.draw(replicate, &mut times);
             result.gauc.replicates.push(gauc_of_draw(&of_users, &times));
-            result.auc.replicates.push(ranked.auc_of_draw(&times));
+            result.auc.replicates.push(auc_of_draw(&impressions, &times));
         }
         result
     }
@@ -132,17 +130,11 @@ fn quantile(ascending: &[f64], share: f64) -> Option<f64> {
 }
 
 /// User, impressions and AUC of those who have one.
-fn users_with_auc(users: &[u32], logits: &[f32], labels: &[u8]) -> Vec<(u32, f64, f64)> {
-    let mut rows: Vec<u32> = (0..users.len() as u32).collect();
-    rows.sort_unstable_by_key(|&row| (users[row as usize], row));
+fn users_with_auc(by_user: &[Impression]) -> Vec<(u32, f64, f64)> {
     let mut found = Vec::new();
-    for of_user in rows.chunk_by(|&a, &b| users[a as usize] == users[b as usize]) {
-        let logits: Vec<f32> = of_user.iter().map(|&row| logits[row as usize]).collect();
-        let labels: Vec<u8> = of_user.iter().map(|&row| labels[row as usize]).collect();
-        if let Some(auc) = auc(&logits, &labels) {
-            found.push((users[of_user[0] as usize], of_user.len() as f64, auc));
-        }
-    }
+    aucs_of_sorted(by_user, |user, impressions, auc| {
+        found.extend(auc.map(|auc| (user as u32, impressions as f64, auc)));
+    });
     found
 }
 
@@ -157,54 +149,24 @@ fn gauc_of_draw(of_users: &[(u32, f64, f64)], times: &[u32]) -> Option<f64> {
     (weight > 0.0).then(|| sum / weight)
 }
 
-/// Impressions in ascending order of their logits: sorted once, walked through for each draw.
-struct Ranked {
-    /// (B) user and label.
-    impressions: Vec<(u32, u8)>,
-    /// Where a run of equal logits ends, in `impressions`.
-    ends: Vec<u32>,
-}
-
-impl Ranked {
-    fn new(users: &[u32], logits: &[f32], labels: &[u8]) -> Ranked {
-        let logit = |row: u32| logits[row as usize];
-        let order =
-            |&a: &u32, &b: &u32| -> Ordering { logit(a).total_cmp(&logit(b)).then(a.cmp(&b)) };
-        let mut rows: Vec<u32> = (0..users.len() as u32).collect();
-        rows.sort_unstable_by(order);
-        let mut end = 0;
-        let ends = rows.chunk_by(|&a, &b| logit(a) == logit(b)).map(|tied| {
-            end += tied.len() as u32;
-            end
-        });
-        Ranked {
-            ends: ends.collect(),
-            impressions: rows
-                .iter()
-                .map(|&row| (users[row as usize], labels[row as usize]))
-                .collect(),
+/// AUC of the impressions of the users drawn: sorted once, walked through for each draw.
+fn auc_of_draw(by_score: &[Impression], times: &[u32]) -> Option<f64> {
+    let mut pairs = Pairs::default();
+    for tied in by_score.chunk_by(|a, b| a.by_score() == b.by_score()) {
+        for impression in tied {
+            pairs.tied[impression.class()] += u64::from(times[impression.user() as usize]);
         }
+        pairs.end_of_ties();
     }
-
-    /// AUC of the impressions of the users drawn.
-    fn auc_of_draw(&self, times: &[u32]) -> Option<f64> {
-        let mut start = 0;
-        auc_of_counts(self.ends.iter().map(|&end| {
-            // Negatives and positives of one logit.
-            let mut tied = [0; 2];
-            for &(user, label) in &self.impressions[start..end as usize] {
-                tied[usize::from(label != 0)] += u64::from(times[user as usize]);
-            }
-            start = end as usize;
-            tied
-        }))
-    }
+    pairs.auc()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::metrics::{auc, gauc};
     use proptest::prelude::*;
+    use std::collections::BTreeSet;
 
     const BOOTSTRAP: Bootstrap = Bootstrap { replicates: 20, seed: 7 };
 

@@ -7,7 +7,7 @@ mod auc;
 mod bootstrap;
 mod probability;
 
-pub use auc::{Gauc, auc, gauc};
+pub use auc::{Gauc, Impression, auc, auc_of_sorted, gauc, gauc_of_sorted};
 pub use bootstrap::{Bootstrap, Interval, Resampled, ResampledRanking, difference};
 pub use probability::{calibration, log_loss, normalized_entropy};
 
@@ -37,16 +37,24 @@ pub struct Metrics {
 impl Metrics {
     /// The metrics of impressions in any order: `users`, `logits` and `labels` (0 or 1) are (B) each.
     pub fn of(users: &[u64], logits: &[f32], labels: &[u8]) -> Metrics {
-        let grouped = gauc(users, logits, labels);
+        let mut impressions = Impression::all(users, logits, labels);
+        impressions.sort_unstable_by_key(Impression::by_score);
+        let auc = auc_of_sorted(&impressions);
+        impressions.sort_unstable_by_key(Impression::by_user);
+        Metrics::with_ranking(auc, gauc_of_sorted(&impressions), logits, labels)
+    }
+
+    /// The metrics of impressions whose AUC and GAUC are known; `logits` and `labels` (0 or 1) are (B) each.
+    pub fn with_ranking(auc: Option<f64>, gauc: Gauc, logits: &[f32], labels: &[u8]) -> Metrics {
         Metrics {
-            auc: auc(logits, labels),
-            gauc: grouped.gauc,
+            auc,
+            gauc: gauc.gauc,
             logloss: log_loss(logits, labels),
             ne: normalized_entropy(logits, labels),
             calibration: calibration(logits, labels),
             impressions: labels.len() as u64,
-            users: grouped.users,
-            users_without_auc: grouped.users_without_auc,
+            users: gauc.users,
+            users_without_auc: gauc.users_without_auc,
         }
     }
 }
