@@ -105,17 +105,17 @@ impl Groups {
         let behaviors = from.behaviors.range(group);
         self.behaviors.push(behaviors.len());
         for (to, column) in self.behavior_fields.iter_mut().zip(&from.behavior_fields) {
-            behaviors.clone().for_each(|row| to.push(column.row(row)));
+            to.extend_from(column, behaviors.clone());
         }
         self.behavior_pictures.extend_from_slice(&from.behavior_pictures[behaviors.clone()]);
         self.behavior_times.extend_from_slice(&from.behavior_times[behaviors]);
         let impressions = from.impressions.range(group);
         self.impressions.push(impressions.len());
         for (to, column) in self.ad_fields.iter_mut().zip(&from.ad_fields) {
-            impressions.clone().for_each(|row| to.push(column.row(row)));
+            to.extend_from(column, impressions.clone());
         }
         for (to, column) in self.context_fields.iter_mut().zip(&from.context_fields) {
-            impressions.clone().for_each(|row| to.push(column.row(row)));
+            to.extend_from(column, impressions.clone());
         }
         self.ad_pictures.extend_from_slice(&from.ad_pictures[impressions.clone()]);
         self.labels.extend_from_slice(&from.labels[impressions.clone()]);

@@ -1,8 +1,21 @@
 //! Ragged columns: values and offsets.
 
+use std::ops::Range;
+
 /// Where each row of a ragged column begins: `len + 1` ascending positions, the first one zero.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Offsets(Vec<u32>);
+
+/// Written out for `clone_from`, which keeps the memory; a derived one does not.
+impl Clone for Offsets {
+    fn clone(&self) -> Self {
+        Offsets(self.0.clone())
+    }
+
+    fn clone_from(&mut self, from: &Self) {
+        self.0.clone_from(&from.0);
+    }
+}
 
 impl Default for Offsets {
     fn default() -> Self {
@@ -27,14 +40,21 @@ impl Offsets {
     }
 
     /// The range of values of row `row`.
-    pub fn range(&self, row: usize) -> std::ops::Range<usize> {
+    pub fn range(&self, row: usize) -> Range<usize> {
         self.0[row] as usize..self.0[row + 1] as usize
     }
 
     /// Appends a row of `count` values.
     pub fn push(&mut self, count: usize) {
-        let end = self.total() + count;
-        self.0.push(u32::try_from(end).expect("a block of samples holds fewer than 2^32 values"));
+        self.0.push(position(self.total() + count));
+    }
+
+    /// Appends the rows `rows` of `from`.
+    pub fn extend_from(&mut self, from: &Offsets, rows: Range<usize>) {
+        let ends = &from.0[rows.start..=rows.end];
+        let (before, first) = (self.0[self.len()], ends[0]);
+        position(before as usize + (ends[ends.len() - 1] - first) as usize);
+        self.0.extend(ends[1..].iter().map(|end| before + (end - first)));
     }
 
     /// The positions themselves, `len + 1` of them.
@@ -48,6 +68,11 @@ impl Offsets {
     }
 }
 
+/// A place among the values, in four bytes.
+fn position(at: usize) -> u32 {
+    u32::try_from(at).expect("a block of samples holds fewer than 2^32 values")
+}
+
 /// A column of lists: row `i` is `values[offsets.range(i)]`.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Ragged<T> {
@@ -57,16 +82,15 @@ pub struct Ragged<T> {
     pub values: Vec<T>,
 }
 
+/// Written out for `clone_from`, which keeps the memory; a derived one does not.
 impl<T: Clone> Clone for Ragged<T> {
     fn clone(&self) -> Self {
-        let Ragged { offsets, values } = self;
-        Ragged { offsets: offsets.clone(), values: values.clone() }
+        Ragged { offsets: self.offsets.clone(), values: self.values.clone() }
     }
 
-    /// Keeps the memory, as the derived one would not.
-    fn clone_from(&mut self, other: &Self) {
-        self.offsets.0.clone_from(&other.offsets.0);
-        self.values.clone_from(&other.values);
+    fn clone_from(&mut self, from: &Self) {
+        self.offsets.clone_from(&from.offsets);
+        self.values.clone_from(&from.values);
     }
 }
 
@@ -98,9 +122,65 @@ impl<T: Copy> Ragged<T> {
         self.offsets.push(row.len());
     }
 
+    /// Appends the rows `rows` of `from`.
+    pub fn extend_from(&mut self, from: &Ragged<T>, rows: Range<usize>) {
+        let starts = from.offsets.as_slice();
+        let values = starts[rows.start] as usize..starts[rows.end] as usize;
+        self.values.extend_from_slice(&from.values[values]);
+        self.offsets.extend_from(&from.offsets, rows);
+    }
+
+    /// Appends rows of one value or none.
+    pub fn extend_options(&mut self, rows: impl ExactSizeIterator<Item = Option<T>>) {
+        self.values.reserve(rows.len());
+        self.offsets.0.reserve(rows.len());
+        for row in rows {
+            self.values.extend(row);
+            self.offsets.0.push(self.values.len() as u32);
+        }
+        position(self.values.len());
+    }
+
     /// Removes every row, keeping the memory.
     pub fn clear(&mut self) {
         self.offsets.clear();
         self.values.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ragged(rows: &[&[u8]]) -> Ragged<u8> {
+        let mut column = Ragged::default();
+        rows.iter().for_each(|row| column.push(row));
+        column
+    }
+
+    #[test]
+    fn many_rows_at_once_are_the_same_as_one_by_one() {
+        let from = ragged(&[&[1, 2], &[], &[3], &[4, 5, 6], &[]]);
+        for begin in 0..=from.len() {
+            for end in begin..=from.len() {
+                let mut one_by_one = ragged(&[&[9], &[]]);
+                let mut at_once = one_by_one.clone();
+                (begin..end).for_each(|row| one_by_one.push(from.row(row)));
+                at_once.extend_from(&from, begin..end);
+                assert_eq!(at_once, one_by_one, "{begin}..{end}");
+            }
+        }
+        let mut options = ragged(&[&[7, 8]]);
+        options.extend_options([Some(1), None, Some(2)].into_iter());
+        assert_eq!(options, ragged(&[&[7, 8], &[1], &[], &[2]]));
+    }
+
+    #[test]
+    fn a_clone_into_something_keeps_its_memory() {
+        let from = ragged(&[&[1, 2], &[3]]);
+        let mut to = ragged(&[&[9; 100]]);
+        let place = to.values.as_ptr();
+        to.clone_from(&from);
+        assert_eq!((&to, to.values.as_ptr()), (&from, place));
     }
 }

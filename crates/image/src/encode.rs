@@ -1,7 +1,7 @@
 //! Encoding a folder of pictures into a feature store.
 //!
 //! A picture is read, hashed and, where its content is new, decoded and encoded, by as many threads as
-//! asked for. Finished rows go to a journal chunk by chunk; at the end the store is written from it
+//! asked for. Finished rows go to a journal chunk by chunk, while the threads look at the next one; at the end the store is written from it
 //! in the order of the keys. Therefore the store's bytes depend on the pictures, the names and the
 //! encoder, and not on threads, chunks, interruptions or what an older store knew already.
 //!
@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
+use std::sync::{Mutex, MutexGuard};
 
 use ams_data::{Error, ImageKey, Result};
 use half::f16;
@@ -132,7 +132,7 @@ pub fn encode(
     };
     if !run.older.as_ref().is_some_and(|older| older.holds(&pictures)) {
         let built = run.journal.store();
-        write::write_store(&built, &maker, &pictures, &|key, row| run.row(key, row))?;
+        run.write(&built, &maker, &pictures)?;
         write::install(&built, &options.out)?;
     }
     run.journal.remove()?;
@@ -222,11 +222,24 @@ enum Found {
 /// One run of [`encode`].
 struct Run<'a> {
     options: &'a EncodeOptions,
-    encoder: &'a dyn Encoder,
     threads: rayon::ThreadPool,
     older: Option<Older>,
     journal: Journal,
+    looker: Looker<'a>,
+}
+
+/// What threads need to look at pictures.
+struct Looker<'a> {
+    options: &'a EncodeOptions,
+    encoder: &'a dyn Encoder,
     known: Mutex<HashMap<ImageKey, Known>>,
+}
+
+/// Where the rows are that a run found or knew.
+struct RowSource<'a> {
+    journal: &'a Journal,
+    older: Option<&'a Older>,
+    known: &'a HashMap<ImageKey, Known>,
 }
 
 impl<'a> Run<'a> {
@@ -252,7 +265,8 @@ impl<'a> Run<'a> {
                 known.insert(picture.key, Known::Encoded { size, place: Row::Older });
             }
         }
-        Ok(Run { options, encoder, threads, older, journal, known: Mutex::new(known) })
+        let looker = Looker { options, encoder, known: Mutex::new(known) };
+        Ok(Run { options, threads, older, journal, looker })
     }
 
     /// Looks at every name; new rows go to the journal.
@@ -263,27 +277,86 @@ impl<'a> Run<'a> {
     ) -> Result<Vec<Picture>> {
         let mut pictures = Vec::with_capacity(names.len());
         let mut state = Progress { total: names.len() as u64, ..Progress::default() };
-        for names in names.chunks(self.options.chunk.max(1)) {
-            let found = self.threads.install(|| {
-                let look = |scratch: &mut Scratch, name: &String| self.look(name, scratch);
-                names.par_iter().map_init(Scratch::default, look).collect::<Vec<Found>>()
-            });
-            state.encoded += self.keep(&found)?;
-            pictures.extend(names.iter().zip(found).map(|(name, found)| self.picture(name, found)));
-            state.done = pictures.len() as u64;
-            state.failed =
-                pictures.iter().filter(|picture| picture.failure.is_some()).count() as u64;
-            state.reused = state.done - state.failed - state.encoded;
-            if progress(&state).is_break() && state.done < state.total {
-                let what = format!(
-                    "stopped after {} of {} pictures; the same command continues from there",
-                    state.done, state.total
-                );
-                let path = write::partial(&self.options.out);
-                return Err(Error::io(path)(io::Error::new(ErrorKind::Interrupted, what)));
+        let mut chunks = names.chunks(self.options.chunk.max(1));
+        let mut last: Option<(&[String], Vec<Found>)> = None;
+        loop {
+            let next = chunks.next();
+            let Run { threads, journal, looker, .. } = self;
+            let mut found = Vec::new();
+            // This thread writes what was found of the chunk before, meanwhile.
+            let kept = threads.in_place_scope(|scope| {
+                if let Some(names) = next {
+                    scope.spawn(|_| found = looker.look_at(names));
+                }
+                last.as_ref().map_or(Ok(0), |(_, found)| looker.keep(journal, found))
+            })?;
+            if let Some((names, found)) = last.take() {
+                for (name, found) in names.iter().zip(found) {
+                    let picture = self.looker.picture(name, found);
+                    state.failed += u64::from(picture.failure.is_some());
+                    pictures.push(picture);
+                }
+                state.encoded += kept;
+                state.done = pictures.len() as u64;
+                state.reused = state.done - state.failed - state.encoded;
+                if progress(&state).is_break() && state.done < state.total {
+                    return Err(self.stopped(&state));
+                }
+            }
+            match next {
+                Some(names) => last = Some((names, found)),
+                None => return Ok(pictures),
             }
         }
-        Ok(pictures)
+    }
+
+    fn stopped(&self, state: &Progress) -> Error {
+        let what = format!(
+            "stopped after {} of {} pictures; the same command continues from there",
+            state.done, state.total
+        );
+        let path = write::partial(&self.options.out);
+        Error::io(path)(io::Error::new(ErrorKind::Interrupted, what))
+    }
+
+    /// How many distinct images `pictures` show, and how many of them were known before this run.
+    fn counts(&mut self, pictures: &[Picture]) -> (u64, u64) {
+        let mut keys = pictures.iter().map(|picture| picture.key).collect::<Vec<ImageKey>>();
+        keys.retain(|key| key.is_some());
+        keys.sort_unstable();
+        keys.dedup();
+        let known = self.looker.known.get_mut().expect("no thread panics while it holds the lock");
+        let fresh = |key: &&ImageKey| {
+            let place = match &known[*key] {
+                Known::Encoded { place, .. } => place,
+                Known::Claimed | Known::Failed(_) => unreachable!("a picture with a key has a row"),
+            };
+            matches!(place, Row::Journal { before: false, .. })
+        };
+        let encoded = keys.iter().filter(fresh).count() as u64;
+        (keys.len() as u64, keys.len() as u64 - encoded)
+    }
+
+    /// Writes the store of `pictures` into the new folder `folder`.
+    fn write(&mut self, folder: &Path, maker: &Maker, pictures: &[Picture]) -> Result<()> {
+        let Run { threads, older, journal, looker, .. } = self;
+        let known = looker.known.get_mut().expect("no thread panics while it holds the lock");
+        let source = RowSource { journal, older: older.as_ref(), known };
+        let rows = |key, row: &mut Vec<f16>| source.copy(key, row);
+        threads.install(|| write::write_store(folder, maker, pictures, &rows))?;
+        Ok(())
+    }
+}
+
+impl Looker<'_> {
+    /// Looks at some names, on the threads of the current pool.
+    fn look_at(&self, names: &[String]) -> Vec<Found> {
+        let look = |scratch: &mut Scratch, name: &String| self.look(name, scratch);
+        names.par_iter().map_init(Scratch::default, look).collect()
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<ImageKey, Known>> {
+        self.known.lock().expect("no thread panics while it holds the lock")
     }
 
     /// One name's work, on any thread.
@@ -294,7 +367,7 @@ impl<'a> Run<'a> {
         };
         let (key, length) = (content_key(&bytes), bytes.len() as u64);
         {
-            let mut known = self.known.lock().expect("no thread panics while it holds the lock");
+            let mut known = self.known();
             if known.contains_key(&key) {
                 return Found::Seen(key, length);
             }
@@ -309,9 +382,8 @@ impl<'a> Run<'a> {
     }
 
     /// Writes the new rows of a chunk to the journal; returns how many.
-    fn keep(&mut self, found: &[Found]) -> Result<u64> {
+    fn keep(&self, journal: &mut Journal, found: &[Found]) -> Result<u64> {
         let mut chunk = Chunk::default();
-        let known = self.known.get_mut().expect("no thread panics while it holds the lock");
         for found in found {
             match found {
                 Found::New(key, _, Ok((size, row))) => {
@@ -320,13 +392,14 @@ impl<'a> Run<'a> {
                     chunk.rows.extend_from_slice(row);
                 }
                 Found::New(key, _, Err(failure)) => {
-                    known.insert(*key, Known::Failed(failure.clone()));
+                    self.known().insert(*key, Known::Failed(failure.clone()));
                 }
                 Found::Unread(_) | Found::Seen(..) => {}
             }
         }
         if !chunk.keys.is_empty() {
-            let number = self.journal.push(&chunk)?;
+            let number = journal.push(&chunk)?;
+            let mut known = self.known();
             for (row, (key, size)) in chunk.keys.iter().zip(&chunk.sizes).enumerate() {
                 let place = Row::Journal { place: Place { chunk: number, row }, before: false };
                 known.insert(*key, Known::Encoded { size: *size, place });
@@ -336,7 +409,7 @@ impl<'a> Run<'a> {
     }
 
     /// The manifest's line for one name, once its chunk is kept.
-    fn picture(&mut self, name: &str, found: Found) -> Picture {
+    fn picture(&self, name: &str, found: Found) -> Picture {
         let none = Picture {
             name: name.to_string(),
             key: ImageKey::NONE,
@@ -349,8 +422,7 @@ impl<'a> Run<'a> {
             Found::Unread(failure) => return Picture { failure: Some(failure), ..none },
             Found::Seen(key, bytes) | Found::New(key, bytes, _) => (key, bytes),
         };
-        let known = self.known.get_mut().expect("no thread panics while it holds the lock");
-        match &known[&key] {
+        match &self.known()[&key] {
             Known::Claimed => {
                 unreachable!("every claim of a chunk is settled when the chunk is kept")
             }
@@ -360,35 +432,18 @@ impl<'a> Run<'a> {
             }
         }
     }
+}
 
-    /// How many distinct images `pictures` show, and how many of them were known before this run.
-    fn counts(&mut self, pictures: &[Picture]) -> (u64, u64) {
-        let mut keys = pictures.iter().map(|picture| picture.key).collect::<Vec<ImageKey>>();
-        keys.retain(|key| key.is_some());
-        keys.sort_unstable();
-        keys.dedup();
-        let known = self.known.get_mut().expect("no thread panics while it holds the lock");
-        let fresh = |key: &&ImageKey| {
-            let place = match &known[*key] {
-                Known::Encoded { place, .. } => place,
-                Known::Claimed | Known::Failed(_) => unreachable!("a picture with a key has a row"),
-            };
-            matches!(place, Row::Journal { before: false, .. })
-        };
-        let encoded = keys.iter().filter(fresh).count() as u64;
-        (keys.len() as u64, keys.len() as u64 - encoded)
-    }
-
+impl RowSource<'_> {
     /// Copies the row of `key` from wherever it is.
-    fn row(&self, key: ImageKey, row: &mut Vec<f16>) -> Result<()> {
+    fn copy(&self, key: ImageKey, row: &mut Vec<f16>) -> Result<()> {
         row.clear();
-        let known = self.known.lock().expect("no thread panics while it holds the lock");
-        match &known[&key] {
+        match &self.known[&key] {
             Known::Encoded { place: Row::Journal { place, .. }, .. } => {
                 row.extend_from_slice(self.journal.row(*place));
             }
             Known::Encoded { place: Row::Older, .. } => {
-                let older = self.older.as_ref().and_then(|older| older.store.row(key));
+                let older = self.older.and_then(|older| older.store.row(key));
                 row.extend_from_slice(older.expect("verified: every name's key has a row"));
             }
             Known::Claimed | Known::Failed(_) => unreachable!("only images with a row are written"),

@@ -10,6 +10,7 @@ use ams_data::schema::PARTS;
 use ams_data::staging::{sync_folder, write_whole};
 use ams_data::{Error, ImageKey, PictureName, Result};
 use half::f16;
+use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::durable::{FileCard, beside};
@@ -29,9 +30,10 @@ pub struct Maker {
 }
 
 /// Puts the row of an image into the buffer, which is (dim) afterwards.
-pub type Rows<'a> = &'a dyn Fn(ImageKey, &mut Vec<f16>) -> Result<()>;
+pub type Rows<'a> = &'a (dyn Fn(ImageKey, &mut Vec<f16>) -> Result<()> + Sync);
 
-/// Writes the store of `pictures` (names ascending, distinct) into the new folder `folder`.
+/// Writes the store of `pictures` (names ascending, distinct) into the new folder `folder`, its parts on the threads of
+/// the current rayon pool.
 pub fn write_store(
     folder: &Path,
     maker: &Maker,
@@ -44,22 +46,31 @@ pub fn write_store(
     keys.sort_unstable();
     keys.dedup();
     let mut files = BTreeMap::new();
-    // In f64 and in the order of the keys, so that the scale has the same bits whoever encoded what when.
-    let mut squares = 0.0f64;
     let mut rest = keys.as_slice();
+    let mut parts = Vec::with_capacity(PARTS);
     for part in 0..PARTS {
         let (own, others) = rest.split_at(rest.partition_point(|key| key.part(PARTS) <= part));
-        let name = part_file(part);
-        let card = write_part(&folder.join(&name), maker.dim, own, rows, &mut squares)?;
-        files.insert(name, card);
+        parts.push((part_file(part), own));
         rest = others;
+    }
+    let write = |(name, own): (String, &[ImageKey])| {
+        let (card, squares) = write_part(&folder.join(&name), maker.dim, own, rows)?;
+        Ok((name, card, squares))
+    };
+    let written: Vec<Result<_>> = parts.into_par_iter().with_max_len(1).map(write).collect();
+    // In f64 and in the order of the keys, so that the scale has the same bits whoever encoded what when.
+    let mut sum = 0.0f64;
+    for part in written {
+        let (name, card, squares) = part?;
+        files.insert(name, card);
+        squares.iter().for_each(|squares| sum += squares);
     }
     let (names, card) = write_names(&folder.join("names.safetensors"), pictures)?;
     files.insert("names.safetensors".into(), card);
     files.insert("failed.csv".into(), write_failed(&folder.join("failed.csv"), pictures)?);
     let card = write_pictures(&folder.join("pictures.parquet"), pictures)?;
     files.insert("pictures.parquet".into(), card);
-    let mean = squares / (keys.len() as f64 * maker.dim as f64);
+    let mean = sum / (keys.len() as f64 * maker.dim as f64);
     let card = StoreCard {
         format: FORMAT.into(),
         encoder: maker.encoder.clone(),
@@ -92,25 +103,26 @@ pub fn store(out: &Path, maker: &Maker, pictures: &[Picture], rows: Rows<'_>) ->
     written.and_then(|card| removed.map(|()| card))
 }
 
+/// Writes the rows of `keys`; returns also the sum of the squares of each.
 fn write_part(
     path: &Path,
     dim: usize,
     keys: &[ImageKey],
     rows: Rows<'_>,
-    squares: &mut f64,
-) -> Result<FileCard> {
+) -> Result<(FileCard, Vec<f64>)> {
     let tensors =
         [("keys", Dtype::U64, vec![keys.len()]), ("rows", Dtype::F16, vec![keys.len(), dim])];
     let mut writer = TensorWriter::create(path.to_path_buf(), &tensors)?;
     writer.push(keys)?;
     let mut row = Vec::with_capacity(dim);
+    let mut squares = Vec::with_capacity(keys.len());
     for key in keys {
         rows(*key, &mut row)?;
         assert_eq!(row.len(), dim, "a row of the encoder's width");
-        *squares += row.iter().map(|value| value.to_f64().powi(2)).sum::<f64>();
+        squares.push(row.iter().map(|value| value.to_f64().powi(2)).sum::<f64>());
         writer.push(&row)?;
     }
-    writer.finish()
+    Ok((writer.finish()?, squares))
 }
 
 /// Writes the table of the names that have a key; returns how many.

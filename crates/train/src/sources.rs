@@ -70,6 +70,11 @@ pub fn open(config: &Config) -> Result<(Dataset, Vec<FeatureStore>)> {
     Ok((dataset, stores))
 }
 
+/// Whether the dataset at `samples` has a feature store inside.
+pub(crate) fn has_images(samples: &Path) -> bool {
+    samples.join(IMAGES).exists()
+}
+
 /// Where the image features are. Every arm gets image ids where there are some.
 fn image_dir(config: &Config) -> Result<Option<PathBuf>> {
     let inside = config.data.samples.join(IMAGES);

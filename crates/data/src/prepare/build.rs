@@ -1,15 +1,17 @@
-//! The second pass: one part of the users after the other becomes groups in sample files.
+//! The second pass: the parts of the users become groups in sample files, each on a thread of its own.
 
+use std::ops::Range;
 use std::path::Path;
 
 use hashbrown::HashMap;
+use rayon::prelude::*;
 
 use super::collect::Collected;
-use super::history::{Bounds, Shown, groups, history};
+use super::history::{Bounds, LeftOut, Shown, groups, history};
 use super::mapping::{Mapping, Origin};
 use super::part::{Cut, Part, UserLog};
 use super::spill::{Row, Spill, rows};
-use super::{Dropped, PrepareOptions, Progress};
+use super::{Dropped, PORTION, PrepareOptions, Progress};
 use crate::Result;
 use crate::catalogue::Catalogue;
 use crate::dataset::{SplitName, part_path};
@@ -30,6 +32,23 @@ pub(crate) struct Tally {
     /// Events of the training period with items held out of it.
     pub(crate) held_out: u64,
     pub(crate) drawn: Drawn,
+}
+
+impl Tally {
+    /// Adds what was counted of another part.
+    fn add(&mut self, other: Tally) {
+        self.users += other.users;
+        self.groups += other.groups;
+        self.clicks += other.clicks;
+        self.train += other.train;
+        self.test += other.test;
+        self.behaviors += other.behaviors;
+        self.users_redescribed += other.users_redescribed;
+        self.held_out += other.held_out;
+        self.drawn.negatives += other.drawn.negatives;
+        self.drawn.fallback += other.drawn.fallback;
+        self.drawn.short += other.drawn.short;
+    }
 }
 
 /// Everything the second pass reads.
@@ -63,19 +82,21 @@ impl<'a> Builder<'a> {
     pub(crate) fn survey(&self, progress: &mut dyn FnMut(Progress)) -> Result<Option<Sampler>> {
         let Some(options) = &self.options.negatives else { return Ok(None) };
         let mut sampler = Sampler::new(options, self.held_out);
-        let total = self.events.parts();
+        let total = self.options.parts;
         let read = if sampler.needs_survey() { total } else { 0 };
-        for number in 0..read {
-            let bytes = self.events.read(number)?;
-            Part::new(&bytes, self.item_rows).for_each_user(
-                self.options.repeats,
-                self.cut,
-                |log| {
-                    (0..log.events.len()).for_each(|at| sampler.observe(positive(log, at)));
-                    Ok(())
-                },
-            )?;
-            progress(Progress::Surveying { done: number + 1, total });
+        for part in 0..read {
+            for portion in self.portions(part) {
+                let bytes = self.events.read(portion)?;
+                Part::new(&bytes, self.item_rows).for_each_user(
+                    self.options.repeats,
+                    self.cut,
+                    |log| {
+                        (0..log.events.len()).for_each(|at| sampler.observe(positive(log, at)));
+                        Ok(())
+                    },
+                )?;
+            }
+            progress(Progress::Surveying { done: part + 1, total });
         }
         sampler.settle();
         Ok(Some(sampler))
@@ -90,31 +111,63 @@ impl<'a> Builder<'a> {
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Tally> {
         let mut tally = Tally::default();
-        for part in 0..self.options.parts {
-            let writer = |split| {
-                let path = part_path(dir, split, part);
-                SampleWriter::create(&path, &self.mapping.schema, self.catalogue, BLOCK_GROUPS)
-            };
-            let mut writers = [writer(SplitName::Train)?, writer(SplitName::Test)?];
-            let each = self.options.spill_per_part;
-            for number in part * each..(part + 1) * each {
-                let bytes = self.events.read(number)?;
-                let user_bytes = self.users.map_or(Ok(Vec::new()), |users| users.read(number))?;
-                let users = user_rows(&user_bytes, &mut tally);
-                let events = Part::new(&bytes, self.item_rows);
-                let out = events.for_each_user(self.options.repeats, self.cut, |log| {
-                    self.write_user(&events, &users, log, sampler, &mut writers, &mut tally)
-                })?;
+        let total = self.options.parts;
+        let parts: Vec<usize> = (0..total).collect();
+        // As many at a time as there are threads, so that somebody hears how far it is.
+        for parts in parts.chunks(rayon::current_num_threads().max(1)) {
+            let written: Vec<Result<(Tally, LeftOut)>> = (parts.par_iter().with_max_len(1))
+                .map(|&part| self.write_part(dir, part, sampler))
+                .collect();
+            for written in written {
+                let (more, out) = written?;
+                tally.add(more);
                 dropped.duplicates += out.duplicates;
                 dropped.repeated += out.repeated;
                 dropped.light += out.light;
             }
-            let [train, test] = writers;
-            train.finish()?;
-            test.finish()?;
-            progress(Progress::Writing { done: part + 1, total: self.options.parts });
+            progress(Progress::Writing { done: parts[parts.len() - 1] + 1, total });
         }
         Ok(tally)
+    }
+
+    /// Writes one part of train and test.
+    fn write_part(
+        &self,
+        dir: &Path,
+        part: usize,
+        sampler: Option<&Sampler>,
+    ) -> Result<(Tally, LeftOut)> {
+        let writer = |split| {
+            let path = part_path(dir, split, part);
+            SampleWriter::create(&path, &self.mapping.schema, self.catalogue, BLOCK_GROUPS)
+        };
+        let mut writers = [writer(SplitName::Train)?, writer(SplitName::Test)?];
+        let (mut tally, mut out) = (Tally::default(), LeftOut::default());
+        for portion in self.portions(part) {
+            let bytes = self.events.read(portion.clone())?;
+            let user_bytes = self.users.map_or(Ok(Vec::new()), |users| users.read(portion))?;
+            let users = user_rows(&user_bytes, &mut tally);
+            let events = Part::new(&bytes, self.item_rows);
+            let left = events.for_each_user(self.options.repeats, self.cut, |log| {
+                self.write_user(&events, &users, log, sampler, &mut writers, &mut tally)
+            })?;
+            out.duplicates += left.duplicates;
+            out.repeated += left.repeated;
+            out.light += left.light;
+        }
+        let [train, test] = writers;
+        train.finish()?;
+        test.finish()?;
+        Ok((tally, out))
+    }
+
+    /// The pieces of a part that are in memory at a time: a whole part, unless it is large or pieces were asked for.
+    fn portions(&self, part: usize) -> Vec<Range<usize>> {
+        let (each, asked) =
+            (self.events.pieces() / self.options.parts, self.options.spill_per_part);
+        let run = each / asked;
+        let runs = (0..asked).map(|at| part * each + at * run);
+        runs.flat_map(|begin| self.events.portions(begin..begin + run, PORTION)).collect()
     }
 
     fn write_user(

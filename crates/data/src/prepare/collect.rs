@@ -7,7 +7,7 @@ use super::items::Items;
 use super::mapping::{Cells, Described, Mapping};
 use super::spill::Spill;
 use super::values::{Decimal, TimeReader, label, number};
-use super::{Dropped, Inputs, PrepareOptions, Progress};
+use super::{Dropped, Inputs, PIECES_PER_PART, PrepareOptions, Progress};
 use crate::source::{Table, TextBatch};
 use crate::{Error, Result};
 
@@ -35,10 +35,10 @@ pub(crate) fn collect(
     dir: &Path,
     progress: &mut dyn FnMut(Progress),
 ) -> Result<Collected> {
-    let parts = options.parts * options.spill_per_part;
+    let pieces = options.parts * options.spill_per_part.max(PIECES_PER_PART);
     let mut collected = Collected {
         items: Items::new(mapping.item_fields.clone()),
-        events: Spill::create(dir.join("events"), parts)?,
+        events: Spill::create(dir.join("events"), pieces)?,
         users: None,
         instants: Instants::default(),
         dropped: Dropped::default(),
@@ -51,12 +51,12 @@ pub(crate) fn collect(
         collect_items(table.as_ref(), described, options.decimal, &mut collected)?;
     }
     if let (Some(table), Some(described)) = (&inputs.users, &mapping.users) {
-        let mut users = Spill::create(dir.join("users"), parts)?;
+        let mut users = Spill::create(dir.join("users"), pieces)?;
         collect_users(table.as_ref(), described, options.decimal, &mut users)?;
         collected.users = Some(users);
     }
     Events { table: inputs.events.as_ref(), mapping, options }.collect(&mut collected, progress)?;
-    collected.events.flush()?;
+    collected.events.finish()?;
     Ok(collected)
 }
 
@@ -132,7 +132,7 @@ fn collect_users(
             users.push(user, &[], &values)?;
         }
     }
-    users.flush()
+    users.finish()
 }
 
 struct Events<'a> {

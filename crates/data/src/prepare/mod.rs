@@ -3,9 +3,11 @@
 //! 1. *Map*: which column means what ([`plan`], [`Plan::understood`]).
 //! 2. *Collect*: every table is read once, in batches; events are set aside by user.
 //! 3. *Survey*, if negatives have to know all positives: the parts once.
-//! 4. *Build*: one part of the users at a time is sorted, cut into groups and written.
+//! 4. *Build*: every thread of the current rayon pool takes one part of the users after the other. A portion of it at a
+//!    time is sorted, cut into groups and written.
 //!
-//! Memory is bounded by the catalogue and one part. What comes out depends on the rows, not on their order.
+//! Memory is bounded by the catalogue and, per thread, one portion: a part, or less of it where a part is large. What
+//! comes out depends on the rows, not on their order, nor on threads.
 //!
 //! What the rules are: a positive event is a behavior of every later group of its user, strictly later
 //! than it. Exact duplicates (user, item, time, label) count once. A group is a run of a user's impressions less
@@ -99,9 +101,16 @@ pub struct PrepareOptions {
     pub decimal: Option<Decimal>,
     /// Parts of the dataset, a power of two.
     pub parts: usize,
-    /// Into how many pieces a part is divided while it is made, a power of two; more need less memory.
+    /// Into how many pieces a part is divided at least while it is made, a power of two; more need less memory. Parts
+    /// that are large are divided in any case, into up to 16 pieces.
     pub spill_per_part: usize,
 }
+
+/// Files that the rows of a part are set aside in, at least.
+const PIECES_PER_PART: usize = 16;
+
+/// Bytes of rows that are sorted and cut at a time, unless a piece has more; in memory they take about twice that.
+const PORTION: u64 = 16 << 20;
 
 impl Default for PrepareOptions {
     fn default() -> Self {

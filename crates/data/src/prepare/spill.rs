@@ -1,12 +1,13 @@
-//! Rows set aside by user: one temporary file per part, so that later only one part is in memory.
+//! Rows set aside by user: one temporary file per piece of the users, so that later only few pieces are in memory.
 //!
 //! ```text
 //! row: u32 length of what follows; then user text, then the texts and numbers the caller put
 //! text: u32 length, bytes        number: 8 bytes                     all little-endian
 //! ```
 
-use std::fs::{self, OpenOptions};
-use std::io::Write;
+use std::fs::{self, File, OpenOptions};
+use std::io::{Read, Write};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use crate::{Error, Id, Result, part_of};
@@ -14,24 +15,27 @@ use crate::{Error, Id, Result, part_of};
 /// Bytes waiting in memory before they are appended to their files.
 const WAITING: usize = 32 << 20;
 
-/// Files being filled, one per part.
+/// Files being filled, one per piece; a piece is a run of the users' hashes.
 pub(crate) struct Spill {
     dir: PathBuf,
     waiting: Vec<Vec<u8>>,
+    /// Of all that waits.
     bytes: usize,
+    /// Bytes of each piece so far.
+    sizes: Vec<u64>,
 }
 
 impl Spill {
     /// Files in the new folder `dir`.
-    pub(crate) fn create(dir: PathBuf, parts: usize) -> Result<Spill> {
+    pub(crate) fn create(dir: PathBuf, pieces: usize) -> Result<Spill> {
         fs::create_dir_all(&dir).map_err(Error::io(&dir))?;
-        Ok(Spill { dir, waiting: vec![Vec::new(); parts], bytes: 0 })
+        Ok(Spill { dir, waiting: vec![Vec::new(); pieces], bytes: 0, sizes: vec![0; pieces] })
     }
 
     /// Sets one row of `user` aside.
     pub(crate) fn push(&mut self, user: &str, numbers: &[i64], texts: &[String]) -> Result<()> {
-        let part = part_of(Id::of(crate::schema::USER, user).0, self.waiting.len());
-        let to = &mut self.waiting[part];
+        let piece = part_of(Id::of(crate::schema::USER, user).0, self.waiting.len());
+        let to = &mut self.waiting[piece];
         let begin = to.len();
         to.extend_from_slice(&[0; 4]);
         push_text(to, user);
@@ -40,16 +44,17 @@ impl Spill {
         let length = u32::try_from(to.len() - begin - 4).expect("a row is below 4 GiB");
         to[begin..begin + 4].copy_from_slice(&length.to_le_bytes());
         self.bytes += to.len() - begin;
+        self.sizes[piece] += (to.len() - begin) as u64;
         if self.bytes >= WAITING { self.flush() } else { Ok(()) }
     }
 
-    /// Appends what waits. Files are opened for this only: there may be more parts than the system lets a
+    /// Appends what waits. Files are opened for this only: there may be more pieces than the system lets a
     /// process hold open.
     pub(crate) fn flush(&mut self) -> Result<()> {
-        for (part, waiting) in
+        for (piece, waiting) in
             self.waiting.iter_mut().enumerate().filter(|(_, bytes)| !bytes.is_empty())
         {
-            let path = part_path(&self.dir, part);
+            let path = piece_path(&self.dir, piece);
             let file = OpenOptions::new().create(true).append(true).open(&path);
             file.and_then(|mut file| file.write_all(waiting)).map_err(Error::io(&path))?;
             waiting.clear();
@@ -58,24 +63,49 @@ impl Spill {
         Ok(())
     }
 
-    /// All rows of a part, in the order they were set aside. To be called after a flush.
-    pub(crate) fn read(&self, part: usize) -> Result<Vec<u8>> {
-        let path = part_path(&self.dir, part);
-        match fs::read(&path) {
-            Ok(bytes) => Ok(bytes),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(error) => Err(Error::io(&path)(error)),
-        }
+    /// Flushes for the last time and lets go of the memory.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        self.flush()?;
+        self.waiting.iter_mut().for_each(|waiting| *waiting = Vec::new());
+        Ok(())
     }
 
-    /// Number of parts.
-    pub(crate) fn parts(&self) -> usize {
+    /// All rows of these pieces, those of a piece in the order they were set aside. To be called when finished.
+    pub(crate) fn read(&self, pieces: Range<usize>) -> Result<Vec<u8>> {
+        let bytes: u64 = self.sizes[pieces.clone()].iter().sum();
+        let mut rows =
+            Vec::with_capacity(usize::try_from(bytes).expect("a portion fits into memory"));
+        for piece in pieces.filter(|&piece| self.sizes[piece] > 0) {
+            let path = piece_path(&self.dir, piece);
+            let file = File::open(&path);
+            file.and_then(|mut file| file.read_to_end(&mut rows)).map_err(Error::io(&path))?;
+        }
+        Ok(rows)
+    }
+
+    /// Cuts `pieces` into runs of at most `most` bytes, or of a single piece where that has more.
+    pub(crate) fn portions(&self, pieces: Range<usize>, most: u64) -> Vec<Range<usize>> {
+        let mut portions = Vec::new();
+        let (mut begin, mut bytes) = (pieces.start, 0);
+        for piece in pieces.clone() {
+            if piece > begin && bytes + self.sizes[piece] > most {
+                portions.push(begin..piece);
+                (begin, bytes) = (piece, 0);
+            }
+            bytes += self.sizes[piece];
+        }
+        portions.push(begin..pieces.end);
+        portions
+    }
+
+    /// Number of pieces.
+    pub(crate) fn pieces(&self) -> usize {
         self.waiting.len()
     }
 }
 
-fn part_path(dir: &Path, part: usize) -> PathBuf {
-    dir.join(format!("{part}"))
+fn piece_path(dir: &Path, piece: usize) -> PathBuf {
+    dir.join(format!("{piece}"))
 }
 
 fn push_text(to: &mut Vec<u8>, text: &str) {
@@ -83,7 +113,7 @@ fn push_text(to: &mut Vec<u8>, text: &str) {
     to.extend_from_slice(text.as_bytes());
 }
 
-/// The rows of a part, each as a [`Row`].
+/// The rows of some pieces, each as a [`Row`].
 pub(crate) fn rows(mut bytes: &[u8]) -> impl Iterator<Item = Row<'_>> {
     std::iter::from_fn(move || {
         let (length, rest) = bytes.split_first_chunk::<4>()?;
@@ -134,10 +164,10 @@ mod tests {
                 spill.flush().unwrap();
             }
         }
-        spill.flush().unwrap();
+        spill.finish().unwrap();
         let mut seen = 0;
         for part in 0..4 {
-            let bytes = spill.read(part).unwrap();
+            let bytes = spill.read(part..part + 1).unwrap();
             let mut last = -1;
             for mut row in rows(&bytes) {
                 let user = row.text();
@@ -152,5 +182,26 @@ mod tests {
             }
         }
         assert_eq!(seen, 100);
+        let all: Vec<u8> = (0..4).flat_map(|part| spill.read(part..part + 1).unwrap()).collect();
+        assert_eq!(spill.read(0..4).unwrap(), all);
+    }
+
+    #[test]
+    fn portions_hold_as_many_pieces_as_fit() {
+        let spill = |sizes: &[u64]| Spill {
+            dir: PathBuf::new(),
+            waiting: vec![Vec::new(); sizes.len()],
+            bytes: 0,
+            sizes: sizes.to_vec(),
+        };
+        let cut = |sizes: &[u64], pieces, most| -> Vec<(usize, usize)> {
+            let portions = spill(sizes).portions(pieces, most);
+            portions.into_iter().map(|portion| (portion.start, portion.end)).collect()
+        };
+        assert_eq!(cut(&[1, 2, 3, 4], 0..4, 10), [(0, 4)]);
+        assert_eq!(cut(&[1, 2, 3, 4], 0..4, 6), [(0, 3), (3, 4)]);
+        assert_eq!(cut(&[9, 1, 9, 9], 0..4, 5), [(0, 1), (1, 2), (2, 3), (3, 4)]);
+        assert_eq!(cut(&[0, 0, 0], 0..3, 5), [(0, 3)]);
+        assert_eq!(cut(&[5, 1, 1, 5], 1..3, 2), [(1, 3)]);
     }
 }

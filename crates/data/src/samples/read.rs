@@ -136,7 +136,7 @@ impl SampleFile {
                 let shown = Rows::of(&batch, IMPRESSIONS).map_err(block_error)?;
                 let items = shown.column(ITEM).map_err(block_error)?;
                 let ids = Ids::of(items, |raw| Id::of(ITEM, raw)).map_err(block_error)?;
-                for id in (0..ids.len()).filter_map(|row| ids.get(row)) {
+                for id in ids.iter().flatten() {
                     *into.entry(id).or_default() += 1;
                 }
             }
@@ -287,6 +287,9 @@ impl<'a> Rows<'a> {
 
     fn require_items(&self, first: u64) -> Result<(), String> {
         let items = Ids::of(self.column(ITEM)?, |_| Id(0))?;
+        if items.are_complete() {
+            return Ok(());
+        }
         match (0..self.rows.len()).find(|&value| items.get(value).is_none()) {
             Some(value) => Err(format!("{}: no `{ITEM}`", self.place(value, first))),
             None => Ok(()),
@@ -347,6 +350,16 @@ impl<'a> Ids<'a> {
     fn len(&self) -> usize {
         self.keys.len()
     }
+
+    /// Whether every row has an id, as far as can be told without looking at the rows.
+    fn are_complete(&self) -> bool {
+        self.keys.null_count() == 0 && self.ids.iter().all(Option::is_some)
+    }
+
+    /// The ids of all rows.
+    fn iter(&self) -> impl ExactSizeIterator<Item = Option<Id>> {
+        (0..self.len()).map(|row| self.get(row))
+    }
 }
 
 fn append_lengths(list: &ListArray, to: &mut Offsets) {
@@ -357,7 +370,7 @@ fn append_field(field: &Field, array: &ArrayRef, to: &mut Ragged<Id>) -> Result<
     let hash = |raw: &str| Id::of(&field.name, raw);
     let Some(list) = array.as_list_opt::<i32>() else {
         let ids = Ids::of(array, hash)?;
-        (0..ids.len()).for_each(|row| to.push(ids.get(row).as_slice()));
+        to.extend_options(ids.iter());
         return Ok(());
     };
     let ids = Ids::of(list.values(), hash)?;
@@ -371,9 +384,7 @@ fn append_field(field: &Field, array: &ArrayRef, to: &mut Ragged<Id>) -> Result<
 
 fn append_pictures(array: &ArrayRef, to: &mut Vec<PictureName>) -> Result<(), String> {
     let ids = Ids::of(array, |name| Id(PictureName::of(name).0))?;
-    to.extend(
-        (0..ids.len()).map(|row| ids.get(row).map_or(PictureName::NONE, |id| PictureName(id.0))),
-    );
+    to.extend(ids.iter().map(|id| id.map_or(PictureName::NONE, |id| PictureName(id.0))));
     Ok(())
 }
 
