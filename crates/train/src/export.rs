@@ -6,7 +6,6 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ams_bundle::Input;
 use ams_data::ImageKey;
 use ams_data::staging::write_whole;
 use ams_model::init::row_init;
@@ -80,28 +79,17 @@ pub fn step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
     for (name, offsets) in offsets {
         tensors.insert(name.to_owned(), Tensor::u32(offsets));
     }
-    // Fields of one id a group, pooled over its behaviors, and of one id an impression.
-    let mut fields = [Vec::new(), Vec::new(), Vec::new()];
-    let counts = [batch.groups.len(), batch.groups.behavior_times.len(), batch.len()];
-    for (input, (_, rows)) in plan.inputs().zip(batch.lists()) {
-        let at = match input {
-            Input::User(_) => 0,
-            Input::Behavior(_) | Input::BehaviorImage => 1,
-            Input::Ad(_) | Input::AdImage | Input::Context(_) => 2,
-            Input::EachBehavior(_) => usize::MAX,
-        };
-        if fields.get(at).is_none() || rows.len() != counts[at] {
-            let what =
-                format!("{}; a step is exported with one id each", plan.spec.input_name(input));
-            return Err(Error::Config { key: "data.exclude_fields".to_owned(), what });
+    let inputs = ["group", "impression", "behavior"].into_iter().zip([
+        plan.group_inputs.len(),
+        plan.impression_inputs.len(),
+        plan.behavior_inputs.len(),
+    ]);
+    let mut lists = batch.lists();
+    for (kind, count) in inputs {
+        for (at, (offsets, rows)) in lists.by_ref().take(count).enumerate() {
+            tensors.insert(format!("{kind}_field.{at}.offsets"), Tensor::u32(offsets));
+            tensors.insert(format!("{kind}_field.{at}.rows"), Tensor::u32(rows));
         }
-        fields[at].extend_from_slice(rows);
-    }
-    let names = ["group_fields", "behavior_fields", "impression_fields"];
-    for ((name, rows), count) in names.into_iter().zip(&fields).zip(counts) {
-        let tensor = Tensor::u32(rows);
-        let shape = vec![rows.len() / count.max(1), count];
-        tensors.insert(name.to_owned(), Tensor { shape, ..tensor });
     }
     let (ads, behaviors) = batch.image_uses();
     tensors.insert("ad_images".to_owned(), Tensor::u32(ads));
@@ -129,9 +117,8 @@ pub fn step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
         "tower": tower.model.config().widths,
         "attention": plan.spec.attention,
         "mlp": plan.spec.mlp,
-        "group_fields": fields[0].len() / counts[0],
-        "behavior_fields": fields[1].len() / counts[1],
-        "impression_fields": fields[2].len() / counts[2],
+        "group_fields": plan.group_inputs.len(),
+        "impression_fields": plan.impression_inputs.len(),
         "query_fields": plan.network.config().query_fields,
         "learning_rate": train.learning_rate,
         "rows_learning_rate": train.learning_rate * plan.rows_rate,

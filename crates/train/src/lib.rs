@@ -10,14 +10,16 @@
 //! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
 //! its run folder (with [`journal`] and [`lock`]); [`validation`], on users held out, and early stop;
-//! [`ablate`], many trainings compared.
+//! [`ablate`], many trainings compared; [`compare`], [`capacity`], [`data_rate`], [`measure`] and [`stages`], what is measured.
 
 pub mod ablate;
 pub mod ask;
+pub mod capacity;
 pub mod checkpoint;
 pub mod compare;
 pub mod components;
 pub mod config;
+pub mod data_rate;
 pub mod embed;
 pub mod error;
 pub mod export;

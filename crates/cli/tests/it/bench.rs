@@ -60,6 +60,62 @@ fn the_advanced_model_server_moves_a_thirtieth_of_the_alternatives() {
 }
 
 #[test]
+fn the_reference_step_is_the_same_on_any_number_of_threads() {
+    let place = Place::new();
+    let step = |threads| {
+        let set = "--set model.tower=[8,16] --set model.mlp=[8]";
+        let size = "--images 300 --behaviors 4 --steps 2 --warm-up 1";
+        place.json(&format!("bench step {size} {set} --threads {threads} --export step"))
+    };
+    let (one, two) = (step(1), step(2));
+    has_keys(&two, "ms stages_ms gflops peak_gflops images_per_second impressions_per_second");
+    assert_eq!((&one["checksum"], &one["losses"]), (&two["checksum"], &two["losses"]));
+    assert_eq!((number(&two["images"]), number(&two["impressions"])), (300.0, 1_024.0));
+    let step = std::fs::read_to_string(place.path("step/step.json")).unwrap();
+    let step: Value = serde_json::from_str(&step).unwrap();
+    let counts = ["group_fields", "impression_fields", "behaviors"];
+    assert_eq!(counts.map(|name| number(&step[name])), [20.0, 40.0, 512.0]);
+    assert!(place.path("step/step.safetensors").is_file());
+    place.refuses("bench step --images 0", &["--images"]);
+}
+
+#[test]
+fn tables_of_rows_take_little_more_than_their_floats() {
+    let place = Place::new();
+    let report = place.json("bench rows --rows 2e5 --portion 30000 --steps 2 --threads 1,2,5");
+    let runs = report["runs"].as_array().unwrap();
+    assert_eq!(runs.len(), 3);
+    for run in runs {
+        has_keys(run, "threads made_per_second lookups_per_second updates_per_second resident");
+        assert_eq!((&run["rows"], &run["answer"]), (&200_000.into(), &runs[0]["answer"]));
+        assert_eq!(number(&run["raw_bytes_per_row"]), 144.0);
+        let ratio = number(&run["allocated_bytes_per_row"]) / 144.0;
+        assert!((1.0..=1.25).contains(&ratio), "{run}");
+    }
+    let other = place.json("bench rows --rows 2e5 --portion 30000 --steps 3 --threads 1");
+    assert_ne!(other["runs"][0]["answer"], runs[0]["answer"]);
+    place.refuses("bench rows --rows 0.5", &["--rows", "expected 1 to 4e9"]);
+}
+
+#[test]
+fn samples_are_the_same_on_any_number_of_threads() {
+    let place = Place::with_data();
+    let measured = |threads| place.json(&format!("bench data data --batch 64 --threads {threads}"));
+    let (one, two) = (measured(1), measured(2));
+    has_keys(&two, "impressions groups behaviors steps batch lanes checksum rates");
+    has_keys(&two, "ids_requested ids_asked images_requested images_asked");
+    has_keys(
+        &two["rates"][1],
+        "threads read_seconds read_per_second batch_seconds batch_per_second",
+    );
+    assert_eq!(two["rates"].as_array().unwrap().len(), 2);
+    assert_eq!((&one["checksum"], &one["steps"]), (&two["checksum"], &two["steps"]));
+    assert!(number(&two["ids_asked"]) < number(&two["ids_requested"]), "{two}");
+    assert!(number(&two["images_asked"]) > 0.0, "{two}");
+    place.refuses("bench data data --lanes 6", &["train.lanes"]);
+}
+
+#[test]
 fn a_plan_grows_with_its_hosts() {
     let place = Place::new();
     let report = place.json("plan --hosts 5,10,20,40");
@@ -93,4 +149,21 @@ fn a_process_alone_is_healthy() {
     has_keys(&report, "version engine processes lanes ranks exchange_seconds all_reduce_seconds");
     assert_eq!((&report["processes"], &report["lanes"]), (&1.into(), &8.into()));
     place.refuses("doctor --lanes 6", &["6 lanes cannot be shared by 1 processes"]);
+}
+
+#[test]
+fn simulated_scores_are_exported_as_predictions_are() {
+    let place = Place::new();
+    let report = place.json("bench metrics --scores 2e4 --users 500 --export scores.parquet");
+    has_keys(&report["seconds"], "auc gauc both evaluation");
+    let predictions = ams_bundle::Predictions::read(&place.path("scores.parquet")).unwrap();
+    let metrics = ams_model::metrics::Metrics::of(
+        &predictions.users,
+        &predictions.logits,
+        &predictions.labels,
+    );
+    assert_eq!(report["auc"], metrics.auc.unwrap());
+    assert_eq!(report["gauc"], metrics.gauc.unwrap());
+    assert_eq!((metrics.impressions, report["users"].as_u64()), (20_000, Some(metrics.users)));
+    place.refuses("bench metrics --scores 0", &["--scores", "expected 1 to"]);
 }

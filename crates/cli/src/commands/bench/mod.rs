@@ -1,6 +1,9 @@
 //! `ams bench`: measurements that carry their answers.
 
+mod data;
+mod metrics;
 mod placement;
+mod rows;
 mod step;
 mod table2;
 
@@ -17,7 +20,10 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    Data(data::Arguments),
+    Metrics(metrics::Arguments),
     Placement(placement::Arguments),
+    Rows(rows::Arguments),
     Step(step::Arguments),
     Table2(table2::Arguments),
 }
@@ -25,7 +31,10 @@ enum What {
 /// Runs the command.
 pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     match arguments.what {
+        What::Data(arguments) => data::run(arguments, launch, output),
+        What::Metrics(arguments) => metrics::run(arguments, launch, output),
         What::Placement(arguments) => placement::run(arguments, launch, output),
+        What::Rows(arguments) => rows::run(arguments, launch, output),
         What::Step(arguments) => step::run(arguments, launch, output),
         What::Table2(arguments) => table2::run(arguments, launch, output),
     }
