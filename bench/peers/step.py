@@ -2,12 +2,13 @@
 """The reference training step of ams in PyTorch, as fast as we could make it on a CPU.
 
 usage: bench/peers/step.py STEP [--variant eager|compile|gathered] [--matmul onednn|mkl] [--rows dense|lazy|sparse]
-                           [--table-rows N] [--steps N] [--threads N] [--parts] [--profile] [--json]
+                           [--table-rows N] [--losses L,L,...] [--steps N] [--threads N]
+                           [--parts] [--profile] [--json]
 
 STEP  folder that `ams bench step --export STEP` wrote: step.json and step.safetensors
 
-Takes the step's batch and first weights, checks that the losses of the first steps on this batch are those of ams,
-then goes on with the same batch and says how many ms a step takes: forward, backward, Adam for all weights and rows,
+Takes the step's batch and first weights, takes steps on this one batch, checks that the losses of the first ones are
+those that `ams bench step --json` says (--losses), and says how many ms a step takes: forward, backward, Adam for all weights and rows,
 the loss read back. Needs torch, safetensors and numpy.
 
 Variants:
@@ -24,12 +25,19 @@ Rows of ids (--rows), in a table of N rows of which the batch has some (--table-
 - dense: torch's fused Adam over all the table. With the batch's rows alone the same as lazy, without its copies.
 - lazy: rows and moments of the batch are copied out, updated by fused Adam, and copied back. What ams does.
 - sparse: sparse gradients and torch.optim.SparseAdam.
+
+Matrix products (--matmul): MKL, which torch multiplies floats by, takes its AVX-512 kernels on processors by Intel alone.
+
+- as-intel: MKL is told that this is one, by a preloaded library of one function (needs a C compiler).
+- onednn: the tower's first layer as a convolution of one pixel, which oneDNN does, by AVX-512 on any processor.
+- mkl: as installed.
 """
 import argparse
 import json
 import os
 import pathlib
 import statistics
+import subprocess
 import sys
 import time
 
@@ -63,18 +71,30 @@ class Step:
         self.features = tensors["features"].float() * numbers["scale"]
         self.labels = tensors["labels"].float()
         self.ad_images, self.behavior_images = (tensors[f"{name}_images"].long() for name in ("ad", "behavior"))
-        # (groups or impressions, fields)
         self.group_fields, self.impression_fields = (
-            tensors[f"{name}_fields"].t().contiguous().long() for name in ("group", "impression"))
+            [self.field(tensors, f"{name}_field.{at}") for at in range(numbers[f"{name}_fields"])]
+            for name in ("group", "impression"))
         self.rows = tensors["rows"]
         self.weights = {name.removeprefix("w."): tensor.requires_grad_() for name, tensor in tensors.items()
                         if name.startswith(("w.", "tower."))}
 
+    def field(self, tensors, name):
+        """The rows of a field, (groups or impressions, values)."""
+        lengths = tensors[f"{name}.offsets"].diff()
+        if not (lengths == lengths[0]).all():
+            sys.exit(f"{name}: some have {lengths.min()} values, some {lengths.max()}; expected as many each")
+        return tensors[f"{name}.rows"].long().view(len(lengths), -1)
+
     def adam(self, parameters, rate="learning_rate", **settings):
-        """The settings of an optimizer of torch, to call it with."""
-        numbers = self.numbers
-        return {"params": parameters, "lr": numbers[rate], "betas": (numbers["beta1"], numbers["beta2"]),
-                "eps": numbers["eps"], **settings}
+        """The settings of an optimizer of torch, to call it with; its other constants are those of ams."""
+        return {"params": parameters, "lr": self.numbers[rate], **settings}
+
+
+def stacked(fields):
+    """Neighboring fields with as many values each, together: (groups or impressions, fields, values)."""
+    import itertools
+    import torch
+    return [torch.stack(list(together), 1) for _, together in itertools.groupby(fields, lambda field: field.shape[1])]
 
 
 # Rows. `leaf` is what gradients go to, `at` turns rows of the batch into rows of it.
@@ -145,15 +165,18 @@ class Twin:
             table[places] = step.rows
         self.rows = ROWS[options.rows or ("dense" if size == count else "lazy")](step, table, places)
         self.group_fields, self.impression_fields = (
-            self.rows.at[fields] for fields in (step.group_fields, step.impression_fields))
+            [self.rows.at[together] for together in stacked(fields)]
+            for fields in (step.group_fields, step.impression_fields))
         self.optimizer = torch.optim.Adam(**step.adam(list(self.w.values()), fused=True))
+        # What torch.compile makes of PReLU is better than what can be made of it by hand.
+        self.split = options.variant != "compile"
         self.loss = {"eager": self.grouped, "compile": self.grouped, "gathered": self.gathered}[options.variant]
         if options.variant == "compile":
             self.loss = torch.compile(self.grouped, dynamic=False)
         # Impressions of one group share its user and its history.
         of_group = torch.arange(step.groups).repeat_interleave(step.shown)
         if options.variant == "gathered":
-            self.group_fields = self.group_fields[of_group]
+            self.group_fields = [fields[of_group] for fields in self.group_fields]
             self.histories = step.behavior_images.view(step.groups, -1)[of_group]
 
     def train(self):
@@ -175,15 +198,19 @@ class Twin:
     def wide_linear(self, name, x):
         """The same by oneDNN: a convolution of one pixel."""
         import torch.nn.functional as F
-        if self.options.matmul == "mkl":
+        if self.options.matmul != "onednn":
             return self.linear(name, x)
         x = x[None, :, None].permute(0, 3, 1, 2)
         z = F.conv2d(x, self.w[f"{name}.weight"][:, :, None, None], self.w[f"{name}.bias"])
         return z.permute(0, 2, 3, 1).flatten(0, 2)
 
     def prelu(self, name, z):
+        import torch
         import torch.nn.functional as F
-        return F.prelu(z, self.w[f"{name}.slope"])
+        slope = self.w[f"{name}.slope"]
+        if self.split:
+            return torch.addcmul(slope * z, 1 - slope, F.relu(z))
+        return F.prelu(z, slope)
 
     def tower(self, features):
         z = self.prelu("tower.0", self.wide_linear("tower.0", features))
@@ -191,9 +218,13 @@ class Twin:
         return self.linear("tower.2", z)
 
     def read(self, fields):
-        """(groups or impressions, fields, D)"""
+        """(groups or impressions, fields, D); the values of a field are added."""
+        import torch
         import torch.nn.functional as F
-        return F.embedding(fields, self.rows.leaf, sparse=isinstance(self.rows, SparseRows))
+        sparse = isinstance(self.rows, SparseRows)
+        read = [F.embedding(together, self.rows.leaf, sparse=sparse) for together in fields]
+        read = [rows.squeeze(2) if rows.shape[2] == 1 else rows.sum(2) for rows in read]
+        return torch.cat(read, 1) if len(read) > 1 else read[0]
 
     def head(self, z):
         """From what the first layer makes to the loss."""
@@ -202,7 +233,7 @@ class Twin:
         return F.binary_cross_entropy_with_logits(self.linear("mlp.2", z).squeeze(1), self.step.labels)
 
     def upper_attention(self, name, z):
-        """Weights of pairs, given what the first layer makes of them."""
+        """Weights of pairs, (pairs, 1), given what the first layer makes of them, (pairs, 64)."""
         z = self.prelu(f"{name}.1", self.linear(f"{name}.1", self.prelu(f"{name}.0", z)))
         return self.linear(f"{name}.2", z)
 
@@ -233,10 +264,26 @@ class Twin:
         import torch.nn.functional as F
         step = self.step
         keys = F.embedding(self.behaviors, self.linear(f"{name}.0.key", keys, bias=False))
-        query = self.linear(f"{name}.0.query", query)
-        pairs = keys.view(step.groups, 1, step.history, -1) + query.view(step.groups, step.shown, 1, -1)
-        weights = self.upper_attention(name, pairs.flatten(0, 2))
+        keys = keys.view(step.groups, 1, step.history, -1)
+        query = self.linear(f"{name}.0.query", query).view(step.groups, step.shown, 1, -1)
+        weights = (self.split_attention if self.split else self.pairs)(name, keys, query)
         return torch.bmm(weights.view(step.groups, step.shown, step.history), histories).flatten(0, 1)
+
+    def pairs(self, name, keys, query):
+        return self.upper_attention(name, (keys + query).flatten(0, 2))
+
+    def split_attention(self, name, keys, query):
+        """The same, where PReLU is s z + (1 - s) relu(z). z is a sum of a key's part and of a query's, so that the next
+        layer of s z is one too: no pair needs it. Of the pairs relu(z) remains, and slopes get their gradients
+        through the small matrices."""
+        import torch.nn.functional as F
+        slope, weight = self.w[f"{name}.0.slope"], self.w[f"{name}.1.weight"]
+        z = F.relu_(keys + query).flatten(0, 2) @ (weight * (1 - slope)).t()
+        weight = weight * slope
+        linear = F.linear(keys, weight) + F.linear(query, weight, self.w[f"{name}.1.bias"])
+        z = z + linear.flatten(0, 2)
+        slope, weight = self.w[f"{name}.1.slope"], self.w[f"{name}.2.weight"]
+        return F.linear(z, weight * slope, self.w[f"{name}.2.bias"]) + F.relu(z) @ (weight * (1 - slope)).t()
 
     def first_layer(self, of_group, of_impression, ads, attended):
         import torch
@@ -268,6 +315,18 @@ class Twin:
         x = torch.cat([of_group.flatten(1), of_impression.flatten(1), ads, *attended], 1)
         weight = torch.cat([w["mlp.0.group.weight"], w["mlp.0.impression.weight"]], 1)
         return self.head(F.linear(x, weight, w["mlp.0.group.bias"]))
+
+
+def as_intel(folder):
+    """A library that tells MKL, when preloaded, that it is on a processor by Intel."""
+    library = folder.resolve() / "as-intel.so"
+    if not library.exists():
+        source = "int mkl_serv_intel_cpu_true(void) { return 1; }\n"
+        try:
+            subprocess.run(["cc", "-shared", "-fPIC", "-x", "c", "-", "-o", library], input=source, text=True, check=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            sys.exit(f"--matmul as-intel needs a C compiler: {error}")
+    return str(library)
 
 
 def timed(count, work):
@@ -340,28 +399,33 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("step", type=pathlib.Path)
     parser.add_argument("--variant", choices=["eager", "compile", "gathered"], default="eager")
-    parser.add_argument("--matmul", choices=["onednn", "mkl"], default="onednn", help="of the tower's first layer")
+    parser.add_argument("--matmul", choices=["as-intel", "onednn", "mkl"], default="as-intel")
     parser.add_argument("--rows", choices=list(ROWS), help="dense, or lazy in a table of more rows, unless given")
     parser.add_argument("--table-rows", type=int, metavar="N")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--parts", action="store_true", help="also ms of the parts")
     parser.add_argument("--profile", action="store_true", help="also what torch's profiler says")
+    parser.add_argument("--losses", type=lambda text: list(map(float, text.split(","))), metavar="L,L,...",
+                        help="of the first steps, by ams")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
     if options.variant == "compile" and options.rows == "sparse":
         parser.error("--variant compile --rows sparse: compiled gradients are not sparse")
-    if not all(os.environ.get(name) == value for name, value in ENVIRONMENT.items()):
-        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **ENVIRONMENT})
+    environment = dict(ENVIRONMENT)
+    if options.matmul == "as-intel":
+        environment["LD_PRELOAD"] = as_intel(options.step)
+    if not all(os.environ.get(name) == value for name, value in environment.items()):
+        os.execve(sys.executable, [sys.executable, *sys.argv], {**os.environ, **environment})
     import torch
     torch.set_num_threads(options.threads)
     torch.set_flush_denormal(True)
     twin = Twin(Step(options.step), options)
-    expected = twin.step.numbers["losses"]
+    expected = options.losses or []
     tolerance = SPARSE_TOLERANCE if options.rows == "sparse" else TOLERANCE
     begun = time.perf_counter()
     try:
-        losses = [twin.train() for _ in expected]
+        losses = [twin.train() for _ in range(max(WARMUP, len(expected)))]
     except Exception as error:
         if options.variant != "compile":
             raise
@@ -369,18 +433,18 @@ def main():
     for at, (loss, of_ams) in enumerate(zip(losses, expected)):
         if not abs(loss - of_ams) <= tolerance * abs(of_ams):
             sys.exit(f"{options.step}: the loss of step {at + 1} is {loss}, but {of_ams} by ams")
-    timed(WARMUP, twin.train)
     warm = time.perf_counter() - begun
     times = timed(options.steps, twin.train)
     found = {"variant": options.variant, "matmul": options.matmul, "rows": type(twin.rows).__name__,
              "table_rows": options.table_rows or len(twin.step.rows), "threads": torch.get_num_threads(),
-             "torch": torch.__version__, "losses": losses, "seconds_before": warm, "ms": times}
+             "torch": torch.__version__, "losses": losses, "seconds_before": warm,
+             "ms": statistics.median(times), "ms_range": [min(times), max(times)]}
     if options.parts:
         found["parts"] = parts(twin, options.steps)
     if options.json:
         print(json.dumps(found))
     else:
-        print(f"{statistics.median(times):.1f} ms a step [{min(times):.1f}, {max(times):.1f}], "
+        print(f"{found['ms']:.1f} ms a step [{min(times):.1f}, {max(times):.1f}], "
               f"{warm:.0f} s before the first")
         for name, ms in found.get("parts", {}).items():
             print(f"{ms:8.1f} ms {name}")
