@@ -32,12 +32,13 @@ import argparse
 import json
 import pathlib
 import statistics
-import subprocess
 import time
 
+from peers.judge import METRICS, judge_ams, metrics
+from peers.movielens import BEHAVIORS, ITEM, USER, imported
 from peers.packages import with_packages
+from peers.program import AMS, ams
 
-AMS = pathlib.Path(__file__).resolve().parent.parent / "target/release/ams"
 NEEDS = {"deepctr_torch": "deepctr-torch", "requests": "requests", "pyarrow": "pyarrow", "torch": "torch"}
 DIM, ATTENTION, LAYERS, RATE, BATCH = 12, [64, 16], [200, 80], 0.001, 1024
 PEERS = {
@@ -48,54 +49,6 @@ PEERS = {
 OURS = {"ams": [], "ams-rows": ["train.rows_learning_rate=0.008"]}
 TITLES = {"ams": "ams", "ams-rows": "ams, rows at .008", "shipped": "deepctr-torch, as shipped",
           "alike": "deepctr-torch, alike"}
-METRICS = ["gauc", "auc", "logloss"]
-
-
-def ams(program, *arguments):
-    """Runs ams and returns the object it prints."""
-    command = [program, *map(str, arguments), "--json"]
-    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL)
-    return json.loads(done.stdout)
-
-
-# What both are judged by.
-
-def auc(scores, labels):
-    """Share of the pairs of a positive and a negative in order, ties counting half; None without pairs."""
-    import numpy as np
-    _, tied, counts = np.unique(scores, return_inverse=True, return_counts=True)
-    ranks = (counts.cumsum() - (counts - 1) / 2)[tied]
-    positives = int(labels.sum())
-    pairs = positives * (len(labels) - positives)
-    if pairs == 0:
-        return None
-    return (ranks[labels == 1].sum() - positives * (positives + 1) / 2) / pairs
-
-
-def metrics(users, scores, labels):
-    """GAUC (by impressions, users with both classes), AUC, log loss of these logits."""
-    import numpy as np
-    order = np.argsort(users, kind="stable")
-    begins = np.flatnonzero(np.diff(users[order], prepend=-1))
-    of_users = [(len(rows), auc(scores[rows], labels[rows])) for rows in np.split(order, begins[1:])]
-    judged = [(rows, value) for rows, value in of_users if value is not None]
-    logits = scores.astype(np.float64)
-    losses = np.logaddexp(0, np.where(labels == 1, -logits, logits))
-    return {"gauc": sum(rows * value for rows, value in judged) / sum(rows for rows, _ in judged),
-            "auc": auc(scores, labels), "logloss": float(losses.mean())}
-
-
-def judge_ams(run, evaluated):
-    """The metrics of the predictions that `ams eval` wrote."""
-    import numpy as np
-    import pyarrow.parquet
-    table = pyarrow.parquet.read_table(run / "predictions/test.parquet")
-    users, logits, labels = (table[name].to_numpy() for name in ("user", "logit", "label"))
-    _, users = np.unique(users, return_inverse=True)
-    found = metrics(users, logits, labels)
-    for name in METRICS:
-        assert abs(found[name] - evaluated[name]) < 1e-6, (name, found[name], evaluated[name])
-    return found
 
 
 # The peer.
