@@ -14,7 +14,7 @@ ams ends the run: both sides do the same work.
 In every round ams and each peer run once, one after the other, each in a process of its own that says how many ms
 each of its steps took; its number is their median. Ratios are of one round, a peer's ms over those of ams.
 
-Peers are variants of bench/peers/step.py, which says at its top what they are and what was tried:
+Peers are variants of bench/peers/step.py, which says at its top what they are:
 
 - eager: what ams computes, as fast as we could make it in PyTorch
 - eager-mkl: the same with torch.nn.Linear's matrix product in the tower, which is MKL's
@@ -22,7 +22,7 @@ Peers are variants of bench/peers/step.py, which says at its top what they are a
 - gathered: features gathered for every behavior of every impression, nothing shared
 
 The work folder keeps the exported steps and a Python environment if this Python has not got torch, safetensors and
-numpy. One run takes about five minutes a round; have nothing else run meanwhile.
+numpy. One round takes about a minute for each number of images; have nothing else run meanwhile.
 """
 import argparse
 import json

@@ -6,6 +6,7 @@ use ams_model::linalg;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use crate::capacity::Resident;
 use crate::error::Result;
 use crate::plan::PlannedTower;
 use crate::stages::Stage;
@@ -65,7 +66,7 @@ pub struct StepTimes {
 /// As [`Trainer::step`].
 pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTimes> {
     let threads = trainer.lanes().pool().current_num_threads();
-    let mut peak = peak_gflops(trainer, threads);
+    let mut peak = peak_gflops(trainer);
     let mut losses = Vec::new();
     for _ in 0..warm_up {
         losses.extend(trainer.step()?.map(|report| report.loss));
@@ -82,7 +83,7 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
     }
     let taken = times.len().max(1) as f64;
     let stages = trainer.lanes().stages().take().map(|busy| busy / threads as f64 / taken);
-    peak = peak.max(peak_gflops(trainer, threads));
+    peak = peak.max(peak_gflops(trainer));
     let counts = trainer.lanes_mut().take_counts()?;
     let range =
         [times.iter().copied().fold(f64::MAX, f64::min), times.iter().copied().fold(0.0, f64::max)];
@@ -108,7 +109,7 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
         images_per_second: counts.tower_forwards / seconds,
         impressions,
         impressions_per_second: impressions / seconds,
-        peak_memory_bytes: peak_memory(),
+        peak_memory_bytes: resident().map(|memory| memory.most),
         loss: losses.last().copied().unwrap_or(f64::NAN),
         losses,
         checksum: blake3::hash(gradient).to_hex()[..16].to_owned(),
@@ -132,14 +133,13 @@ fn tower_operations(trainer: &Trainer, backwards: f64, forwards: f64) -> f64 {
 }
 
 /// 10^9 fused operations a second on all threads of the trainer.
-fn peak_gflops(trainer: &Trainer, threads: usize) -> f64 {
+fn peak_gflops(trainer: &Trainer) -> f64 {
     let pool = trainer.lanes().pool();
     let run = || {
         let begin = Instant::now();
         let done = pool.broadcast(|_| std::hint::black_box(linalg::multiply_adds(PEAK_ROUNDS)).0);
         done.iter().sum::<u64>() as f64 / begin.elapsed().as_secs_f64() / 1e9
     };
-    assert!(threads > 0);
     (0..5).map(|_| run()).fold(0.0, f64::max)
 }
 
@@ -151,10 +151,13 @@ fn median(values: &mut [f64]) -> f64 {
     }
 }
 
-/// The most memory this process had, where the system tells it the Linux way.
-pub fn peak_memory() -> Option<u64> {
+/// The memory of this process, where the system tells it the Linux way.
+pub fn resident() -> Option<Resident> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kilobytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kilobytes * 1024)
+    let bytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
+        let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
+        Some(kilobytes * 1024)
+    };
+    Some(Resident { now: bytes("VmRSS:")?, most: bytes("VmHWM:")? })
 }

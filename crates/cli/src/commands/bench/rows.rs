@@ -1,6 +1,7 @@
 //! `ams bench rows`: tables of embedding rows filled to any size, looked up in and updated.
 
-use ams_train::capacity::{Resident, RowsReport, Size, rows};
+use ams_train::capacity::{RowsReport, Size, rows};
+use ams_train::measure::resident;
 use serde::Serialize;
 
 use crate::commands::train::thread_count;
@@ -70,17 +71,6 @@ fn row_count(text: &str) -> Result<u64, String> {
     const MOST: f64 = 4e9;
     let count = text.parse().ok().filter(|count| (1.0..=MOST).contains(count));
     count.map(|count: f64| count as u64).ok_or_else(|| format!("expected 1 to {MOST:e}"))
-}
-
-/// What Linux says of this process.
-fn resident() -> Option<Resident> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let bytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name))?;
-        let kilobytes: u64 = line.trim().strip_suffix(" kB")?.parse().ok()?;
-        Some(kilobytes * 1024)
-    };
-    Some(Resident { now: bytes("VmRSS:")?, most: bytes("VmHWM:")? })
 }
 
 fn text(report: &Report) -> String {
