@@ -48,20 +48,6 @@ fn bf16(value: f32) -> f32 {
     if value.is_nan() { value } else { f32::from_bits(rounded) }
 }
 
-/// The same of parts of `len` values that lie end to end in `parts`; the sum becomes the first one.
-pub fn tree_of_chunks(parts: &mut [f32], len: usize, rounding: Rounding) {
-    let count = parts.len() / len.max(1);
-    assert!(count.is_power_of_two(), "{count} parts: a power of two is needed");
-    let mut stride = 1;
-    while stride < count {
-        for pair in parts.chunks_exact_mut(2 * stride * len) {
-            let (left, right) = pair.split_at_mut(stride * len);
-            add(&mut left[..len], &right[..len], rounding);
-        }
-        stride *= 2;
-    }
-}
-
 /// A node of the tree: `sum` += `values`.
 pub fn add(sum: &mut [f32], values: &[f32], rounding: Rounding) {
     assert_eq!(sum.len(), values.len(), "parts of one sum have one length");

@@ -5,7 +5,6 @@
 //! cosine makes of it. A function of the rows and their order alone.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 
 use crate::init::{Init, dense_init};
 use crate::linalg::{self, Onto};
@@ -68,7 +67,7 @@ fn centered(rows: &[&[f16]], width: usize) -> (Vec<f32>, Vec<f32>) {
     let mut x = vec![0.0; rows.len() * width];
     let mut sums = vec![0.0_f64; width];
     for (row, x) in rows.iter().zip(x.chunks_exact_mut(width)) {
-        row.convert_to_f32_slice(x);
+        linalg::widen(width, |_| row, x);
         sums.iter_mut().zip(&*x).for_each(|(sum, x)| *sum += f64::from(*x));
     }
     let mean: Vec<f32> = sums.iter().map(|sum| (sum / rows.len().max(1) as f64) as f32).collect();

@@ -10,7 +10,6 @@
 use std::ops::Range;
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
@@ -22,14 +21,17 @@ use crate::stack::{Stack, StackScratch};
 
 /// Rows widened at a time, and how much of each: what the kernel reads again and again stays in a cache.
 const BLOCK: usize = 256;
-const SPAN: usize = 4 * linalg::DEPTH;
+const SPAN: usize = 2 * linalg::DEPTH;
+
+/// Rows fetched at a time for the next part of a gradient, whose product may have fewer tiles than rows.
+const AHEAD: usize = 2;
 
 /// Rows whose values are counted.
 const SAMPLE: usize = 4;
 
 /// Features of which a smaller share is not zero are listed instead of widened. `examples/kernels.rs`, 250 images, 2-core
-/// x86-64 with AVX-512, forward and matrix gradient in ms: widened 2.4 and 2.3 whatever the zeros; listed 2.6 and
-/// 1.9 at 70 % zeros, 2.1 and 1.7 at 80 %, 1.5 and 1.3 at 90 %.
+/// x86-64 with AVX-512, forward and matrix gradient in ms: widened 2.3 and 2.2 whatever the zeros; listed 2.0 and
+/// 2.0 at 80 % zeros, 1.4 and 1.4 at 90 %.
 const SPARSE: f32 = 0.25;
 
 /// Gain of the last layer's first weights: embeddings begin about as small as the rows of ids, because
@@ -203,7 +205,19 @@ impl Tower {
                     room.sparse.product(first, scale, onto, z);
                 } else {
                     let x = widen(count, |at| &row(at)[from..to], &mut room.x);
-                    linalg::product(count, x.rows(), first, scale, onto, z);
+                    // Of the same images what follows, or of the next ones the beginning.
+                    let (images, columns) = match to < inputs {
+                        true => (block * BLOCK, to..(to + span).min(inputs)),
+                        false => ((block + 1) * BLOCK, 0..span.min(inputs)),
+                    };
+                    let mut next = images..(images + BLOCK).min(rows.len());
+                    let mut ahead = || {
+                        if let Some(at) = next.next() {
+                            linalg::fetch(&rows.row(at)[columns.clone()]);
+                        }
+                    };
+                    let ahead = Some(&mut ahead as &mut dyn FnMut());
+                    linalg::product_with(count, x.rows(), first, scale, onto, z, ahead);
                 }
             }
         }
@@ -218,17 +232,23 @@ impl Tower {
         self.stack.backward(e, dout.len() / self.dim(), stack, dout, de);
         self.first.backward_bias(stack.dfirst(), de);
         let outputs = self.first.outputs;
-        scratch.dz.pack(stack.dfirst().len() / outputs, outputs, stack.dfirst());
+        let (rows, dz) = (stack.dfirst().len() / outputs, stack.dfirst());
+        match scratch.sparse {
+            true => scratch.dz.pack_wide(rows, outputs, dz),
+            false => scratch.dz.pack(rows, outputs, dz),
+        }
     }
 
     /// Overwrites `dw`, (columns, first width), with the gradient of `columns` of [`Tower::first_matrix`], transposed,
-    /// given `rows` and `scale` of the forward pass and `scratch` of the backward pass.
+    /// given `rows` and `scale` of the forward pass and `scratch` of the backward pass. What will be asked for `next`
+    /// is brought near meanwhile.
     pub fn backward_columns<R: Rows + ?Sized>(
         &self,
         rows: &R,
         scale: f32,
         scratch: &TowerScratch,
         columns: Range<usize>,
+        next: Option<(&R, Range<usize>)>,
         room: &mut Room,
         dw: &mut [f32],
     ) {
@@ -237,17 +257,29 @@ impl Tower {
         }
         let dz = scratch.dz.panels();
         assert_eq!(dz.depth(), rows.len(), "images of the backward pass");
-        let row = |at: usize| &rows.row(at)[columns.clone()];
-        if scratch.sparse {
-            for from in (0..rows.len()).step_by(linalg::DEPTH) {
-                let to = (from + linalg::DEPTH).min(rows.len());
-                let onto = if from == 0 { Onto::Nothing } else { Onto::Sum };
-                room.sparse.list_columns(columns.len(), to - from, |at| row(from + at));
-                room.sparse.product(dz.part(from, to), scale, onto, dw);
+        for from in (0..rows.len()).step_by(linalg::DEPTH) {
+            let to = (from + linalg::DEPTH).min(rows.len());
+            let onto = if from == 0 { Onto::Nothing } else { Onto::Sum };
+            let (dz, row) = (dz.part(from, to), |at: usize| &rows.row(from + at)[columns.clone()]);
+            if scratch.sparse {
+                room.sparse.list_columns(columns.len(), to - from, row);
+                room.sparse.product(dz, scale, onto, dw);
+                continue;
             }
-        } else {
-            let x = widen(rows.len(), row, &mut room.x);
-            linalg::product(columns.len(), x.columns(), dz, scale, Onto::Nothing, dw);
+            let x = widen(to - from, row, &mut room.x);
+            // Of the same columns the images that follow, or what is asked for next.
+            let (of, first, part) = match &next {
+                Some((next, part)) if to == rows.len() => (*next, 0, part),
+                _ => (rows, to, &columns),
+            };
+            let mut images = first..(first + linalg::DEPTH).min(of.len());
+            let mut ahead = || {
+                for at in images.by_ref().take(AHEAD) {
+                    linalg::fetch(&of.row(at)[part.clone()]);
+                }
+            };
+            let ahead = Some(&mut ahead as &mut dyn FnMut());
+            linalg::product_with(columns.len(), x.columns(), dz, scale, onto, dw, ahead);
         }
     }
 }
@@ -274,9 +306,7 @@ impl<'a> Wide<'a> {
 fn widen<'a, 'x>(count: usize, row: impl Fn(usize) -> &'a [f16], x: &'x mut Vec<f32>) -> Wide<'x> {
     let width = if count > 0 { row(0).len() } else { 0 };
     let x = fit(x, count * width);
-    for (at, x) in x.chunks_exact_mut(width.max(1)).enumerate() {
-        row(at).convert_to_f32_slice(x);
-    }
+    linalg::widen(width, row, x);
     Wide { x, width }
 }
 
@@ -299,7 +329,7 @@ mod tests {
             let columns = from..(from + 2).min(inputs);
             let mut part = vec![f32::NAN; outputs * columns.len()];
             let room = &mut Room::default();
-            tower.backward_columns(rows, 0.5, &scratch, columns.clone(), room, &mut part);
+            tower.backward_columns(rows, 0.5, &scratch, columns.clone(), None, room, &mut part);
             let matrix = tower.first_matrix().of_mut(&mut de);
             for (column, part) in columns.zip(part.chunks_exact(outputs)) {
                 for (output, value) in part.iter().enumerate() {
@@ -367,7 +397,7 @@ mod tests {
             tower.backward(&e, &mut scratch, &dout, &mut vec![0.0; e.len()]);
             scratch.sparse = sparse;
             let room = &mut Room::default();
-            tower.backward_columns(&rows[..], 0.5, &scratch, 0..130, room, &mut part);
+            tower.backward_columns(&rows[..], 0.5, &scratch, 0..130, None, room, &mut part);
             results.push((out, part.clone()));
         }
         assert_eq!(results[0], results[1]);

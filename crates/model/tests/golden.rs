@@ -338,7 +338,7 @@ fn tower_pass(
     let (inputs, outputs) = (tower.config().input, tower.config().widths[0]);
     let mut transposed = vec![f32::NAN; inputs * outputs];
     let room = &mut Room::default();
-    tower.backward_columns(rows, scale, &scratch, 0..inputs, room, &mut transposed);
+    tower.backward_columns(rows, scale, &scratch, 0..inputs, None, room, &mut transposed);
     for (at, value) in tower.first_matrix().of_mut(&mut de).iter_mut().enumerate() {
         *value = transposed[at % inputs * outputs + at / inputs];
     }

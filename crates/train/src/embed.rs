@@ -42,6 +42,9 @@ pub struct TowerRun {
     pub backwards: usize,
 }
 
+/// What will be asked for next: a run, its features if they came by mail, and columns.
+pub type Next<'a> = (&'a TowerRun, Option<&'a [f16]>, Range<usize>);
+
 /// The features of a tower's images.
 enum Features<'a> {
     Stored(&'a FeatureStore, &'a [Place]),
@@ -115,7 +118,7 @@ impl TowerRun {
     }
 
     /// Overwrites `dw`, (columns, outputs), with the gradient of `columns` of the first layer's matrix, transposed,
-    /// after the backward pass.
+    /// after the backward pass. `came` are the features that came by mail.
     pub fn backward_columns(
         &self,
         plan: &Plan,
@@ -123,12 +126,18 @@ impl TowerRun {
         stores: &[FeatureStore],
         came: Option<&[f16]>,
         columns: Range<usize>,
+        next: Option<Next>,
         room: &mut Room,
         dw: &mut [f32],
     ) {
         let PlannedTower { spec, model, scale, .. } = &plan.towers[tower];
-        let rows = features(&stores[spec.content], &self.places, came, model.config().input);
-        model.backward_columns(&rows, *scale, &self.scratch, columns, room, dw);
+        let store = &stores[spec.content];
+        let rows = features(store, &self.places, came, model.config().input);
+        let next = next.map(|(run, came, columns)| {
+            (features(store, &run.places, came, model.config().input), columns)
+        });
+        let next = next.as_ref().map(|(rows, columns)| (rows, columns.clone()));
+        model.backward_columns(&rows, *scale, &self.scratch, columns, next, room, dw);
     }
 }
 

@@ -15,8 +15,9 @@ use rayon::prelude::*;
 
 use crate::plan::Plan;
 
-/// Columns of a matrix whose gradient is one task.
-const COLUMNS: usize = 64;
+/// Columns of a matrix whose gradient is one task: a piece of a feature is long enough to be fetched well, and the
+/// sums of a task stay in a cache.
+const COLUMNS: usize = 256;
 
 /// See the module.
 #[derive(Default)]
@@ -26,12 +27,15 @@ pub struct FirstLayers {
     blocks: Vec<Vec<f32>>,
 }
 
+/// A lane, and some columns of a matrix.
+type LaneColumns = (usize, Range<usize>);
+
 /// What a task needs, kept by its thread.
 #[derive(Default)]
 struct Task {
     room: Room,
-    /// The gradients of all lanes, end to end.
-    lanes: Vec<f32>,
+    /// Sums of the tree that wait for their other half, end to end.
+    waiting: Vec<f32>,
 }
 
 impl FirstLayers {
@@ -53,19 +57,20 @@ impl FirstLayers {
     }
 
     /// Overwrites the first layers' matrices in `gradient` with the sum over `lanes` lanes of what `of_lane` computes:
-    /// it is given lane, tower, columns, some room, and where to write (columns, outputs). On the
-    /// thread pool it is called in.
+    /// it is given tower, lane and columns, the lane and columns that follow, some room, and where to write (columns,
+    /// outputs). On the thread pool it is called in.
     pub fn gradient(
         &mut self,
         plan: &Plan,
         lanes: usize,
         rounding: Rounding,
-        of_lane: impl Fn(usize, usize, Range<usize>, &mut Room, &mut [f32]) + Sync,
+        of_lane: impl Fn(usize, LaneColumns, LaneColumns, &mut Room, &mut [f32]) + Sync,
         gradient: &mut [f32],
     ) {
         thread_local! {
             static TASK: RefCell<Task> = RefCell::default();
         }
+        assert!(lanes.is_power_of_two(), "{lanes} lanes of a process");
         let blocks_of = |tower: usize| plan.towers[tower].input().div_ceil(COLUMNS);
         let count = plan.trained().map(|(tower, _)| blocks_of(tower)).sum();
         self.blocks.resize_with(count, Vec::new);
@@ -74,17 +79,30 @@ impl FirstLayers {
             let (inputs, outputs) = (planned.input(), planned.model.config().widths[0]);
             let (blocks, tail) = rest.split_at_mut(blocks_of(tower));
             rest = tail;
+            let last = blocks.len() - 1;
             blocks.par_iter_mut().enumerate().with_max_len(1).for_each(|(at, block)| {
-                let columns = at * COLUMNS..((at + 1) * COLUMNS).min(inputs);
-                let len = outputs * columns.len();
-                TASK.with_borrow_mut(|task| {
-                    task.lanes.resize(lanes * len, 0.0);
-                    for (lane, dw) in task.lanes.chunks_exact_mut(len).enumerate() {
-                        of_lane(lane, tower, columns.clone(), &mut task.room, dw);
+                let columns = |at: usize| at * COLUMNS..((at + 1) * COLUMNS).min(inputs);
+                let len = outputs * columns(at).len();
+                TASK.with_borrow_mut(|Task { room, waiting }| {
+                    waiting.resize((lanes.ilog2() as usize + 1) * len, 0.0);
+                    for lane in 0..lanes {
+                        // As many sums wait as there are ones in the lane's number, and it completes one
+                        // for every one that its number ends with.
+                        let place = len * lane.count_ones() as usize;
+                        let dw = &mut waiting[place..place + len];
+                        let next = match lane + 1 < lanes {
+                            true => (lane + 1, columns(at)),
+                            false => (0, columns((at + 1).min(last))),
+                        };
+                        of_lane(tower, (lane, columns(at)), next, room, dw);
                         rounding.leaves(dw);
+                        for ended in 0..lane.trailing_ones() as usize {
+                            let (sums, done) = waiting.split_at_mut(place - ended * len);
+                            let sum = sums.len() - len;
+                            sum::add(&mut sums[sum..], &done[..len], rounding);
+                        }
                     }
-                    sum::tree_of_chunks(&mut task.lanes, len, rounding);
-                    transpose(&task.lanes[..len], outputs, block);
+                    transpose(&waiting[..len], outputs, block);
                 });
             });
             let rows = gradient[planned.first_matrix()].par_chunks_exact_mut(inputs);

@@ -334,12 +334,14 @@ impl Lanes {
                 });
             });
         });
-        let columns = |at: usize, tower, columns, room: &mut Room, dw: &mut [f32]| {
-            let (run, came) = match plan.placement {
-                Placement::Ams => (shards[at].tower(tower), None),
-                _ => workers[at].tower(plan, tower),
-            };
-            run.backward_columns(plan, tower, stores, came, columns, room, dw);
+        let run = |tower, at: usize| match plan.placement {
+            Placement::Ams => (shards[at].tower(tower), None),
+            _ => workers[at].tower(plan, tower),
+        };
+        let columns = |tower, (at, columns), (next, of_next), room: &mut Room, dw: &mut [f32]| {
+            let ((mine, came), (other, of_other)) = (run(tower, at), run(tower, next));
+            let next = Some((other, of_other, of_next));
+            mine.backward_columns(plan, tower, stores, came, columns, next, room, dw);
         };
         let (rounding, count) = (self.all_reduce.rounding(), shards.len());
         let (layers, gradient) = (&mut self.first_layers, &mut self.gradients[0]);

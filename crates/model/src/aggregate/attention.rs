@@ -11,14 +11,14 @@
 //! that the products are matrices while the buffers stay in a cache; the backward pass computes z0
 //! again rather than keep (P, 64) floats.
 
+use super::pairs::{self, Pair, Upper, UpperGradients};
 use super::{Histories, Widths};
 use crate::init::Init;
-use crate::linalg::{self, fit, zeros};
+use crate::linalg::{self, Left, Onto, Packed, fit, zeros};
 use crate::linear::Linear;
 use crate::params::{Layout, View};
 use crate::pool::Columns;
 use crate::prelu;
-use pulp::{Arch, Simd};
 
 /// Pairs per block.
 const BLOCK: usize = 256;
@@ -42,13 +42,6 @@ pub(crate) struct Attention {
     layer2: Linear,
 }
 
-/// An impression and one behavior of its group.
-#[derive(Clone, Copy, Debug)]
-struct Pair {
-    impression: u32,
-    image: u32,
-}
-
 /// Activations of a forward pass, for its backward pass, and room for gradients.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AttentionScratch {
@@ -64,6 +57,8 @@ pub(crate) struct AttentionScratch {
     z1: Vec<f32>,
     /// The weight of each pair, (P).
     weights: Vec<f32>,
+    /// W1 transposed, packed.
+    layer1: Packed,
     block: Block,
 }
 
@@ -75,7 +70,6 @@ struct Block {
     dproduct: Vec<f32>,
     z0: Vec<f32>,
     a0: Vec<f32>,
-    a1: Vec<f32>,
     dz0: Vec<f32>,
     dz1: Vec<f32>,
     dweights: Vec<f32>,
@@ -123,25 +117,25 @@ impl Attention {
         columns: Columns,
         out: &mut [f32],
     ) {
-        list_pairs(histories, &mut scratch.pairs);
-        let AttentionScratch { pairs, keys, queries, z1, weights, block, .. } = scratch;
+        pairs::list(histories, &mut scratch.pairs);
+        let AttentionScratch { pairs, keys, queries, z1, weights, layer1, block, .. } = scratch;
         let [first, second] = self.widths();
         let (dim, embeddings) = (self.dim(), histories.embeddings);
         let images = embeddings.len() / dim;
         self.key.forward(w, embeddings, images, fit(keys, images * first));
         let impressions = histories.impressions();
         self.query.forward(w, query, impressions, fit(queries, impressions * first));
+        layer1.pack_transposed(first, second, self.layer1.weight.of(w));
         let z1 = fit(z1, pairs.len() * second);
         let weights = fit(weights, pairs.len());
         for ((pairs, z1), weights) in
             pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK))
         {
             self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
-            self.layer1.forward(w, &block.a0, pairs.len(), z1);
-            let a1 = fit(&mut block.a1, z1.len());
-            prelu::forward(self.slope1.of(w), z1, a1);
-            self.layer2.forward(w, a1, pairs.len(), weights);
-            weigh(pairs, weights, embeddings, columns, out);
+            let a0 = Left { data: &block.a0, row: first, column: 1 };
+            linalg::product(pairs.len(), a0, layer1.panels(), 1.0, Onto::Nothing, z1);
+            pairs::upper_layers(self.upper(w), z1, weights);
+            pairs::weigh(pairs, weights, embeddings, columns, out);
         }
     }
 
@@ -157,9 +151,9 @@ impl Attention {
         dquery: &mut [f32],
         dembeddings: &mut [f32],
     ) {
-        let AttentionScratch { pairs, keys, dkeys, queries, dqueries, z1, weights, block } =
+        let AttentionScratch { pairs, keys, dkeys, queries, dqueries, z1, weights, block, .. } =
             scratch;
-        let [first, second] = self.widths();
+        let [_, second] = self.widths();
         let embeddings = histories.embeddings;
         zeros(dkeys, keys.len());
         zeros(dqueries, queries.len());
@@ -168,10 +162,12 @@ impl Attention {
         {
             let dweights = fit(&mut block.dweights, pairs.len());
             let given = (columns, dout);
-            weigh_backward(pairs, weights, embeddings, given, dweights, dembeddings);
+            pairs::weigh_backward(pairs, weights, embeddings, given, dweights, dembeddings);
             self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
             self.upper_layers_backward(w, z1, block, dw);
-            split_backward(pairs, first, &block.dz0, dkeys, dqueries);
+            let (slope, dslope) = (self.slope0.of(w), self.slope0.of_mut(dw));
+            let to = (&mut dkeys[..], &mut dqueries[..]);
+            pairs::first_layer_backward(pairs, slope, &block.z0, &mut block.dz0, dslope, to);
             self.products_backward(w, pairs, (embeddings, query), block, dw, dembeddings, dquery);
         }
         self.inputs_backward(w, embeddings, dkeys, &self.key, dw, dembeddings, &mut block.dz0);
@@ -191,7 +187,7 @@ impl Attention {
         let z0 = fit(&mut block.z0, pairs.len() * first);
         let a0 = fit(&mut block.a0, z0.len());
         let slope = self.slope0.of(w);
-        split_forward(pairs, keys, queries, slope, z0, a0);
+        pairs::first_layer(pairs, keys, queries, slope, z0, a0);
         if let Some(layer) = &self.product {
             let product = fit(&mut block.product, pairs.len() * layer.inputs);
             for (pair, product) in pairs.iter().zip(product.chunks_exact_mut(layer.inputs)) {
@@ -246,19 +242,37 @@ impl Attention {
         }
     }
 
-    /// From `block.dweights` to `block.dz0`; adds to `dw`.
+    /// The layers above the first one.
+    fn upper<'w>(&self, w: &'w [f32]) -> Upper<'w> {
+        let bias = |layer: &Linear| layer.bias.expect("these layers have one").of(w);
+        Upper {
+            bias1: bias(&self.layer1),
+            slope1: self.slope1.of(w),
+            weight2: self.layer2.weight.of(w),
+            bias2: bias(&self.layer2)[0],
+        }
+    }
+
+    /// Their gradients in `dw`.
+    fn upper_of<'w>(&self, dw: &'w mut [f32]) -> UpperGradients<'w> {
+        let bias = self.layer1.bias.expect("this layer has one");
+        let views = [bias, self.slope1, self.layer2.weight];
+        let views = views.map(|view| view.offset..view.offset + view.len);
+        let [bias1, slope1, weight2] =
+            dw.get_disjoint_mut(views).expect("weights of different layers");
+        UpperGradients { bias1, slope1, weight2 }
+    }
+
+    /// From `block.dweights` to the gradient of a0 in `block.dz0`; adds to `dw`.
     fn upper_layers_backward(&self, w: &[f32], z1: &[f32], block: &mut Block, dw: &mut [f32]) {
         let pairs = block.dweights.len();
-        let a1 = fit(&mut block.a1, z1.len());
-        prelu::forward(self.slope1.of(w), z1, a1);
-        self.layer2.backward_weights(a1, &block.dweights, pairs, dw);
         let dz1 = fit(&mut block.dz1, z1.len());
-        self.layer2.backward_input(w, &block.dweights, pairs, dz1);
-        prelu::backward(self.slope1.of(w), z1, dz1, self.slope1.of_mut(dw));
-        self.layer1.backward_weights(&block.a0, dz1, pairs, dw);
-        let dz0 = fit(&mut block.dz0, block.z0.len());
-        self.layer1.backward_input(w, dz1, pairs, dz0);
-        prelu::backward(self.slope0.of(w), &block.z0, dz0, self.slope0.of_mut(dw));
+        self.layer2.backward_bias(&block.dweights, dw);
+        pairs::upper_layers_backward(self.upper(w), z1, &block.dweights, dz1, self.upper_of(dw));
+        let layer = &self.layer1;
+        let shape = [layer.outputs, layer.inputs, pairs];
+        linalg::at_b(shape, dz1, &block.a0, 1.0, Onto::Sum, layer.weight.of_mut(dw));
+        layer.backward_input(w, dz1, pairs, fit(&mut block.dz0, block.z0.len()));
     }
 
     /// Adds the gradients of `layer`, one part of the first layer, to `dw` and `dx`.
@@ -281,98 +295,6 @@ impl Attention {
 
     fn widths(&self) -> [usize; 2] {
         [self.layer1.inputs, self.layer1.outputs]
-    }
-}
-
-/// Adds every weighed image to its impression's columns of `out`.
-#[pulp::with_simd(weigh = Arch::new())]
-#[inline(always)]
-fn weigh_in<'a, S: Simd>(
-    _: S,
-    pairs: &'a [Pair],
-    weights: &'a [f32],
-    embeddings: &'a [f32],
-    columns: Columns,
-    out: &'a mut [f32],
-) {
-    let dim = columns.dim;
-    for (pair, weight) in pairs.iter().zip(weights) {
-        let e = &embeddings[pair.image as usize * dim..][..dim];
-        linalg::axpy(*weight, e, columns.of_mut(out, pair.impression as usize));
-    }
-}
-
-/// Overwrites `dweights` and adds to `dembeddings`, given `columns` of `dout`.
-#[pulp::with_simd(weigh_backward = Arch::new())]
-#[inline(always)]
-fn weigh_backward_in<'a, S: Simd>(
-    _: S,
-    pairs: &'a [Pair],
-    weights: &'a [f32],
-    embeddings: &'a [f32],
-    given: (Columns, &'a [f32]),
-    dweights: &'a mut [f32],
-    dembeddings: &'a mut [f32],
-) {
-    let (columns, dout) = given;
-    let dim = columns.dim;
-    for ((pair, weight), dweight) in pairs.iter().zip(weights).zip(dweights) {
-        let dout = columns.of(dout, pair.impression as usize);
-        let image = pair.image as usize * dim;
-        *dweight = linalg::dot(dout, &embeddings[image..][..dim]);
-        linalg::axpy(*weight, dout, &mut dembeddings[image..][..dim]);
-    }
-}
-
-/// z0 = key part + query part, and a0 = prelu(z0), of every pair.
-#[pulp::with_simd(split_forward = Arch::new())]
-#[inline(always)]
-fn split_forward_in<'a, S: Simd>(
-    _: S,
-    pairs: &'a [Pair],
-    keys: &'a [f32],
-    queries: &'a [f32],
-    slope: &'a [f32],
-    z0: &'a mut [f32],
-    a0: &'a mut [f32],
-) {
-    let first = slope.len();
-    let rows = z0.chunks_exact_mut(first).zip(a0.chunks_exact_mut(first));
-    for (pair, (z0, a0)) in pairs.iter().zip(rows) {
-        let key = &keys[pair.image as usize * first..][..first];
-        let query = &queries[pair.impression as usize * first..][..first];
-        for ((z0, key), query) in z0.iter_mut().zip(key).zip(query) {
-            *z0 = key + query;
-        }
-        prelu::apply(slope, z0, a0);
-    }
-}
-
-/// Adds the gradient of z0 to those of its parts.
-#[pulp::with_simd(split_backward = Arch::new())]
-#[inline(always)]
-fn split_backward_in<'a, S: Simd>(
-    _: S,
-    pairs: &'a [Pair],
-    first: usize,
-    dz0: &'a [f32],
-    dkeys: &'a mut [f32],
-    dqueries: &'a mut [f32],
-) {
-    for (pair, dz0) in pairs.iter().zip(dz0.chunks_exact(first)) {
-        linalg::add(dz0, &mut dkeys[pair.image as usize * first..][..first]);
-        linalg::add(dz0, &mut dqueries[pair.impression as usize * first..][..first]);
-    }
-}
-
-/// Lists every pair of `histories`.
-fn list_pairs(histories: Histories, pairs: &mut Vec<Pair>) {
-    pairs.clear();
-    for group in 0..histories.groups() {
-        for impression in histories.impressions[group]..histories.impressions[group + 1] {
-            let of = |&image| Pair { impression, image };
-            pairs.extend(histories.images(group).iter().map(of));
-        }
     }
 }
 

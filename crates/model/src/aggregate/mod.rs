@@ -8,6 +8,7 @@ mod attentive;
 mod concatenate;
 mod max;
 mod multi_query;
+mod pairs;
 mod sum;
 
 use std::fmt::Debug;

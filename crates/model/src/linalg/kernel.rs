@@ -1,6 +1,6 @@
 //! The inner loops of a matrix product, for whatever vectors the processor has.
 //!
-//! A tile of the destination, such as 6 rows of four vectors (two where a processor has only 16 registers), is summed in
+//! A tile of the destination, such as 12 rows of two vectors (6 where a processor has only 16 registers), is summed in
 //! registers over up to [`DEPTH`] products, then scaled and written. An element is always the same sum in the same
 //! order, one fused multiply-add after the other, wherever its tile begins and however wide vectors are: it depends
 //! on its own row, its own column and nothing else, and has the same bits on every processor that fuses.
@@ -11,7 +11,7 @@ use super::Onto;
 use super::panels::Panels;
 
 /// Products summed in registers before they reach the destination.
-pub const DEPTH: usize = 128;
+pub const DEPTH: usize = 256;
 
 /// The left factor (m, k): element (i, l) is `data[i * row + l * column]`.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ pub struct Left<'a> {
 }
 
 /// `c`, m rows `stride` apart, = `scale` * `a` * `b`, or += that.
-pub(super) struct Product<'a> {
+pub(super) struct Product<'a, 'h> {
     pub m: usize,
     pub a: Left<'a>,
     pub b: Panels<'a>,
@@ -33,9 +33,11 @@ pub(super) struct Product<'a> {
     pub onto: Onto,
     pub c: &'a mut [f32],
     pub stride: usize,
+    /// Called before each tile.
+    pub ahead: Option<&'h mut (dyn FnMut() + 'h)>,
 }
 
-impl Product<'_> {
+impl Product<'_, '_> {
     /// Computes it.
     pub fn run(self) {
         let Product { m, a, b, .. } = &self;
@@ -56,33 +58,33 @@ pub(super) fn panel_width() -> usize {
         type Output = usize;
         #[inline(always)]
         fn with_simd<S: Simd>(self, _: S) -> usize {
-            // Panels are a multiple of 16 wide, as far as there are columns.
-            let vectors = if S::REGISTER_COUNT >= 32 { 4 } else { 2 };
-            (vectors * S::F32_LANES).min(64)
+            (2 * S::F32_LANES).max(16)
         }
     }
     Arch::new().dispatch(Width)
 }
 
-impl WithSimd for Product<'_> {
+impl WithSimd for Product<'_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Product { m, a, b, scale, onto, c, stride } = self;
+        let Product { m, a, b, scale, onto, c, stride, mut ahead } = self;
+        // A zero that the compiler does not know: it would have tiles of known zeros written to memory and read back.
+        let zero = std::hint::black_box(0.0);
         for (first, width) in b.panels() {
             let columns = width.min(b.columns() - first);
             for (from, panel) in b.blocks(first, width) {
                 // A sum of several blocks adds all but its first one.
                 let onto = if from > 0 { Onto::Sum } else { onto };
-                let to = To { scale, onto, stride, columns };
+                let to = To { scale, onto, stride, columns, zero };
                 let a = Left { data: &a.data[from * a.column..], ..a };
                 let c = &mut c[first..];
                 match width / S::F32_LANES {
-                    1 => rows::<S, 1>(simd, m, a, panel, c, to),
-                    2 => rows::<S, 2>(simd, m, a, panel, c, to),
-                    3 => rows::<S, 3>(simd, m, a, panel, c, to),
-                    _ => rows::<S, 4>(simd, m, a, panel, c, to),
+                    1 => rows::<S, 1>(simd, m, a, panel, c, to, &mut ahead),
+                    2 => rows::<S, 2>(simd, m, a, panel, c, to, &mut ahead),
+                    3 => rows::<S, 3>(simd, m, a, panel, c, to, &mut ahead),
+                    _ => rows::<S, 4>(simd, m, a, panel, c, to, &mut ahead),
                 }
             }
         }
@@ -97,11 +99,21 @@ pub(super) struct To {
     pub stride: usize,
     /// Columns of the destination, not more than the panel has.
     pub columns: usize,
+    /// What sums begin with.
+    pub zero: f32,
 }
 
 /// All rows of one panel, `panel` being (depth, N vectors).
 #[inline(always)]
-fn rows<S: Simd, const N: usize>(simd: S, m: usize, a: Left, panel: &[f32], c: &mut [f32], to: To) {
+fn rows<S: Simd, const N: usize>(
+    simd: S,
+    m: usize,
+    a: Left,
+    panel: &[f32],
+    c: &mut [f32],
+    to: To,
+    ahead: &mut Option<&mut dyn FnMut()>,
+) {
     let (panel, _) = S::as_simd_f32s(panel);
     let (panel, _) = panel.as_chunks::<N>();
     assert!(a.data.len() > (m - 1) * a.row + panel.len().saturating_sub(1) * a.column);
@@ -109,24 +121,24 @@ fn rows<S: Simd, const N: usize>(simd: S, m: usize, a: Left, panel: &[f32], c: &
     // As many rows as there are registers for.
     if N == 1 || (N == 2 && S::REGISTER_COUNT >= 32) {
         while i + 12 <= m {
-            tile::<S, 12, N>(simd, a, i, panel, c, to);
+            tile::<S, 12, N>(simd, a, i, panel, c, to, ahead);
             i += 12;
         }
     }
     while i + 6 <= m {
-        tile::<S, 6, N>(simd, a, i, panel, c, to);
+        tile::<S, 6, N>(simd, a, i, panel, c, to, ahead);
         i += 6;
     }
     if i + 4 <= m {
-        tile::<S, 4, N>(simd, a, i, panel, c, to);
+        tile::<S, 4, N>(simd, a, i, panel, c, to, ahead);
         i += 4;
     }
     if i + 2 <= m {
-        tile::<S, 2, N>(simd, a, i, panel, c, to);
+        tile::<S, 2, N>(simd, a, i, panel, c, to, ahead);
         i += 2;
     }
     if i < m {
-        tile::<S, 1, N>(simd, a, i, panel, c, to);
+        tile::<S, 1, N>(simd, a, i, panel, c, to, ahead);
     }
 }
 
@@ -139,8 +151,12 @@ fn tile<S: Simd, const M: usize, const N: usize>(
     panel: &[[S::f32s; N]],
     c: &mut [f32],
     to: To,
+    ahead: &mut Option<&mut dyn FnMut()>,
 ) {
-    let mut sums = [[simd.splat_f32s(0.0); N]; M];
+    if let Some(ahead) = ahead {
+        ahead();
+    }
+    let mut sums = [[simd.splat_f32s(to.zero); N]; M];
     let starts: [usize; M] = std::array::from_fn(|i| (first + i) * a.row);
     let mut column = 0;
     for b in panel {

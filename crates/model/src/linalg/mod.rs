@@ -8,6 +8,7 @@ mod kernel;
 mod panels;
 mod peak;
 mod sparse;
+mod widen;
 
 use std::cell::RefCell;
 
@@ -15,6 +16,7 @@ pub use kernel::{DEPTH, Left};
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
 pub use sparse::{Sparse, count_values};
+pub use widen::{fetch, widen};
 
 use kernel::Product;
 use pulp::{Arch, Simd};
@@ -48,6 +50,20 @@ pub fn at_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, onto: Onto,
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (k, n), or `c` += that.
 pub fn product(m: usize, a: Left, b: Panels, scale: f32, onto: Onto, c: &mut [f32]) {
+    product_with(m, a, b, scale, onto, c, None);
+}
+
+/// Like [`product`]; calls `ahead` again and again between the parts of the work, which is when memory is idle: for
+/// whoever knows what is read next, to [`fetch`] it.
+pub fn product_with(
+    m: usize,
+    a: Left,
+    b: Panels,
+    scale: f32,
+    onto: Onto,
+    c: &mut [f32],
+    ahead: Option<&mut dyn FnMut()>,
+) {
     assert_eq!(c.len(), m * b.columns(), "a product of {m}, {}, {}", b.columns(), b.depth());
     if b.depth() == 0 {
         if onto == Onto::Nothing {
@@ -55,7 +71,7 @@ pub fn product(m: usize, a: Left, b: Panels, scale: f32, onto: Onto, c: &mut [f3
         }
         return;
     }
-    Product { m, a, b, scale, onto, stride: b.columns(), c }.run();
+    Product { m, a, b, scale, onto, stride: b.columns(), c, ahead }.run();
 }
 
 /// What a product does with the values already in its destination.

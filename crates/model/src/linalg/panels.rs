@@ -36,13 +36,8 @@ impl<'a> Panels<'a> {
 
     /// A row-major (`depth`, `columns`) matrix that is one panel as it is, if it is.
     pub fn in_place(depth: usize, columns: usize, data: &'a [f32]) -> Option<Panels<'a>> {
-        let width = panel_width();
-        (columns.is_multiple_of(ROUND) && columns <= width).then_some(Panels {
-            data,
-            depth,
-            columns,
-            width,
-        })
+        let whole = columns.is_multiple_of(ROUND) && columns <= 2 * panel_width();
+        whole.then_some(Panels { data, depth, columns, width: columns })
     }
 
     /// Rows `from` to `to`, both of them beginnings of blocks, or the end.
@@ -98,10 +93,12 @@ impl Packed {
 
     /// Packs a row-major (`depth`, `columns`) matrix.
     pub fn pack(&mut self, depth: usize, columns: usize, b: &[f32]) {
-        assert_eq!(b.len(), depth * columns, "a matrix of {depth}, {columns}");
-        self.pack_rows(depth, columns, |row, from, into| {
-            into.copy_from_slice(&b[row * columns + from..][..into.len()]);
-        });
+        self.pack_rows(Shape { depth, columns, width: panel_width() }, b);
+    }
+
+    /// The same in panels of twice the width, of which a [`Sparse`](super::Sparse) factor makes more.
+    pub fn pack_wide(&mut self, depth: usize, columns: usize, b: &[f32]) {
+        self.pack_rows(Shape { depth, columns, width: 2 * panel_width() }, b);
     }
 
     /// Packs a matrix that is row-major transposed, (`columns`, `depth`).
@@ -117,26 +114,28 @@ impl Packed {
         depth: usize,
         columns: usize,
     ) -> (Shape, usize, &mut [f32]) {
-        self.reshape(depth, columns);
+        self.reshape(Shape { depth, columns, width: panel_width() });
         (self.shape, DEPTH * padded(columns).max(1), &mut self.data)
     }
 
-    fn reshape(&mut self, depth: usize, columns: usize) {
-        self.shape = Shape { depth, columns, width: panel_width() };
-        fit(&mut self.data, depth * padded(columns));
+    fn reshape(&mut self, shape: Shape) {
+        self.shape = shape;
+        fit(&mut self.data, shape.depth * padded(shape.columns));
     }
 
-    /// Packs what `copy` writes of a row from a column on.
-    fn pack_rows(&mut self, depth: usize, columns: usize, copy: impl Fn(usize, usize, &mut [f32])) {
-        self.reshape(depth, columns);
+    fn pack_rows(&mut self, shape: Shape, b: &[f32]) {
+        let Shape { depth, columns, width } = shape;
+        assert_eq!(b.len(), depth * columns, "a matrix of {depth}, {columns}");
+        self.reshape(shape);
         let padded = padded(columns);
         for (from, rows) in blocks(depth) {
             let block = &mut self.data[from * padded..][..rows * padded];
-            for (first, width) in panels(columns, self.shape.width) {
+            for (first, width) in panels(columns, width) {
                 let panel = &mut block[first * rows..][..rows * width];
                 for (row, into) in panel.chunks_exact_mut(width).enumerate() {
                     let (values, rest) = into.split_at_mut(width.min(columns - first));
-                    copy(from + row, first, values);
+                    let row = &b[(from + row) * columns + first..];
+                    values.copy_from_slice(&row[..values.len()]);
                     rest.fill(0.0);
                 }
             }

@@ -5,12 +5,11 @@
 //! is that of [`product`](super::product), bit for bit; the choice between them is one of speed.
 
 use half::f16;
-use half::slice::HalfFloatSliceExt;
 use pulp::{Arch, Simd, WithSimd};
 
 use super::kernel::{DEPTH, To, write};
 use super::panels::Panels;
-use super::{Onto, fit};
+use super::{Onto, fit, widen};
 
 /// A value other than zero, and its column in the block.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,11 +18,15 @@ struct Entry {
     value: f32,
 }
 
+/// Places of a row: more than DEPTH, so that the places that one column fills in all rows do not compete for the same few
+/// lines of a cache.
+const PLACES: usize = DEPTH + 8;
+
 /// A left factor (m, up to DEPTH), listed; reused from block to block.
 #[derive(Clone, Debug, Default)]
 pub struct Sparse {
     /// Places of each row, as many of them filled as `lens` says.
-    entries: Vec<[Entry; DEPTH]>,
+    entries: Vec<[Entry; PLACES]>,
     lens: Vec<u32>,
     /// One row, widened.
     x: Vec<f32>,
@@ -36,7 +39,7 @@ impl Sparse {
         for (at, (entries, len)) in self.entries.iter_mut().zip(&mut self.lens).enumerate() {
             let halfs = row(at);
             let x = fit(&mut self.x, halfs.len());
-            halfs.convert_to_f32_slice(x);
+            widen(x.len(), |_| halfs, x);
             let mut next = 0;
             for (column, value) in x.iter().enumerate() {
                 // Written in any case, kept where it is not zero: there is no branch to guess.
@@ -58,7 +61,7 @@ impl Sparse {
         self.clear(columns);
         for at in 0..count {
             let x = fit(&mut self.x, columns);
-            row(at).convert_to_f32_slice(x);
+            widen(columns, |_| row(at), x);
             let lists = self.entries.iter_mut().zip(&mut self.lens);
             for (value, (entries, len)) in x.iter().zip(lists) {
                 let column = at as u32;
@@ -69,7 +72,7 @@ impl Sparse {
     }
 
     fn clear(&mut self, rows: usize) {
-        self.entries.resize(rows, [Entry::default(); DEPTH]);
+        self.entries.resize(rows, [Entry::default(); PLACES]);
         self.lens.clear();
         self.lens.resize(rows, 0);
     }
@@ -102,9 +105,10 @@ impl WithSimd for Product<'_> {
     fn with_simd<S: Simd>(self, simd: S) {
         let Product { a, b, scale, onto, c } = self;
         let stride = b.columns();
+        let zero = std::hint::black_box(0.0);
         for (first, width) in b.panels() {
             let columns = width.min(stride - first);
-            let to = To { scale, onto, stride, columns };
+            let to = To { scale, onto, stride, columns, zero };
             for (_, panel) in b.blocks(first, width) {
                 let c = &mut c[first..];
                 match width / S::F32_LANES {
@@ -124,7 +128,7 @@ fn rows<S: Simd, const N: usize>(simd: S, a: &Sparse, panel: &[f32], c: &mut [f3
     let (panel, _) = S::as_simd_f32s(panel);
     let (panel, _) = panel.as_chunks::<N>();
     let list = |row: usize| &a.entries[row][..a.lens[row] as usize];
-    let zero = [simd.splat_f32s(0.0); N];
+    let zero = [simd.splat_f32s(to.zero); N];
     let count = a.lens.len();
     let mut row = 0;
     while row < count {

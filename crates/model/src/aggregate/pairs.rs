@@ -1,0 +1,310 @@
+//! What attention does pair by pair, between its products.
+//!
+//! A pair is an impression and one behavior of its group. Pairs of one impression are neighbors, so what belongs to the
+//! impression stays in registers while its pairs pass, some columns of all of them at a time. Sums over
+//! pairs are in order of pairs, sums over columns in eight partial sums: neither knows how wide vectors are.
+
+use pulp::{Arch, Simd};
+
+use super::Histories;
+use crate::linalg;
+use crate::pool::Columns;
+
+/// An impression and one behavior of its group.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pair {
+    pub impression: u32,
+    pub image: u32,
+}
+
+/// Lists every pair of `histories`, in order of impressions, then behaviors.
+pub(super) fn list(histories: Histories, pairs: &mut Vec<Pair>) {
+    pairs.clear();
+    for group in 0..histories.groups() {
+        for impression in histories.impressions[group]..histories.impressions[group + 1] {
+            let of = |&image| Pair { impression, image };
+            pairs.extend(histories.images(group).iter().map(of));
+        }
+    }
+}
+
+/// z0 = key part + query part, of every pair, and a0 = prelu(z0); all (rows, 64).
+#[pulp::with_simd(first_layer = Arch::new())]
+#[inline(always)]
+pub(super) fn first_layer_in<'a, S: Simd>(
+    simd: S,
+    pairs: &'a [Pair],
+    keys: &'a [f32],
+    queries: &'a [f32],
+    slope: &'a [f32],
+    z0: &'a mut [f32],
+    a0: &'a mut [f32],
+) {
+    let width = slope.len();
+    assert!(z0.len() == pairs.len() * width && a0.len() == z0.len(), "a row for every pair");
+    for (first, run) in runs(pairs) {
+        let query = row(queries, run[0].impression, width);
+        for part in parts::<S>(width) {
+            let (query, slope) =
+                (load(simd, &query[part.clone()]), load(simd, &slope[part.clone()]));
+            for (at, pair) in run.iter().enumerate() {
+                let from = (first + at) * width;
+                let key = load(simd, &row(keys, pair.image, width)[part.clone()]);
+                let z = simd.add_f32s(key, query);
+                store(simd, &mut z0[from..][part.clone()], z);
+                store(simd, &mut a0[from..][part.clone()], prelu(simd, slope, z));
+            }
+        }
+    }
+}
+
+/// Turns `dz0` from the gradient of a0 into that of z0, and adds it to those of the slope, the keys and the queries.
+#[pulp::with_simd(first_layer_backward = Arch::new())]
+#[inline(always)]
+pub(super) fn first_layer_backward_in<'a, S: Simd>(
+    simd: S,
+    pairs: &'a [Pair],
+    slope: &'a [f32],
+    z0: &'a [f32],
+    dz0: &'a mut [f32],
+    dslope: &'a mut [f32],
+    (dkeys, dqueries): (&'a mut [f32], &'a mut [f32]),
+) {
+    let width = slope.len();
+    assert!(z0.len() == pairs.len() * width && dz0.len() == z0.len(), "a row for every pair");
+    for (first, run) in runs(pairs) {
+        let dquery = row_mut(dqueries, run[0].impression, width);
+        for part in parts::<S>(width) {
+            let slope = load(simd, &slope[part.clone()]);
+            let mut sum = load(simd, &dquery[part.clone()]);
+            let mut slopes = load(simd, &dslope[part.clone()]);
+            for (at, pair) in run.iter().enumerate() {
+                let from = (first + at) * width;
+                let z = load(simd, &z0[from..][part.clone()]);
+                let dz = &mut dz0[from..][part.clone()];
+                let da = load(simd, dz);
+                slopes = simd.mul_add_e_f32s(da, negative(simd, z), slopes);
+                let value = prelu_backward(simd, slope, z, da);
+                store(simd, dz, value);
+                let dkey = &mut row_mut(dkeys, pair.image, width)[part.clone()];
+                store(simd, dkey, simd.add_f32s(load(simd, dkey), value));
+                sum = simd.add_f32s(sum, value);
+            }
+            store(simd, &mut dquery[part.clone()], sum);
+            store(simd, &mut dslope[part], slopes);
+        }
+    }
+}
+
+/// What a pair's second and last layer are made of.
+#[derive(Clone, Copy)]
+pub(super) struct Upper<'a> {
+    /// b1, (16).
+    pub bias1: &'a [f32],
+    /// Of z1, (16).
+    pub slope1: &'a [f32],
+    /// W2, (16).
+    pub weight2: &'a [f32],
+    /// b2.
+    pub bias2: f32,
+}
+
+/// Adds b1 to `z1`, (rows, 16), and overwrites `weights`, (rows), with W2 prelu(z1) + b2.
+#[pulp::with_simd(upper_layers = Arch::new())]
+#[inline(always)]
+pub(super) fn upper_layers_in<'a, S: Simd>(
+    _: S,
+    layers: Upper<'a>,
+    z1: &'a mut [f32],
+    weights: &'a mut [f32],
+) {
+    let Upper { bias1, slope1, weight2, bias2 } = layers;
+    let width = bias1.len();
+    assert!(slope1.len() == width && weight2.len() == width && width > 0, "one width");
+    let ((bias, bias_rest), (slope, slope_rest)) =
+        (bias1.as_chunks::<8>(), slope1.as_chunks::<8>());
+    let (weight, weight_rest) = weight2.as_chunks::<8>();
+    for (z, out) in z1.chunks_exact_mut(width).zip(weights) {
+        let (z, z_rest) = z.as_chunks_mut::<8>();
+        let mut sums = [0.0f32; 8];
+        for (((z, bias), slope), weight) in z.iter_mut().zip(bias).zip(slope).zip(weight) {
+            for lane in 0..8 {
+                z[lane] += bias[lane];
+                sums[lane] += activate(z[lane], slope[lane]) * weight[lane];
+            }
+        }
+        let mut sum = bias2 + sums.iter().sum::<f32>();
+        let rest = z_rest.iter_mut().zip(bias_rest).zip(slope_rest).zip(weight_rest);
+        for (((z, bias), slope), weight) in rest {
+            *z += bias;
+            sum += activate(*z, *slope) * weight;
+        }
+        *out = sum;
+    }
+}
+
+/// The gradients of [`Upper`].
+pub(super) struct UpperGradients<'a> {
+    pub bias1: &'a mut [f32],
+    pub slope1: &'a mut [f32],
+    pub weight2: &'a mut [f32],
+}
+
+/// Overwrites `dz1`, (rows, 16), given `dweights`, (rows); adds to `to`.
+#[pulp::with_simd(upper_layers_backward = Arch::new())]
+#[inline(always)]
+pub(super) fn upper_layers_backward_in<'a, S: Simd>(
+    simd: S,
+    layers: Upper<'a>,
+    z1: &'a [f32],
+    dweights: &'a [f32],
+    dz1: &'a mut [f32],
+    to: UpperGradients<'a>,
+) {
+    let width = layers.bias1.len();
+    assert!(z1.len() == dweights.len() * width && dz1.len() == z1.len(), "a row for every pair");
+    for part in parts::<S>(width) {
+        let slope = load(simd, &layers.slope1[part.clone()]);
+        let weight = load(simd, &layers.weight2[part.clone()]);
+        let mut weights = load(simd, &to.weight2[part.clone()]);
+        let mut slopes = load(simd, &to.slope1[part.clone()]);
+        let mut biases = load(simd, &to.bias1[part.clone()]);
+        for (at, dweight) in dweights.iter().enumerate() {
+            let from = at * width;
+            let dweight = simd.splat_f32s(*dweight);
+            let z = load(simd, &z1[from..][part.clone()]);
+            weights = simd.mul_add_e_f32s(dweight, prelu(simd, slope, z), weights);
+            let da = simd.mul_f32s(dweight, weight);
+            slopes = simd.mul_add_e_f32s(da, negative(simd, z), slopes);
+            let dz = prelu_backward(simd, slope, z, da);
+            biases = simd.add_f32s(biases, dz);
+            store(simd, &mut dz1[from..][part.clone()], dz);
+        }
+        store(simd, &mut to.weight2[part.clone()], weights);
+        store(simd, &mut to.slope1[part.clone()], slopes);
+        store(simd, &mut to.bias1[part], biases);
+    }
+}
+
+/// Adds every weighed image to its impression's columns of `out`.
+#[pulp::with_simd(weigh = Arch::new())]
+#[inline(always)]
+pub(super) fn weigh_in<'a, S: Simd>(
+    simd: S,
+    pairs: &'a [Pair],
+    weights: &'a [f32],
+    embeddings: &'a [f32],
+    columns: Columns,
+    out: &'a mut [f32],
+) {
+    let dim = columns.dim;
+    for (first, run) in runs(pairs) {
+        let out = columns.of_mut(out, run[0].impression as usize);
+        for part in parts::<S>(dim) {
+            let mut sum = load(simd, &out[part.clone()]);
+            for (pair, weight) in run.iter().zip(&weights[first..]) {
+                let e = load(simd, &row(embeddings, pair.image, dim)[part.clone()]);
+                sum = simd.mul_add_e_f32s(simd.splat_f32s(*weight), e, sum);
+            }
+            store(simd, &mut out[part], sum);
+        }
+    }
+}
+
+/// Overwrites `dweights` and adds to `dembeddings`, given `columns` of `dout`.
+#[pulp::with_simd(weigh_backward = Arch::new())]
+#[inline(always)]
+pub(super) fn weigh_backward_in<'a, S: Simd>(
+    simd: S,
+    pairs: &'a [Pair],
+    weights: &'a [f32],
+    embeddings: &'a [f32],
+    (columns, dout): (Columns, &'a [f32]),
+    dweights: &'a mut [f32],
+    dembeddings: &'a mut [f32],
+) {
+    let dim = columns.dim;
+    for (first, run) in runs(pairs) {
+        let dout = columns.of(dout, run[0].impression as usize);
+        for (pair, dweight) in run.iter().zip(&mut dweights[first..]) {
+            *dweight = linalg::dot(dout, row(embeddings, pair.image, dim));
+        }
+        for part in parts::<S>(dim) {
+            let dout = load(simd, &dout[part.clone()]);
+            for (pair, weight) in run.iter().zip(&weights[first..]) {
+                let de = &mut row_mut(dembeddings, pair.image, dim)[part.clone()];
+                let sum = simd.mul_add_e_f32s(simd.splat_f32s(*weight), dout, load(simd, de));
+                store(simd, de, sum);
+            }
+        }
+    }
+}
+
+/// The pairs of one impression after the other, and where they begin.
+#[inline(always)]
+fn runs(pairs: &[Pair]) -> impl Iterator<Item = (usize, &[Pair])> {
+    let mut first = 0;
+    pairs.chunk_by(|a, b| a.impression == b.impression).map(move |run| {
+        first += run.len();
+        (first - run.len(), run)
+    })
+}
+
+/// The columns of a row of `width`, a vector at a time.
+#[inline(always)]
+fn parts<S: Simd>(width: usize) -> impl Iterator<Item = std::ops::Range<usize>> {
+    (0..width).step_by(S::F32_LANES).map(move |from| from..(from + S::F32_LANES).min(width))
+}
+
+#[inline(always)]
+fn row(rows: &[f32], at: u32, width: usize) -> &[f32] {
+    &rows[at as usize * width..][..width]
+}
+
+#[inline(always)]
+fn row_mut(rows: &mut [f32], at: u32, width: usize) -> &mut [f32] {
+    &mut rows[at as usize * width..][..width]
+}
+
+/// A vector, whose lanes beyond the end of `part` are zero.
+#[inline(always)]
+fn load<S: Simd>(simd: S, part: &[f32]) -> S::f32s {
+    match S::as_simd_f32s(part) {
+        ([vector], []) => *vector,
+        _ => simd.partial_load_f32s(part),
+    }
+}
+
+#[inline(always)]
+fn store<S: Simd>(simd: S, part: &mut [f32], value: S::f32s) {
+    match S::as_mut_simd_f32s(part) {
+        ([vector], []) => *vector = value,
+        _ => simd.partial_store_f32s(part, value),
+    }
+}
+
+#[inline(always)]
+fn activate(z: f32, slope: f32) -> f32 {
+    z * if z > 0.0 { 1.0 } else { slope }
+}
+
+/// As in [`prelu`](crate::prelu): a factor and not a choice of values, so that a NaN stays one.
+#[inline(always)]
+fn prelu<S: Simd>(simd: S, slope: S::f32s, z: S::f32s) -> S::f32s {
+    prelu_backward(simd, slope, z, z)
+}
+
+/// `da` by the slope at `z`.
+#[inline(always)]
+fn prelu_backward<S: Simd>(simd: S, slope: S::f32s, z: S::f32s, da: S::f32s) -> S::f32s {
+    let positive = simd.greater_than_f32s(z, simd.splat_f32s(0.0));
+    simd.mul_f32s(da, simd.select_f32s(positive, simd.splat_f32s(1.0), slope))
+}
+
+/// `z` where it is negative, else 0; or a NaN.
+#[inline(always)]
+fn negative<S: Simd>(simd: S, z: S::f32s) -> S::f32s {
+    let negative = simd.less_than_f32s(z, simd.splat_f32s(0.0));
+    let factor = simd.select_f32s(negative, simd.splat_f32s(1.0), simd.splat_f32s(0.0));
+    simd.mul_f32s(z, factor)
+}
