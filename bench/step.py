@@ -19,6 +19,7 @@ Peers are variants of bench/peers/step.py, which says at its top what they are:
 - eager: what ams computes, as fast as we could make it in PyTorch
 - eager-mkl: the same with torch.nn.Linear's matrix product in the tower, which is MKL's
 - compile: eager through torch.compile
+- compile-mkl: eager-mkl through torch.compile: what PyTorch as installed makes of it
 - gathered: features gathered for every behavior of every impression, nothing shared
 
 The work folder keeps the exported steps and a Python environment if this Python has not got torch, safetensors and
@@ -41,12 +42,14 @@ PEERS = {
     "eager": ["--variant", "eager"],
     "eager-mkl": ["--variant", "eager", "--matmul", "mkl"],
     "compile": ["--variant", "compile"],
+    "compile-mkl": ["--variant", "compile", "--matmul", "mkl"],
     "gathered": ["--variant", "gathered", "--steps", "5"],
 }
 # Losses that are compared. Adam's first steps are signs of gradients, so that rounding grows by the step.
 CHECKED = 4
 TITLES = {"ams": "ams", "eager": "PyTorch, eager", "eager-mkl": "PyTorch, eager, towers by `nn.Linear`",
-          "compile": "PyTorch, `torch.compile`", "gathered": "PyTorch, features gathered, nothing shared"}
+          "compile": "PyTorch, `torch.compile`", "compile-mkl": "PyTorch, `torch.compile`, towers by `nn.Linear`",
+          "gathered": "PyTorch, features gathered, nothing shared"}
 
 
 def run(command):
