@@ -1,20 +1,12 @@
 //! For tests only: arbitrary values, closeness, and the finite-difference check of a gradient.
 
+pub use ams_linalg::check::assert_close;
+
 /// `len` values in (-1, 1), a function of `seed`.
 pub fn values(seed: u64, len: usize) -> Vec<f32> {
     let mut out = vec![0.0; len];
     crate::init::dense_init(seed, "check", "values", crate::init::Init::Uniform(1.0), &mut out);
     out
-}
-
-/// Asserts that `got` and `expected` differ by at most `tolerance`, relative for values above one.
-#[track_caller]
-pub fn assert_close(got: &[f32], expected: &[f32], tolerance: f32) {
-    assert_eq!(got.len(), expected.len(), "lengths");
-    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
-        let bound = tolerance * expected.abs().max(1.0);
-        assert!((got - expected).abs() <= bound, "value {i}: got {got}, expected {expected}");
-    }
 }
 
 /// Asserts that `dx` is the gradient of `f` at `x`, by central differences of each coordinate.

@@ -12,7 +12,6 @@ pub mod init;
 pub mod params;
 
 pub mod dropout;
-pub mod linalg;
 pub mod linear;
 pub mod pool;
 pub mod prelu;
@@ -36,6 +35,7 @@ pub mod pca;
 mod check;
 
 pub use aggregate::Aggregator;
+pub use ams_linalg as linalg;
 pub use params::{Entry, Layout, View};
 pub use rank::{
     Base, ContentBatch, ContentGrads, ImageArm, InputGrads, Interactions, Lists, NO_IMAGE,

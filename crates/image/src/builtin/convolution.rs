@@ -5,7 +5,7 @@
 
 use std::f32::consts::TAU;
 
-use gemm::{Parallelism, gemm};
+use ams_linalg::{Onto, a_b};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -72,7 +72,7 @@ impl Filters {
             let filters = self.levels[level].len() / TAPS;
             unfold(pyramid, level, columns);
             maps.resize(filters * area, 0.0);
-            multiply(&self.levels[level], columns, maps, filters, area);
+            a_b([filters, area, TAPS], &self.levels[level], columns, 1.0, Onto::Nothing, maps);
             for (at, map) in maps.chunks_exact(area).enumerate() {
                 let filter = at * LEVELS + level;
                 pool(map, positions, &mut out[filter * PER_FILTER..][..PER_FILTER]);
@@ -99,41 +99,6 @@ fn unfold(pyramid: &Pyramid, level: usize, columns: &mut Vec<f32>) {
                 columns.extend(row.map(|value| value - 0.5));
             }
         }
-    }
-}
-
-/// maps (filters, area) = filters (filters, TAPS) x columns (TAPS, area), on this thread alone.
-fn multiply(taps: &[f32], columns: &[f32], maps: &mut [f32], filters: usize, area: usize) {
-    assert_eq!(
-        (taps.len(), columns.len(), maps.len()),
-        (filters * TAPS, TAPS * area, filters * area)
-    );
-    let (area_stride, taps_stride) = (area as isize, TAPS as isize);
-    // SAFETY: the three slices have just been checked to hold row-major matrices of these sizes, and the
-    // target overlaps neither factor (it is the only one borrowed mutably).
-    #[allow(unsafe_code)]
-    unsafe {
-        gemm(
-            filters,
-            area,
-            TAPS,
-            maps.as_mut_ptr(),
-            1,
-            area_stride,
-            false,
-            taps.as_ptr(),
-            1,
-            taps_stride,
-            columns.as_ptr(),
-            1,
-            area_stride,
-            0.0,
-            1.0,
-            false,
-            false,
-            false,
-            Parallelism::None,
-        );
     }
 }
 
@@ -231,7 +196,8 @@ mod tests {
             let (positions, count) = (positions(level), filters.levels[level].len() / TAPS);
             let (mut columns, mut maps) = (Vec::new(), vec![0.0; count * positions * positions]);
             unfold(&pyramid, level, &mut columns);
-            multiply(&filters.levels[level], &columns, &mut maps, count, positions * positions);
+            let shape = [count, positions * positions, TAPS];
+            a_b(shape, &filters.levels[level], &columns, 1.0, Onto::Nothing, &mut maps);
             for (filter, taps) in filters.levels[level].chunks_exact(TAPS).enumerate() {
                 for (x, y) in [(0, 0), (positions - 1, positions - 1), (3, 7)] {
                     let got = maps[(filter * positions + y) * positions + x];

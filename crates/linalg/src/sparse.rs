@@ -173,7 +173,7 @@ fn add<S: Simd, const N: usize>(
 mod tests {
     use super::*;
     use crate::check::values;
-    use crate::linalg::{Left, Packed, product};
+    use crate::{Left, Packed, product};
 
     #[test]
     fn zeros_left_out_do_not_show() {

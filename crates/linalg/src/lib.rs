@@ -4,6 +4,8 @@
 //! step is made of: it reads halfs without a pass of their own, packs a tower's weights once for all lanes, and gives the
 //! same bits whatever the vectors of the processor.
 
+#[doc(hidden)]
+pub mod check;
 mod kernel;
 mod panels;
 mod peak;
