@@ -30,7 +30,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::decode::Rgb;
 use crate::encoder::{Encoder, Scratch};
-use crate::resize::resize;
+use crate::failure::Failure;
+use crate::resize::{Filter, Part, resize};
 use convolution::Filters;
 use pyramid::{Pyramid, SIDE};
 
@@ -107,6 +108,27 @@ impl Builtin {
         self.filters.describe(pyramid, columns, maps, convolutions);
     }
 
+    /// The row of one fitted picture.
+    fn encode_one(&self, picture: &Rgb, scratch: &mut Scratch, out: &mut [f32]) {
+        let [raw, columns, maps, levels @ ..] = &mut scratch.floats;
+        let mut pyramid = Pyramid { levels: levels.each_mut().map(std::mem::take) };
+        pyramid.fill(&picture.pixels);
+        raw.resize(self.raw_len(), 0.0);
+        self.describe(&pyramid, columns, maps, raw);
+        levels.iter_mut().zip(pyramid.levels).for_each(|(to, from)| *to = from);
+        for ((value, center), scale) in raw.iter_mut().zip(&self.center).zip(&self.scale) {
+            *value = ((*value - center) * scale).clamp(-LIMIT, LIMIT);
+        }
+        if self.sketch.is_empty() {
+            out.copy_from_slice(&raw[..self.dim]);
+        } else {
+            out.fill(0.0);
+            for (value, (to, sign)) in raw.iter().zip(&self.sketch) {
+                out[*to as usize] += value * sign;
+            }
+        }
+    }
+
     /// The groups of raw numbers that share a scale.
     fn groups(&self) -> Vec<Range<usize>> {
         let mut lengths = [color::GROUPS.as_slice(), gradient::GROUPS.as_slice()].concat();
@@ -173,26 +195,25 @@ impl Encoder for Builtin {
         self.dim
     }
 
-    fn encode(&self, picture: &Rgb, scratch: &mut Scratch, out: &mut [f32]) {
-        assert_eq!(out.len(), self.dim, "a row of the encoder's width");
-        resize(&mut scratch.resizer, picture, SIDE as u32, SIDE as u32, &mut scratch.pixels);
-        let [raw, columns, maps, levels @ ..] = &mut scratch.floats;
-        let mut pyramid = Pyramid { levels: levels.each_mut().map(std::mem::take) };
-        pyramid.fill(&scratch.pixels);
-        raw.resize(self.raw_len(), 0.0);
-        self.describe(&pyramid, columns, maps, raw);
-        levels.iter_mut().zip(pyramid.levels).for_each(|(to, from)| *to = from);
-        for ((value, center), scale) in raw.iter_mut().zip(&self.center).zip(&self.scale) {
-            *value = ((*value - center) * scale).clamp(-LIMIT, LIMIT);
+    fn fit(&self, picture: Rgb, scratch: &mut Scratch) -> Rgb {
+        let (part, side) = (Part::whole(&picture), SIDE as u32);
+        let mut pixels = Vec::new();
+        let filter = Filter::Bilinear;
+        resize(&mut scratch.resizer, &picture, part, [side, side], filter, &mut pixels);
+        Rgb { width: side, height: side, pixels }
+    }
+
+    fn encode(
+        &self,
+        fitted: &[Rgb],
+        scratch: &mut Scratch,
+        out: &mut [f32],
+    ) -> std::result::Result<(), Failure> {
+        assert_eq!(out.len(), fitted.len() * self.dim, "rows of the encoder's width");
+        for (picture, row) in fitted.iter().zip(out.chunks_exact_mut(self.dim)) {
+            self.encode_one(picture, scratch, row);
         }
-        if self.sketch.is_empty() {
-            out.copy_from_slice(&raw[..self.dim]);
-        } else {
-            out.fill(0.0);
-            for (value, (to, sign)) in raw.iter().zip(&self.sketch) {
-                out[*to as usize] += value * sign;
-            }
-        }
+        Ok(())
     }
 }
 

@@ -254,18 +254,43 @@ mod tests {
         }
     }
 
+    /// What the fuzzer begins with, by name.
+    fn seeds() -> Vec<(String, Vec<u8>)> {
+        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
+        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+        let mut seeds =
+            files.map(|path| (name(&path), std::fs::read(&path).unwrap())).collect::<Vec<_>>();
+        seeds.sort();
+        seeds
+    }
+
+    #[test]
+    fn every_format_is_read_and_turned() {
+        for (name, bytes) in seeds() {
+            let expected = match name.as_str() {
+                "bomb.png" => Err(Reason::TooLarge),
+                "text.txt" | "page.html" => Err(Reason::Unsupported),
+                "truncated.jpg" => Err(Reason::Corrupt),
+                "turned.jpg" => Ok((14, 20)),
+                "line.png" => Ok((1, 300)),
+                "one.png" => Ok((1, 1)),
+                _ => Ok((20, 14)),
+            };
+            assert_eq!(check(&bytes).map(|(width, height, _)| (width, height)), expected, "{name}");
+        }
+    }
+
     proptest::proptest! {
-        #![proptest_config(proptest::test_runner::Config::with_cases(64))]
+        #![proptest_config(proptest::test_runner::Config::with_cases(256))]
         #[test]
         fn no_bytes_make_it_panic(
             flips in proptest::collection::vec((0usize..2000, 0u8..=255), 1..8),
-            which in 0..3,
+            which in 0usize..1000,
         ) {
-            let mut bytes = match which {
-                0 => jpeg(),
-                1 => png(8, 8, ColorType::Rgb8, &[5; 192]),
-                _ => palette_bmp(),
-            };
+            let mut seeds = seeds();
+            let at = which % seeds.len();
+            let mut bytes = seeds.swap_remove(at).1;
             for (at, value) in flips {
                 let at = at % bytes.len();
                 bytes[at] = value;

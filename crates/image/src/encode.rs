@@ -18,7 +18,7 @@ use half::f16;
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::decode::{Limits, decode};
+use crate::decode::{Limits, Rgb, decode};
 use crate::encoder::{Encoder, Scratch};
 use crate::failure::{Failure, Reason};
 use crate::journal::{Chunk, Journal, Place};
@@ -351,16 +351,41 @@ impl<'a> Run<'a> {
 impl Looker<'_> {
     /// Looks at some names, on the threads of the current pool.
     fn look_at(&self, names: &[String]) -> Vec<Found> {
-        let look = |scratch: &mut Scratch, name: &String| self.look(name, scratch);
-        names.par_iter().map_init(Scratch::default, look).collect()
+        let look = |scratch: &mut Scratch, names: &[String]| self.look(names, scratch);
+        let batches = names.par_chunks(self.encoder.batch().max(1));
+        batches.map_init(Scratch::default, look).flatten_iter().collect()
     }
 
     fn known(&self) -> MutexGuard<'_, HashMap<ImageKey, Known>> {
         self.known.lock().expect("no thread panics while it holds the lock")
     }
 
-    /// One name's work, on any thread.
-    fn look(&self, name: &str, scratch: &mut Scratch) -> Found {
+    /// The work of as many names as the encoder takes at once, on any thread.
+    fn look(&self, names: &[String], scratch: &mut Scratch) -> Vec<Found> {
+        let mut fitted = Vec::new();
+        let look = |name: &String| self.look_before(name, &mut fitted, scratch);
+        let mut found = names.iter().map(look).collect::<Vec<Found>>();
+        let dim = self.encoder.dim();
+        let mut rows = vec![0.0; fitted.len() * dim];
+        let encoded = match fitted.is_empty() {
+            true => Ok(()),
+            false => self.encoder.encode(&fitted, scratch, &mut rows),
+        };
+        let mut rows = rows.chunks_exact(dim);
+        for found in &mut found {
+            if let Found::New(_, _, row) = found
+                && let Ok((size, _)) = *row
+            {
+                let new = rows.next().expect("a row for every fitted picture");
+                *row = encoded.clone().and_then(|()| Ok((size, halves(new)?)));
+            }
+        }
+        found
+    }
+
+    /// What can be said of a name before its picture is encoded. If it has to be, `fitted` grows by it, and its row is
+    /// still empty.
+    fn look_before(&self, name: &str, fitted: &mut Vec<Rgb>, scratch: &mut Scratch) -> Found {
         let bytes = match read(&self.options.images, name, &self.options.limits) {
             Ok(bytes) => bytes,
             Err(failure) => return Found::Unread(failure),
@@ -373,10 +398,10 @@ impl Looker<'_> {
             }
             known.insert(key, Known::Claimed);
         }
-        let row = decode(&bytes, &self.options.limits).and_then(|picture| {
-            let mut row = vec![0.0; self.encoder.dim()];
-            self.encoder.encode(&picture, scratch, &mut row);
-            Ok(([picture.width, picture.height], halves(&row)?))
+        let row = decode(&bytes, &self.options.limits).map(|picture| {
+            let size = [picture.width, picture.height];
+            fitted.push(self.encoder.fit(picture, scratch));
+            (size, Vec::new())
         });
         Found::New(key, length, row)
     }

@@ -1,15 +1,16 @@
 //! What an encoder is.
 //!
-//! Knows the shape of the work: one picture in, one row out. Does not know any encoder.
+//! Knows the shape of the work: pictures in, rows out. Does not know any encoder.
 
 use fast_image_resize::Resizer;
 
 use crate::decode::Rgb;
+use crate::failure::Failure;
 
 /// A fixed function from a picture to an image feature. It is shared by all threads; whatever it has to
 /// write to is the caller's [`Scratch`].
 pub trait Encoder: Send + Sync {
-    /// A short name for people, such as `builtin-4096`.
+    /// The encoder in words, such as `builtin-4096`.
     fn id(&self) -> &str;
 
     /// blake3, in hex, of all that defines the encoder: two encoders with one hash give the same rows.
@@ -18,9 +19,19 @@ pub trait Encoder: Send + Sync {
     /// Numbers per row (F).
     fn dim(&self) -> usize;
 
-    /// Encodes one picture into `out`, (F). The row depends on the picture alone: not on the thread, not
-    /// on what was encoded before. Values that are not finite are refused by the caller, by name.
-    fn encode(&self, picture: &Rgb, scratch: &mut Scratch, out: &mut [f32]);
+    /// Pictures that are worth taking at once.
+    fn batch(&self) -> usize {
+        1
+    }
+
+    /// What [`Encoder::encode`] takes of `picture`: its pixels, resized and cropped. Whatever came, this is small: it
+    /// waits until a batch is full.
+    fn fit(&self, picture: Rgb, scratch: &mut Scratch) -> Rgb;
+
+    /// Encodes fitted pictures (n, at most a batch) into `out`, (n, F). A row depends on its picture alone: not on the
+    /// thread, not on the pictures beside it or before it. Values that are not finite are refused by the caller, by name.
+    fn encode(&self, fitted: &[Rgb], scratch: &mut Scratch, out: &mut [f32])
+    -> Result<(), Failure>;
 }
 
 /// Memory of one thread, reused from picture to picture.

@@ -24,11 +24,13 @@ pub enum Reason {
     Corrupt,
     /// The encoder gave a value that is NaN, infinite or beyond the range of f16.
     NotFinite,
+    /// The encoder could not compute a row.
+    Encoder,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 8] = [
+    pub const ALL: [Reason; 9] = [
         Reason::Missing,
         Reason::Outside,
         Reason::Unreadable,
@@ -37,6 +39,7 @@ impl Reason {
         Reason::Unsupported,
         Reason::Corrupt,
         Reason::NotFinite,
+        Reason::Encoder,
     ];
 
     /// The name in reports and files.
@@ -50,6 +53,7 @@ impl Reason {
             Reason::Unsupported => "unsupported",
             Reason::Corrupt => "corrupt",
             Reason::NotFinite => "not_finite",
+            Reason::Encoder => "encoder",
         }
     }
 }

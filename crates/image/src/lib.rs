@@ -24,7 +24,7 @@ mod manifest;
 mod matrix;
 mod npy;
 mod picture_file;
-mod tensors;
+pub mod tensors;
 mod write;
 
 pub use builtin::Builtin;

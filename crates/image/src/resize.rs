@@ -1,23 +1,75 @@
 //! From pixels to fewer (or more) pixels.
 //!
-//! Knows one way of resizing, antialiased. Does not know what size is good for what.
+//! Knows filters, antialiased, and parts of a picture. Does not know what size is good for what.
 
+pub use fast_image_resize::Resizer;
 use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions, Resizer};
+use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
 
 use crate::decode::Rgb;
 
-/// Resizes the whole picture to `width` x `height` (the aspect is not kept) with a triangle filter as
-/// wide as the reduction, so that nothing aliases. `out` becomes `width * height * 3` bytes.
-pub fn resize(resizer: &mut Resizer, picture: &Rgb, width: u32, height: u32, out: &mut Vec<u8>) {
+/// The weights of the pixels around a point. Both are as wide as the reduction, so that nothing aliases, and both are
+/// what Pillow computes under these names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Filter {
+    /// A triangle.
+    Bilinear,
+    /// Cubic pieces with a = -0.5 (Catmull-Rom).
+    Bicubic,
+}
+
+/// A rectangle of a picture, in its pixels; edges may lie between pixels.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// From the left edge.
+    pub left: f64,
+    /// From the top.
+    pub top: f64,
+    /// Above 0.
+    pub width: f64,
+    /// Above 0.
+    pub height: f64,
+}
+
+impl Part {
+    /// All of `picture`.
+    pub fn whole(picture: &Rgb) -> Part {
+        Part {
+            left: 0.0,
+            top: 0.0,
+            width: f64::from(picture.width),
+            height: f64::from(picture.height),
+        }
+    }
+}
+
+/// Resizes a part of the picture to `[width, height]`; the aspect is not kept. Pixels beyond the part's edges, but in the
+/// picture, count as far as the filter reaches. `out` becomes `width * height * 3` bytes.
+pub fn resize(
+    resizer: &mut Resizer,
+    picture: &Rgb,
+    part: Part,
+    [width, height]: [u32; 2],
+    filter: Filter,
+    out: &mut Vec<u8>,
+) {
     let source = ImageRef::new(picture.width, picture.height, &picture.pixels, PixelType::U8x3)
         .expect("as many pixels as width and height say");
     let mut bytes = std::mem::take(out);
     bytes.resize(width as usize * height as usize * 3, 0);
     let mut target = Image::from_vec_u8(width, height, bytes, PixelType::U8x3)
         .expect("as many pixels as width and height say");
-    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(FilterType::Bilinear));
-    resizer.resize(&source, &mut target, &options).expect("both pictures are 8-bit RGB");
+    let filter = match filter {
+        Filter::Bilinear => FilterType::Bilinear,
+        Filter::Bicubic => FilterType::CatmullRom,
+    };
+    let options = ResizeOptions::new().resize_alg(ResizeAlg::Convolution(filter)).crop(
+        part.left,
+        part.top,
+        part.width,
+        part.height,
+    );
+    resizer.resize(&source, &mut target, &options).expect("8-bit RGB, and a part inside");
     *out = target.into_vec();
 }
 
@@ -30,7 +82,9 @@ mod tests {
             .flat_map(|at| [value(at % width, at / width); 3])
             .collect::<Vec<u8>>();
         let mut out = vec![1, 2, 3];
-        resize(&mut Resizer::new(), &Rgb { width, height, pixels }, to, to, &mut out);
+        let picture = Rgb { width, height, pixels };
+        let part = Part::whole(&picture);
+        resize(&mut Resizer::new(), &picture, part, [to, to], Filter::Bilinear, &mut out);
         out
     }
 

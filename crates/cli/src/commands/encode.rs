@@ -6,12 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
-use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, EncodeReport, encode};
 use ams_image::encoder::Encoder;
 use ams_image::precomputed::{PrecomputedOptions, precomputed};
 use serde::Serialize;
 
+use crate::commands::encoder::EncoderArguments;
 use crate::commands::train::{stop_on_interrupt, thread_count};
 use crate::failure::Failure;
 use crate::output::{BAR, Output, count};
@@ -27,15 +27,8 @@ pub struct Arguments {
     /// The feature store; `images` inside the dataset unless given.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// What turns a picture into numbers.
-    #[arg(long, value_enum, default_value_t = EncoderName::Builtin)]
-    encoder: EncoderName,
-    /// Numbers per picture of the builtin encoder.
-    #[arg(long, value_name = "N", default_value_t = 4096)]
-    dim: usize,
-    /// Seed of the builtin encoder's filters.
-    #[arg(long, value_name = "N", default_value_t = 1)]
-    encoder_seed: u64,
+    #[command(flatten)]
+    encoder: EncoderArguments,
     /// Precomputed features: .npy or .safetensors, a row per line of `--keys`.
     #[arg(long, value_name = "FILE", requires = "keys")]
     features: Option<PathBuf>,
@@ -48,15 +41,6 @@ pub struct Arguments {
     /// Threads; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
-}
-
-/// The encoders there are.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum EncoderName {
-    /// A fixed descriptor of color, gradients and texture that needs no weights.
-    Builtin,
-    /// Rows made elsewhere, with `--features` and `--keys`.
-    Precomputed,
 }
 
 /// The report with the time it took.
@@ -73,25 +57,25 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let dataset = Dataset::open(&arguments.dataset)?;
     let out = arguments.out.unwrap_or_else(|| arguments.dataset.join("images"));
     let names = pictures(&dataset)?;
-    let report = match (arguments.encoder, arguments.features, arguments.keys) {
-        (_, Some(features), Some(keys)) => {
+    let report = match (arguments.features, arguments.keys) {
+        (Some(features), Some(keys)) => {
             let options = PrecomputedOptions {
                 tensor: arguments.tensor,
                 ..PrecomputedOptions::new(features, keys, &out)
             };
             precomputed(&options, names)?
         }
-        (EncoderName::Precomputed, ..) => {
+        _ if arguments.encoder.is_precomputed() => {
             let what = "--encoder precomputed needs --features FILE and --keys FILE";
             return Err(Failure::user(what));
         }
-        (EncoderName::Builtin, ..) => {
-            let encoder = Builtin::new(arguments.dim, arguments.encoder_seed)?;
+        _ => {
+            let encoder = arguments.encoder.open()?;
             let images = arguments.images.expect("clap asks for it without --features");
             let mut options = EncodeOptions::new(images, &out);
             options.threads = arguments.threads.unwrap_or(0);
             let stop = stop_on_interrupt(0)?;
-            encode_pictures(&options, names, &encoder, &stop, output)?
+            encode_pictures(&options, names, encoder.as_ref(), &stop, output)?
         }
     };
     let seconds = begin.elapsed().as_secs_f64();

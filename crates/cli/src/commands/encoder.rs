@@ -1,0 +1,108 @@
+//! The encoder that a command line describes.
+//!
+//! Knows flags and the list of encoders. Does not know what is encoded.
+
+use std::path::{Path, PathBuf};
+
+use ams_encoders::Onnx;
+use ams_encoders::vgg16::{Output, Vgg16};
+use ams_image::builtin::{Builtin, DIM};
+use ams_image::encoder::Encoder;
+
+use crate::commands::preprocess::{PreprocessArguments, Preset};
+use crate::failure::Failure;
+
+/// Which encoder, and its settings.
+#[derive(Debug, clap::Args)]
+pub struct EncoderArguments {
+    /// What turns a picture into numbers: `builtin`, `precomputed`, `vgg16-fc6`, `vgg16-fc8`, or an ONNX file.
+    ///
+    /// `builtin` is a fixed description of color, gradients and texture that needs no weights. `precomputed` takes rows
+    /// made elsewhere, with `--features` and `--keys`. `vgg16-fc6` is the paper's encoder and wants `--weights`.
+    #[arg(long, value_name = "NAME|FILE.onnx", default_value = "builtin")]
+    encoder: String,
+    /// Numbers per picture of the builtin encoder [default: 4096].
+    #[arg(long, value_name = "N")]
+    dim: Option<usize>,
+    /// Seed of the builtin encoder's filters [default: 1].
+    #[arg(long, value_name = "N")]
+    encoder_seed: Option<u64>,
+    /// Weights of VGG16 as safetensors, named as torchvision or timm name them.
+    #[arg(long, value_name = "FILE")]
+    weights: Option<PathBuf>,
+    /// Take the values of `vgg16-fc6` as they are before negative ones become 0.
+    #[arg(long)]
+    no_relu: bool,
+    /// The ONNX network's tensor or node that is the image feature; its only output unless given.
+    #[arg(long, value_name = "NAME")]
+    output_node: Option<String>,
+    #[command(flatten, next_help_heading = "How pictures are prepared for a network")]
+    preprocess: PreprocessArguments,
+}
+
+impl EncoderArguments {
+    /// Whether rows come from elsewhere.
+    pub fn is_precomputed(&self) -> bool {
+        self.encoder == "precomputed"
+    }
+
+    /// The encoder; its files are read.
+    pub fn open(&self) -> Result<Box<dyn Encoder>, Failure> {
+        let path = Path::new(&self.encoder);
+        match self.encoder.as_str() {
+            "builtin" => {
+                self.refuse("builtin", &["dim", "encoder-seed"])?;
+                let (dim, seed) = (self.dim.unwrap_or(DIM), self.encoder_seed.unwrap_or(1));
+                Ok(Box::new(Builtin::new(dim, seed)?))
+            }
+            "vgg16-fc6" => {
+                self.refuse("vgg16-fc6", &["weights", "no-relu", "preprocess"])?;
+                self.vgg16(Output::Fc6 { rectified: !self.no_relu })
+            }
+            "vgg16-fc8" => {
+                self.refuse("vgg16-fc8", &["weights", "preprocess"])?;
+                self.vgg16(Output::Fc8)
+            }
+            _ if path.extension().is_some_and(|extension| extension == "onnx")
+                || path.is_file() =>
+            {
+                self.refuse("an ONNX encoder", &["output-node", "preprocess"])?;
+                let preprocess = self.preprocess.preprocess(None)?;
+                Ok(Box::new(Onnx::open(path, self.output_node.as_deref(), preprocess)?))
+            }
+            other => Err(Failure::user(format!(
+                "--encoder '{other}': expected builtin, precomputed, vgg16-fc6, vgg16-fc8, or an ONNX file"
+            ))),
+        }
+    }
+
+    fn vgg16(&self, output: Output) -> Result<Box<dyn Encoder>, Failure> {
+        let Some(weights) = &self.weights else {
+            let what = format!("--encoder {} needs --weights FILE.safetensors", self.encoder);
+            return Err(Failure::user(what));
+        };
+        let preprocess = self.preprocess.preprocess(Some(Preset::Imagenet))?;
+        Ok(Box::new(Vgg16::open(weights, output, preprocess)?))
+    }
+
+    /// Refuses what was given, but is not among what this encoder `takes`.
+    fn refuse(&self, encoder: &str, takes: &[&str]) -> Result<(), Failure> {
+        let given = [
+            ("dim", self.dim.is_some()),
+            ("encoder-seed", self.encoder_seed.is_some()),
+            ("weights", self.weights.is_some()),
+            ("no-relu", self.no_relu),
+            ("output-node", self.output_node.is_some()),
+            ("preprocess", self.preprocess.is_given()),
+        ];
+        match given.iter().find(|(name, given)| *given && !takes.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => {
+                let takes = takes.join(", --");
+                Err(Failure::user(format!(
+                    "--{name} does not belong to {encoder}, which takes --{takes}"
+                )))
+            }
+        }
+    }
+}

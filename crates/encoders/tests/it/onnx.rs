@@ -1,0 +1,197 @@
+//! ONNX networks: the same numbers as onnxruntime's, and errors that say what to do.
+
+use ams_encoders::onnx::Onnx;
+use ams_encoders::preprocess::{Preprocess, Range, Resize};
+use ams_image::Encoder;
+use ams_image::resize::Filter;
+use std::fs;
+use std::path::Path;
+
+use crate::{PICTURES, check, golden, pictures, rows};
+
+fn imagenet() -> Preprocess {
+    Preprocess { size: [16, 16], resize: Resize::Shorter(20), ..Preprocess::imagenet() }
+}
+
+/// As EfficientNet-Lite wants it.
+fn whole() -> Preprocess {
+    Preprocess {
+        resize: Resize::Whole,
+        filter: Filter::Bicubic,
+        range: Range::Bytes,
+        mean: [127.0; 3],
+        std: [128.0; 3],
+        ..imagenet()
+    }
+}
+
+fn open(file: &str, output: &str) -> Onnx {
+    Onnx::open(&golden(file), Some(output), whole()).unwrap()
+}
+
+/// A resized pixel may differ by one of 255 from Pillow's: a tolerance of 5e-3 allows for that.
+#[test]
+fn rows_are_those_of_onnxruntime() {
+    let onnx = Onnx::open(&golden("small.onnx"), Some("features"), imagenet()).unwrap();
+    check("small.onnx features, imagenet", &onnx, &PICTURES, 5e-3);
+    check("small.onnx features, whole", &open("small.onnx", "features"), &PICTURES, 5e-3);
+    check("small.onnx logits, whole", &open("small.onnx", "logits"), &PICTURES, 5e-3);
+}
+
+#[test]
+fn files_that_say_the_same_differently_give_the_same_rows() {
+    let expected = "small.onnx features, whole";
+    for file in ["outside.onnx", "nhwc.onnx", "pairs.onnx"] {
+        check(expected, &open(file, "features"), &PICTURES, 5e-3);
+    }
+    check(expected, &open("half.onnx", "features"), &PICTURES, 1e-2);
+    // A node's name is as good as its tensor's, and a tensor need not be pooled.
+    check(expected, &open("small.onnx", "flat"), &PICTURES, 5e-3);
+    assert_eq!(open("small.onnx", "stem.relu").dim(), 4 * 8 * 8);
+}
+
+#[test]
+fn rows_do_not_know_what_is_beside_them() {
+    let (onnx, pictures) = (open("small.onnx", "features"), pictures(&PICTURES));
+    let one_by_one = rows(&onnx, &pictures, 1);
+    assert_eq!(rows(&onnx, &pictures, 4), one_by_one);
+    let turned = pictures.iter().rev().cloned().collect::<Vec<_>>();
+    let turned = std::thread::scope(|scope| {
+        scope.spawn(|| rows(&onnx, &turned, 3)).join().expect("no panic in the thread")
+    });
+    assert_eq!(turned.into_iter().rev().collect::<Vec<_>>(), one_by_one);
+}
+
+#[test]
+fn an_encoder_is_known_by_all_that_defines_it() {
+    let onnx = open("small.onnx", "features");
+    assert_eq!(
+        onnx.id(),
+        "small.onnx features: whole to 16x16 bicubic, 0..255 mean 127 std 128, rgb nchw"
+    );
+    let hashes = [
+        onnx.hash(),
+        open("small.onnx", "logits").hash(),
+        open("nhwc.onnx", "features").hash(),
+        Onnx::open(&golden("small.onnx"), Some("features"), imagenet()).unwrap().hash(),
+    ];
+    let mut distinct = hashes.to_vec();
+    distinct.sort();
+    distinct.dedup();
+    assert_eq!(distinct.len(), hashes.len());
+    assert_eq!(open("small.onnx", "flat").hash(), onnx.hash());
+
+    // A copy is the same encoder, and weights outside the file are part of it.
+    let folder = tempfile::tempdir().unwrap();
+    let copy = |name: &str| fs::copy(golden(name), folder.path().join(name)).unwrap();
+    copy("outside.onnx");
+    copy("outside.weights");
+    let hash = |path: &Path| Onnx::open(path, Some("features"), whole()).unwrap().hash();
+    let path = folder.path().join("outside.onnx");
+    let before = hash(&path);
+    assert_eq!(before, open("outside.onnx", "features").hash());
+    let mut weights = fs::read(folder.path().join("outside.weights")).unwrap();
+    weights[3] ^= 1;
+    fs::write(folder.path().join("outside.weights"), weights).unwrap();
+    assert_ne!(hash(&path), before);
+}
+
+/// The error of opening a file.
+fn refused(file: &Path, output: Option<&str>, preprocess: Preprocess) -> String {
+    Onnx::open(file, output, preprocess).unwrap_err().to_string()
+}
+
+#[test]
+fn what_cannot_be_computed_is_said() {
+    let folder = tempfile::tempdir().unwrap();
+    let written = |name: &str, bytes: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    };
+    let small = fs::read(golden("small.onnx")).unwrap();
+    let outside = fs::read(golden("outside.onnx")).unwrap();
+    let climbing = String::from_utf8_lossy(&outside).contains("outside.weights");
+    assert!(climbing, "the name is in the file as it is");
+    let at = outside.windows(15).position(|part| part == b"outside.weights").unwrap();
+    let mut climbing = outside.clone();
+    climbing[at..at + 15].copy_from_slice(b"../../../passwd");
+
+    let (features, wide) = (Some("features"), Preprocess { size: [20, 20], ..whole() });
+    let cases: [(&Path, Option<&str>, Preprocess, &[&str]); 12] = [
+        (&golden("small.onnx"), None, whole(), &["2 outputs", "`features`, `logits`"]),
+        (
+            &golden("small.onnx"),
+            Some("feature"),
+            whole(),
+            &["no node or tensor `feature`", "Outputs: `features`, `logits`", "`pooled`", "`stem`"],
+        ),
+        (
+            &golden("small.onnx"),
+            features,
+            wide,
+            &["input `image` is [any, 3, 16, 16]", "makes [1, 3, 20, 20]", "set its size"],
+        ),
+        (
+            &golden("two-inputs.onnx"),
+            None,
+            whole(),
+            &["2 inputs (`image`, `mask`)", "expected one"],
+        ),
+        (&golden("unknown.onnx"), None, whole(), &["cannot be computed", "Bewilder (makes `out`)"]),
+        (&golden("golden.json"), features, whole(), &["golden.json: not an ONNX network"]),
+        (&written("empty.onnx", b""), None, whole(), &["not an ONNX network: it has no nodes"]),
+        (
+            &written("short.onnx", &small[..small.len() / 2]),
+            features,
+            whole(),
+            &["short.onnx: not an ONNX network"],
+        ),
+        (&folder.path().join("none.onnx"), None, whole(), &["none.onnx", "No such file"]),
+        (&written("alone.onnx", &outside), features, whole(), &["outside.weights"]),
+        (
+            &written("climbing.onnx", &climbing),
+            features,
+            whole(),
+            &["in `../../../passwd`", "expected a file in the network's folder"],
+        ),
+        (
+            &golden("small.onnx"),
+            features,
+            Preprocess { resize: Resize::Shorter(8), ..whole() },
+            &["resize 8", "16x16 cannot be cut out"],
+        ),
+    ];
+    for (file, output, preprocess, words) in cases {
+        let error = refused(file, output, preprocess);
+        for word in words {
+            assert!(error.contains(word), "{error}\nlacks: {word}");
+        }
+    }
+    // What the output does not need may be unknown.
+    let calm = Onnx::open(&golden("unknown.onnx"), Some("calm"), whole()).unwrap();
+    assert_eq!(calm.dim(), 3 * 16 * 16);
+}
+
+#[test]
+fn no_damage_to_a_file_makes_it_panic() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("damaged.onnx");
+    let small = fs::read(golden("small.onnx")).unwrap();
+    let mut state = 7u32;
+    let mut next = |below: usize| {
+        state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        (state >> 8) as usize % below
+    };
+    let mut opened = 0;
+    for _ in 0..200 {
+        let mut bytes = small.clone();
+        for _ in 0..=next(3) {
+            let at = next(bytes.len());
+            bytes[at] = next(256) as u8;
+        }
+        fs::write(&path, &bytes).unwrap();
+        opened += usize::from(Onnx::open(&path, Some("features"), whole()).is_ok());
+    }
+    assert!((20..200).contains(&opened), "{opened} of 200 could be opened");
+}
