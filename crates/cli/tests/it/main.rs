@@ -6,6 +6,7 @@
 
 mod ablate;
 mod bad_input;
+mod bad_pictures;
 mod bench;
 mod check;
 mod demo;
