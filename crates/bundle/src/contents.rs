@@ -181,6 +181,13 @@ impl Content {
         self.images.find(key.0).is_some()
     }
 
+    /// What the content's tower number `tower` makes of `key`, if that is known.
+    pub fn embedding(&self, tower: usize, key: ImageKey) -> Option<&[f32]> {
+        let (dim, table) = &self.tables[tower];
+        let found = key.is_some().then(|| self.images.find(key.0))??;
+        Some(&table[found as usize * dim..][..*dim])
+    }
+
     /// Finds the embeddings of every use in `keys`.
     pub fn embed(&self, keys: &Keys, scratch: &mut ContentScratch) {
         let ContentTowers { ad, behavior, sketch } = self.towers;

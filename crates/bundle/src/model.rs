@@ -145,6 +145,20 @@ impl Model {
         self.contents[0].key(picture)
     }
 
+    /// The towers that embed images, by name.
+    pub fn image_towers(&self) -> Vec<String> {
+        let towers = self.spec().towers().into_iter();
+        towers.filter(|tower| tower.content == 0).map(|tower| tower.name).collect()
+    }
+
+    /// What tower number `tower` of [`Model::image_towers`] makes of an image, (its width), if the bundle knows that.
+    ///
+    /// # Panics
+    /// If there is no such tower.
+    pub fn embedding(&self, tower: usize, key: ImageKey) -> Option<&[f32]> {
+        self.contents[0].embedding(tower, key)
+    }
+
     /// Overwrites `logits` with one logit per impression of `groups` (B), whose columns are those
     /// of the spec's fields.
     pub fn score_groups(&self, groups: &Groups, scratch: &mut Scratch, logits: &mut Vec<f32>) {

@@ -5,18 +5,21 @@
 //!
 //! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours, 130 after Ctrl-C.
 //!
-//! Started by `mpirun` or the like, the same commands run on all processes of the job: training and
-//! evaluation are shared by them, everything else the first one does alone.
+//! Started by `mpirun` or the like, the same commands run on all processes of the job: training,
+//! evaluation and encoding are shared by them, everything else the first one does alone.
 
 mod commands;
 mod config_file;
 mod failure;
 mod launch;
+mod locations;
 mod output;
 mod watchdog;
 
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use ams_location::{Locations, is_remote};
 use clap::error::ErrorKind;
 use clap::{Parser, Subcommand};
 
@@ -32,6 +35,9 @@ struct Arguments {
     /// One JSON object on stdout, everything else on stderr.
     #[arg(long, global = true, display_order = 900)]
     json: bool,
+    /// Where files of buckets (s3://, gs://, az://) are kept; AMS_CACHE or the user's cache folder unless given.
+    #[arg(long, global = true, value_name = "DIR", display_order = 901)]
+    cache: Option<PathBuf>,
     #[command(subcommand)]
     command: Command,
 }
@@ -42,7 +48,8 @@ enum Command {
     Synth(commands::synth::Arguments),
     Prepare(Box<commands::prepare::Arguments>),
     Import(commands::import::Arguments),
-    Encode(commands::encode::Arguments),
+    Encode(Box<commands::encode::Arguments>),
+    Images(commands::images::Arguments),
     Train(commands::train::Arguments),
     Eval(commands::eval::Arguments),
     Publish(commands::publish::Arguments),
@@ -55,22 +62,27 @@ enum Command {
 }
 
 impl Command {
-    fn run(self, launch: &Launch, output: Output) -> Result<(), Failure> {
+    fn run(self, launch: &Launch, locations: &Locations, output: Output) -> Result<(), Failure> {
         match self {
-            Command::Train(arguments) => commands::train::run(arguments, launch, output),
-            Command::Eval(arguments) => commands::eval::run(arguments, launch, output),
+            Command::Train(arguments) => commands::train::run(arguments, launch, locations, output),
+            Command::Encode(arguments) => {
+                commands::encode::run(*arguments, launch, locations, output)
+            }
+            Command::Eval(arguments) => commands::eval::run(arguments, launch, locations, output),
             Command::Doctor(arguments) => commands::doctor::run(arguments, launch, output),
             Command::Bench(arguments) => commands::bench::run(arguments, launch, output),
-            Command::Ablate(arguments) => commands::ablate::run(arguments, launch, output),
+            Command::Ablate(arguments) => {
+                commands::ablate::run(arguments, launch, locations, output)
+            }
             _ if launch.rank() > 0 => Ok(()),
             Command::Demo(arguments) => commands::demo::run(arguments, output),
-            Command::Synth(arguments) => commands::synth::run(arguments, output),
-            Command::Prepare(arguments) => commands::prepare::run(*arguments, output),
-            Command::Import(arguments) => commands::import::run(arguments, output),
-            Command::Encode(arguments) => commands::encode::run(arguments, output),
-            Command::Publish(arguments) => commands::publish::run(arguments, output),
-            Command::Score(arguments) => commands::score::run(arguments, output),
-            Command::Vectors(arguments) => commands::vectors::run(arguments, output),
+            Command::Synth(arguments) => commands::synth::run(arguments, locations, output),
+            Command::Prepare(arguments) => commands::prepare::run(*arguments, locations, output),
+            Command::Import(arguments) => commands::import::run(arguments, locations, output),
+            Command::Images(arguments) => commands::images::run(arguments, locations, output),
+            Command::Publish(arguments) => commands::publish::run(arguments, locations, output),
+            Command::Score(arguments) => commands::score::run(arguments, locations, output),
+            Command::Vectors(arguments) => commands::vectors::run(arguments, locations, output),
             Command::Plan(arguments) => commands::plan::run(arguments, output),
         }
     }
@@ -91,8 +103,15 @@ fn main() -> ExitCode {
         Ok(launch) => launch,
         Err(failure) => return ExitCode::from(failure.report()),
     };
+    let here_only = matches!(arguments.command, Command::Bench(_) | Command::Demo(_));
+    if let Some(address) = std::env::args_os().find(|it| here_only && is_remote(Path::new(it))) {
+        let what = format!("{}: this command takes paths of this host", address.display());
+        return ExitCode::from(Failure::user(what).report());
+    }
+    let locations = locations::locations(arguments.cache);
     let output = Output::new(arguments.json, launch.rank());
-    let command = std::panic::AssertUnwindSafe(|| arguments.command.run(&launch, output));
+    let command =
+        std::panic::AssertUnwindSafe(|| arguments.command.run(&launch, &locations, output));
     let code = match std::panic::catch_unwind(command) {
         Ok(Ok(())) => 0,
         Ok(Err(failure)) => {

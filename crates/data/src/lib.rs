@@ -9,6 +9,7 @@ pub mod dataset;
 pub mod error;
 pub mod groups;
 pub mod id;
+pub mod lock;
 pub mod movielens;
 pub mod negatives;
 mod parquet_file;

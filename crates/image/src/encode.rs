@@ -7,17 +7,20 @@
 //!
 //! Knows folders, names and encoders. Does not know items or clicks.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard};
 
+use ams_data::schema::PARTS;
 use ams_data::{Error, ImageKey, Result};
 use half::f16;
 use rayon::prelude::*;
 use serde::Serialize;
 
+use crate::card::CARD;
+use crate::crew::{self, Alone, Crew, Told};
 use crate::decode::{Limits, Rgb, decode};
 use crate::encoder::{Encoder, Scratch};
 use crate::failure::{Failure, Reason};
@@ -25,8 +28,13 @@ use crate::journal::{Chunk, Journal, Place};
 use crate::manifest::{Picture, read_pictures};
 use crate::picture_file::{content_key, read};
 use crate::precomputed::Matched;
+use crate::row::{self, RowType};
+use crate::segment::RowSource;
 use crate::store::FeatureStore;
-use crate::write::{self, Maker};
+use crate::write::{self, Maker, Target, Version};
+
+/// Part files of one part from which on an encoding puts them together.
+const SEGMENTS_MAX: usize = 32;
 
 /// What to encode, and how.
 #[derive(Clone, Debug)]
@@ -43,6 +51,20 @@ pub struct EncodeOptions {
     pub limits: Limits,
     /// Largest share of pictures that may fail, 0..1.
     pub max_failed: f64,
+    /// How rows are kept; as the store does that is there, or as halfs, unless given.
+    pub rows: Option<RowType>,
+    /// What becomes of pictures of the store that are not named this time.
+    pub others: Others,
+}
+
+/// What becomes of pictures that a store has and nobody named.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Others {
+    /// They go: the store covers exactly the names given.
+    #[default]
+    Remove,
+    /// They stay.
+    Keep,
 }
 
 impl EncodeOptions {
@@ -55,6 +77,8 @@ impl EncodeOptions {
             chunk: 256,
             limits: Limits::default(),
             max_failed: 0.5,
+            rows: None,
+            others: Others::Remove,
         }
     }
 }
@@ -97,7 +121,9 @@ pub struct EncodeReport {
 }
 
 /// Encodes the pictures called `names` (relative to the folder of pictures; repeated and empty names are
-/// ignored) into a feature store that covers exactly these names.
+/// ignored) into a feature store that covers exactly these names, or these too ([`Others`]). A store that is there
+/// is added to: contents it knows are not encoded again, and its files stay. Where a part has become
+/// [`SEGMENTS_MAX`] files, all parts are written anew as one file each.
 ///
 /// Pictures that cannot be encoded are counted and listed, the run goes on; where too many fail, the run
 /// ends in an error and leaves no store. `progress` is called after every chunk; on `Break` the run stops
@@ -108,15 +134,60 @@ pub fn encode(
     encoder: &dyn Encoder,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<EncodeReport> {
+    encode_together(options, names, encoder, &mut Alone, progress)
+}
+
+/// As [`encode`], by all processes of `crew`, whose options and names are the same and who see the same disk. The store is
+/// the same as of one process, and so is the report, everywhere.
+pub fn encode_together(
+    options: &EncodeOptions,
+    names: impl IntoIterator<Item = String>,
+    encoder: &dyn Encoder,
+    crew: &mut dyn Crew,
+    progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+) -> Result<EncodeReport> {
     let names = distinct(names)?;
     check(options)?;
-    write::prepare(&options.out)?;
+    let first = crew.rank() == 0;
+    let target = match first {
+        true => Target::take(&options.out)?,
+        false => {
+            crew::barrier(crew)?;
+            Target::taken_by_first(&options.out)
+        }
+    };
     let maker = Maker { encoder: encoder.id().into(), hash: encoder.hash(), dim: encoder.dim() };
-    let mut run = Run::begin(options, encoder, &maker)?;
-    let pictures = run.pictures(&names, progress)?;
+    let mut run = Run::begin(options, encoder, &maker, &target, crew.rank())?;
+    if first {
+        crew::barrier(crew)?;
+    }
+    // Nobody writes before everybody has read what there is.
+    crew::barrier(crew)?;
+    if options.others == Others::Keep && run.older.is_none() && options.out.join(CARD).exists() {
+        let what = "cannot keep the other pictures of this store: it is of another encoder, less exact than asked \
+                    for, or not sound (`ams images verify` says which)";
+        return Err(Error::content(&options.out, what));
+    }
+    let share =
+        names.iter().skip(crew.rank()).step_by(crew.size()).cloned().collect::<Vec<String>>();
+    let mine = match run.pictures(&share, progress) {
+        Ok(pictures) => Some(pictures.into_iter().map(Told::from).collect::<Vec<Told>>()),
+        Err(error) if crew.size() == 1 || !is_interrupt(&error) => return Err(error),
+        Err(_) => None,
+    };
+    let all: Option<Vec<Vec<Told>>> = crew::gather(crew, mine)?.into_iter().collect();
+    let Some(all) = all else { return Err(run.stopped(&Progress::default())) };
+    let mut pictures: Vec<Picture> = all.into_iter().flatten().map(Picture::from).collect();
+    pictures.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+    if crew.size() > 1 {
+        run.read_journals()?;
+    }
     if let Err(error) = write::refuse_mostly_failed(&pictures, options.max_failed, &options.images)
     {
-        run.journal.remove()?;
+        crew::barrier(crew)?;
+        if first {
+            target.remove_partial()?;
+        }
         return Err(error);
     }
     let (images, reused) = run.counts(&pictures);
@@ -130,13 +201,23 @@ pub fn encode(
         names: names.len() as u64,
         matched: None,
     };
-    if !run.older.as_ref().is_some_and(|older| older.holds(&pictures)) {
-        let built = run.journal.store();
-        run.write(&built, &maker, &pictures)?;
-        write::install(&built, &options.out)?;
+    if let (Others::Keep, Some(older)) = (options.others, &run.older) {
+        let is_other = |picture: &&Picture| names.binary_search(&picture.name).is_err();
+        pictures.extend(older.pictures.iter().filter(is_other).cloned());
+        pictures.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     }
-    run.journal.remove()?;
+    if !run.older.as_ref().is_some_and(|older| older.holds(&pictures, run.rows)) {
+        run.commit(&target, &maker, &pictures, crew)?;
+    }
+    crew::barrier(crew)?;
+    if first {
+        target.remove_partial()?;
+    }
     Ok(report)
+}
+
+fn is_interrupt(error: &Error) -> bool {
+    matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::Interrupted)
 }
 
 /// The names in ascending order, each once.
@@ -171,20 +252,23 @@ struct Older {
 }
 
 impl Older {
-    /// Opens it; a store that is damaged or of another encoder is as good as none.
-    fn open(out: &Path, maker: &Maker) -> Option<Older> {
-        let store = FeatureStore::open(out).ok()?;
+    /// Opens it; a store that is damaged, of another encoder, or less exact than asked for is as good as none.
+    fn open(options: &EncodeOptions, maker: &Maker) -> Option<Older> {
+        let store = FeatureStore::open(&options.out).ok()?;
         let card = store.card();
-        if (&card.encoder_hash, card.dim) != (&maker.hash, maker.dim) || store.verify().is_err() {
+        let exact = card.rows == RowType::F16 || options.rows != Some(RowType::F16);
+        let same = (&card.encoder_hash, card.dim, card.parts) == (&maker.hash, maker.dim, PARTS);
+        if !exact || !same || store.verify().is_err() {
             return None;
         }
-        let pictures = read_pictures(&out.join("pictures.parquet")).ok()?;
+        let pictures = read_pictures(&options.out.join(card.pictures_file())).ok()?;
         Some(Older { store, pictures })
     }
 
     /// Whether there is nothing to change.
-    fn holds(&self, pictures: &[Picture]) -> bool {
-        self.pictures.len() == pictures.len()
+    fn holds(&self, pictures: &[Picture], rows: RowType) -> bool {
+        self.store.card().rows == rows
+            && self.pictures.len() == pictures.len()
             && self.pictures.iter().zip(pictures).all(|(old, new)| old.same(new))
     }
 }
@@ -205,8 +289,8 @@ enum Known {
 enum Row {
     /// In the older store.
     Older,
-    /// In the journal: `before` if a run before this one wrote it.
-    Journal { place: Place, before: bool },
+    /// In the journal.
+    Journal(Place),
 }
 
 /// What a thread found out about one name.
@@ -224,6 +308,9 @@ struct Run<'a> {
     options: &'a EncodeOptions,
     threads: rayon::ThreadPool,
     older: Option<Older>,
+    rows: RowType,
+    /// The contents that were known before this run.
+    before: HashSet<ImageKey>,
     journal: Journal,
     looker: Looker<'a>,
 }
@@ -236,9 +323,9 @@ struct Looker<'a> {
 }
 
 /// Where the rows are that a run found or knew.
-struct RowSource<'a> {
+struct KnownRows<'a> {
     journal: &'a Journal,
-    older: Option<&'a Older>,
+    older: Option<&'a FeatureStore>,
     known: &'a HashMap<ImageKey, Known>,
 }
 
@@ -247,26 +334,42 @@ impl<'a> Run<'a> {
         options: &'a EncodeOptions,
         encoder: &'a dyn Encoder,
         maker: &Maker,
+        target: &Target,
+        rank: usize,
     ) -> Result<Run<'a>> {
         let threads = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
             .build()
             .map_err(|error| Error::option(format!("threads = {}: {error}", options.threads)))?;
-        let journal = Journal::open(&write::partial(&options.out), maker)?;
-        let older = Older::open(&options.out, maker);
+        let journal = Journal::open(&target.partial(), maker, rank)?;
+        let older = threads.install(|| Older::open(options, maker));
+        let kept = older.as_ref().map_or_else(RowType::default, |older| older.store.card().rows);
+        let rows = options.rows.unwrap_or(kept);
         let mut known = HashMap::new();
         for (key, size, place) in journal.entries() {
-            let place = Row::Journal { place, before: true };
-            known.insert(key, Known::Encoded { size, place });
+            known.insert(key, Known::Encoded { size, place: Row::Journal(place) });
         }
-        for picture in older.iter().flat_map(|older| &older.pictures) {
-            if picture.key.is_some() {
-                let size = [picture.width, picture.height];
-                known.insert(picture.key, Known::Encoded { size, place: Row::Older });
+        for (key, size) in older.iter().flat_map(|older| older.store.stored()) {
+            known.insert(key, Known::Encoded { size, place: Row::Older });
+        }
+        let before = known.keys().copied().collect();
+        let looker = Looker { options, encoder, known: Mutex::new(known) };
+        Ok(Run { options, threads, older, rows, before, journal, looker })
+    }
+
+    /// Finds what the other processes have written.
+    fn read_journals(&mut self) -> Result<()> {
+        self.journal.read()?;
+        let known = self.looker.known.get_mut().expect("no thread panics while it holds the lock");
+        for (key, size, place) in self.journal.entries() {
+            let place = Known::Encoded { size, place: Row::Journal(place) };
+            let is_older =
+                matches!(known.get(&key), Some(Known::Encoded { place: Row::Older, .. }));
+            if !is_older {
+                known.insert(key, place);
             }
         }
-        let looker = Looker { options, encoder, known: Mutex::new(known) };
-        Ok(Run { options, threads, older, journal, looker })
+        Ok(())
     }
 
     /// Looks at every name; new rows go to the journal.
@@ -315,35 +418,38 @@ impl<'a> Run<'a> {
             "stopped after {} of {} pictures; the same command continues from there",
             state.done, state.total
         );
-        let path = write::partial(&self.options.out);
+        let path = &self.options.out;
         Error::io(path)(io::Error::new(ErrorKind::Interrupted, what))
     }
 
     /// How many distinct images `pictures` show, and how many of them were known before this run.
-    fn counts(&mut self, pictures: &[Picture]) -> (u64, u64) {
+    fn counts(&self, pictures: &[Picture]) -> (u64, u64) {
         let mut keys = pictures.iter().map(|picture| picture.key).collect::<Vec<ImageKey>>();
         keys.retain(|key| key.is_some());
         keys.sort_unstable();
         keys.dedup();
-        let known = self.looker.known.get_mut().expect("no thread panics while it holds the lock");
-        let fresh = |key: &&ImageKey| {
-            let place = match &known[*key] {
-                Known::Encoded { place, .. } => place,
-                Known::Claimed | Known::Failed(_) => unreachable!("a picture with a key has a row"),
-            };
-            matches!(place, Row::Journal { before: false, .. })
-        };
-        let encoded = keys.iter().filter(fresh).count() as u64;
+        let encoded = keys.iter().filter(|key| !self.before.contains(key)).count() as u64;
         (keys.len() as u64, keys.len() as u64 - encoded)
     }
 
-    /// Writes the store of `pictures` into the new folder `folder`.
-    fn write(&mut self, folder: &Path, maker: &Maker, pictures: &[Picture]) -> Result<()> {
-        let Run { threads, older, journal, looker, .. } = self;
+    /// Makes `pictures` the store's newest version.
+    fn commit(
+        &mut self,
+        target: &Target,
+        maker: &Maker,
+        pictures: &[Picture],
+        crew: &mut dyn Crew,
+    ) -> Result<()> {
+        let Run { threads, older, rows, journal, looker, .. } = self;
         let known = looker.known.get_mut().expect("no thread panics while it holds the lock");
-        let source = RowSource { journal, older: older.as_ref(), known };
-        let rows = |key, row: &mut Vec<f16>| source.copy(key, row);
-        threads.install(|| write::write_store(folder, maker, pictures, &rows))?;
+        let older = older.as_ref().map(|older| &older.store);
+        let stays = |older: &&FeatureStore| {
+            older.card().rows == *rows && older.card().generations() < SEGMENTS_MAX
+        };
+        let base = older.filter(stays);
+        let source = &KnownRows { journal, older, known };
+        let version = Version { maker, rows: *rows, pictures, base, source };
+        target.commit_together(&version, crew, threads)?;
         Ok(())
     }
 }
@@ -426,7 +532,7 @@ impl Looker<'_> {
             let number = journal.push(&chunk)?;
             let mut known = self.known();
             for (row, (key, size)) in chunk.keys.iter().zip(&chunk.sizes).enumerate() {
-                let place = Row::Journal { place: Place { chunk: number, row }, before: false };
+                let place = Row::Journal(Place { chunk: number, row });
                 known.insert(*key, Known::Encoded { size: *size, place });
             }
         }
@@ -459,21 +565,18 @@ impl Looker<'_> {
     }
 }
 
-impl RowSource<'_> {
-    /// Copies the row of `key` from wherever it is.
-    fn copy(&self, key: ImageKey, row: &mut Vec<f16>) -> Result<()> {
-        row.clear();
-        match &self.known[&key] {
-            Known::Encoded { place: Row::Journal { place, .. }, .. } => {
-                row.extend_from_slice(self.journal.row(*place));
+impl RowSource for KnownRows<'_> {
+    fn row<'a>(&'a self, key: ImageKey, _: &'a mut Vec<f16>) -> Result<row::Row<'a>> {
+        Ok(match &self.known[&key] {
+            Known::Encoded { place: Row::Journal(place), .. } => {
+                row::Row::F16(self.journal.row(*place))
             }
             Known::Encoded { place: Row::Older, .. } => {
-                let older = self.older.and_then(|older| older.store.row(key));
-                row.extend_from_slice(older.expect("verified: every name's key has a row"));
+                let older = self.older.and_then(|older| older.stored_row(key));
+                older.expect("it was listed by the older store")
             }
             Known::Claimed | Known::Failed(_) => unreachable!("only images with a row are written"),
-        }
-        Ok(())
+        })
     }
 }
 

@@ -2,18 +2,17 @@
 //!
 //! ```text
 //! <out>.partial/
-//!     lock                       held by the run that writes
 //!     journal.json               whose rows these are: format, encoder, hash, dim
-//!     chunk-000000.safetensors   keys u64 [n], rows f16 [n, dim], sizes u32 [n, 2] (width, height)
-//!     store/                     the store being put together at the end
+//!     chunk-RRR-NNNNNN.safetensors   keys u64 [n], rows f16 [n, dim], sizes u32 [n, 2] (width, height)
+//!     store/                     see `write.rs`, as for the lock
 //! ```
 //! A chunk is written under a temporary name, fsynced and renamed, so a killed run loses at most the
 //! chunk it was working on. Rows are found by the picture's content, so it does not matter which names
-//! they were encoded for, or in which order.
+//! they were encoded for, in which order, or by which process (R).
 //!
 //! Knows rows and keys. Does not know names.
 
-use std::fs::{self, File, TryLockError};
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use ams_data::staging::{sync_folder, write_whole};
@@ -37,53 +36,54 @@ pub struct Chunk {
     pub rows: Vec<f16>,
 }
 
-/// The journal in its folder, locked by this process.
+/// The journal in its folder; this process writes chunks of its own number.
 #[derive(Debug)]
 pub struct Journal {
     folder: PathBuf,
+    rank: usize,
     dim: usize,
     next: usize,
     chunks: Vec<Tensors>,
-    _lock: File,
 }
 
 impl Journal {
-    /// Opens or begins the journal in `folder`. One that another encoder wrote is discarded.
-    pub fn open(folder: &Path, maker: &Maker) -> Result<Journal> {
+    /// Opens or begins the journal in `folder` as process `rank`. One that another encoder wrote is discarded, by the
+    /// first process: the others come later.
+    pub fn open(folder: &Path, maker: &Maker, rank: usize) -> Result<Journal> {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
-        let lock = locked(&folder.join("lock"))?;
         let card = folder.join("journal.json");
         let text = json!({
             "format": FORMAT, "encoder": maker.encoder, "hash": maker.hash, "dim": maker.dim,
         })
         .to_string();
         let same = fs::read(&card).is_ok_and(|found| found == text.as_bytes());
-        if !same {
+        if !same && rank == 0 {
             clear(folder)?;
             write_whole(&card, text.as_bytes())?;
         }
-        let store = folder.join("store");
-        if store.exists() {
-            fs::remove_dir_all(&store).map_err(Error::io(&store))?;
-        }
         let mut journal = Journal {
             folder: folder.to_path_buf(),
+            rank,
             dim: maker.dim,
             next: 0,
             chunks: Vec::new(),
-            _lock: lock,
         };
         journal.read()?;
         Ok(journal)
     }
 
-    fn read(&mut self) -> Result<()> {
-        for (number, path) in chunk_files(&self.folder)? {
-            self.next = number + 1;
+    /// Reads the chunks of all processes, as they are now.
+    pub fn read(&mut self) -> Result<()> {
+        self.chunks.clear();
+        for ((rank, number), path) in chunk_files(&self.folder)? {
+            if rank == self.rank {
+                self.next = number + 1;
+            }
             match self.open_chunk(&path) {
                 Ok(chunk) => self.chunks.push(chunk),
                 // A damaged chunk costs its work again and nothing else.
-                Err(_) => fs::remove_file(&path).map_err(Error::io(&path))?,
+                Err(_) if self.rank == 0 => fs::remove_file(&path).map_err(Error::io(&path))?,
+                Err(_) => {}
             }
         }
         Ok(())
@@ -125,8 +125,8 @@ impl Journal {
     /// Writes `chunk` for good; returns its number, for [`Place`].
     pub fn push(&mut self, chunk: &Chunk) -> Result<usize> {
         let count = chunk.keys.len();
-        let path = self.folder.join(format!("chunk-{:06}.safetensors", self.next));
-        let temporary = self.folder.join("chunk.tmp");
+        let path = self.folder.join(format!("chunk-{:03}-{:06}.safetensors", self.rank, self.next));
+        let temporary = self.folder.join(format!("chunk-{:03}.tmp", self.rank));
         if temporary.exists() {
             fs::remove_file(&temporary).map_err(Error::io(&temporary))?;
         }
@@ -146,16 +146,6 @@ impl Journal {
         self.chunks.push(self.open_chunk(&path)?);
         Ok(self.chunks.len() - 1)
     }
-
-    /// Where the store is put together.
-    pub fn store(&self) -> PathBuf {
-        self.folder.join("store")
-    }
-
-    /// Removes the journal: its work is done, or of no use.
-    pub fn remove(self) -> Result<()> {
-        fs::remove_dir_all(&self.folder).map_err(Error::io(&self.folder))
-    }
 }
 
 /// Where a row is: which chunk of the open journal, which row of it.
@@ -172,30 +162,17 @@ fn slice<'a, T: bytemuck::Pod>(chunk: &'a Tensors, name: &str) -> &'a [T] {
     chunk.slice(&slot).expect("checked when opened")
 }
 
-/// Takes the lock, or says that somebody else has it.
-fn locked(path: &Path) -> Result<File> {
-    let file = File::create(path).map_err(Error::io(path))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            let what =
-                "another run is encoding to this store: wait for it, or choose another place";
-            Err(Error::content(path, what))
-        }
-        Err(TryLockError::Error(source)) => Err(Error::io(path)(source)),
-    }
-}
-
-/// The chunk files of `folder` with their numbers, ascending.
-fn chunk_files(folder: &Path) -> Result<Vec<(usize, PathBuf)>> {
+/// The chunk files of `folder` with process and number, ascending.
+fn chunk_files(folder: &Path) -> Result<Vec<((usize, usize), PathBuf)>> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
         let path = entry.map_err(Error::io(folder))?.path();
-        let number = path
-            .file_name()
-            .and_then(|name| name.to_str()?.strip_prefix("chunk-")?.strip_suffix(".safetensors"))
-            .and_then(|number| number.parse().ok());
-        found.extend(number.map(|number| (number, path)));
+        let numbers = path.file_name().and_then(|name| {
+            let name = name.to_str()?.strip_prefix("chunk-")?.strip_suffix(".safetensors")?;
+            let (rank, number) = name.split_once('-')?;
+            Some((rank.parse().ok()?, number.parse().ok()?))
+        });
+        found.extend(numbers.map(|numbers| (numbers, path)));
     }
     found.sort();
     Ok(found)

@@ -7,16 +7,22 @@
 //! [`mod@encode`] and [`mod@precomputed`] fill a [`store`] with rows, everybody else reads that store.
 
 pub mod builtin;
+pub mod card;
+pub mod crew;
 pub mod decode;
+pub mod edit;
 pub mod encode;
 pub mod encoder;
 pub mod failure;
-
+pub mod listing;
+pub mod neighbors;
 pub mod precomputed;
 pub mod projection;
 pub mod resize;
+pub mod row;
 pub mod simulated;
 pub mod store;
+pub mod table;
 
 mod durable;
 mod journal;
@@ -24,17 +30,20 @@ mod manifest;
 mod matrix;
 mod npy;
 mod picture_file;
+mod segment;
 pub mod tensors;
 mod write;
 
 pub use builtin::Builtin;
+pub use card::StoreCard;
 pub use decode::{Limits, Rgb};
-pub use encode::{EncodeOptions, EncodeReport, Progress, encode};
+pub use encode::{EncodeOptions, EncodeReport, Progress, encode, encode_together};
 pub use encoder::{Encoder, Scratch};
 pub use failure::{Failure, Reason};
 pub use precomputed::{PrecomputedOptions, precomputed};
 pub use projection::Projection;
+pub use row::{Row, RowType};
 pub use simulated::simulated;
-pub use store::{FeatureStore, Place, StoreCard};
+pub use store::{FeatureStore, Place};
 
 pub use ams_data::{Error, Result};

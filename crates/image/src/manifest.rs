@@ -1,4 +1,4 @@
-//! `pictures.parquet` and `failed.csv`: the store's pictures for people and other programs.
+//! `pictures-<generation>.parquet` and `failed.csv`: the store's pictures for people and other programs.
 //!
 //! Knows names, keys, sizes and failures. Does not know rows.
 
@@ -6,6 +6,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use ams_data::staging::write_whole;
 use ams_data::{Error, ImageKey, Result};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt32Type, UInt64Type};
@@ -43,6 +44,11 @@ impl Picture {
         self.failure.as_ref().map_or("ok", |failure| failure.reason.name())
     }
 
+    /// What was found instead of a picture.
+    fn detail(&self) -> &str {
+        self.failure.as_ref().map_or("", |failure| &failure.detail)
+    }
+
     /// Whether two pictures are the same as far as the manifest can tell.
     pub fn same(&self, other: &Picture) -> bool {
         (&self.name, self.key, self.bytes, self.status())
@@ -58,10 +64,11 @@ fn schema() -> Schema {
         Field::new("width", DataType::UInt32, false),
         Field::new("height", DataType::UInt32, false),
         Field::new("status", DataType::Utf8, false),
+        Field::new("detail", DataType::Utf8, false),
     ])
 }
 
-/// Writes `pictures.parquet`, one row per picture in the order given.
+/// Writes the manifest, one row per picture in the order given.
 pub fn write_pictures(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
     let failed = |error: String| Error::content(path, error);
     let schema = Arc::new(schema());
@@ -76,6 +83,7 @@ pub fn write_pictures(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
             Arc::new(UInt32Array::from_iter_values(pictures.iter().map(|picture| picture.width))),
             Arc::new(UInt32Array::from_iter_values(pictures.iter().map(|picture| picture.height))),
             Arc::new(StringArray::from_iter_values(pictures.iter().map(Picture::status))),
+            Arc::new(StringArray::from_iter_values(pictures.iter().map(Picture::detail))),
         ];
         let batch =
             RecordBatch::try_new(Arc::clone(&schema), columns).expect("columns as the schema");
@@ -84,7 +92,7 @@ pub fn write_pictures(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
     writer.into_inner().map_err(|error| failed(error.to_string()))?.finish()
 }
 
-/// Reads `pictures.parquet`; details of failures are not kept there.
+/// Reads what [`write_pictures`] wrote.
 pub fn read_pictures(path: &Path) -> Result<Vec<Picture>> {
     let failed = |error: String| Error::content(path, error);
     let file = File::open(path).map_err(Error::io(path))?;
@@ -108,8 +116,8 @@ pub fn read_pictures(path: &Path) -> Result<Vec<Picture>> {
 }
 
 fn read_batch(batch: &RecordBatch, pictures: &mut Vec<Picture>) {
-    let (names, statuses) =
-        (batch.column(0).as_string::<i32>(), batch.column(5).as_string::<i32>());
+    let [names, statuses, details] =
+        [0, 5, 6].map(|column| batch.column(column).as_string::<i32>());
     let [keys, bytes] = [1, 2].map(|column| batch.column(column).as_primitive::<UInt64Type>());
     let [widths, heights] = [3, 4].map(|column| batch.column(column).as_primitive::<UInt32Type>());
     for row in 0..batch.num_rows() {
@@ -120,22 +128,20 @@ fn read_batch(batch: &RecordBatch, pictures: &mut Vec<Picture>) {
             bytes: bytes.value(row),
             width: widths.value(row),
             height: heights.value(row),
-            failure: reason.map(|reason| Failure::new(reason, "")),
+            failure: reason.map(|reason| Failure::new(reason, details.value(row))),
         });
     }
 }
 
 /// Writes `failed.csv`: name, reason, detail of every picture without a feature.
-pub fn write_failed(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
-    let mut file = HashedFile::create(path)?;
-    file.push(b"name,reason,detail\n")?;
+pub fn write_failed(path: &Path, pictures: &[Picture]) -> Result<()> {
+    let mut text = String::from("name,reason,detail\n");
     for picture in pictures {
         if let Some(Failure { reason, detail }) = &picture.failure {
-            let line = format!("{},{},{}\n", quoted(&picture.name), reason.name(), quoted(detail));
-            file.push(line.as_bytes())?;
+            text += &format!("{},{},{}\n", quoted(&picture.name), reason.name(), quoted(detail));
         }
     }
-    file.finish()
+    write_whole(path, text)
 }
 
 /// A CSV cell, quoted where it has to be.
@@ -171,8 +177,7 @@ mod tests {
         let path = folder.path().join("pictures.parquet");
         write_pictures(&path, &pictures()).unwrap();
         let back = read_pictures(&path).unwrap();
-        assert_eq!(back[0], pictures()[0]);
-        assert!(back[1].same(&pictures()[1]));
+        assert_eq!(back, pictures());
         assert!(!back[1].same(&pictures()[0]));
     }
 

@@ -83,11 +83,6 @@ impl Matrix {
         self.dim
     }
 
-    /// The whole file.
-    pub fn bytes(&self) -> &[u8] {
-        &self.map
-    }
-
     /// Puts row `row`, which belongs to `name`, into `out`; every value must be finite as f16.
     pub fn row(&self, row: usize, name: &str, out: &mut Vec<f16>) -> Result<()> {
         let width = self.element.bytes();

@@ -15,20 +15,28 @@ use crate::failure::{Failure, Reason};
 use crate::manifest::{Picture, read_pictures};
 use crate::matrix::Matrix;
 use crate::picture_file::content_key;
+use crate::row::{Row, RowType};
+use crate::segment::RowSource;
 use crate::store::FeatureStore;
-use crate::write::{self, Maker};
+use crate::table;
+use crate::write::{self, Maker, Target, Version};
 
 /// What to import.
 #[derive(Clone, Debug)]
 pub struct PrecomputedOptions {
-    /// The matrix: `.npy` (f2, f4, f8; C order) or safetensors (F16, BF16, F32, F64), one row per picture.
+    /// The matrix: `.npy` (f2, f4, f8; C order), safetensors (F16, BF16, F32, F64), or a Parquet column of lists of floats,
+    /// one row per picture.
     pub features: PathBuf,
-    /// The list: text, line `i` names the picture of row `i`.
-    pub keys: PathBuf,
-    /// Which tensor of a safetensors file, where it has several.
+    /// The list: text, line `i` names the picture of row `i`; a Parquet file has names of its own.
+    pub keys: Option<PathBuf>,
+    /// Which tensor of a safetensors file, or column of a Parquet file, where it has several.
     pub tensor: Option<String>,
+    /// Which column of a Parquet file names the pictures, where no usual name tells.
+    pub key_column: Option<String>,
     /// The store's folder: absent, empty or an older store.
     pub out: PathBuf,
+    /// How rows are kept; as the store does that is there, or as halfs, unless given.
+    pub rows: Option<RowType>,
     /// Largest share of pictures that may have no row, 0..1.
     pub max_failed: f64,
 }
@@ -37,11 +45,19 @@ impl PrecomputedOptions {
     /// The usual options.
     pub fn new(
         features: impl Into<PathBuf>,
-        keys: impl Into<PathBuf>,
+        keys: Option<PathBuf>,
         out: impl Into<PathBuf>,
     ) -> PrecomputedOptions {
-        let (features, keys, out) = (features.into(), keys.into(), out.into());
-        PrecomputedOptions { features, keys, tensor: None, out, max_failed: 0.5 }
+        let (features, out) = (features.into(), out.into());
+        PrecomputedOptions {
+            features,
+            keys,
+            tensor: None,
+            key_column: None,
+            out,
+            rows: None,
+            max_failed: 0.5,
+        }
     }
 }
 
@@ -65,21 +81,29 @@ pub fn precomputed(
     names: impl IntoIterator<Item = String>,
 ) -> Result<EncodeReport> {
     let names = distinct(names)?;
-    write::prepare(&options.out)?;
-    let matrix = Matrix::open(&options.features, options.tensor.as_deref())?;
-    let text = fs::read_to_string(&options.keys).map_err(Error::io(&options.keys))?;
-    let list = list(&options.keys, &text, &matrix, &options.features)?;
+    let target = Target::take(&options.out)?;
+    let vectors = Vectors::open(options, &target)?;
+    let Vectors { matrix, names: texts, named_in } = &vectors;
+    let list = list(named_in, texts, matrix, &options.features)?;
     let (rows, matched) = match_names(&names, &list);
-    let (pictures, row_of) = pictures(&names, &rows, &matrix)?;
-    write::refuse_mostly_failed(&pictures, options.max_failed, &options.keys)?;
-    let maker = maker(options, &matrix);
+    let (pictures, row_of) = pictures(&names, &rows, matrix)?;
+    write::refuse_mostly_failed(&pictures, options.max_failed, named_in)?;
+    let maker = maker(options, matrix)?;
     let images = row_of.len() as u64;
-    let reused = if unchanged(&options.out, &maker, &pictures) { images } else { 0 };
-    if reused == 0 {
-        // The name only serves an error, and a first reading has found the row sound.
-        write::store(&options.out, &maker, &pictures, &|key, row| {
-            matrix.row(row_of[&key], "", row)
-        })?;
+    let older = older(&options.out, &maker);
+    let rows = options.rows.unwrap_or_else(|| {
+        older.as_ref().map_or_else(RowType::default, |(store, _)| store.card().rows)
+    });
+    let unchanged = older.is_some_and(|(store, before)| {
+        store.card().rows == rows
+            && before.len() == pictures.len()
+            && before.iter().zip(&pictures).all(|(old, new)| old.same(new))
+    });
+    let reused = if unchanged { images } else { 0 };
+    if !unchanged {
+        let source = &MatrixRows { matrix, row_of: &row_of };
+        let version = Version { maker: &maker, rows, pictures: &pictures, base: None, source };
+        target.commit(&version)?;
     }
     Ok(EncodeReport {
         images,
@@ -93,14 +117,48 @@ pub fn precomputed(
     })
 }
 
+/// What to import, with its names.
+struct Vectors {
+    matrix: Matrix,
+    names: Vec<String>,
+    /// The file that names them.
+    named_in: PathBuf,
+}
+
+impl Vectors {
+    /// Opens it; what cannot be mapped is unpacked beside the store first, and gone with the mapping.
+    fn open(options: &PrecomputedOptions, target: &Target) -> Result<Vectors> {
+        let PrecomputedOptions { features, keys, tensor, key_column, .. } = options;
+        if table::is_parquet(features) {
+            let partial = target.partial();
+            target.remove_partial()?;
+            fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
+            let unpacked = partial.join("vectors.safetensors");
+            let columns = (tensor.as_deref(), key_column.as_deref());
+            let names = table::unpack_vectors(features, columns, &unpacked)
+                .and_then(|names| Ok((names, Matrix::open(&unpacked, None)?)));
+            target.remove_partial()?;
+            let (names, matrix) = names?;
+            return Ok(Vectors { matrix, names, named_in: features.clone() });
+        }
+        let Some(keys) = keys else {
+            let what = "names no pictures itself: give the names of its rows, one a line";
+            return Err(Error::content(features, what));
+        };
+        let matrix = Matrix::open(features, tensor.as_deref())?;
+        let text = fs::read_to_string(keys).map_err(Error::io(keys))?;
+        let names = text.lines().map(|line| line.trim_end().to_owned()).collect();
+        Ok(Vectors { matrix, names, named_in: keys.clone() })
+    }
+}
+
 /// The row of each name in the list.
 fn list<'t>(
     path: &Path,
-    text: &'t str,
+    lines: &'t [String],
     matrix: &Matrix,
     features: &Path,
 ) -> Result<HashMap<&'t str, usize>> {
-    let lines = text.lines().map(str::trim_end).collect::<Vec<&str>>();
     if lines.len() != matrix.rows() {
         let what = format!(
             "{} names, but {} has {} rows: expected one name per row",
@@ -111,7 +169,7 @@ fn list<'t>(
         return Err(Error::content(path, what));
     }
     let mut list = HashMap::with_capacity(lines.len());
-    for (row, name) in lines.into_iter().enumerate() {
+    for (row, name) in lines.iter().map(String::as_str).enumerate() {
         if name.is_empty() {
             return Err(Error::content(
                 path,
@@ -190,29 +248,41 @@ fn pictures(
 }
 
 /// Who made the rows: the content of the matrix' file and which tensor of it.
-fn maker(options: &PrecomputedOptions, matrix: &Matrix) -> Maker {
+fn maker(options: &PrecomputedOptions, matrix: &Matrix) -> Result<Maker> {
     let file = options.features.file_stem().unwrap_or_default().to_string_lossy();
     let mut hasher = blake3::Hasher::new();
-    hasher.update(matrix.bytes());
+    let opened = fs::File::open(&options.features).map_err(Error::io(&options.features))?;
+    hasher.update_reader(opened).map_err(Error::io(&options.features))?;
     hasher.update(options.tensor.as_deref().unwrap_or_default().as_bytes());
-    Maker {
+    Ok(Maker {
         encoder: format!("precomputed:{file}"),
         hash: hasher.finalize().to_hex().to_string(),
         dim: matrix.dim(),
-    }
+    })
 }
 
-/// Whether the store at `out` holds just this.
-fn unchanged(out: &Path, maker: &Maker, pictures: &[Picture]) -> bool {
-    let same = |store: FeatureStore| {
-        let card = store.card();
-        (&card.encoder_hash, card.dim) == (&maker.hash, maker.dim) && store.verify().is_ok()
-    };
-    FeatureStore::open(out).is_ok_and(same)
-        && read_pictures(&out.join("pictures.parquet")).is_ok_and(|before| {
-            before.len() == pictures.len()
-                && before.iter().zip(pictures).all(|(old, new)| old.same(new))
-        })
+/// The store at `out`, if it is sound and of this maker.
+fn older(out: &Path, maker: &Maker) -> Option<(FeatureStore, Vec<Picture>)> {
+    let store = FeatureStore::open(out).ok()?;
+    if Maker::of(store.card()) != *maker || store.verify().is_err() {
+        return None;
+    }
+    let pictures = read_pictures(&out.join(store.card().pictures_file())).ok()?;
+    Some((store, pictures))
+}
+
+/// Rows by what is in them.
+struct MatrixRows<'a> {
+    matrix: &'a Matrix,
+    row_of: &'a HashMap<ImageKey, usize>,
+}
+
+impl RowSource for MatrixRows<'_> {
+    fn row<'a>(&'a self, key: ImageKey, buffer: &'a mut Vec<f16>) -> Result<Row<'a>> {
+        // The name only serves an error, and a first reading has found the row sound.
+        self.matrix.row(self.row_of[&key], "", buffer)?;
+        Ok(Row::F16(buffer))
+    }
 }
 
 #[cfg(test)]

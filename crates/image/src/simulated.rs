@@ -8,11 +8,13 @@ use std::path::Path;
 use ams_data::{Error, ImageKey, Result};
 use half::f16;
 
+use crate::card::StoreCard;
 use crate::encode::distinct;
 use crate::manifest::Picture;
 use crate::picture_file::content_key;
-use crate::store::StoreCard;
-use crate::write::{self, Maker};
+use crate::row::{Row, RowType};
+use crate::segment::RowSource;
+use crate::write::{Maker, Target, Version};
 
 /// Numbers of a row at most.
 const DIM_MAX: usize = 1 << 16;
@@ -35,12 +37,28 @@ pub fn simulated(
         return Err(Error::option(what));
     }
     let pictures: Vec<Picture> = distinct(names)?.into_iter().map(picture).collect();
-    write::prepare(dir)?;
-    let rows = |key, row: &mut Vec<f16>| {
-        draw(seed, key, dim, row);
-        Ok(())
-    };
-    write::store(dir, &maker(dim, seed), &pictures, &rows)
+    let target = Target::take(dir)?;
+    target.remove_partial()?;
+    target.commit(&Version {
+        maker: &maker(dim, seed),
+        rows: RowType::F16,
+        pictures: &pictures,
+        base: None,
+        source: &Drawn { seed, dim },
+    })
+}
+
+/// Rows that are drawn when they are asked for.
+struct Drawn {
+    seed: u64,
+    dim: usize,
+}
+
+impl RowSource for Drawn {
+    fn row<'a>(&'a self, key: ImageKey, buffer: &'a mut Vec<f16>) -> Result<Row<'a>> {
+        draw(self.seed, key, self.dim, buffer);
+        Ok(Row::F16(buffer))
+    }
 }
 
 fn picture(name: String) -> Picture {
@@ -85,14 +103,15 @@ mod tests {
     use super::*;
     use crate::store::FeatureStore;
     use ams_data::PictureName;
+    use std::borrow::Cow;
     use std::fs;
 
     fn names(count: usize) -> impl Iterator<Item = String> {
         (0..count).map(|item| format!("p{item}"))
     }
 
-    fn row<'a>(store: &'a FeatureStore, name: &str) -> &'a [f16] {
-        store.row(store.key(PictureName::of(name))).unwrap()
+    fn row<'a>(store: &'a FeatureStore, name: &str) -> Cow<'a, [f16]> {
+        store.row(store.key(PictureName::of(name))).unwrap().halfs()
     }
 
     #[test]

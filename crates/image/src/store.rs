@@ -1,172 +1,104 @@
 //! The feature store: which picture has which row of numbers.
 //!
-//! A folder, written once and then only read:
+//! A folder that one process at a time changes and any number read:
 //! ```text
-//! part-00.safetensors ..  one file per part: the images whose key falls into the part (`ImageKey::part`)
-//!     keys  u64 [n]       ascending, the first 8 bytes of blake3 of the picture file (or of its row)
-//!     rows  f16 [n, dim]  the image features, in the order of `keys`
-//! names.safetensors       the pictures that have a feature
-//!     name  u64 [m]       `PictureName`, ascending
-//!     key   u64 [m]       the `ImageKey` of each
-//! pictures.parquet        the same for people and other programs: name, key, bytes, width, height, status
-//! failed.csv              the pictures that have none: name, reason, detail
-//! images.json             the card, written last: encoder, dim, counts, scale, blake3 of every file
+//! part-PP-GGGGGG.safetensors  what generation G added to part PP: images whose key falls into the part
+//!                             (`ImageKey::part`); see `segment.rs`
+//! names-GGGGGG.safetensors    the pictures that have a feature
+//!     name  u64 [m]           `PictureName`, ascending
+//!     key   u64 [m]           the `ImageKey` of each: the first 8 bytes of blake3 of the picture file (or its row)
+//! pictures-GGGGGG.parquet     the same for people and other programs: name, key, bytes, width, height, status, detail
+//! failed.csv                  the pictures that have none: name, reason, detail
+//! images.json                 the card: which of these files are the newest version, and blake3 of each
 //! ```
 //! All numbers are little-endian. From Python each file is one line, say
-//! `safetensors.numpy.load_file("part-00.safetensors")` or `polars.read_parquet("pictures.parquet")`.
+//! `safetensors.numpy.load_file("part-00-000001.safetensors")` or `polars.read_parquet("pictures-000001.parquet")`.
+//!
+//! No file but the card and `failed.csv` is ever changed or written twice. A writer puts new files beside the old
+//! ones and then renames a new card over the old one: that rename is the commit. A reader that has opened a version
+//! keeps it, because its files stay mapped whatever happens to their names. Files that no card names any more are
+//! removed after the commit, or by the next writer. `write.rs` does this.
 //!
 //! Knows these files. Does not know how a row was computed.
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use ams_data::{Error, ImageKey, PictureName, Result};
-use half::f16;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use safetensors::Dtype;
-use serde::{Deserialize, Serialize};
 
-pub use crate::durable::FileCard;
+use crate::card::{CARD, StoreCard, names_file};
 use crate::projection::Projection;
-use crate::tensors::{Slot, Tensors};
+use crate::row::{Row, RowType};
+use crate::segment::Segment;
+use crate::tensors::Tensors;
 
-/// `format` of a card this build reads and writes.
-pub const FORMAT: &str = "ams-images/1";
-
-/// The card's file name.
-pub const CARD: &str = "images.json";
-
-/// The name of the part file `part`.
-pub fn part_file(part: usize) -> String {
-    format!("part-{part:02}.safetensors")
-}
-
-/// The card of a store, `images.json`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct StoreCard {
-    /// [`FORMAT`].
-    pub format: String,
-    /// The encoder in words, such as `builtin-4096`.
-    pub encoder: String,
-    /// blake3 of all that defines the encoder, hex: equal hash, comparable rows.
-    pub encoder_hash: String,
-    /// Numbers per row (F).
-    pub dim: usize,
-    /// Number of part files, a power of two.
-    pub parts: usize,
-    /// Distinct images, that is rows.
-    pub images: u64,
-    /// Picture names that have a row.
-    pub names: u64,
-    /// Picture names that have none, by reason.
-    pub failed: BTreeMap<String, u64>,
-    /// 1 / rms over all rows: multiplied by it, a feature is about 1 in size.
-    pub scale: f32,
-    /// Every other file of the store.
-    pub files: BTreeMap<String, FileCard>,
-}
-
-impl StoreCard {
-    /// Reads the card of the store in `dir`.
-    pub fn read(dir: &Path) -> Result<StoreCard> {
-        let path = dir.join(CARD);
-        let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
-        let format = serde_json::from_str::<serde_json::Value>(&text)
-            .ok()
-            .and_then(|card| Some(card.get("format")?.as_str()?.to_string()));
-        if let Some(format) = format.filter(|format| format != FORMAT) {
-            let what = format!("format is \"{format}\", this build reads \"{FORMAT}\"");
-            return Err(Error::content(path, what));
-        }
-        let card: StoreCard = serde_json::from_str(&text).map_err(|error| {
-            Error::content(&path, format!("not a card of image features: {error}"))
-        })?;
-        let sensible = card.dim > 0 && card.parts.is_power_of_two() && card.parts <= 1 << 16;
-        if !sensible || !card.scale.is_finite() || card.scale <= 0.0 {
-            let StoreCard { dim, parts, scale, .. } = &card;
-            let what = format!(
-                "dim {dim}, parts {parts}, scale {scale}: expected dim above 0, parts a power of two, \
-                 a finite positive scale"
-            );
-            return Err(Error::content(path, what));
-        }
-        Ok(card)
-    }
-}
-
-/// One part, mapped.
+/// The images of one part, in one file or several.
 #[derive(Debug)]
 struct Part {
-    tensors: Tensors,
-    keys: Slot,
-    rows: Slot,
-    /// What stands in the place of the rows, if something does.
-    projected: Option<Vec<f16>>,
+    /// Oldest first.
+    segments: Vec<Segment>,
+    /// The images that pictures show, ascending, and where they are; `None` where that is the one file as it is.
+    merged: Option<(Vec<ImageKey>, Vec<Place>)>,
 }
 
 impl Part {
-    /// Maps part `part` of `parts` and checks everything but the rows' values.
-    fn open(path: &Path, part: usize, card: &StoreCard) -> Result<Part> {
-        let tensors = Tensors::open(path)?;
-        let keys = tensors.typed("keys", Dtype::U64, 1)?;
-        let rows = tensors.typed("rows", Dtype::F16, 2)?;
-        tensors.slice::<f16>(&rows)?;
-        let expected = [keys.shape[0], card.dim];
-        if rows.shape != expected {
-            let what = format!(
-                "`rows` is {:?}, expected {expected:?} (keys, dim of the card)",
-                rows.shape
-            );
-            return Err(Error::content(path, what));
-        }
-        let list = tensors.slice::<ImageKey>(&keys)?;
-        if let Some(at) = list.windows(2).position(|pair| pair[0] >= pair[1]) {
-            let what =
-                format!("`keys` must ascend, but row {} is not above row {}", at + 2, at + 1);
-            return Err(Error::content(path, what));
-        }
-        if let Some(at) = list.iter().position(|key| !key.is_some() || key.part(card.parts) != part)
-        {
-            let what =
-                format!("key {:016x} in row {} does not belong to part {part}", list[at].0, at + 1);
-            return Err(Error::content(path, what));
-        }
-        Ok(Part { tensors, keys, rows, projected: None })
+    /// Maps the files of part `part`. `live`, ascending, are the images that pictures show.
+    fn open(dir: &Path, part: usize, card: &StoreCard, live: Option<&[ImageKey]>) -> Result<Part> {
+        let files = card.part_files(part);
+        let segments = files
+            .map(|name| Segment::open(&dir.join(name), part, card))
+            .collect::<Result<Vec<Segment>>>()?;
+        let merged = (segments.len() != 1 || live.is_some()).then(|| merge(&segments, part, live));
+        Ok(Part { segments, merged })
     }
 
     fn keys(&self) -> &[ImageKey] {
-        self.tensors.slice(&self.keys).expect("checked when opened")
-    }
-
-    fn rows(&self) -> &[f16] {
-        match &self.projected {
-            Some(rows) => rows,
-            None => self.mapped_rows(),
+        match &self.merged {
+            Some((keys, _)) => keys,
+            None => self.segments[0].keys(),
         }
     }
+}
 
-    fn mapped_rows(&self) -> &[f16] {
-        self.tensors.slice(&self.rows).expect("checked when opened")
+/// The images of some files that are among `live`, if that is given, and where they are.
+fn merge(
+    segments: &[Segment],
+    part: usize,
+    live: Option<&[ImageKey]>,
+) -> (Vec<ImageKey>, Vec<Place>) {
+    let mut images = Vec::new();
+    for (segment, file) in segments.iter().enumerate() {
+        let place = |row| Place { part: part as u16, segment: segment as u16, row: row as u32 };
+        let keys = file.keys().iter().enumerate().map(|(row, key)| (*key, place(row)));
+        images.extend(
+            keys.filter(|(key, _)| live.is_none_or(|live| live.binary_search(key).is_ok())),
+        );
     }
+    images.sort_unstable_by_key(|(key, place)| (*key, place.segment));
+    images.dedup_by_key(|(key, _)| *key);
+    images.into_iter().unzip()
 }
 
 /// Where a feature is in its store.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Place {
-    part: u32,
+    part: u16,
+    segment: u16,
     row: u32,
 }
 
-/// A store, memory-mapped. Shared freely between threads; rows are read from the file as they are used.
+/// A version of a store, memory-mapped. Shared freely between threads; rows are read from the files as they are used.
 #[derive(Debug)]
 pub struct FeatureStore {
     dir: PathBuf,
     card: StoreCard,
     parts: Vec<Part>,
+    /// The table of names, for its bytes.
+    table: Tensors,
     /// Ascending.
     names: Vec<PictureName>,
     /// The key of each name.
@@ -178,14 +110,37 @@ pub struct FeatureStore {
 }
 
 impl FeatureStore {
-    /// Opens the store in `dir`: reads card and names, maps every part, checks format, shapes, order of
+    /// Opens the newest version in `dir`: reads card and names, maps every part, checks format, shapes, order of
     /// the keys and the counts of the card. Rows are not read; [`FeatureStore::verify`] does that.
     pub fn open(dir: &Path) -> Result<FeatureStore> {
-        let card = StoreCard::read(dir)?;
+        /// How often a writer may be faster.
+        const TRIES: usize = 100;
+        let mut card = StoreCard::read(dir)?;
+        for _ in 0..TRIES {
+            let generation = card.generation;
+            let opened = FeatureStore::open_version(dir, card);
+            let Err(error) = opened else { return opened };
+            // A writer may have removed this version's files before they were mapped.
+            card = StoreCard::read(dir)?;
+            if card.generation == generation {
+                return Err(error);
+            }
+        }
+        Err(Error::content(dir, "changes faster than it can be opened"))
+    }
+
+    fn open_version(dir: &Path, card: StoreCard) -> Result<FeatureStore> {
+        let table = Tensors::open(&dir.join(names_file(card.generation)))?;
+        let (names, name_keys) = read_names(&table)?;
+        let live = (card.dead > 0).then(|| {
+            let mut live = name_keys.clone();
+            live.sort_unstable();
+            live.dedup();
+            live
+        });
         let parts = (0..card.parts)
-            .map(|part| Part::open(&dir.join(part_file(part)), part, &card))
+            .map(|part| Part::open(dir, part, &card, live.as_deref()))
             .collect::<Result<Vec<Part>>>()?;
-        let (names, name_keys) = read_names(&dir.join("names.safetensors"))?;
         let images = parts.iter().map(|part| part.keys().len() as u64).sum::<u64>();
         if (images, names.len() as u64) != (card.images, card.names) {
             let (found, card_images, card_names) = (names.len(), card.images, card.names);
@@ -197,7 +152,7 @@ impl FeatureStore {
         }
         let (dim, scale) = (card.dim, card.scale);
         let dir = dir.to_path_buf();
-        Ok(FeatureStore { dir, card, parts, names, name_keys, projection: None, dim, scale })
+        Ok(FeatureStore { dir, card, parts, table, names, name_keys, projection: None, dim, scale })
     }
 
     /// The same store with what `projection` makes of features in their place, in memory.
@@ -208,15 +163,17 @@ impl FeatureStore {
         assert_eq!(projection.mean.len(), self.dim, "a projection of other features");
         assert!(self.projection.is_none(), "projected already");
         self.parts.par_iter_mut().for_each(|part| {
-            part.projected = Some(projection.apply(part.mapped_rows()));
+            part.segments.iter_mut().for_each(|segment| segment.project(&projection));
         });
-        let values = self.parts.iter().flat_map(Part::rows);
-        let (sum, count) = values.fold((0.0, 0_u64), |(sum, count), value| {
-            (sum + f64::from(value.to_f32()).powi(2), count + 1)
-        });
-        self.scale = if sum > 0.0 { (count as f64 / sum).sqrt() as f32 } else { 1.0 };
         self.dim = projection.outputs();
         self.projection = Some(projection);
+        let (mut sum, mut count) = (0.0, 0_u64);
+        for key in (0..self.parts.len()).flat_map(|part| self.keys(part)) {
+            let row = self.row(*key).expect("the part lists it").halfs();
+            row.iter().for_each(|value| sum += f64::from(value.to_f32()).powi(2));
+            count += row.len() as u64;
+        }
+        self.scale = if sum > 0.0 { (count as f64 / sum).sqrt() as f32 } else { 1.0 };
         self
     }
 
@@ -235,6 +192,11 @@ impl FeatureStore {
         self.scale
     }
 
+    /// How rows are kept: as the card says, unless projected.
+    pub fn row_type(&self) -> RowType {
+        if self.projection.is_some() { RowType::F16 } else { self.card.rows }
+    }
+
     /// What the store says about itself.
     pub fn card(&self) -> &StoreCard {
         &self.card
@@ -251,7 +213,7 @@ impl FeatureStore {
     }
 
     /// The feature of an image, or what was made of it, (dim), or nothing where the store has no such image.
-    pub fn row(&self, key: ImageKey) -> Option<&[f16]> {
+    pub fn row(&self, key: ImageKey) -> Option<Row<'_>> {
         Some(self.row_at(self.place(key)?))
     }
 
@@ -260,15 +222,19 @@ impl FeatureStore {
         if !key.is_some() {
             return None;
         }
-        let part = key.part(self.card.parts);
-        let row = self.parts[part].keys().binary_search(&key).ok()?;
-        Some(Place { part: part as u32, row: row as u32 })
+        let at = key.part(self.card.parts);
+        let part = &self.parts[at];
+        let row = part.keys().binary_search(&key).ok()?;
+        Some(match &part.merged {
+            Some((_, places)) => places[row],
+            None => Place { part: at as u16, segment: 0, row: row as u32 },
+        })
     }
 
     /// The feature at a place of this store, or what was made of it, (dim).
-    pub fn row_at(&self, place: Place) -> &[f16] {
-        let rows = self.parts[place.part as usize].rows();
-        &rows[place.row as usize * self.dim..][..self.dim]
+    pub fn row_at(&self, place: Place) -> Row<'_> {
+        self.parts[usize::from(place.part)].segments[usize::from(place.segment)]
+            .row(place.row as usize)
     }
 
     /// The keys of part `part`, ascending.
@@ -277,6 +243,26 @@ impl FeatureStore {
     /// Where there is no such part.
     pub fn keys(&self, part: usize) -> &[ImageKey] {
         self.parts[part].keys()
+    }
+
+    /// Every row in the files, whether or not a picture still shows it: key and size of the picture.
+    pub(crate) fn stored(&self) -> impl Iterator<Item = (ImageKey, [u32; 2])> {
+        let segments = self.parts.iter().flat_map(|part| &part.segments);
+        segments
+            .flat_map(|segment| segment.keys().iter().copied().zip(segment.sizes().iter().copied()))
+    }
+
+    /// The files of part `part`, oldest first.
+    pub(crate) fn segments(&self, part: usize) -> &[Segment] {
+        &self.parts[part].segments
+    }
+
+    /// The row of `key` as it is in the files, whether or not a picture still shows it.
+    pub(crate) fn stored_row(&self, key: ImageKey) -> Option<Row<'_>> {
+        self.parts[key.part(self.card.parts)].segments.iter().find_map(|segment| {
+            let row = segment.keys().binary_search(&key).ok()?;
+            Some(segment.row(row))
+        })
     }
 
     /// The control experiment: the same images, but handed to the wrong pictures. The keys are permuted
@@ -291,42 +277,47 @@ impl FeatureStore {
         self
     }
 
-    /// Reads everything: checksums of all files, every value finite, every name's key has a row.
+    /// Reads everything: checksums of all files, every value finite, every name's key has a row. On all cores.
     pub fn verify(&self) -> Result<()> {
-        for (name, file) in &self.card.files {
+        let check = |name: &str, hash: blake3::Hash| match self.card.files.get(name) {
+            Some(file) if file.blake3 == hash.to_hex().as_str() => Ok(()),
+            Some(file) => {
+                let what = format!("checksum is {hash}, the card says {}", file.blake3);
+                Err(Error::content(self.dir.join(name), what))
+            }
+            None => Err(Error::content(self.dir.join(name), "the card does not list it")),
+        };
+        let segments: Vec<&Segment> = self.parts.iter().flat_map(|part| &part.segments).collect();
+        let found: Vec<Result<()>> = segments
+            .into_par_iter()
+            .map(|segment| {
+                check(&file_name(segment.path()), blake3::hash(segment.bytes()))?;
+                segment.verify()
+            })
+            .collect();
+        found.into_iter().collect::<Result<()>>()?;
+        check(&file_name(self.table.path()), blake3::hash(self.table.bytes()))?;
+        for name in self.card.files.keys().filter(|name| name.ends_with(".parquet")) {
             let path = self.dir.join(name);
-            let mut hasher = blake3::Hasher::new();
-            let opened = fs::File::open(&path).map_err(Error::io(&path))?;
-            hasher.update_reader(opened).map_err(Error::io(&path))?;
-            let got = hasher.finalize().to_hex().to_string();
-            if got != file.blake3 {
-                let what = format!("checksum is {got}, the card says {}", file.blake3);
-                return Err(Error::content(path, what));
-            }
+            check(name, blake3::hash(&fs::read(&path).map_err(Error::io(&path))?))?;
         }
-        for part in &self.parts {
-            let rows = part.mapped_rows();
-            if let Some(at) = rows.iter().position(|value| !value.is_finite()) {
-                let (row, column) = (at / self.card.dim, at % self.card.dim);
-                let (key, value) = (part.keys()[row].0, rows[at]);
-                let what =
-                    format!("image {key:016x} (row {}), value {}: {value}", row + 1, column + 1);
-                return Err(Error::content(part.tensors.path(), what));
-            }
-        }
-        match self.name_keys.iter().find(|key| self.row(**key).is_none()) {
+        match self.name_keys.iter().find(|key| self.place(**key).is_none()) {
             Some(key) => {
                 let what = format!("a name has key {:016x}, but no part has such a row", key.0);
-                Err(Error::content(self.dir.join("names.safetensors"), what))
+                Err(Error::content(self.table.path(), what))
             }
             None => Ok(()),
         }
     }
 }
 
-/// Reads `names.safetensors`: names, ascending, and their keys.
-fn read_names(path: &Path) -> Result<(Vec<PictureName>, Vec<ImageKey>)> {
-    let tensors = Tensors::open(path)?;
+fn file_name(path: &Path) -> String {
+    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
+/// Reads the table of names: names, ascending, and their keys.
+fn read_names(tensors: &Tensors) -> Result<(Vec<PictureName>, Vec<ImageKey>)> {
+    let path = tensors.path();
     let names = tensors.slice::<PictureName>(&tensors.typed("name", Dtype::U64, 1)?)?.to_vec();
     let keys = tensors.slice::<ImageKey>(&tensors.typed("key", Dtype::U64, 1)?)?.to_vec();
     if names.len() != keys.len() {

@@ -102,6 +102,11 @@ impl Tensors {
         })
     }
 
+    /// The whole file.
+    pub fn bytes(&self) -> &[u8] {
+        &self.map
+    }
+
     /// Where the file lies.
     pub fn path(&self) -> &Path {
         &self.path

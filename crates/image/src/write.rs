@@ -1,4 +1,15 @@
-//! Writing a feature store: all files into a folder nobody reads, then one rename.
+//! Writing a version of a feature store: all files into a folder nobody reads, then into the store, the card last.
+//!
+//! ```text
+//! <out>/              the store, as in `store.rs`
+//! .<out>.lock         held by the process that changes it
+//! <out>.partial/      what is not yet in it
+//!     store/          the files of the next version
+//!     ..              the journal of an encoding, see `journal.rs`
+//! ```
+//! The first version appears by renaming `store/` to `<out>`. The files of a later one are moved into `<out>`, where no
+//! card names them, and then its card replaces the old one. Killed before that, the old version stands and the
+//! next writer removes what nobody names; killed after it, the new one stands.
 //!
 //! Knows the format of [`crate::store`]. Does not know where rows come from.
 
@@ -6,16 +17,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use ams_data::lock::Lock;
 use ams_data::schema::PARTS;
 use ams_data::staging::{sync_folder, write_whole};
 use ams_data::{Error, ImageKey, PictureName, Result};
-use half::f16;
 use rayon::prelude::*;
 use safetensors::Dtype;
 
+use crate::card::{
+    CARD, FAILED, FORMAT, StoreCard, generation_in, is_versioned, names_file, part_file,
+    pictures_file,
+};
+use crate::crew::{self, Alone, Crew};
 use crate::durable::{FileCard, beside};
 use crate::manifest::{Picture, write_failed, write_pictures};
-use crate::store::{CARD, FORMAT, StoreCard, part_file};
+use crate::row::RowType;
+use crate::segment::{self, Image, RowSource};
+use crate::store::FeatureStore;
 use crate::tensors::TensorWriter;
 
 /// Who made the rows.
@@ -29,104 +47,324 @@ pub struct Maker {
     pub dim: usize,
 }
 
-/// Puts the row of an image into the buffer, which is (dim) afterwards.
-pub type Rows<'a> = &'a (dyn Fn(ImageKey, &mut Vec<f16>) -> Result<()> + Sync);
+impl Maker {
+    /// The maker of a store's rows.
+    pub fn of(card: &StoreCard) -> Maker {
+        Maker { encoder: card.encoder.clone(), hash: card.encoder_hash.clone(), dim: card.dim }
+    }
+}
 
-/// Writes the store of `pictures` (names ascending, distinct) into the new folder `folder`, its parts on the threads of
-/// the current rayon pool.
-pub fn write_store(
+/// A version to be written.
+pub struct Version<'a> {
+    /// Who made the rows.
+    pub maker: &'a Maker,
+    /// How they are kept.
+    pub rows: RowType,
+    /// What it is to hold, names ascending and distinct.
+    pub pictures: &'a [Picture],
+    /// The version whose part files stay; those have the same maker and type of rows.
+    pub base: Option<&'a FeatureStore>,
+    /// Where the rows are that `base` has not.
+    pub source: &'a dyn RowSource,
+}
+
+/// A store's folder, held by this process for writing.
+#[derive(Debug)]
+pub struct Target {
+    out: PathBuf,
+    /// Held by the first process, for all of them.
+    _lock: Option<Lock>,
+}
+
+impl Target {
+    /// Takes the store at `out`, which is absent, empty or a store; removes what a killed writer left in it.
+    ///
+    /// # Errors
+    /// If there is something else, or another process is writing it.
+    pub fn take(out: &Path) -> Result<Target> {
+        let Some(name) = out.file_name() else {
+            let what = format!("{} is not a name for a feature store", out.display());
+            return Err(Error::option(what));
+        };
+        refuse_foreign(out)?;
+        let parent = out.parent().unwrap_or(Path::new(""));
+        let lock = Lock::take(parent, &name.to_string_lossy()).map_err(|error| match error {
+            Error::Io { source, .. } => Error::io(out)(source),
+            error => error,
+        })?;
+        let target = Target { out: out.to_path_buf(), _lock: Some(lock) };
+        if let Ok(card) = StoreCard::read(out) {
+            target.remove_unnamed(&card)?;
+        }
+        let staged = target.staged();
+        if staged.exists() {
+            fs::remove_dir_all(&staged).map_err(Error::io(&staged))?;
+        }
+        Ok(target)
+    }
+
+    /// The store at `out`, which the first process of the job has taken.
+    pub fn taken_by_first(out: &Path) -> Target {
+        Target { out: out.to_path_buf(), _lock: None }
+    }
+
+    /// The folder in which work for the store is kept until it is done.
+    pub fn partial(&self) -> PathBuf {
+        beside(&self.out, ".partial")
+    }
+
+    /// Removes that folder with all that is in it.
+    pub fn remove_partial(&self) -> Result<()> {
+        let partial = self.partial();
+        match partial.exists() {
+            true => fs::remove_dir_all(&partial).map_err(Error::io(&partial)),
+            false => Ok(()),
+        }
+    }
+
+    /// Where the next version is put together.
+    fn staged(&self) -> PathBuf {
+        self.partial().join("store")
+    }
+
+    /// Writes `version` and makes it the store's newest one, its parts on as many threads as there are cores.
+    /// On failure the store is as before, and nothing of the version stays behind.
+    pub fn commit(&self, version: &Version<'_>) -> Result<StoreCard> {
+        let threads = rayon::ThreadPoolBuilder::new().build();
+        let threads = threads.map_err(|error| Error::option(format!("threads: {error}")))?;
+        self.commit_together(version, &mut Alone, &threads)
+    }
+
+    /// As [`Target::commit`], by all processes of `crew`, each of which writes some of the parts, on `threads`.
+    pub fn commit_together(
+        &self,
+        version: &Version<'_>,
+        crew: &mut dyn Crew,
+        threads: &rayon::ThreadPool,
+    ) -> Result<StoreCard> {
+        let (partial, staged) = (self.partial(), self.staged());
+        let alone = !partial.exists();
+        fs::create_dir_all(&staged).map_err(Error::io(&staged))?;
+        let generation = self.next_generation();
+        // Nobody may see the new card before everybody has asked for the number.
+        crew::barrier(crew)?;
+        let parts = write_parts(&staged, version, generation, (crew, threads));
+        let card =
+            parts.and_then(|parts| describe(&staged, version, generation, parts, crew.rank()));
+        let written = match crew.rank() {
+            0 => card.and_then(|card| self.install(&staged, &card).map(|()| card)),
+            _ => card,
+        };
+        if written.is_ok() {
+            crew::barrier(crew)?;
+        }
+        if crew.rank() > 0 {
+            return written;
+        }
+        let left = if alone { &partial } else { &staged };
+        if left.exists() {
+            fs::remove_dir_all(left).map_err(Error::io(left))?;
+        }
+        written
+    }
+
+    /// A number that no file of the store has.
+    fn next_generation(&self) -> u64 {
+        let card = StoreCard::read(&self.out).map(|card| card.generation);
+        card.unwrap_or_else(|_| {
+            // A damaged card, or one of another format.
+            let names = fs::read_dir(&self.out).into_iter().flatten().flatten();
+            let numbers = names.filter_map(|entry| generation_in(entry.file_name().to_str()?));
+            numbers.max().unwrap_or(0)
+        }) + 1
+    }
+
+    /// Moves the files in `staged` into the store, the card last.
+    fn install(&self, staged: &Path, card: &StoreCard) -> Result<()> {
+        let out = &self.out;
+        let is_there = out.read_dir().is_ok_and(|mut entries| entries.next().is_some());
+        if is_there {
+            let own = |name: &&String| staged.join(name).exists();
+            for name in card.files.keys().filter(own) {
+                let to = out.join(name);
+                fs::rename(staged.join(name), &to).map_err(Error::io(&to))?;
+            }
+            sync_folder(out)?;
+            let to = out.join(CARD);
+            fs::rename(staged.join(CARD), &to).map_err(Error::io(&to))?;
+            sync_folder(out)?;
+            let to = out.join(FAILED);
+            fs::rename(staged.join(FAILED), &to).map_err(Error::io(&to))?;
+            self.remove_unnamed(card)
+        } else {
+            if out.exists() {
+                fs::remove_dir(out).map_err(Error::io(out))?;
+            }
+            fs::rename(staged, out).map_err(Error::io(out))?;
+            let parent = out.parent().unwrap_or(Path::new(""));
+            sync_folder(parent)
+        }
+    }
+
+    /// Removes the files of versions that no card names any more. Readers that have them keep them.
+    fn remove_unnamed(&self, card: &StoreCard) -> Result<()> {
+        for entry in fs::read_dir(&self.out).map_err(Error::io(&self.out))? {
+            let entry = entry.map_err(Error::io(&self.out))?;
+            let name = entry.file_name().to_string_lossy().into_owned();
+            if is_versioned(&name) && !card.files.contains_key(&name) {
+                let removed = fs::remove_file(entry.path());
+                // Windows does not remove what a reader has mapped; a later writer will.
+                if !cfg!(windows) {
+                    removed.map_err(Error::io(entry.path()))?;
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses an `out` that holds something else than a feature store.
+fn refuse_foreign(out: &Path) -> Result<()> {
+    if !out.exists() {
+        return Ok(());
+    }
+    let empty = fs::read_dir(out).map_err(Error::io(out))?.next().is_none();
+    let card = out.join(CARD);
+    let ours = fs::read(&card).is_ok_and(|text| {
+        serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|card| {
+            card["format"].as_str().is_some_and(|it| it.starts_with("ams-images/"))
+        })
+    });
+    if empty || ours {
+        return Ok(());
+    }
+    let what = "the folder exists and is not a feature store: choose another place, or empty it";
+    Err(Error::content(out, what))
+}
+
+/// One part: its new file, if it has one; of its images that pictures show, by key, the sums of their squares; its rows,
+/// shown or not.
+type Part = (Option<(String, FileCard)>, Vec<f64>, usize);
+
+/// Writes the part files that the base of `version` has not into `folder`, those of one process of `crew` each.
+fn write_parts(
     folder: &Path,
-    maker: &Maker,
-    pictures: &[Picture],
-    rows: Rows<'_>,
-) -> Result<StoreCard> {
-    fs::create_dir(folder).map_err(Error::io(folder))?;
-    let mut keys = pictures.iter().map(|picture| picture.key).collect::<Vec<ImageKey>>();
-    keys.retain(|key| key.is_some());
-    keys.sort_unstable();
-    keys.dedup();
-    let mut files = BTreeMap::new();
-    let mut rest = keys.as_slice();
-    let mut parts = Vec::with_capacity(PARTS);
-    for part in 0..PARTS {
-        let (own, others) = rest.split_at(rest.partition_point(|key| key.part(PARTS) <= part));
-        parts.push((part_file(part), own));
-        rest = others;
-    }
-    let write = |(name, own): (String, &[ImageKey])| {
-        let (card, squares) = write_part(&folder.join(&name), maker.dim, own, rows)?;
-        Ok((name, card, squares))
+    version: &Version<'_>,
+    generation: u64,
+    (crew, threads): (&mut dyn Crew, &rayon::ThreadPool),
+) -> Result<Vec<Part>> {
+    let Version { maker, rows, pictures, base, source } = version;
+    let live = images(pictures);
+    let (rank, size) = (crew.rank(), crew.size());
+    let parts = (rank..PARTS).step_by(size).map(|part| {
+        let from = live.partition_point(|(key, _)| key.part(PARTS) < part);
+        let to = live.partition_point(|(key, _)| key.part(PARTS) <= part);
+        (part, &live[from..to])
+    });
+    let write = |(part, live): (usize, &[Image])| {
+        let old = base.map_or(&[][..], |base| base.segments(part));
+        let is_new = |(key, _): &&Image| {
+            !old.iter().any(|segment| segment.keys().binary_search(key).is_ok())
+        };
+        let new = live.iter().filter(is_new).copied().collect::<Vec<Image>>();
+        let mut squares = Vec::new();
+        for segment in old {
+            squares.extend(segment.keys().iter().copied().zip(segment.squares().iter().copied()));
+        }
+        let stored = squares.len() + new.len();
+        let mut file = None;
+        if !new.is_empty() {
+            let name = part_file(part, generation);
+            let kind = (maker.dim, *rows);
+            let (card, of_new) = segment::write(&folder.join(&name), kind, &new, *source)?;
+            file = Some((name, card));
+            squares.extend(new.iter().map(|(key, _)| *key).zip(of_new));
+        }
+        squares.sort_unstable_by_key(|(key, _)| *key);
+        squares.retain(|(key, _)| live.binary_search_by_key(key, |(key, _)| *key).is_ok());
+        Ok((file, squares.into_iter().map(|(_, squares)| squares).collect(), stored))
     };
-    let written: Vec<Result<_>> = parts.into_par_iter().with_max_len(1).map(write).collect();
+    let parts: Vec<(usize, &[Image])> = parts.collect();
+    let written: Vec<Result<Part>> =
+        threads.install(|| parts.into_par_iter().with_max_len(1).map(write).collect());
+    let written = written.into_iter().collect::<Result<Vec<Part>>>()?;
+    let mut of_rank: Vec<_> =
+        crew::gather(crew, written)?.into_iter().map(Vec::into_iter).collect();
+    let next = |part: usize| of_rank[part % size].next();
+    let all: Option<Vec<Part>> = (0..PARTS).map(next).collect();
+    all.ok_or_else(|| Error::content(folder, "the processes of this job are not of one kind"))
+}
+
+/// The card of `version`, whose parts are written; the first process writes it, and the tables.
+fn describe(
+    folder: &Path,
+    version: &Version<'_>,
+    generation: u64,
+    parts: Vec<Part>,
+    rank: usize,
+) -> Result<StoreCard> {
+    let Version { maker, rows, pictures, base, .. } = version;
+    let live = images(pictures).len();
+    let mut files: BTreeMap<String, FileCard> = base
+        .iter()
+        .flat_map(|base| {
+            (0..PARTS)
+                .flat_map(|part| base.card().part_files(part))
+                .map(|name| (name.clone(), base.card().files[name].clone()))
+        })
+        .collect();
     // In f64 and in the order of the keys, so that the scale has the same bits whoever encoded what when.
-    let mut sum = 0.0f64;
-    for part in written {
-        let (name, card, squares) = part?;
-        files.insert(name, card);
+    let (mut sum, mut stored) = (0.0f64, 0);
+    for (file, squares, rows) in parts {
+        files.extend(file);
         squares.iter().for_each(|squares| sum += squares);
+        stored += rows;
     }
-    let (names, card) = write_names(&folder.join("names.safetensors"), pictures)?;
-    files.insert("names.safetensors".into(), card);
-    files.insert("failed.csv".into(), write_failed(&folder.join("failed.csv"), pictures)?);
-    let card = write_pictures(&folder.join("pictures.parquet"), pictures)?;
-    files.insert("pictures.parquet".into(), card);
-    let mean = sum / (keys.len() as f64 * maker.dim as f64);
+    if rank == 0 {
+        let card = write_names(&folder.join(names_file(generation)), pictures)?;
+        files.insert(names_file(generation), card);
+        let card = write_pictures(&folder.join(pictures_file(generation)), pictures)?;
+        files.insert(pictures_file(generation), card);
+        write_failed(&folder.join(FAILED), pictures)?;
+    }
+    let names = pictures.iter().filter(|picture| picture.key.is_some()).count() as u64;
+    let mean = sum / (live as f64 * maker.dim as f64);
     let card = StoreCard {
         format: FORMAT.into(),
+        generation,
         encoder: maker.encoder.clone(),
         encoder_hash: maker.hash.clone(),
         dim: maker.dim,
+        rows: *rows,
         parts: PARTS,
-        images: keys.len() as u64,
+        images: live as u64,
+        dead: (stored - live) as u64,
         names,
         failed: failed_by_reason(pictures),
         scale: if mean > 1e-12 { (1.0 / mean.sqrt()) as f32 } else { 1.0 },
         files,
     };
+    if rank > 0 {
+        return Ok(card);
+    }
     let text = serde_json::to_string_pretty(&card).expect("a card of plain numbers and names");
     write_whole(&folder.join(CARD), format!("{text}\n").as_bytes())?;
     sync_folder(folder)?;
     Ok(card)
 }
 
-/// Writes the store beside `out` and moves it there; on failure nothing stays behind.
-pub fn store(out: &Path, maker: &Maker, pictures: &[Picture], rows: Rows<'_>) -> Result<StoreCard> {
-    let partial = partial(out);
-    if partial.exists() {
-        fs::remove_dir_all(&partial).map_err(Error::io(&partial))?;
-    }
-    fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
-    let built = partial.join("store");
-    let written = write_store(&built, maker, pictures, rows)
-        .and_then(|card| install(&built, out).map(|()| card));
-    let removed = fs::remove_dir_all(&partial).map_err(Error::io(&partial));
-    written.and_then(|card| removed.map(|()| card))
+/// The distinct images of some pictures, ascending.
+fn images(pictures: &[Picture]) -> Vec<Image> {
+    let shown = pictures.iter().filter(|picture| picture.key.is_some());
+    let mut images =
+        shown.map(|picture| (picture.key, [picture.width, picture.height])).collect::<Vec<_>>();
+    images.sort_unstable();
+    images.dedup_by_key(|(key, _)| *key);
+    images
 }
 
-/// Writes the rows of `keys`; returns also the sum of the squares of each.
-fn write_part(
-    path: &Path,
-    dim: usize,
-    keys: &[ImageKey],
-    rows: Rows<'_>,
-) -> Result<(FileCard, Vec<f64>)> {
-    let tensors =
-        [("keys", Dtype::U64, vec![keys.len()]), ("rows", Dtype::F16, vec![keys.len(), dim])];
-    let mut writer = TensorWriter::create(path.to_path_buf(), &tensors)?;
-    writer.push(keys)?;
-    let mut row = Vec::with_capacity(dim);
-    let mut squares = Vec::with_capacity(keys.len());
-    for key in keys {
-        rows(*key, &mut row)?;
-        assert_eq!(row.len(), dim, "a row of the encoder's width");
-        squares.push(row.iter().map(|value| value.to_f64().powi(2)).sum::<f64>());
-        writer.push(&row)?;
-    }
-    Ok((writer.finish()?, squares))
-}
-
-/// Writes the table of the names that have a key; returns how many.
-fn write_names(path: &Path, pictures: &[Picture]) -> Result<(u64, FileCard)> {
+/// Writes the table of the names that have a key.
+fn write_names(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
     let mut table = pictures
         .iter()
         .filter(|picture| picture.key.is_some())
@@ -142,9 +380,8 @@ fn write_names(path: &Path, pictures: &[Picture]) -> Result<(u64, FileCard)> {
     let mut writer = TensorWriter::create(path.to_path_buf(), &tensors)?;
     writer.push(&keys)?;
     writer.push(&names)?;
-    Ok((names.len() as u64, writer.finish()?))
+    writer.finish()
 }
-
 /// How many pictures failed, by the reason's name.
 pub fn failed_by_reason(pictures: &[Picture]) -> BTreeMap<String, u64> {
     let mut failed = BTreeMap::new();
@@ -179,55 +416,4 @@ pub fn refuse_mostly_failed(pictures: &[Picture], most: f64, looked_in: &Path) -
         most * 100.0,
     );
     Err(Error::content(looked_in, what))
-}
-
-/// The folder in which work for the store at `out` is kept until it is done.
-pub fn partial(out: &Path) -> PathBuf {
-    beside(out, ".partial")
-}
-
-/// Refuses an `out` that holds something else than a feature store, and brings back the old store if a
-/// crash came between the two renames of [`install`].
-pub fn prepare(out: &Path) -> Result<()> {
-    if out.file_name().is_none() {
-        return Err(Error::option(format!("{} is not a name for a feature store", out.display())));
-    }
-    let old = beside(out, ".old");
-    if !out.exists() && old.join(CARD).is_file() {
-        fs::rename(&old, out).map_err(Error::io(&old))?;
-    }
-    if !out.exists() {
-        return Ok(());
-    }
-    let empty = fs::read_dir(out).map_err(Error::io(out))?.next().is_none();
-    let card = out.join(CARD);
-    let ours = fs::read(&card).is_ok_and(|text| {
-        serde_json::from_slice::<serde_json::Value>(&text).is_ok_and(|card| {
-            card["format"].as_str().is_some_and(|it| it.starts_with("ams-images/"))
-        })
-    });
-    if empty || ours {
-        return Ok(());
-    }
-    let what = "the folder exists and is not a feature store: choose another place, or empty it";
-    Err(Error::content(out, what))
-}
-
-/// Moves the finished store `built` to `out`, in place of an older store.
-pub fn install(built: &Path, out: &Path) -> Result<()> {
-    let old = beside(out, ".old");
-    if old.join(CARD).is_file() {
-        fs::remove_dir_all(&old).map_err(Error::io(&old))?;
-    }
-    if out.exists() {
-        fs::rename(out, &old).map_err(Error::io(out))?;
-    }
-    fs::rename(built, out).map_err(Error::io(out))?;
-    if let Some(parent) = out.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        sync_folder(parent)?;
-    }
-    if old.exists() {
-        fs::remove_dir_all(&old).map_err(Error::io(&old))?;
-    }
-    Ok(())
 }

@@ -1,6 +1,8 @@
 //! Principal components of a store's features: as towers that do not learn, and as what towers see instead of
 //! features.
 
+use std::borrow::Cow;
+
 use ams_bundle::TowerWeights;
 use ams_data::ImageKey;
 use ams_image::{FeatureStore, Projection};
@@ -20,7 +22,8 @@ const SIZE: f32 = 0.1;
 fn fit(store: &FeatureStore, count: usize) -> Pca {
     let keys = (0..store.card().parts).flat_map(|part| store.keys(part));
     let row = |key: &ImageKey| store.row(*key).expect("the store lists this key");
-    let rows: Vec<&[f16]> = keys.take(SAMPLE).map(row).collect();
+    let rows: Vec<Cow<[f16]>> = keys.take(SAMPLE).map(|key| row(key).halfs()).collect();
+    let rows: Vec<&[f16]> = rows.iter().map(|row| &row[..]).collect();
     Pca::fit(&rows, store.dim(), count)
 }
 

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use ams_data::ImageKey;
-use ams_image::{FeatureStore, Place};
+use ams_image::{FeatureStore, Place, Row, RowType};
 use ams_model::dropout;
 use ams_model::linalg::Packed;
 use ams_model::tower::{Room, Rows, TowerScratch};
@@ -36,6 +36,8 @@ pub struct TowerRun {
     scratch: TowerScratch,
     /// Where the features are in the store, unless they came.
     places: Vec<Place>,
+    /// The features as halfs, (U, F), where the store keeps them otherwise.
+    widened: Vec<f16>,
     /// Images of the last forward pass.
     pub forwards: usize,
     /// Images of the last backward pass.
@@ -61,7 +63,10 @@ impl Rows for Features<'_> {
 
     fn row(&self, at: usize) -> &[f16] {
         match self {
-            Features::Stored(store, places) => store.row_at(places[at]),
+            Features::Stored(store, places) => match store.row_at(places[at]) {
+                Row::F16(row) => row,
+                Row::Int8(..) => unreachable!("rows of bytes are widened before"),
+            },
             Features::Came(rows, dim) => &rows[at * dim..(at + 1) * dim],
         }
     }
@@ -80,7 +85,7 @@ impl TowerRun {
         out: &mut Vec<f32>,
     ) {
         let PlannedTower { spec, model, range, scale } = &plan.towers[tower];
-        let TowerRun { scratch, places, forwards, backwards } = self;
+        let TowerRun { scratch, places, widened, forwards, backwards } = self;
         let dropout = scratch.dropout();
         match masks.filter(|_| spec.is_trained()) {
             Some(masks) => {
@@ -95,7 +100,12 @@ impl TowerRun {
             let place = |&key| store.place(ImageKey(key)).expect("the store named this key");
             places.extend(images.keys.iter().map(place));
         }
-        let rows = features(store, places, images.came, model.config().input);
+        widened.clear();
+        if store.row_type() != RowType::F16 {
+            places.iter().for_each(|&place| store.row_at(place).push_halfs(widened));
+        }
+        let came = images.came.or(some(widened));
+        let rows = features(store, places, came, model.config().input);
         let first = weights.first[tower].panels();
         model.forward(&weights.dense[range.clone()], first, &rows, *scale, scratch, out);
         (*forwards, *backwards) = (rows.len(), 0);
@@ -131,14 +141,27 @@ impl TowerRun {
         dw: &mut [f32],
     ) {
         let PlannedTower { spec, model, scale, .. } = &plan.towers[tower];
-        let store = &stores[spec.content];
-        let rows = features(store, &self.places, came, model.config().input);
-        let next = next.map(|(run, came, columns)| {
-            (features(store, &run.places, came, model.config().input), columns)
-        });
+        let (store, dim) = (&stores[spec.content], model.config().input);
+        let rows = self.features(store, came, dim);
+        let next = next.map(|(run, came, columns)| (run.features(store, came, dim), columns));
         let next = next.as_ref().map(|(rows, columns)| (rows, columns.clone()));
         model.backward_columns(&rows, *scale, &self.scratch, columns, next, room, dw);
     }
+
+    /// The features of the last forward pass; `came` are those that came by mail.
+    fn features<'a>(
+        &'a self,
+        store: &'a FeatureStore,
+        came: Option<&'a [f16]>,
+        dim: usize,
+    ) -> Features<'a> {
+        features(store, &self.places, came.or(some(&self.widened)), dim)
+    }
+}
+
+/// The features that were widened, if any were.
+fn some(widened: &[f16]) -> Option<&[f16]> {
+    (!widened.is_empty()).then_some(widened)
 }
 
 fn features<'a>(

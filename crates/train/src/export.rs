@@ -65,7 +65,7 @@ pub fn step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
     let mut features = Vec::new();
     for &key in keys {
         let feature = store.row(ImageKey(key)).expect("the store named this key");
-        features.extend_from_slice(bytemuck::cast_slice(feature));
+        features.extend_from_slice(bytemuck::cast_slice(&feature.halfs()));
     }
     let shape = vec![keys.len(), tower.input()];
     tensors.insert("features".to_owned(), Tensor { dtype: Dtype::F16, shape, bytes: features });

@@ -1,5 +1,6 @@
 //! From lanes to a bundle: rows in the order of their ids, every image of the store embedded once.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use ams_bundle::files::{self, ContentTable, Frozen, Golden, Meta, Projection, Weights};
@@ -112,8 +113,9 @@ fn embed_part(
     let mut block = Vec::new();
     let mut embeddings = vec![Vec::new(); towers.len()];
     for keys in keys.chunks(IMAGE_BLOCK) {
-        let row = |&key| store.row(key).expect("the store lists this key");
-        let rows: Vec<&[f16]> = keys.iter().map(row).collect();
+        let row = |&key| store.row(key).expect("the store lists this key").halfs();
+        let rows: Vec<Cow<[f16]>> = keys.iter().map(row).collect();
+        let rows: Vec<&[f16]> = rows.iter().map(|row| &row[..]).collect();
         for ((tower, first), embeddings) in towers.iter().zip(first).zip(&mut embeddings) {
             let e = &dense[tower.range.clone()];
             let first = first.panels();

@@ -9,7 +9,7 @@
 //! how often ids occur; [`checkpoint`], and
 //! [`warm_start`], which begins with one;
 //! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
-//! its run folder (with [`journal`] and [`lock`]); [`validation`], on users held out, and early stop;
+//! its run folder (with [`journal`]); [`validation`], on users held out, and early stop;
 //! [`ablate`], many trainings compared; [`compare`], [`capacity`], [`data_rate`], [`measure`] and [`stages`], what is measured.
 
 pub mod ablate;
@@ -32,7 +32,6 @@ pub mod gathered;
 pub mod job;
 pub mod journal;
 pub mod lanes;
-pub mod lock;
 pub mod measure;
 pub mod micro;
 pub mod plan;

@@ -24,10 +24,10 @@ use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::job::{Job, agree, facts_of, together};
 use crate::journal::{self, Journal};
-use crate::lock::Lock;
 use crate::traffic::Counts;
 use crate::trainer::{StepReport, Trainer};
 use crate::validation::{self, Ended, Validation};
+use ams_data::lock::Lock;
 
 pub use crate::journal::{CONFIG, METRICS, MetricsLine, ValidationLine};
 pub use crate::validation::ENDED;
@@ -119,7 +119,7 @@ pub fn train(
     agree(&mut *job.fabric, &facts_of(config))?;
     // Held until this function returns; the system gives it back if the process dies.
     let lock = match first {
-        true => Lock::take(&config.runs, &config.name).map(Some),
+        true => Lock::take(&config.runs, &config.name).map(Some).map_err(Error::from),
         false => Ok(None),
     };
     let _lock = together(&mut *job.fabric, lock)?;

@@ -156,7 +156,7 @@ impl Shard {
                         for &ask in asks {
                             let key = ImageKey(tower.images.ids[ask as usize]);
                             let row = store.row(key).expect("the store named this key");
-                            push_feature(row, plan.features_as, words);
+                            push_feature(&row.halfs(), plan.features_as, words);
                         }
                     }
                     Placement::StoreInWorker => assert!(asks.is_empty(), "features are at hand"),

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use ams_data::staging::write_whole;
+use ams_location::Locations;
 use ams_train::Job;
 use ams_train::ablate::grid::{TABLES, Twins, select};
 use ams_train::ablate::report::Report;
@@ -15,6 +16,7 @@ use crate::commands::train::{stop_on_interrupt, thread_count, train};
 use crate::config_file;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
+use crate::locations::{here, localize};
 use crate::output::{Output, metric, table};
 
 /// Train the paper's tables on a dataset and compare: every row is the configuration with a few other
@@ -61,18 +63,36 @@ enum TwinsOf {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`ablate` trains in one process; start it alone"));
     }
+    for (what, path) in
+        [("--out", &arguments.out), ("--markdown", &arguments.markdown), ("--csv", &arguments.csv)]
+    {
+        if let Some(path) = path {
+            here(
+                what,
+                path,
+                "an ablation goes on from what lies there; copy its results in the end",
+            )?;
+        }
+    }
     let request = request(&arguments)?;
-    let path = &arguments.config;
+    let path = &locations.input(&arguments.config)?;
     // Read once: a file that is edited meanwhile does not change half of the rows.
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
     let configure = |settings: &[String]| {
         let sets = [&arguments.set, settings].concat();
-        config_file::parse(&path.display().to_string(), &text, &sets)
+        let mut config = config_file::parse(&path.display().to_string(), &text, &sets)?;
+        localize(&mut config, locations)?;
+        Ok::<_, Failure>(config)
     };
     let mut ablation = Ablation::open(&request, &configure)?;
     let mut report = write(&ablation, &arguments)?;

@@ -12,6 +12,7 @@ use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, Kind, PrepareOpt
 use ams_data::source::{TableOptions, open};
 use ams_data::synth::{Bayes, ShopConfig};
 use ams_image::builtin::Builtin;
+use ams_image::crew::Alone;
 use ams_image::encode::EncodeOptions;
 use ams_train::Job;
 use ams_train::config::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
@@ -117,7 +118,8 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let mut encoding = EncodeOptions::new(&places.shop, places.data.join("images"));
     encoding.threads = threads;
     let encoder = Builtin::new(DIM, 1)?;
-    let encoded = encode_pictures(&encoding, pictures(&dataset)?, &encoder, &stop, output)?;
+    let encoded =
+        encode_pictures(&encoding, pictures(&dataset)?, &encoder, (&stop, &mut Alone), output)?;
     output.say(&format!(
         "{} pictures encoded to {} numbers each.\n",
         count(encoded.images),

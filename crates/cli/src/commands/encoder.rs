@@ -46,8 +46,11 @@ impl EncoderArguments {
         self.encoder == "precomputed"
     }
 
-    /// The encoder; its files are read.
-    pub fn open(&self) -> Result<Box<dyn Encoder>, Failure> {
+    /// The encoder; its files are read, from where `local` says that they are on this host.
+    pub fn open(
+        &self,
+        local: impl Fn(&Path) -> Result<PathBuf, Failure>,
+    ) -> Result<Box<dyn Encoder>, Failure> {
         let path = Path::new(&self.encoder);
         match self.encoder.as_str() {
             "builtin" => {
@@ -57,18 +60,18 @@ impl EncoderArguments {
             }
             "vgg16-fc6" => {
                 self.refuse("vgg16-fc6", &["weights", "no-relu", "preprocess"])?;
-                self.vgg16(Output::Fc6 { rectified: !self.no_relu })
+                self.vgg16(Output::Fc6 { rectified: !self.no_relu }, local)
             }
             "vgg16-fc8" => {
                 self.refuse("vgg16-fc8", &["weights", "preprocess"])?;
-                self.vgg16(Output::Fc8)
+                self.vgg16(Output::Fc8, local)
             }
             _ if path.extension().is_some_and(|extension| extension == "onnx")
                 || path.is_file() =>
             {
                 self.refuse("an ONNX encoder", &["output-node", "preprocess"])?;
                 let preprocess = self.preprocess.preprocess(None)?;
-                Ok(Box::new(Onnx::open(path, self.output_node.as_deref(), preprocess)?))
+                Ok(Box::new(Onnx::open(&local(path)?, self.output_node.as_deref(), preprocess)?))
             }
             other => Err(Failure::user(format!(
                 "--encoder '{other}': expected builtin, precomputed, vgg16-fc6, vgg16-fc8, or an ONNX file"
@@ -76,13 +79,17 @@ impl EncoderArguments {
         }
     }
 
-    fn vgg16(&self, output: Output) -> Result<Box<dyn Encoder>, Failure> {
+    fn vgg16(
+        &self,
+        output: Output,
+        local: impl Fn(&Path) -> Result<PathBuf, Failure>,
+    ) -> Result<Box<dyn Encoder>, Failure> {
         let Some(weights) = &self.weights else {
             let what = format!("--encoder {} needs --weights FILE.safetensors", self.encoder);
             return Err(Failure::user(what));
         };
         let preprocess = self.preprocess.preprocess(Some(Preset::Imagenet))?;
-        Ok(Box::new(Vgg16::open(weights, output, preprocess)?))
+        Ok(Box::new(Vgg16::open(&local(weights)?, output, preprocess)?))
     }
 
     /// Refuses what was given, but is not among what this encoder `takes`.

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ams_bundle::{Evaluation, evaluate};
 use ams_data::Id;
 use ams_data::dataset::SplitName;
+use ams_location::Locations;
 use ams_train::{Trainer, run};
 
 use crate::commands::train::thread_count;
@@ -32,14 +33,22 @@ enum Split {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
-    let mut trainer = run::open(&arguments.run, launch.job(threads(arguments.threads)))?;
+pub fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
+    let mut trainer =
+        run::open(&locations.input(&arguments.run)?, launch.job(threads(arguments.threads)))?;
     let split = match arguments.split {
         Split::Train => SplitName::Train,
         Split::Test => SplitName::Test,
     };
-    let path = arguments.run.join("predictions").join(format!("{}.parquet", split.as_str()));
-    if let Some(evaluation) = evaluate_run(&mut trainer, split, Some(&path))? {
+    let name = format!("{}.parquet", split.as_str());
+    let place = locations.destination(&arguments.run.join("predictions").join(name), true)?;
+    if let Some(evaluation) = evaluate_run(&mut trainer, split, Some(place.local()))? {
+        place.publish()?;
         output.finish(&evaluation, || text(&evaluation));
     }
     Ok(())

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ams_data::movielens::{self, Clicks};
 use ams_data::negatives::NegativeOptions;
 use ams_data::prepare::Existing;
+use ams_location::Locations;
 
 use crate::commands::prepare::{SampleArguments, prepare, text};
 use crate::failure::Failure;
@@ -44,7 +45,7 @@ struct Movielens {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     let Source::Movielens(arguments) = arguments.source;
     let negatives = arguments.samples.negatives();
     let clicks = match (arguments.implicit, negatives) {
@@ -54,10 +55,13 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     };
     let mut options = movielens::options(&clicks);
     arguments.samples.apply(&mut options);
-    let (inputs, options) =
-        movielens::inputs(&arguments.dir, arguments.images.as_deref(), options)?;
+    let place = locations.destination(&arguments.out, arguments.replace)?;
+    let dir = locations.input(&arguments.dir)?;
+    let images = arguments.images.map(|images| locations.input(&images)).transpose()?;
+    let (inputs, options) = movielens::inputs(&dir, images.as_deref(), options)?;
     let existing = if arguments.replace { Existing::Replace } else { Existing::Refuse };
-    let report = prepare(inputs, options, &arguments.out, existing, output)?;
+    let report = prepare(inputs, options, place.local(), existing, output)?;
+    place.publish()?;
     output.finish(&report, || text(&report, &arguments.out));
     Ok(())
 }

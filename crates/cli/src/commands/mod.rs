@@ -7,6 +7,7 @@ pub mod doctor;
 pub mod encode;
 pub mod encoder;
 pub mod eval;
+pub mod images;
 pub mod import;
 pub mod plan;
 pub mod prepare;

@@ -10,6 +10,7 @@ use ams_data::prepare::{
 };
 use ams_data::schema::HoldOut;
 use ams_data::source::{Encoding, TableOptions, open};
+use ams_location::Locations;
 
 use crate::config_file;
 use crate::failure::Failure;
@@ -162,12 +163,18 @@ enum MethodName {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub fn run(mut arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     if let Some(dir) = &arguments.check {
-        return check_dataset(dir, output);
+        return check_dataset(dir, &locations.input(dir)?, output);
+    }
+    let out = arguments.out.clone().expect("clap asks for it");
+    // Before anything is fetched.
+    let place = locations.destination(&out, arguments.replace)?;
+    let Arguments { events, items, users, config, .. } = &mut arguments;
+    for path in [events, items, users, config].into_iter().flatten() {
+        *path = locations.input(path)?;
     }
     let events = arguments.events.as_deref().expect("clap asks for it");
-    let out = arguments.out.as_deref().expect("clap asks for it");
     let options = options(&arguments)?;
     let tables = TableOptions {
         delimiter: arguments.delimiter,
@@ -180,8 +187,9 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         users: optional(&arguments.users)?,
     };
     let existing = if arguments.replace { Existing::Replace } else { Existing::Refuse };
-    let report = prepare(inputs, options, out, existing, output)?;
-    output.finish(&report, || text(&report, out));
+    let report = prepare(inputs, options, place.local(), existing, output)?;
+    place.publish()?;
+    output.finish(&report, || text(&report, &out));
     Ok(())
 }
 
@@ -354,9 +362,9 @@ pub fn text(report: &PrepareReport, out: &Path) -> String {
     text
 }
 
-fn check_dataset(dir: &Path, output: Output) -> Result<(), Failure> {
+fn check_dataset(dir: &Path, local: &Path, output: Output) -> Result<(), Failure> {
     let bar = output.bar("check", 0, "{prefix:>10} {bar:32} {pos}/{len} files");
-    let report = check(dir, &mut |done, total| {
+    let report = check(local, &mut |done, total| {
         bar.set_length(total as u64);
         bar.set_position(done as u64);
     });

@@ -6,6 +6,7 @@ use ams_bundle::files::next_version;
 use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};
+use ams_location::{Locations, is_remote, local};
 use ams_train::{Job, Trainer, freeze, run};
 use serde::Serialize;
 
@@ -45,10 +46,22 @@ pub struct Published {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let mut trainer = run::open(&arguments.run, Job::solo(threads(arguments.threads)))?;
+pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+    let mut trainer =
+        run::open(&locations.input(&arguments.run)?, Job::solo(threads(arguments.threads)))?;
     let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
-    let published = publish(&mut trainer, &arguments.to.join(name))?;
+    let model = arguments.to.join(name);
+    let published = match is_remote(&model) {
+        false => publish(&mut trainer, &local(&model)?)?,
+        true => {
+            let version = locations.versions(&model)?.last().map_or(1, |last| last + 1);
+            let path = model.join(version.to_string());
+            let place = locations.destination(&path, false)?;
+            let published = publish_as(&mut trainer, place.local(), version)?;
+            place.publish()?;
+            Published { path, ..published }
+        }
+    };
     output.finish(&published, || {
         format!("published {}, hash {}\n", published.path.display(), published.hash)
     });
@@ -57,11 +70,15 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 
 /// Publishes the next version of `model`, a folder.
 pub fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
-    let samples = samples(trainer.dataset())?;
     let version = next_version(model)?;
-    let path = model.join(version.to_string());
-    let manifest = freeze::publish(trainer, &path, &samples)?;
-    Ok(Published { path, version, hash: manifest.hash() })
+    publish_as(trainer, &model.join(version.to_string()), version)
+}
+
+/// Publishes as the new folder `path`.
+fn publish_as(trainer: &mut Trainer, path: &Path, version: u64) -> Result<Published, Failure> {
+    let samples = samples(trainer.dataset())?;
+    let manifest = freeze::publish(trainer, path, &samples)?;
+    Ok(Published { path: path.to_path_buf(), version, hash: manifest.hash() })
 }
 
 /// Page views of the test as requests: the first of each part that has a history to look at.

@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 
 use ams_bundle::{Model, PageView, Ranked};
+use ams_location::Locations;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -33,12 +34,12 @@ struct Scored<'a> {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let model = Model::open(&arguments.model)?;
+pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+    let model = Model::open(&locations.input_version(&arguments.model)?)?;
     let ranked = match &arguments.request {
         Some(path) => {
             let about = |error| Failure::user(format!("{}: {error}", path.display()));
-            model.score(&read_page(path)?).map_err(about)?
+            model.score(&read_page(&locations.input(path)?)?).map_err(about)?
         }
         None => model.score(sample(&model, arguments.sample.unwrap_or(1))?)?,
     };

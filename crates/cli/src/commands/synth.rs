@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use ams_data::synth::{Progress, ShopConfig, ShopReport, Taste, generate};
+use ams_location::Locations;
 
 use crate::failure::Failure;
 use crate::output::{BAR, Output, count, metric, table};
@@ -68,7 +69,7 @@ enum TasteName {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     let base = arguments.size.config();
     let config = ShopConfig {
         seed: arguments.seed,
@@ -84,7 +85,9 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         }),
         ..base
     };
-    let report = synth(&config, &arguments.out, output)?;
+    let place = locations.destination(&arguments.out, false)?;
+    let report = synth(&config, place.local(), output)?;
+    place.publish()?;
     output.finish(&report, || text(&report, &arguments.out));
     Ok(())
 }

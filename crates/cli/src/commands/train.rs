@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use ams_location::Locations;
 use ams_train::run::{self, RunReport, Start, Wish};
 use ams_train::traffic::{Asked, Counts};
 use ams_train::{Config, Job};
@@ -12,6 +13,7 @@ use ams_train::{Config, Job};
 use crate::config_file;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
+use crate::locations::localize;
 use crate::output::{Output, bytes, count, metric, table};
 use crate::watchdog::Watchdog;
 
@@ -41,10 +43,17 @@ pub struct Arguments {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     let patience = Some(arguments.watchdog).filter(|seconds| *seconds > 0.0);
     let watchdog = Watchdog::start(patience.map(Duration::from_secs_f64), launch.rank());
-    let config: Config = config_file::read(&arguments.config, &arguments.set)?;
+    let mut config: Config =
+        config_file::read(&locations.input(&arguments.config)?, &arguments.set)?;
+    localize(&mut config, locations)?;
     let start = match (arguments.resume, arguments.auto_resume, arguments.replace) {
         (true, _, _) => Start::Resume,
         (_, true, _) => Start::Auto,

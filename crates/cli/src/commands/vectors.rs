@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use ams_bundle::Model;
 use ams_bundle::vectors::{self, ADS, Exported, USERS};
 use ams_data::dataset::{Dataset, SplitName};
+use ams_location::Locations;
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -44,14 +45,16 @@ struct Report<'a> {
 }
 
 /// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    let model = Model::open(&arguments.model)?;
-    let dataset = Dataset::open(&arguments.data)?;
+pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+    let model = Model::open(&locations.input_version(&arguments.model)?)?;
+    let dataset = Dataset::open(&locations.input(&arguments.data)?)?;
     let split = match arguments.split {
         Split::Train => SplitName::Train,
         Split::Test => SplitName::Test,
     };
-    let exported = vectors::export(&model, &dataset, split, &arguments.out)?;
+    let place = locations.destination(&arguments.out, true)?;
+    let exported = vectors::export(&model, &dataset, split, place.local())?;
+    place.publish()?;
     let (model, version, out) = (model.name(), model.version(), &arguments.out);
     output.finish(&Report { model, version, out, exported }, || {
         let Exported { ads, users, dim } = exported;

@@ -8,6 +8,8 @@ mod ablate;
 mod bad_input;
 mod bad_pictures;
 mod bench;
+#[cfg(unix)]
+mod buckets;
 mod check;
 mod demo;
 #[cfg(target_os = "linux")]
@@ -18,6 +20,8 @@ mod interrupt;
 mod movielens;
 #[cfg(feature = "mpi")]
 mod mpi;
+#[cfg(unix)]
+mod pictures;
 mod place;
 mod shop;
 mod way;

@@ -205,3 +205,40 @@ fn other_commands_run_once_under_a_launcher() {
     assert_eq!(done.json()["version"], 1);
     assert_eq!(place.names("models/tiny"), ["1"]);
 }
+
+#[test]
+fn processes_encode_the_files_of_one() {
+    let place = Place::with_data();
+    let encode = "encode data --images shop --dim 64 --chunk 4 --threads 1";
+    let alone = place.json(&format!("{encode} --out alone"));
+    for processes in [2, 4] {
+        let out = format!("by-{processes}");
+        let done = place.run_mpi(&format!("-n {processes} AMS {encode} --out {out} --json"));
+        assert_eq!(done.code, Some(0), "{done:#?}");
+        let report = done.json();
+        for key in ["images", "encoded", "reused", "failed", "names"] {
+            assert_eq!(report[key], alone[key], "{key} of {processes} processes");
+        }
+        assert!(place.files(&out) == place.files("alone"), "{processes} processes");
+    }
+    // Killed on four processes, gone on with by two.
+    for patience in [0.3, 0.5, 0.7] {
+        let mut child = place.mpirun(&format!("-n 4 AMS {encode} --out again")).spawn().unwrap();
+        std::thread::sleep(Duration::from_secs_f64(patience));
+        child.kill().unwrap();
+        child.wait().unwrap();
+        // The processes notice that their launcher is gone.
+        let begin = Instant::now();
+        loop {
+            let done = place.run_mpi(&format!("-n 2 AMS {encode} --out again --json"));
+            if done.code == Some(0) {
+                assert_eq!(done.json()["images"], alone["images"]);
+                break;
+            }
+            assert!(begin.elapsed() < PATIENCE, "{done:#?}");
+            std::thread::sleep(Duration::from_millis(100));
+        }
+        assert!(place.files("again") == place.files("alone"), "killed after {patience} s");
+        std::fs::remove_dir_all(place.path("again")).unwrap();
+    }
+}

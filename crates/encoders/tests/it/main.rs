@@ -38,7 +38,7 @@ fn rows(encoder: &dyn Encoder, pictures: &[Rgb], together: usize) -> Vec<Vec<f32
         let fit = |picture: &Rgb| encoder.fit(picture.clone(), &mut scratch);
         let fitted = pictures.iter().map(fit).collect::<Vec<Rgb>>();
         let mut out = vec![f32::NAN; fitted.len() * encoder.dim()];
-        encoder.encode(&fitted, &mut scratch, &mut out).unwrap();
+        encoder.encode(&fitted, &mut scratch, &mut out).expect("a good file");
         rows.extend(out.chunks_exact(encoder.dim()).map(<[f32]>::to_vec));
     }
     rows
@@ -46,9 +46,9 @@ fn rows(encoder: &dyn Encoder, pictures: &[Rgb], together: usize) -> Vec<Vec<f32
 
 /// Asserts that the rows of pictures of these sizes are those kept as `name`, to `tolerance` of the largest value.
 fn check(name: &str, encoder: &dyn Encoder, sizes: &[[u32; 2]], tolerance: f32) {
-    let kept = std::fs::read_to_string(golden("golden.json")).unwrap();
-    let kept = &serde_json::from_str::<Value>(&kept).unwrap()[name];
-    let kept = serde_json::from_value::<Vec<Vec<f32>>>(kept.clone()).unwrap();
+    let kept = std::fs::read_to_string(golden("golden.json")).expect("a good file");
+    let kept = &serde_json::from_str::<Value>(&kept).expect("a good file")[name];
+    let kept = serde_json::from_value::<Vec<Vec<f32>>>(kept.clone()).expect("a good file");
     let rows = rows(encoder, &pictures(sizes), 1);
     assert_eq!(rows.len(), kept.len());
     let largest = kept.iter().flatten().fold(0.0_f32, |most, value| most.max(value.abs()));

@@ -26,13 +26,14 @@ fn whole() -> Preprocess {
 }
 
 fn open(file: &str, output: &str) -> Onnx {
-    Onnx::open(&golden(file), Some(output), whole()).unwrap()
+    Onnx::open(&golden(file), Some(output), whole()).expect("a good file")
 }
 
 /// A resized pixel may differ by one of 255 from Pillow's: a tolerance of 5e-3 allows for that.
 #[test]
 fn rows_are_those_of_onnxruntime() {
-    let onnx = Onnx::open(&golden("small.onnx"), Some("features"), imagenet()).unwrap();
+    let onnx =
+        Onnx::open(&golden("small.onnx"), Some("features"), imagenet()).expect("a good file");
     check("small.onnx features, imagenet", &onnx, &PICTURES, 5e-3);
     check("small.onnx features, whole", &open("small.onnx", "features"), &PICTURES, 5e-3);
     check("small.onnx logits, whole", &open("small.onnx", "logits"), &PICTURES, 5e-3);
@@ -73,7 +74,9 @@ fn an_encoder_is_known_by_all_that_defines_it() {
         onnx.hash(),
         open("small.onnx", "logits").hash(),
         open("nhwc.onnx", "features").hash(),
-        Onnx::open(&golden("small.onnx"), Some("features"), imagenet()).unwrap().hash(),
+        Onnx::open(&golden("small.onnx"), Some("features"), imagenet())
+            .expect("a good file")
+            .hash(),
     ];
     let mut distinct = hashes.to_vec();
     distinct.sort();
@@ -82,38 +85,39 @@ fn an_encoder_is_known_by_all_that_defines_it() {
     assert_eq!(open("small.onnx", "flat").hash(), onnx.hash());
 
     // A copy is the same encoder, and weights outside the file are part of it.
-    let folder = tempfile::tempdir().unwrap();
-    let copy = |name: &str| fs::copy(golden(name), folder.path().join(name)).unwrap();
+    let folder = tempfile::tempdir().expect("a good file");
+    let copy = |name: &str| fs::copy(golden(name), folder.path().join(name)).expect("a good file");
     copy("outside.onnx");
     copy("outside.weights");
-    let hash = |path: &Path| Onnx::open(path, Some("features"), whole()).unwrap().hash();
+    let hash =
+        |path: &Path| Onnx::open(path, Some("features"), whole()).expect("a good file").hash();
     let path = folder.path().join("outside.onnx");
     let before = hash(&path);
     assert_eq!(before, open("outside.onnx", "features").hash());
-    let mut weights = fs::read(folder.path().join("outside.weights")).unwrap();
+    let mut weights = fs::read(folder.path().join("outside.weights")).expect("a good file");
     weights[3] ^= 1;
-    fs::write(folder.path().join("outside.weights"), weights).unwrap();
+    fs::write(folder.path().join("outside.weights"), weights).expect("a good file");
     assert_ne!(hash(&path), before);
 }
 
 /// The error of opening a file.
 fn refused(file: &Path, output: Option<&str>, preprocess: Preprocess) -> String {
-    Onnx::open(file, output, preprocess).unwrap_err().to_string()
+    Onnx::open(file, output, preprocess).expect_err("a bad file").to_string()
 }
 
 #[test]
 fn what_cannot_be_computed_is_said() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a good file");
     let written = |name: &str, bytes: &[u8]| {
         let path = folder.path().join(name);
-        fs::write(&path, bytes).unwrap();
+        fs::write(&path, bytes).expect("a good file");
         path
     };
-    let small = fs::read(golden("small.onnx")).unwrap();
-    let outside = fs::read(golden("outside.onnx")).unwrap();
+    let small = fs::read(golden("small.onnx")).expect("a good file");
+    let outside = fs::read(golden("outside.onnx")).expect("a good file");
     let climbing = String::from_utf8_lossy(&outside).contains("outside.weights");
     assert!(climbing, "the name is in the file as it is");
-    let at = outside.windows(15).position(|part| part == b"outside.weights").unwrap();
+    let at = outside.windows(15).position(|part| part == b"outside.weights").expect("a good file");
     let mut climbing = outside.clone();
     climbing[at..at + 15].copy_from_slice(b"../../../passwd");
 
@@ -169,15 +173,15 @@ fn what_cannot_be_computed_is_said() {
         }
     }
     // What the output does not need may be unknown.
-    let calm = Onnx::open(&golden("unknown.onnx"), Some("calm"), whole()).unwrap();
+    let calm = Onnx::open(&golden("unknown.onnx"), Some("calm"), whole()).expect("a good file");
     assert_eq!(calm.dim(), 3 * 16 * 16);
 }
 
 #[test]
 fn no_damage_to_a_file_makes_it_panic() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a good file");
     let path = folder.path().join("damaged.onnx");
-    let small = fs::read(golden("small.onnx")).unwrap();
+    let small = fs::read(golden("small.onnx")).expect("a good file");
     let mut state = 7u32;
     let mut next = |below: usize| {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
@@ -190,7 +194,7 @@ fn no_damage_to_a_file_makes_it_panic() {
             let at = next(bytes.len());
             bytes[at] = next(256) as u8;
         }
-        fs::write(&path, &bytes).unwrap();
+        fs::write(&path, &bytes).expect("a good file");
         opened += usize::from(Onnx::open(&path, Some("features"), whole()).is_ok());
     }
     assert!((20..200).contains(&opened), "{opened} of 200 could be opened");

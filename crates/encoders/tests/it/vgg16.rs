@@ -17,7 +17,7 @@ fn preprocess() -> Preprocess {
 }
 
 fn open(file: &str, output: Output) -> Vgg16 {
-    Vgg16::open(&golden(file), output, preprocess()).unwrap()
+    Vgg16::open(&golden(file), output, preprocess()).expect("a good file")
 }
 
 #[test]
@@ -52,8 +52,8 @@ fn an_encoder_is_known_by_its_numbers_and_settings() {
 
 /// Writes the golden weights with one tensor changed: its new name, dimensions and first value.
 fn changed(path: &Path, tensor: &str, change: impl Fn(&mut String, &mut Vec<usize>, &mut [f32])) {
-    let bytes = fs::read(golden("vgg16.safetensors")).unwrap();
-    let file = SafeTensors::deserialize(&bytes).unwrap();
+    let bytes = fs::read(golden("vgg16.safetensors")).expect("a good file");
+    let file = SafeTensors::deserialize(&bytes).expect("a good file");
     let mut tensors = Vec::new();
     for (name, view) in file.tensors() {
         let floats = view.data().as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes));
@@ -66,22 +66,23 @@ fn changed(path: &Path, tensor: &str, change: impl Fn(&mut String, &mut Vec<usiz
     }
     let views = tensors.iter().map(|(name, shape, floats)| {
         let bytes = bytemuck::cast_slice(&floats[..shape.iter().product()]);
-        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).unwrap())
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("a good file"))
     });
-    fs::write(path, safetensors::serialize(views, None).unwrap()).unwrap();
+    fs::write(path, safetensors::serialize(views, None).expect("a good file"))
+        .expect("a good file");
 }
 
 #[test]
 fn files_that_are_not_its_weights_are_refused() {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a good file");
     let path = folder.path().join("weights.safetensors");
-    let refused = || Vgg16::open(&path, FC6, preprocess()).unwrap_err().to_string();
+    let refused = || Vgg16::open(&path, FC6, preprocess()).expect_err("a bad file").to_string();
     let check = |words: &str| {
         let error = refused();
         assert!(error.contains(words), "{error}\nlacks: {words}");
     };
     check("No such file");
-    fs::write(&path, b"PK not safetensors").unwrap();
+    fs::write(&path, b"PK not safetensors").expect("a good file");
     check("not a whole safetensors file");
     changed(&path, "features.5.weight", |name, _, _| *name = "features.6.weight".into());
     check("expected a tensor `features.5.weight`, found: ");
@@ -97,7 +98,8 @@ fn files_that_are_not_its_weights_are_refused() {
     check("with batch normalization");
 
     let wide = Preprocess { size: [224, 224], resize: Resize::Shorter(256), ..preprocess() };
-    let error = Vgg16::open(&golden("vgg16.safetensors"), FC6, wide).unwrap_err().to_string();
+    let error =
+        Vgg16::open(&golden("vgg16.safetensors"), FC6, wide).expect_err("a bad file").to_string();
     assert!(error.contains("see 64x64 pixels, preprocessing makes 224x224"), "{error}");
 }
 
@@ -109,9 +111,9 @@ fn rows_are_those_of_torchvision() {
         return;
     };
     let folder = Path::new(&folder);
-    let bytes = fs::read(folder.join("reference.safetensors")).unwrap();
-    let reference = SafeTensors::deserialize(&bytes).unwrap();
-    let seen = reference.tensor("pictures").unwrap();
+    let bytes = fs::read(folder.join("reference.safetensors")).expect("a good file");
+    let reference = SafeTensors::deserialize(&bytes).expect("a good file");
+    let seen = reference.tensor("pictures").expect("a good file");
     let picture = |pixels: &[u8]| Rgb { width: 224, height: 224, pixels: pixels.to_vec() };
     let fitted = seen.data().chunks_exact(224 * 224 * 3).map(picture).collect::<Vec<Rgb>>();
     let outputs = [
@@ -121,12 +123,12 @@ fn rows_are_those_of_torchvision() {
     ];
     for (name, output) in outputs {
         let weights = folder.join("vgg16.safetensors");
-        let encoder = Vgg16::open(&weights, output, Preprocess::imagenet()).unwrap();
+        let encoder = Vgg16::open(&weights, output, Preprocess::imagenet()).expect("a good file");
         let mut rows = vec![0.0; fitted.len() * encoder.dim()];
         let begin = std::time::Instant::now();
-        encoder.encode(&fitted, &mut Scratch::default(), &mut rows).unwrap();
+        encoder.encode(&fitted, &mut Scratch::default(), &mut rows).expect("a good file");
         let seconds = begin.elapsed().as_secs_f64();
-        let bytes = reference.tensor(name).unwrap().data().as_chunks::<4>().0;
+        let bytes = reference.tensor(name).expect("a good file").data().as_chunks::<4>().0;
         let expected = bytes.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect::<Vec<f32>>();
         assert_eq!(rows.len(), expected.len());
         let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));

@@ -1,7 +1,8 @@
 //! What a run promises: counted failures, one row per content, the same bytes whatever happened on the way.
 
 use super::*;
-use crate::store::StoreCard;
+use crate::card::{StoreCard, names_file};
+use crate::decode::Rgb;
 use ams_data::PictureName;
 use image::{ExtendedColorType, ImageEncoder};
 use std::fs;
@@ -115,7 +116,7 @@ fn names_lead_to_rows_and_equal_pictures_share_one() {
     let store = FeatureStore::open(&folder.path().join("store")).unwrap();
     store.verify().unwrap();
     let row = |name: &str| {
-        let row = store.row(store.key(PictureName::of(name)))?;
+        let row = store.row(store.key(PictureName::of(name)))?.halfs();
         Some(row.iter().map(|value| value.to_f32()).collect::<Vec<f32>>())
     };
     assert_eq!(row("p03.png"), Some(vec![3.0, 100.0, 7.0]));
@@ -263,7 +264,8 @@ fn two_runs_do_not_write_one_store() {
         ControlFlow::Continue(())
     })
     .unwrap();
-    assert!(inner.unwrap().contains("another run is encoding"));
+    let inner = inner.unwrap();
+    assert!(inner.contains(".store.lock: is held by another job (process "), "{inner}");
 }
 
 #[test]
@@ -309,20 +311,27 @@ fn a_damaged_store_is_told_apart() {
         })
     };
     let cut = opened_after(|store| {
-        let path = store.join("part-00.safetensors");
+        let path = store
+            .join(StoreCard::read(store).unwrap().part_files(part_of_any(store)).next().unwrap());
         fs::write(&path, &fs::read(&path).unwrap()[..20]).unwrap();
     });
-    assert!(cut.contains("part-00.safetensors: not a whole safetensors file (20 bytes)"), "{cut}");
-    assert!(edit("\"dim\": 3", "\"dim\": 4").contains("expected [0, 4] (keys, dim of the card)"));
-    assert!(edit("ams-images/1", "ams-images/9").contains("\"ams-images/9\", this build reads"));
+    assert!(cut.contains("-000001.safetensors: not a whole safetensors file (20 bytes)"), "{cut}");
+    assert!(edit("\"dim\": 3", "\"dim\": 4").contains("expected [1, 4] (keys, dim of the card)"));
+    assert!(edit("ams-images/2", "ams-images/9").contains("\"ams-images/9\", this build reads"));
     assert!(edit("\"images\": 12", "\"images\": 13").contains("counts 13 images"));
-    let gone = opened_after(|store| fs::remove_file(store.join("names.safetensors")).unwrap());
-    assert!(gone.contains("names.safetensors"), "{gone}");
+    let gone = opened_after(|store| fs::remove_file(store.join(names_file(1))).unwrap());
+    assert!(gone.contains("names-000001.safetensors"), "{gone}");
     let flipped = opened_after(|store| {
-        let path = store.join("pictures.parquet");
+        let path = store.join("pictures-000001.parquet");
         let mut bytes = fs::read(&path).unwrap();
         bytes[10] ^= 1;
         fs::write(&path, bytes).unwrap();
     });
-    assert!(flipped.contains("pictures.parquet: checksum is"), "{flipped}");
+    assert!(flipped.contains("pictures-000001.parquet: checksum is"), "{flipped}");
+}
+
+/// A part of the store that holds an image.
+fn part_of_any(store: &Path) -> usize {
+    let card = StoreCard::read(store).unwrap();
+    (0..card.parts).find(|part| card.part_files(*part).next().is_some()).unwrap()
 }

@@ -28,7 +28,7 @@ fn case(features: &[u8], keys: &str) -> Case {
     let at = |name: &str| folder.path().join(name);
     fs::write(at("f"), features).unwrap();
     fs::write(at("keys.txt"), keys).unwrap();
-    let options = PrecomputedOptions::new(at("f"), at("keys.txt"), at("store"));
+    let options = PrecomputedOptions::new(at("f"), Some(at("keys.txt")), at("store"));
     Case { folder, options }
 }
 
@@ -38,7 +38,7 @@ fn run(case: &Case, names: &[&str]) -> Result<EncodeReport> {
 
 fn value(case: &Case, name: &str) -> Option<f32> {
     let store = FeatureStore::open(&case.options.out).unwrap();
-    Some(store.row(store.key(PictureName::of(name)))?[0].to_f32())
+    Some(store.row(store.key(PictureName::of(name)))?.halfs()[0].to_f32())
 }
 
 fn refused(features: &[u8], keys: &str) -> String {
@@ -140,7 +140,7 @@ fn movielens_features_import_as_they_are() {
     let folder = tempfile::tempdir().unwrap();
     let (features, keys) = (data.join("effnet_lite0_1280.f16.npy"), data.join("image_ids.txt"));
     let text = fs::read_to_string(&keys).unwrap();
-    let options = PrecomputedOptions::new(features, keys, folder.path().join("store"));
+    let options = PrecomputedOptions::new(features, Some(keys), folder.path().join("store"));
     let names = text.lines().map(|id| format!("{id}.jpg")).collect::<Vec<_>>();
     let report = precomputed(&options, names).unwrap();
     assert_eq!((report.dim, report.names), (1280, 3256));

@@ -43,9 +43,9 @@ use crate::checkpoint;
 use crate::config::Config;
 use crate::error::{Error, Result};
 use crate::job::{Job, facts_of};
-use crate::lock::Lock;
 use crate::run::{self, CHECKPOINTS, RunReport};
 use crate::sources::{self, Sources};
+use ams_data::lock::Lock;
 
 /// The tables in Markdown.
 pub const MARKDOWN: &str = "table.md";
@@ -113,7 +113,7 @@ impl Ablation {
             Some(out) => out.clone(),
             None => base.runs.join(format!("{}-ablate", base.name)),
         };
-        let lock = Lock::take(&out, "ablate")?;
+        let lock = Lock::take(&out, "ablate").map_err(Error::from)?;
         let sources = Sources::of(&dataset, &stores);
         let mut names = read_names(&out.join(NAMES))?;
         let mut place = Place { runs: out.join("runs"), sources: &sources, names: &mut names };

@@ -198,7 +198,7 @@ impl References {
                 continue;
             }
             references.images.push(references.runs.len() as u32);
-            let row = stores[spec.content].row(key).unwrap();
+            let row = stores[spec.content].row(key).unwrap().halfs();
             let x = row.iter().map(|x| f64::from(*scale) * f64::from(x.to_f32())).collect();
             let row_seed = dropout::row_seed(dropout::step_seed(seed, 1), tower, key.0);
             let rate = if spec.is_trained() { plan.tower_dropout } else { 0.0 };

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ams_train::lock::Lock;
+use ams_data::lock::Lock;
 use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Error, Job, StepReport};
 use tempfile::TempDir;

@@ -1,6 +1,6 @@
-//! One job per run: a lock that the system gives back when its holder dies, however it dies.
+//! One writer per folder: a lock that the system gives back when its holder dies, however it dies.
 //!
-//! The lock is on `runs/.<name>.lock`, beside the run folder, so that it outlives a folder that is
+//! The lock of `runs/<name>` is on `runs/.<name>.lock`, beside the folder, so that it outlives a folder that is
 //! replaced. The file says who holds it, for messages. Its holder removes it in the end; if it was killed
 //! the file stays and means nothing, because what counts is the lock on it.
 
@@ -8,9 +8,9 @@ use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
 
-use crate::error::{Error, Result};
+use crate::{Error, Result};
 
-/// A run, held by this process.
+/// A folder that one process at a time writes, such as a run or a feature store, held by this one.
 #[derive(Debug)]
 pub struct Lock {
     path: PathBuf,
@@ -21,15 +21,15 @@ pub struct Lock {
 }
 
 impl Lock {
-    /// Takes the run called `name` in the folder `runs`, which is made if needed.
+    /// Takes what is called `name` in `folder`, which is made if needed.
     ///
     /// # Errors
     /// If another process holds it, or the file cannot be written.
-    pub fn take(runs: &Path, name: &str) -> Result<Lock> {
+    pub fn take(folder: &Path, name: &str) -> Result<Lock> {
         let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-        let made = runs.ancestors().take_while(missing).map(Path::to_path_buf).collect();
-        fs::create_dir_all(runs).map_err(Error::io(runs))?;
-        let path = runs.join(format!(".{name}.lock"));
+        let made = folder.ancestors().take_while(missing).map(Path::to_path_buf).collect();
+        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        let path = folder.join(format!(".{name}.lock"));
         loop {
             let opened =
                 OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_run_has_one_holder_at_a_time() {
+    fn a_folder_has_one_holder_at_a_time() {
         let runs = tempfile::tempdir().unwrap();
         let lock = Lock::take(runs.path(), "a").unwrap();
         let error = Lock::take(runs.path(), "a").unwrap_err().to_string();

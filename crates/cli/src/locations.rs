@@ -1,0 +1,65 @@
+//! Where paths of commands lead: the one place where addresses in buckets become paths of this host.
+//!
+//! The only place that reads credentials, addresses of servers and the place of the cache from the environment.
+
+use std::path::{Path, PathBuf};
+
+use ams_location::{Locations, is_remote};
+use ams_train::Config;
+
+use crate::failure::Failure;
+
+/// Variables that may hold credentials or addresses of servers.
+const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
+
+/// Locations whose remote files are kept in `cache`, or where `AMS_CACHE` says, or in the user's folder of caches.
+pub fn locations(cache: Option<PathBuf>) -> Locations {
+    let variable =
+        |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
+    let users = || {
+        let caches = variable("XDG_CACHE_HOME").or_else(|| Some(variable("HOME")?.join(".cache")));
+        caches.unwrap_or_else(std::env::temp_dir).join("ams")
+    };
+    let cache = cache.or_else(|| variable("AMS_CACHE")).unwrap_or_else(users);
+    let own = |name: &str| PREFIXES.iter().any(|prefix| name.starts_with(prefix));
+    let environment = std::env::vars_os().filter_map(|(name, value)| {
+        let pair = (name.into_string().ok()?, value.into_string().ok()?);
+        own(&pair.0).then_some(pair)
+    });
+    Locations::new(cache, environment)
+}
+
+/// What a configuration reads, as paths of this host. What it writes has to be one already.
+///
+/// # Errors
+/// If something cannot be fetched, or `runs` is elsewhere.
+pub fn localize(config: &mut Config, locations: &Locations) -> Result<(), Failure> {
+    here(
+        "runs",
+        &config.runs,
+        "checkpoints are renamed into place, which no bucket can; `ams publish --to` writes there",
+    )?;
+    let data = &mut config.data;
+    // A store inside a dataset comes with it.
+    data.samples = locations.input(&data.samples)?;
+    if let Some(images) = &mut data.images {
+        *images = locations.input(images)?;
+    }
+    for content in &mut data.contents {
+        content.features = locations.input(&content.features)?;
+    }
+    if let Some(warm_start) = &mut config.train.warm_start {
+        warm_start.from = locations.input(&warm_start.from)?;
+    }
+    Ok(())
+}
+
+/// Refuses an address where there has to be a path of this host.
+pub fn here(what: &str, path: &Path, why: &str) -> Result<(), Failure> {
+    match is_remote(path) {
+        true => {
+            Err(Failure::user(format!("{what}: {} is not on this host; {why}", path.display())))
+        }
+        false => Ok(()),
+    }
+}

@@ -1,0 +1,289 @@
+//! Objects of one bucket, with calls that wait.
+//!
+//! Knows `object_store`. Does not know what objects belong together.
+
+use std::fs::File;
+use std::io::{Read, Write};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ams_data::staging::StagedFile;
+use ams_data::{Error, Result};
+use futures_util::{StreamExt, TryStreamExt};
+use object_store::aws::AmazonS3Builder;
+use object_store::azure::MicrosoftAzureBuilder;
+use object_store::gcp::GoogleCloudStorageBuilder;
+use object_store::path::Path as Key;
+use object_store::{
+    ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+};
+use serde::{Deserialize, Serialize};
+use tokio::runtime::Runtime;
+
+use crate::address::{Address, Scheme};
+
+/// Transfers at the same time.
+const TOGETHER: usize = 8;
+
+/// Objects longer than this are uploaded in parts of this length, bytes.
+const PART: usize = 16 << 20;
+
+/// An object of a bucket as it was listed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// Another content, another tag.
+    pub tag: String,
+}
+
+/// A bucket.
+#[derive(Debug)]
+pub struct Remote {
+    store: Arc<dyn ObjectStore>,
+    address: Address,
+    runtime: Runtime,
+}
+
+impl Remote {
+    /// The bucket of `address`, with the credentials in `environment`. Nothing is asked of a server yet.
+    pub fn connect(address: &Address, environment: &[(String, String)]) -> Result<Remote> {
+        let retry = RetryConfig {
+            max_retries: 4,
+            retry_timeout: Duration::from_secs(60),
+            ..RetryConfig::default()
+        };
+        let client = ClientOptions::new()
+            .with_connect_timeout(Duration::from_secs(5))
+            .with_timeout(Duration::from_secs(300));
+        let bucket = format!("{}://{}", address.scheme.name(), address.bucket);
+        // What is no setting of a builder, such as AWS_PROFILE, is not ours to judge.
+        macro_rules! build {
+            ($builder:ty, $prefix:literal) => {{
+                let own = environment.iter().filter(|(name, _)| name.starts_with($prefix));
+                // Client options first: the environment may change them, such as AWS_ALLOW_HTTP.
+                let builder = <$builder>::new()
+                    .with_url(&bucket)
+                    .with_retry(retry)
+                    .with_client_options(client);
+                let builder = own.fold(builder, |builder, (name, value)| {
+                    match name.to_ascii_lowercase().parse() {
+                        Ok(key) => builder.with_config(key, value),
+                        Err(_) => builder,
+                    }
+                });
+                builder.build().map(|store| Arc::new(store) as Arc<dyn ObjectStore>)
+            }};
+        }
+        let store = match address.scheme {
+            Scheme::S3 => build!(AmazonS3Builder, "AWS_"),
+            Scheme::Gs => build!(GoogleCloudStorageBuilder, "GOOGLE_"),
+            Scheme::Az => build!(MicrosoftAzureBuilder, "AZURE_"),
+        };
+        let store = store.map_err(|error| address.error(told(&error)))?;
+        Remote::of(store, address)
+    }
+
+    /// The bucket `store`.
+    pub fn of(store: Arc<dyn ObjectStore>, address: &Address) -> Result<Remote> {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.map_err(|error| address.error(error.to_string()))?;
+        Ok(Remote { store, address: address.clone(), runtime })
+    }
+
+    /// What there is at `address`: one object, or all below it; by key.
+    pub fn list(&self, address: &Address) -> Result<Vec<Object>> {
+        let key = self.key(&address.key)?;
+        let listed = self.runtime.block_on(async {
+            let below = self.store.list(Some(&key)).try_collect::<Vec<_>>().await?;
+            // A prefix means a folder; an object of just this name is asked for.
+            match below.is_empty() {
+                false => Ok(below),
+                true => match self.store.head(&key).await {
+                    Ok(object) => Ok(vec![object]),
+                    Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+                    Err(error) => Err(error),
+                },
+            }
+        });
+        let listed = listed.map_err(|error| self.error(address, &error))?;
+        let mut objects = Vec::with_capacity(listed.len());
+        for object in listed {
+            let tag = object.e_tag.unwrap_or_else(|| object.last_modified.to_rfc3339());
+            objects.push(Object { key: object.location.to_string(), bytes: object.size, tag });
+        }
+        objects.sort();
+        Ok(objects)
+    }
+
+    /// Whether there is an object at `address`.
+    pub fn exists(&self, address: &Address) -> Result<bool> {
+        let key = self.key(&address.key)?;
+        match self.runtime.block_on(self.store.head(&key)) {
+            Ok(_) => Ok(true),
+            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Err(error) => Err(self.error(address, &error)),
+        }
+    }
+
+    /// The folders directly below `address` whose name is a whole number, ascending.
+    pub fn versions(&self, address: &Address) -> Result<Vec<u64>> {
+        let key = self.key(&address.key)?;
+        let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&key)));
+        let listed = listed.map_err(|error| self.error(address, &error))?;
+        let names = listed.common_prefixes.iter().filter_map(|folder| {
+            let name = folder.filename()?;
+            name.parse().ok().filter(|version: &u64| version.to_string() == name)
+        });
+        let mut versions: Vec<u64> = names.collect();
+        versions.sort_unstable();
+        Ok(versions)
+    }
+
+    /// The content of a small object.
+    pub fn read(&self, object: &Object) -> Result<Vec<u8>> {
+        let about = Address { key: object.key.clone(), ..self.address.clone() };
+        let key = self.key(&object.key)?;
+        let read = async { self.store.get(&key).await?.bytes().await };
+        let read = self.runtime.block_on(read).map_err(|error| self.error(&about, &error))?;
+        Ok(read.to_vec())
+    }
+
+    /// Fetches objects to files, each whole or not at all.
+    pub fn get(&self, wanted: &[(&Object, &Path)]) -> Result<()> {
+        self.runtime.block_on(async {
+            let one =
+                |(object, to): &(&Object, &Path)| self.get_one((*object).clone(), to.to_path_buf());
+            let each = futures_util::stream::iter(wanted.iter().map(one));
+            each.buffer_unordered(TOGETHER).try_collect::<Vec<()>>().await
+        })?;
+        Ok(())
+    }
+
+    async fn get_one(&self, object: Object, to: std::path::PathBuf) -> Result<()> {
+        let about = Address { key: object.key.clone(), ..self.address.clone() };
+        let failed = |error: object_store::Error| self.error(&about, &error);
+        let mut file = StagedFile::create(&to)?;
+        let got = self.store.get(&self.key(&object.key)?).await.map_err(failed)?;
+        let mut bytes = 0;
+        let mut stream = got.into_stream();
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(failed)?;
+            bytes += piece.len() as u64;
+            file.write_all(&piece).map_err(Error::io(&to))?;
+        }
+        if bytes != object.bytes {
+            let what = format!("{bytes} bytes came, expected {}", object.bytes);
+            return Err(about.error(what));
+        }
+        file.commit()
+    }
+
+    /// Uploads files as objects; what they are then, in the same order.
+    pub fn put(&self, files: &[(&Path, String)]) -> Result<Vec<Object>> {
+        self.runtime.block_on(async {
+            let one = |(from, key): &(&Path, String)| self.put_one(from.to_path_buf(), key.clone());
+            let each = futures_util::stream::iter(files.iter().map(one));
+            each.buffered(TOGETHER).try_collect().await
+        })
+    }
+
+    async fn put_one(&self, from: std::path::PathBuf, key: String) -> Result<Object> {
+        let about = Address { key: key.clone(), ..self.address.clone() };
+        let failed = |error: object_store::Error| self.error(&about, &error);
+        let to = self.key(&key)?;
+        let mut file = File::open(&from).map_err(Error::io(&from))?;
+        let bytes = file.metadata().map_err(Error::io(&from))?.len();
+        let mut piece = |limit: usize| {
+            let mut piece = Vec::new();
+            let read = (&mut file).take(limit as u64).read_to_end(&mut piece);
+            read.map(|_| piece).map_err(Error::io(&from))
+        };
+        let put = if bytes <= PART as u64 {
+            self.store.put(&to, PutPayload::from(piece(PART)?)).await.map_err(failed)?
+        } else {
+            let mut upload = self.store.put_multipart(&to).await.map_err(failed)?;
+            let sent = async {
+                let mut left = bytes;
+                while left > 0 {
+                    let piece = piece(PART)?;
+                    if piece.is_empty() {
+                        let what = format!(
+                            "became shorter while it was uploaded: {left} bytes are missing"
+                        );
+                        return Err(Error::content(&from, what));
+                    }
+                    left = left.saturating_sub(piece.len() as u64);
+                    upload.put_part(PutPayload::from(piece)).await.map_err(failed)?;
+                }
+                upload.complete().await.map_err(failed)
+            };
+            match sent.await {
+                Ok(put) => put,
+                Err(error) => {
+                    // Its parts would cost money unseen. If the server is gone, they stay.
+                    let _ = upload.abort().await;
+                    return Err(error);
+                }
+            }
+        };
+        let tag = match put.e_tag {
+            Some(tag) => tag,
+            None => {
+                let head = self.store.head(&to).await.map_err(failed)?;
+                head.e_tag.unwrap_or_else(|| head.last_modified.to_rfc3339())
+            }
+        };
+        Ok(Object { key, bytes, tag })
+    }
+
+    /// Removes objects; what is gone already is no error.
+    pub fn delete<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Result<()> {
+        for key in keys {
+            match self.runtime.block_on(self.store.delete(&self.key(key)?)) {
+                Ok(()) | Err(object_store::Error::NotFound { .. }) => {}
+                Err(error) => {
+                    let about = Address { key: key.to_owned(), ..self.address.clone() };
+                    return Err(self.error(&about, &error));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn key(&self, key: &str) -> Result<Key> {
+        Key::parse(key).map_err(|error| self.address.error(error.to_string()))
+    }
+
+    fn error(&self, address: &Address, error: &object_store::Error) -> Error {
+        let variables = match address.scheme {
+            Scheme::S3 => {
+                "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY (AWS_REGION, AWS_ENDPOINT_URL)"
+            }
+            Scheme::Gs => "GOOGLE_APPLICATION_CREDENTIALS",
+            Scheme::Az => "AZURE_STORAGE_ACCOUNT_NAME and AZURE_STORAGE_ACCOUNT_KEY",
+        };
+        address.error(format!(
+            "{}\nis the bucket right, and are the credentials in the environment? {variables}",
+            told(error)
+        ))
+    }
+}
+
+/// An error with what caused it, each once.
+fn told(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let more = error.to_string();
+        if !text.contains(&more) {
+            text += &format!(": {more}");
+        }
+        cause = error.source();
+    }
+    text
+}

@@ -1,0 +1,139 @@
+//! Fetching and publishing against a bucket in memory.
+
+use std::sync::Arc;
+
+use object_store::memory::InMemory;
+
+use super::*;
+use crate::remote::Object;
+
+/// A bucket, and a host with a cache.
+struct World {
+    store: Arc<InMemory>,
+    host: tempfile::TempDir,
+}
+
+fn address(key: &str) -> Address {
+    Address::parse(Path::new(&format!("s3://b/{key}"))).unwrap().unwrap()
+}
+
+impl World {
+    fn new() -> World {
+        World { store: Arc::new(InMemory::new()), host: tempfile::tempdir().unwrap() }
+    }
+
+    fn remote(&self) -> Remote {
+        let store: Arc<InMemory> = Arc::clone(&self.store);
+        Remote::of(store, &address("x")).unwrap()
+    }
+
+    /// Writes files of this host; where they are.
+    fn folder(&self, name: &str, files: &[(&str, &str)]) -> PathBuf {
+        let folder = self.host.path().join(name);
+        for (file, text) in files {
+            let path = folder.join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        }
+        folder
+    }
+
+    /// Publishes files as all that is at `key`.
+    fn publish(&self, key: &str, files: &[(&str, &str)]) {
+        let from = self.folder("made", files);
+        upload::upload(&self.remote(), &address(key), &from, None, &mut Index::default()).unwrap();
+        std::fs::remove_dir_all(from).unwrap();
+    }
+
+    /// Fetches `key`; what is there then, and how many objects were fetched.
+    fn fetch(&self, key: &str) -> (Vec<(String, String)>, usize) {
+        let cache = Cache::new(&self.host.path().join("cache"), &address(key));
+        let mut index = Index::read(&cache).unwrap();
+        let there = self.remote().list(&address(key)).unwrap();
+        let times = |object: &Object| {
+            let file = std::fs::metadata(cache.path(&object.key));
+            file.and_then(|it| it.modified()).ok()
+        };
+        let before: Vec<_> = there.iter().map(times).collect();
+        cache.fetch(&self.remote(), &address(key), &there, &mut index).unwrap();
+        index.write(&cache).unwrap();
+        let after: Vec<_> = there.iter().map(times).collect();
+        let fetched = before.iter().zip(&after).filter(|(a, b)| a != b).count();
+        let text = |object: &Object| {
+            let text = std::fs::read_to_string(cache.path(&object.key)).unwrap();
+            (object.key.clone(), text)
+        };
+        (there.iter().map(text).collect(), fetched)
+    }
+
+    fn keys(&self, key: &str) -> Vec<String> {
+        self.remote().list(&address(key)).unwrap().into_iter().map(|it| it.key).collect()
+    }
+}
+
+#[test]
+fn what_was_published_is_fetched_once() {
+    let world = World::new();
+    world.publish("d", &[("dataset.json", "{}"), ("train/part-00", "a"), (".d.lock", "")]);
+    world.publish("d2", &[("dataset.json", "other")]);
+    let (files, fetched) = world.fetch("d");
+    let expected = [("d/dataset.json", "{}"), ("d/train/part-00", "a")];
+    assert_eq!(files, expected.map(|(key, text)| (key.to_owned(), text.to_owned())));
+    assert_eq!(fetched, 2);
+    assert_eq!(world.fetch("d").1, 0, "kept");
+    // A changed object is fetched again, and so is a file that was changed here.
+    world.publish("d", &[("dataset.json", "{}"), ("train/part-00", "b")]);
+    assert_eq!(world.fetch("d").0[1].1, "b");
+    let kept = world.host.path().join("cache/s3/b/d/train/part-00");
+    std::fs::write(&kept, "x").unwrap();
+    assert_eq!(world.fetch("d").0[1].1, "b");
+    // What is gone there goes here.
+    world.publish("d", &[("dataset.json", "{}")]);
+    world.fetch("d");
+    assert!(!kept.exists());
+    assert_eq!(world.keys("d2"), ["d2/dataset.json"]);
+    assert_eq!(world.fetch("d2/dataset.json").0[0].1, "other", "one object");
+}
+
+#[test]
+fn what_somebody_else_wrote_is_not_written_over() {
+    let world = World::new();
+    world.publish("d", &[("images.json", "1"), ("part-1", "1")]);
+    let seen: Vec<Object> = world.remote().list(&address("d")).unwrap();
+    let seen = seen.into_iter().filter(|it| is_manifest(&it.key)).collect();
+    world.publish("d", &[("images.json", "2"), ("part-1", "1"), ("part-2", "2")]);
+    let mine = world.folder("mine", &[("images.json", "3"), ("part-1", "1"), ("part-3", "3")]);
+    let mut index = Index::default();
+    let end = upload::upload(&world.remote(), &address("d"), &mine, Some(&seen), &mut index);
+    let error = end.unwrap_err().to_string();
+    assert!(error.contains("s3://b/d: somebody else has written there meanwhile"), "{error}");
+    assert_eq!(world.keys("d"), ["d/images.json", "d/part-1", "d/part-2"]);
+}
+
+#[test]
+fn what_a_failed_upload_left_is_no_reason_to_take_the_manifest_away() {
+    let world = World::new();
+    let listing = |part: &str| format!("{{\"files\": {{\"{part}\": 1}}}}");
+    world.publish("d", &[("images.json", &listing("part-1")), ("part-1", "1")]);
+    let remote = world.remote();
+    let orphan = world.folder("orphan", &[("part-2", "left behind")]);
+    remote.put(&[(&orphan.join("part-2"), "d/part-2".to_owned())]).unwrap();
+    let there = remote.list(&address("d")).unwrap();
+    let manifests: Vec<&Object> = there.iter().filter(|it| is_manifest(&it.key)).collect();
+    let spoken_of = upload::spoken_of(&remote, &there, &manifests).unwrap();
+    assert_eq!(spoken_of.into_iter().collect::<Vec<_>>(), ["d/part-1"]);
+    // A manifest without a list speaks of everything below.
+    world.publish("e", &[("dataset.json", "{}"), ("train/part-1", "1")]);
+    let there = remote.list(&address("e")).unwrap();
+    let manifests: Vec<&Object> = there.iter().filter(|it| is_manifest(&it.key)).collect();
+    assert_eq!(upload::spoken_of(&remote, &there, &manifests).unwrap().len(), 2);
+}
+
+#[test]
+fn large_files_go_in_parts() {
+    let world = World::new();
+    let text = "0123456789abcdef".repeat((17 << 20) / 16);
+    world.publish("big", &[("one", &text)]);
+    let (files, _) = world.fetch("big");
+    assert!(files[0].1 == text);
+}
