@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::contents;
 pub use crate::contents::{ContentTable, Projection};
 use crate::error::{Error, Result};
-use crate::folder::{FolderWriter, Manifest, Tensor};
+use crate::folder::{FolderWriter, MANIFEST, Manifest, Tensor};
 pub use crate::golden::Golden;
 use crate::items::Items;
 use crate::request::PageView;
@@ -154,6 +154,16 @@ pub(crate) fn versions(model_dir: &Path) -> Result<Vec<u64>> {
         versions.extend(name.to_str().and_then(version_of));
     }
     versions.sort_unstable();
+    Ok(versions)
+}
+
+/// The versions of a model that have a manifest, ascending: what is being written has none.
+///
+/// # Errors
+/// If the folder cannot be listed.
+pub fn whole_versions(model_dir: &Path) -> Result<Vec<u64>> {
+    let mut versions = versions(model_dir)?;
+    versions.retain(|version| model_dir.join(version.to_string()).join(MANIFEST).is_file());
     Ok(versions)
 }
 

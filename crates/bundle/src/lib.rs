@@ -5,7 +5,7 @@
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
 //! [`folder`], files that appear together, and [`tensors`] in them; [`files`], a bundle being
 //! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
-//! asked, [`resolve`], what that means to it, and [`page`], what it answers; [`predictions`],
+//! asked, [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`predictions`],
 //! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
 pub mod error;
@@ -20,6 +20,7 @@ pub mod files;
 pub mod golden;
 pub mod items;
 
+pub mod explain;
 pub mod model;
 pub mod page;
 pub mod request;
@@ -36,11 +37,12 @@ mod fixture;
 pub use contents::{ContentTable, Projection};
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate};
+pub use explain::Explained;
 pub use files::{Frozen, Meta, Weights};
 pub use golden::Golden;
 pub use input::{Input, Keys};
 pub use model::{Model, Scratch};
-pub use page::{Missing, Ranked};
+pub use page::{Missing, Ranked, Scored};
 pub use predictions::Predictions;
 pub use request::PageView;
 pub use spec::{

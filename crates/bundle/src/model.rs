@@ -13,13 +13,14 @@ use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
 use crate::contents::{self, Content, ContentScratch};
 use crate::error::{Error, Result};
+use crate::explain::{self, Explained};
 use crate::files::{self, DENSE, FORMAT, IDS, Meta, SAMPLES};
 use crate::folder::{Folder, MANIFEST};
 use crate::golden::{GOLDEN, Golden};
 use crate::index::Index;
 use crate::input::{Input, Keys};
 use crate::items::{ITEMS, Items};
-use crate::page::{self, Ranked};
+use crate::page::{self, Missing, Ranked};
 use crate::request::PageView;
 use crate::spec::Spec;
 
@@ -212,6 +213,16 @@ impl Model {
         groups: &Groups,
         scratch: &'s mut Scratch,
     ) -> Result<(&'s [f32], &'s [f32])> {
+        self.require_vectors()?;
+        self.score_groups(groups, scratch, &mut Vec::new());
+        Ok(scratch.network.vectors())
+    }
+
+    /// That this is a pre-rank network, whose scores are products of a user's and an ad's vector.
+    ///
+    /// # Errors
+    /// If the model is of another kind.
+    pub fn require_vectors(&self) -> Result<()> {
         if self.spec().base != Base::PreRank {
             let what = format!(
                 "model.base is {}; only a pre-rank network has vectors",
@@ -219,8 +230,7 @@ impl Model {
             );
             return Err(Error::Model { what });
         }
-        self.score_groups(groups, scratch, &mut Vec::new());
-        Ok(scratch.network.vectors())
+        Ok(())
     }
 
     /// Ranks the candidates of a page view by eCPM. Unknown users, items, images and ids are scored
@@ -228,8 +238,38 @@ impl Model {
     ///
     /// # Errors
     /// If the request contradicts itself or names fields the model does not have.
-    pub fn score(&self, page: &PageView) -> Result<Ranked> {
-        page::score(self, page)
+    pub fn score<'p>(&self, page: &'p PageView) -> Result<Ranked<'p>> {
+        self.score_with(page, &mut Scratch::default())
+    }
+
+    /// Like [`Model::score`], with buffers of the caller: nothing is allocated per candidate.
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    pub fn score_with<'p>(&self, page: &'p PageView, scratch: &mut Scratch) -> Result<Ranked<'p>> {
+        page::score(self, page, scratch)
+    }
+
+    /// Overwrites `ctr` with the predicted click-through rate of every candidate, in the order of the request; what is
+    /// unknown and scored with defaults.
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    pub fn ctrs(
+        &self,
+        page: &PageView,
+        scratch: &mut Scratch,
+        ctr: &mut Vec<f32>,
+    ) -> Result<Missing> {
+        page::ctrs(self, page, scratch, ctr)
+    }
+
+    /// What every past behavior does to the scores of the best candidates; see [`mod@crate::explain`].
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    pub fn explain(&self, page: &PageView, scratch: &mut Scratch) -> Result<Explained> {
+        explain::explain(self, page, scratch)
     }
 
     /// All inputs: per group, then per impression, then per behavior.
@@ -281,9 +321,7 @@ impl Model {
 fn locate(dir: &Path) -> Result<(PathBuf, String, u64)> {
     let mut path = dir.canonicalize().map_err(Error::io(dir))?;
     if !path.join(MANIFEST).is_file() {
-        let versions = files::versions(&path)?;
-        let whole = |version: &&u64| path.join(version.to_string()).join(MANIFEST).is_file();
-        let Some(version) = versions.iter().rev().find(whole) else {
+        let Some(version) = files::whole_versions(&path)?.pop() else {
             let what = format!(
                 "no bundle: neither {MANIFEST} nor a version folder with one; \
                  `ams publish` writes bundles"

@@ -1,7 +1,7 @@
 //! Ranking the candidates of a page view: scores times bids, and a list of what the model did not
 //! know.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
 use ams_data::PictureName;
 use ams_model::loss::sigmoid;
@@ -12,11 +12,23 @@ use crate::model::{Model, Scratch};
 use crate::request::PageView;
 use crate::resolve::{Resolved, resolve};
 
-/// Candidates in the order to show them.
+/// The answer to a page view: which version of which model ranked it, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Ranked {
+pub struct Scored<'p> {
+    /// The model.
+    pub model: &'p str,
+    /// Its version.
+    pub version: u64,
+    /// The candidates.
+    #[serde(flatten)]
+    pub ranked: Ranked<'p>,
+}
+
+/// Candidates in the order to show them; the texts are the request's.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Ranked<'p> {
     /// The items, best first.
-    pub items: Vec<String>,
+    pub items: Vec<&'p str>,
     /// Predicted click-through rate of each.
     pub ctr: Vec<f32>,
     /// Bid times click-through rate of each, descending; equal ones stay in the order of the
@@ -39,23 +51,44 @@ pub struct Missing {
     pub ids: BTreeMap<String, usize>,
 }
 
-/// See [`Model::score`].
-pub(crate) fn score(model: &Model, page: &PageView) -> Result<Ranked> {
+/// See [`Model::ctrs`].
+pub(crate) fn ctrs(
+    model: &Model,
+    page: &PageView,
+    scratch: &mut Scratch,
+    ctr: &mut Vec<f32>,
+) -> Result<Missing> {
     let resolved = resolve(model, page)?;
-    let (mut scratch, mut logits) = (Scratch::default(), Vec::new());
-    model.score_groups(&resolved.groups, &mut scratch, &mut logits);
+    model.score_groups(&resolved.groups, scratch, ctr);
+    ctr.iter_mut().for_each(|logit| *logit = sigmoid(*logit));
+    Ok(missing(model, page, &resolved, scratch))
+}
+
+/// The candidates of `page` by expected payment, bid times `ctr`, descending; equal ones stay in the order of the
+/// request.
+pub fn by_ecpm(page: &PageView, ctr: &[f32]) -> Vec<(usize, f64)> {
     let bids = page.candidates.bid.as_deref();
-    let ecpm = |at: usize, ctr: f32| bids.map_or(1.0, |bids| bids[at]) * f64::from(ctr);
-    let ctrs = logits.into_iter().map(sigmoid).enumerate();
-    let mut ranked: Vec<(usize, f32, f64)> =
-        ctrs.map(|(at, ctr)| (at, ctr, ecpm(at, ctr))).collect();
-    ranked.sort_by(|a, b| b.2.total_cmp(&a.2));
-    ranked.truncate(page.options.top_k.unwrap_or(usize::MAX));
+    let ecpm = |at: usize| bids.map_or(1.0, |bids| bids[at]) * f64::from(ctr[at]);
+    let mut order: Vec<(usize, f64)> = (0..ctr.len()).map(|at| (at, ecpm(at))).collect();
+    order.sort_by(|a, b| b.1.total_cmp(&a.1));
+    order
+}
+
+/// See [`Model::score_with`].
+pub(crate) fn score<'p>(
+    model: &Model,
+    page: &'p PageView,
+    scratch: &mut Scratch,
+) -> Result<Ranked<'p>> {
+    let mut ctr = Vec::with_capacity(page.candidates.item.len());
+    let missing = ctrs(model, page, scratch, &mut ctr)?;
+    let mut order = by_ecpm(page, &ctr);
+    order.truncate(page.options.top_k.unwrap_or(usize::MAX));
     Ok(Ranked {
-        items: ranked.iter().map(|&(at, ..)| page.candidates.item[at].0.clone()).collect(),
-        ctr: ranked.iter().map(|&(_, ctr, _)| ctr).collect(),
-        ecpm: ranked.iter().map(|&(.., ecpm)| ecpm).collect(),
-        missing: missing(model, page, &resolved, &scratch),
+        items: order.iter().map(|&(at, _)| &page.candidates.item[at].0[..]).collect(),
+        ctr: order.iter().map(|&(at, _)| ctr[at]).collect(),
+        ecpm: order.iter().map(|&(_, ecpm)| ecpm).collect(),
+        missing,
     })
 }
 
@@ -80,13 +113,14 @@ fn missing(model: &Model, page: &PageView, resolved: &Resolved, scratch: &Scratc
         ),
         (&resolved.candidates, &resolved.groups.ad_pictures, towers.ad.is_some() || sketch),
     ];
+    let (mut items, mut images) = (HashSet::new(), HashSet::new());
     for (rows, pictures, sees) in sides {
-        for ((text, row), &picture) in rows.texts.iter().zip(&rows.items).zip(pictures) {
-            if row.is_none() {
-                push_new(&mut missing.items, text);
+        for ((&text, row), &picture) in rows.texts.iter().zip(&rows.items).zip(pictures) {
+            if row.is_none() && items.insert(text) {
+                missing.items.push(text.to_owned());
             }
-            if sees && lacks_embedding(model, picture) {
-                push_new(&mut missing.images, text);
+            if sees && lacks_embedding(model, picture) && images.insert(text) {
+                missing.images.push(text.to_owned());
             }
         }
     }
@@ -97,21 +131,19 @@ fn lacks_embedding(model: &Model, picture: PictureName) -> bool {
     picture.is_some() && !model.has_embedding(model.image(picture))
 }
 
-/// Appends `text` unless it is there already.
-fn push_new(list: &mut Vec<String>, text: &str) {
-    if !list.iter().any(|known| known == text) {
-        list.push(text.to_owned());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::fixture::{Fixture, ROWS};
     use ams_model::ImageArm;
 
-    fn ranked(fixture: &Fixture, json: &str) -> Ranked {
-        fixture.model().score(&PageView::parse(json.as_bytes()).unwrap()).unwrap()
+    /// The answer, and the items in their order, which are the request's.
+    fn ranked(fixture: &Fixture, json: &str) -> (Vec<String>, Ranked<'static>) {
+        let page = PageView::parse(json.as_bytes()).unwrap();
+        let ranked = fixture.model().score(&page).unwrap();
+        let Ranked { items, ctr, ecpm, missing } = ranked;
+        let items = items.into_iter().map(str::to_owned).collect();
+        (items, Ranked { items: Vec::new(), ctr, ecpm, missing })
     }
 
     const PAGE: &str = r#"{"user": {"id": "u1", "features": {"age": 25, "tags": ["a", "b"]},
@@ -122,12 +154,11 @@ mod tests {
     fn scores_are_those_of_the_samples() {
         for images in ImageArm::ALL {
             let fixture = Fixture::new(images);
-            let got = ranked(&fixture, PAGE);
+            let (items, got) = ranked(&fixture, PAGE);
             let logits = fixture.slow_logits(&fixture.groups(&ROWS[..1]));
             let mut expected = vec![("3", sigmoid(logits[0])), ("4", sigmoid(logits[1]))];
             expected.sort_by(|a, b| b.1.total_cmp(&a.1));
-            let got: Vec<(&str, f32)> =
-                got.items.iter().map(|item| &item[..]).zip(got.ctr).collect();
+            let got: Vec<(&str, f32)> = items.iter().map(|item| &item[..]).zip(got.ctr).collect();
             assert_eq!(got, expected, "{images:?}");
         }
     }
@@ -137,8 +168,8 @@ mod tests {
         let fixture = Fixture::new(ImageArm::Joint);
         let json = r#"{"candidates": {"item": ["2", "1", "2", "3", "2"],
             "bid": [1, 0, 1, 0.0, 2.5]}, "options": {"top_k": 4}}"#;
-        let got = ranked(&fixture, json);
-        assert_eq!(got.items, ["2", "2", "2", "1"]);
+        let (items, got) = ranked(&fixture, json);
+        assert_eq!(items, ["2", "2", "2", "1"]);
         let ctr = f64::from(got.ctr[0]);
         assert_eq!(got.ecpm, [2.5 * ctr, ctr, ctr, 0.0]);
         assert_ne!(got.ctr[3], got.ctr[0]);
@@ -163,10 +194,10 @@ mod tests {
             images: vec!["5".to_owned()],
             ids: ids.into_iter().map(|(name, count)| (name.to_owned(), count)).collect(),
         };
-        assert_eq!(ranked(&fixture, json).missing, expected);
-        assert_eq!(ranked(&Fixture::new(ImageArm::None), json).missing.images, [""; 0]);
+        assert_eq!(ranked(&fixture, json).1.missing, expected);
+        assert_eq!(ranked(&Fixture::new(ImageArm::None), json).1.missing.images, [""; 0]);
         let known = PAGE.replace("\"5\"", "\"2\"");
         let fixture = Fixture::new(ImageArm::Joint);
-        assert_eq!(ranked(&fixture, &known).missing, Missing::default());
+        assert_eq!(ranked(&fixture, &known).1.missing, Missing::default());
     }
 }

@@ -92,6 +92,36 @@ pub struct Options {
     /// Only the best so many candidates.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub top_k: Option<usize>,
+    /// Milliseconds after which nobody needs an answer any more; a server gives none then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
+}
+
+impl Candidates {
+    /// Those at `places`, in that order.
+    pub fn at(&self, places: &[usize]) -> Candidates {
+        Candidates {
+            item: places.iter().map(|&at| self.item[at].clone()).collect(),
+            bid: self.bid.as_ref().map(|bids| places.iter().map(|&at| bids[at]).collect()),
+            features: features_at(&self.features, places),
+        }
+    }
+}
+
+impl Behaviors {
+    /// Those at `places`, in that order, whatever their times.
+    pub fn at(&self, places: &[usize]) -> Behaviors {
+        Behaviors {
+            item: places.iter().map(|&at| self.item[at].clone()).collect(),
+            time: None,
+            features: features_at(&self.features, places),
+        }
+    }
+}
+
+fn features_at(features: &FeatureColumns, places: &[usize]) -> FeatureColumns {
+    let at = |column: &[Option<Cell>]| places.iter().map(|&at| column[at].clone()).collect();
+    features.iter().map(|(name, column)| (name.clone(), at(column))).collect()
 }
 
 impl Options {

@@ -104,7 +104,7 @@ impl<'a> Rows<'a> {
                 _ if field.name == ITEM => column.push(&[Id::of(ITEM, text)]),
                 (Some(cell), ..) => {
                     let path = || format!("{path}.{}[{row}]", field.name);
-                    column.push(&ids(field, cell, path)?);
+                    push_ids(field, cell, path, &mut column)?;
                 }
                 (None, Some(item), Some(of_items)) => column.push(of_items.row(item)),
                 _ => column.push(&[]),
@@ -140,7 +140,7 @@ fn check_candidates(page: &PageView) -> Result<()> {
 }
 
 /// The rows of the newest `most` behaviors, newest first; of one time, those that come first.
-fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
+pub(crate) fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
     let behaviors = &page.user.behaviors;
     let count = behaviors.item.len();
     if count > BEHAVIORS_MAX {
@@ -165,7 +165,7 @@ fn user_fields(fields: &[&Field], page: &PageView) -> Result<Vec<Ragged<Id>>> {
         match (&field.name[..], &page.user.id) {
             (USER, Some(id)) if !id.0.is_empty() => column.push(&[Id::of(USER, &id.0)]),
             (USER, _) => column.push(&[]),
-            _ => column.push(&single(field, path, features)?),
+            _ => push_single(field, path, features, &mut column)?,
         }
         Ok(column)
     };
@@ -176,29 +176,46 @@ fn user_fields(fields: &[&Field], page: &PageView) -> Result<Vec<Ragged<Id>>> {
 fn repeated(fields: &[&Field], features: &Features, count: usize) -> Result<Vec<Ragged<Id>>> {
     check_names("context", features.keys(), fields.iter().copied())?;
     let column = |field: &&Field| {
-        let ids = single(field, "context", features)?;
+        let mut one = Ragged::default();
+        push_single(field, "context", features, &mut one)?;
         let mut column = Ragged::default();
-        (0..count).for_each(|_| column.push(&ids));
+        (0..count).for_each(|_| column.push(one.row(0)));
         Ok(column)
     };
     fields.iter().map(column).collect()
 }
 
-fn single(field: &Field, path: &str, features: &Features) -> Result<Vec<Id>> {
+fn push_single(
+    field: &Field,
+    path: &str,
+    features: &Features,
+    column: &mut Ragged<Id>,
+) -> Result<()> {
     match features.get(&field.name) {
-        Some(Some(cell)) => ids(field, cell, || format!("{path}.{}", field.name)),
-        _ => Ok(Vec::new()),
+        Some(Some(cell)) => {
+            push_ids(field, cell, || format!("{path}.{}", field.name), column)?;
+        }
+        _ => column.push(&[]),
     }
+    Ok(())
 }
 
-/// The ids of one cell; the empty text is no value, as in the samples.
-fn ids(field: &Field, cell: &Cell, path: impl Fn() -> String) -> Result<Vec<Id>> {
+/// Appends a row of the ids of one cell; the empty text is no value, as in the samples.
+fn push_ids(
+    field: &Field,
+    cell: &Cell,
+    path: impl Fn() -> String,
+    column: &mut Ragged<Id>,
+) -> Result<()> {
     if cell.0.len() > 1 && !field.multi {
         let what = format!("{} has {} values; this field has one", path(), cell.0.len());
         return Err(Error::request(what));
     }
+    let before = column.values.len();
     let texts = cell.0.iter().filter(|text| !text.0.is_empty());
-    Ok(texts.map(|text| Id::of(&field.name, &text.0)).collect())
+    column.values.extend(texts.map(|text| Id::of(&field.name, &text.0)));
+    column.offsets.push(column.values.len() - before);
+    Ok(())
 }
 
 fn check_len(path: &str, got: usize, rows: &str, expected: usize) -> Result<()> {

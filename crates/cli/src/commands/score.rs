@@ -3,9 +3,8 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use ams_bundle::{Model, PageView, Ranked};
+use ams_bundle::{Model, PageView, Ranked, Scored};
 use ams_location::Locations;
-use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::{Output, table};
@@ -24,27 +23,20 @@ pub struct Arguments {
     sample: Option<usize>,
 }
 
-/// What `--json` prints.
-#[derive(Debug, Serialize)]
-struct Scored<'a> {
-    model: &'a str,
-    version: u64,
-    #[serde(flatten)]
-    ranked: &'a Ranked,
-}
-
 /// Runs the command.
 pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     let model = Model::open(&locations.input_version(&arguments.model)?)?;
-    let ranked = match &arguments.request {
-        Some(path) => {
-            let about = |error| Failure::user(format!("{}: {error}", path.display()));
-            model.score(&read_page(&locations.input(path)?)?).map_err(about)?
-        }
-        None => model.score(sample(&model, arguments.sample.unwrap_or(1))?)?,
+    let page = match &arguments.request {
+        Some(path) => &read_page(&locations.input(path)?)?,
+        None => sample(&model, arguments.sample.unwrap_or(1))?,
     };
-    let scored = Scored { model: model.name(), version: model.version(), ranked: &ranked };
-    output.finish(&scored, || text(&ranked));
+    let about = |error| match &arguments.request {
+        Some(path) => Failure::user(format!("{}: {error}", path.display())),
+        None => Failure::from(error),
+    };
+    let ranked = model.score(page).map_err(about)?;
+    let scored = Scored { model: model.name(), version: model.version(), ranked };
+    output.finish(&scored, || text(&scored.ranked));
     Ok(())
 }
 
@@ -68,13 +60,15 @@ fn read_page(path: &Path) -> Result<PageView, Failure> {
     PageView::parse(&json).map_err(|error| Failure::user(format!("{}: {error}", path.display())))
 }
 
-fn text(ranked: &Ranked) -> String {
+fn text(ranked: &Ranked<'_>) -> String {
     let rows: Vec<Vec<String>> = ranked
         .items
         .iter()
         .zip(&ranked.ctr)
         .zip(&ranked.ecpm)
-        .map(|((item, ctr), ecpm)| vec![item.clone(), format!("{ctr:.4}"), format!("{ecpm:.4}")])
+        .map(|((item, ctr), ecpm)| {
+            vec![(*item).to_owned(), format!("{ctr:.4}"), format!("{ecpm:.4}")]
+        })
         .collect();
     let mut text = table(&["item", "pCTR", "eCPM"], &rows);
     let missing = &ranked.missing;

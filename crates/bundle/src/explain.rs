@@ -1,0 +1,119 @@
+//! Why a candidate has its score: what the click-through rate would be without each past behavior.
+//!
+//! Leaving one out asks the model itself, so it is true of every kind of network. Attention weights say what a network looked
+//! at, which is not what changed its answer.
+
+use serde::Serialize;
+
+use crate::error::Result;
+use crate::model::{Model, Scratch};
+use crate::page::by_ecpm;
+use crate::request::PageView;
+use crate::resolve::newest_first;
+
+/// Candidates that are explained unless the request's `top_k` says otherwise, and the most there may be.
+const EXPLAINED: usize = 5;
+const EXPLAINED_MAX: usize = 50;
+
+/// The best candidates and what drew their scores.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Explained {
+    /// The behaviors the model looked at, newest first: their items.
+    pub behaviors: Vec<String>,
+    /// Where each is in the request.
+    pub rows: Vec<usize>,
+    /// The best candidates, best first.
+    pub candidates: Vec<ExplainedCandidate>,
+}
+
+/// One candidate.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct ExplainedCandidate {
+    /// The item.
+    pub item: String,
+    /// Its predicted click-through rate.
+    pub ctr: f32,
+    /// The rate for somebody without any history.
+    pub ctr_without_history: f32,
+    /// By how much each behavior raises the rate: what it is less what it would be without the behavior.
+    pub raises: Vec<f32>,
+}
+
+/// See [`Model::explain`].
+pub(crate) fn explain(model: &Model, page: &PageView, scratch: &mut Scratch) -> Result<Explained> {
+    let mut ctr = Vec::new();
+    model.ctrs(page, scratch, &mut ctr)?;
+    let most = page.options.top_k.unwrap_or(EXPLAINED).min(EXPLAINED_MAX);
+    let places: Vec<usize> = by_ecpm(page, &ctr).into_iter().map(|(at, _)| at).take(most).collect();
+    let rows = newest_first(page, model.spec().max_behaviors)?;
+    let mut asked = page.clone();
+    asked.options.top_k = None;
+    asked.candidates = page.candidates.at(&places);
+    let mut without = |left: &[usize], ctr: &mut Vec<f32>| {
+        asked.user.behaviors = page.user.behaviors.at(left);
+        model.ctrs(&asked, scratch, ctr)
+    };
+    let (mut nothing, mut raises) = (Vec::new(), vec![Vec::new(); places.len()]);
+    without(&[], &mut nothing)?;
+    let mut others = Vec::new();
+    for row in &rows {
+        let left: Vec<usize> = rows.iter().copied().filter(|other| other != row).collect();
+        without(&left, &mut others)?;
+        for ((raises, &at), other) in raises.iter_mut().zip(&places).zip(&others) {
+            raises.push(ctr[at] - other);
+        }
+    }
+    let candidates = places.iter().zip(nothing).zip(raises);
+    Ok(Explained {
+        behaviors: rows.iter().map(|&row| page.user.behaviors.item[row].0.clone()).collect(),
+        rows,
+        candidates: candidates
+            .map(|((&at, ctr_without_history), raises)| ExplainedCandidate {
+                item: page.candidates.item[at].0.clone(),
+                ctr: ctr[at],
+                ctr_without_history,
+                raises,
+            })
+            .collect(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::fixture::Fixture;
+    use crate::model::Scratch;
+    use crate::request::PageView;
+    use ams_model::ImageArm;
+
+    #[test]
+    fn leaving_out_is_asking_without() {
+        let model = Fixture::new(ImageArm::Joint).model();
+        let page = |history: &str| {
+            let json = format!(
+                r#"{{"user": {{"id": "u1", "behaviors": {history}}},
+                    "candidates": {{"item": ["4", "1", "3"], "bid": [1, 2, 0]}}, "options": {{"top_k": 2}}}}"#
+            );
+            PageView::parse(json.as_bytes()).unwrap()
+        };
+        // The model looks at the newest four: "6" is too old.
+        let asked = page(r#"{"item": ["6", "1", "4", "2", "3"], "time": [1, 2, 5, 3, 4]}"#);
+        let explained = model.explain(&asked, &mut Scratch::default()).unwrap();
+        assert_eq!(explained.behaviors, ["4", "3", "2", "1"]);
+        assert_eq!(explained.rows, [2, 4, 3, 1]);
+        let ranked = model.score(&asked).unwrap();
+        let without = page(r#"{"item": ["4", "2", "1"]}"#);
+        let without = model.score(&without).unwrap();
+        let nothing = page(r#"{"item": []}"#);
+        let nothing = model.score(&nothing).unwrap();
+        for (at, candidate) in explained.candidates.iter().enumerate() {
+            let of = |ranked: &crate::Ranked<'_>| {
+                ranked.ctr[ranked.items.iter().position(|item| *item == candidate.item).unwrap()]
+            };
+            assert_eq!((&candidate.item[..], candidate.ctr), (ranked.items[at], ranked.ctr[at]));
+            assert_eq!(candidate.raises.len(), 4);
+            assert_eq!(candidate.raises[1], candidate.ctr - of(&without));
+            assert_ne!(candidate.raises[1], 0.0);
+            assert_eq!(candidate.ctr_without_history, of(&nothing));
+        }
+    }
+}
