@@ -54,6 +54,7 @@ enum Command {
     Eval(commands::eval::Arguments),
     Publish(commands::publish::Arguments),
     Score(commands::score::Arguments),
+    Serve(Box<commands::serve::Arguments>),
     Vectors(commands::vectors::Arguments),
     Doctor(commands::doctor::Arguments),
     Plan(commands::plan::Arguments),
@@ -82,6 +83,7 @@ impl Command {
             Command::Images(arguments) => commands::images::run(arguments, locations, output),
             Command::Publish(arguments) => commands::publish::run(arguments, locations, output),
             Command::Score(arguments) => commands::score::run(arguments, locations, output),
+            Command::Serve(arguments) => commands::serve::run(*arguments, output),
             Command::Vectors(arguments) => commands::vectors::run(arguments, locations, output),
             Command::Plan(arguments) => commands::plan::run(arguments, output),
         }

@@ -14,6 +14,7 @@ pub mod prepare;
 pub mod preprocess;
 pub mod publish;
 pub mod score;
+pub mod serve;
 pub mod synth;
 pub mod train;
 pub mod vectors;

@@ -23,5 +23,9 @@ mod mpi;
 #[cfg(unix)]
 mod pictures;
 mod place;
+#[cfg(unix)]
+mod serve;
 mod shop;
+#[cfg(unix)]
+mod tls;
 mod way;

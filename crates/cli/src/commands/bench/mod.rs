@@ -4,6 +4,7 @@ mod data;
 mod metrics;
 mod placement;
 mod rows;
+mod serve;
 mod step;
 mod table2;
 
@@ -24,6 +25,7 @@ enum What {
     Metrics(metrics::Arguments),
     Placement(placement::Arguments),
     Rows(rows::Arguments),
+    Serve(serve::Arguments),
     Step(step::Arguments),
     Table2(table2::Arguments),
 }
@@ -35,6 +37,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
         What::Metrics(arguments) => metrics::run(arguments, launch, output),
         What::Placement(arguments) => placement::run(arguments, launch, output),
         What::Rows(arguments) => rows::run(arguments, launch, output),
+        What::Serve(arguments) => serve::run(arguments, launch, output),
         What::Step(arguments) => step::run(arguments, launch, output),
         What::Table2(arguments) => table2::run(arguments, launch, output),
     }

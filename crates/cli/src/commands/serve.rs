@@ -1,0 +1,146 @@
+//! `ams serve`: answer page views over HTTP.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ams_serve::token::Tokens;
+use ams_serve::{Control, Limits, Settings, Tls};
+use serde::Serialize;
+
+use crate::commands::train::thread_count;
+use crate::failure::Failure;
+use crate::launch::threads;
+use crate::output::Output;
+
+/// Serve the models of a folder over HTTP: rank page views, and take new versions as they are published.
+#[derive(Debug, clap::Args)]
+pub struct Arguments {
+    /// The folder of models: `MODELS/<model>/<version>/`, as `ams publish --to MODELS` writes them.
+    models: PathBuf,
+    /// Where page views are asked for. Without --token-file, everybody who reaches it may ask.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8600")]
+    bind: SocketAddr,
+    /// Where metrics are, and versions are changed. Without --admin-token-file, by everybody who reaches it.
+    #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8601")]
+    admin_bind: SocketAddr,
+    /// Seconds between looks for new versions.
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
+    poll: f64,
+    /// Take no new version by itself: the admin port is told which.
+    #[arg(long, conflicts_with = "poll")]
+    explicit: bool,
+    /// Versions of a model that stay in memory beside the live one, to go back to.
+    #[arg(long, value_name = "N", default_value_t = 1)]
+    keep: usize,
+    /// Threads that score; as many as there are cores unless given.
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    threads: Option<usize>,
+    /// Requests that may wait for a thread; more are turned away with 503.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    queue: u32,
+    /// Milliseconds an answer may take; a request may ask for less (`options.deadline_ms`).
+    #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
+    deadline_ms: u64,
+    /// Bytes of a request.
+    #[arg(long, value_name = "N", default_value_t = 4 << 20)]
+    body_bytes: usize,
+    /// Candidates of a page view.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    candidates: u32,
+    /// Behaviors of a page view.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
+    behaviors: u32,
+    /// Open connections.
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    connections: u32,
+    /// Seconds a client may take to send a request, and stay connected without one.
+    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
+    patience: f64,
+    /// Seconds that requests get to end when the server is asked to stop.
+    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
+    farewell: f64,
+    /// Tokens that may ask, one per line, sent as `Authorization: Bearer TOKEN`.
+    #[arg(long, value_name = "FILE")]
+    token_file: Option<PathBuf>,
+    /// Tokens that may watch and change.
+    #[arg(long, value_name = "FILE")]
+    admin_token_file: Option<PathBuf>,
+    /// The server's certificate, PEM: both ports are encrypted.
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+    /// Its private key, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+    /// Who signs the certificates that clients must have, PEM.
+    #[arg(long, value_name = "FILE", requires = "tls_certificate")]
+    tls_client_authority: Option<PathBuf>,
+}
+
+/// What `--json` prints when the ports are open.
+#[derive(Debug, Serialize)]
+struct Open {
+    address: SocketAddr,
+    admin_address: SocketAddr,
+    tls: bool,
+}
+
+/// A time in seconds, more than nothing.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.001..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "expected 0.001 to 86400 seconds".to_owned())
+}
+
+/// Runs the command.
+pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    let settings = settings(arguments)?;
+    let server = ams_serve::start(&settings).map_err(Failure::user)?;
+    let (address, admin_address) = (server.address, server.admin_address);
+    let open = Open { address, admin_address, tls: settings.tls.is_some() };
+    output.finish(&open, || {
+        let scheme = if open.tls { "https" } else { "http" };
+        format!(
+            "page views: {scheme}://{}\nadmin:      {scheme}://{}\n",
+            open.address, open.admin_address
+        )
+    });
+    server.run();
+    Ok(())
+}
+
+fn settings(arguments: Arguments) -> Result<Settings, Failure> {
+    let tokens = |file: Option<PathBuf>| match file {
+        Some(file) => Tokens::read(&file).map_err(Failure::user),
+        None => Ok(Tokens::default()),
+    };
+    let tls = arguments.tls_certificate.zip(arguments.tls_key);
+    Ok(Settings {
+        models: arguments.models,
+        address: arguments.bind,
+        admin_address: arguments.admin_bind,
+        control: match arguments.explicit {
+            true => Control::Explicit,
+            false => Control::Poll(Duration::from_secs_f64(arguments.poll)),
+        },
+        keep: arguments.keep,
+        threads: threads(arguments.threads),
+        limits: Limits {
+            body_bytes: arguments.body_bytes,
+            candidates: arguments.candidates as usize,
+            behaviors: arguments.behaviors as usize,
+            queue: arguments.queue as usize,
+            connections: arguments.connections as usize,
+            deadline: Duration::from_millis(arguments.deadline_ms),
+            patience: Duration::from_secs_f64(arguments.patience),
+            farewell: Duration::from_secs_f64(arguments.farewell),
+        },
+        tokens: tokens(arguments.token_file)?,
+        admin_tokens: tokens(arguments.admin_token_file)?,
+        tls: tls.map(|(certificate, key)| Tls {
+            certificate,
+            key,
+            client_authority: arguments.tls_client_authority,
+        }),
+    })
+}

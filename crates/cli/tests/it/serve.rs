@@ -1,0 +1,437 @@
+//! The server as its clients meet it: real processes, real sockets, versions that come and go while they ask.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Child, Stdio};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use serde_json::{Value, json};
+use ureq::Agent;
+
+use crate::place::Place;
+use crate::shop::TRAIN;
+
+/// A server that runs until it is dropped.
+pub struct Serving {
+    child: Child,
+    /// `http://` or `https://` and where it answers page views.
+    pub address: String,
+    admin: String,
+    agent: Agent,
+}
+
+/// A status, and the body if it is JSON.
+type Said = (u16, Value);
+
+fn agent() -> Agent {
+    let config = Agent::config_builder();
+    config.http_status_as_error(false).timeout_global(Some(Duration::from_secs(120))).build().into()
+}
+
+fn said(response: ureq::http::Response<ureq::Body>) -> Said {
+    let status = response.status().as_u16();
+    let text = response.into_body().read_to_string().unwrap();
+    (status, serde_json::from_str(&text).unwrap_or(Value::String(text)))
+}
+
+impl Serving {
+    /// `ams serve` of the place's folder `models`, once it is ready.
+    fn new(place: &Place, arguments: &str) -> Serving {
+        Serving::asked_by(agent(), place, arguments)
+    }
+
+    /// The same, asked by `agent`.
+    pub fn asked_by(agent: Agent, place: &Place, arguments: &str) -> Serving {
+        let all =
+            format!("serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 --json {arguments}");
+        let mut child = place.command(&all).stderr(Stdio::inherit()).spawn().unwrap();
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        let open: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{all}: {line:?}"));
+        let scheme = if open["tls"] == true { "https" } else { "http" };
+        let at = |name: &str| format!("{scheme}://{}", open[name].as_str().unwrap());
+        let (address, admin) = (at("address"), at("admin_address"));
+        let serving = Serving { child, address, admin, agent };
+        serving.until("ready", || serving.get("/health/ready").0 == 200);
+        serving
+    }
+
+    fn until(&self, what: &str, done: impl Fn() -> bool) {
+        let begin = Instant::now();
+        while !done() {
+            assert!(begin.elapsed() < Duration::from_secs(60), "not {what} after a minute");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    pub fn get(&self, path: &str) -> Said {
+        said(self.agent.get(format!("{}{path}", self.address)).call().unwrap())
+    }
+
+    fn post(&self, path: &str, body: &str) -> Said {
+        let request = self.agent.post(format!("{}{path}", self.address));
+        said(request.content_type("application/json").send(body).unwrap())
+    }
+
+    pub fn score(&self, page: &Value) -> Said {
+        self.post("/v1/models/tiny/score", &page.to_string())
+    }
+
+    /// Tells the admin port something; the state of the model `tiny`.
+    fn tell(&self, path: &str) -> Said {
+        let (status, all) =
+            said(self.agent.post(format!("{}{path}", self.admin)).send("").unwrap());
+        (status, if all.is_array() { all[0].clone() } else { all })
+    }
+
+    fn state(&self) -> Value {
+        let (status, all) =
+            said(self.agent.get(format!("{}/admin/models", self.admin)).call().unwrap());
+        assert_eq!(status, 200, "{all}");
+        all[0].clone()
+    }
+
+    fn metrics(&self) -> String {
+        let mut response = self.agent.get(format!("{}/metrics", self.admin)).call().unwrap();
+        response.body_mut().read_to_string().unwrap()
+    }
+
+    /// Sends bytes as they are; what comes back until the server closes.
+    pub fn raw(&self, bytes: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.address.split("//").nth(1).unwrap()).unwrap();
+        stream.set_read_timeout(Some(Duration::from_secs(20))).unwrap();
+        stream.write_all(bytes).unwrap();
+        let mut said = Vec::new();
+        match stream.read_to_end(&mut said) {
+            // What was sent and not read is answered so.
+            Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => panic!("{error}"),
+            _ => {}
+        }
+        String::from_utf8_lossy(&said).into_owned()
+    }
+
+    /// Asks it to stop, as a cluster does; its exit code.
+    fn stop(mut self) -> Option<i32> {
+        let id = self.child.id().to_string();
+        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A place with a published model and its first example request.
+pub fn published() -> (Place, Value) {
+    let place = Place::with_run();
+    place.json("publish runs/tiny --to models");
+    let samples: Value = serde_json::from_slice(&place.read("models/tiny/1/samples.json")).unwrap();
+    let page = samples[0].clone();
+    (place, page)
+}
+
+/// Makes `version` appear as a publisher does: all of it at once, a copy of `from`.
+fn appear(place: &Place, from: &str, version: u64) {
+    let (building, whole) =
+        (format!("models/tiny/.{version}.building"), format!("models/tiny/{version}"));
+    place.copy(from, &building);
+    std::fs::rename(place.path(&building), place.path(&whole)).unwrap();
+}
+
+#[test]
+fn a_published_model_answers_as_the_program_does() {
+    let (place, page) = published();
+    place.write("page.json", page.to_string());
+    let serving =
+        Serving::new(&place, "--deadline-ms 60000 --patience 1 --body-bytes 20000 --candidates 50");
+    let expected = place.json("score --model models/tiny --request page.json");
+    assert_eq!(serving.score(&page), (200, expected.clone()));
+    let version = "/v1/models/tiny/versions/1";
+    assert_eq!(
+        serving.post(&format!("{version}/score"), &page.to_string()),
+        (200, expected.clone())
+    );
+
+    let (status, explained) = serving.post("/v1/models/tiny/explain", &page.to_string());
+    assert_eq!(status, 200, "{explained}");
+    assert_eq!(explained["candidates"][0]["item"], expected["items"][0]);
+    assert_eq!(explained["candidates"][0]["ctr"], expected["ctr"][0]);
+    let behaviors = explained["behaviors"].as_array().unwrap().len();
+    assert_eq!(explained["candidates"][0]["raises"].as_array().unwrap().len(), behaviors);
+
+    let (status, card) = serving.get("/v1/models/tiny");
+    assert_eq!((status, &card["version"], &card["samples"][0]), (200, &json!(1), &page));
+    assert_eq!(serving.get("/v1/models"), (200, json!([{"model": "tiny", "version": 1}])));
+
+    as_tensors(&place, &serving, &expected);
+    refusals(&serving, &page);
+
+    let metrics = serving.metrics();
+    for line in [
+        r#"ams_model_version{model="tiny"} 1"#,
+        r#"ams_page_views_total{model="tiny",version="1"} "#,
+        r#"ams_requests_total{route="/v1/models/{model}/score",status="200"} 2"#,
+        r#"ams_predicted_ctr_bucket{model="tiny",version="1",le="1"}"#,
+        "ams_sheds_total 0",
+    ] {
+        assert!(metrics.contains(line), "no {line} in\n{metrics}");
+    }
+    assert_eq!(serving.stop(), Some(0));
+}
+
+/// The Open Inference Protocol, spoken by Triton's client.
+fn as_tensors(place: &Place, serving: &Serving, expected: &Value) {
+    let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = workspace.join("target/venv/bin/python3");
+    let has = std::process::Command::new(&python).args(["-c", "import tritonclient.http"]).output();
+    if !has.is_ok_and(|has| has.status.success()) {
+        eprintln!("skipped: no tritonclient[http] in target/venv");
+        return;
+    }
+    let script = workspace.join("crates/cli/tests/it/triton.py");
+    let address = serving.address.strip_prefix("http://").unwrap();
+    let output = std::process::Command::new(python)
+        .args([
+            script.to_str().unwrap(),
+            address,
+            "tiny",
+            place.path("page.json").to_str().unwrap(),
+        ])
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
+    // In the order of the request there, best first here.
+    let sorted = |answer: &Value| {
+        let mut ctr = crate::place::numbers(&answer["ctr"]);
+        ctr.sort_by(|a, b| b.total_cmp(a));
+        ctr.into_iter().map(|ctr| ctr as f32).collect::<Vec<_>>()
+    };
+    for answer in answers.as_array().unwrap() {
+        assert_eq!(sorted(answer), sorted(expected));
+    }
+}
+
+/// What does not fit is refused with words, and costs nobody else anything.
+fn refusals(serving: &Serving, page: &Value) {
+    let many = json!({"candidates": {"item": vec!["1"; 51]}}).to_string();
+    let large = format!("{{\"candidates\": {}", " ".repeat(30_000));
+    let deep = "[".repeat(10_000);
+    let score = "/v1/models/tiny/score";
+    let cases = [
+        (score, "", 400, "EOF while parsing"),
+        (score, "{\"candidates\": \u{0}}", 400, "line 1 column"),
+        (score, &deep, 400, "line 1 column"),
+        (score, r#"{"candidates": {"item": ["1"], "bid": [1, 2]}}"#, 400, "bid has 2 values"),
+        (score, r#"{"candidates": {"item": ["1"]}, "context": {"huor": 1}}"#, 400, "`hour`"),
+        (score, &many, 400, "51 items, expected up to 50"),
+        (score, &large, 413, "20000 bytes"),
+        ("/v1/models/tiny/prerank", &page.to_string(), 409, "only a pre-rank network"),
+        ("/v1/models/tiny/page?keep=3", &page.to_string(), 400, "pre_rank"),
+        ("/v1/models/tiny/page?pre_rank=tiny&keep=0", &page.to_string(), 400, "keep is 0"),
+        ("/v1/models/tiny/page?pre_rank=other", &page.to_string(), 404, "no model \"other\""),
+        ("/v1/models/other/score", &page.to_string(), 404, "there is tiny"),
+        ("/v1/models/..%2f..%2fetc/score", &page.to_string(), 404, "no model"),
+        ("/v1/models/tiny/versions/7/score", &page.to_string(), 404, "there is 1"),
+        ("/v1/models/tiny/versions/x/score", &page.to_string(), 404, "no whole number"),
+        ("/v1/models/tiny", "", 405, "other methods"),
+        ("/v3/nothing", "", 404, "no such path"),
+    ];
+    for (path, body, status, words) in cases {
+        let (got, problem) = serving.post(path, body);
+        assert_eq!(
+            (got, &problem["status"]),
+            (status, &json!(status)),
+            "{path} {body:.60}: {problem}"
+        );
+        assert!(
+            problem["detail"].as_str().unwrap().contains(words),
+            "{path} {body:.60}: {problem}"
+        );
+    }
+    let (status, error) = serving.post("/v2/models/tiny/infer", r#"{"inputs": [{}]}"#);
+    assert_eq!(status, 400);
+    assert!(error["error"].as_str().unwrap().contains("missing field `name`"), "{error}");
+    // Every path of the description is there, and answers in a way it describes.
+    let (_, described) = serving.get("/openapi.json");
+    for (path, methods) in described["paths"].as_object().unwrap() {
+        let at = path.replace("{model}", "tiny").replace("{version}", "1");
+        let (method, operation) = methods.as_object().unwrap().iter().next().unwrap();
+        let (status, answer) = match &method[..] {
+            "get" => serving.get(&at),
+            _ => serving.post(&at, &page.to_string()),
+        };
+        assert!(
+            operation["responses"].get(status.to_string()).is_some(),
+            "{path}: {status} {answer}"
+        );
+        assert_ne!(answer["detail"], "no such path", "{path}");
+    }
+    let form = serving.agent.post(format!("{}{score}", serving.address)).send_form([("a", "b")]);
+    assert_eq!(
+        form.unwrap().status().as_u16(),
+        415,
+        "what a page elsewhere can make a browser send"
+    );
+    let late = json!({"candidates": {"item": ["1"]}, "options": {"deadline_ms": 0}});
+    assert_eq!(serving.score(&late).0, 504);
+    // Half a head, half a body, no HTTP at all, and nothing: each is ended, the last three by the clock.
+    let half = format!("POST {score} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{");
+    assert!(serving.raw(half.as_bytes()).starts_with("HTTP/1.1 408 "));
+    assert!(serving.raw(b"\x16\x03\x01\x02\x00garbage\r\n\r\n").starts_with("HTTP/1.1 400 "));
+    assert_eq!(serving.raw(b""), "");
+    assert_eq!(serving.raw(b"PRI * HT"), "");
+    assert!(!serving.raw(b"GET /v1/models HTTP/1.1\r\nHo").contains("200 OK"));
+    assert_eq!(serving.get("/health/live").0, 200);
+}
+
+#[test]
+fn versions_swap_under_load_and_no_request_fails() {
+    let (place, page) = published();
+    place.json(&format!("{TRAIN} --set name=\"other\" --set seed=2"));
+    place.json("publish runs/other --to elsewhere --name tiny");
+    place.write("page.json", page.to_string());
+    let first = place.json("score --model models/tiny --request page.json")["ctr"].clone();
+    let other = place.json("score --model elsewhere/tiny --request page.json")["ctr"].clone();
+    assert_ne!(first, other);
+    let serving = Serving::new(&place, "--poll 0.02 --deadline-ms 60000");
+    let (done, asked, highest) = (AtomicBool::new(false), AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..3 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let (status, scored) = serving.score(&page);
+                    assert_eq!(status, 200, "{scored}");
+                    let version = scored["version"].as_u64().unwrap();
+                    // Odd versions are the first model, even ones the other: an answer is of one of them.
+                    let expected = if version % 2 == 1 { &first } else { &other };
+                    assert_eq!(&scored["ctr"], expected, "version {version}");
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    highest.fetch_max(version as usize, Ordering::Relaxed);
+                }
+            });
+        }
+        for version in 2..=101 {
+            let from = if version % 2 == 1 { "models/tiny/1" } else { "elsewhere/tiny/1" };
+            appear(&place, from, version);
+            if version % 5 == 0 {
+                // A publisher that was killed leaves this, and a disk that lies this.
+                place.copy(from, &format!("models/tiny/.{}.building", version + 1000));
+                place.write(&format!("models/tiny/{}/ids.safetensors", version + 1000), "half");
+            }
+            serving.until("swapped", || serving.state()["live"] == json!(version));
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert_eq!(highest.into_inner(), 101);
+    assert!(asked.into_inner() > 60);
+    let state = serving.state();
+    assert_eq!((&state["loaded"], &state["refused"]), (&json!([100, 101]), &json!({})), "{state}");
+}
+
+#[test]
+fn a_bad_version_is_refused_and_the_good_one_serves_on() {
+    let (place, page) = published();
+    let serving = Serving::new(&place, "--explicit --keep 2 --deadline-ms 60000");
+    appear(&place, "models/tiny/1", 2);
+    appear(&place, "models/tiny/1", 3);
+    let mut ids = place.read("models/tiny/3/ids.safetensors");
+    let middle = ids.len() / 2;
+    ids[middle] ^= 1;
+    place.write("models/tiny/3/ids.safetensors", &ids);
+    let live = || serving.score(&page).1["version"].clone();
+
+    let (status, problem) = serving.tell("/admin/models/tiny/versions/3/activate");
+    assert_eq!(status, 409, "{problem}");
+    let state = serving.state();
+    let why = state["refused"]["3"].as_str().unwrap();
+    assert!(why.contains("ids.safetensors: blake3 is "), "{why}");
+    assert!(serving.metrics().contains(r#"ams_versions_refused_total{model="tiny"} 1"#));
+    assert_eq!(live(), 1, "nothing is taken before it is told");
+
+    // From the highest down: the corrupt one leaves the next best.
+    assert_eq!(serving.tell("/admin/poll").1["live"], 2);
+    assert_eq!(live(), 2);
+    assert_eq!(serving.tell("/admin/models/tiny/rollback").1["withdrawn"], json!([2]));
+    assert_eq!(serving.tell("/admin/poll").1["live"], 1, "what was taken back stays back");
+    assert_eq!(serving.tell("/admin/models/tiny/rollback").0, 409);
+
+    // All of the users, half of them by who they are, and none.
+    let user =
+        |name: usize| json!({"user": {"id": format!("u{name}")}, "candidates": {"item": ["1"]}});
+    let sees = |name| serving.score(&user(name)).1["version"].clone();
+    let canary =
+        |percent| serving.tell(&format!("/admin/models/tiny/versions/2/canary?percent={percent}"));
+    assert_eq!(canary(50).1["canary"], json!([2, 50]));
+    let share = (0..200).filter(|&name| sees(name) == 2).count();
+    assert!((60..140).contains(&share), "{share} of 200");
+    assert!((0..20).all(|name| sees(name) == sees(name)));
+    assert_eq!(canary(101).0, 409);
+    assert_eq!(canary(0).1["canary"], Value::Null);
+    assert_eq!(sees(1), 1);
+
+    // Repaired, it is as good as any.
+    ids[middle] ^= 1;
+    place.write("models/tiny/3/ids.safetensors", &ids);
+    assert_eq!(serving.tell("/admin/models/tiny/versions/3/activate").1["live"], 3);
+    assert_eq!((live(), &serving.state()["refused"]), (json!(3), &json!({})));
+}
+
+#[test]
+fn tokens_and_overload() {
+    let (place, page) = published();
+    place.write("tokens", "scoring-token-0123456789\n");
+    place.write("admin-tokens", "watching-token-0123456789\n");
+    place.refuses("serve models --token-file absent", &["absent: No such file"]);
+    place.refuses("serve nowhere", &["nowhere: No such file"]);
+    let arguments = "--token-file tokens --admin-token-file admin-tokens --threads 1 --queue 1 --deadline-ms 60000";
+    let serving = Serving::new(&place, arguments);
+    let with = |url: String, token: Option<&str>| {
+        let mut request = serving.agent.post(url).content_type("application/json");
+        if let Some(token) = token {
+            request = request.header("Authorization", format!("Bearer {token}"));
+        }
+        request.send(page.to_string()).unwrap()
+    };
+    let score = || format!("{}/v1/models/tiny/score", serving.address);
+    let poll = || format!("{}/admin/poll", serving.admin);
+    let (scoring, watching) = ("scoring-token-0123456789", "watching-token-0123456789");
+    let status = |url, token| with(url, token).status().as_u16();
+    for (url, token, expected) in [
+        (score(), None, 401),
+        (score(), Some(watching), 401),
+        (score(), Some("wrong"), 401),
+        (score(), Some(scoring), 200),
+        (poll(), None, 401),
+        (poll(), Some(scoring), 401),
+        (poll(), Some(watching), 200),
+    ] {
+        assert_eq!(status(url.clone(), token), expected, "{url} {token:?}");
+    }
+    // Far more at once than one thread and one place in the queue: all are answered, one way or the other.
+    let (served, shed) = (AtomicUsize::new(0), AtomicUsize::new(0));
+    std::thread::scope(|scope| {
+        for _ in 0..12 {
+            scope.spawn(|| {
+                for _ in 0..20 {
+                    let response = with(score(), Some(scoring));
+                    match response.status().as_u16() {
+                        200 => served.fetch_add(1, Ordering::Relaxed),
+                        503 => {
+                            assert_eq!(response.headers()["Retry-After"], "1");
+                            shed.fetch_add(1, Ordering::Relaxed)
+                        }
+                        other => panic!("{other}"),
+                    };
+                }
+            });
+        }
+    });
+    assert_eq!(served.load(Ordering::Relaxed) + shed.load(Ordering::Relaxed), 240);
+    assert!(served.into_inner() > 0);
+}

@@ -1,0 +1,121 @@
+//! The paths of the port that watches and changes what is served.
+//!
+//! ```text
+//! GET  /metrics                                        Prometheus
+//! GET  /health/live, /health/ready
+//! GET  /admin/models                                   the state of every model
+//! POST /admin/poll                                     looks for new versions now
+//! POST /admin/models/{model}/rollback                  the version before is live again
+//! POST /admin/models/{model}/versions/{version}/activate
+//! POST /admin/models/{model}/versions/{version}/canary?percent=5
+//! ```
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::{Path, Query, Request, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use serde::Deserialize;
+
+use crate::answer::json;
+use crate::models::{Models, Refusal};
+use crate::problem::{Kind, Problem};
+use crate::routes::{Shared, health, no_such_method, no_such_path};
+
+type Shareds = State<Arc<Shared>>;
+
+/// The paths.
+pub fn router(shared: &Arc<Shared>) -> Router {
+    let version = "/admin/models/{model}/versions/{version}";
+    Router::new()
+        .route("/metrics", get(metrics))
+        .route("/admin/models", get(status))
+        .route("/admin/poll", post(poll))
+        .route("/admin/models/{model}/rollback", post(roll_back))
+        .route(&format!("{version}/activate"), post(activate))
+        .route(&format!("{version}/canary"), post(canary))
+        .route_layer(from_fn_with_state(Arc::clone(shared), admitted))
+        .merge(health())
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .with_state(Arc::clone(shared))
+}
+
+async fn admitted(
+    State(shared): Shareds,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    shared.admin_tokens.check(request.headers())?;
+    Ok(next.run(request).await)
+}
+
+async fn metrics(State(shared): Shareds) -> Response {
+    shared.telemetry.waiting.set(shared.pool.waiting() as f64);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], shared.telemetry.render()).into_response()
+}
+
+async fn status(State(shared): Shareds) -> Response {
+    said(&shared.models)
+}
+
+fn said(models: &Models) -> Response {
+    ([(CONTENT_TYPE, "application/json")], json(&models.now().status())).into_response()
+}
+
+/// Changes what is served, away from the threads that talk to clients, and says what came of it.
+async fn change<R: Send + 'static>(
+    shared: &Arc<Shared>,
+    change: impl FnOnce(&Models) -> Result<R, Refusal> + Send + 'static,
+) -> Result<Response, Problem> {
+    let models = Arc::clone(&shared.models);
+    let done = tokio::task::spawn_blocking(move || change(&models)).await;
+    match done {
+        Ok(outcome) => outcome?,
+        Err(_) => {
+            return Err(Problem::new(Kind::Internal, "a defect of the server; its log says more"));
+        }
+    };
+    Ok(said(&shared.models))
+}
+
+async fn poll(State(shared): Shareds) -> Result<Response, Problem> {
+    change(&shared, Models::poll).await
+}
+
+async fn roll_back(State(shared): Shareds, Path(model): Path<String>) -> Result<Response, Problem> {
+    change(&shared, move |models| models.roll_back(&model)).await
+}
+
+type Version = Result<Path<(String, u64)>, axum::extract::rejection::PathRejection>;
+
+fn place(version: Version) -> Result<(String, u64), Problem> {
+    let Path(place) = version.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    Ok(place)
+}
+
+async fn activate(State(shared): Shareds, version: Version) -> Result<Response, Problem> {
+    let (model, version) = place(version)?;
+    change(&shared, move |models| models.activate(&model, version)).await
+}
+
+/// How many users get a version.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Share {
+    percent: u8,
+}
+
+async fn canary(
+    State(shared): Shareds,
+    version: Version,
+    share: Result<Query<Share>, axum::extract::rejection::QueryRejection>,
+) -> Result<Response, Problem> {
+    let (model, version) = place(version)?;
+    let Query(Share { percent }) =
+        share.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
+    change(&shared, move |models| models.canary(&model, version, percent)).await
+}

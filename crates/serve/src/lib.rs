@@ -1,0 +1,28 @@
+//! Answering: an HTTP server that ranks page views with published models.
+//!
+//! Knows bundles and requests. Does not know training, shards or the fabric, and does no arithmetic of its own: what a score is,
+//! [`ams_bundle`] says, so it is the same here, in `ams score` and in an evaluation.
+//!
+//! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that changes;
+//! [`compute`], the threads that score; [`answer`], from a request's bytes to an answer's, and [`inference`], the same in
+//! another protocol's words; [`problem`] and [`token`], answers that are none
+//! and who gets none; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all of it
+//! together, from start to stop; [`telemetry`], what is counted. And
+//! [`load`], somebody who asks a lot.
+
+pub mod admin;
+pub mod answer;
+pub mod compute;
+pub mod inference;
+pub mod listen;
+pub mod load;
+pub mod models;
+pub mod problem;
+pub mod routes;
+pub mod server;
+pub mod settings;
+pub mod telemetry;
+pub mod token;
+
+pub use server::{Server, start};
+pub use settings::{Control, Limits, Settings, Tls};

@@ -1,0 +1,236 @@
+//! Connections: accepted as long as there is room, encrypted if set so, and ended when a client dawdles.
+//!
+//! HTTP/1.1 and HTTP/2 on one port; which one, the first bytes say, or the encryption's handshake.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto::Builder;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use metrics::Gauge;
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::time::{Sleep, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use crate::settings::{Limits, Tls};
+
+/// HTTP/2 requests of one connection at once.
+const STREAMS: u32 = 200;
+
+/// Bytes of the heads of an HTTP/2 request.
+const HEADS: u32 = 16 << 10;
+
+/// A port that is bound.
+#[derive(Debug)]
+pub struct Port {
+    listener: TcpListener,
+    tls: Option<Arc<ServerConfig>>,
+    limits: Limits,
+}
+
+/// What encryption is made of: TLS 1.2 and 1.3, by ring.
+///
+/// # Errors
+/// If a file cannot be read or is not what it has to be; what is said has no secret in it.
+pub fn tls(files: &Tls) -> Result<Arc<ServerConfig>, String> {
+    let about = |path: &Path, error: String| format!("{}: {error}", path.display());
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| error.to_string())?;
+    let builder = match &files.client_authority {
+        None => builder.with_no_client_auth(),
+        Some(path) => {
+            let mut roots = rustls::RootCertStore::empty();
+            for certificate in certificates(path)? {
+                roots.add(certificate).map_err(|error| about(path, error.to_string()))?;
+            }
+            let verifier =
+                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+            builder.with_client_cert_verifier(
+                verifier.map_err(|error| about(path, error.to_string()))?,
+            )
+        }
+    };
+    let key = PrivateKeyDer::from_pem_file(&files.key)
+        .map_err(|_| about(&files.key, "no private key in PEM could be read from it".to_owned()))?;
+    let mut config = builder
+        .with_single_cert(certificates(&files.certificate)?, key)
+        .map_err(|error| about(&files.certificate, error.to_string()))?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(Arc::new(config))
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let about = |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display());
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(about)?.collect();
+    let all = all.map_err(about)?;
+    if all.is_empty() {
+        return Err(format!("{}: no certificate, expected PEM", path.display()));
+    }
+    Ok(all)
+}
+
+impl Port {
+    /// Binds `address`.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub async fn bind(
+        address: SocketAddr,
+        tls: Option<Arc<ServerConfig>>,
+        limits: Limits,
+    ) -> io::Result<Port> {
+        Ok(Port { listener: TcpListener::bind(address).await?, tls, limits })
+    }
+
+    /// The address, with the number the operating system chose for port 0.
+    ///
+    /// # Errors
+    /// If the operating system does not know.
+    pub fn address(&self) -> io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Serves `router` until `stop` changes; then accepts nothing more, and gives requests that are being answered the limits'
+    /// farewell.
+    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>, open: Gauge) {
+        let Port { listener, tls, limits } = self;
+        let acceptor = tls.map(TlsAcceptor::from);
+        let (graceful, room) =
+            (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections)));
+        loop {
+            let accepted = async {
+                let room = Arc::clone(&room).acquire_owned().await;
+                (listener.accept().await, room)
+            };
+            let (accepted, room) = tokio::select! {
+                accepted = accepted => accepted,
+                _ = stop.changed() => break,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    // Such as too many open files: it passes when connections end.
+                    tracing::warn!(%error, "not accepted");
+                    sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (router, acceptor, watcher) =
+                (router.clone(), acceptor.clone(), graceful.watcher());
+            let open = open.clone();
+            tokio::spawn(async move {
+                open.increment(1.0);
+                // What goes wrong with a connection is its client's to see.
+                let _ = connection(stream, acceptor, router, limits, watcher).await;
+                open.decrement(1.0);
+                drop(room);
+            });
+        }
+        drop(listener);
+        if timeout(limits.farewell, graceful.shutdown()).await.is_err() {
+            tracing::warn!("connections were cut: their requests took too long");
+        }
+    }
+}
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+async fn connection(
+    stream: TcpStream,
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    limits: Limits,
+    watcher: hyper_util::server::graceful::Watcher,
+) -> Result<(), Failure> {
+    stream.set_nodelay(true)?;
+    let mut builder = Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.patience);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(STREAMS)
+        .max_header_list_size(HEADS)
+        .keep_alive_interval(limits.patience)
+        .keep_alive_timeout(limits.patience);
+    let service = TowerToHyperService::new(router);
+    match acceptor {
+        None => {
+            let io = TokioIo::new(Prompt::new(stream, limits.patience));
+            watcher.watch(builder.serve_connection(io, service).into_owned()).await
+        }
+        Some(acceptor) => {
+            let stream = timeout(limits.patience, acceptor.accept(stream)).await??;
+            let io = TokioIo::new(Prompt::new(stream, limits.patience));
+            watcher.watch(builder.serve_connection(io, service).into_owned()).await
+        }
+    }
+}
+
+/// Bytes after which a connection has said what it speaks: HTTP/2's preface.
+const PREFACE: usize = 24;
+
+/// A stream whose first bytes have to come within some time: until a protocol is known, nothing else watches the
+/// clock.
+struct Prompt<S> {
+    stream: S,
+    left: usize,
+    patience: Pin<Box<Sleep>>,
+}
+
+impl<S> Prompt<S> {
+    fn new(stream: S, patience: Duration) -> Prompt<S> {
+        Prompt { stream, left: PREFACE, patience: Box::pin(sleep(patience)) }
+    }
+}
+
+impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
+        if self.left > 0 {
+            self.left = self.left.saturating_sub(buffer.filled().len() - before);
+            if polled.is_pending() && self.patience.as_mut().poll(context).is_ready() {
+                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
+            }
+        }
+        polled
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}

@@ -1,0 +1,133 @@
+//! Answers that are no success, as RFC 9457 has them: `application/problem+json` with type, title, status and detail.
+
+use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::{HeaderValue, StatusCode};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+
+use crate::compute::Lost;
+
+/// One kind of problem.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The request is no JSON or does not fit the model.
+    Request,
+    /// No valid token came with it.
+    Token,
+    /// There is no such model, version or path.
+    NotFound,
+    /// The path knows other methods.
+    Method,
+    /// The model cannot do this, or is not in the state for it.
+    Conflict,
+    /// The body did not come in time.
+    SlowBody,
+    /// The body is too large.
+    TooLarge,
+    /// A body that is not JSON.
+    MediaType,
+    /// A defect of the server.
+    Internal,
+    /// Too much to do.
+    Busy,
+    /// There is no answer before the deadline.
+    Deadline,
+}
+
+impl Kind {
+    fn parts(self) -> (StatusCode, &'static str) {
+        match self {
+            Kind::Request => (StatusCode::BAD_REQUEST, "request"),
+            Kind::Token => (StatusCode::UNAUTHORIZED, "token"),
+            Kind::NotFound => (StatusCode::NOT_FOUND, "not-found"),
+            Kind::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
+            Kind::Conflict => (StatusCode::CONFLICT, "conflict"),
+            Kind::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body"),
+            Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
+            Kind::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type"),
+            Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
+            Kind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Kind::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline"),
+        }
+    }
+
+    /// The status of its answers.
+    pub fn status(self) -> StatusCode {
+        self.parts().0
+    }
+}
+
+/// A kind of problem and what it is this time.
+#[derive(Clone, Debug)]
+pub struct Problem {
+    /// Which kind.
+    pub kind: Kind,
+    /// What came, what was expected.
+    pub detail: String,
+}
+
+impl Problem {
+    /// A problem of this kind.
+    pub fn new(kind: Kind, detail: impl Into<String>) -> Problem {
+        Problem { kind, detail: detail.into() }
+    }
+}
+
+impl From<Lost> for Problem {
+    fn from(lost: Lost) -> Problem {
+        match lost {
+            Lost::Busy => {
+                Problem::new(Kind::Busy, "more requests wait than can be answered in time")
+            }
+            Lost::Panicked => {
+                Problem::new(Kind::Internal, "a defect of the server; its log says more")
+            }
+        }
+    }
+}
+
+impl From<ams_bundle::Error> for Problem {
+    fn from(error: ams_bundle::Error) -> Problem {
+        let kind = match error {
+            ams_bundle::Error::Request { .. } => Kind::Request,
+            ams_bundle::Error::Model { .. } => Kind::Conflict,
+            _ => Kind::Internal,
+        };
+        Problem::new(kind, error.to_string())
+    }
+}
+
+/// What is sent.
+#[derive(Serialize)]
+struct Body<'a> {
+    r#type: String,
+    title: &'a str,
+    status: u16,
+    detail: &'a str,
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let (status, name) = self.kind.parts();
+        let body = Body {
+            r#type: format!("urn:ams:problem:{name}"),
+            title: status.canonical_reason().unwrap_or("problem"),
+            status: status.as_u16(),
+            detail: &self.detail,
+        };
+        let body = serde_json::to_vec(&body).expect("texts and a number are JSON");
+        let mut response = (status, body).into_response();
+        let headers = response.headers_mut();
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        match self.kind {
+            Kind::Busy => {
+                headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Kind::Token => {
+                headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            }
+            _ => {}
+        }
+        response
+    }
+}

@@ -1,0 +1,411 @@
+//! The paths of the port that answers page views.
+//!
+//! ```text
+//! POST /v1/models/{model}[/versions/{version}]/score
+//! POST /v1/models/{model}[/versions/{version}]/prerank
+//! POST /v1/models/{model}[/versions/{version}]/page?pre_rank=MODEL[&keep=400]
+//! POST /v1/models/{model}[/versions/{version}]/explain
+//! GET  /v1/models/{model}[/versions/{version}]          the model card
+//! GET  /v1/models                                       names and live versions
+//! POST /v2/models/{model}[/versions/{version}]/infer   the Open Inference Protocol, see `inference`
+//! GET  /v2/models/{model}[/versions/{version}][/ready], /v2, /v2/health/live, /v2/health/ready
+//! GET  /health/live, /health/ready, /openapi.json
+//! POST /v1/nothing                                      reads a body and does nothing: the control of a benchmark
+//! ```
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use axum::body::{Body, Bytes, to_bytes};
+use axum::extract::{MatchedPath, Path, Query, Request as HttpRequest, State};
+use axum::http::header::CONTENT_TYPE;
+use axum::http::{HeaderValue, StatusCode};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use crate::answer::{self, Ask, Buffers, Request};
+use crate::compute::{Lost, Pool};
+use crate::inference;
+use crate::models::{Loaded, Models};
+use crate::problem::{Kind, Problem};
+use crate::settings::{Limits, Settings};
+use crate::telemetry::Telemetry;
+use crate::token::Tokens;
+
+/// What all requests share.
+#[derive(Debug)]
+pub struct Shared {
+    /// The models.
+    pub models: Arc<Models>,
+    /// The compute threads.
+    pub pool: Pool<Buffers>,
+    /// What is too much.
+    pub limits: Limits,
+    /// What is counted.
+    pub telemetry: Arc<Telemetry>,
+    /// Who may ask.
+    pub tokens: Tokens,
+    /// Who may watch and change.
+    pub admin_tokens: Tokens,
+    /// Whether the server is ending: it answers, and is not ready for more.
+    pub stopping: AtomicBool,
+}
+
+impl Shared {
+    /// With no model loaded.
+    ///
+    /// # Errors
+    /// If the operating system gives no thread.
+    pub fn new(settings: &Settings) -> std::io::Result<Arc<Shared>> {
+        let telemetry = Telemetry::new();
+        let models = Models::new(settings.models.clone(), settings.keep, Arc::clone(&telemetry));
+        Ok(Arc::new(Shared {
+            models: Arc::new(models),
+            pool: Pool::new(settings.threads, settings.limits.queue)?,
+            limits: settings.limits,
+            telemetry,
+            tokens: settings.tokens.clone(),
+            admin_tokens: settings.admin_tokens.clone(),
+            stopping: AtomicBool::new(false),
+        }))
+    }
+
+    /// Whether requests should be sent here.
+    pub fn ready(&self) -> bool {
+        !self.stopping.load(Ordering::Relaxed) && self.models.now().ready()
+    }
+}
+
+/// The paths.
+pub fn router(shared: &Arc<Shared>) -> Router {
+    let mut router =
+        Router::new().route("/v1/models", get(list)).route("/v1/nothing", post(nothing));
+    for model in ["/v1/models/{model}", "/v1/models/{model}/versions/{version}"] {
+        router = router
+            .route(model, get(card))
+            .route(&format!("{model}/score"), post(score))
+            .route(&format!("{model}/prerank"), post(pre_rank))
+            .route(&format!("{model}/page"), post(page))
+            .route(&format!("{model}/explain"), post(explain));
+    }
+    for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
+        router = router
+            .route(model, get(describe))
+            .route(&format!("{model}/ready"), get(model_ready))
+            .route(&format!("{model}/infer"), post(infer));
+    }
+    let guarded = router.route_layer(from_fn_with_state(Arc::clone(shared), admitted));
+    guarded
+        .merge(health())
+        .fallback(no_such_path)
+        .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn_with_state(Arc::clone(shared), counted))
+        .with_state(Arc::clone(shared))
+}
+
+/// What can be asked, in the words of OpenAPI 3.1.
+pub const OPENAPI: &str = include_str!("openapi.json");
+
+/// What everybody may know: whether the server lives, and whether it should get requests.
+pub fn health() -> Router<Arc<Shared>> {
+    let ready = |State(shared): State<Arc<Shared>>| async move {
+        match shared.ready() {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        }
+    };
+    let alive = || async { "alive\n" };
+    let about = || async {
+        let extensions = ["binary_tensor_data"];
+        let version = env!("CARGO_PKG_VERSION");
+        Json(json!({"name": "ams", "version": version, "extensions": extensions}))
+    };
+    Router::new()
+        .route("/health/live", get(alive))
+        .route("/health/ready", get(ready))
+        .route("/openapi.json", get(|| async { json_response(OPENAPI.into()) }))
+        .route("/v2", get(about))
+        .route("/v2/health/live", get(alive))
+        .route("/v2/health/ready", get(ready))
+}
+
+pub(crate) async fn no_such_path() -> Problem {
+    Problem::new(Kind::NotFound, "no such path")
+}
+
+pub(crate) async fn no_such_method() -> Problem {
+    Problem::new(Kind::Method, "this path knows other methods")
+}
+
+/// Lets requests with a valid token in.
+async fn admitted(
+    State(shared): State<Arc<Shared>>,
+    request: HttpRequest,
+    next: Next,
+) -> Result<Response, Problem> {
+    shared.tokens.check(request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// Counts what is answered, by route and not by path: paths are as many as clients can think of.
+async fn counted(State(shared): State<Arc<Shared>>, request: HttpRequest, next: Next) -> Response {
+    let begin = Instant::now();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let status = response.status().as_u16();
+    shared.telemetry.answered(route, status, begin.elapsed().as_secs_f64());
+    response
+}
+
+/// Where a request goes.
+#[derive(Debug, Deserialize)]
+struct Place {
+    model: String,
+    version: Option<String>,
+}
+
+impl Place {
+    fn version(&self) -> Result<Option<u64>, Problem> {
+        let Some(text) = &self.version else { return Ok(None) };
+        let wrong = || Problem::new(Kind::NotFound, format!("version {text:?} is no whole number"));
+        text.parse().map(Some).map_err(|_| wrong())
+    }
+}
+
+/// What `page` is told beside the page view.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PageQuery {
+    pre_rank: String,
+    #[serde(default = "usual_keep")]
+    keep: usize,
+}
+
+/// As many as the paper's pre-rank leaves.
+fn usual_keep() -> usize {
+    400
+}
+
+type Shareds = State<Arc<Shared>>;
+type Answer = Result<Response, Problem>;
+type Places = Result<Path<Place>, axum::extract::rejection::PathRejection>;
+type Queries = Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>;
+
+async fn score(state: Shareds, place: Places, request: HttpRequest) -> Answer {
+    ask(state, place, Ask::Score, request).await
+}
+
+async fn pre_rank(state: Shareds, place: Places, request: HttpRequest) -> Answer {
+    ask(state, place, Ask::PreRank, request).await
+}
+
+async fn explain(state: Shareds, place: Places, request: HttpRequest) -> Answer {
+    ask(state, place, Ask::Explain, request).await
+}
+
+async fn page(state: Shareds, place: Places, query: Queries, request: HttpRequest) -> Answer {
+    let Query(PageQuery { pre_rank, keep }) =
+        query.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
+    if keep == 0 {
+        return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
+    }
+    ask(state, place, Ask::Page { pre_rank, keep }, request).await
+}
+
+async fn describe(State(shared): Shareds, place: Places) -> Answer {
+    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    let loaded = shared.models.now().find(&place.model, place.version()?, None)?;
+    Ok(Json(inference::describe(&loaded.model)).into_response())
+}
+
+async fn model_ready(State(shared): Shareds, place: Places) -> Answer {
+    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    shared.models.now().find(&place.model, place.version()?, None)?;
+    Ok("ready\n".into_response())
+}
+
+/// How many bytes of a body are JSON, in the binary tensor data extension.
+const HEADER_LENGTH: &str = "inference-header-content-length";
+
+async fn infer(State(shared): Shareds, place: Places, mut request: HttpRequest) -> Response {
+    let header = request.headers().get(HEADER_LENGTH).and_then(|value| value.to_str().ok());
+    let header = match header.map(str::parse).transpose() {
+        Ok(header) => header,
+        Err(_) => {
+            let what = "Inference-Header-Content-Length: expected a whole number";
+            return Problem::new(Kind::Request, what).into_response();
+        }
+    };
+    // Triton's client says application/octet-stream, or nothing.
+    request.headers_mut().remove(CONTENT_TYPE);
+    match ask(State(shared), place, Ask::Infer { header }, request).await {
+        Ok(answer) => answer,
+        Err(problem) => {
+            // What the protocol calls it.
+            let error = json!({"error": problem.detail});
+            (problem.kind.status(), Json(error)).into_response()
+        }
+    }
+}
+
+/// Reads the body, has it answered on a compute thread, and says what came of it.
+async fn ask(State(shared): Shareds, place: Places, ask: Ask, request: HttpRequest) -> Answer {
+    let came = Instant::now();
+    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    let version = place.version()?;
+    if !says_json(&request) {
+        let what = "expected the header `Content-Type: application/json`";
+        return Err(Problem::new(Kind::MediaType, what));
+    }
+    let body = read(&shared.limits, request.into_body()).await?.to_vec();
+    let snapshot = shared.models.now();
+    let request = Request { snapshot, model: place.model, version, ask, body, came };
+    let of_job = Arc::clone(&shared);
+    let job = shared.pool.run(move |buffers: &mut Buffers| {
+        answer::answer(&request, &of_job.limits, &of_job.telemetry, buffers)
+    });
+    // The job looks at its deadline itself; this is for one that never gets a thread.
+    let left = shared.limits.deadline.saturating_sub(came.elapsed());
+    let outcome = match tokio::time::timeout(left, job).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(lost)) => {
+            match lost {
+                Lost::Busy => shared.telemetry.sheds.increment(1),
+                Lost::Panicked => shared.telemetry.panics.increment(1),
+            }
+            return Err(lost.into());
+        }
+        Err(_) => {
+            let what = format!("no answer within {} ms", shared.limits.deadline.as_millis());
+            Err(Problem::new(Kind::Deadline, what))
+        }
+    };
+    if matches!(&outcome, Err(problem) if problem.kind == Kind::Deadline) {
+        shared.telemetry.deadlines.increment(1);
+    }
+    Ok(json_response(outcome?))
+}
+
+fn says_json(request: &HttpRequest) -> bool {
+    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    // Not what pages of other sites can make a browser send.
+    value.is_none_or(|value| {
+        let kind = value.split(';').next().unwrap_or_default().trim();
+        kind.eq_ignore_ascii_case("application/json")
+    })
+}
+
+async fn read(limits: &Limits, body: Body) -> Result<Bytes, Problem> {
+    let read = tokio::time::timeout(limits.patience, to_bytes(body, limits.body_bytes)).await;
+    let Ok(read) = read else {
+        return Err(Problem::new(Kind::SlowBody, "the body did not come in time"));
+    };
+    read.map_err(|error| {
+        // Too long, or the connection broke off; then nobody reads what is said here.
+        let most = limits.body_bytes;
+        Problem::new(Kind::TooLarge, format!("the body: {error}; it may have {most} bytes"))
+    })
+}
+
+fn json_response(body: Vec<u8>) -> Response {
+    let mut response = body.into_response();
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
+
+async fn nothing(State(shared): Shareds, request: HttpRequest) -> Answer {
+    let body = read(&shared.limits, request.into_body()).await?;
+    Ok(json_response(format!("{{\"bytes\":{}}}", body.len()).into_bytes()))
+}
+
+/// A model in the list.
+#[derive(Serialize)]
+struct Listed<'a> {
+    model: &'a str,
+    version: Option<u64>,
+}
+
+async fn list(State(shared): Shareds) -> Response {
+    let now = shared.models.now();
+    let listed = now
+        .live()
+        .map(|(model, live)| Listed { model, version: live.map(|live| live.model.version()) });
+    Json(listed.collect::<Vec<_>>()).into_response()
+}
+
+/// What a model card says.
+#[derive(Serialize)]
+struct Card<'a> {
+    model: &'a str,
+    version: u64,
+    hash: &'a str,
+    since: u64,
+    #[serde(flatten)]
+    meta: &'a ams_bundle::Meta,
+    samples: &'a [ams_bundle::PageView],
+}
+
+async fn card(State(shared): Shareds, place: Places) -> Answer {
+    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    let loaded = shared.models.now().find(&place.model, place.version()?, None)?;
+    let Loaded { model, since, .. } = &*loaded;
+    let card = Card {
+        model: model.name(),
+        version: model.version(),
+        hash: model.hash(),
+        since: *since,
+        meta: model.meta(),
+        samples: model.samples(),
+    };
+    Ok(Json(card).into_response())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ams_bundle::PageView;
+    use serde_json::Value;
+
+    fn keys(value: &Value) -> Vec<&str> {
+        let mut keys: Vec<&str> = value.as_object().unwrap().keys().map(|key| &key[..]).collect();
+        keys.sort_unstable();
+        keys
+    }
+
+    /// The description is written by hand; this holds it to what requests and answers have.
+    #[test]
+    fn the_description_has_the_keys_of_requests() {
+        let described: Value = serde_json::from_str(OPENAPI).unwrap();
+        let properties =
+            |name: &str| described["components"]["schemas"][name]["properties"].clone();
+        let json = br#"{"user": {"id": 1, "features": {"a": 1}, "behaviors": {"item": [1], "time": [1], "features": {"a": [1]}}},
+            "context": {"a": 1}, "candidates": {"item": [1], "bid": [1], "features": {"a": [1]}},
+            "options": {"top_k": 1, "deadline_ms": 1}}"#;
+        let page = serde_json::to_value(PageView::parse(json).unwrap()).unwrap();
+        for (name, value) in [
+            ("PageView", &page),
+            ("User", &page["user"]),
+            ("Behaviors", &page["user"]["behaviors"]),
+            ("Candidates", &page["candidates"]),
+            ("Options", &page["options"]),
+        ] {
+            assert_eq!(keys(&properties(name)), keys(value), "{name}");
+        }
+        let ranked = ams_bundle::Ranked {
+            items: vec![],
+            ctr: vec![],
+            ecpm: vec![],
+            missing: Default::default(),
+        };
+        let scored = ams_bundle::Scored { model: "m", version: 1, ranked };
+        let scored = serde_json::to_value(scored).unwrap();
+        assert_eq!(keys(&properties("Scored")), keys(&scored));
+        assert_eq!(keys(&properties("Missing")), keys(&scored["missing"]));
+    }
+}

@@ -1,0 +1,126 @@
+//! The whole server, from start to stop.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use crate::listen::{Port, tls};
+use crate::models::Models;
+use crate::routes::Shared;
+use crate::settings::{Control, Settings};
+use crate::{admin, routes};
+
+/// How often what was observed is sorted into buckets.
+const TIDY: Duration = Duration::from_secs(5);
+
+/// A server that runs.
+#[derive(Debug)]
+pub struct Server {
+    runtime: Runtime,
+    shared: Arc<Shared>,
+    stop: watch::Sender<bool>,
+    ports: Vec<JoinHandle<()>>,
+    farewell: Duration,
+    /// Where page views are asked for.
+    pub address: SocketAddr,
+    /// Where it is watched and told what to serve.
+    pub admin_address: SocketAddr,
+}
+
+/// Starts a server: binds both ports, then loads the models while it answers already that it lives, and is ready once
+/// every model has a live version.
+///
+/// # Errors
+/// If a port, a file of the encryption, or the folder of models is not to be had; what was expected.
+pub fn start(settings: &Settings) -> Result<Server, String> {
+    let listed = std::fs::read_dir(&settings.models);
+    listed.map_err(|error| format!("{}: {error}", settings.models.display()))?;
+    let tls = settings.tls.as_ref().map(tls).transpose()?;
+    let system = |error: std::io::Error| format!("the operating system: {error}");
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system)?;
+    let shared = Shared::new(settings).map_err(system)?;
+    let bind = |address: SocketAddr| {
+        let port = Port::bind(address, tls.clone(), settings.limits);
+        runtime.block_on(port).map_err(|error| format!("{address}: {error}"))
+    };
+    let (port, admin_port) = (bind(settings.address)?, bind(settings.admin_address)?);
+    let address = port.address().map_err(system)?;
+    let admin_address = admin_port.address().map_err(system)?;
+    let (stop, stopped) = watch::channel(false);
+    let open = &shared.telemetry.connections;
+    let ports = vec![
+        runtime.spawn(port.serve(routes::router(&shared), stopped.clone(), open.clone())),
+        runtime.spawn(admin_port.serve(admin::router(&shared), stopped.clone(), open.clone())),
+    ];
+    runtime.spawn(watch_models(Arc::clone(&shared.models), settings.control));
+    let telemetry = Arc::clone(&shared.telemetry);
+    runtime.spawn(async move {
+        loop {
+            tokio::time::sleep(TIDY).await;
+            telemetry.tidy();
+        }
+    });
+    let farewell = settings.limits.farewell;
+    Ok(Server { runtime, shared, stop, ports, farewell, address, admin_address })
+}
+
+/// Looks for versions: at the start, and then as often as is set.
+async fn watch_models(models: Arc<Models>, control: Control) {
+    loop {
+        let looking = Arc::clone(&models);
+        match tokio::task::spawn_blocking(move || looking.poll()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "models cannot be listed"),
+            // The panic's own message is on stderr; the next look may find better files.
+            Err(error) => tracing::error!(%error, "looking for models"),
+        }
+        match control {
+            Control::Poll(pause) => tokio::time::sleep(pause).await,
+            Control::Explicit => return,
+        }
+    }
+}
+
+impl Server {
+    /// Waits for SIGTERM or Ctrl-C, then stops.
+    pub fn run(self) {
+        self.runtime.block_on(asked_to_stop());
+        tracing::info!("stopping");
+        self.stop();
+    }
+
+    /// Is ready for nothing more, answers what is being asked, and ends.
+    pub fn stop(self) {
+        let Server { runtime, shared, stop, ports, farewell, .. } = self;
+        shared.stopping.store(true, Ordering::Relaxed);
+        let _ = stop.send(true);
+        runtime.block_on(async {
+            for port in ports {
+                let _ = port.await;
+            }
+        });
+        // A version that is being loaded is not waited for.
+        runtime.shutdown_timeout(farewell.min(Duration::from_secs(1)));
+    }
+}
+
+#[cfg(unix)]
+async fn asked_to_stop() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate()).expect("signals can be waited for");
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+#[cfg(not(unix))]
+async fn asked_to_stop() {
+    let _ = tokio::signal::ctrl_c().await;
+}

@@ -1,0 +1,88 @@
+//! What can be set of a server.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::token::Tokens;
+
+/// A server's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The folder of models.
+    pub models: PathBuf,
+    /// Where page views are asked for.
+    pub address: SocketAddr,
+    /// Where the server is watched and told what to serve.
+    pub admin_address: SocketAddr,
+    /// When versions become live.
+    pub control: Control,
+    /// Versions of a model that stay in memory to go back to.
+    pub keep: usize,
+    /// Threads that score.
+    pub threads: usize,
+    /// What is too much.
+    pub limits: Limits,
+    /// Who may ask.
+    pub tokens: Tokens,
+    /// Who may watch and change.
+    pub admin_tokens: Tokens,
+    /// Encryption of both ports, if any.
+    pub tls: Option<Tls>,
+}
+
+/// When versions become live.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Control {
+    /// The highest good version of every model, looked for so often.
+    Poll(Duration),
+    /// The highest good version when the server starts; later only what the admin port is told.
+    Explicit,
+}
+
+/// What is too much.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Bytes of a request's body.
+    pub body_bytes: usize,
+    /// Candidates of a page view.
+    pub candidates: usize,
+    /// Behaviors of a user, of which a model sees the newest.
+    pub behaviors: usize,
+    /// Requests that wait for a thread; more are turned away.
+    pub queue: usize,
+    /// Open connections; more wait to be accepted.
+    pub connections: usize,
+    /// How long an answer may take; a request may ask for less.
+    pub deadline: Duration,
+    /// How long a client may take to send a request's head or its body, and stay connected without one.
+    pub patience: Duration,
+    /// How long requests that are being answered get when the server stops.
+    pub farewell: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            body_bytes: 4 << 20,
+            candidates: 10_000,
+            behaviors: 10_000,
+            queue: 64,
+            connections: 4096,
+            deadline: Duration::from_secs(1),
+            patience: Duration::from_secs(60),
+            farewell: Duration::from_secs(30),
+        }
+    }
+}
+
+/// Files of a certificate.
+#[derive(Clone, Debug)]
+pub struct Tls {
+    /// The certificate and those it rests on, PEM.
+    pub certificate: PathBuf,
+    /// Its private key, PEM.
+    pub key: PathBuf,
+    /// Who signs the certificates clients must have, PEM; none: clients need no certificate.
+    pub client_authority: Option<PathBuf>,
+}

@@ -1,0 +1,110 @@
+//! Bearer tokens: read from a file, compared in constant time, never kept or logged as they are.
+
+use std::path::Path;
+
+use axum::http::HeaderMap;
+use axum::http::header::AUTHORIZATION;
+
+use crate::problem::{Kind, Problem};
+
+/// Hashes of the tokens that open a door; none: the door is open.
+///
+/// The file has a token per line, so that an old and a new one can be valid together; empty lines and lines that begin with `#`
+/// are left out.
+#[derive(Clone, Default)]
+pub struct Tokens(Vec<blake3::Hash>);
+
+impl std::fmt::Debug for Tokens {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} tokens", self.0.len())
+    }
+}
+
+/// Fewest characters of a token: what is shorter can be guessed.
+const SHORTEST: usize = 16;
+
+impl Tokens {
+    /// The tokens in the file at `path`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or has no token or one that is too short; what is said has no token in it.
+    pub fn read(path: &Path) -> Result<Tokens, String> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|error| format!("{}: {error}", path.display()))?;
+        let lines = text.lines().map(str::trim).enumerate();
+        let mut tokens = Vec::new();
+        for (at, token) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+            if token.len() < SHORTEST {
+                let (path, line, length) = (path.display(), at + 1, token.len());
+                return Err(format!(
+                    "{path}: line {line}: a token of {length} characters, expected {SHORTEST} or more"
+                ));
+            }
+            tokens.push(blake3::hash(token.as_bytes()));
+        }
+        if tokens.is_empty() {
+            return Err(format!("{}: no token, expected one per line", path.display()));
+        }
+        Ok(Tokens(tokens))
+    }
+
+    /// Whether `headers` open the door.
+    ///
+    /// # Errors
+    /// If they do not.
+    pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
+        if self.0.is_empty() {
+            return Ok(());
+        }
+        let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
+        let Some(token) = given.and_then(|value| value.strip_prefix(b"Bearer ")) else {
+            let what = "expected the header `Authorization: Bearer TOKEN`";
+            return Err(Problem::new(Kind::Token, what));
+        };
+        let given = blake3::hash(token);
+        // Equality of blake3's hashes takes the same time wherever they differ, and all are looked at.
+        let known = self.0.iter().fold(false, |known, token| known | (*token == given));
+        if known { Ok(()) } else { Err(Problem::new(Kind::Token, "the token is not valid here")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_right_token_opens_and_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokens");
+        std::fs::write(&file, "# old\nold-token-0123456789\n\n new-token-0123456789 \n").unwrap();
+        let tokens = Tokens::read(&file).unwrap();
+        let opens = |value: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(value) = value {
+                headers.insert(AUTHORIZATION, value.parse().unwrap());
+            }
+            tokens.check(&headers).is_ok()
+        };
+        assert!(opens(Some("Bearer old-token-0123456789")));
+        assert!(opens(Some("Bearer new-token-0123456789")));
+        for wrong in
+            ["new-token-0123456789", "Bearer # old", "Bearer ", "Bearer new-token", "Basic x"]
+        {
+            assert!(!opens(Some(wrong)), "{wrong}");
+        }
+        assert!(!opens(None));
+        assert!(Tokens::default().check(&HeaderMap::new()).is_ok());
+    }
+
+    #[test]
+    fn files_without_good_tokens_are_refused_without_saying_them() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("tokens");
+        for (text, expected) in [("# none\n", "no token"), ("secret\n", "line 1: a token of 6 ")] {
+            std::fs::write(&file, text).unwrap();
+            let error = Tokens::read(&file).unwrap_err();
+            assert!(error.contains(expected) && !error.contains("secret"), "{error}");
+        }
+        assert!(Tokens::read(&dir.path().join("absent")).is_err());
+    }
+}
