@@ -8,7 +8,7 @@ use ams_data::{Field, Groups, Id, PictureName, Ragged, Side};
 use crate::error::{Error, Result};
 use crate::items::Items;
 use crate::model::Model;
-use crate::request::{Cell, FeatureColumns, Features, PageView, Text};
+use crate::request::{Cell, FeatureColumns, Features, Options, PageView, Text};
 
 /// Most candidates of one request.
 pub const CANDIDATES_MAX: usize = 10_000;
@@ -133,8 +133,13 @@ fn check_candidates(page: &PageView) -> Result<()> {
             return Err(Error::request(what));
         }
     }
-    match page.options.top_k {
-        Some(0) => Err(Error::request("options.top_k is 0, expected at least 1")),
+    match &page.options {
+        Options { top_k: Some(0), .. } => {
+            Err(Error::request("options.top_k is 0, expected at least 1"))
+        }
+        Options { deadline_ms: Some(0), .. } => {
+            Err(Error::request("options.deadline_ms is 0, expected at least 1"))
+        }
         _ => Ok(()),
     }
 }
@@ -364,6 +369,10 @@ mod tests {
             (
                 r#"{"candidates": {"item": ["1"]}, "options": {"top_k": 0}}"#,
                 "options.top_k is 0, expected at least 1",
+            ),
+            (
+                r#"{"candidates": {"item": ["1"]}, "options": {"deadline_ms": 0}}"#,
+                "options.deadline_ms is 0, expected at least 1",
             ),
         ];
         let fixture = Fixture::new(ImageArm::None);

@@ -98,7 +98,8 @@ pub fn answer(
     };
     let page = &parsed.page;
     check(page, limits)?;
-    let asked = page.options.deadline_ms.map_or(limits.deadline, Duration::from_millis);
+    let asked = page.options.deadline_ms.filter(|&ms| ms > 0);
+    let asked = asked.map_or(limits.deadline, Duration::from_millis);
     let deadline = asked.min(limits.deadline);
     in_time(request, deadline)?;
     let user = page.user.id.as_ref().map(|id| &id.0[..]);
