@@ -11,6 +11,7 @@ use serde::Serialize;
 use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::threads;
+use crate::locations::here;
 use crate::output::Output;
 
 /// Serve the models of a folder over HTTP: rank page views, and take new versions as they are published.
@@ -114,6 +115,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         Some(file) => Tokens::read(&file).map_err(Failure::user),
         None => Ok(Tokens::default()),
     };
+    here("MODELS", &arguments.models, "it is looked through again and again")?;
     let tls = arguments.tls_certificate.zip(arguments.tls_key);
     Ok(Settings {
         models: arguments.models,
