@@ -85,7 +85,7 @@ class Bench:
         features = self.posters / "features"
         self.ams("encode", data, "--out", data / "theirs", "--features", features / "effnet_lite0_1280.f16.npy", "--keys",
                  features / "image_ids.txt")
-        report = self.ams("encode", data, "--out", data / "ours", "--images", self.posters, "--encoder", self.network,
+        report = self.ams("encode", data, "--out", data / "ours", "--images", self.posters / "images", "--encoder", self.network,
                           "--output-node", "features", *PREPARE)
         return data, report
 

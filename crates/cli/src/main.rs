@@ -16,6 +16,7 @@ mod locations;
 mod output;
 mod watchdog;
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -106,7 +107,11 @@ fn main() -> ExitCode {
         Err(failure) => return ExitCode::from(failure.report()),
     };
     let here_only = matches!(arguments.command, Command::Bench(_) | Command::Demo(_));
-    if let Some(address) = std::env::args_os().find(|it| here_only && is_remote(Path::new(it))) {
+    // A server to measure is an address too, but nothing to read from.
+    let remote = |it: &OsString| {
+        is_remote(Path::new(it)) && !it.to_str().is_some_and(|it| it.starts_with("http"))
+    };
+    if let Some(address) = std::env::args_os().find(|it| here_only && remote(it)) {
         let what = format!("{}: this command takes paths of this host", address.display());
         return ExitCode::from(Failure::user(what).report());
     }

@@ -182,6 +182,13 @@ fn a_published_model_answers_as_the_program_does() {
     ] {
         assert!(metrics.contains(line), "no {line} in\n{metrics}");
     }
+
+    // The program measures servers too: an address, where `bench` otherwise takes paths of this host alone.
+    let url = &serving.address;
+    let bench =
+        format!("bench serve --model models/tiny --candidates 4 --url {url} --rate 50 --seconds 1");
+    let run = place.json(&bench)["runs"][0].clone();
+    assert_eq!((&run["answered"], &run["failed"]), (&run["sent"], &json!(0)), "{run}");
     assert_eq!(serving.stop(), Some(0));
 }
 
