@@ -51,17 +51,40 @@ impl Product<'_, '_> {
     }
 }
 
-/// The widest panel of this processor, in floats.
-pub(super) fn panel_width() -> usize {
-    struct Width;
-    impl WithSimd for Width {
-        type Output = usize;
-        #[inline(always)]
-        fn with_simd<S: Simd>(self, _: S) -> usize {
-            (2 * S::F32_LANES).max(16)
+/// How wide panels are, in floats: at most four vectors.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Widths {
+    /// What a product is fastest with.
+    pub usual: usize,
+    /// Up to what width a product does well with a matrix that is one panel as it is.
+    pub in_place: usize,
+    /// What a listed left factor is fastest with.
+    pub wide: usize,
+}
+
+impl Widths {
+    /// Those of this processor.
+    pub fn here() -> Widths {
+        struct Here;
+        impl WithSimd for Here {
+            type Output = Widths;
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, _: S) -> Widths {
+                Widths::of::<S>()
+            }
         }
+        Arch::new().dispatch(Here)
     }
-    Arch::new().dispatch(Width)
+
+    /// Those of vectors `S`.
+    pub fn of<S: Simd>() -> Widths {
+        let (two, four) = (2 * S::F32_LANES, 4 * S::F32_LANES);
+        // The sums of 6 rows of four vectors fit into 32 registers. Where two vectors are wide enough to keep all units
+        // busy, 12 rows of two do better: more of a panel stays in the nearest cache.
+        let many = S::REGISTER_COUNT >= 32;
+        let usual = if many && S::F32_LANES < 16 { four } else { two };
+        Widths { usual, in_place: if many { four } else { usual }, wide: four }
+    }
 }
 
 impl WithSimd for Product<'_, '_> {
@@ -84,7 +107,8 @@ impl WithSimd for Product<'_, '_> {
                     1 => rows::<S, 1>(simd, m, a, panel, c, to, &mut ahead),
                     2 => rows::<S, 2>(simd, m, a, panel, c, to, &mut ahead),
                     3 => rows::<S, 3>(simd, m, a, panel, c, to, &mut ahead),
-                    _ => rows::<S, 4>(simd, m, a, panel, c, to, &mut ahead),
+                    4 => rows::<S, 4>(simd, m, a, panel, c, to, &mut ahead),
+                    vectors => unreachable!("a panel of {vectors} vectors"),
                 }
             }
         }

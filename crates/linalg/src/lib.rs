@@ -196,7 +196,7 @@ mod tests {
     fn products_match_their_definition() {
         // Several blocks of depth and several panels, whole and not, and tiles of every height.
         let shapes = [[3, 5, 7], [1, 17, 4], [17, 1, 64], [33, 16, 65], [2, 3, 0], [0, 3, 2]];
-        for shape in shapes.into_iter().chain([[5, 150, 300], [12, 64, 128], [11, 200, 129]]) {
+        for shape in shapes.into_iter().chain([[5, 150, 300], [12, 64, 256], [11, 200, 257]]) {
             let [m, n, k] = shape;
             let (a, b, old) = (values(1, m * k), values(2, n * k), values(3, m * n));
             let products: [(Product, Vec<f32>); 3] = [
@@ -235,6 +235,61 @@ mod tests {
         let mut other = vec![0.0; m * n];
         a_b([m, n, k], &a, &transposed, 0.5, Onto::Nothing, &mut other);
         assert_eq!(other, whole);
+    }
+
+    /// A product by vectors `S`, in panels of either width, and by the ones of this processor.
+    fn by_vectors<S: Simd>(simd: S, fuses: bool) {
+        let [m, n, k] = [29, 150, 300];
+        let (a, b) = (values(1, m * k), values(2, n * k));
+        let left = Left { data: &a, row: k, column: 1 };
+        let (mut expected, mut packed) = (vec![0.0; m * n], Packed::default());
+        a_b([m, n, k], &a, &b, 0.5, Onto::Nothing, &mut expected);
+        let widths = kernel::Widths::of::<S>();
+        for width in [widths.usual, widths.wide] {
+            let mut c = vec![f32::NAN; m * n];
+            packed.pack_as(width, k, n, &b);
+            let (b, onto) = (packed.panels(), Onto::Nothing);
+            let product = kernel::Product {
+                m,
+                a: left,
+                b,
+                scale: 0.5,
+                onto,
+                c: &mut c,
+                stride: n,
+                ahead: None,
+            };
+            simd.vectorize(product);
+            match fuses {
+                true => assert_eq!(c, expected, "{} lanes, panels of {width}", S::F32_LANES),
+                false => assert_close(&c, &expected, 1e-4),
+            }
+        }
+    }
+
+    #[test]
+    fn all_vectors_give_one_result() {
+        // Vectors of 1 fuse nothing; neither does a processor whose best these are.
+        let fuses = !matches!(Arch::new(), Arch::Scalar);
+        by_vectors(pulp::Scalar, false);
+        by_vectors(pulp::Scalar128b, fuses);
+        by_vectors(pulp::Scalar256b, fuses);
+        by_vectors(pulp::Scalar512b, fuses);
+    }
+
+    #[test]
+    fn what_is_one_panel_is_multiplied_in_place() {
+        for n in [16, 32, 48, 64, 80] {
+            let [m, k] = [7, 270];
+            let (a, b) = (values(1, m * k), values(2, n * k));
+            let mut c = vec![f32::NAN; m * n];
+            a_b([m, n, k], &a, &b, 0.5, Onto::Nothing, &mut c);
+            assert_close(
+                &c,
+                &naive([m, n, k], 0.5, |i, l| a[i * k + l], |l, j| b[l * n + j]),
+                1e-4,
+            );
+        }
     }
 
     type Product = fn([usize; 3], &[f32], &[f32], f32, Onto, &mut [f32]);

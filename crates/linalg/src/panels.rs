@@ -8,7 +8,7 @@
 //! ```
 
 use super::fit;
-use super::kernel::{DEPTH, panel_width};
+use super::kernel::{DEPTH, Widths};
 
 /// Columns are filled up to a multiple of this, so that every vector is whole.
 const ROUND: usize = 16;
@@ -36,7 +36,7 @@ impl<'a> Panels<'a> {
 
     /// A row-major (`depth`, `columns`) matrix that is one panel as it is, if it is.
     pub fn in_place(depth: usize, columns: usize, data: &'a [f32]) -> Option<Panels<'a>> {
-        let whole = columns.is_multiple_of(ROUND) && columns <= 2 * panel_width();
+        let whole = columns.is_multiple_of(ROUND) && columns <= Widths::here().in_place;
         whole.then_some(Panels { data, depth, columns, width: columns })
     }
 
@@ -93,12 +93,12 @@ impl Packed {
 
     /// Packs a row-major (`depth`, `columns`) matrix.
     pub fn pack(&mut self, depth: usize, columns: usize, b: &[f32]) {
-        self.pack_rows(Shape { depth, columns, width: panel_width() }, b);
+        self.pack_as(Widths::here().usual, depth, columns, b);
     }
 
-    /// The same in panels of twice the width, of which a [`Sparse`](super::Sparse) factor makes more.
+    /// The same in wider panels, of which a [`Sparse`](super::Sparse) factor makes more.
     pub fn pack_wide(&mut self, depth: usize, columns: usize, b: &[f32]) {
-        self.pack_rows(Shape { depth, columns, width: 2 * panel_width() }, b);
+        self.pack_as(Widths::here().wide, depth, columns, b);
     }
 
     /// Packs a matrix that is row-major transposed, (`columns`, `depth`).
@@ -114,7 +114,7 @@ impl Packed {
         depth: usize,
         columns: usize,
     ) -> (Shape, usize, &mut [f32]) {
-        self.reshape(Shape { depth, columns, width: panel_width() });
+        self.reshape(Shape { depth, columns, width: Widths::here().usual });
         (self.shape, DEPTH * padded(columns).max(1), &mut self.data)
     }
 
@@ -123,10 +123,10 @@ impl Packed {
         fit(&mut self.data, shape.depth * padded(shape.columns));
     }
 
-    fn pack_rows(&mut self, shape: Shape, b: &[f32]) {
-        let Shape { depth, columns, width } = shape;
+    /// Packs in panels of `width`.
+    pub(super) fn pack_as(&mut self, width: usize, depth: usize, columns: usize, b: &[f32]) {
         assert_eq!(b.len(), depth * columns, "a matrix of {depth}, {columns}");
-        self.reshape(shape);
+        self.reshape(Shape { depth, columns, width });
         let padded = padded(columns);
         for (from, rows) in blocks(depth) {
             let block = &mut self.data[from * padded..][..rows * padded];
@@ -178,5 +178,5 @@ fn blocks(depth: usize) -> impl Iterator<Item = (usize, usize)> {
 /// First column and width of every panel.
 fn panels(columns: usize, width: usize) -> impl Iterator<Item = (usize, usize)> {
     let padded = padded(columns);
-    (0..padded).step_by(width).map(move |first| (first, width.min(padded - first)))
+    (0..columns).step_by(width).map(move |first| (first, width.min(padded - first)))
 }

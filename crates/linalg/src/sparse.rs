@@ -115,7 +115,8 @@ impl WithSimd for Product<'_> {
                     1 => rows::<S, 1>(simd, a, panel, c, to),
                     2 => rows::<S, 2>(simd, a, panel, c, to),
                     3 => rows::<S, 3>(simd, a, panel, c, to),
-                    _ => rows::<S, 4>(simd, a, panel, c, to),
+                    4 => rows::<S, 4>(simd, a, panel, c, to),
+                    vectors => unreachable!("a panel of {vectors} vectors"),
                 }
             }
         }
@@ -177,7 +178,7 @@ mod tests {
 
     #[test]
     fn zeros_left_out_do_not_show() {
-        for ([m, n, k], zeros) in [([5, 70, 128], 0.8), ([6, 16, 100], 0.0), ([1, 200, 7], 1.0)] {
+        for ([m, n, k], zeros) in [([5, 70, 256], 0.8), ([6, 16, 100], 0.0), ([1, 200, 7], 1.0)] {
             let keep = values(1, m * k);
             let a = values(2, m * k).into_iter().zip(keep);
             let a = a.map(|(x, keep)| if keep.abs() < zeros { 0.0 } else { x });
@@ -194,8 +195,9 @@ mod tests {
             assert_eq!(c, expected);
             let transposed: Vec<f16> = (0..m * k).map(|at| halfs[at % m * k + at / m]).collect();
             sparse.list_columns(m, k, |row| &transposed[row * m..][..m]);
-            sparse.product(b.panels(), 0.5, Onto::Nothing, &mut c);
             product(m, left, b.panels(), 0.5, Onto::Nothing, &mut expected);
+            b.pack_wide(k, n, &values(3, k * n));
+            sparse.product(b.panels(), 0.5, Onto::Nothing, &mut c);
             assert_eq!(c, expected);
             let nonzero = wide.iter().filter(|x| **x != 0.0).count();
             assert_eq!(count_values(&halfs), nonzero);

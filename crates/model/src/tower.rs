@@ -378,18 +378,44 @@ mod tests {
         assert_close(&gradient(&tower, &e, &rows, &dout), &one_by_one, 1e-4);
     }
 
+    /// What a tower of two layers makes of `row`, in the obvious way.
+    fn obvious(tower: &Tower, e: &[f32], row: &[f16]) -> Vec<f32> {
+        let wide: Vec<f32> = row.iter().map(|half| 0.5 * half.to_f32()).collect();
+        let z = tower.first.weight.of(e).chunks(wide.len()).map(|w| linalg::dot(w, &wide));
+        let a: Vec<f32> = z.map(|z| if z > 0.0 { z } else { 0.25 * z }).collect();
+        let [hidden, dim] = tower.config.widths[..] else { panic!("two layers") };
+        let last = e[e.len() - (hidden + 1) * dim..].chunks(hidden);
+        last.take(dim).map(|w| linalg::dot(w, &a)).collect()
+    }
+
+    #[test]
+    fn spans_do_not_show() {
+        let (input, count) = (2 * SPAN + 3, BLOCK + 2);
+        let tower = Tower::new(TowerConfig { input, widths: vec![6, 2] });
+        let (features, e) = (halfs(1, count * input), tower.init(3, "ad"));
+        let rows: Vec<&[f16]> = features.chunks(input).collect();
+        let mut scratch = TowerScratch::default();
+        let out = embed(&tower, &e, &rows, &mut scratch);
+        assert!(!scratch.sparse, "counted");
+        for at in [0, BLOCK - 1, BLOCK, count - 1] {
+            assert_close(&out[at * 2..][..2], &obvious(&tower, &e, rows[at]), 1e-4);
+        }
+    }
+
     #[test]
     fn zeros_do_not_show() {
-        let tower = Tower::new(TowerConfig { input: 130, widths: vec![6, 2] });
-        let mut features = halfs(1, 140 * 130);
+        // Several blocks of depth both ways.
+        let (input, count) = (linalg::DEPTH + 3, linalg::DEPTH + 9);
+        let tower = Tower::new(TowerConfig { input, widths: vec![6, 2] });
+        let mut features = halfs(1, count * input);
         for (at, feature) in features.iter_mut().enumerate() {
             if at % 9 != 0 {
                 *feature = f16::ZERO;
             }
         }
-        let rows: Vec<&[f16]> = features.chunks(130).collect();
-        let (e, dout) = (tower.init(3, "ad"), values(2, 140 * 2));
-        let (mut scratch, mut part) = (TowerScratch::default(), vec![0.0; 6 * 130]);
+        let rows: Vec<&[f16]> = features.chunks(input).collect();
+        let (e, dout) = (tower.init(3, "ad"), values(2, count * 2));
+        let (mut scratch, mut part) = (TowerScratch::default(), vec![0.0; 6 * input]);
         let mut results = Vec::new();
         for sparse in [true, false] {
             let out = embed(&tower, &e, &rows, &mut scratch);
@@ -397,15 +423,12 @@ mod tests {
             tower.backward(&e, &mut scratch, &dout, &mut vec![0.0; e.len()]);
             scratch.sparse = sparse;
             let room = &mut Room::default();
-            tower.backward_columns(&rows[..], 0.5, &scratch, 0..130, None, room, &mut part);
+            tower.backward_columns(&rows[..], 0.5, &scratch, 0..input, None, room, &mut part);
             results.push((out, part.clone()));
         }
         assert_eq!(results[0], results[1]);
-        let wide: Vec<f32> = rows[139].iter().map(|half| 0.5 * half.to_f32()).collect();
-        let z = tower.first.weight.of(&e).chunks(130).map(|w| linalg::dot(w, &wide));
-        let a: Vec<f32> = z.map(|z| if z > 0.0 { z } else { 0.25 * z }).collect();
-        let last = e[e.len() - 14..].chunks(6).map(|w| linalg::dot(w, &a));
-        assert_close(&results[0].0[139 * 2..], &last.take(2).collect::<Vec<_>>(), 1e-4);
+        let last = count - 1;
+        assert_close(&results[0].0[last * 2..], &obvious(&tower, &e, rows[last]), 1e-4);
     }
 
     #[test]
