@@ -72,6 +72,33 @@ pub fn tree(parts: &mut [&mut [f32]], rounding: Rounding) {
     }
 }
 
+/// The same of `count` parts of `len` values that are made in turn: `part` writes part number so and so. A sum is taken as
+/// soon as both of its halves are there, which is while they are in a cache. The result is the first `len` of `waiting`,
+/// whose other values are of no use.
+pub fn tree_in_turn(
+    count: usize,
+    len: usize,
+    rounding: Rounding,
+    waiting: &mut Vec<f32>,
+    mut part: impl FnMut(usize, &mut [f32]),
+) {
+    assert!(count.is_power_of_two(), "{count} parts: a power of two is needed");
+    waiting.resize((count.ilog2() as usize + 1) * len, 0.0);
+    for at in 0..count {
+        // As many sums wait as there are ones in the part's number, and it completes one for every one that its
+        // number ends with.
+        let place = at.count_ones() as usize * len;
+        let values = &mut waiting[place..place + len];
+        part(at, values);
+        rounding.leaves(values);
+        for ended in 0..at.trailing_ones() as usize {
+            let (sums, done) = waiting.split_at_mut(place - ended * len);
+            let sum = sums.len() - len;
+            add(&mut sums[sum..], &done[..len], rounding);
+        }
+    }
+}
+
 /// The same tree over one number per lane, in f64.
 pub fn tree_f64(parts: &mut [f64]) -> f64 {
     assert!(parts.len().is_power_of_two(), "{} parts: a power of two is needed", parts.len());
@@ -108,6 +135,24 @@ mod tests {
         let want = ((wide[0] + wide[1]) + (wide[2] + wide[3]))
             + ((wide[4] + wide[5]) + (wide[6] + wide[7]));
         assert_eq!(tree_f64(&mut wide), want);
+    }
+
+    #[test]
+    fn parts_in_turn_follow_the_same_tree() {
+        for (count, rounding) in
+            [1, 2, 8, 16].into_iter().flat_map(|n| [(n, Rounding::Exact), (n, Rounding::Bf16)])
+        {
+            let value = |part: usize, at: usize| (1.1 + at as f32) * 3f32.powi(part as i32 % 7);
+            let mut parts: Vec<Vec<f32>> =
+                (0..count).map(|part| (0..3).map(|at| value(part, at)).collect()).collect();
+            parts.iter_mut().for_each(|part| rounding.leaves(part));
+            tree(&mut parts.iter_mut().map(|part| &mut part[..]).collect::<Vec<_>>(), rounding);
+            let mut waiting = vec![f32::NAN; 2];
+            tree_in_turn(count, 3, rounding, &mut waiting, |part, values| {
+                values.iter_mut().enumerate().for_each(|(at, x)| *x = value(part, at));
+            });
+            assert_eq!(waiting[..3], parts[0], "{count} parts, {rounding:?}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ type LaneColumns = (usize, Range<usize>);
 #[derive(Default)]
 struct Task {
     room: Room,
-    /// Sums of the tree that wait for their other half, end to end.
+    /// See [`sum::tree_in_turn`].
     waiting: Vec<f32>,
 }
 
@@ -67,52 +67,54 @@ impl FirstLayers {
         of_lane: impl Fn(usize, LaneColumns, LaneColumns, &mut Room, &mut [f32]) + Sync,
         gradient: &mut [f32],
     ) {
-        thread_local! {
-            static TASK: RefCell<Task> = RefCell::default();
-        }
-        assert!(lanes.is_power_of_two(), "{lanes} lanes of a process");
         let blocks_of = |tower: usize| plan.towers[tower].input().div_ceil(COLUMNS);
         let count = plan.trained().map(|(tower, _)| blocks_of(tower)).sum();
         self.blocks.resize_with(count, Vec::new);
         let mut rest = &mut self.blocks[..];
         for (tower, planned) in plan.trained() {
-            let (inputs, outputs) = (planned.input(), planned.model.config().widths[0]);
             let (blocks, tail) = rest.split_at_mut(blocks_of(tower));
             rest = tail;
-            let last = blocks.len() - 1;
-            blocks.par_iter_mut().enumerate().with_max_len(1).for_each(|(at, block)| {
-                let columns = |at: usize| at * COLUMNS..((at + 1) * COLUMNS).min(inputs);
-                let len = outputs * columns(at).len();
-                TASK.with_borrow_mut(|Task { room, waiting }| {
-                    waiting.resize((lanes.ilog2() as usize + 1) * len, 0.0);
-                    for lane in 0..lanes {
-                        // As many sums wait as there are ones in the lane's number, and it completes one
-                        // for every one that its number ends with.
-                        let place = len * lane.count_ones() as usize;
-                        let dw = &mut waiting[place..place + len];
-                        let next = match lane + 1 < lanes {
-                            true => (lane + 1, columns(at)),
-                            false => (0, columns((at + 1).min(last))),
-                        };
-                        of_lane(tower, (lane, columns(at)), next, room, dw);
-                        rounding.leaves(dw);
-                        for ended in 0..lane.trailing_ones() as usize {
-                            let (sums, done) = waiting.split_at_mut(place - ended * len);
-                            let sum = sums.len() - len;
-                            sum::add(&mut sums[sum..], &done[..len], rounding);
-                        }
-                    }
-                    transpose(&waiting[..len], outputs, block);
-                });
-            });
-            let rows = gradient[planned.first_matrix()].par_chunks_exact_mut(inputs);
-            rows.enumerate().for_each(|(output, row)| {
-                for (row, block) in row.chunks_mut(COLUMNS).zip(&*blocks) {
-                    row.copy_from_slice(&block[output * row.len()..][..row.len()]);
-                }
-            });
+            let shape = [planned.model.config().widths[0], planned.input()];
+            let of_lane =
+                |of, next, room: &mut Room, dw: &mut [f32]| of_lane(tower, of, next, room, dw);
+            let matrix = &mut gradient[planned.first_matrix()];
+            of_tower(shape, lanes, rounding, of_lane, blocks, matrix);
         }
     }
+}
+
+/// The gradient of one tower's matrix, (outputs, inputs).
+fn of_tower(
+    [outputs, inputs]: [usize; 2],
+    lanes: usize,
+    rounding: Rounding,
+    of_lane: impl Fn(LaneColumns, LaneColumns, &mut Room, &mut [f32]) + Sync,
+    blocks: &mut [Vec<f32>],
+    matrix: &mut [f32],
+) {
+    thread_local! {
+        static TASK: RefCell<Task> = RefCell::default();
+    }
+    let last = blocks.len() - 1;
+    let columns = |at: usize| at * COLUMNS..((at + 1) * COLUMNS).min(inputs);
+    blocks.par_iter_mut().enumerate().with_max_len(1).for_each(|(at, block)| {
+        let len = outputs * columns(at).len();
+        TASK.with_borrow_mut(|Task { room, waiting }| {
+            sum::tree_in_turn(lanes, len, rounding, waiting, |lane, dw| {
+                let next = match lane + 1 < lanes {
+                    true => (lane + 1, columns(at)),
+                    false => (0, columns((at + 1).min(last))),
+                };
+                of_lane((lane, columns(at)), next, room, dw);
+            });
+            transpose(&waiting[..len], outputs, block);
+        });
+    });
+    matrix.par_chunks_exact_mut(inputs).enumerate().for_each(|(output, row)| {
+        for (row, block) in row.chunks_mut(COLUMNS).zip(&*blocks) {
+            row.copy_from_slice(&block[output * row.len()..][..row.len()]);
+        }
+    });
 }
 
 /// Overwrites `to` with the transposed of `from`, whose rows are `width` long.
@@ -123,5 +125,28 @@ fn transpose(from: &[f32], width: usize, to: &mut Vec<f32>) {
         for (row, to) in to.iter_mut().enumerate() {
             *to = from[row * width + column];
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn blocks_of_columns_become_one_matrix() {
+        let (outputs, inputs, lanes) = (3, 2 * COLUMNS + 5, 4);
+        let mut matrix = vec![f32::NAN; outputs * inputs];
+        let of_lane =
+            |(lane, columns): LaneColumns, _: LaneColumns, _: &mut Room, dw: &mut [f32]| {
+                for (column, dw) in columns.zip(dw.chunks_exact_mut(outputs)) {
+                    for (output, dw) in dw.iter_mut().enumerate() {
+                        *dw = ((lane + 1) * (output * inputs + column)) as f32;
+                    }
+                }
+            };
+        let blocks = &mut vec![Vec::new(); 3];
+        of_tower([outputs, inputs], lanes, Rounding::Exact, of_lane, blocks, &mut matrix);
+        let expected: Vec<f32> = (0..matrix.len()).map(|at| 10.0 * at as f32).collect();
+        assert_eq!(matrix, expected);
     }
 }
