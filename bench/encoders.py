@@ -24,6 +24,7 @@ import subprocess
 import sys
 
 from peers.packages import with_packages
+from peers.store import rows_by_name
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEEDS = {"numpy": "numpy", "onnxruntime": "onnxruntime", "PIL": "pillow", "safetensors": "safetensors"}
@@ -93,7 +94,7 @@ class Bench:
         import numpy as np
 
         data, report = self.dataset()
-        ours, theirs = named_rows(data / "ours"), named_rows(data / "theirs")
+        ours, theirs = rows_by_name(data / "ours"), rows_by_name(data / "theirs")
         if ours.keys() != theirs.keys():
             sys.exit(f"{len(ours.keys() ^ theirs.keys())} pictures have a feature in one store only")
         cosine = lambda a, b: float(a @ b / np.linalg.norm(a) / np.linalg.norm(b))
@@ -134,25 +135,13 @@ class Bench:
             shutil.rmtree(work / "timed", ignore_errors=True)
             report = self.ams("encode", data, "--out", work / "timed", "--images", pictures, "--threads", "2", "--encoder",
                               self.network, "--output-node", "features", *PREPARE)
-            total = sum(float(row.sum(dtype="float64")) for row in named_rows(work / "timed").values())
+            total = sum(float(row.sum(dtype="float64")) for row in rows_by_name(work / "timed").values())
             self.keep(part="speed", round=at, system="ams", pictures=report["encoded"], seconds=report["seconds"], sum=total)
             for name, flags in PEERS.items():
                 peer = run([sys.executable, ROOT / "bench/peers/onnx.py", self.network, "features", pictures, *flags])
                 if abs(peer["sum"] / total - 1) > 1e-3:
                     sys.exit(f"the sum of all features is {total} here and {peer['sum']} there: not the same work")
                 self.keep(part="speed", round=at, system=name, **peer)
-
-
-def named_rows(store):
-    """The rows of a store by the hash of their picture's name. Files of the store are as crates/image/src/store.rs says."""
-    from safetensors.numpy import load_file
-
-    rows = {}
-    for part in sorted(store.glob("part-*.safetensors")):
-        tensors = load_file(part)
-        rows.update(zip(tensors["keys"].tolist(), tensors["rows"].astype("float32")))
-    names = load_file(store / "names.safetensors")
-    return {name: rows[key] for name, key in zip(names["name"].tolist(), names["key"].tolist())}
 
 
 def spread(values, digits):

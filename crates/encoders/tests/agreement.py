@@ -21,6 +21,7 @@ import sys
 ROOT = pathlib.Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "bench"))
 from peers.packages import with_packages
+from peers.store import rows_by_key
 
 NEEDS = {"numpy": "numpy", "onnxruntime": "onnxruntime", "PIL": "pillow", "blake3": "blake3", "safetensors": "safetensors"}
 MEDIAN, LEAST = 0.999, 0.99
@@ -133,17 +134,6 @@ def run(command):
     return json.loads(done.stdout)
 
 
-def stored(store):
-    """The rows of a store by key."""
-    from safetensors.numpy import load_file
-
-    rows = {}
-    for part in sorted(store.glob("part-*.safetensors")):
-        tensors = load_file(part)
-        rows.update(zip(tensors["keys"].tolist(), tensors["rows"].astype("float32")))
-    return rows
-
-
 def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__)
@@ -173,7 +163,7 @@ def main():
                       "features", *flags])
         if report["failed"]:
             sys.exit(f"{how}: pictures without a feature: {report['failed']}")
-        rows, cosines = stored(store), {}
+        rows, cosines = rows_by_key(store), {}
         for name in names:
             path = pictures / name
             ours = rows[int.from_bytes(blake3(path.read_bytes()).digest()[:8], "little")]
