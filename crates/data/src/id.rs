@@ -68,6 +68,13 @@ impl ImageKey {
     /// No image: not a picture, but a case the model learns an embedding for.
     pub const NONE: ImageKey = ImageKey(0);
 
+    /// The key of what has this blake3 hash.
+    pub fn of_content(hash: &[u8; 32]) -> ImageKey {
+        let [a, b, c, d, e, f, g, h, ..] = *hash;
+        // 0 is no image.
+        ImageKey(u64::from_le_bytes([a, b, c, d, e, f, g, h]).max(1))
+    }
+
     /// The part (of `parts`) of a feature store that holds this key.
     pub fn part(self, parts: usize) -> usize {
         part_of(self.0, parts)

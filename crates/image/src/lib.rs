@@ -17,7 +17,6 @@ pub mod failure;
 pub mod listing;
 pub mod neighbors;
 pub mod precomputed;
-pub mod projection;
 pub mod resize;
 pub mod row;
 pub mod simulated;
@@ -34,6 +33,7 @@ mod segment;
 pub mod tensors;
 mod write;
 
+pub use ams_linalg::Projection;
 pub use builtin::Builtin;
 pub use card::StoreCard;
 pub use decode::{Limits, Rgb};
@@ -41,7 +41,6 @@ pub use encode::{EncodeOptions, EncodeReport, Progress, encode, encode_together}
 pub use encoder::{Encoder, Scratch};
 pub use failure::{Failure, Reason};
 pub use precomputed::{PrecomputedOptions, precomputed};
-pub use projection::Projection;
 pub use row::{Row, RowType};
 pub use simulated::simulated;
 pub use store::{FeatureStore, Place};

@@ -10,7 +10,7 @@ use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors};
 
 use crate::npy;
-use crate::tensors::map;
+use ams_data::map;
 
 /// Type of an element.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -13,9 +13,7 @@ use crate::failure::{Failure, Reason};
 
 /// The key of a picture file: see [`ImageKey`].
 pub fn content_key(bytes: &[u8]) -> ImageKey {
-    let hash = blake3::hash(bytes);
-    let first = hash.as_bytes().first_chunk().expect("a hash has 32 bytes");
-    ImageKey(u64::from_le_bytes(*first).max(1))
+    ImageKey::of_content(blake3::hash(bytes).as_bytes())
 }
 
 /// Reads the picture file `name` in `folder`, as far as the limits go.

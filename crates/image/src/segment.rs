@@ -12,12 +12,12 @@
 use std::path::Path;
 
 use ams_data::{Error, ImageKey, Result};
+use ams_linalg::Projection;
 use half::f16;
 use safetensors::Dtype;
 
 use crate::card::StoreCard;
 use crate::durable::FileCard;
-use crate::projection::Projection;
 use crate::row::{Row, RowType, quantize};
 use crate::tensors::{Slot, TensorWriter, Tensors};
 

@@ -25,13 +25,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ams_data::{Error, ImageKey, PictureName, Result};
+use ams_linalg::Projection;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
 use crate::card::{CARD, StoreCard, names_file};
-use crate::projection::Projection;
 use crate::row::{Row, RowType};
 use crate::segment::Segment;
 use crate::tensors::Tensors;

@@ -3,30 +3,15 @@
 //! Knows the safetensors layout (8 bytes of header length, a JSON header padded to 8 bytes, data with
 //! the widest types first) and alignment. Does not know what the tensors mean.
 
-use std::fs::File;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use ams_data::{Error, Result};
+use ams_data::{Error, Result, map};
 use bytemuck::Pod;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
 use crate::durable::{FileCard, HashedFile};
-
-/// Maps a whole file for reading. An empty file is an error: no format here has one.
-pub fn map(path: &Path) -> Result<Mmap> {
-    let file = File::open(path).map_err(Error::io(path))?;
-    let length = file.metadata().map_err(Error::io(path))?.len();
-    if length == 0 {
-        return Err(Error::content(path, "the file is empty"));
-    }
-    // SAFETY: the map is read-only and lives as long as its users. What cannot be ruled out, as with any
-    // map, is another program changing the file meanwhile: stores and journals are never written in
-    // place, only created under a new name and renamed.
-    #[allow(unsafe_code)]
-    unsafe { Mmap::map(&file) }.map_err(Error::io(path))
-}
 
 /// A mapped safetensors file whose header has been checked against the file's length.
 #[derive(Debug)]

@@ -9,6 +9,7 @@ pub mod check;
 mod kernel;
 mod panels;
 mod peak;
+mod projection;
 mod sparse;
 mod widen;
 
@@ -17,6 +18,7 @@ use std::cell::RefCell;
 pub use kernel::{DEPTH, Left};
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
+pub use projection::Projection;
 pub use sparse::{Sparse, count_values};
 pub use widen::{fetch, widen};
 
