@@ -8,15 +8,22 @@
 //! ```
 //! What belongs to a further content called text has `text.` before its name.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use ams_data::{ImageKey, PictureName};
+use ams_model::linalg::Projection;
 use ams_model::{ContentBatch, NO_IMAGE, Sketches};
 
+use crate::delta;
 use crate::error::Result;
 use crate::files::{IMAGE_TABLE, Meta, PICTURES, PROJECTION};
-use crate::folder::{Folder, FolderWriter, Tensor};
-use crate::index::Index;
+use crate::folder::{Folder, FolderWriter, Owned, Tensor};
 use crate::input::Keys;
-use crate::spec::{ContentTowers, Spec, TowerSpec};
+use crate::layer::{From, Layered, Table, Values};
+use crate::numbers::Numbers;
+use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
+use crate::tensors::TensorFile;
 
 /// The numbers of one content.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -29,15 +36,6 @@ pub struct ContentTable {
     pub embeddings: Vec<Vec<f32>>,
     /// What the towers see of a feature, unless that is all of it.
     pub projection: Option<Projection>,
-}
-
-/// From a feature (F) to its principal components (P): components * (feature - mean).
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Projection {
-    /// (F)
-    pub mean: Vec<f32>,
-    /// (P, F)
-    pub components: Vec<f32>,
 }
 
 /// What stands before the names of each content's tensors. Bundles without contents have the files too, with
@@ -88,17 +86,112 @@ pub(crate) fn write(spec: &Spec, tables: &[ContentTable], folder: &mut FolderWri
     Ok(())
 }
 
+/// Changes of one content, by hash; no value: it is gone.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ContentChanges {
+    /// Embeddings by each of the content's towers, by image.
+    pub images: BTreeMap<u64, Option<Vec<Vec<f32>>>>,
+    /// The image a name means.
+    pub pictures: BTreeMap<u64, Option<u64>>,
+}
+
+impl ContentChanges {
+    pub fn is_empty(&self) -> bool {
+        self.images.is_empty() && self.pictures.is_empty()
+    }
+}
+
+/// Writes the changes of all contents as files of a delta. Returns how many images and names change.
+pub(crate) fn write_changes(
+    spec: &Spec,
+    changes: &[ContentChanges],
+    folder: &mut FolderWriter,
+) -> Result<(usize, usize)> {
+    let nothing = ContentChanges::default();
+    let (mut table, mut names, mut counts) = (Vec::new(), Vec::new(), (0, 0));
+    for (content, prefix) in prefixes(spec).into_iter().enumerate() {
+        let ContentChanges { images, pictures } = changes.get(content).unwrap_or(&nothing);
+        counts = (counts.0 + images.len(), counts.1 + pictures.len());
+        for (place, tower) in towers_of(spec, content).into_iter().enumerate() {
+            let zeros = vec![0.0; tower.dim()];
+            let of = |image: &Option<Vec<Vec<f32>>>| match image {
+                Some(embeddings) => embeddings[place].clone(),
+                None => zeros.clone(),
+            };
+            let values = images.values().flat_map(of).collect();
+            table.push((tower.name, Owned::F32([images.len(), zeros.len()], values)));
+        }
+        let (keys, gone) = delta::keys(images);
+        table.push((format!("{prefix}keys"), Owned::U64(keys)));
+        table.push((format!("{prefix}keys.gone"), Owned::U32(gone)));
+        let (hashes, gone) = delta::keys(pictures);
+        let means = pictures.values().map(|key| key.unwrap_or(ImageKey::NONE.0)).collect();
+        names.push((format!("{prefix}names"), Owned::U64(hashes)));
+        names.push((format!("{prefix}names.gone"), Owned::U32(gone)));
+        names.push((format!("{prefix}keys"), Owned::U64(means)));
+    }
+    folder.add_owned(IMAGE_TABLE, &table)?;
+    folder.add_owned(PICTURES, &names)?;
+    Ok(counts)
+}
+
 /// One content, ready to be looked up.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Content {
     towers: ContentTowers,
     /// Which of the spec's towers is the content's first.
     first_tower: usize,
-    images: Index,
-    /// By tower of the content, its width and (m, width).
-    tables: Vec<(usize, Vec<f32>)>,
-    names: Index,
-    name_keys: Vec<ImageKey>,
+    images: Layered<Embeddings>,
+    names: Layered<Names>,
+}
+
+/// Embeddings by place: of each tower of the content, its width and (m, width).
+#[derive(Clone, Debug)]
+pub(crate) struct Embeddings(Vec<(usize, Numbers<f32>)>);
+
+/// The image each name means, by place.
+#[derive(Clone, Debug)]
+pub(crate) struct Names(Numbers<u64>);
+
+impl Embeddings {
+    /// What tower `tower` of the content makes of the image at `at`.
+    fn of(&self, tower: usize, at: usize) -> &[f32] {
+        let (dim, table) = &self.0[tower];
+        &table[at * dim..][..*dim]
+    }
+}
+
+impl Values for Embeddings {
+    fn merged(&self, newer: &Embeddings, order: &[From]) -> Embeddings {
+        let tower = |tower: usize| {
+            let mut values = Vec::with_capacity(order.len() * self.0[tower].0);
+            for from in order {
+                values.extend_from_slice(match *from {
+                    From::Older(at) => self.of(tower, at),
+                    From::Newer(at) => newer.of(tower, at),
+                });
+            }
+            (self.0[tower].0, Numbers::from(values))
+        };
+        Embeddings((0..self.0.len()).map(tower).collect())
+    }
+}
+
+impl Values for Names {
+    fn merged(&self, newer: &Names, order: &[From]) -> Names {
+        let key = |from: &From| match *from {
+            From::Older(at) => self.0[at],
+            From::Newer(at) => newer.0[at],
+        };
+        Names(Numbers::from(order.iter().map(key).collect::<Vec<u64>>()))
+    }
+}
+
+/// What a folder says of one content.
+#[derive(Clone, Debug)]
+pub(crate) struct ContentTables {
+    pub images: Arc<Table<Embeddings>>,
+    pub names: Arc<Table<Names>>,
 }
 
 /// The embeddings that a block of groups uses of one content.
@@ -126,54 +219,79 @@ struct Embedded {
 /// # Errors
 /// If a tensor is missing or has another shape.
 pub(crate) fn read(folder: &Folder<Meta>, spec: &Spec) -> Result<Vec<Content>> {
-    let (table, pictures) = (folder.tensors(IMAGE_TABLE)?, folder.tensors(PICTURES)?);
-    check_projections(folder, spec)?;
+    let tables = read_tables((&folder.tensors(IMAGE_TABLE)?, &folder.tensors(PICTURES)?), spec)?;
     let towers = spec.content_towers();
     let mut first_tower = 0;
     let mut contents = Vec::new();
-    for (content, prefix) in prefixes(spec).into_iter().enumerate() {
-        let images = table.index(&format!("{prefix}keys"))?;
-        let of = towers_of(spec, content);
-        let read = |tower: &TowerSpec| {
-            let values = table.f32(&tower.name, &[images.len(), tower.dim()])?;
-            Ok((tower.dim(), values))
-        };
-        let tables = of.iter().map(read).collect::<Result<Vec<_>>>()?;
-        let names = pictures.index(&format!("{prefix}names"))?;
-        let keys = pictures.u64s(&format!("{prefix}keys"), names.len())?;
+    for (content, ContentTables { images, names }) in tables.into_iter().enumerate() {
         contents.push(Content {
             towers: towers.get(content).copied().unwrap_or_default(),
             first_tower,
-            images,
-            tables,
-            names,
-            name_keys: keys.into_iter().map(ImageKey).collect(),
+            images: Layered::of(images),
+            names: Layered::of(names),
         });
-        first_tower += of.len();
+        first_tower += towers_of(spec, content).len();
     }
     Ok(contents)
 }
 
-/// Projections are for new images; here they are only held against the spec.
-fn check_projections(folder: &Folder<Meta>, spec: &Spec) -> Result<()> {
+/// Reads the tables of all contents, of a bundle or of a delta, from the files of images and of names.
+pub(crate) fn read_tables(
+    (table, pictures): (&TensorFile, &TensorFile),
+    spec: &Spec,
+) -> Result<Vec<ContentTables>> {
+    let mut tables = Vec::new();
+    for (content, prefix) in prefixes(spec).into_iter().enumerate() {
+        let (index, gone) = table.keys(&format!("{prefix}keys"))?;
+        let read = |tower: &TowerSpec| {
+            let values = table.f32(&tower.name, &[index.len(), tower.dim()])?;
+            Ok((tower.dim(), values))
+        };
+        let towers = towers_of(spec, content).iter().map(read).collect::<Result<Vec<_>>>()?;
+        let images = Table::new(index, gone, Embeddings(towers));
+        let (index, gone) = pictures.keys(&format!("{prefix}names"))?;
+        let keys = pictures.u64s(&format!("{prefix}keys"), index.len())?;
+        let names = Table::new(index, gone, Names(keys));
+        tables.push(ContentTables { images: Arc::new(images), names: Arc::new(names) });
+    }
+    Ok(tables)
+}
+
+/// What the towers of each content see of a feature; of those that see all of it, none.
+///
+/// # Errors
+/// If a tensor is missing or has another shape.
+pub(crate) fn read_projections(
+    folder: &Folder<Meta>,
+    spec: &Spec,
+) -> Result<Vec<Option<Projection>>> {
     let contents = spec.contents();
     if contents.iter().all(|(_, source)| source.pca.is_none()) {
-        return Ok(());
+        return Ok(contents.iter().map(|_| None).collect());
     }
     let file = folder.tensors(PROJECTION)?;
-    for ((_, source), prefix) in contents.into_iter().zip(prefixes(spec)) {
-        if let Some(pca) = source.pca {
-            file.f32(&format!("{prefix}mean"), &[source.dim])?;
-            file.f32(&format!("{prefix}components"), &[pca, source.dim])?;
-        }
-    }
-    Ok(())
+    let read = |((_, source), prefix): ((&str, &ImageSource), String)| {
+        let Some(pca) = source.pca else { return Ok(None) };
+        let mean = file.f32(&format!("{prefix}mean"), &[source.dim])?.to_vec();
+        let components = file.f32(&format!("{prefix}components"), &[pca, source.dim])?.to_vec();
+        Ok(Some(Projection { mean, components }))
+    };
+    contents.into_iter().zip(prefixes(spec)).map(read).collect()
 }
 
 impl Content {
+    /// With what came.
+    pub fn with(&self, delta: &ContentTables) -> Content {
+        Content {
+            images: self.images.with(&delta.images),
+            names: self.names.with(&delta.names),
+            ..self.clone()
+        }
+    }
+
     /// The image a picture's name means, if it is known.
     pub fn key(&self, name: PictureName) -> ImageKey {
-        self.names.find(name.0).map_or(ImageKey::NONE, |place| self.name_keys[place as usize])
+        self.names.get(name.0).map_or(ImageKey::NONE, |(names, at)| ImageKey(names.0[at]))
     }
 
     /// Whether `key` has embeddings.
@@ -183,9 +301,8 @@ impl Content {
 
     /// What the content's tower number `tower` makes of `key`, if that is known.
     pub fn embedding(&self, tower: usize, key: ImageKey) -> Option<&[f32]> {
-        let (dim, table) = &self.tables[tower];
-        let found = key.is_some().then(|| self.images.find(key.0))??;
-        Some(&table[found as usize * dim..][..*dim])
+        let (embeddings, at) = key.is_some().then(|| self.images.get(key.0))??;
+        Some(embeddings.of(tower, at))
     }
 
     /// Finds the embeddings of every use in `keys`.
@@ -197,7 +314,7 @@ impl Content {
             to.embeddings.clear();
             self.look_up(tower, keys, &mut to.embeddings, &mut to.images);
         }
-        scratch.sketch_dim = sketch.map_or(0, |tower| self.tables[tower - self.first_tower].0);
+        scratch.sketch_dim = sketch.map_or(0, |tower| self.dim(tower));
         scratch.sketches.clear();
         for (keys, to) in
             [(&keys.ads, &mut scratch.sketch_ads), (&keys.behaviors, &mut scratch.sketch_behaviors)]
@@ -219,14 +336,18 @@ impl Content {
             places.resize(keys.len(), NO_IMAGE);
             return;
         };
-        let (dim, table) = &self.tables[tower - self.first_tower];
-        for key in keys {
-            let found = if key.is_some() { self.images.find(key.0) } else { None };
-            places.push(found.map_or(NO_IMAGE, |found| {
-                embeddings.extend_from_slice(&table[found as usize * dim..][..*dim]);
+        let (dim, tower) = (self.dim(tower), tower - self.first_tower);
+        for &key in keys {
+            places.push(self.embedding(tower, key).map_or(NO_IMAGE, |embedding| {
+                embeddings.extend_from_slice(embedding);
                 (embeddings.len() / dim) as u32 - 1
             }));
         }
+    }
+
+    /// Width of the spec's tower `tower`, one of the content's.
+    fn dim(&self, tower: usize) -> usize {
+        self.images.base().values.0[tower - self.first_tower].0
     }
 }
 

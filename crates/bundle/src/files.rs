@@ -4,11 +4,12 @@
 //! <model>/<version>/
 //!   MANIFEST.json             written last: format, meta (see Meta), size and blake3 of every file
 //!   dense.safetensors         f32 tensors by name: rank.mlp.0.group.weight, tower.ad.0.weight, ...
-//!   ids.safetensors           ids u64 (n) ascending, rows f32 (n, D); other ids are zero
+//!   ids.safetensors           ids u64 (n) ascending, rows f32 or f16 (n, D); other ids are zero
 //!   image_table.safetensors, pictures.safetensors [, projection.safetensors]   see contents
 //!   items.safetensors         see items
 //!   golden.safetensors        see golden
 //!   samples.json              a few example requests
+//!   deltas/                   what came later, see delta
 //! ```
 //! Versions are whole numbers and never change once they are there.
 
@@ -17,10 +18,11 @@ use std::path::Path;
 
 use ams_data::catalogue::Catalogue;
 use ams_model::{Layout, RankNetwork, Tower};
+use half::f16;
 use serde::{Deserialize, Serialize};
 
 use crate::contents;
-pub use crate::contents::{ContentTable, Projection};
+pub use crate::contents::ContentTable;
 use crate::error::{Error, Result};
 use crate::folder::{FolderWriter, MANIFEST, Manifest, Tensor};
 pub use crate::golden::Golden;
@@ -74,6 +76,18 @@ pub struct Frozen<'a> {
     pub steps: u64,
     /// A few example requests.
     pub samples: &'a [PageView],
+    /// How rows are kept. If not whole, `weights` holds them rounded already, and `golden` is of the rounded ones.
+    pub rows: RowFormat,
+}
+
+/// How a bundle keeps embedding rows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum RowFormat {
+    /// As they were learned, 4 bytes a number.
+    #[default]
+    F32,
+    /// Rounded to halfs, 2 bytes a number.
+    F16,
 }
 
 /// What a bundle's manifest says about the model.
@@ -113,8 +127,15 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
     let mut folder = FolderWriter::create(place)?;
     write_dense(spec, weights, &mut folder)?;
     let shape = [weights.ids.len(), spec.dim];
-    let tensors = [Tensor::u64("ids", &weights.ids), Tensor::f32("rows", &shape, &weights.rows)];
-    folder.add_tensors(IDS, &tensors)?;
+    let halfs: Vec<f16>;
+    let rows = match frozen.rows {
+        RowFormat::F32 => Tensor::f32("rows", &shape, &weights.rows),
+        RowFormat::F16 => {
+            halfs = weights.rows.iter().map(|&value| f16::from_f32(value)).collect();
+            Tensor::f16("rows", &shape, &halfs)
+        }
+    };
+    folder.add_tensors(IDS, &[Tensor::u64("ids", &weights.ids), rows])?;
     contents::write(spec, &weights.contents, &mut folder)?;
     let items = Items::write(frozen.catalogue, &mut folder)?;
     frozen.golden.write(&mut folder)?;

@@ -16,8 +16,10 @@ use ams_model::{
 use arrow_array::{RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 
-use crate::contents::{ContentTable, Projection};
-use crate::files::{self, Frozen, Golden, Meta, Weights};
+use ams_model::linalg::Projection;
+
+use crate::contents::ContentTable;
+use crate::files::{self, Frozen, Golden, Meta, RowFormat, Weights};
 use crate::folder::Manifest;
 use crate::input::Keys;
 use crate::model::Model;
@@ -47,6 +49,7 @@ pub(crate) struct Fixture {
     pub(crate) catalogue: Catalogue,
     pub(crate) golden: Golden,
     pub(crate) samples: Vec<PageView>,
+    pub(crate) rows: RowFormat,
 }
 
 /// One group as text: user, age, tags, the behaviors' items, and items and hours shown.
@@ -76,6 +79,7 @@ impl Fixture {
             catalogue,
             golden: Golden::default(),
             samples: Vec::new(),
+            rows: RowFormat::F32,
         };
         fixture.samples = vec![
             PageView::parse(br#"{"user": {"id": "u1"}, "candidates": {"item": ["1"]}}"#).unwrap(),
@@ -96,6 +100,7 @@ impl Fixture {
             run: "test",
             steps: 12,
             samples: &self.samples,
+            rows: self.rows,
         };
         files::write(&self.place(version), &frozen)
     }

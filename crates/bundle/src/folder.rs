@@ -10,14 +10,17 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
 use ams_data::staging::{sync_folder, write_whole};
+use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
+use crate::numbers::Bytes;
 use crate::tensors::TensorFile;
 
 /// The last file of a folder.
@@ -142,6 +145,19 @@ impl FolderWriter {
         self.add(name, &bytes)
     }
 
+    /// The same of tensors that are not kept elsewhere.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn add_owned(&mut self, name: &str, tensors: &[(String, Owned)]) -> Result<()> {
+        let views = tensors.iter().map(|(name, values)| match values {
+            Owned::U64(values) => Tensor::u64(name, values),
+            Owned::U32(values) => Tensor::u32(name, values),
+            Owned::F32(shape, values) => Tensor::f32(name, shape, values),
+        });
+        self.add_tensors(name, &views.collect::<Vec<_>>())
+    }
+
     /// Writes the manifest and renames the folder to its place.
     ///
     /// # Errors
@@ -193,6 +209,13 @@ impl<'a> Tensor<'a> {
         Tensor { name, dtype: Dtype::F32, shape: shape.to_vec(), bytes }
     }
 
+    /// Halfs of this shape.
+    pub fn f16(name: &'a str, shape: &[usize], values: &'a [f16]) -> Tensor<'a> {
+        assert_eq!(shape.iter().product::<usize>(), values.len(), "{name}");
+        let bytes = bytemuck::cast_slice(values);
+        Tensor { name, dtype: Dtype::F16, shape: shape.to_vec(), bytes }
+    }
+
     /// 64-bit unsigned numbers in one row.
     pub fn u64(name: &'a str, values: &'a [u64]) -> Tensor<'a> {
         let bytes = bytemuck::cast_slice(values);
@@ -209,6 +232,14 @@ impl<'a> Tensor<'a> {
         TensorView::new(self.dtype, self.shape.clone(), self.bytes)
             .expect("the constructors check the shape")
     }
+}
+
+/// Numbers of a tensor to be written, and the shape of floats.
+#[derive(Clone, Debug)]
+pub(crate) enum Owned {
+    U64(Vec<u64>),
+    U32(Vec<u32>),
+    F32([usize; 2], Vec<f32>),
 }
 
 /// A finished folder, opened for reading.
@@ -254,15 +285,24 @@ impl<T> Folder<T> {
     /// # Errors
     /// If it is missing, not listed, cut short or changed.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        self.checked(name, |path| fs::read(path).map_err(Error::io(path)))
+    }
+
+    fn checked<B: Deref<Target = [u8]>>(
+        &self,
+        name: &str,
+        read: impl FnOnce(&Path) -> Result<B>,
+    ) -> Result<B> {
         let path = self.path.join(name);
         let Some(entry) = self.manifest.files.get(name) else {
             return Err(Error::content(&path, format!("is not listed in {MANIFEST}")));
         };
-        let bytes = fs::read(&path).map_err(Error::io(&path))?;
-        if bytes.len() as u64 != entry.bytes {
-            let what = format!("{} bytes, expected {} by {MANIFEST}", bytes.len(), entry.bytes);
+        let length = fs::metadata(&path).map_err(Error::io(&path))?.len();
+        if length != entry.bytes {
+            let what = format!("{length} bytes, expected {} by {MANIFEST}", entry.bytes);
             return Err(Error::content(&path, what));
         }
+        let bytes = read(&path)?;
         let got = blake3::hash(&bytes).to_hex().to_string();
         if got != entry.blake3 {
             let what = format!("blake3 is {got}, expected {} by {MANIFEST}", entry.blake3);
@@ -271,12 +311,13 @@ impl<T> Folder<T> {
         Ok(bytes)
     }
 
-    /// Reads a safetensors file, checked like [`Folder::read`].
+    /// Maps a safetensors file, checked like [`Folder::read`].
     ///
     /// # Errors
     /// As [`Folder::read`], and if it is not safetensors.
     pub fn tensors(&self, name: &str) -> Result<TensorFile> {
-        TensorFile::new(self.path.join(name), self.read(name)?)
+        let map = |path: &Path| Ok(Bytes::Mapped(ams_data::map(path)?));
+        TensorFile::new(self.path.join(name), self.checked(name, map)?)
     }
 }
 

@@ -77,11 +77,11 @@ impl Golden {
                 *column = file.ragged(&Column::names(side, place), rows)?;
             }
         }
-        groups.users = users.into_iter().map(Id).collect();
+        groups.users = users.iter().copied().map(Id).collect();
         groups.labels = vec![0; impressions];
         groups.times = vec![0; impressions];
         groups.behavior_times = vec![0; behaviors];
-        Ok(Golden { groups, logits: file.f32("logits", &[impressions])? })
+        Ok(Golden { groups, logits: file.f32("logits", &[impressions])?.to_vec() })
     }
 }
 
@@ -114,7 +114,7 @@ fn sides(groups: &Groups) -> impl Iterator<Item = (&'static str, &[Ragged<Id>])>
 }
 
 fn pictures(file: &TensorFile, name: &str, rows: usize) -> Result<Vec<PictureName>> {
-    Ok(file.u64s(name, rows)?.into_iter().map(PictureName).collect())
+    Ok(file.u64s(name, rows)?.iter().copied().map(PictureName).collect())
 }
 
 #[cfg(test)]
@@ -122,6 +122,7 @@ mod tests {
     use super::*;
     use crate::fixture::{Fixture, spec};
     use crate::folder::serialize;
+    use crate::numbers::Bytes;
     use ams_model::ImageArm;
 
     #[test]
@@ -129,7 +130,7 @@ mod tests {
         let fixture = Fixture::new(ImageArm::Joint);
         fixture.write(1).unwrap();
         let bytes = std::fs::read(fixture.place(1).join(GOLDEN)).unwrap();
-        let file = TensorFile::new(GOLDEN.into(), bytes).unwrap();
+        let file = TensorFile::new(GOLDEN.into(), Bytes::Owned(bytes)).unwrap();
         assert_eq!(Golden::read(&file, &fixture.spec.fields).unwrap(), fixture.golden);
     }
 
@@ -142,7 +143,8 @@ mod tests {
                 Tensor::u32("impressions", &[0]),
                 Tensor::u64("behavior_pictures", pictures),
             ];
-            let file = TensorFile::new("g".into(), serialize(&tensors).unwrap()).unwrap();
+            let file =
+                TensorFile::new("g".into(), Bytes::Owned(serialize(&tensors).unwrap())).unwrap();
             Golden::read(&file, &spec(ImageArm::None).fields).unwrap_err().to_string()
         };
         assert_eq!(read(&[1, 2], &[]), "g: tensor `behaviors` has 2 values, expected 1");

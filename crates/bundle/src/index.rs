@@ -4,10 +4,12 @@
 //! Ids, keys and names are hashes, so they fill the range evenly and a bucket holds about one of
 //! them. Any other ascending list works too, only slower.
 
+use crate::numbers::Numbers;
+
 /// An ascending list of different hashes and where each is.
 #[derive(Clone, Debug)]
 pub struct Index {
-    hashes: Vec<u64>,
+    hashes: Numbers<u64>,
     /// Where each bucket begins, one more than there are buckets.
     starts: Vec<u32>,
     /// A hash belongs to the bucket `hash >> shift`.
@@ -16,7 +18,8 @@ pub struct Index {
 
 impl Index {
     /// An index over `hashes`, or what is wrong with them.
-    pub fn new(hashes: Vec<u64>) -> Result<Index, String> {
+    pub fn new(hashes: impl Into<Numbers<u64>>) -> Result<Index, String> {
+        let hashes = hashes.into();
         if let Some(at) = hashes.windows(2).position(|pair| pair[0] >= pair[1]) {
             return Err(format!("is not ascending at position {}", at + 1));
         }
@@ -34,6 +37,11 @@ impl Index {
         }
         starts.resize((1 << bits) + 1, count);
         Ok(Index { hashes, starts, shift })
+    }
+
+    /// The hashes, ascending.
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
     }
 
     /// Number of hashes.

@@ -5,50 +5,91 @@
 //!                       field.<name>.lengths u32 (i) and .ids u64 for each item field
 //! ```
 
+use std::sync::Arc;
+
 use ams_data::catalogue::Catalogue;
 use ams_data::schema::ITEM;
 use ams_data::{Id, PictureName, Ragged};
 
 use crate::error::{Error, Result};
 use crate::folder::{FolderWriter, Tensor};
-use crate::index::Index;
+use crate::layer::{Found, From, Layered, Table, Values};
 use crate::tensors::{TensorFile, lengths};
 
 /// The file's name.
 pub const ITEMS: &str = "items.safetensors";
 
-/// All items by hash. An item is named by its position ("row").
+/// All items by hash.
 #[derive(Clone, Debug)]
 pub struct Items {
-    index: Index,
+    names: Vec<String>,
+    table: Layered<ItemFields>,
+}
+
+/// An item that is known, of the [`Items`] that found it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Item(Found);
+
+/// What is known of items, by place.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ItemFields {
     pictures: Vec<PictureName>,
-    fields: Vec<(String, Ragged<Id>)>,
+    /// In the order of [`Items::names`].
+    fields: Vec<Ragged<Id>>,
+}
+
+impl Values for ItemFields {
+    fn merged(&self, newer: &ItemFields, order: &[From]) -> ItemFields {
+        let of = |from: &From| match *from {
+            From::Older(at) => (self, at),
+            From::Newer(at) => (newer, at),
+        };
+        let pictures = order.iter().map(of).map(|(of, at)| of.pictures[at]).collect();
+        let fields = (0..self.fields.len()).map(|field| {
+            let mut column = Ragged::default();
+            order.iter().map(of).for_each(|(of, at)| column.push(of.fields[field].row(at)));
+            column
+        });
+        ItemFields { pictures, fields: fields.collect() }
+    }
 }
 
 impl Items {
-    /// Number of items.
-    pub fn len(&self) -> usize {
-        self.index.len()
+    /// An item given by its text.
+    pub fn find(&self, item: &str) -> Option<Item> {
+        self.table.find(Id::of(ITEM, item).0).map(Item)
     }
 
-    /// Whether there is no item.
-    pub fn is_empty(&self) -> bool {
-        self.index.is_empty()
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.table.keys().count()
     }
 
-    /// The row of an item given by its text.
-    pub fn find(&self, item: &str) -> Option<usize> {
-        self.index.find(Id::of(ITEM, item).0).map(|row| row as usize)
+    /// The picture of an item.
+    pub fn picture(&self, item: Item) -> PictureName {
+        let (fields, at) = self.table.at(item.0);
+        fields.pictures[at]
     }
 
-    /// The picture of item `row`.
-    pub fn picture(&self, row: usize) -> PictureName {
-        self.pictures[row]
+    /// The place of the item field `name`, for [`Items::values`].
+    pub fn field(&self, name: &str) -> Option<usize> {
+        self.names.iter().position(|known| known == name)
     }
 
-    /// The values of the item field `name`, by row.
-    pub fn field(&self, name: &str) -> Option<&Ragged<Id>> {
-        self.fields.iter().find(|(known, _)| known == name).map(|(_, column)| column)
+    /// The values of an item in the field at `place`.
+    pub fn values(&self, place: usize, item: Item) -> &[Id] {
+        let (fields, at) = self.table.at(item.0);
+        fields.fields[place].row(at)
+    }
+
+    /// The fields of items, in the order of their places.
+    pub(crate) fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// With what came.
+    pub(crate) fn with(&self, delta: &Arc<Table<ItemFields>>) -> Items {
+        Items { names: self.names.clone(), table: self.table.with(delta) }
     }
 
     /// Writes `items.safetensors`: the items of `catalogue`. Returns how many there are.
@@ -88,16 +129,23 @@ impl Items {
     /// # Errors
     /// If a tensor is missing or of another length, or the items are not ascending.
     pub fn read<'a>(file: &TensorFile, fields: impl Iterator<Item = &'a str>) -> Result<Items> {
-        let index = file.index("items")?;
-        let pictures = file.u64s("pictures", index.len())?.into_iter().map(PictureName).collect();
-        let fields = fields
-            .map(|name| Ok((name.to_owned(), file.ragged(&names(name), index.len())?)))
-            .collect::<Result<_>>()?;
-        Ok(Items { index, pictures, fields })
+        let names: Vec<String> = fields.map(str::to_owned).collect();
+        let table = Layered::new(read(file, &names)?);
+        Ok(Items { names, table })
     }
 }
 
-fn names(field: &str) -> [String; 2] {
+/// Reads items with the fields `fields`.
+pub(crate) fn read(file: &TensorFile, fields: &[String]) -> Result<Table<ItemFields>> {
+    let (index, gone) = file.keys("items")?;
+    let pictures = file.u64s("pictures", index.len())?;
+    let fields = fields.iter().map(|name| file.ragged(&names(name), index.len()));
+    let fields = fields.collect::<Result<Vec<_>>>()?;
+    let pictures = pictures.iter().copied().map(PictureName).collect();
+    Ok(Table::new(index, gone, ItemFields { pictures, fields }))
+}
+
+pub(crate) fn names(field: &str) -> [String; 2] {
     [format!("field.{field}.lengths"), format!("field.{field}.ids")]
 }
 

@@ -3,15 +3,17 @@
 //! Knows samples and networks. Does not know gradients, optimizer state, shards or processes.
 //!
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
-//! [`folder`], files that appear together, and [`tensors`] in them; [`files`], a bundle being
+//! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are; [`files`], a bundle being
 //! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
-//! asked, [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`predictions`],
+//! asked, [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`delta`], what changes after
+//! publishing; [`predictions`],
 //! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
 pub mod error;
 pub mod folder;
 pub mod index;
 pub mod input;
+pub mod numbers;
 pub mod spec;
 pub mod tensors;
 
@@ -19,6 +21,11 @@ pub mod contents;
 pub mod files;
 pub mod golden;
 pub mod items;
+
+pub mod delta;
+mod embed;
+mod layer;
+mod rows;
 
 pub mod explain;
 pub mod model;
@@ -34,11 +41,13 @@ pub mod vectors;
 #[cfg(test)]
 mod fixture;
 
-pub use contents::{ContentTable, Projection};
+pub use ams_model::linalg::Projection;
+pub use contents::ContentTable;
+pub use delta::Changes;
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate};
 pub use explain::Explained;
-pub use files::{Frozen, Meta, Weights};
+pub use files::{Frozen, Meta, RowFormat, Weights};
 pub use golden::Golden;
 pub use input::{Input, Keys};
 pub use model::{Model, Scratch};

@@ -6,31 +6,48 @@
 //! Single-threaded and without locks: one [`Scratch`] per thread.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ams_data::schema::ITEM;
 use ams_data::{Groups, Id, ImageKey, PictureName, Ragged, Side};
 use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
 use crate::contents::{self, Content, ContentScratch};
+use crate::delta::{self, Changes, State};
+use crate::embed::{Embedder, read_dense};
 use crate::error::{Error, Result};
 use crate::explain::{self, Explained};
-use crate::files::{self, DENSE, FORMAT, IDS, Meta, SAMPLES};
+use crate::files::{self, FORMAT, IDS, Meta, SAMPLES};
 use crate::folder::{Folder, MANIFEST};
 use crate::golden::{GOLDEN, Golden};
-use crate::index::Index;
 use crate::input::{Input, Keys};
 use crate::items::{ITEMS, Items};
+use crate::layer::Layered;
 use crate::page::{self, Missing, Ranked};
 use crate::request::PageView;
+use crate::rows;
 use crate::spec::Spec;
 
 /// Most a recomputed golden logit may differ from the trainer's, as a share of it where it is above
 /// 1.
 const GOLDEN_TOLERANCE: f32 = 1e-5;
 
-/// A frozen model, ready to score.
-#[derive(Debug)]
+/// A frozen model, ready to score. What it was published with is shared by all its states: a delta makes another model of
+/// it, which costs what the deltas hold.
+#[derive(Clone, Debug)]
 pub struct Model {
+    bundle: Arc<Bundle>,
+    rows: rows::Layered,
+    /// Images, then each further content.
+    contents: Vec<Content>,
+    items: Items,
+    delta: State,
+}
+
+/// What does not change.
+#[derive(Debug)]
+struct Bundle {
+    path: PathBuf,
     name: String,
     version: u64,
     hash: String,
@@ -41,12 +58,7 @@ pub struct Model {
     network: RankNetwork,
     /// The weights W.
     w: Vec<f32>,
-    ids: Index,
-    /// (n, D).
-    rows: Vec<f32>,
-    /// Images, then each further content.
-    contents: Vec<Content>,
-    items: Items,
+    embedder: Embedder,
     samples: Vec<PageView>,
 }
 
@@ -56,8 +68,10 @@ pub struct Scratch {
     /// By content.
     keys: Vec<Keys>,
     ids: Ragged<Id>,
-    /// For each of [`Model::inputs`], the rows of the known ids.
+    /// For each of [`Model::inputs`], where in `rows` those of the known ids are.
     columns: Vec<Ragged<u32>>,
+    /// The rows in use; (.., D).
+    rows: Vec<f32>,
     /// For each of them, how many ids are unknown.
     unknown: Vec<usize>,
     contents: Vec<ContentScratch>,
@@ -72,63 +86,129 @@ impl Scratch {
 }
 
 impl Model {
-    /// Opens a version (`<model>/<version>/`) or the highest version of a model (`<model>/`).
+    /// Opens a version (`<model>/<version>/`) or the highest version of a model (`<model>/`), with all its deltas.
     /// Everything is checked: hashes, shapes, orders; and the golden logits are computed again.
     ///
     /// # Errors
     /// If there is no bundle, a file is missing, changed or does not fit the spec, or a golden
     /// logit differs.
     pub fn open(dir: &Path) -> Result<Model> {
+        let mut model = Model::open_bundle(dir)?;
+        while let Some(next) = model.next()? {
+            model = next;
+        }
+        Ok(model)
+    }
+
+    /// The same as it was published, without deltas.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_bundle(dir: &Path) -> Result<Model> {
         let (path, name, version) = locate(dir)?;
         let folder = Folder::<Meta>::open(&path, FORMAT)?;
         let meta = folder.manifest.meta.clone();
         check_meta(&meta).map_err(|what| Error::content(path.join(MANIFEST), what))?;
         let spec = &meta.spec;
         let network = RankNetwork::new(spec.rank_config());
-        let (ids, rows) = read_ids(&folder, spec)?;
+        let (w, embedder) = read_dense(&folder, spec, &network)?;
+        let hash = folder.manifest.hash();
         let model = Model {
-            name,
-            version,
-            hash: folder.manifest.hash(),
-            group_inputs: spec.group_inputs(),
-            impression_inputs: spec.impression_inputs(),
-            behavior_inputs: spec.behavior_inputs(),
-            w: read_dense(&folder, spec, &network)?,
-            network,
-            ids,
-            rows,
+            rows: Layered::new(rows::read(&folder.tensors(IDS)?, spec.dim)?),
             contents: contents::read(&folder, spec)?,
             items: read_items(&folder, spec)?,
-            samples: read_samples(&folder)?,
-            meta,
+            delta: State { number: 0, hash: hash.clone() },
+            bundle: Arc::new(Bundle {
+                path,
+                name,
+                version,
+                hash,
+                group_inputs: spec.group_inputs(),
+                impression_inputs: spec.impression_inputs(),
+                behavior_inputs: spec.behavior_inputs(),
+                w,
+                embedder,
+                network,
+                samples: read_samples(&folder)?,
+                meta,
+            }),
         };
         model.check_golden(&folder)?;
         Ok(model)
     }
 
+    /// The model with the delta that follows, if there is one on disk.
+    ///
+    /// # Errors
+    /// If that is damaged or does not follow this model.
+    pub fn next(&self) -> Result<Option<Model>> {
+        let Some(delta) = delta::next(self)? else { return Ok(None) };
+        let contents = self.contents.iter().zip(&delta.contents);
+        Ok(Some(Model {
+            bundle: Arc::clone(&self.bundle),
+            rows: self.rows.with(&delta.rows),
+            contents: contents.map(|(content, delta)| content.with(delta)).collect(),
+            items: self.items.with(&delta.items),
+            delta: delta.state,
+        }))
+    }
+
+    /// Writes `changes` as the delta that follows this model, and returns the model with it.
+    ///
+    /// # Errors
+    /// If there is one already or it cannot be written; then nothing has changed.
+    pub fn change(&self, changes: &Changes) -> Result<Model> {
+        delta::write(self, changes)?;
+        let next = self.next()?;
+        next.ok_or_else(|| Error::content(self.path(), "the delta just written is not there"))
+    }
+
+    /// What each tower of content `content` (0: images) makes of a feature (F): as if the image had been there when the
+    /// model was published.
+    ///
+    /// # Errors
+    /// If the model has no such content, or the feature does not fit it.
+    pub fn embed(&self, content: usize, feature: &[f32]) -> Result<Vec<Vec<f32>>> {
+        self.bundle.embedder.embed(self.spec(), content, feature)
+    }
+
     /// What the model is made of.
     pub fn spec(&self) -> &Spec {
-        &self.meta.spec
+        &self.bundle.meta.spec
     }
 
     /// What the manifest says.
     pub fn meta(&self) -> &Meta {
-        &self.meta
+        &self.bundle.meta
     }
 
     /// The model's name: its folder.
     pub fn name(&self) -> &str {
-        &self.name
+        &self.bundle.name
     }
 
     /// The version: the bundle's folder.
     pub fn version(&self) -> u64 {
-        self.version
+        self.bundle.version
     }
 
-    /// blake3 over the bundle's files, lowercase hex: equal bits, equal hash.
+    /// blake3 over the bundle's files, lowercase hex: equal bits, equal hash. Deltas are not in it.
     pub fn hash(&self) -> &str {
-        &self.hash
+        &self.bundle.hash
+    }
+
+    /// The folder of the version.
+    pub fn path(&self) -> &Path {
+        &self.bundle.path
+    }
+
+    /// The number of the last delta in this model, or 0.
+    pub fn deltas(&self) -> u64 {
+        self.delta.number
+    }
+
+    pub(crate) fn delta(&self) -> &State {
+        &self.delta
     }
 
     /// The items the model knows.
@@ -138,7 +218,7 @@ impl Model {
 
     /// The example requests of the bundle.
     pub fn samples(&self) -> &[PageView] {
-        &self.samples
+        &self.bundle.samples
     }
 
     /// Which image a picture's name means, if the bundle knows it.
@@ -172,9 +252,11 @@ impl Model {
         }
         scratch.unknown.clear();
         scratch.columns.resize_with(self.inputs().count(), Ragged::default);
+        scratch.rows.clear();
         for (input, column) in self.inputs().zip(&mut scratch.columns) {
             input.collect(groups, &scratch.keys[0], &mut scratch.ids);
-            self.find_rows(&scratch.ids, column);
+            let (dim, rows) = (self.spec().dim, &mut scratch.rows);
+            rows::look_up(&self.rows, dim, &scratch.ids, column, rows);
             scratch.unknown.push(scratch.ids.values.len() - column.values.len());
         }
         let lists: Vec<Lists<'_>> = scratch
@@ -182,14 +264,15 @@ impl Model {
             .iter()
             .map(|column| Lists { offsets: column.offsets.as_slice(), rows: &column.values })
             .collect();
-        let (group_fields, rest) = lists.split_at(self.group_inputs.len());
-        let (impression_fields, behavior_fields) = rest.split_at(self.impression_inputs.len());
+        let Bundle { group_inputs, impression_inputs, network, w, .. } = &*self.bundle;
+        let (group_fields, rest) = lists.split_at(group_inputs.len());
+        let (impression_fields, behavior_fields) = rest.split_at(impression_inputs.len());
         // The network has as many as the spec, which may be none.
         let contents: Vec<ContentBatch<'_>> = scratch
             .contents
             .iter()
             .map(ContentScratch::batch)
-            .take(self.network.config().contents.len())
+            .take(network.config().contents.len())
             .collect();
         let batch = RankBatch {
             impressions: groups.impressions.as_slice(),
@@ -197,10 +280,10 @@ impl Model {
             group_fields,
             impression_fields,
             behavior_fields,
-            rows: &self.rows,
+            rows: &scratch.rows,
             contents: &contents,
         };
-        self.network.forward(&self.w, &batch, &mut scratch.network, logits);
+        network.forward(w, &batch, &mut scratch.network, logits);
     }
 
     /// The vectors of a pre-rank network, (V) numbers each: of the user of every group (G), and of the ad of
@@ -274,23 +357,13 @@ impl Model {
 
     /// All inputs: per group, then per impression, then per behavior.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = Input> {
-        let inputs = self.group_inputs.iter().chain(&self.impression_inputs);
-        inputs.chain(&self.behavior_inputs).copied()
+        let Bundle { group_inputs, impression_inputs, behavior_inputs, .. } = &*self.bundle;
+        group_inputs.iter().chain(impression_inputs).chain(behavior_inputs).copied()
     }
 
     /// Whether `key` has embeddings.
-    pub(crate) fn has_embedding(&self, key: ImageKey) -> bool {
+    pub fn knows(&self, key: ImageKey) -> bool {
         self.contents[0].has(key)
-    }
-
-    /// The rows of those `ids` that have one.
-    fn find_rows(&self, ids: &Ragged<Id>, rows: &mut Ragged<u32>) {
-        rows.clear();
-        for list in 0..ids.len() {
-            let before = rows.values.len();
-            rows.values.extend(ids.row(list).iter().filter_map(|id| self.ids.find(id.0)));
-            rows.offsets.push(rows.values.len() - before);
-        }
     }
 
     fn check_golden(&self, folder: &Folder<Meta>) -> Result<()> {
@@ -351,28 +424,6 @@ fn check_meta(meta: &Meta) -> Result<(), String> {
         }
     }
     meta.spec.check()
-}
-
-/// W. The towers' weights are checked and left on disk: every known image is embedded already.
-fn read_dense(folder: &Folder<Meta>, spec: &Spec, network: &RankNetwork) -> Result<Vec<f32>> {
-    let file = folder.tensors(DENSE)?;
-    let mut w = Vec::with_capacity(network.layout().len());
-    for (prefix, layout) in files::dense_layouts(spec, network) {
-        for entry in &layout.entries {
-            let values = file.f32(&format!("{prefix}{}", entry.name), &entry.shape)?;
-            if w.len() < network.layout().len() {
-                w.extend(values);
-            }
-        }
-    }
-    Ok(w)
-}
-
-fn read_ids(folder: &Folder<Meta>, spec: &Spec) -> Result<(Index, Vec<f32>)> {
-    let file = folder.tensors(IDS)?;
-    let ids = file.index("ids")?;
-    let rows = file.f32("rows", &[ids.len(), spec.dim])?;
-    Ok((ids, rows))
 }
 
 fn read_items(folder: &Folder<Meta>, spec: &Spec) -> Result<Items> {
@@ -484,6 +535,22 @@ mod tests {
     }
 
     #[test]
+    fn rows_as_halfs_score_as_rounded_rows() {
+        let mut fixture = Fixture::new(ImageArm::Joint);
+        let whole = fixture.golden.logits.clone();
+        fixture.rows = files::RowFormat::F16;
+        for value in &mut fixture.weights.rows {
+            *value = half::f16::from_f32(*value).to_f32();
+        }
+        fixture.golden.logits = fixture.slow_logits(&fixture.golden.groups);
+        let mut logits = Vec::new();
+        let model = fixture.model();
+        model.score_groups(&fixture.golden.groups, &mut Scratch::default(), &mut logits);
+        assert_eq!(logits, fixture.golden.logits);
+        assert_ne!(logits, whole);
+    }
+
+    #[test]
     fn a_model_without_images_at_all() {
         let spec = Spec {
             image_source: None,
@@ -519,7 +586,7 @@ mod tests {
         assert_eq!((model.name(), model.version()), ("shop", 10));
         assert_eq!(Model::open(&fixture.place(9)).unwrap().version(), 9);
         assert_eq!((model.hash(), &model.meta().run[..]), (&manifest.hash()[..], "test"));
-        assert_eq!((model.samples(), model.items().len()), (&fixture.samples[..], 6));
+        assert_eq!((model.samples(), model.items().count()), (&fixture.samples[..], 6));
         assert_eq!(files::next_version(&shop).unwrap(), 12);
         assert_eq!(files::next_version(&shop.join("none")).unwrap(), 1);
     }

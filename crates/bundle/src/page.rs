@@ -128,7 +128,7 @@ fn missing(model: &Model, page: &PageView, resolved: &Resolved, scratch: &Scratc
 }
 
 fn lacks_embedding(model: &Model, picture: PictureName) -> bool {
-    picture.is_some() && !model.has_embedding(model.image(picture))
+    picture.is_some() && !model.knows(model.image(picture))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use ams_data::schema::{ITEM, USER};
 use ams_data::{Field, Groups, Id, PictureName, Ragged, Side};
 
 use crate::error::{Error, Result};
-use crate::items::Items;
+use crate::items::{Item, Items};
 use crate::model::Model;
 use crate::request::{Cell, FeatureColumns, Features, Options, PageView, Text};
 
@@ -32,7 +32,7 @@ pub(crate) struct Rows<'a> {
     /// The item of each.
     pub(crate) texts: Vec<&'a str>,
     /// Where the bundle lists each item.
-    pub(crate) items: Vec<Option<usize>>,
+    pub(crate) items: Vec<Option<Item>>,
     features: &'a FeatureColumns,
 }
 
@@ -106,7 +106,7 @@ impl<'a> Rows<'a> {
                     let path = || format!("{path}.{}[{row}]", field.name);
                     push_ids(field, cell, path, &mut column)?;
                 }
-                (None, Some(item), Some(of_items)) => column.push(of_items.row(item)),
+                (None, Some(item), Some(place)) => column.push(known.values(place, item)),
                 _ => column.push(&[]),
             }
         }
@@ -115,7 +115,7 @@ impl<'a> Rows<'a> {
 
     fn pictures(&self, known: &Items) -> Vec<PictureName> {
         let picture =
-            |item: &Option<usize>| item.map_or(PictureName::NONE, |item| known.picture(item));
+            |item: &Option<Item>| item.map_or(PictureName::NONE, |item| known.picture(item));
         self.items.iter().map(picture).collect()
     }
 }

@@ -1,20 +1,23 @@
 //! Reading the tensors of a checked file, with shapes as expected or an error that says both.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ams_data::{Id, Offsets, Ragged};
 use bytemuck::Pod;
+use half::f16;
 use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
 use crate::index::Index;
+use crate::numbers::{Bytes, Floats, Numbers};
 
-/// A safetensors file in memory, opened by [`crate::folder::Folder::tensors`].
+/// A safetensors file, mapped, opened by [`crate::folder::Folder::tensors`].
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
-    bytes: Vec<u8>,
+    bytes: Arc<Bytes>,
 }
 
 impl TensorFile {
@@ -22,9 +25,9 @@ impl TensorFile {
     ///
     /// # Errors
     /// If the bytes are not safetensors.
-    pub(crate) fn new(path: PathBuf, bytes: Vec<u8>) -> Result<TensorFile> {
+    pub(crate) fn new(path: PathBuf, bytes: Bytes) -> Result<TensorFile> {
         match SafeTensors::deserialize(&bytes) {
-            Ok(_) => Ok(TensorFile { path, bytes }),
+            Ok(_) => Ok(TensorFile { path, bytes: Arc::new(bytes) }),
             Err(error) => Err(Error::content(path, format!("not safetensors: {error}"))),
         }
     }
@@ -34,16 +37,34 @@ impl TensorFile {
     /// # Errors
     /// If there is no such tensor, or one of another type or shape, or one that holds a NaN or
     /// infinity.
-    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Vec<f32>> {
-        let view = self.find(name, Dtype::F32)?;
+    pub fn f32(&self, name: &str, shape: &[usize]) -> Result<Numbers<f32>> {
+        match self.floats(name, shape, &[Dtype::F32])? {
+            Floats::F32(values) => Ok(values),
+            Floats::F16(_) => unreachable!("only F32 was allowed"),
+        }
+    }
+
+    /// The floats called `name`, of exactly this shape, kept whole or as halfs.
+    ///
+    /// # Errors
+    /// As [`TensorFile::f32`].
+    pub fn f32_or_f16(&self, name: &str, shape: &[usize]) -> Result<Floats> {
+        self.floats(name, shape, &[Dtype::F32, Dtype::F16])
+    }
+
+    fn floats(&self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<Floats> {
+        let view = self.find(name, types)?;
         if view.shape() != shape {
             let what = format!("has shape {:?}, expected {shape:?}", view.shape());
             return Err(self.wrong(name, &what));
         }
-        let values: Vec<f32> = copied(&view);
-        match values.iter().position(|value| !value.is_finite()) {
-            Some(at) => Err(self.wrong(name, &format!("is {} at {at}", values[at]))),
-            None => Ok(values),
+        let floats = match view.dtype() {
+            Dtype::F16 => Floats::F16(self.numbers::<f16>(&view)),
+            _ => Floats::F32(self.numbers(&view)),
+        };
+        match floats.not_finite() {
+            Some((at, value)) => Err(self.wrong(name, &format!("is {value} at {at}"))),
+            None => Ok(floats),
         }
     }
 
@@ -51,7 +72,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// If there is no such tensor, or one of another type or shape.
-    pub fn u64(&self, name: &str) -> Result<Vec<u64>> {
+    pub fn u64(&self, name: &str) -> Result<Numbers<u64>> {
         self.row(name, Dtype::U64)
     }
 
@@ -59,7 +80,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// If there is no such tensor, or one of another type or shape.
-    pub fn u32(&self, name: &str) -> Result<Vec<u32>> {
+    pub fn u32(&self, name: &str) -> Result<Numbers<u32>> {
         self.row(name, Dtype::U32)
     }
 
@@ -67,7 +88,7 @@ impl TensorFile {
     ///
     /// # Errors
     /// As [`TensorFile::u64`], and if there are more or fewer.
-    pub fn u64s(&self, name: &str, count: usize) -> Result<Vec<u64>> {
+    pub fn u64s(&self, name: &str, count: usize) -> Result<Numbers<u64>> {
         let values = self.u64(name)?;
         self.check_len(name, values.len(), count)?;
         Ok(values)
@@ -79,6 +100,32 @@ impl TensorFile {
     /// As [`TensorFile::u64`], and if they are not ascending.
     pub fn index(&self, name: &str) -> Result<Index> {
         Index::new(self.u64(name)?).map_err(|what| self.wrong(name, &what))
+    }
+
+    /// The hashes called `name`; and, in the file of a delta, of each whether it is gone: `name` with `.gone` behind it, 1
+    /// for those that are.
+    ///
+    /// # Errors
+    /// As [`TensorFile::index`], and if something is gone by another number.
+    pub(crate) fn keys(&self, name: &str) -> Result<(Index, Vec<bool>)> {
+        let index = self.index(name)?;
+        let flags = format!("{name}.gone");
+        if !self.has(&flags) {
+            return Ok((index, Vec::new()));
+        }
+        let gone = self.u32(&flags)?;
+        self.check_len(&flags, gone.len(), index.len())?;
+        match gone.iter().position(|&gone| gone > 1) {
+            Some(at) => {
+                Err(self.wrong(&flags, &format!("is {} at {at}, expected 0 or 1", gone[at])))
+            }
+            None => Ok((index, gone.iter().map(|&gone| gone == 1).collect())),
+        }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        let tensors = SafeTensors::deserialize(&self.bytes).expect("parsed when opened");
+        tensors.tensor(name).is_ok()
     }
 
     /// The offsets of `rows` rows whose lengths are called `name`.
@@ -103,7 +150,7 @@ impl TensorFile {
     /// As [`TensorFile::offsets`] and [`TensorFile::u64s`].
     pub fn ragged(&self, names: &[String; 2], rows: usize) -> Result<Ragged<Id>> {
         let offsets = self.offsets(&names[0], rows)?;
-        let values = self.u64s(&names[1], offsets.total())?.into_iter().map(Id).collect();
+        let values = self.u64s(&names[1], offsets.total())?.iter().copied().map(Id).collect();
         Ok(Ragged { offsets, values })
     }
 
@@ -119,15 +166,15 @@ impl TensorFile {
         }
     }
 
-    fn row<T: Pod>(&self, name: &str, dtype: Dtype) -> Result<Vec<T>> {
-        let view = self.find(name, dtype)?;
+    fn row<T: Pod>(&self, name: &str, dtype: Dtype) -> Result<Numbers<T>> {
+        let view = self.find(name, &[dtype])?;
         match view.shape() {
-            [_] => Ok(copied(&view)),
+            [_] => Ok(self.numbers(&view)),
             shape => Err(self.wrong(name, &format!("has shape {shape:?}, expected one dimension"))),
         }
     }
 
-    fn find(&self, name: &str, dtype: Dtype) -> Result<TensorView<'_>> {
+    fn find(&self, name: &str, types: &[Dtype]) -> Result<TensorView<'_>> {
         let tensors = SafeTensors::deserialize(&self.bytes).expect("parsed when opened");
         let Ok(view) = tensors.tensor(name) else {
             let mut names = tensors.names();
@@ -135,22 +182,24 @@ impl TensorFile {
             let what = format!("is not there; the file has {}", names.join(", "));
             return Err(self.wrong(name, &what));
         };
-        if view.dtype() != dtype {
-            let what = format!("is {:?}, expected {dtype:?}", view.dtype());
+        if !types.contains(&view.dtype()) {
+            let expected: Vec<String> = types.iter().map(|dtype| format!("{dtype:?}")).collect();
+            let what = format!("is {:?}, expected {}", view.dtype(), expected.join(" or "));
             return Err(self.wrong(name, &what));
         }
         Ok(view)
+    }
+
+    /// What `view`, a part of this file, shows.
+    fn numbers<T: Pod>(&self, view: &TensorView<'_>) -> Numbers<T> {
+        let from = view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
+        Numbers::of_file(&self.bytes, from..from + view.data().len())
     }
 }
 
 /// How long each row is: what [`TensorFile::offsets`] reads.
 pub fn lengths(offsets: &Offsets) -> Vec<u32> {
     offsets.as_slice().windows(2).map(|pair| pair[1] - pair[0]).collect()
-}
-
-/// The bytes need not be aligned, so they are copied.
-fn copied<T: Pod>(view: &TensorView<'_>) -> Vec<T> {
-    bytemuck::pod_collect_to_vec(view.data())
 }
 
 #[cfg(test)]
@@ -166,15 +215,15 @@ mod tests {
             Tensor::u32("counts", &[3]),
         ];
         let bytes = crate::folder::serialize(&tensors).unwrap();
-        TensorFile::new("f.safetensors".into(), bytes).unwrap()
+        TensorFile::new("f.safetensors".into(), Bytes::Owned(bytes)).unwrap()
     }
 
     #[test]
     fn tensors_come_back() {
         let file = file();
-        assert_eq!(file.f32("x", &[2, 1]).unwrap(), [1.0, -2.5]);
-        assert_eq!(file.u64("ids").unwrap(), [7, u64::MAX]);
-        assert_eq!(file.u32("counts").unwrap(), [3]);
+        assert_eq!(file.f32("x", &[2, 1]).unwrap()[..], [1.0, -2.5]);
+        assert_eq!(file.u64("ids").unwrap()[..], [7, u64::MAX]);
+        assert_eq!(file.u32("counts").unwrap()[..], [3]);
     }
 
     #[test]
@@ -190,7 +239,7 @@ mod tests {
             Tensor::u32("huge", &[u32::MAX, 1]),
         ];
         let bytes = crate::folder::serialize(&tensors).unwrap();
-        let file = TensorFile::new("f".into(), bytes).unwrap();
+        let file = TensorFile::new("f".into(), Bytes::Owned(bytes)).unwrap();
         let names = ["n", "ids"].map(str::to_owned);
         assert_eq!(file.ragged(&names, 3).unwrap(), column);
         let error = file.ragged(&names, 4).unwrap_err().to_string();
@@ -212,7 +261,8 @@ mod tests {
             let got = got.expect_err(expected).to_string();
             assert_eq!(got, format!("f.safetensors: tensor {expected}"));
         }
-        let error = TensorFile::new("f".into(), vec![1, 2, 3]).expect_err("no safetensors");
+        let error =
+            TensorFile::new("f".into(), Bytes::Owned(vec![1, 2, 3])).expect_err("no safetensors");
         assert!(error.to_string().starts_with("f: not safetensors"), "{error}");
     }
 }

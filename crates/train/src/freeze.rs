@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use ams_bundle::files::{self, ContentTable, Frozen, Golden, Meta, Projection, Weights};
+use ams_bundle::files::{self, ContentTable, Frozen, Golden, Meta, RowFormat, Weights};
 use ams_bundle::folder::Manifest;
 use ams_bundle::request::PageView;
 use ams_data::catalogue::Catalogue;
@@ -18,6 +18,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::lanes::Lanes;
 use crate::plan::PlannedTower;
+use crate::table::Table;
 use crate::trainer::{Rounds, Trainer};
 use crate::validation::Users;
 
@@ -28,7 +29,8 @@ const IMAGE_BLOCK: usize = 256;
 const GOLDEN_IMPRESSIONS: usize = 32;
 
 /// Writes the model of `trainer`, a job of one process, as a bundle to `place`, which must not exist.
-/// `samples` are example requests to put beside it.
+/// `samples` are example requests to put beside it. If rows are to be kept as halfs, those of `trainer` are rounded first, for
+/// good, so that the bundle proves itself by the scores of rounded rows.
 ///
 /// # Errors
 /// If the store or the samples cannot be read, or the bundle cannot be written.
@@ -36,8 +38,12 @@ pub fn publish(
     trainer: &mut Trainer,
     place: &Path,
     samples: &[PageView],
+    rows: RowFormat,
 ) -> Result<Manifest<Meta>> {
     assert_eq!(trainer.lanes_mut().fabric().size(), 1, "a bundle holds the rows of all lanes");
+    if rows == RowFormat::F16 {
+        trainer.lanes_mut().shards.iter_mut().for_each(|shard| round_rows(&mut shard.table));
+    }
     let golden = golden(trainer)?;
     let catalogue = Catalogue::open(trainer.dataset())?;
     let lanes = trainer.lanes();
@@ -50,8 +56,17 @@ pub fn publish(
         run: &trainer.config().name,
         steps: trainer.cursor().step,
         samples,
+        rows,
     };
     Ok(files::write(place, &frozen)?)
+}
+
+/// Rounds every row to halfs.
+fn round_rows(table: &mut Table) {
+    for slot in table.slots_by_id() {
+        let row = table.row_mut(slot).row;
+        row.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
+    }
 }
 
 /// All numbers of the model. Ids and images come lane by lane, which is in ascending order: a lane
@@ -79,8 +94,6 @@ fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
     let (plan, store, dense) = (&lanes.plan, &lanes.stores()[content], &lanes.dense.w[..]);
     let pictures = store.pictures().map(|(name, key)| (name.0, key.0)).collect();
     let projection = store.projection().cloned();
-    let projection = projection
-        .map(|ams_image::Projection { mean, components }| Projection { mean, components });
     let towers: Vec<&PlannedTower> =
         plan.towers.iter().filter(|tower| tower.spec.content == content).collect();
     if towers.is_empty() {

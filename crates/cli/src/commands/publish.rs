@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use ams_bundle::RowFormat;
 use ams_bundle::files::next_version;
 use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
 use ams_data::dataset::{Dataset, SplitName};
@@ -29,9 +30,30 @@ pub struct Arguments {
     /// The model's name; the run's unless given.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    /// How embedding rows are kept: half the memory, for scores that differ a little.
+    #[arg(long, value_name = "TYPE", default_value = "f32")]
+    rows: Rows,
     /// Threads; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
+}
+
+/// How rows are kept.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Rows {
+    /// As they were learned.
+    F32,
+    /// Rounded to halfs.
+    F16,
+}
+
+impl From<Rows> for RowFormat {
+    fn from(rows: Rows) -> RowFormat {
+        match rows {
+            Rows::F32 => RowFormat::F32,
+            Rows::F16 => RowFormat::F16,
+        }
+    }
 }
 
 /// What was published.
@@ -49,15 +71,20 @@ pub struct Published {
 pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     let mut trainer =
         run::open(&locations.input(&arguments.run)?, Job::solo(threads(arguments.threads)))?;
+    let rows = arguments.rows.into();
     let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
     let model = arguments.to.join(name);
     let published = match is_remote(&model) {
-        false => publish(&mut trainer, &local(&model)?)?,
+        false => {
+            let model = local(&model)?;
+            let version = next_version(&model)?;
+            publish_as(&mut trainer, &model.join(version.to_string()), version, rows)?
+        }
         true => {
             let version = locations.versions(&model)?.last().map_or(1, |last| last + 1);
             let path = model.join(version.to_string());
             let place = locations.destination(&path, false)?;
-            let published = publish_as(&mut trainer, place.local(), version)?;
+            let published = publish_as(&mut trainer, place.local(), version, rows)?;
             place.publish()?;
             Published { path, ..published }
         }
@@ -71,13 +98,18 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
 /// Publishes the next version of `model`, a folder.
 pub fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
     let version = next_version(model)?;
-    publish_as(trainer, &model.join(version.to_string()), version)
+    publish_as(trainer, &model.join(version.to_string()), version, RowFormat::F32)
 }
 
 /// Publishes as the new folder `path`.
-fn publish_as(trainer: &mut Trainer, path: &Path, version: u64) -> Result<Published, Failure> {
+fn publish_as(
+    trainer: &mut Trainer,
+    path: &Path,
+    version: u64,
+    rows: RowFormat,
+) -> Result<Published, Failure> {
     let samples = samples(trainer.dataset())?;
-    let manifest = freeze::publish(trainer, path, &samples)?;
+    let manifest = freeze::publish(trainer, path, &samples, rows)?;
     Ok(Published { path: path.to_path_buf(), version, hash: manifest.hash() })
 }
 

@@ -7,6 +7,7 @@ use ams_bundle::{Model, Scratch, vectors};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_data::{Groups, Id};
+use ams_image::FeatureStore;
 use ams_model::{Aggregator, ImageArm};
 use ams_train::config::{Base, ContentConfig, Interactions, ModelConfig, Similarity, TowerSharing};
 use ams_train::{Config, Job, run};
@@ -141,6 +142,28 @@ fn exported_vectors_give_the_scores() {
         }
     }
     assert!(compared > 100, "{compared}");
+}
+
+/// A picture that comes after publishing is embedded as if it had been there.
+#[test]
+fn new_images_are_embedded_as_publishing_does() {
+    let folder = TempDir::new().unwrap();
+    let store = FeatureStore::open(&shop().join("data/images")).unwrap();
+    for pca in [None, Some(16)] {
+        let mut config = config(&folder.path().join(format!("{pca:?}")));
+        config.model.pca = pca;
+        let model = Model::open(&publish(&config, 2).0).unwrap();
+        let towers = model.image_towers().len();
+        assert_eq!(towers, 2);
+        for (_, key) in store.pictures().take(40) {
+            let row = store.row(key).unwrap().halfs();
+            let feature: Vec<f32> = row.iter().map(|half| half.to_f32()).collect();
+            let embedded = model.embed(0, &feature).unwrap();
+            for (tower, embedding) in embedded.iter().enumerate() {
+                assert_eq!(&embedding[..], model.embedding(tower, key).unwrap(), "{pca:?}");
+            }
+        }
+    }
 }
 
 /// All test groups, and what the bundle says of them.

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
+use ams_bundle::RowFormat;
 use ams_data::dataset::Dataset;
 use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, PrepareOptions, SplitBy, plan};
 use ams_data::source::{TableOptions, open};
@@ -125,7 +126,7 @@ pub fn publish(config: &Config, threads: usize) -> (PathBuf, String) {
 pub fn publish_run(run: &Path, threads: usize) -> (PathBuf, String) {
     let mut trainer = run::open(run, Job::solo(threads)).expect("a finished run");
     let place = run.join("bundle/1");
-    let manifest = freeze::publish(&mut trainer, &place, &[]).expect("a bundle");
+    let manifest = freeze::publish(&mut trainer, &place, &[], RowFormat::F32).expect("a bundle");
     (place, manifest.hash())
 }
 

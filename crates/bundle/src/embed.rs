@@ -1,0 +1,108 @@
+//! New images: the towers of a bundle, for pictures that came after it was published.
+
+use std::sync::OnceLock;
+
+use ams_model::linalg::{Packed, Projection};
+use ams_model::tower::TowerScratch;
+use ams_model::{RankNetwork, Tower};
+use half::f16;
+
+use crate::contents;
+use crate::error::{Error, Result};
+use crate::files::{self, DENSE, Meta};
+use crate::folder::Folder;
+use crate::spec::{Spec, TowerSpec};
+
+/// All towers of a model.
+#[derive(Debug)]
+pub(crate) struct Embedder {
+    towers: Vec<Ready>,
+    /// By content: what its towers see of a feature, unless that is all of it.
+    projections: Vec<Option<Projection>>,
+}
+
+#[derive(Debug)]
+struct Ready {
+    spec: TowerSpec,
+    tower: Tower,
+    /// Its weights.
+    e: Vec<f32>,
+    /// Packed when the first image comes: many models never see one.
+    first: OnceLock<Packed>,
+}
+
+/// Reads the weights W and the towers.
+///
+/// # Errors
+/// If a tensor is missing or has another shape.
+pub(crate) fn read_dense(
+    folder: &Folder<Meta>,
+    spec: &Spec,
+    network: &RankNetwork,
+) -> Result<(Vec<f32>, Embedder)> {
+    let file = folder.tensors(DENSE)?;
+    let mut parts = Vec::new();
+    for (prefix, layout) in files::dense_layouts(spec, network) {
+        let mut part = Vec::with_capacity(layout.len());
+        for entry in &layout.entries {
+            part.extend_from_slice(&file.f32(&format!("{prefix}{}", entry.name), &entry.shape)?);
+        }
+        parts.push(part);
+    }
+    let mut parts = parts.into_iter();
+    let w = parts.next().expect("the network comes first");
+    let ready = |(spec, e): (TowerSpec, Vec<f32>)| {
+        let tower = Tower::new(spec.config.clone());
+        Ready { spec, tower, e, first: OnceLock::new() }
+    };
+    let towers = spec.towers().into_iter().zip(parts).map(ready).collect();
+    Ok((w, Embedder { towers, projections: contents::read_projections(folder, spec)? }))
+}
+
+impl Embedder {
+    /// What each tower of content `content` makes of `feature`, as publishing the model with that image would.
+    ///
+    /// # Errors
+    /// If the model has no such content, or the feature is of another length or not finite.
+    pub fn embed(&self, spec: &Spec, content: usize, feature: &[f32]) -> Result<Vec<Vec<f32>>> {
+        let contents = spec.contents();
+        let Some((name, source)) = contents.get(content) else {
+            let what = "sees no pictures: it was trained without a feature store".to_owned();
+            return Err(Error::Model { what });
+        };
+        if feature.len() != source.dim {
+            let what = format!(
+                "a feature of {name} has {} numbers, expected {} of encoder {}",
+                feature.len(),
+                source.dim,
+                source.encoder
+            );
+            return Err(Error::request(what));
+        }
+        // Stores keep halfs.
+        let halfs: Vec<f16> = feature.iter().map(|&value| f16::from_f32(value)).collect();
+        if let Some(at) = halfs.iter().position(|half| !half.is_finite()) {
+            let what = format!("a feature of {name} is {} at {at}, expected a half", feature[at]);
+            return Err(Error::request(what));
+        }
+        let seen = match &self.projections[content] {
+            Some(projection) => projection.apply(&halfs),
+            None => halfs,
+        };
+        let towers = self.towers.iter().filter(|ready| ready.spec.content == content);
+        Ok(towers.map(|ready| ready.embed(&seen, source.scale)).collect())
+    }
+}
+
+impl Ready {
+    fn embed(&self, seen: &[f16], scale: f32) -> Vec<f32> {
+        let first = self.first.get_or_init(|| {
+            let mut packed = Packed::default();
+            self.tower.pack(&self.e, &mut packed);
+            packed
+        });
+        let (mut scratch, mut out) = (TowerScratch::default(), Vec::new());
+        self.tower.forward(&self.e, first.panels(), &[seen][..], scale, &mut scratch, &mut out);
+        out
+    }
+}

@@ -1,0 +1,204 @@
+//! Tables over which changes lie.
+//!
+//! A table is an ascending list of hashes with a value each. A delta brings a smaller table of the same kind, in which some
+//! keys are marked as gone. What deltas brought is merged into one such layer; the table below stays as it is, in its file,
+//! shared by all states of the model. Looking up asks the layer first.
+
+use std::sync::Arc;
+
+use crate::index::Index;
+use crate::numbers::Numbers;
+
+/// Values by place, one for each key of a table.
+pub(crate) trait Values: Sized {
+    /// The values that `order` names, out of these and `newer` ones.
+    fn merged(&self, newer: &Self, order: &[From]) -> Self;
+}
+
+/// Where a value of a merged table comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum From {
+    /// The table as it was, at this place.
+    Older(usize),
+    /// What came, at this place.
+    Newer(usize),
+}
+
+/// Keys with values.
+#[derive(Clone, Debug)]
+pub(crate) struct Table<V> {
+    index: Index,
+    /// Of each key, whether it is gone; empty if none is.
+    gone: Vec<bool>,
+    pub values: V,
+}
+
+/// A table, and what lies over it.
+#[derive(Clone, Debug)]
+pub(crate) struct Layered<V> {
+    base: Arc<Table<V>>,
+    over: Option<Arc<Table<V>>>,
+}
+
+/// Where a key was found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Found {
+    over: bool,
+    at: u32,
+}
+
+impl<V: Values> Table<V> {
+    /// A table of which the keys marked in `gone` are gone; none, if that is empty.
+    pub fn new(index: Index, gone: Vec<bool>, values: V) -> Table<V> {
+        Table { index, gone, values }
+    }
+
+    /// How many keys, with those that are gone.
+    pub fn len(&self) -> usize {
+        self.index.len()
+    }
+
+    fn is_gone(&self, at: usize) -> bool {
+        self.gone.get(at).copied().unwrap_or(false)
+    }
+
+    /// This and what came later.
+    fn merged(&self, newer: &Table<V>) -> Table<V> {
+        let (a, b) = (self.index.hashes(), newer.index.hashes());
+        let (mut keys, mut order, mut gone) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut i, mut j) = (0, 0);
+        while i < a.len() || j < b.len() {
+            if j == b.len() || i < a.len() && a[i] < b[j] {
+                keys.push(a[i]);
+                gone.push(self.is_gone(i));
+                order.push(From::Older(i));
+                i += 1;
+            } else {
+                i += usize::from(i < a.len() && a[i] == b[j]);
+                keys.push(b[j]);
+                gone.push(newer.is_gone(j));
+                order.push(From::Newer(j));
+                j += 1;
+            }
+        }
+        let index = Index::new(Numbers::from(keys)).expect("merged in ascending order");
+        Table { index, gone, values: self.values.merged(&newer.values, &order) }
+    }
+}
+
+impl<V: Values> Layered<V> {
+    /// With nothing over it.
+    pub fn new(base: Table<V>) -> Layered<V> {
+        Layered::of(Arc::new(base))
+    }
+
+    /// The same of a table that is shared.
+    pub fn of(base: Arc<Table<V>>) -> Layered<V> {
+        Layered { base, over: None }
+    }
+
+    /// What everything lies over.
+    pub fn base(&self) -> &Table<V> {
+        &self.base
+    }
+
+    /// With what came.
+    pub fn with(&self, delta: &Arc<Table<V>>) -> Layered<V> {
+        let over = match &self.over {
+            _ if delta.len() == 0 => self.over.clone(),
+            Some(over) => Some(Arc::new(over.merged(delta))),
+            None => Some(Arc::clone(delta)),
+        };
+        Layered { base: Arc::clone(&self.base), over }
+    }
+
+    /// Where `key` is, if it is there.
+    pub fn find(&self, key: u64) -> Option<Found> {
+        if let Some(over) = &self.over
+            && let Some(at) = over.index.find(key)
+        {
+            return (!over.is_gone(at as usize)).then_some(Found { over: true, at });
+        }
+        let at = self.base.index.find(key)?;
+        (!self.base.is_gone(at as usize)).then_some(Found { over: false, at })
+    }
+
+    /// The values a key was found in, and where in them.
+    pub fn at(&self, found: Found) -> (&V, usize) {
+        let table = match &self.over {
+            Some(over) if found.over => over,
+            _ => &self.base,
+        };
+        (&table.values, found.at as usize)
+    }
+
+    /// What is found of `key`.
+    pub fn get(&self, key: u64) -> Option<(&V, usize)> {
+        self.find(key).map(|found| self.at(found))
+    }
+
+    /// All keys that are there, those of the base first.
+    pub fn keys(&self) -> impl Iterator<Item = u64> {
+        let covered =
+            |key: u64| self.over.as_ref().is_some_and(|over| over.index.find(key).is_some());
+        let of = |table: &Arc<Table<V>>| {
+            let table = Arc::clone(table);
+            (0..table.len())
+                .filter_map(move |at| (!table.is_gone(at)).then(|| table.index.hashes()[at]))
+        };
+        let base = of(&self.base).filter(move |&key| !covered(key));
+        base.chain(self.over.iter().flat_map(of))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+
+    impl Values for Vec<i32> {
+        fn merged(&self, newer: &Self, order: &[From]) -> Self {
+            let value = |from: &From| match *from {
+                From::Older(at) => self[at],
+                From::Newer(at) => newer[at],
+            };
+            order.iter().map(value).collect()
+        }
+    }
+
+    /// Keys and values; no value: gone.
+    type Entries = BTreeMap<u64, Option<i32>>;
+
+    fn table(entries: &Entries) -> Table<Vec<i32>> {
+        let keys: Vec<u64> = entries.keys().copied().collect();
+        let gone = entries.values().map(Option::is_none).collect();
+        let values = entries.values().map(|value| value.unwrap_or(0)).collect();
+        Table::new(Index::new(Numbers::from(keys)).unwrap(), gone, values)
+    }
+
+    proptest! {
+        #[test]
+        fn looking_up_is_as_in_one_map(
+            base in proptest::collection::btree_map(0..30_u64, 0..100, 0..20),
+            deltas in proptest::collection::vec(
+                proptest::collection::btree_map(0..30_u64, proptest::option::of(0..100), 0..10), 0..5),
+        ) {
+            let base: Entries = base.into_iter().map(|(key, value)| (key, Some(value))).collect();
+            let mut layered = Layered::new(table(&base));
+            let mut map = base;
+            for delta in &deltas {
+                layered = layered.with(&Arc::new(table(delta)));
+                map.extend(delta.iter().map(|(key, value)| (*key, *value)));
+            }
+            for key in 0..31 {
+                let got = layered.get(key).map(|(values, at)| values[at]);
+                prop_assert_eq!(got, map.get(&key).copied().flatten(), "key {}", key);
+            }
+            let mut keys: Vec<u64> = layered.keys().collect();
+            keys.sort_unstable();
+            let expected = map.iter().filter_map(|(key, value)| value.map(|_| *key));
+            prop_assert_eq!(keys, expected.collect::<Vec<_>>());
+        }
+    }
+}

@@ -1,0 +1,81 @@
+//! Embedding rows by id.
+//!
+//! ```text
+//! ids.safetensors           ids u64 (n) ascending, rows f32 or f16 (n, D)
+//! ```
+
+use ams_data::{Id, Ragged};
+
+use crate::error::Result;
+use crate::layer::{From, Table, Values};
+use crate::numbers::{Floats, Numbers};
+use crate::tensors::TensorFile;
+
+/// Rows by place.
+#[derive(Clone, Debug)]
+pub(crate) struct Rows {
+    dim: usize,
+    /// (n, D).
+    values: Floats,
+}
+
+impl Rows {
+    /// Appends the row at `at`.
+    fn push(&self, at: usize, to: &mut Vec<f32>) {
+        self.values.push(at * self.dim..(at + 1) * self.dim, to);
+    }
+}
+
+impl Values for Rows {
+    fn merged(&self, newer: &Rows, order: &[From]) -> Rows {
+        let mut values = Vec::with_capacity(order.len() * self.dim);
+        for from in order {
+            match *from {
+                From::Older(at) => self.push(at, &mut values),
+                From::Newer(at) => newer.push(at, &mut values),
+            }
+        }
+        Rows { dim: self.dim, values: Floats::F32(Numbers::from(values)) }
+    }
+}
+
+/// All rows of a model.
+pub(crate) type Layered = crate::layer::Layered<Rows>;
+
+/// Reads rows of `dim` numbers.
+///
+/// # Errors
+/// If a tensor is missing or has another shape, or the ids are not ascending.
+pub(crate) fn read(file: &TensorFile, dim: usize) -> Result<Table<Rows>> {
+    let (index, gone) = file.keys("ids")?;
+    let values = file.f32_or_f16("rows", &[index.len(), dim])?;
+    Ok(Table::new(index, gone, Rows { dim, values }))
+}
+
+/// Appends to `rows` the row of each id that has one, and overwrites `places` with where it is there, list by list.
+pub(crate) fn look_up(
+    all: &Layered,
+    dim: usize,
+    ids: &Ragged<Id>,
+    places: &mut Ragged<u32>,
+    rows: &mut Vec<f32>,
+) {
+    places.clear();
+    // What is the same for all candidates comes again and again.
+    let mut last: Option<(Id, Option<u32>)> = None;
+    for list in 0..ids.len() {
+        let before = places.values.len();
+        for &id in ids.row(list) {
+            let place = match last {
+                Some((same, place)) if same == id => place,
+                _ => all.get(id.0).map(|(table, at)| {
+                    table.push(at, rows);
+                    (rows.len() / dim - 1) as u32
+                }),
+            };
+            last = Some((id, place));
+            places.values.extend(place);
+        }
+        places.offsets.push(places.values.len() - before);
+    }
+}
