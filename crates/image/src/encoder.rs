@@ -2,10 +2,12 @@
 //!
 //! Knows the shape of the work: pictures in, rows out. Does not know any encoder.
 
+use ams_data::ImageKey;
 use fast_image_resize::Resizer;
 
-use crate::decode::Rgb;
-use crate::failure::Failure;
+use crate::decode::{Limits, Rgb, decode};
+use crate::failure::{Failure, Reason};
+use crate::picture_file::content_key;
 
 /// A fixed function from a picture to an image feature. It is shared by all threads; whatever it has to
 /// write to is the caller's [`Scratch`].
@@ -43,4 +45,26 @@ pub struct Scratch {
     pub pixels: Vec<u8>,
     /// Buffers an encoder uses as it likes.
     pub floats: [Vec<f32>; 6],
+}
+
+/// One picture that comes alone: its key, and its row (F).
+///
+/// # Errors
+/// What is wrong with the picture.
+pub fn encode_one(
+    encoder: &dyn Encoder,
+    bytes: &[u8],
+    limits: &Limits,
+) -> Result<(ImageKey, Vec<f32>), Failure> {
+    let mut scratch = Scratch::default();
+    let fitted = encoder.fit(decode(bytes, limits)?, &mut scratch);
+    let mut row = vec![0.0; encoder.dim()];
+    encoder.encode(&[fitted], &mut scratch, &mut row)?;
+    match row.iter().position(|value| !value.is_finite()) {
+        Some(at) => {
+            let what = format!("the encoder's value {at} is {}", row[at]);
+            Err(Failure::new(Reason::NotFinite, what))
+        }
+        None => Ok((content_key(bytes), row)),
+    }
 }

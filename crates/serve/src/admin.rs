@@ -8,6 +8,8 @@
 //! POST /admin/models/{model}/rollback                  the version before is live again
 //! POST /admin/models/{model}/versions/{version}/activate
 //! POST /admin/models/{model}/versions/{version}/canary?percent=5
+//! POST /admin/models/{model}/changes                   new pictures and items of the live version, see `edits`
+//! PUT  /admin/models/{model}/pictures/{name}           a new picture of it
 //! ```
 
 use std::sync::Arc;
@@ -17,13 +19,14 @@ use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{get, post, put};
 use serde::Deserialize;
 
 use crate::answer::json;
+use crate::edits::{self, Edit};
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
-use crate::routes::{Shared, health, no_such_method, no_such_path};
+use crate::routes::{Shared, health, no_such_method, no_such_path, read, says_json};
 
 type Shareds = State<Arc<Shared>>;
 
@@ -35,6 +38,8 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .route("/admin/models", get(status))
         .route("/admin/poll", post(poll))
         .route("/admin/models/{model}/rollback", post(roll_back))
+        .route("/admin/models/{model}/changes", post(edit))
+        .route("/admin/models/{model}/pictures/{*name}", put(picture))
         .route(&format!("{version}/activate"), post(activate))
         .route(&format!("{version}/canary"), post(canary))
         .route_layer(from_fn_with_state(Arc::clone(shared), admitted))
@@ -88,6 +93,37 @@ async fn poll(State(shared): Shareds) -> Result<Response, Problem> {
 
 async fn roll_back(State(shared): Shareds, Path(model): Path<String>) -> Result<Response, Problem> {
     change(&shared, move |models| models.roll_back(&model)).await
+}
+
+async fn edit(
+    State(shared): Shareds,
+    Path(model): Path<String>,
+    request: Request,
+) -> Result<Response, Problem> {
+    if !says_json(&request) {
+        let what = "expected the header `Content-Type: application/json`";
+        return Err(Problem::new(Kind::MediaType, what));
+    }
+    let body = read(&shared.limits, request.into_body()).await?;
+    let wrong = |error: serde_json::Error| Problem::new(Kind::Request, format!("request: {error}"));
+    let edit: Edit = serde_json::from_slice(&body).map_err(wrong)?;
+    change(&shared, move |models| models.edit(&model, None, |model| edit.changes(model))).await
+}
+
+async fn picture(
+    State(shared): Shareds,
+    Path((model, name)): Path<(String, String)>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let Some(encoder) = shared.pictures.clone() else {
+        let what = "the server was started without an encoder (--encoder)";
+        return Err(Problem::new(Kind::Conflict, what));
+    };
+    let body = read(&shared.limits, request.into_body()).await?;
+    let changes = move |models: &Models| {
+        models.edit(&model, None, |model| edits::picture(model, &*encoder, &name, &body))
+    };
+    change(&shared, changes).await
 }
 
 type Version = Result<Path<(String, u64)>, axum::extract::rejection::PathRejection>;

@@ -73,6 +73,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let kind = match &refusal {
             Refusal::Absent(_) => Kind::NotFound,
+            Refusal::Bundle(ams_bundle::Error::Request { .. }) => Kind::Request,
             Refusal::State(_) | Refusal::Bundle(_) => Kind::Conflict,
         };
         Problem::new(kind, refusal.to_string())

@@ -6,13 +6,14 @@
 //! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that changes;
 //! [`compute`], the threads that score; [`answer`], from a request's bytes to an answer's, and [`inference`], the same in
 //! another protocol's words; [`problem`] and [`token`], answers that are none
-//! and who gets none; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all of it
+//! and who gets none; [`edits`], how what is served changes a little; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all of it
 //! together, from start to stop; [`telemetry`], what is counted. And
 //! [`load`], somebody who asks a lot.
 
 pub mod admin;
 pub mod answer;
 pub mod compute;
+pub mod edits;
 pub mod inference;
 pub mod listen;
 pub mod load;

@@ -9,6 +9,8 @@
 //! Everything a request needs is in one [`Snapshot`] that never changes; a swap puts another in its place. So no request
 //! sees two versions, and none waits for a swap. Knows bundles; no requests, no HTTP.
 
+mod deltas;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,7 +25,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use crate::telemetry::{Telemetry, VersionMetrics};
 
 /// A version in memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loaded {
     /// The scorer.
     pub model: Model,
@@ -53,6 +55,8 @@ struct Versions {
     withdrawn: BTreeSet<u64>,
     /// Versions that could not be loaded, with the manifest's time and the reason.
     refused: BTreeMap<u64, (Option<SystemTime>, String)>,
+    /// What is wrong with the delta that follows a version.
+    refused_deltas: BTreeMap<u64, String>,
 }
 
 /// All models at one moment.
@@ -82,6 +86,8 @@ pub struct Models {
     snapshot: ArcSwap<Snapshot>,
     /// Held while the snapshot is replaced: changes come one after the other.
     changes: Mutex<()>,
+    /// Held while a delta is made.
+    edits: Mutex<()>,
     telemetry: Arc<Telemetry>,
 }
 
@@ -100,6 +106,10 @@ pub struct Status {
     pub withdrawn: Vec<u64>,
     /// Versions that could not be loaded, and why.
     pub refused: BTreeMap<u64, String>,
+    /// The last delta of each version in memory.
+    pub deltas: BTreeMap<u64, u64>,
+    /// What is wrong with the delta that follows a version.
+    pub refused_deltas: BTreeMap<u64, String>,
 }
 
 /// Times the examples are scored before a version serves.
@@ -167,6 +177,10 @@ impl Snapshot {
             refused: (versions.refused.iter())
                 .map(|(version, (_, why))| (*version, why.clone()))
                 .collect(),
+            deltas: (versions.loaded.iter())
+                .map(|(version, loaded)| (*version, loaded.model.deltas()))
+                .collect(),
+            refused_deltas: versions.refused_deltas.clone(),
         };
         self.0.iter().map(status).collect()
     }
@@ -180,7 +194,14 @@ impl Models {
     /// The models of `folder`, of which none is loaded yet.
     pub fn new(folder: PathBuf, keep: usize, telemetry: Arc<Telemetry>) -> Models {
         let snapshot = ArcSwap::default();
-        Models { folder, keep, snapshot, changes: Mutex::new(()), telemetry }
+        Models {
+            folder,
+            keep,
+            snapshot,
+            changes: Mutex::default(),
+            edits: Mutex::default(),
+            telemetry,
+        }
     }
 
     /// All models now.
@@ -211,7 +232,7 @@ impl Models {
                 }
             }
         }
-        Ok(())
+        self.follow()
     }
 
     /// Makes a version live, which is loaded first unless it is.
@@ -301,7 +322,15 @@ impl Models {
         }
         let seen = self.manifest_time(name, version);
         match open(&folder) {
-            Ok(model) => {
+            Ok((model, refused)) => {
+                if let Some(error) = refused {
+                    tracing::error!(model = name, version, %error, "delta refused");
+                    self.telemetry.delta_refused(name);
+                    self.change(name, |versions| {
+                        versions.refused_deltas.insert(version, error);
+                        Ok(())
+                    })?;
+                }
                 let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                 let since = since.map_or(0, |since| since.as_secs());
                 let metrics = self.telemetry.version(name, version);
@@ -342,7 +371,7 @@ impl Models {
             versions.loaded.insert(loaded.model.version(), loaded);
         }
         if let Some(live) = &versions.live {
-            self.telemetry.live(name, live.model.version(), live.since);
+            self.telemetry.live(name, live.model.version(), live.since, live.model.deltas());
         }
         self.snapshot.store(Arc::new(snapshot));
         Ok(())
@@ -369,11 +398,11 @@ impl Models {
 }
 
 /// Opens a version, which checks everything, and scores its examples, so that the first request finds its memory read.
-fn open(folder: &Path) -> ams_bundle::Result<Model> {
-    let model = Model::open(folder)?;
+fn open(folder: &Path) -> ams_bundle::Result<(Model, Option<String>)> {
+    let (model, refused) = deltas::followed(Model::open_bundle(folder)?);
     let mut scratch = Scratch::default();
     for page in (0..WARM_UP).flat_map(|_| model.samples()) {
         model.score_with(page, &mut scratch)?;
     }
-    Ok(model)
+    Ok((model, refused))
 }

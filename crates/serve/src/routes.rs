@@ -30,6 +30,7 @@ use serde_json::json;
 
 use crate::answer::{self, Ask, Buffers, Request};
 use crate::compute::{Lost, Pool};
+use crate::edits::Pictures;
 use crate::inference;
 use crate::models::{Loaded, Models};
 use crate::problem::{Kind, Problem};
@@ -52,6 +53,8 @@ pub struct Shared {
     pub tokens: Tokens,
     /// Who may watch and change.
     pub admin_tokens: Tokens,
+    /// The encoder behind the models, for new pictures.
+    pub pictures: Option<Arc<dyn Pictures>>,
     /// Whether the server is ending: it answers, and is not ready for more.
     pub stopping: AtomicBool,
 }
@@ -71,6 +74,7 @@ impl Shared {
             telemetry,
             tokens: settings.tokens.clone(),
             admin_tokens: settings.admin_tokens.clone(),
+            pictures: settings.pictures.clone(),
             stopping: AtomicBool::new(false),
         }))
     }
@@ -292,7 +296,7 @@ async fn ask(State(shared): Shareds, place: Places, ask: Ask, request: HttpReque
     Ok(json_response(outcome?))
 }
 
-fn says_json(request: &HttpRequest) -> bool {
+pub(crate) fn says_json(request: &HttpRequest) -> bool {
     let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     // Not what pages of other sites can make a browser send.
     value.is_none_or(|value| {
@@ -301,7 +305,7 @@ fn says_json(request: &HttpRequest) -> bool {
     })
 }
 
-async fn read(limits: &Limits, body: Body) -> Result<Bytes, Problem> {
+pub(crate) async fn read(limits: &Limits, body: Body) -> Result<Bytes, Problem> {
     let read = tokio::time::timeout(limits.patience, to_bytes(body, limits.body_bytes)).await;
     let Ok(read) = read else {
         return Err(Problem::new(Kind::SlowBody, "the body did not come in time"));
@@ -346,6 +350,7 @@ struct Card<'a> {
     version: u64,
     hash: &'a str,
     since: u64,
+    deltas: u64,
     #[serde(flatten)]
     meta: &'a ams_bundle::Meta,
     samples: &'a [ams_bundle::PageView],
@@ -360,6 +365,7 @@ async fn card(State(shared): Shareds, place: Places) -> Answer {
         version: model.version(),
         hash: model.hash(),
         since: *since,
+        deltas: model.deltas(),
         meta: model.meta(),
         samples: model.samples(),
     };

@@ -2,8 +2,10 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use crate::edits::Pictures;
 use crate::token::Tokens;
 
 /// A server's settings.
@@ -29,6 +31,8 @@ pub struct Settings {
     pub admin_tokens: Tokens,
     /// Encryption of both ports, if any.
     pub tls: Option<Tls>,
+    /// The encoder behind the models, for new pictures.
+    pub pictures: Option<Arc<dyn Pictures>>,
 }
 
 /// When versions become live.

@@ -125,16 +125,23 @@ impl Telemetry {
         }
     }
 
-    /// A version is live since `since`, in unix seconds.
-    pub fn live(&self, model: &str, version: u64, since: u64) {
+    /// A version is live since `since`, in unix seconds, with so many deltas.
+    pub fn live(&self, model: &str, version: u64, since: u64, deltas: u64) {
         let gauge = |name| self.recorder.register_gauge(&key(name, &[("model", model)]), &METADATA);
         gauge("ams_model_version").set(version as f64);
         gauge("ams_model_live_since_timestamp").set(since as f64);
+        gauge("ams_model_deltas").set(deltas as f64);
     }
 
     /// A version could not be loaded.
     pub fn refused(&self, model: &str) {
         let key = key("ams_versions_refused_total", &[("model", model)]);
+        self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// A delta could not be taken up.
+    pub fn delta_refused(&self, model: &str) {
+        let key = key("ams_deltas_refused_total", &[("model", model)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 

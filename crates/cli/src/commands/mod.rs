@@ -2,6 +2,7 @@
 
 pub mod ablate;
 pub mod bench;
+pub mod delta;
 pub mod demo;
 pub mod doctor;
 pub mod encode;

@@ -2,12 +2,18 @@
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
+use ams_data::ImageKey;
+use ams_image::{Encoder, Limits as PictureLimits};
+use ams_location::local;
+use ams_serve::edits::Pictures;
 use ams_serve::token::Tokens;
 use ams_serve::{Control, Limits, Settings, Tls};
 use serde::Serialize;
 
+use crate::commands::encoder::EncoderArguments;
 use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::threads;
@@ -76,6 +82,35 @@ pub struct Arguments {
     /// Who signs the certificates that clients must have, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_client_authority: Option<PathBuf>,
+    /// Take new pictures (PUT /admin/models/MODEL/pictures/NAME), encoded as the models' were.
+    #[arg(long)]
+    pictures: bool,
+    #[command(flatten, next_help_heading = "The encoder, for --pictures")]
+    encoder: EncoderArguments,
+}
+
+/// The encoder of a command line, for pictures that arrive.
+struct Arriving {
+    encoder: Box<dyn Encoder>,
+    hash: String,
+    limits: PictureLimits,
+}
+
+impl std::fmt::Debug for Arriving {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.encoder.id())
+    }
+}
+
+impl Pictures for Arriving {
+    fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    fn encode(&self, bytes: &[u8]) -> Result<(ImageKey, Vec<f32>), String> {
+        let said = |failure: ams_image::Failure| failure.to_string();
+        ams_image::encoder::encode_one(&*self.encoder, bytes, &self.limits).map_err(said)
+    }
 }
 
 /// What `--json` prints when the ports are open.
@@ -117,6 +152,18 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
     };
     here("MODELS", &arguments.models, "it is looked through again and again")?;
     let tls = arguments.tls_certificate.zip(arguments.tls_key);
+    let pictures = match arguments.pictures {
+        false => None,
+        true if arguments.encoder.is_precomputed() => {
+            return Err(Failure::user("--encoder precomputed: takes no pictures".to_owned()));
+        }
+        true => {
+            let encoder = arguments.encoder.open(|path| local(path).map_err(Failure::from))?;
+            let (hash, limits) = (encoder.hash(), PictureLimits::default());
+            let pictures: Arc<dyn Pictures> = Arc::new(Arriving { encoder, hash, limits });
+            Some(pictures)
+        }
+    };
     Ok(Settings {
         models: arguments.models,
         address: arguments.bind,
@@ -144,5 +191,6 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
             key,
             client_authority: arguments.tls_client_authority,
         }),
+        pictures,
     })
 }

@@ -11,6 +11,8 @@ mod bench;
 #[cfg(unix)]
 mod buckets;
 mod check;
+#[cfg(unix)]
+mod deltas;
 mod demo;
 #[cfg(target_os = "linux")]
 mod faults;

@@ -37,7 +37,7 @@ fn said(response: ureq::http::Response<ureq::Body>) -> Said {
 
 impl Serving {
     /// `ams serve` of the place's folder `models`, once it is ready.
-    fn new(place: &Place, arguments: &str) -> Serving {
+    pub fn new(place: &Place, arguments: &str) -> Serving {
         Serving::asked_by(agent(), place, arguments)
     }
 
@@ -57,7 +57,7 @@ impl Serving {
         serving
     }
 
-    fn until(&self, what: &str, done: impl Fn() -> bool) {
+    pub fn until(&self, what: &str, done: impl Fn() -> bool) {
         let begin = Instant::now();
         while !done() {
             assert!(begin.elapsed() < Duration::from_secs(60), "not {what} after a minute");
@@ -78,6 +78,17 @@ impl Serving {
         self.post("/v1/models/tiny/score", &page.to_string())
     }
 
+    /// Sends the admin port bytes, such as those of a picture.
+    pub fn put(&self, path: &str, bytes: &[u8]) -> Said {
+        said(self.agent.put(format!("{}{path}", self.admin)).send(bytes).unwrap())
+    }
+
+    /// Sends the admin port JSON.
+    pub fn change(&self, path: &str, body: &Value) -> Said {
+        let request = self.agent.post(format!("{}{path}", self.admin));
+        said(request.content_type("application/json").send(body.to_string()).unwrap())
+    }
+
     /// Tells the admin port something; the state of the model `tiny`.
     fn tell(&self, path: &str) -> Said {
         let (status, all) =
@@ -85,14 +96,14 @@ impl Serving {
         (status, if all.is_array() { all[0].clone() } else { all })
     }
 
-    fn state(&self) -> Value {
+    pub fn state(&self) -> Value {
         let (status, all) =
             said(self.agent.get(format!("{}/admin/models", self.admin)).call().unwrap());
         assert_eq!(status, 200, "{all}");
         all[0].clone()
     }
 
-    fn metrics(&self) -> String {
+    pub fn metrics(&self) -> String {
         let mut response = self.agent.get(format!("{}/metrics", self.admin)).call().unwrap();
         response.body_mut().read_to_string().unwrap()
     }
@@ -112,7 +123,7 @@ impl Serving {
     }
 
     /// Asks it to stop, as a cluster does; its exit code.
-    fn stop(mut self) -> Option<i32> {
+    pub fn stop(mut self) -> Option<i32> {
         let id = self.child.id().to_string();
         std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
         self.child.wait().unwrap().code()

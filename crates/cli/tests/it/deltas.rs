@@ -1,0 +1,231 @@
+//! What changes after a model was published: new pictures and items reach a server while it is asked.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::place::Place;
+use crate::serve::{Serving, published};
+
+/// The items of the shop and their pictures.
+fn items(place: &Place) -> Vec<(String, String)> {
+    let items = String::from_utf8(place.read("shop/items.csv")).unwrap();
+    let mut lines = items.lines();
+    let names: Vec<&str> = lines.next().unwrap().split(',').collect();
+    let [item, image] =
+        ["item", "image"].map(|name| names.iter().position(|known| *known == name).unwrap());
+    let cells = lines.map(|line| line.split(',').collect::<Vec<_>>());
+    cells.map(|row| (row[item].to_owned(), row[image].to_owned())).collect()
+}
+
+/// The first item of the request, and its picture.
+fn shown(page: &Value, place: &Place) -> (String, String) {
+    let shown = &page["candidates"]["item"][0];
+    items(place).into_iter().find(|(item, _)| shown == item).unwrap()
+}
+
+/// The rate a server gives the request's first candidate, if it is asked of that alone.
+fn rate(serving: &Serving, page: &Value) -> (Value, Value) {
+    let mut page = page.clone();
+    page["candidates"] = json!({"item": [page["candidates"]["item"][0]]});
+    let (status, scored) = serving.score(&page);
+    assert_eq!(status, 200, "{scored}");
+    (scored["ctr"][0].clone(), scored["missing"].clone())
+}
+
+#[test]
+fn new_pictures_and_items_are_live_at_once() {
+    let (place, page) = published();
+    let (item, picture) = shown(&page, &place);
+    let serving = Serving::new(
+        &place,
+        "--poll 0.05 --deadline-ms 60000 --pictures --encoder builtin --dim 64",
+    );
+    let deltas = |number: u64| {
+        serving.until("followed", || serving.state()["deltas"]["1"] == number);
+    };
+    let (known, missing) = rate(&serving, &page);
+    assert_eq!(missing["images"], json!([]));
+
+    // Gone, by the program; a server that polls takes it up.
+    place.write("gone", format!("{picture}\n"));
+    let written = place.json("delta models/tiny --remove-pictures gone");
+    assert_eq!((&written["delta"], &written["removed_pictures"]), (&json!(1), &json!(1)));
+    deltas(1);
+    let (without, _) = rate(&serving, &page);
+    assert_ne!(without, known);
+    // The program scores what is on disk, with its deltas.
+    place.write("page.json", page.to_string());
+    let scored = place.json("score --model models/tiny --request page.json");
+    assert_eq!(serving.score(&page), (200, scored));
+
+    // Back again, as bytes: the server encodes and embeds it, and is what it was.
+    let bytes = place.read(&format!("shop/{picture}"));
+    let put = |name: &str, bytes: &[u8]| {
+        serving.put(&format!("/admin/models/tiny/pictures/{name}"), bytes)
+    };
+    let (status, state) = put(&picture, &bytes);
+    assert_eq!((status, &state[0]["deltas"]["1"]), (200, &json!(2)), "{state}");
+    assert_eq!(rate(&serving, &page).0, known);
+    let (status, problem) = put("broken.png", &bytes[..40]);
+    assert_eq!(status, 400, "{problem}");
+    assert!(problem["detail"].as_str().unwrap().contains("broken.png"), "{problem}");
+
+    // A new item that looks like a known one, and has its fields.
+    let change = |body: Value| serving.change("/admin/models/tiny/changes", &body);
+    let new = json!({"items": [{"item": "brand new", "picture": picture, "features": {"category": "c1"}}]});
+    assert_eq!(change(new).0, 200);
+    let mut asked = page.clone();
+    asked["candidates"] = json!({"item": ["brand new"]});
+    let (_, scored) = serving.score(&asked);
+    assert_eq!(
+        (&scored["missing"]["items"], &scored["missing"]["images"]),
+        (&json!([]), &json!([]))
+    );
+
+    // By feature, whatever an encoder elsewhere made of it.
+    let feature = vec![0.25; 64];
+    let by_feature = json!({"pictures": [{"name": "new.png", "feature": feature}],
+        "items": [{"item": "brand new", "picture": "new.png"}], "remove_items": [item]});
+    assert_eq!(change(by_feature).0, 200);
+    let (_, again) = serving.score(&asked);
+    assert_ne!(again["ctr"], scored["ctr"]);
+    assert_eq!(rate(&serving, &page).1["items"], json!([item]));
+    for (body, words) in [
+        (json!({"pictures": [{"name": "x", "feature": [1.0]}]}), "has 1 numbers, expected 64"),
+        (json!({"items": [{"item": "x", "features": {"color": 1}}]}), "has the field color"),
+        (json!({"item": []}), "unknown field `item`"),
+    ] {
+        let (status, problem) = change(body);
+        assert_eq!(status, 400, "{problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{problem}");
+    }
+    // Started again, it is what it was.
+    let expected = serving.score(&asked);
+    assert_eq!(serving.stop(), Some(0));
+    let serving = Serving::new(&place, "--deadline-ms 60000");
+    assert_eq!(serving.score(&asked), expected);
+    assert_eq!(serving.change("/admin/models/tiny/changes", &json!({})).0, 200);
+    assert_eq!(serving.put("/admin/models/tiny/pictures/x.png", &bytes).0, 409);
+}
+
+#[test]
+fn a_store_and_a_dataset_become_a_delta() {
+    let (place, _) = published();
+    // Everything is known.
+    let nothing = place.json("delta models/tiny --images data/images --items data");
+    assert_eq!((&nothing["delta"], &nothing["pictures"]), (&Value::Null, &json!(0)));
+    assert!(!place.path("models/tiny/1/deltas").exists());
+    // Two pictures change their content.
+    let items = items(&place);
+    let [one, other] = [0, 1].map(|at| format!("shop/{}", items[at].1));
+    let (first, second) = (place.read(&one), place.read(&other));
+    place.write(&one, second);
+    place.write(&other, first);
+    place.json("encode data --images shop --dim 64 --out again");
+    let written = place.json("delta models/tiny --images again");
+    assert_eq!((&written["delta"], &written["pictures"]), (&json!(1), &json!(2)));
+    // Another encoder's features are nothing to these towers.
+    place.json("encode data --images shop --dim 32 --out narrow");
+    place.refuses("delta models/tiny --images narrow", &["features by builtin-32", "builtin-64"]);
+    place.refuses("delta models/tiny --remove-items absent", &["absent: No such file"]);
+}
+
+#[test]
+fn a_damaged_delta_is_reported_and_what_served_serves_on() {
+    let (place, page) = published();
+    place.write("gone", format!("{}\n", shown(&page, &place).1));
+    let serving = Serving::new(&place, "--poll 0.05 --deadline-ms 60000");
+    let before = serving.score(&page);
+    // As a disk that lies: made elsewhere, damaged, and then there at once.
+    place.copy("models/tiny/1", "elsewhere/tiny/1");
+    place.json("delta elsewhere/tiny --remove-pictures gone");
+    let ids = "elsewhere/tiny/1/deltas/0001/pictures.safetensors";
+    let whole = place.read(ids);
+    let mut bytes = whole.clone();
+    *bytes.last_mut().unwrap() ^= 1;
+    place.write(ids, &bytes);
+    place.copy("elsewhere/tiny/1/deltas", "models/tiny/1/.deltas");
+    std::fs::rename(place.path("models/tiny/1/.deltas"), place.path("models/tiny/1/deltas"))
+        .unwrap();
+    serving.until("refused", || serving.state()["refused_deltas"]["1"].is_string());
+    let why = serving.state()["refused_deltas"]["1"].clone();
+    assert!(why.as_str().unwrap().contains("0001/pictures.safetensors: blake3 is"), "{why}");
+    assert_eq!(serving.score(&page), before);
+    assert!(serving.metrics().contains(r#"ams_deltas_refused_total{model="tiny"} 1"#));
+    place.write("models/tiny/1/deltas/0001/pictures.safetensors", whole);
+    serving.until("followed", || serving.state()["deltas"]["1"] == 1);
+    assert_eq!(serving.state()["refused_deltas"], json!({}));
+    assert_ne!(serving.score(&page), before);
+}
+
+/// Writers of deltas and publishers are killed again and again while the server is asked: no request fails, each is of one
+/// state of the model, and what is taken up is whole.
+#[test]
+fn killed_writers_cost_a_server_nothing() {
+    let (place, page) = published();
+    let (_, picture) = shown(&page, &place);
+    place.write("gone", format!("{picture}\n"));
+    place.json("encode data --images shop --dim 64 --out store");
+    let serving = Serving::new(&place, "--poll 0.02 --deadline-ms 60000");
+    let with = rate(&serving, &page).0;
+    place.copy("models/tiny/1", "elsewhere/tiny/1");
+    place.json("delta elsewhere/tiny --remove-pictures gone");
+    let without = {
+        let mut alone = page.clone();
+        alone["candidates"] = json!({"item": [page["candidates"]["item"][0]]});
+        place.write("alone.json", alone.to_string());
+        place.json("score --model elsewhere/tiny --request alone.json")["ctr"][0].clone()
+    };
+    assert_ne!(with, without);
+    let (done, asked) = (AtomicBool::new(false), AtomicU64::new(0));
+    let (mut killed, mut written) = (0, 0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !done.load(Ordering::Relaxed) {
+                    let (rate, _) = rate(&serving, &page);
+                    assert!(
+                        rate == with || rate == without,
+                        "{rate} is neither {with} nor {without}"
+                    );
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        for life in 0..40_u64 {
+            // In turn: it goes, it comes back; and a new version of the model appears.
+            let command = match life % 3 {
+                0 => "delta models/tiny --remove-pictures gone",
+                1 => "delta models/tiny --images store",
+                _ => "publish runs/tiny --to models",
+            };
+            let mut child =
+                place.command(command).stdout(std::process::Stdio::null()).spawn().unwrap();
+            if life % 4 < 3 {
+                std::thread::sleep(Duration::from_millis(5 + life * 7 % 120));
+                let ended = child.try_wait().unwrap().is_some();
+                killed += u64::from(!ended);
+            } else {
+                written += u64::from(child.wait().unwrap().success());
+            }
+            let _ = child.kill();
+            child.wait().unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(
+        killed > 5 && written > 5 && asked.into_inner() > 50,
+        "{killed} killed, {written} written"
+    );
+    let state = serving.state();
+    assert_eq!((&state["refused"], &state["refused_deltas"]), (&json!({}), &json!({})), "{state}");
+    // What is on disk now is what serves.
+    serving.until("up to date", || {
+        let newest = place.json("score --model models/tiny --request alone.json");
+        let (_, scored) =
+            serving.score(&serde_json::from_slice(&place.read("alone.json")).unwrap());
+        scored == newest
+    });
+}

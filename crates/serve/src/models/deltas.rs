@@ -1,0 +1,94 @@
+//! Deltas: small changes of versions that serve, taken up from disk, or made here and written there first.
+
+use std::sync::{Arc, PoisonError};
+
+use ams_bundle::{Changes, Model};
+
+use super::{Loaded, Models, Refusal, Snapshot};
+
+/// A model with all of its deltas that are good, and what is wrong with the one after them.
+pub(super) fn followed(mut model: Model) -> (Model, Option<String>) {
+    loop {
+        match model.next() {
+            Ok(Some(next)) => model = next,
+            Ok(None) => return (model, None),
+            Err(error) => return (model, Some(error.to_string())),
+        }
+    }
+}
+
+impl Models {
+    /// Takes up the deltas that followed the versions in memory. One that is damaged is reported in
+    /// [`Snapshot::status`], and what served before it serves on.
+    ///
+    /// # Errors
+    /// Never; as [`Models::poll`].
+    pub(super) fn follow(&self) -> Result<(), Refusal> {
+        let now = self.now();
+        for (name, versions) in &now.0 {
+            for loaded in versions.loaded.values() {
+                self.follow_one(name, loaded)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes up the deltas of one version, and returns what it is then.
+    fn follow_one(&self, name: &str, loaded: &Arc<Loaded>) -> Result<Arc<Loaded>, Refusal> {
+        let (model, refused) = followed(loaded.model.clone());
+        let (version, before) = (model.version(), loaded.model.deltas());
+        let said = (self.now().0.get(name))
+            .is_some_and(|versions| versions.refused_deltas.get(&version) == refused.as_ref());
+        if model.deltas() == before && said {
+            return Ok(Arc::clone(loaded));
+        }
+        if let Some(error) = refused.as_ref().filter(|_| !said) {
+            tracing::error!(model = name, version, %error, "delta refused");
+            self.telemetry.delta_refused(name);
+        }
+        if model.deltas() > before {
+            tracing::info!(model = name, version, delta = model.deltas(), "followed");
+        }
+        let loaded = Arc::new(Loaded { model, ..Loaded::clone(loaded) });
+        self.change(name, |versions| {
+            let old = versions.loaded.get(&version);
+            // Another thread may have gone further meanwhile.
+            if old.is_some_and(|old| old.model.deltas() < loaded.model.deltas()) {
+                let is_it = |other: &Arc<Loaded>| other.model.version() == version;
+                let canary = versions.canary.iter_mut().map(|canary| &mut canary.loaded);
+                for place in versions.live.iter_mut().chain(canary).filter(|it| is_it(it)) {
+                    *place = Arc::clone(&loaded);
+                }
+                versions.loaded.insert(version, Arc::clone(&loaded));
+            }
+            match refused {
+                Some(error) => versions.refused_deltas.insert(version, error),
+                None => versions.refused_deltas.remove(&version),
+            };
+            Ok(())
+        })?;
+        Ok(loaded)
+    }
+
+    /// Makes the delta that follows a version, the live one unless given: written to disk, then served. Returns its
+    /// number; none, if `changes` are none.
+    ///
+    /// # Errors
+    /// If the version is not loaded, `changes` fails, or the delta cannot be written; then nothing has changed.
+    pub fn edit(
+        &self,
+        name: &str,
+        version: Option<u64>,
+        changes: impl FnOnce(&Model) -> Result<Changes, Refusal>,
+    ) -> Result<Option<u64>, Refusal> {
+        let _one_at_a_time = self.edits.lock().unwrap_or_else(PoisonError::into_inner);
+        let loaded = Snapshot::find(&self.now(), name, version, None)?;
+        let loaded = self.follow_one(name, &loaded)?;
+        let changes = changes(&loaded.model)?;
+        if changes.is_empty() {
+            return Ok(None);
+        }
+        loaded.model.change(&changes)?;
+        Ok(Some(self.follow_one(name, &loaded)?.model.deltas()))
+    }
+}
