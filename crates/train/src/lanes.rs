@@ -343,11 +343,14 @@ impl Lanes {
             let next = Some((other, of_other, of_next));
             mine.backward_columns(plan, tower, stores, came, columns, next, room, dw);
         };
-        let (rounding, count) = (self.all_reduce.rounding(), shards.len());
-        let (layers, gradient) = (&mut self.first_layers, &mut self.gradients[0]);
-        stages.run_on(threads, Stage::TowerMatrix, || {
-            pool.install(|| layers.gradient(plan, count, rounding, columns, gradient));
+        let Lanes { first_layers, gradients, all_reduce, .. } = self;
+        stages.run_on(threads, Stage::Sum, || {
+            pool.install(|| sum_lanes(gradients, &plan.rest, all_reduce.rounding()));
         });
+        let (count, processes) = (shards.len(), (fabric as &mut dyn Fabric, all_reduce));
+        stages.run_on(threads, Stage::TowerMatrix, || {
+            first_layers.gradient(plan, pool, count, columns, processes, &mut gradients[0])
+        })?;
         self.update_dense(step, adam, lr)?;
         self.count(workers);
         Ok(StepOutcome { impressions, loss })
@@ -360,21 +363,17 @@ impl Lanes {
         self.shards.iter().for_each(|shard| *sum += shard.counts);
         // Once for the job, whatever the number of processes.
         if self.topology.local().start == 0 {
-            let words = self.all_reduce.words_moved(self.dense.w.len(), self.topology.lanes());
+            let of = |values| self.all_reduce.words_moved(values, self.topology.lanes());
+            let words: usize = FirstLayers::messages(&self.plan).map(of).sum();
             sum.traffic.all_reduce += 4.0 * words as f64;
         }
         *steps += 1;
     }
 
-    /// Adds the dense gradients of all lanes along the tree and takes Adam's step, with the learning rate
-    /// `lr`.
+    /// Takes Adam's step of the dense weights, with the learning rate `lr`.
     fn update_dense(&mut self, step: u64, adam: AdamStep, lr: f32) -> Result<()> {
-        let Lanes { plan, dense, fabric, pool, all_reduce, gradients, .. } = self;
+        let Lanes { plan, dense, pool, gradients, .. } = self;
         let (stages, threads) = (&self.stages, pool.current_num_threads());
-        stages.run_on(threads, Stage::Sum, || {
-            pool.install(|| sum_lanes(gradients, &plan.rest, all_reduce.rounding()));
-            all_reduce.run(fabric, &mut gradients[0])
-        })?;
         let gradient = &mut gradients[0];
         stages.run_on(threads, Stage::Optimizer, || {
             let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, g| all & g.is_finite());

@@ -26,10 +26,10 @@ pub enum Stage {
     Rows,
     /// The towers backward, but for the matrices of their first layers.
     TowerBackward,
-    /// The gradients of those matrices, of all lanes together.
-    TowerMatrix,
-    /// The sum of the other dense gradients over lanes and processes.
+    /// The sum of the other dense gradients over the lanes of the process.
     Sum,
+    /// The gradients of those matrices, of all lanes together, and meanwhile the sum of all dense gradients over processes.
+    TowerMatrix,
     /// The dense weights' optimizer.
     Optimizer,
 }
@@ -47,8 +47,8 @@ impl Stage {
         (Stage::NetworkBackward, "network_backward"),
         (Stage::Rows, "rows"),
         (Stage::TowerBackward, "tower_backward"),
-        (Stage::TowerMatrix, "tower_matrix"),
         (Stage::Sum, "sum"),
+        (Stage::TowerMatrix, "tower_matrix"),
         (Stage::Optimizer, "optimizer"),
     ];
 }

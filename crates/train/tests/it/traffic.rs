@@ -92,7 +92,11 @@ fn moved(config: &Config, lanes: &Lanes, lane_references: &[References], size: u
             as f64;
     }
     let all_reduce = AllReduce::new(config.train.all_reduce.into());
-    words.all_reduce = all_reduce.words_moved(plan.dense_len(), size) as f64;
+    // What learns beside the towers' first matrices, and these, which are one message each as small as they are here.
+    let matrices = plan.trained().map(|(_, tower)| tower.first_matrix().len());
+    let messages = plan.rest.iter().map(|range| range.len()).chain(matrices);
+    words.all_reduce =
+        messages.map(|values| all_reduce.words_moved(values, size)).sum::<usize>() as f64;
     Counts { traffic: words, ..Counts::default() }.times(4.0).traffic
 }
 
