@@ -13,6 +13,7 @@ mod deltas;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::SystemTime;
 
@@ -88,6 +89,8 @@ pub struct Models {
     changes: Mutex<()>,
     /// Held while a delta is made.
     edits: Mutex<()>,
+    /// Whether all models were looked through once.
+    looked: AtomicBool,
     telemetry: Arc<Telemetry>,
 }
 
@@ -200,8 +203,14 @@ impl Models {
             snapshot,
             changes: Mutex::default(),
             edits: Mutex::default(),
+            looked: AtomicBool::new(false),
             telemetry,
         }
+    }
+
+    /// Whether every model on disk has a version that serves, as far as is known; until the first look is over, it is not.
+    pub fn ready(&self) -> bool {
+        self.looked.load(Ordering::Acquire) && self.now().ready()
     }
 
     /// All models now.
@@ -232,6 +241,7 @@ impl Models {
                 }
             }
         }
+        self.looked.store(true, Ordering::Release);
         self.follow()
     }
 

@@ -81,7 +81,7 @@ impl Shared {
 
     /// Whether requests should be sent here.
     pub fn ready(&self) -> bool {
-        !self.stopping.load(Ordering::Relaxed) && self.models.now().ready()
+        !self.stopping.load(Ordering::Relaxed) && self.models.ready()
     }
 }
 
