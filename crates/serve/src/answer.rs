@@ -1,15 +1,24 @@
 //! From the bytes of a request to those of its answer, on a compute thread.
+//!
+//! ```text
+//! bytes --Words::read--> Asked: model, what, page view --score--> Answer --Words::write--> bytes
+//! ```
+//! What is between the two does not know what a client speaks, so HTTP and gRPC have the same scores, limits and deadlines.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_bundle::page::by_ecpm;
 use ams_bundle::{PageView, Scored, Scratch};
+use axum::body::Bytes;
 use serde::Serialize;
 
-use crate::inference;
+use crate::compute::Lost;
+use crate::grpc::{ranking, tensors};
+use crate::inference::{self, Inferred, Wanted};
 use crate::models::{Loaded, Refusal, Snapshot};
 use crate::problem::{Kind, Problem};
+use crate::routes::Shared;
 use crate::settings::Limits;
 use crate::telemetry::Telemetry;
 
@@ -30,10 +39,50 @@ pub enum Ask {
     /// To say what every behavior did to the best candidates.
     Explain,
     /// To score the candidates, asked and answered as tensors.
-    Infer {
+    Infer(Wanted),
+}
+
+/// As many as the paper's pre-rank leaves.
+pub(crate) const KEEP: usize = 400;
+
+/// Who is asked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Target {
+    /// The model.
+    pub model: String,
+    /// The version, if it has to be that.
+    pub version: Option<u64>,
+}
+
+/// What a client speaks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Words {
+    /// JSON; the path said who is asked what.
+    Json(Target, Ask),
+    /// Tensors as JSON, and bytes behind that.
+    Tensors {
+        /// Who is asked.
+        target: Target,
         /// Bytes of the body that are JSON, if not all of them are.
         header: Option<usize>,
     },
+    /// Protocol buffers, of which this is the call.
+    Call(Call),
+}
+
+/// The calls that ask something of a page view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Call {
+    /// `ams.v1.Ranking/Score`
+    Score,
+    /// `ams.v1.Ranking/PreRank`
+    PreRank,
+    /// `ams.v1.Ranking/Page`
+    Page,
+    /// `ams.v1.Ranking/Explain`
+    Explain,
+    /// `inference.GRPCInferenceService/ModelInfer`
+    Infer,
 }
 
 /// One request, as it came.
@@ -41,16 +90,56 @@ pub enum Ask {
 pub struct Request {
     /// All models when it came: one request sees one state of them.
     pub snapshot: Arc<Snapshot>,
-    /// The model.
-    pub model: String,
-    /// The version, if it has to be that.
-    pub version: Option<u64>,
-    /// What is asked.
-    pub ask: Ask,
-    /// The page view, JSON.
-    pub body: Vec<u8>,
+    /// What its client speaks.
+    pub words: Words,
+    /// The message.
+    pub body: Bytes,
     /// When it came.
     pub came: Instant,
+    /// How long its answer may take, unless it asks for less itself.
+    pub deadline: Duration,
+}
+
+/// A request, read.
+#[derive(Debug)]
+pub(crate) struct Asked {
+    pub target: Target,
+    pub ask: Ask,
+    pub page: PageView,
+}
+
+/// An answer, to be written.
+pub(crate) enum Answer<'a> {
+    Ranked(Scored<'a>),
+    Explained(Explanation<'a>),
+    Inferred(Inferred<'a>),
+}
+
+impl Words {
+    fn read(&self, body: &Bytes) -> Result<Asked, Problem> {
+        match self {
+            Words::Json(target, ask) => {
+                let page = PageView::parse(body)?;
+                Ok(Asked { target: target.clone(), ask: ask.clone(), page })
+            }
+            Words::Tensors { target, header } => {
+                let (page, wanted) = inference::json::parse(body, *header)?;
+                Ok(Asked { target: target.clone(), ask: Ask::Infer(wanted), page })
+            }
+            Words::Call(Call::Infer) => tensors::parse(body.clone()),
+            Words::Call(call) => ranking::parse(*call, body.clone()),
+        }
+    }
+
+    fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
+        match (self, answer) {
+            (Words::Call(_), Answer::Inferred(inferred)) => tensors::answer(inferred),
+            (Words::Call(_), answer) => ranking::answer(answer),
+            (_, Answer::Ranked(scored)) => json(scored),
+            (_, Answer::Explained(explanation)) => json(explanation),
+            (_, Answer::Inferred(inferred)) => json(&inference::json::answer(inferred)),
+        }
+    }
 }
 
 /// Buffers of a compute thread.
@@ -62,11 +151,11 @@ pub struct Buffers {
 
 /// An explanation, and whose.
 #[derive(Serialize)]
-struct Explanation<'a> {
-    model: &'a str,
-    version: u64,
+pub(crate) struct Explanation<'a> {
+    pub model: &'a str,
+    pub version: u64,
     #[serde(flatten)]
-    explained: ams_bundle::Explained,
+    pub explained: ams_bundle::Explained,
 }
 
 impl From<Refusal> for Problem {
@@ -80,7 +169,38 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// The answer, JSON.
+impl Shared {
+    /// Has a request answered on a compute thread; the answer, in the request's words.
+    pub(crate) async fn answer(self: &Arc<Shared>, request: Request) -> Result<Vec<u8>, Problem> {
+        let Request { came, deadline, .. } = request;
+        let shared = Arc::clone(self);
+        let job = self.pool.run(move |buffers: &mut Buffers| {
+            answer(&request, &shared.limits, &shared.telemetry, buffers)
+        });
+        // The job looks at its deadline itself; this is for one that never gets a thread.
+        let left = deadline.saturating_sub(came.elapsed());
+        let outcome = match tokio::time::timeout(left, job).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(lost)) => {
+                match lost {
+                    Lost::Busy => self.telemetry.sheds.increment(1),
+                    Lost::Panicked => self.telemetry.panics.increment(1),
+                }
+                return Err(lost.into());
+            }
+            Err(_) => {
+                let what = format!("no answer within {} ms", deadline.as_millis());
+                Err(Problem::new(Kind::Deadline, what))
+            }
+        };
+        if matches!(&outcome, Err(problem) if problem.kind == Kind::Deadline) {
+            self.telemetry.deadlines.increment(1);
+        }
+        outcome
+    }
+}
+
+/// The answer, in the words of the request.
 ///
 /// # Errors
 /// If the request is not good, or its deadline passes.
@@ -91,44 +211,45 @@ pub fn answer(
     buffers: &mut Buffers,
 ) -> Result<Vec<u8>, Problem> {
     telemetry.queue_seconds.record(request.came.elapsed().as_secs_f64());
-    in_time(request, limits.deadline)?;
+    in_time(request, request.deadline)?;
     let begin = Instant::now();
-    let parsed = match request.ask {
-        Ask::Infer { header } => inference::parse(&request.body, header)?,
-        _ => PageView::parse(&request.body)?.into(),
-    };
-    let page = &parsed.page;
-    check(page, limits)?;
+    let Asked { target, ask, page } = request.words.read(&request.body)?;
+    check(&page, limits)?;
     let asked = page.options.deadline_ms.filter(|&ms| ms > 0);
-    let asked = asked.map_or(limits.deadline, Duration::from_millis);
-    let deadline = asked.min(limits.deadline);
+    let asked = asked.map_or(request.deadline, Duration::from_millis);
+    let deadline = asked.min(request.deadline);
     in_time(request, deadline)?;
     let user = page.user.id.as_ref().map(|id| &id.0[..]);
-    let loaded = request.snapshot.find(&request.model, request.version, user)?;
-    let answer = match &request.ask {
-        Ask::Score => rank(&loaded, page, buffers)?,
+    let loaded = request.snapshot.find(&target.model, target.version, user)?;
+    let words = &request.words;
+    let answer = match &ask {
+        Ask::Score => words.write(&rank(&loaded, &page, buffers)?),
         Ask::PreRank => {
             loaded.model.require_vectors()?;
-            rank(&loaded, page, buffers)?
+            words.write(&rank(&loaded, &page, buffers)?)
+        }
+        Ask::Page { keep: 0, .. } => {
+            return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
         }
         Ask::Page { pre_rank, keep } => {
             let first = request.snapshot.find(pre_rank, None, user)?;
             first.model.require_vectors()?;
-            let places = best(&first, page, *keep, buffers)?;
+            let places = best(&first, &page, *keep, buffers)?;
             in_time(request, deadline)?;
             let page = PageView { candidates: page.candidates.at(&places), ..page.clone() };
-            rank(&loaded, &page, buffers)?
+            words.write(&rank(&loaded, &page, buffers)?)
         }
         Ask::Explain => {
-            let explained = loaded.model.explain(page, &mut buffers.scratch)?;
+            let explained = loaded.model.explain(&page, &mut buffers.scratch)?;
             let (model, version) = (loaded.model.name(), loaded.model.version());
-            json(&Explanation { model, version, explained })
+            words.write(&Answer::Explained(Explanation { model, version, explained }))
         }
-        Ask::Infer { .. } => {
+        Ask::Infer(wanted) => {
             loaded.metrics.pages.increment(1);
             loaded.metrics.candidates.record(page.candidates.item.len() as f64);
             let Buffers { scratch, ctr } = buffers;
-            json(&inference::infer(&loaded.model, &parsed, scratch, ctr)?)
+            let inferred = inference::infer(&loaded.model, &page, wanted, scratch, ctr)?;
+            words.write(&Answer::Inferred(inferred))
         }
     };
     in_time(request, deadline)?;
@@ -136,7 +257,11 @@ pub fn answer(
     Ok(answer)
 }
 
-fn rank(loaded: &Loaded, page: &PageView, buffers: &mut Buffers) -> Result<Vec<u8>, Problem> {
+fn rank<'a>(
+    loaded: &'a Loaded,
+    page: &'a PageView,
+    buffers: &mut Buffers,
+) -> Result<Answer<'a>, Problem> {
     let model = &loaded.model;
     let ranked = model.score_with(page, &mut buffers.scratch)?;
     let metrics = &loaded.metrics;
@@ -145,7 +270,7 @@ fn rank(loaded: &Loaded, page: &PageView, buffers: &mut Buffers) -> Result<Vec<u
     metrics.missing_items.increment(ranked.missing.items.len() as u64);
     metrics.missing_images.increment(ranked.missing.images.len() as u64);
     ranked.ctr.iter().for_each(|&ctr| metrics.rates.record(f64::from(ctr)));
-    Ok(json(&Scored { model: model.name(), version: model.version(), ranked }))
+    Ok(Answer::Ranked(Scored { model: model.name(), version: model.version(), ranked }))
 }
 
 /// The places of the best `keep` candidates, in the order of the request.

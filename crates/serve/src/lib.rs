@@ -1,11 +1,11 @@
-//! Answering: an HTTP server that ranks page views with published models.
+//! Answering: a server that ranks page views with published models, over HTTP and gRPC.
 //!
 //! Knows bundles and requests. Does not know training, shards or the fabric, and does no arithmetic of its own: what a score is,
 //! [`ams_bundle`] says, so it is the same here, in `ams score` and in an evaluation.
 //!
 //! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that changes;
-//! [`compute`], the threads that score; [`answer`], from a request's bytes to an answer's, and [`inference`], the same in
-//! another protocol's words; [`problem`] and [`token`], answers that are none
+//! [`compute`], the threads that score; [`answer`], from a request's bytes to an answer's, and [`inference`] and [`grpc`], the same in
+//! other protocols' words; [`problem`] and [`token`], answers that are none
 //! and who gets none; [`edits`], how what is served changes a little; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all of it
 //! together, from start to stop; [`telemetry`], what is counted. And
 //! [`load`], somebody who asks a lot.
@@ -14,6 +14,7 @@ pub mod admin;
 pub mod answer;
 pub mod compute;
 pub mod edits;
+pub mod grpc;
 pub mod inference;
 pub mod listen;
 pub mod load;

@@ -10,6 +10,7 @@
 //! POST /v2/models/{model}[/versions/{version}]/infer   the Open Inference Protocol, see `inference`
 //! GET  /v2/models/{model}[/versions/{version}][/ready], /v2, /v2/health/live, /v2/health/ready
 //! GET  /health/live, /health/ready, /openapi.json
+//! POST /ams.v1.Ranking/..                               gRPC, and two more of its services, see `grpc`
 //! POST /v1/nothing                                      reads a body and does nothing: the control of a benchmark
 //! ```
 
@@ -28,15 +29,15 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answer::{self, Ask, Buffers, Request};
-use crate::compute::{Lost, Pool};
+use crate::answer::{self, Ask, Buffers, Request, Target, Words};
+use crate::compute::Pool;
 use crate::edits::Pictures;
-use crate::inference;
 use crate::models::{Loaded, Models};
 use crate::problem::{Kind, Problem};
 use crate::settings::{Limits, Settings};
 use crate::telemetry::Telemetry;
 use crate::token::Tokens;
+use crate::{grpc, inference};
 
 /// What all requests share.
 #[derive(Debug)]
@@ -106,6 +107,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
     let guarded = router.route_layer(from_fn_with_state(Arc::clone(shared), admitted));
     guarded
         .merge(health())
+        .merge(grpc::router(shared))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn_with_state(Arc::clone(shared), counted))
@@ -125,9 +127,9 @@ pub fn health() -> Router<Arc<Shared>> {
     };
     let alive = || async { "alive\n" };
     let about = || async {
-        let extensions = ["binary_tensor_data"];
+        let (name, extensions) = (inference::SERVER, inference::EXTENSIONS);
         let version = env!("CARGO_PKG_VERSION");
-        Json(json!({"name": "ams", "version": version, "extensions": extensions}))
+        Json(json!({"name": name, "version": version, "extensions": extensions}))
     };
     Router::new()
         .route("/health/live", get(alive))
@@ -162,7 +164,7 @@ async fn counted(State(shared): State<Arc<Shared>>, request: HttpRequest, next: 
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
-    let status = response.status().as_u16();
+    let status = grpc::status_of(&response);
     shared.telemetry.answered(route, status, begin.elapsed().as_secs_f64());
     response
 }
@@ -191,9 +193,8 @@ struct PageQuery {
     keep: usize,
 }
 
-/// As many as the paper's pre-rank leaves.
 fn usual_keep() -> usize {
-    400
+    answer::KEEP
 }
 
 type Shareds = State<Arc<Shared>>;
@@ -202,24 +203,22 @@ type Places = Result<Path<Place>, axum::extract::rejection::PathRejection>;
 type Queries = Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>;
 
 async fn score(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, Ask::Score, request).await
+    ask(state, place, |target| Words::Json(target, Ask::Score), request).await
 }
 
 async fn pre_rank(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, Ask::PreRank, request).await
+    ask(state, place, |target| Words::Json(target, Ask::PreRank), request).await
 }
 
 async fn explain(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, Ask::Explain, request).await
+    ask(state, place, |target| Words::Json(target, Ask::Explain), request).await
 }
 
 async fn page(state: Shareds, place: Places, query: Queries, request: HttpRequest) -> Answer {
     let Query(PageQuery { pre_rank, keep }) =
         query.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
-    if keep == 0 {
-        return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
-    }
-    ask(state, place, Ask::Page { pre_rank, keep }, request).await
+    let page = Ask::Page { pre_rank, keep };
+    ask(state, place, |target| Words::Json(target, page), request).await
 }
 
 async fn describe(State(shared): Shareds, place: Places) -> Answer {
@@ -248,7 +247,7 @@ async fn infer(State(shared): Shareds, place: Places, mut request: HttpRequest) 
     };
     // Triton's client says application/octet-stream, or nothing.
     request.headers_mut().remove(CONTENT_TYPE);
-    match ask(State(shared), place, Ask::Infer { header }, request).await {
+    match ask(State(shared), place, |target| Words::Tensors { target, header }, request).await {
         Ok(answer) => answer,
         Err(problem) => {
             // What the protocol calls it.
@@ -259,7 +258,12 @@ async fn infer(State(shared): Shareds, place: Places, mut request: HttpRequest) 
 }
 
 /// Reads the body, has it answered on a compute thread, and says what came of it.
-async fn ask(State(shared): Shareds, place: Places, ask: Ask, request: HttpRequest) -> Answer {
+async fn ask(
+    State(shared): Shareds,
+    place: Places,
+    words: impl FnOnce(Target) -> Words,
+    request: HttpRequest,
+) -> Answer {
     let came = Instant::now();
     let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
     let version = place.version()?;
@@ -267,33 +271,11 @@ async fn ask(State(shared): Shareds, place: Places, ask: Ask, request: HttpReque
         let what = "expected the header `Content-Type: application/json`";
         return Err(Problem::new(Kind::MediaType, what));
     }
-    let body = read(&shared.limits, request.into_body()).await?.to_vec();
-    let snapshot = shared.models.now();
-    let request = Request { snapshot, model: place.model, version, ask, body, came };
-    let of_job = Arc::clone(&shared);
-    let job = shared.pool.run(move |buffers: &mut Buffers| {
-        answer::answer(&request, &of_job.limits, &of_job.telemetry, buffers)
-    });
-    // The job looks at its deadline itself; this is for one that never gets a thread.
-    let left = shared.limits.deadline.saturating_sub(came.elapsed());
-    let outcome = match tokio::time::timeout(left, job).await {
-        Ok(Ok(outcome)) => outcome,
-        Ok(Err(lost)) => {
-            match lost {
-                Lost::Busy => shared.telemetry.sheds.increment(1),
-                Lost::Panicked => shared.telemetry.panics.increment(1),
-            }
-            return Err(lost.into());
-        }
-        Err(_) => {
-            let what = format!("no answer within {} ms", shared.limits.deadline.as_millis());
-            Err(Problem::new(Kind::Deadline, what))
-        }
-    };
-    if matches!(&outcome, Err(problem) if problem.kind == Kind::Deadline) {
-        shared.telemetry.deadlines.increment(1);
-    }
-    Ok(json_response(outcome?))
+    let words = words(Target { model: place.model, version });
+    let body = read(&shared.limits, request.into_body()).await?;
+    let (snapshot, deadline) = (shared.models.now(), shared.limits.deadline);
+    let request = Request { snapshot, words, body, came, deadline };
+    Ok(json_response(shared.answer(request).await?))
 }
 
 pub(crate) fn says_json(request: &HttpRequest) -> bool {

@@ -1,4 +1,4 @@
-//! `ams serve`: answer page views over HTTP.
+//! `ams serve`: answer page views over HTTP and gRPC.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -20,7 +20,7 @@ use crate::launch::threads;
 use crate::locations::here;
 use crate::output::Output;
 
-/// Serve the models of a folder over HTTP: rank page views, and take new versions as they are published.
+/// Serve the models of a folder over HTTP and gRPC: rank page views, and take new versions as they are published.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The folder of models: `MODELS/<model>/<version>/`, as `ams publish --to MODELS` writes them.

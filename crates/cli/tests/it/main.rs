@@ -17,6 +17,10 @@ mod demo;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(unix)]
+mod grpc;
+#[cfg(unix)]
+mod grpc_client;
+#[cfg(unix)]
 mod interrupt;
 #[cfg(unix)]
 mod movielens;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use ureq::Agent;
 
+use crate::grpc;
 use crate::place::Place;
 use crate::shop::TRAIN;
 
@@ -69,7 +70,7 @@ impl Serving {
         said(self.agent.get(format!("{}{path}", self.address)).call().unwrap())
     }
 
-    fn post(&self, path: &str, body: &str) -> Said {
+    pub fn post(&self, path: &str, body: &str) -> Said {
         let request = self.agent.post(format!("{}{path}", self.address));
         said(request.content_type("application/json").send(body).unwrap())
     }
@@ -207,9 +208,11 @@ fn a_published_model_answers_as_the_program_does() {
 fn as_tensors(place: &Place, serving: &Serving, expected: &Value) {
     let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = workspace.join("target/venv/bin/python3");
-    let has = std::process::Command::new(&python).args(["-c", "import tritonclient.http"]).output();
+    let has = std::process::Command::new(&python)
+        .args(["-c", "import tritonclient.grpc, tritonclient.http"])
+        .output();
     if !has.is_ok_and(|has| has.status.success()) {
-        eprintln!("skipped: no tritonclient[http] in target/venv");
+        eprintln!("skipped: no tritonclient[grpc,http] in target/venv");
         return;
     }
     let script = workspace.join("crates/cli/tests/it/triton.py");
@@ -474,4 +477,5 @@ fn tokens_and_overload() {
     });
     assert_eq!(served.load(Ordering::Relaxed) + shed.load(Ordering::Relaxed), 240);
     assert!(served.into_inner() > 0);
+    grpc::tokens_and_overload(&serving, &page, scoring);
 }

@@ -4,9 +4,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, RootCertStore};
+use serde_json::json;
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsConfigBuilder};
 
+use crate::grpc;
+use crate::grpc_client::Client;
 use crate::place::Place;
 use crate::serve::{Serving, published};
 
@@ -51,6 +57,18 @@ fn agent(authority: &str, identity: Option<&Identity>) -> Agent {
     config.timeout_global(Some(Duration::from_secs(20))).build().into()
 }
 
+/// Likewise for gRPC.
+fn config(authority: &str, identity: &Identity) -> ClientConfig {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let own = CertificateDer::from_pem_slice(identity.certificate.as_bytes()).unwrap();
+    let key = PrivateKeyDer::from_pem_slice(identity.key.as_bytes()).unwrap();
+    let builder = ClientConfig::builder_with_provider(provider);
+    let builder = builder.with_safe_default_protocol_versions().unwrap();
+    builder.with_root_certificates(roots).with_client_auth_cert(vec![own], key).unwrap()
+}
+
 fn write(place: &Place, name: &str, identity: &Identity) {
     place.write(&format!("{name}.pem"), &identity.certificate);
     place.write(&format!("{name}.key"), &identity.key);
@@ -81,6 +99,10 @@ fn who_has_no_certificate_gets_no_answer() {
         format!("{files} --tls-client-authority authority.pem --patience 2 --deadline-ms 60000");
     let serving = Serving::asked_by(agent(&authority, Some(&client)), &place, &arguments);
     assert_eq!(serving.score(&page).0, 200);
+    let request = json!({"model": "tiny", "page_view": grpc::message(&page)});
+    let config = config(&authority, &client);
+    let said = Client::encrypted(&serving, config).ask("ams.v1.Ranking/Score", &request, &[]);
+    assert_eq!(said.unwrap()["items"], serving.score(&page).1["items"]);
     let url = format!("{}/health/live", serving.address);
     assert!(agent(&authority, None).get(&url).call().is_err(), "no certificate");
     let (other, [_, stranger]) = identities();

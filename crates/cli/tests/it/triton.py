@@ -1,4 +1,4 @@
-"""Scores a page view with Triton's own client, its tensors as JSON and as bytes; prints both answers as JSON.
+"""Scores a page view with Triton's own clients, over HTTP with tensors as JSON and as bytes, and over gRPC; prints the answers as JSON.
 
 Usage: triton.py ADDRESS MODEL PAGE.json
 """
@@ -7,46 +7,59 @@ import json
 import sys
 
 import numpy
-import tritonclient.http as triton
+import tritonclient.grpc
+import tritonclient.http
 
 address, model, path = sys.argv[1:]
 page = json.load(open(path))
-client = triton.InferenceServerClient(address)
-assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(model)
-names = [tensor["name"] for tensor in client.get_model_metadata(model)["inputs"]]
 
 
-def column(name, values, datatype="BYTES"):
-    dtype = {"BYTES": numpy.object_, "INT64": numpy.int64, "FP64": numpy.float64}[datatype]
-    assert name in names, f"{name} is not among {names}"
-    return name, numpy.array(values, dtype=dtype), datatype
+def columns(names):
+    """Name, values and type of every tensor of the page view."""
+
+    def column(name, values, datatype="BYTES"):
+        dtype = {"BYTES": numpy.object_, "INT64": numpy.int64, "FP64": numpy.float64}[datatype]
+        assert name in names, f"{name} is not among {names}"
+        return name, numpy.array(values, dtype=dtype), datatype
+
+    user = page["user"]
+    yield column("user.id", [user["id"]])
+    yield column("user.behaviors.item", user["behaviors"]["item"])
+    yield column("user.behaviors.time", user["behaviors"]["time"], "INT64")
+    yield column("candidates.item", page["candidates"]["item"])
+    yield column("candidates.bid", [1.0] * len(page["candidates"]["item"]), "FP64")
+    for name, value in user["features"].items():
+        yield column(f"user.features.{name}", [value])
+    for name, value in page["context"].items():
+        yield column(f"context.{name}", [value])
 
 
-user = page["user"]
-columns = [
-    column("user.id", [user["id"]]),
-    column("user.behaviors.item", user["behaviors"]["item"]),
-    column("user.behaviors.time", user["behaviors"]["time"], "INT64"),
-    column("candidates.item", page["candidates"]["item"]),
-    column("candidates.bid", [1.0] * len(page["candidates"]["item"]), "FP64"),
-]
-columns += [column(f"user.features.{name}", [value]) for name, value in user["features"].items()]
-columns += [column(f"context.{name}", [value]) for name, value in page["context"].items()]
-
-answers = []
-for binary in [False, True]:
+def answer(triton, **how):
+    """The outputs of one client."""
+    client = triton.InferenceServerClient(address)
+    assert client.is_server_live() and client.is_server_ready() and client.is_model_ready(model)
+    described = client.get_model_metadata(model)
+    tensors = described["inputs"] if isinstance(described, dict) else described.inputs
+    names = [tensor["name"] if isinstance(tensor, dict) else tensor.name for tensor in tensors]
     inputs = []
-    for name, values, datatype in columns:
+    for name, values, datatype in columns(names):
         tensor = triton.InferInput(name, list(values.shape), datatype)
-        tensor.set_data_from_numpy(values, binary_data=binary)
+        tensor.set_data_from_numpy(values, **how)
         inputs.append(tensor)
     result = client.infer(model, inputs, request_id="7")
-    assert result.get_response()["id"] == "7"
-    answers.append({name: result.as_numpy(name).tolist() for name in ["ctr", "ecpm"]})
-print(json.dumps(answers))
+    response = result.get_response()
+    assert (response["id"] if isinstance(response, dict) else response.id) == "7"
+    only = client.infer(model, inputs, outputs=[triton.InferRequestedOutput("ecpm")])
+    assert only.as_numpy("ctr") is None
+    outputs = {name: result.as_numpy(name).tolist() for name in ["ctr", "ecpm"]}
+    assert only.as_numpy("ecpm").tolist() == outputs["ecpm"]
+    try:
+        client.infer("absent", inputs)
+        sys.exit("a model that is not there answers")
+    except tritonclient.utils.InferenceServerException as error:
+        assert "no model" in str(error), error
+    return outputs
 
-try:
-    client.infer("absent", inputs)
-    sys.exit("a model that is not there answers")
-except triton.InferenceServerException as error:
-    assert "no model" in str(error), error
+
+http, grpc = tritonclient.http, tritonclient.grpc
+print(json.dumps([answer(http, binary_data=False), answer(http, binary_data=True), answer(grpc)]))

@@ -1,0 +1,95 @@
+//! gRPC's health service: whether requests should be sent here, now or whenever that changes.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use axum::body::{Body, Bytes};
+use axum::extract::{Request as HttpRequest, State};
+use axum::response::Response;
+use prost::Message;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
+use tonic::server::{Grpc, ServerStreamingService};
+
+use super::messages::health::health_check_response::ServingStatus;
+use super::messages::health::{HealthCheckRequest, HealthCheckResponse};
+use super::{HEALTH, INFERENCE, RANKING, Raw, Shareds, decoded, read, refused, said};
+use crate::problem::{Kind, Problem};
+use crate::routes::Shared;
+
+/// How often the status is looked at for those who watch.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// The status of a service; an empty name is the whole server.
+fn status(shared: &Shared, service: &str) -> ServingStatus {
+    match ["", RANKING, INFERENCE, HEALTH].contains(&service) {
+        true if shared.ready() => ServingStatus::Serving,
+        true => ServingStatus::NotServing,
+        false => ServingStatus::ServiceUnknown,
+    }
+}
+
+pub(super) async fn check(State(shared): Shareds, request: HttpRequest) -> Response {
+    let answer = |HealthCheckRequest { service }| match status(&shared, &service) {
+        ServingStatus::ServiceUnknown => {
+            Err(Problem::new(Kind::NotFound, format!("no service {service:?}")))
+        }
+        status => Ok(HealthCheckResponse { status: status.into() }),
+    };
+    said(&shared, request, answer).await
+}
+
+/// Statuses, one message each.
+type Statuses = ReceiverStream<Result<Bytes, Status>>;
+
+struct Watching(Arc<Shared>);
+
+impl ServerStreamingService<Bytes> for Watching {
+    type Response = Bytes;
+    type ResponseStream = Statuses;
+    type Future = std::future::Ready<Result<tonic::Response<Statuses>, Status>>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let asked: Result<HealthCheckRequest, Problem> = decoded(request.into_inner());
+        std::future::ready(asked.map_err(Status::from).map(|HealthCheckRequest { service }| {
+            let (sender, receiver) = mpsc::channel(1);
+            tokio::spawn(tell(Arc::clone(&self.0), service, sender));
+            tonic::Response::new(ReceiverStream::new(receiver))
+        }))
+    }
+}
+
+pub(super) async fn watch(State(shared): Shareds, request: HttpRequest) -> Response {
+    let (head, body) = request.into_parts();
+    let body = match read(&shared.limits, body).await {
+        Ok(body) => body,
+        Err(problem) => return refused(problem),
+    };
+    let request = HttpRequest::from_parts(head, Body::from(body));
+    Grpc::new(Raw).server_streaming(Watching(shared), request).await.map(Body::new)
+}
+
+/// Sends the status whenever it is another one, until nobody listens or the server ends.
+async fn tell(shared: Arc<Shared>, service: String, sender: mpsc::Sender<Result<Bytes, Status>>) {
+    let mut last = None;
+    loop {
+        let stopping = shared.stopping.load(Ordering::Relaxed);
+        let now = status(&shared, &service);
+        if last.replace(now) != Some(now) {
+            let message = HealthCheckResponse { status: now.into() }.encode_to_vec();
+            if sender.send(Ok(message.into())).await.is_err() {
+                return;
+            }
+        }
+        // Whoever watches has been told, and must not keep the server.
+        if stopping {
+            return;
+        }
+        tokio::select! {
+            () = sender.closed() => return,
+            () = tokio::time::sleep(LOOK) => {}
+        }
+    }
+}

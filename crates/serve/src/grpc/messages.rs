@@ -1,0 +1,52 @@
+//! The messages of `crates/serve/proto`, as Rust has them.
+//!
+//! They are made by `prost-build` from what `protox` reads, and lie beside the code, so that building the program takes neither, nor
+//! a `protoc`. A test makes them again and compares; with `AMS_WRITE_MESSAGES=1` it writes them.
+
+/// `ranking.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod ranking {
+    include!("generated/ams.v1.rs");
+}
+
+/// `open_inference.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod inference {
+    include!("generated/inference.rs");
+}
+
+/// `health.proto`.
+#[allow(missing_docs, clippy::all)]
+pub mod health {
+    include!("generated/grpc.health.v1.rs");
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    #[test]
+    fn the_messages_are_those_described() {
+        let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+        let (proto, generated) = (here.join("proto"), here.join("src/grpc/generated"));
+        let files = ["ranking.proto", "open_inference.proto", "health.proto"];
+        let described = protox::compile(files.map(|file| proto.join(file)), [&proto]).unwrap();
+        let made = tempfile::tempdir().unwrap();
+        prost_build::Config::new()
+            .out_dir(made.path())
+            .btree_map(["."])
+            .bytes([".inference.ModelInferRequest.raw_input_contents"])
+            .compile_fds(described)
+            .unwrap();
+        for entry in std::fs::read_dir(made.path()).unwrap() {
+            let name = entry.unwrap().file_name();
+            let made = std::fs::read_to_string(made.path().join(&name)).unwrap();
+            let kept = generated.join(&name);
+            if std::env::var_os("AMS_WRITE_MESSAGES").is_some() {
+                std::fs::write(&kept, &made).unwrap();
+            }
+            let kept = std::fs::read_to_string(kept).unwrap_or_default();
+            assert!(made == kept, "{name:?} is old: AMS_WRITE_MESSAGES=1 cargo test -p ams-serve");
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! gRPC, on the port of HTTP: `proto/` has its services.
+//!
+//! ```text
+//! ams.v1.Ranking                   Score, PreRank, Page, Explain
+//! inference.GRPCInferenceService   ServerLive, ServerReady, ServerMetadata, ModelReady, ModelMetadata, ModelInfer
+//! grpc.health.v1.Health            Check, Watch
+//! ```
+//! A call is an HTTP/2 request to `/service/method`, so it has a route like any other: counted, admitted by the same tokens, with
+//! the same limits. Messages are not compressed. `tonic` knows frames and trailers; a message's bytes are read and written where they are
+//! answered, on a compute thread. In reading order: [`messages`]; [`ranking`] and [`tensors`], what they mean;
+//! [`status`], problems; [`health`].
+
+mod health;
+pub mod messages;
+pub(crate) mod ranking;
+mod status;
+pub(crate) mod tensors;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{Request as HttpRequest, State};
+use axum::http::HeaderMap;
+use axum::http::header::CONTENT_TYPE;
+use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::response::Response;
+use axum::routing::post;
+use prost::Message;
+use prost::bytes::{Buf, BufMut};
+use tonic::Status;
+use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::server::{Grpc, UnaryService};
+
+use crate::answer::{Call, Request, Target, Words};
+use crate::inference;
+use crate::problem::{Kind, Problem};
+use crate::routes::{Shared, read};
+use messages::inference as open;
+
+pub(crate) use status::status_of;
+
+/// The services, as their clients call them.
+const RANKING: &str = "ams.v1.Ranking";
+const INFERENCE: &str = "inference.GRPCInferenceService";
+const HEALTH: &str = "grpc.health.v1.Health";
+
+type Shareds = State<Arc<Shared>>;
+
+/// The paths.
+pub(crate) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+    let mut router = Router::new();
+    for (service, method, call) in [
+        (RANKING, "Score", Call::Score),
+        (RANKING, "PreRank", Call::PreRank),
+        (RANKING, "Page", Call::Page),
+        (RANKING, "Explain", Call::Explain),
+        (INFERENCE, "ModelInfer", Call::Infer),
+    ] {
+        let handler = move |State(shared): Shareds, request| ask(shared, call, request);
+        router = router.route(&format!("/{service}/{method}"), post(handler));
+    }
+    let guarded = router
+        .route(&format!("/{INFERENCE}/ModelReady"), post(model_ready))
+        .route(&format!("/{INFERENCE}/ModelMetadata"), post(model_metadata))
+        .route_layer(from_fn_with_state(Arc::clone(shared), admitted));
+    let mut router = guarded
+        .route(&format!("/{INFERENCE}/ServerLive"), post(server_live))
+        .route(&format!("/{INFERENCE}/ServerReady"), post(server_ready))
+        .route(&format!("/{INFERENCE}/ServerMetadata"), post(server_metadata))
+        .route(&format!("/{HEALTH}/Check"), post(health::check))
+        .route(&format!("/{HEALTH}/Watch"), post(health::watch));
+    for service in [RANKING, INFERENCE, HEALTH] {
+        router = router.route(&format!("/{service}/{{method}}"), post(no_such_method));
+    }
+    router.route_layer(from_fn(says_grpc))
+}
+
+/// Lets nothing else in, such as what pages of other sites can make a browser send.
+async fn says_grpc(request: HttpRequest, next: Next) -> Result<Response, Problem> {
+    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let kind = value.and_then(|value| value.split(';').next()).unwrap_or_default().trim();
+    if !["application/grpc", "application/grpc+proto"].contains(&kind) {
+        let what = "expected the header `Content-Type: application/grpc`: this path is a gRPC call";
+        return Err(Problem::new(Kind::MediaType, what));
+    }
+    Ok(next.run(request).await)
+}
+
+/// Lets requests with a valid token in.
+async fn admitted(State(shared): Shareds, request: HttpRequest, next: Next) -> Response {
+    match shared.tokens.check(request.headers()) {
+        Ok(()) => next.run(request).await,
+        Err(problem) => refused(problem),
+    }
+}
+
+async fn no_such_method() -> Response {
+    refused(Problem::new(Kind::Method, "this service knows other methods"))
+}
+
+fn refused(problem: Problem) -> Response {
+    Status::from(problem).into_http::<Body>()
+}
+
+/// A message as its bytes.
+#[derive(Clone, Copy, Debug)]
+struct Raw;
+
+impl Codec for Raw {
+    type Encode = Bytes;
+    type Decode = Bytes;
+    type Encoder = Raw;
+    type Decoder = Raw;
+
+    fn encoder(&mut self) -> Raw {
+        Raw
+    }
+
+    fn decoder(&mut self) -> Raw {
+        Raw
+    }
+}
+
+impl Encoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
+        to.put(message);
+        Ok(())
+    }
+}
+
+impl Decoder for Raw {
+    type Item = Bytes;
+    type Error = Status;
+
+    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining())))
+    }
+}
+
+/// What answers one message with another.
+struct Answering<F>(Option<F>);
+
+impl<F, A> UnaryService<Bytes> for Answering<F>
+where
+    F: FnOnce(Bytes) -> A,
+    A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
+{
+    type Response = Bytes;
+    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
+
+    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
+        let answer = self.0.take().map(|answer| answer(request.into_inner()));
+        Box::pin(async move {
+            let answer = answer.ok_or_else(|| Status::internal("a call is answered once"))?;
+            Ok(tonic::Response::new(answer.await?.into()))
+        })
+    }
+}
+
+/// Reads a call's message within the limits, and sends what `answer` makes of it.
+async fn unary<F, A>(shared: &Shared, request: HttpRequest, answer: F) -> Response
+where
+    F: FnOnce(Bytes) -> A,
+    A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
+{
+    let (head, body) = request.into_parts();
+    let body = match read(&shared.limits, body).await {
+        Ok(body) => body,
+        Err(problem) => return refused(problem),
+    };
+    let request = HttpRequest::from_parts(head, Body::from(body));
+    let mut grpc = Grpc::new(Raw).max_decoding_message_size(shared.limits.body_bytes);
+    grpc.unary(Answering(Some(answer)), request).await.map(Body::new)
+}
+
+/// Answers at once what needs no computing.
+async fn said<Q: Message + Default, A: Message>(
+    shared: &Shared,
+    request: HttpRequest,
+    answer: impl FnOnce(Q) -> Result<A, Problem>,
+) -> Response {
+    let answer = |message| {
+        let answer = decoded(message).and_then(answer).map(|answer| answer.encode_to_vec());
+        std::future::ready(answer)
+    };
+    unary(shared, request, answer).await
+}
+
+fn decoded<M: Message + Default>(message: Bytes) -> Result<M, Problem> {
+    M::decode(message).map_err(|error| Problem::new(Kind::Request, format!("request: {error}")))
+}
+
+/// Has a page view answered on a compute thread.
+async fn ask(shared: Arc<Shared>, call: Call, request: HttpRequest) -> Response {
+    let came = Instant::now();
+    let deadline = match timeout(request.headers()) {
+        Ok(asked) => shared.limits.deadline.min(asked.unwrap_or(Duration::MAX)),
+        Err(problem) => return refused(problem),
+    };
+    let of_call = Arc::clone(&shared);
+    let answer = |body| async move {
+        let (snapshot, words) = (of_call.models.now(), Words::Call(call));
+        of_call.answer(Request { snapshot, words, body, came, deadline }).await
+    };
+    unary(&shared, request, answer).await
+}
+
+/// How long the client waits: up to eight digits and a unit.
+fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
+    let Some(value) = headers.get("grpc-timeout") else { return Ok(None) };
+    let text = value.to_str().unwrap_or_default();
+    let parsed = text.split_at_checked(text.len().saturating_sub(1)).and_then(|(digits, unit)| {
+        let digits = digits.bytes().all(|byte| byte.is_ascii_digit()).then_some(digits)?;
+        let count: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
+        Some(match unit {
+            "H" => Duration::from_secs(count * 3600),
+            "M" => Duration::from_secs(count * 60),
+            "S" => Duration::from_secs(count),
+            "m" => Duration::from_millis(count),
+            "u" => Duration::from_micros(count),
+            "n" => Duration::from_nanos(count),
+            _ => return None,
+        })
+    });
+    let wrong = || {
+        let what =
+            format!("grpc-timeout is {text:?}, expected up to 8 digits and H, M, S, m, u or n");
+        Problem::new(Kind::Request, what)
+    };
+    parsed.map(Some).ok_or_else(wrong)
+}
+
+async fn server_live(State(shared): Shareds, request: HttpRequest) -> Response {
+    said(&shared, request, |_: open::ServerLiveRequest| Ok(open::ServerLiveResponse { live: true }))
+        .await
+}
+
+async fn server_ready(State(shared): Shareds, request: HttpRequest) -> Response {
+    let ready = shared.ready();
+    said(&shared, request, |_: open::ServerReadyRequest| Ok(open::ServerReadyResponse { ready }))
+        .await
+}
+
+async fn server_metadata(State(shared): Shareds, request: HttpRequest) -> Response {
+    let answer = |_: open::ServerMetadataRequest| {
+        Ok(open::ServerMetadataResponse {
+            name: inference::SERVER.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            extensions: inference::EXTENSIONS.map(str::to_owned).to_vec(),
+        })
+    };
+    said(&shared, request, answer).await
+}
+
+async fn model_ready(State(shared): Shareds, request: HttpRequest) -> Response {
+    let answer = |asked: open::ModelReadyRequest| {
+        let Target { model, version } = tensors::target(asked.name, &asked.version)?;
+        Ok(open::ModelReadyResponse {
+            ready: shared.models.now().find(&model, version, None).is_ok(),
+        })
+    };
+    said(&shared, request, answer).await
+}
+
+async fn model_metadata(State(shared): Shareds, request: HttpRequest) -> Response {
+    let answer = |asked: open::ModelMetadataRequest| {
+        let Target { model, version } = tensors::target(asked.name, &asked.version)?;
+        let loaded = shared.models.now().find(&model, version, None)?;
+        Ok(tensors::describe(&loaded.model))
+    };
+    said(&shared, request, answer).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timeouts_are_read_as_they_are_spelled() {
+        let of = |text: &str| {
+            let headers = HeaderMap::from_iter([(
+                axum::http::HeaderName::from_static("grpc-timeout"),
+                text.parse().unwrap(),
+            )]);
+            timeout(&headers).ok().flatten()
+        };
+        for (text, expected) in [
+            ("2H", Duration::from_secs(7200)),
+            ("3M", Duration::from_secs(180)),
+            ("0S", Duration::ZERO),
+            ("99999999m", Duration::from_millis(99_999_999)),
+            ("5u", Duration::from_micros(5)),
+            ("7n", Duration::from_nanos(7)),
+        ] {
+            assert_eq!(of(text), Some(expected), "{text}");
+        }
+        for text in ["", "m", "5", "5s", "-5m", "+5m", "1.5S", "123456789m", "5 m", "\u{e9}"] {
+            assert_eq!(of(text), None, "{text}");
+        }
+        assert_eq!(timeout(&HeaderMap::new()).unwrap(), None);
+    }
+}

@@ -1,0 +1,193 @@
+//! `ams.v1.Ranking`: its messages as page views, and answers as its messages.
+
+use std::collections::BTreeMap;
+
+use ams_bundle::request::{
+    Behaviors, Candidates, Cell, FeatureColumns, Features, Options, PageView, Text, User,
+};
+use ams_bundle::{Explained, Scored};
+use axum::body::Bytes;
+use prost::Message;
+
+use super::decoded;
+use super::messages::ranking as proto;
+use crate::answer::{Answer, Ask, Asked, Call, Explanation, KEEP, Target};
+use crate::problem::Problem;
+
+/// Reads the message of a call.
+pub(crate) fn parse(call: Call, message: Bytes) -> Result<Asked, Problem> {
+    let ask = match call {
+        Call::Page => {
+            let proto::PageRequest { model, version, page_view, pre_rank, keep } =
+                decoded(message)?;
+            let ask = Ask::Page { pre_rank, keep: keep.map_or(KEEP, |keep| keep as usize) };
+            return Ok(Asked { target: Target { model, version }, ask, page: page(page_view) });
+        }
+        Call::PreRank => Ask::PreRank,
+        Call::Explain => Ask::Explain,
+        Call::Score | Call::Infer => Ask::Score,
+    };
+    let proto::RankRequest { model, version, page_view } = decoded(message)?;
+    Ok(Asked { target: Target { model, version }, ask, page: page(page_view) })
+}
+
+fn page(view: Option<proto::PageView>) -> PageView {
+    let proto::PageView { user, context, candidates, options } = view.unwrap_or_default();
+    let (user, options) = (user.unwrap_or_default(), options.unwrap_or_default());
+    let (past, shown) = (user.behaviors.unwrap_or_default(), candidates.unwrap_or_default());
+    PageView {
+        user: User {
+            id: user.id.map(Text),
+            features: features(user.features),
+            behaviors: Behaviors {
+                item: texts(past.item),
+                time: some(past.time),
+                features: columns(past.features),
+            },
+        },
+        context: features(context),
+        candidates: Candidates {
+            item: texts(shown.item),
+            bid: some(shown.bid),
+            features: columns(shown.features),
+        },
+        options: Options {
+            top_k: options.top_k.map(|top_k| top_k as usize),
+            deadline_ms: options.deadline_ms,
+        },
+    }
+}
+
+fn texts(texts: Vec<String>) -> Vec<Text> {
+    texts.into_iter().map(Text).collect()
+}
+
+/// A column that was not sent is none.
+fn some<T>(column: Vec<T>) -> Option<Vec<T>> {
+    (!column.is_empty()).then_some(column)
+}
+
+fn cell(cell: proto::Cell) -> Option<Cell> {
+    let proto::Cell { values, none } = cell;
+    (none || !values.is_empty()).then(|| Cell(if none { Vec::new() } else { texts(values) }))
+}
+
+fn features(features: BTreeMap<String, proto::Cell>) -> Features {
+    features.into_iter().map(|(name, value)| (name, cell(value))).collect()
+}
+
+fn columns(columns: BTreeMap<String, proto::Column>) -> FeatureColumns {
+    let rows = |column: proto::Column| column.rows.into_iter().map(cell).collect();
+    columns.into_iter().map(|(name, column)| (name, rows(column))).collect()
+}
+
+/// The message of an answer.
+pub(crate) fn answer(answer: &Answer<'_>) -> Vec<u8> {
+    match answer {
+        Answer::Ranked(scored) => ranked(scored).encode_to_vec(),
+        Answer::Explained(explanation) => explained(explanation).encode_to_vec(),
+        Answer::Inferred(inferred) => super::tensors::answer(inferred),
+    }
+}
+
+fn ranked(scored: &Scored<'_>) -> proto::RankResponse {
+    let ams_bundle::Ranked { items, ctr, ecpm, missing } = &scored.ranked;
+    let ids = missing.ids.iter().map(|(input, &count)| (input.clone(), count as u64));
+    proto::RankResponse {
+        model: scored.model.to_owned(),
+        version: scored.version,
+        items: items.iter().map(|&item| item.to_owned()).collect(),
+        ctr: ctr.clone(),
+        ecpm: ecpm.clone(),
+        missing: Some(proto::Missing {
+            users: missing.users.clone(),
+            items: missing.items.clone(),
+            images: missing.images.clone(),
+            ids: ids.collect(),
+        }),
+    }
+}
+
+fn explained(explanation: &Explanation<'_>) -> proto::ExplainResponse {
+    let Explained { behaviors, rows, candidates } = &explanation.explained;
+    let candidates = candidates.iter().map(|candidate| proto::ExplainedCandidate {
+        item: candidate.item.clone(),
+        ctr: candidate.ctr,
+        ctr_without_history: candidate.ctr_without_history,
+        raises: candidate.raises.clone(),
+    });
+    proto::ExplainResponse {
+        model: explanation.model.to_owned(),
+        version: explanation.version,
+        behaviors: behaviors.clone(),
+        rows: rows.iter().map(|&row| row as u32).collect(),
+        candidates: candidates.collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn column(rows: &[(&[&str], bool)]) -> proto::Column {
+        let cell = |&(values, none): &(&[&str], bool)| {
+            let values = values.iter().map(|&value| value.to_owned()).collect();
+            proto::Cell { values, none }
+        };
+        proto::Column { rows: rows.iter().map(cell).collect() }
+    }
+
+    /// The same page view in both words.
+    #[test]
+    fn a_message_says_what_json_says() {
+        let json = br#"{"user": {"id": "u1", "features": {"tags": ["a", "b"], "age": null},
+              "behaviors": {"item": ["5", "9"], "time": [200, 100], "features": {"category": [null, []]}}},
+            "context": {"hour": "12"},
+            "candidates": {"item": ["3", "4"], "bid": [1.0, 0.5], "features": {"category": ["x", null]}},
+            "options": {"top_k": 10, "deadline_ms": 50}}"#;
+        let named = |name: &str, column| BTreeMap::from([(name.to_owned(), column)]);
+        let cells = |of: &[(&str, &[&str])]| {
+            let cell = |&(name, values): &(&str, &[&str])| {
+                (name.to_owned(), column(&[(values, false)]).rows.remove(0))
+            };
+            of.iter().map(cell).collect()
+        };
+        let view = proto::PageView {
+            user: Some(proto::User {
+                id: Some("u1".to_owned()),
+                features: cells(&[("tags", &["a", "b"]), ("age", &[])]),
+                behaviors: Some(proto::Behaviors {
+                    item: vec!["5".to_owned(), "9".to_owned()],
+                    time: vec![200, 100],
+                    features: named("category", column(&[(&[], false), (&[], true)])),
+                }),
+            }),
+            context: cells(&[("hour", &["12"])]),
+            candidates: Some(proto::Candidates {
+                item: vec!["3".to_owned(), "4".to_owned()],
+                bid: vec![1.0, 0.5],
+                features: named("category", column(&[(&["x"], false), (&[], false)])),
+            }),
+            options: Some(proto::Options { top_k: Some(10), deadline_ms: Some(50) }),
+        };
+        let (model, version) = ("m".to_owned(), Some(3));
+        let request =
+            proto::RankRequest { model: model.clone(), version, page_view: Some(view.clone()) };
+        let asked = parse(Call::Explain, request.encode_to_vec().into()).unwrap();
+        assert_eq!(asked.page, PageView::parse(json).unwrap());
+        assert_eq!(
+            (asked.target, asked.ask),
+            (Target { model: model.clone(), version }, Ask::Explain)
+        );
+
+        let page_view = Some(view);
+        let request =
+            proto::PageRequest { model, page_view, pre_rank: "p".to_owned(), ..Default::default() };
+        let asked = parse(Call::Page, request.encode_to_vec().into()).unwrap();
+        assert_eq!(asked.page, PageView::parse(json).unwrap());
+        assert_eq!(asked.ask, Ask::Page { pre_rank: "p".to_owned(), keep: 400 });
+        assert_eq!(parse(Call::Score, Bytes::new()).unwrap().page, PageView::default());
+        let problem = parse(Call::Score, Bytes::from_static(b"{}")).unwrap_err();
+        assert!(problem.detail.starts_with("request: failed to decode"), "{}", problem.detail);
+    }
+}
