@@ -26,7 +26,7 @@ use crate::items::{self, ITEMS, ItemFields};
 use crate::layer::Table;
 use crate::model::Model;
 use crate::rows::{self, Rows};
-use crate::tensors::lengths;
+use crate::tensors::{Texts, lengths};
 
 /// `format` of the deltas this build reads and writes.
 pub const FORMAT: &str = "ams-delta/1";
@@ -65,8 +65,9 @@ pub struct Changes {
 /// What is known of one item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Item {
+    text: String,
     picture: PictureName,
-    /// By field of [`crate::items::Items::names`].
+    /// By field of [`crate::items::Items::fields`].
     fields: Vec<Vec<Id>>,
 }
 
@@ -115,7 +116,7 @@ impl Changes {
         picture: Option<&str>,
         fields: &BTreeMap<String, Vec<String>>,
     ) -> Result<bool> {
-        let names = model.items().names();
+        let names = model.items().fields();
         if let Some(name) = fields.keys().find(|name| !names.contains(name)) {
             let what = format!("item {item:?} has the field {name}; there is {}", names.join(", "));
             return Err(Error::request(what));
@@ -125,7 +126,8 @@ impl Changes {
             values.map(|value| Id::of(name, value)).collect()
         };
         let picture = picture.map_or(PictureName::NONE, PictureName::of);
-        let known = Item { picture, fields: names.iter().map(ids).collect() };
+        let fields = names.iter().map(ids).collect();
+        let known = Item { text: item.to_owned(), picture, fields };
         let is_news = model.items().find(item).is_none_or(|before| {
             let items = model.items();
             let same = |(place, ids): (usize, &Vec<Id>)| items.values(place, before) == &ids[..];
@@ -224,7 +226,8 @@ fn write_items(
     changes: &BTreeMap<u64, Option<Item>>,
     folder: &mut FolderWriter,
 ) -> Result<()> {
-    static NOTHING: Item = Item { picture: PictureName::NONE, fields: Vec::new() };
+    static NOTHING: Item =
+        Item { text: String::new(), picture: PictureName::NONE, fields: Vec::new() };
     let known: Vec<&Item> =
         changes.values().map(|item| item.as_ref().unwrap_or(&NOTHING)).collect();
     let (items, gone) = keys(changes);
@@ -233,7 +236,11 @@ fn write_items(
         ("items.gone".to_owned(), Owned::U32(gone)),
         ("pictures".to_owned(), Owned::U64(known.iter().map(|item| item.picture.0).collect())),
     ];
-    for (field, name) in model.items().names().iter().enumerate() {
+    let texts: Texts = known.iter().map(|item| item.text.clone()).collect();
+    let (name_lengths, bytes) = texts.parts();
+    tensors.push((items::NAMES[0].to_owned(), Owned::U32(name_lengths)));
+    tensors.push((items::NAMES[1].to_owned(), Owned::U8(bytes.as_bytes().to_vec())));
+    for (field, name) in model.items().fields().iter().enumerate() {
         let mut column = Ragged::default();
         for item in &known {
             column.push(item.fields.get(field).map_or(&[][..], |ids| ids));
@@ -277,7 +284,7 @@ pub(crate) fn next(model: &Model) -> Result<Option<Delta>> {
     Ok(Some(Delta {
         rows: Arc::new(rows::read(&folder.tensors(IDS)?, spec.dim)?),
         contents: contents::read_tables(images, spec)?,
-        items: Arc::new(items::read(&folder.tensors(ITEMS)?, model.items().names())?),
+        items: Arc::new(items::read(&folder.tensors(ITEMS)?, model.items().fields())?),
         state: State { number, hash: folder.manifest.hash() },
     }))
 }
@@ -287,6 +294,7 @@ mod tests {
     use super::*;
     use crate::fixture::{Fixture, ROWS, noise, spec};
     use crate::model::Scratch;
+    use crate::similar::Wanted;
     use ams_model::ImageArm;
     use std::fs;
     use std::path::Path;
@@ -413,6 +421,11 @@ mod tests {
         assert_eq!((items.count(), model.items().count()), (6, 6));
         let seven = items.find("7").unwrap();
         assert_eq!(items.picture(seven), PictureName::of("1.png"));
+        assert_eq!(items.name(seven), Some("7"));
+        let near = next.similar(&Wanted { item: Some("7".into()), ..Wanted::default() }).unwrap();
+        let mut near = near.items;
+        near.sort_unstable();
+        assert_eq!(near, ["1", "3", "4", "6"]);
         assert_eq!(items.values(0, seven), [Id::of("category", "hats")]);
         assert_eq!(items.picture(items.find("5").unwrap()), PictureName::NONE);
         assert_eq!(items.find("2"), None);

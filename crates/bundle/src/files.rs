@@ -297,6 +297,8 @@ mod tests {
             "field.category.ids U64 [5]",
             "field.category.lengths U32 [6]",
             "items U64 [6]",
+            "names.bytes U8 [6]",
+            "names.lengths U32 [6]",
             "pictures U64 [6]",
         ];
         assert_eq!(names("items.safetensors"), items);

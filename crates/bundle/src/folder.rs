@@ -153,6 +153,7 @@ impl FolderWriter {
         let views = tensors.iter().map(|(name, values)| match values {
             Owned::U64(values) => Tensor::u64(name, values),
             Owned::U32(values) => Tensor::u32(name, values),
+            Owned::U8(values) => Tensor::u8(name, values),
             Owned::F32(shape, values) => Tensor::f32(name, shape, values),
         });
         self.add_tensors(name, &views.collect::<Vec<_>>())
@@ -228,6 +229,11 @@ impl<'a> Tensor<'a> {
         Tensor { name, dtype: Dtype::U32, shape: vec![values.len()], bytes }
     }
 
+    /// Bytes in one row.
+    pub fn u8(name: &'a str, bytes: &'a [u8]) -> Tensor<'a> {
+        Tensor { name, dtype: Dtype::U8, shape: vec![bytes.len()], bytes }
+    }
+
     fn view(&self) -> TensorView<'a> {
         TensorView::new(self.dtype, self.shape.clone(), self.bytes)
             .expect("the constructors check the shape")
@@ -239,6 +245,7 @@ impl<'a> Tensor<'a> {
 pub(crate) enum Owned {
     U64(Vec<u64>),
     U32(Vec<u32>),
+    U8(Vec<u8>),
     F32([usize; 2], Vec<f32>),
 }
 

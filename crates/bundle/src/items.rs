@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! items.safetensors     items u64 (i) hashed, ascending; pictures u64 (i) hashed names, 0 none;
+//!                       names.lengths u32 (i), names.bytes u8: their texts, absent from bundles of before;
 //!                       field.<name>.lengths u32 (i) and .ids u64 for each item field
 //! ```
 
@@ -14,15 +15,19 @@ use ams_data::{Id, PictureName, Ragged};
 use crate::error::{Error, Result};
 use crate::folder::{FolderWriter, Tensor};
 use crate::layer::{Found, From, Layered, Table, Values};
-use crate::tensors::{TensorFile, lengths};
+use crate::tensors::{TensorFile, Texts, lengths};
 
 /// The file's name.
 pub const ITEMS: &str = "items.safetensors";
 
+/// The items' texts, for answers that name items nobody asked about.
+pub(crate) const NAMES: [&str; 2] = ["names.lengths", "names.bytes"];
+
 /// All items by hash.
 #[derive(Clone, Debug)]
 pub struct Items {
-    names: Vec<String>,
+    /// Names of the fields.
+    fields: Vec<String>,
     table: Layered<ItemFields>,
 }
 
@@ -31,10 +36,12 @@ pub struct Items {
 pub struct Item(Found);
 
 /// What is known of items, by place.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct ItemFields {
     pictures: Vec<PictureName>,
-    /// In the order of [`Items::names`].
+    /// Absent from bundles of before.
+    names: Option<Texts>,
+    /// In the order of [`Items::fields`].
     fields: Vec<Ragged<Id>>,
 }
 
@@ -50,7 +57,12 @@ impl Values for ItemFields {
             order.iter().map(of).for_each(|(of, at)| column.push(of.fields[field].row(at)));
             column
         });
-        ItemFields { pictures, fields: fields.collect() }
+        // What lies over a bundle comes from deltas, which have names.
+        let name = |(of, at): (&ItemFields, usize)| {
+            of.names.as_ref().map_or(String::new(), |names| names.row(at).to_owned())
+        };
+        let names = Some(order.iter().map(of).map(name).collect());
+        ItemFields { pictures, names, fields: fields.collect() }
     }
 }
 
@@ -62,7 +74,7 @@ impl Items {
 
     /// How many there are.
     pub fn count(&self) -> usize {
-        self.table.keys().count()
+        self.table.all().len()
     }
 
     /// The picture of an item.
@@ -73,7 +85,7 @@ impl Items {
 
     /// The place of the item field `name`, for [`Items::values`].
     pub fn field(&self, name: &str) -> Option<usize> {
-        self.names.iter().position(|known| known == name)
+        self.fields.iter().position(|known| known == name)
     }
 
     /// The values of an item in the field at `place`.
@@ -82,14 +94,25 @@ impl Items {
         fields.fields[place].row(at)
     }
 
+    /// The text of an item, if the bundle has it.
+    pub fn name(&self, item: Item) -> Option<&str> {
+        let (fields, at) = self.table.at(item.0);
+        fields.names.as_ref().map(|names| names.row(at))
+    }
+
+    /// All items, and their hashes.
+    pub fn all(&self) -> impl Iterator<Item = (u64, Item)> {
+        self.table.all().into_iter().map(|(hash, found)| (hash, Item(found)))
+    }
+
     /// The fields of items, in the order of their places.
-    pub(crate) fn names(&self) -> &[String] {
-        &self.names
+    pub(crate) fn fields(&self) -> &[String] {
+        &self.fields
     }
 
     /// With what came.
     pub(crate) fn with(&self, delta: &Arc<Table<ItemFields>>) -> Items {
-        Items { names: self.names.clone(), table: self.table.with(delta) }
+        Items { fields: self.fields.clone(), table: self.table.with(delta) }
     }
 
     /// Writes `items.safetensors`: the items of `catalogue`. Returns how many there are.
@@ -109,6 +132,11 @@ impl Items {
         let picture = |row| catalogue.image(row).map_or(PictureName::NONE, PictureName::of);
         let pictures: Vec<u64> = order.iter().map(|&(_, row)| picture(row).0).collect();
         let mut tensors = vec![Tensor::u64("items", &items), Tensor::u64("pictures", &pictures)];
+        let texts = || order.iter().map(|&(_, row)| catalogue.item(row));
+        let name_lengths: Vec<u32> = texts().map(|text| text.len() as u32).collect();
+        let name_bytes: String = texts().collect();
+        tensors.push(Tensor::u32(NAMES[0], &name_lengths));
+        tensors.push(Tensor::u8(NAMES[1], name_bytes.as_bytes()));
         let columns: Vec<([String; 2], Vec<u32>, Vec<Id>)> = (0..catalogue.fields().len())
             .map(|place| {
                 let column = column(catalogue, place, &order);
@@ -129,9 +157,9 @@ impl Items {
     /// # Errors
     /// If a tensor is missing or of another length, or the items are not ascending.
     pub fn read<'a>(file: &TensorFile, fields: impl Iterator<Item = &'a str>) -> Result<Items> {
-        let names: Vec<String> = fields.map(str::to_owned).collect();
-        let table = Layered::new(read(file, &names)?);
-        Ok(Items { names, table })
+        let fields: Vec<String> = fields.map(str::to_owned).collect();
+        let table = Layered::new(read(file, &fields)?);
+        Ok(Items { fields, table })
     }
 }
 
@@ -142,7 +170,8 @@ pub(crate) fn read(file: &TensorFile, fields: &[String]) -> Result<Table<ItemFie
     let fields = fields.iter().map(|name| file.ragged(&names(name), index.len()));
     let fields = fields.collect::<Result<Vec<_>>>()?;
     let pictures = pictures.iter().copied().map(PictureName).collect();
-    Ok(Table::new(index, gone, ItemFields { pictures, fields }))
+    let texts = file.texts(NAMES, index.len())?;
+    Ok(Table::new(index, gone, ItemFields { pictures, names: texts, fields }))
 }
 
 pub(crate) fn names(field: &str) -> [String; 2] {

@@ -137,17 +137,19 @@ impl<V: Values> Layered<V> {
         self.find(key).map(|found| self.at(found))
     }
 
-    /// All keys that are there, those of the base first.
-    pub fn keys(&self) -> impl Iterator<Item = u64> {
-        let covered =
-            |key: u64| self.over.as_ref().is_some_and(|over| over.index.find(key).is_some());
-        let of = |table: &Arc<Table<V>>| {
-            let table = Arc::clone(table);
-            (0..table.len())
-                .filter_map(move |at| (!table.is_gone(at)).then(|| table.index.hashes()[at]))
-        };
-        let base = of(&self.base).filter(move |&key| !covered(key));
-        base.chain(self.over.iter().flat_map(of))
+    /// All keys that are there and where, those of the base first.
+    pub fn all(&self) -> Vec<(u64, Found)> {
+        let covered = |key| self.over.as_ref().is_some_and(|over| over.index.find(key).is_some());
+        let mut all = Vec::with_capacity(self.base.len());
+        for (table, over) in [(Some(&self.base), false), (self.over.as_ref(), true)] {
+            let Some(table) = table else { continue };
+            for (&key, at) in table.index.hashes().iter().zip(0..) {
+                if !table.is_gone(at as usize) && (over || !covered(key)) {
+                    all.push((key, Found { over, at }));
+                }
+            }
+        }
+        all
     }
 }
 
@@ -195,7 +197,7 @@ mod tests {
                 let got = layered.get(key).map(|(values, at)| values[at]);
                 prop_assert_eq!(got, map.get(&key).copied().flatten(), "key {}", key);
             }
-            let mut keys: Vec<u64> = layered.keys().collect();
+            let mut keys: Vec<u64> = layered.all().into_iter().map(|(key, _)| key).collect();
             keys.sort_unstable();
             let expected = map.iter().filter_map(|(key, value)| value.map(|_| *key));
             prop_assert_eq!(keys, expected.collect::<Vec<_>>());

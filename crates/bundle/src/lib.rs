@@ -5,8 +5,8 @@
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
 //! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are; [`files`], a bundle being
 //! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
-//! asked, [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`delta`], what changes after
-//! publishing; [`predictions`],
+//! asked, [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`mod@similar`], pictures like one;
+//! [`delta`], what changes after publishing; [`predictions`],
 //! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
 pub mod error;
@@ -32,6 +32,7 @@ pub mod model;
 pub mod page;
 pub mod request;
 pub mod resolve;
+pub mod similar;
 
 pub mod evaluate;
 pub mod predictions;
@@ -54,6 +55,7 @@ pub use model::{Model, Scratch};
 pub use page::{Missing, Ranked, Scored};
 pub use predictions::Predictions;
 pub use request::PageView;
+pub use similar::Similar;
 pub use spec::{
     ContentTowers, FurtherContent, ImageSource, Spec, TowerSharing, TowerSpec, TowerWeights,
 };

@@ -26,6 +26,7 @@ use crate::layer::Layered;
 use crate::page::{self, Missing, Ranked};
 use crate::request::PageView;
 use crate::rows;
+use crate::similar::{self, Similar, Wanted};
 use crate::spec::Spec;
 
 /// Most a recomputed golden logit may differ from the trainer's, as a share of it where it is above
@@ -353,6 +354,14 @@ impl Model {
     /// As [`Model::score`].
     pub fn explain(&self, page: &PageView, scratch: &mut Scratch) -> Result<Explained> {
         explain::explain(self, page, scratch)
+    }
+
+    /// The known items whose pictures are most like one; see [`mod@crate::similar`].
+    ///
+    /// # Errors
+    /// If the model has no images, or does not know what is asked for.
+    pub fn similar(&self, wanted: &Wanted) -> Result<Similar<'_>> {
+        similar::similar(self, &self.contents[0], wanted)
     }
 
     /// All inputs: per group, then per impression, then per behavior.

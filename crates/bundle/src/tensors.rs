@@ -84,6 +84,25 @@ impl TensorFile {
         self.row(name, Dtype::U32)
     }
 
+    /// `rows` texts; `names` are those of their lengths in bytes and of the bytes. None if the file has no such tensors.
+    ///
+    /// # Errors
+    /// As [`TensorFile::offsets`], and if the bytes are more or fewer or a text is not UTF-8.
+    pub fn texts(&self, names: [&str; 2], rows: usize) -> Result<Option<Texts>> {
+        if !names.iter().any(|name| self.has(name)) {
+            return Ok(None);
+        }
+        let offsets = self.offsets(names[0], rows)?;
+        let bytes: Numbers<u8> = self.row(names[1], Dtype::U8)?;
+        self.check_len(names[1], bytes.len(), offsets.total())?;
+        let texts = String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(names[1], "is not UTF-8"))?;
+        let within = offsets.as_slice().iter().find(|&&at| !texts.is_char_boundary(at as usize));
+        match within {
+            Some(at) => Err(self.wrong(names[1], &format!("is cut within a letter at {at}"))),
+            None => Ok(Some(Texts { offsets, texts })),
+        }
+    }
+
     /// Exactly `count` 64-bit unsigned numbers called `name`.
     ///
     /// # Errors
@@ -197,6 +216,37 @@ impl TensorFile {
     }
 }
 
+/// Texts end to end.
+#[derive(Clone, Debug, Default)]
+pub struct Texts {
+    offsets: Offsets,
+    texts: String,
+}
+
+impl Texts {
+    /// How many bytes each has, and all of them.
+    pub(crate) fn parts(&self) -> (Vec<u32>, &str) {
+        (lengths(&self.offsets), &self.texts)
+    }
+
+    /// Text number `row`.
+    pub fn row(&self, row: usize) -> &str {
+        let offsets = self.offsets.as_slice();
+        &self.texts[offsets[row] as usize..offsets[row + 1] as usize]
+    }
+}
+
+impl FromIterator<String> for Texts {
+    fn from_iter<I: IntoIterator<Item = String>>(all: I) -> Texts {
+        let mut texts = Texts::default();
+        for text in all {
+            texts.offsets.push(text.len());
+            texts.texts.push_str(&text);
+        }
+        texts
+    }
+}
+
 /// How long each row is: what [`TensorFile::offsets`] reads.
 pub fn lengths(offsets: &Offsets) -> Vec<u32> {
     offsets.as_slice().windows(2).map(|pair| pair[1] - pair[0]).collect()
@@ -246,6 +296,31 @@ mod tests {
         assert_eq!(error, "f: tensor `n` has 3 values, expected 4");
         let error = file.offsets("huge", 2).unwrap_err().to_string();
         assert_eq!(error, "f: tensor `huge` sums to 4294967296, expected less than 2^32");
+    }
+
+    #[test]
+    fn texts_come_back() {
+        let tensors = [
+            Tensor::u32("lengths", &[1, 0, 3]),
+            Tensor::u8("bytes", "a\u{e9}b".as_bytes()),
+            Tensor::u32("cut", &[2, 0, 2]),
+            Tensor::u8("latin", b"a\xe9bc"),
+        ];
+        let file =
+            TensorFile::new("f".into(), Bytes::Owned(crate::folder::serialize(&tensors).unwrap()))
+                .unwrap();
+        let texts = file.texts(["lengths", "bytes"], 3).unwrap().unwrap();
+        assert_eq!([0, 1, 2].map(|row| texts.row(row)), ["a", "", "\u{e9}b"]);
+        assert!(file.texts(["none", "neither"], 3).unwrap().is_none());
+        for (names, expected) in [
+            (["cut", "bytes"], "`bytes` is cut within a letter at 2"),
+            (["lengths", "latin"], "`latin` is not UTF-8"),
+            (["lengths", "neither"], "`neither` is not there"),
+            (["lengths", "lengths"], "`lengths` is U32, expected U8"),
+        ] {
+            let error = file.texts(names, 3).unwrap_err().to_string();
+            assert!(error.starts_with(&format!("f: tensor {expected}")), "{error}");
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_bundle::page::by_ecpm;
-use ams_bundle::{PageView, Scored, Scratch};
+use ams_bundle::{PageView, Scored, Scratch, Similar, similar};
 use axum::body::Bytes;
 use serde::Serialize;
 
@@ -85,13 +85,22 @@ pub enum Call {
     Infer,
 }
 
+/// What a request is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum About {
+    /// A page view, in these words.
+    PageView(Words),
+    /// What is like an item or a picture, asked in JSON.
+    Similar(Target),
+}
+
 /// One request, as it came.
 #[derive(Debug)]
 pub struct Request {
     /// All models when it came: one request sees one state of them.
     pub snapshot: Arc<Snapshot>,
-    /// What its client speaks.
-    pub words: Words,
+    /// What it is about.
+    pub about: About,
     /// The message.
     pub body: Bytes,
     /// When it came.
@@ -213,7 +222,21 @@ pub fn answer(
     telemetry.queue_seconds.record(request.came.elapsed().as_secs_f64());
     in_time(request, request.deadline)?;
     let begin = Instant::now();
-    let Asked { target, ask, page } = request.words.read(&request.body)?;
+    let answer = match &request.about {
+        About::PageView(words) => page_view(request, words, limits, buffers)?,
+        About::Similar(target) => similar(request, target)?,
+    };
+    telemetry.compute_seconds.record(begin.elapsed().as_secs_f64());
+    Ok(answer)
+}
+
+fn page_view(
+    request: &Request,
+    words: &Words,
+    limits: &Limits,
+    buffers: &mut Buffers,
+) -> Result<Vec<u8>, Problem> {
+    let Asked { target, ask, page } = words.read(&request.body)?;
     check(&page, limits)?;
     let asked = page.options.deadline_ms.filter(|&ms| ms > 0);
     let asked = asked.map_or(request.deadline, Duration::from_millis);
@@ -221,7 +244,6 @@ pub fn answer(
     in_time(request, deadline)?;
     let user = page.user.id.as_ref().map(|id| &id.0[..]);
     let loaded = request.snapshot.find(&target.model, target.version, user)?;
-    let words = &request.words;
     let answer = match &ask {
         Ask::Score => words.write(&rank(&loaded, &page, buffers)?),
         Ask::PreRank => {
@@ -253,7 +275,25 @@ pub fn answer(
         }
     };
     in_time(request, deadline)?;
-    telemetry.compute_seconds.record(begin.elapsed().as_secs_f64());
+    Ok(answer)
+}
+
+/// What is like something, and whose answer that is.
+#[derive(Serialize)]
+struct Alike<'a> {
+    model: &'a str,
+    version: u64,
+    #[serde(flatten)]
+    similar: Similar<'a>,
+}
+
+fn similar(request: &Request, Target { model, version }: &Target) -> Result<Vec<u8>, Problem> {
+    let wanted = similar::Wanted::parse(&request.body)?;
+    let loaded = request.snapshot.find(model, *version, None)?;
+    let similar = loaded.model.similar(&wanted)?;
+    let (model, version) = (loaded.model.name(), loaded.model.version());
+    let answer = json(&Alike { model, version, similar });
+    in_time(request, request.deadline)?;
     Ok(answer)
 }
 

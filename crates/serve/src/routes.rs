@@ -5,6 +5,7 @@
 //! POST /v1/models/{model}[/versions/{version}]/prerank
 //! POST /v1/models/{model}[/versions/{version}]/page?pre_rank=MODEL[&keep=400]
 //! POST /v1/models/{model}[/versions/{version}]/explain
+//! POST /v1/models/{model}[/versions/{version}]/similar
 //! GET  /v1/models/{model}[/versions/{version}]          the model card
 //! GET  /v1/models                                       names and live versions
 //! POST /v2/models/{model}[/versions/{version}]/infer   the Open Inference Protocol, see `inference`
@@ -29,7 +30,7 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answer::{self, Ask, Buffers, Request, Target, Words};
+use crate::answer::{self, About, Ask, Buffers, Request, Target, Words};
 use crate::compute::Pool;
 use crate::edits::Pictures;
 use crate::models::{Loaded, Models};
@@ -96,7 +97,8 @@ pub fn router(shared: &Arc<Shared>) -> Router {
             .route(&format!("{model}/score"), post(score))
             .route(&format!("{model}/prerank"), post(pre_rank))
             .route(&format!("{model}/page"), post(page))
-            .route(&format!("{model}/explain"), post(explain));
+            .route(&format!("{model}/explain"), post(explain))
+            .route(&format!("{model}/similar"), post(similar));
     }
     for model in ["/v2/models/{model}", "/v2/models/{model}/versions/{version}"] {
         router = router
@@ -202,23 +204,32 @@ type Answer = Result<Response, Problem>;
 type Places = Result<Path<Place>, axum::extract::rejection::PathRejection>;
 type Queries = Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>;
 
+/// A page view in JSON, of which this is asked.
+fn page_view(ask: Ask) -> impl FnOnce(Target) -> About {
+    |target| About::PageView(Words::Json(target, ask))
+}
+
 async fn score(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, |target| Words::Json(target, Ask::Score), request).await
+    ask(state, place, page_view(Ask::Score), request).await
 }
 
 async fn pre_rank(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, |target| Words::Json(target, Ask::PreRank), request).await
+    ask(state, place, page_view(Ask::PreRank), request).await
 }
 
 async fn explain(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, |target| Words::Json(target, Ask::Explain), request).await
+    ask(state, place, page_view(Ask::Explain), request).await
+}
+
+async fn similar(state: Shareds, place: Places, request: HttpRequest) -> Answer {
+    ask(state, place, About::Similar, request).await
 }
 
 async fn page(state: Shareds, place: Places, query: Queries, request: HttpRequest) -> Answer {
     let Query(PageQuery { pre_rank, keep }) =
         query.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
     let page = Ask::Page { pre_rank, keep };
-    ask(state, place, |target| Words::Json(target, page), request).await
+    ask(state, place, page_view(page), request).await
 }
 
 async fn describe(State(shared): Shareds, place: Places) -> Answer {
@@ -247,7 +258,14 @@ async fn infer(State(shared): Shareds, place: Places, mut request: HttpRequest) 
     };
     // Triton's client says application/octet-stream, or nothing.
     request.headers_mut().remove(CONTENT_TYPE);
-    match ask(State(shared), place, |target| Words::Tensors { target, header }, request).await {
+    match ask(
+        State(shared),
+        place,
+        |target| About::PageView(Words::Tensors { target, header }),
+        request,
+    )
+    .await
+    {
         Ok(answer) => answer,
         Err(problem) => {
             // What the protocol calls it.
@@ -261,7 +279,7 @@ async fn infer(State(shared): Shareds, place: Places, mut request: HttpRequest) 
 async fn ask(
     State(shared): Shareds,
     place: Places,
-    words: impl FnOnce(Target) -> Words,
+    about: impl FnOnce(Target) -> About,
     request: HttpRequest,
 ) -> Answer {
     let came = Instant::now();
@@ -271,10 +289,10 @@ async fn ask(
         let what = "expected the header `Content-Type: application/json`";
         return Err(Problem::new(Kind::MediaType, what));
     }
-    let words = words(Target { model: place.model, version });
+    let about = about(Target { model: place.model, version });
     let body = read(&shared.limits, request.into_body()).await?;
     let (snapshot, deadline) = (shared.models.now(), shared.limits.deadline);
-    let request = Request { snapshot, words, body, came, deadline };
+    let request = Request { snapshot, about, body, came, deadline };
     Ok(json_response(shared.answer(request).await?))
 }
 
@@ -357,7 +375,7 @@ async fn card(State(shared): Shareds, place: Places) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use ams_bundle::PageView;
+    use ams_bundle::{PageView, similar};
     use serde_json::Value;
 
     fn keys(value: &Value) -> Vec<&str> {
@@ -395,5 +413,12 @@ mod tests {
         let scored = serde_json::to_value(scored).unwrap();
         assert_eq!(keys(&properties("Scored")), keys(&scored));
         assert_eq!(keys(&properties("Missing")), keys(&scored["missing"]));
+        let similar = similar::Wanted {
+            item: Some("1".into()),
+            picture: Some(String::new()),
+            tower: Some(String::new()),
+            top_k: Some(1),
+        };
+        assert_eq!(keys(&properties("Wanted")), keys(&serde_json::to_value(similar).unwrap()));
     }
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use ureq::Agent;
 
 use crate::grpc;
-use crate::place::Place;
+use crate::place::{Place, numbers};
 use crate::shop::TRAIN;
 
 /// A server that runs until it is dropped.
@@ -180,6 +180,7 @@ fn a_published_model_answers_as_the_program_does() {
     assert_eq!((status, &card["version"], &card["samples"][0]), (200, &json!(1), &page));
     assert_eq!(serving.get("/v1/models"), (200, json!([{"model": "tiny", "version": 1}])));
 
+    alike(&serving, &expected["items"][0]);
     as_tensors(&place, &serving, &expected);
     refusals(&serving, &page);
     anything(&place, &serving);
@@ -202,6 +203,22 @@ fn a_published_model_answers_as_the_program_does() {
     let run = place.json(&bench)["runs"][0].clone();
     assert_eq!((&run["answered"], &run["failed"]), (&run["sent"], &json!(0)), "{run}");
     assert_eq!(serving.stop(), Some(0));
+}
+
+/// What looks like an item: others, the nearest first.
+fn alike(serving: &Serving, item: &Value) {
+    let ask = |wanted: Value| serving.post("/v1/models/tiny/similar", &wanted.to_string());
+    let (status, similar) = ask(json!({"item": item, "top_k": 3}));
+    assert_eq!((status, &similar["version"], &similar["tower"]), (200, &json!(1), &json!("ad")));
+    let (items, cosines) = (similar["items"].as_array().unwrap(), numbers(&similar["cosine"]));
+    assert_eq!((items.len(), cosines.len()), (3, 3));
+    assert!(!items.contains(item) && cosines.is_sorted_by(|a, b| a >= b), "{similar}");
+    // It is mutual.
+    let (_, back) = ask(json!({"item": items[0], "top_k": 1000}));
+    let at = back["items"].as_array().unwrap().iter().position(|other| other == item).unwrap();
+    assert!((numbers(&back["cosine"])[at] - cosines[0]).abs() < 1e-6, "{back}");
+    let (status, problem) = ask(json!({"item": "nothing"}));
+    assert_eq!((status, &problem["title"]), (400, &json!("Bad Request")), "{problem}");
 }
 
 /// The Open Inference Protocol, spoken by Triton's client.
@@ -230,7 +247,7 @@ fn as_tensors(place: &Place, serving: &Serving, expected: &Value) {
     let answers: Value = serde_json::from_slice(&output.stdout).unwrap();
     // In the order of the request there, best first here.
     let sorted = |answer: &Value| {
-        let mut ctr = crate::place::numbers(&answer["ctr"]);
+        let mut ctr = numbers(&answer["ctr"]);
         ctr.sort_by(|a, b| b.total_cmp(a));
         ctr.into_iter().map(|ctr| ctr as f32).collect::<Vec<_>>()
     };

@@ -34,7 +34,7 @@ use tonic::Status;
 use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
 
-use crate::answer::{Call, Request, Target, Words};
+use crate::answer::{About, Call, Request, Target, Words};
 use crate::inference;
 use crate::problem::{Kind, Problem};
 use crate::routes::{Shared, read};
@@ -205,8 +205,8 @@ async fn ask(shared: Arc<Shared>, call: Call, request: HttpRequest) -> Response 
     };
     let of_call = Arc::clone(&shared);
     let answer = |body| async move {
-        let (snapshot, words) = (of_call.models.now(), Words::Call(call));
-        of_call.answer(Request { snapshot, words, body, came, deadline }).await
+        let (snapshot, about) = (of_call.models.now(), About::PageView(Words::Call(call)));
+        of_call.answer(Request { snapshot, about, body, came, deadline }).await
     };
     unary(&shared, request, answer).await
 }
