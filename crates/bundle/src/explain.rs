@@ -1,7 +1,7 @@
 //! Why a candidate has its score: what the click-through rate would be without each past behavior.
 //!
-//! Leaving one out asks the model itself, so it is true of every kind of network. Attention weights say what a network looked
-//! at, which is not what changed its answer.
+//! Leaving one out asks the model itself, so it is true of every kind of network. Where a network has attention, its weights are
+//! beside: they say what it looked at, which is not what changed its answer.
 
 use serde::Serialize;
 
@@ -37,6 +37,20 @@ pub struct ExplainedCandidate {
     pub ctr_without_history: f32,
     /// By how much each behavior raises the rate: what it is less what it would be without the behavior.
     pub raises: Vec<f32>,
+    /// What each attention of the network weighed the behaviors with; none if it has no attention.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub attention: Vec<Attention>,
+}
+
+/// What one attention weighed behaviors with.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Attention {
+    /// What of the behaviors it weighed: `image`, another content, or `ids`.
+    pub over: String,
+    /// What of the candidate it asked for: `image` (the fields where the model does not see the candidate's), `fields`, or `ids`.
+    pub queries: Vec<String>,
+    /// The weight of each behavior, the mean over the queries. Not normalized: it may be negative or more than 1.
+    pub weights: Vec<f32>,
 }
 
 /// See [`Model::explain`].
@@ -46,6 +60,7 @@ pub(crate) fn explain(model: &Model, page: &PageView, scratch: &mut Scratch) -> 
     let most = page.options.top_k.unwrap_or(EXPLAINED).min(EXPLAINED_MAX);
     let places: Vec<usize> = by_ecpm(page, &ctr).into_iter().map(|(at, _)| at).take(most).collect();
     let rows = newest_first(page, model.spec().max_behaviors)?;
+    let attention = attention(model, scratch, &places, rows.len());
     let mut asked = page.clone();
     asked.options.top_k = None;
     asked.candidates = page.candidates.at(&places);
@@ -63,19 +78,46 @@ pub(crate) fn explain(model: &Model, page: &PageView, scratch: &mut Scratch) -> 
             raises.push(ctr[at] - other);
         }
     }
-    let candidates = places.iter().zip(nothing).zip(raises);
+    let candidates = places.iter().zip(nothing).zip(raises).zip(attention);
     Ok(Explained {
         behaviors: rows.iter().map(|&row| page.user.behaviors.item[row].0.clone()).collect(),
         rows,
         candidates: candidates
-            .map(|((&at, ctr_without_history), raises)| ExplainedCandidate {
+            .map(|(((&at, ctr_without_history), raises), attention)| ExplainedCandidate {
                 item: page.candidates.item[at].0.clone(),
                 ctr: ctr[at],
                 ctr_without_history,
                 raises,
+                attention,
             })
             .collect(),
     })
+}
+
+/// What was weighed when the candidates were scored, of those at `places`, each with `behaviors` behaviors.
+fn attention(
+    model: &Model,
+    scratch: &Scratch,
+    places: &[usize],
+    behaviors: usize,
+) -> Vec<Vec<Attention>> {
+    let attended = model.attention(scratch);
+    let of = |place: usize| {
+        let channels = attended.chunk_by(|a, b| a.over == b.over);
+        channels.map(move |channels| {
+            let mean = |behavior: usize| {
+                let at = place * behaviors + behavior;
+                let sum: f32 = channels.iter().map(|channel| channel.weights[at]).sum();
+                sum / channels.len() as f32
+            };
+            Attention {
+                over: channels[0].over.to_owned(),
+                queries: channels.iter().map(|channel| channel.query.to_owned()).collect(),
+                weights: (0..behaviors).map(mean).collect(),
+            }
+        })
+    };
+    places.iter().map(|&place| of(place).collect()).collect()
 }
 
 #[cfg(test)]
@@ -83,7 +125,8 @@ mod tests {
     use crate::fixture::Fixture;
     use crate::model::Scratch;
     use crate::request::PageView;
-    use ams_model::ImageArm;
+    use crate::spec::{Spec, TowerSharing};
+    use ams_model::{Aggregator, Base, ImageArm};
 
     #[test]
     fn leaving_out_is_asking_without() {
@@ -114,6 +157,59 @@ mod tests {
             assert_eq!(candidate.raises[1], candidate.ctr - of(&without));
             assert_ne!(candidate.raises[1], 0.0);
             assert_eq!(candidate.ctr_without_history, of(&nothing));
+        }
+    }
+
+    /// The weights are those of asking for the candidate alone, with the history in the order the model sees.
+    #[test]
+    fn attention_is_what_the_network_used() {
+        let spec = |images, aggregator| Spec { aggregator, ..crate::fixture::spec(images) };
+        let cases: [(Spec, &[&str]); 6] = [
+            (spec(ImageArm::Joint, Aggregator::MultiQueryAttentive), &["image by image, fields"]),
+            (spec(ImageArm::Behavior, Aggregator::Attentive), &["image by image"]),
+            (spec(ImageArm::Joint, Aggregator::Sum), &[]),
+            (spec(ImageArm::Ad, Aggregator::MultiQueryAttentive), &[]),
+            (Spec { base: Base::Din, ..spec(ImageArm::None, Aggregator::Sum) }, &["ids by ids"]),
+            (
+                Spec {
+                    base: Base::Din,
+                    sharing: TowerSharing::Shared,
+                    ..spec(ImageArm::Joint, Aggregator::Attentive)
+                },
+                &["image by image", "ids by ids"],
+            ),
+        ];
+        let page = |times: &str, candidates: &str| {
+            let json = format!(
+                r#"{{"user": {{"behaviors": {{"item": ["1", "4", "2"]{times}}}}},
+                    "candidates": {{"item": {candidates}}}}}"#
+            );
+            PageView::parse(json.as_bytes()).unwrap()
+        };
+        for (spec, expected) in cases {
+            let (model, mut scratch) = (Fixture::of(spec.clone()).model(), Scratch::default());
+            let asked = page(r#", "time": [1, 3, 2]"#, r#"["4", "3", "1"]"#);
+            let explained = model.explain(&asked, &mut scratch).unwrap();
+            assert_eq!(explained.rows, [1, 2, 0]);
+            for candidate in explained.candidates {
+                let said = |a: &super::Attention| format!("{} by {}", a.over, a.queries.join(", "));
+                let over: Vec<String> = candidate.attention.iter().map(said).collect();
+                assert_eq!(over, expected, "{spec:?}");
+                let mut alone = page("", &format!("[{:?}]", candidate.item));
+                alone.user.behaviors = alone.user.behaviors.at(&[1, 2, 0]);
+                model.ctrs(&alone, &mut scratch, &mut Vec::new()).unwrap();
+                let mut channels = model.attention(&scratch).into_iter();
+                for attention in &candidate.attention {
+                    let count = attention.queries.len();
+                    let of: Vec<_> = channels.by_ref().take(count).map(|c| c.weights).collect();
+                    for (at, weight) in attention.weights.iter().enumerate() {
+                        let mean = of.iter().map(|weights| weights[at]).sum::<f32>() / count as f32;
+                        assert!((weight - mean).abs() < 1e-5, "{weight} {mean}");
+                    }
+                    assert_eq!(attention.weights.len(), 3);
+                    assert_ne!(attention.weights[0], attention.weights[1]);
+                }
+            }
         }
     }
 }

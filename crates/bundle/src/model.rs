@@ -364,6 +364,11 @@ impl Model {
         similar::similar(self, &self.contents[0], wanted)
     }
 
+    /// What attention weighed when `scratch` was used last.
+    pub(crate) fn attention<'a>(&'a self, scratch: &'a Scratch) -> Vec<ams_model::Attended<'a>> {
+        self.bundle.network.attention(&scratch.network)
+    }
+
     /// All inputs: per group, then per impression, then per behavior.
     pub(crate) fn inputs(&self) -> impl Iterator<Item = Input> {
         let Bundle { group_inputs, impression_inputs, behavior_inputs, .. } = &*self.bundle;

@@ -95,7 +95,8 @@ impl TensorFile {
         let offsets = self.offsets(names[0], rows)?;
         let bytes: Numbers<u8> = self.row(names[1], Dtype::U8)?;
         self.check_len(names[1], bytes.len(), offsets.total())?;
-        let texts = String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(names[1], "is not UTF-8"))?;
+        let texts =
+            String::from_utf8(bytes.to_vec()).map_err(|_| self.wrong(names[1], "is not UTF-8"))?;
         let within = offsets.as_slice().iter().find(|&&at| !texts.is_char_boundary(at as usize));
         match within {
             Some(at) => Err(self.wrong(names[1], &format!("is cut within a letter at {at}"))),

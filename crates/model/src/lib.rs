@@ -38,8 +38,8 @@ pub use aggregate::Aggregator;
 pub use ams_linalg as linalg;
 pub use params::{Entry, Layout, View};
 pub use rank::{
-    Base, ContentBatch, ContentGrads, ImageArm, InputGrads, Interactions, Lists, NO_IMAGE,
-    RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches,
+    Attended, Base, ContentBatch, ContentGrads, ImageArm, InputGrads, Interactions, Lists,
+    NO_IMAGE, RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches,
 };
 pub use row_optimizer::RowOptimizer;
 pub use tower::{Room, Rows, Tower, TowerConfig, TowerScratch};

@@ -413,6 +413,13 @@ mod tests {
         let scored = serde_json::to_value(scored).unwrap();
         assert_eq!(keys(&properties("Scored")), keys(&scored));
         assert_eq!(keys(&properties("Missing")), keys(&scored["missing"]));
+        let attention = ams_bundle::explain::Attention {
+            over: String::new(),
+            queries: vec![],
+            weights: vec![],
+        };
+        let attention = serde_json::to_value(attention).unwrap();
+        assert_eq!(keys(&properties("Attention")), keys(&attention));
         let similar = similar::Wanted {
             item: Some("1".into()),
             picture: Some(String::new()),

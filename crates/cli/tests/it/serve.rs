@@ -175,6 +175,11 @@ fn a_published_model_answers_as_the_program_does() {
     assert_eq!(explained["candidates"][0]["ctr"], expected["ctr"][0]);
     let behaviors = explained["behaviors"].as_array().unwrap().len();
     assert_eq!(explained["candidates"][0]["raises"].as_array().unwrap().len(), behaviors);
+    let attention = &explained["candidates"][0]["attention"][0];
+    assert_eq!(
+        (&attention["over"], attention["weights"].as_array().unwrap().len()),
+        (&json!("image"), behaviors)
+    );
 
     let (status, card) = serving.get("/v1/models/tiny");
     assert_eq!((status, &card["version"], &card["samples"][0]), (200, &json!(1), &page));

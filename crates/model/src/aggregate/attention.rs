@@ -62,6 +62,13 @@ pub(crate) struct AttentionScratch {
     block: Block,
 }
 
+impl AttentionScratch {
+    /// What every pair of the last forward pass weighed, in order of impressions, then behaviors; (P).
+    pub fn weights(&self) -> &[f32] {
+        &self.weights
+    }
+}
+
 /// Activations and gradients of one block.
 #[derive(Clone, Debug, Default)]
 struct Block {
@@ -347,16 +354,18 @@ mod tests {
             images: &images,
             embeddings: &embeddings,
         };
-        let mut expected = vec![0.0; 12 * 3];
+        let (mut expected, mut weights) = (vec![0.0; 12 * 3], Vec::new());
         for (q, out) in query.chunks(2).zip(expected.chunks_mut(3)) {
             for &image in &images {
                 let e = &embeddings[image as usize * 3..][..3];
-                linalg::axpy(weight_of_pair(&channel, &w, e, q), e, out);
+                weights.push(weight_of_pair(&channel, &w, e, q));
+                linalg::axpy(weights[weights.len() - 1], e, out);
             }
         }
         let mut out = vec![0.0; 12 * 3];
         let mut scratch = AttentionScratch::default();
         channel.forward(&w, histories, &query, &mut scratch, channel.columns(0, 3), &mut out);
         assert_close(&out, &expected, 1e-4);
+        assert_close(scratch.weights(), &weights, 1e-4);
     }
 }

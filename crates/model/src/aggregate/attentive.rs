@@ -40,6 +40,10 @@ impl Aggregate for Attentive {
         self.channel.forward(w, histories, queries.image, &mut scratch.channels[0], columns, out);
     }
 
+    fn attention<'s>(&self, scratch: &'s AggregateScratch) -> Vec<(&'static str, &'s [f32])> {
+        vec![("image", scratch.channels[0].weights())]
+    }
+
     fn backward(
         &self,
         w: &[f32],

@@ -224,6 +224,12 @@ pub(crate) trait Aggregate: Debug + Send + Sync {
         out: &mut [f32],
     );
 
+    /// The weights of each channel of attention in the last forward pass, and what of the ad the channel asks for; an aggregator
+    /// without attention has none.
+    fn attention<'s>(&self, _scratch: &'s AggregateScratch) -> Vec<(&'static str, &'s [f32])> {
+        Vec::new()
+    }
+
     /// Adds to `dw`, `dqueries` and `dembeddings` (U, D), given `dout` (G or B, width).
     fn backward(
         &self,

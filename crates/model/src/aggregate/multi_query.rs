@@ -48,6 +48,11 @@ impl Aggregate for MultiQueryAttentive {
         self.fields.forward(w, histories, queries.fields, fields, columns, out);
     }
 
+    fn attention<'s>(&self, scratch: &'s AggregateScratch) -> Vec<(&'static str, &'s [f32])> {
+        let [image, fields] = &scratch.channels;
+        vec![("image", image.weights()), ("fields", fields.weights())]
+    }
+
     fn backward(
         &self,
         w: &[f32],

@@ -36,7 +36,7 @@ pub(super) struct Content {
 #[derive(Clone, Debug, Default)]
 pub(super) struct ContentScratch {
     ads: ImageScratch,
-    behaviors: ImageScratch,
+    pub(super) behaviors: ImageScratch,
     /// Query fields of each impression, (B, query fields * D), and their gradient.
     queries: Vec<f32>,
     dqueries: Vec<f32>,
@@ -44,7 +44,7 @@ pub(super) struct ContentScratch {
     image_queries: Vec<f32>,
     dimage_queries: Vec<f32>,
     /// The aggregate, (G or B, its width), and its gradient.
-    aggregate: Vec<f32>,
+    pub(super) aggregate: Vec<f32>,
     daggregate: Vec<f32>,
     attention: AggregateScratch,
     similarity: SimilarityScratch,
@@ -154,6 +154,11 @@ impl Content {
         self.products_backward(batch, x, d);
         self.aggregate_backward(w, batch, content, s, d, dw, grads);
         self.place_ads_backward(content, s, d, dw, grads);
+    }
+
+    /// See [`Aggregate::attention`].
+    pub fn attention<'s>(&self, s: &'s ContentScratch) -> Vec<(&'static str, &'s [f32])> {
+        self.aggregate.as_ref().map_or_else(Vec::new, |of| of.attention(&s.attention))
     }
 
     fn place_ads(

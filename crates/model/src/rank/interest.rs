@@ -35,6 +35,14 @@ pub(super) struct InterestScratch {
     attention: AttentionScratch,
 }
 
+#[cfg(test)]
+impl InterestScratch {
+    /// The number of every behavior, and the keys they are numbers of.
+    pub fn weighed(&self) -> (&Vec<u32>, &Vec<f32>) {
+        (&self.numbers, &self.keys)
+    }
+}
+
 impl Interest {
     /// Appends the weights of `attention.ids` to `layout`; the output begins at column `first` of a.
     pub fn new(config: &RankConfig, layout: &mut Layout, first: usize) -> Interest {
@@ -77,6 +85,11 @@ impl Interest {
         (0..batch.len()).for_each(|i| columns.of_mut(a, i).fill(0.0));
         let histories = histories(batch, &s.numbers, &s.keys);
         self.attention.forward(w, histories, &s.query, &mut s.attention, columns, a);
+    }
+
+    /// What every pair of the last forward pass weighed.
+    pub fn attention(s: &InterestScratch) -> &[f32] {
+        s.attention.weights()
     }
 
     /// Adds to `dw`, `drows` and the columns `queries` of `da`.

@@ -49,6 +49,18 @@ pub struct RankNetwork {
     head: Head,
 }
 
+/// What one channel of attention weighed in a forward pass.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Attended<'a> {
+    /// What of the history it weighed: a content, or `ids`.
+    pub over: &'a str,
+    /// What of the ad it asked for: `image` (the fields where the arm has no ad image), `fields`, or `ids`.
+    pub query: &'static str,
+    /// The weight of every pair of an impression and a behavior of its group, in order of impressions, then behaviors. Not
+    /// normalized: a weight may be negative or more than 1.
+    pub weights: &'a [f32],
+}
+
 /// Widths of the inputs u and a.
 #[derive(Clone, Copy, Debug)]
 struct Widths {
@@ -210,6 +222,21 @@ impl RankNetwork {
         for (field, &lists) in batch.impression_fields.iter().enumerate() {
             pool::backward(lists, da, self.impression_field(field), drows);
         }
+    }
+
+    /// What attention weighed in the forward pass that `scratch` is of; nothing if the network has none.
+    pub fn attention<'a>(&'a self, scratch: &'a RankScratch) -> Vec<Attended<'a>> {
+        let names = self.config.contents.iter();
+        let mut attended = Vec::new();
+        for ((over, content), s) in names.zip(&self.contents).zip(&scratch.contents) {
+            let channels = content.attention(s).into_iter();
+            attended.extend(channels.map(|(query, weights)| Attended { over, query, weights }));
+        }
+        if self.interest.is_some() {
+            let weights = Interest::attention(&scratch.interest);
+            attended.push(Attended { over: "ids", query: "ids", weights });
+        }
+        attended
     }
 
     fn group_field(&self, field: usize) -> Columns {

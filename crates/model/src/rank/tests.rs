@@ -314,6 +314,62 @@ fn logits_match_the_formulas() {
     }
 }
 
+/// What attention says it weighed, times what was weighed, is what the network goes on with.
+#[test]
+fn attention_weighs_what_it_says() {
+    for network in every_network() {
+        let (x, mut scratch) = (floats(&network), RankScratch::default());
+        run_with(&network, &MIXED, &x, &[0.0; 6], &mut scratch);
+        let config = &network.config;
+        let queries =
+            if config.images.has_behavior() { config.aggregator.queries().len() } else { 0 };
+        let interest = config.base == Base::Din;
+        let attention = network.attention(&scratch);
+        assert_eq!(attention.len(), queries * config.contents.len() + usize::from(interest));
+        for (at, Attended { over, query, weights }) in attention.into_iter().enumerate() {
+            // Pairs: 3 impressions with 2 behaviors, 1 without, 2 with 1.
+            assert_eq!(weights.len(), 3 * 2 + 2);
+            assert!(weights.iter().any(|weight| *weight != 1.0), "{config:?}");
+            let ids = over == "ids";
+            let content = config.contents.iter().position(|name| name == over);
+            let channel = if ids { 0 } else { at % queries };
+            assert_eq!(query, if ids { "ids" } else { ["image", "fields"][channel] });
+            let (dim, numbers, embeddings) = match content {
+                Some(content) => {
+                    let behaviors = &scratch.contents[content].behaviors;
+                    (D, &behaviors.images, &behaviors.embeddings)
+                }
+                None => {
+                    let (numbers, keys) = scratch.interest.weighed();
+                    (keys.len() / numbers.len(), numbers, keys)
+                }
+            };
+            let mut pair = weights.iter();
+            for (impression, group) in [0, 0, 0, 1, 3, 3].into_iter().enumerate() {
+                let mut expected = vec![0.0; dim];
+                let behaviors =
+                    MIXED.behaviors[group] as usize..MIXED.behaviors[group + 1] as usize;
+                for &number in &numbers[behaviors] {
+                    let e = &embeddings[number as usize * dim..][..dim];
+                    linalg::axpy(*pair.next().unwrap(), e, &mut expected);
+                }
+                let got = match content {
+                    Some(content) => {
+                        let aggregate = &scratch.contents[content].aggregate;
+                        let width = queries * D;
+                        &aggregate[impression * width + channel * D..][..D]
+                    }
+                    None => {
+                        let first = network.widths.a - dim;
+                        &scratch.a[impression * network.widths.a + first..][..dim]
+                    }
+                };
+                assert_close(got, &expected, 1e-5);
+            }
+        }
+    }
+}
+
 #[test]
 fn impossible_shapes_are_explained() {
     let good = network(ImageArm::Joint, Aggregator::MultiQueryAttentive).config;

@@ -115,6 +115,7 @@ fn explained(explanation: &Explanation<'_>) -> proto::ExplainResponse {
         ctr: candidate.ctr,
         ctr_without_history: candidate.ctr_without_history,
         raises: candidate.raises.clone(),
+        attention: candidate.attention.iter().map(attention).collect(),
     });
     proto::ExplainResponse {
         model: explanation.model.to_owned(),
@@ -123,6 +124,11 @@ fn explained(explanation: &Explanation<'_>) -> proto::ExplainResponse {
         rows: rows.iter().map(|&row| row as u32).collect(),
         candidates: candidates.collect(),
     }
+}
+
+fn attention(attention: &ams_bundle::explain::Attention) -> proto::Attention {
+    let ams_bundle::explain::Attention { over, queries, weights } = attention.clone();
+    proto::Attention { over, queries, weights }
 }
 
 #[cfg(test)]

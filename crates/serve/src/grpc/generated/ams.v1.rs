@@ -165,4 +165,20 @@ pub struct ExplainedCandidate {
     /// By how much each behavior raises the rate: what it is less what it would be without the behavior.
     #[prost(float, repeated, tag = "4")]
     pub raises: ::prost::alloc::vec::Vec<f32>,
+    /// What each attention of the network weighed the behaviors with; none if it has no attention.
+    #[prost(message, repeated, tag = "5")]
+    pub attention: ::prost::alloc::vec::Vec<Attention>,
+}
+/// What one attention weighed behaviors with: what it looked at, which is not what changed its answer.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Attention {
+    /// What of the behaviors it weighed: `image`, another content, or `ids`.
+    #[prost(string, tag = "1")]
+    pub over: ::prost::alloc::string::String,
+    /// What of the candidate it asked for: `image` (the fields where the model does not see the candidate's), `fields`, or `ids`.
+    #[prost(string, repeated, tag = "2")]
+    pub queries: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The weight of each behavior, the mean over the queries. Not normalized: it may be negative or more than 1.
+    #[prost(float, repeated, tag = "3")]
+    pub weights: ::prost::alloc::vec::Vec<f32>,
 }
