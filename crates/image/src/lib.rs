@@ -22,6 +22,7 @@ pub mod row;
 pub mod simulated;
 pub mod store;
 pub mod table;
+pub mod thumbnail;
 
 mod durable;
 mod journal;

@@ -20,6 +20,19 @@ const COLUMNS: [&str; 6] = ["image", "path", "file", "filename", "file_name", "n
 /// # Errors
 /// If `folder` cannot be read. Folders in it that cannot be read are passed over.
 pub fn below(folder: &Path) -> Result<Vec<String>> {
+    let mut names = files_below(folder)?;
+    names.retain(|name| {
+        let small = name.to_ascii_lowercase();
+        ENDINGS.iter().any(|ending| small.ends_with(ending))
+    });
+    Ok(names)
+}
+
+/// Likewise all files, however their names end: what a dataset names needs no ending.
+///
+/// # Errors
+/// As [`below`].
+pub fn files_below(folder: &Path) -> Result<Vec<String>> {
     let mut names = Vec::new();
     let mut seen = BTreeSet::new();
     let mut left = vec![(folder.to_path_buf(), String::new())];
@@ -35,10 +48,9 @@ pub fn below(folder: &Path) -> Result<Vec<String>> {
         entries.sort();
         for entry in entries {
             let Some(name) = entry.file_name().and_then(|name| name.to_str()) else { continue };
-            let small = name.to_ascii_lowercase();
             if entry.is_dir() {
                 left.push((entry.clone(), format!("{prefix}{name}/")));
-            } else if ENDINGS.iter().any(|ending| small.ends_with(ending)) {
+            } else {
                 names.push(format!("{prefix}{name}"));
             }
         }
@@ -96,6 +108,7 @@ mod tests {
         std::os::unix::fs::symlink(folder.path(), folder.path().join("cats/loop")).unwrap();
         let names = below(folder.path()).unwrap();
         assert_eq!(names, ["cats/a.png", "cats/deep/c.webp", "d.gif", "dogs/b.JPG"]);
+        assert!(files_below(folder.path()).unwrap().contains(&"cats/notes.txt".to_owned()));
         assert!(below(&folder.path().join("nowhere")).is_err());
     }
 
