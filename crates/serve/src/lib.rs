@@ -5,9 +5,9 @@
 //!
 //! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that changes;
 //! [`compute`], the threads that score; [`answer`], from a request's bytes to an answer's, and [`inference`] and [`grpc`], the same in
-//! other protocols' words; [`problem`] and [`token`], answers that are none
-//! and who gets none; [`edits`], how what is served changes a little; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all of it
-//! together, from start to stop; [`telemetry`], what is counted. And
+//! other protocols' words; [`problem`] and [`token`], answers that are none and who gets none; [`edits`], how what is served changes a
+//! little; [`pages`], what people look at; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all
+//! of it together, from start to stop; [`telemetry`], what is counted. And
 //! [`load`], somebody who asks a lot.
 
 pub mod admin;
@@ -19,6 +19,7 @@ pub mod inference;
 pub mod listen;
 pub mod load;
 pub mod models;
+pub mod pages;
 pub mod problem;
 pub mod routes;
 pub mod server;
@@ -27,4 +28,4 @@ pub mod telemetry;
 pub mod token;
 
 pub use server::{Server, start};
-pub use settings::{Control, Limits, Settings, Tls};
+pub use settings::{Control, Demo, Limits, Settings, Tls};

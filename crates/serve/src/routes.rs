@@ -13,6 +13,7 @@
 //! GET  /health/live, /health/ready, /openapi.json
 //! POST /ams.v1.Ranking/..                               gRPC, and two more of its services, see `grpc`
 //! POST /v1/nothing                                      reads a body and does nothing: the control of a benchmark
+//! GET  /docs, /demo                                     pages for people, see `pages`
 //! ```
 
 use std::sync::Arc;
@@ -34,8 +35,9 @@ use crate::answer::{self, About, Ask, Buffers, Request, Target, Words};
 use crate::compute::Pool;
 use crate::edits::Pictures;
 use crate::models::{Loaded, Models};
+use crate::pages;
 use crate::problem::{Kind, Problem};
-use crate::settings::{Limits, Settings};
+use crate::settings::{Demo, Limits, Settings};
 use crate::telemetry::Telemetry;
 use crate::token::Tokens;
 use crate::{grpc, inference};
@@ -49,6 +51,8 @@ pub struct Shared {
     pub pool: Pool<Buffers>,
     /// What is too much.
     pub limits: Limits,
+    /// The page to look at page views with, if it is served.
+    pub demo: Option<Demo>,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
     /// Who may ask.
@@ -73,6 +77,7 @@ impl Shared {
             models: Arc::new(models),
             pool: Pool::new(settings.threads, settings.limits.queue)?,
             limits: settings.limits,
+            demo: settings.demo.clone(),
             telemetry,
             tokens: settings.tokens.clone(),
             admin_tokens: settings.admin_tokens.clone(),
@@ -108,6 +113,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
     }
     let guarded = router.route_layer(from_fn_with_state(Arc::clone(shared), admitted));
     guarded
+        .merge(pages::router(shared, shared.demo.as_ref()))
         .merge(health())
         .merge(grpc::router(shared))
         .fallback(no_such_path)
@@ -151,7 +157,7 @@ pub(crate) async fn no_such_method() -> Problem {
 }
 
 /// Lets requests with a valid token in.
-async fn admitted(
+pub(crate) async fn admitted(
     State(shared): State<Arc<Shared>>,
     request: HttpRequest,
     next: Next,

@@ -29,6 +29,8 @@ pub struct Settings {
     pub tokens: Tokens,
     /// Who may watch and change.
     pub admin_tokens: Tokens,
+    /// The page to look at page views with, if it is served.
+    pub demo: Option<Demo>,
     /// Encryption of both ports, if any.
     pub tls: Option<Tls>,
     /// The encoder behind the models, for new pictures.
@@ -78,6 +80,13 @@ impl Default for Limits {
             farewell: Duration::from_secs(30),
         }
     }
+}
+
+/// What the page to look at page views with shows.
+#[derive(Clone, Debug)]
+pub struct Demo {
+    /// The folder that names of pictures are relative to; none: no pictures.
+    pub pictures: Option<PathBuf>,
 }
 
 /// Files of a certificate.

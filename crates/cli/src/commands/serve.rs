@@ -10,7 +10,7 @@ use ams_image::{Encoder, Limits as PictureLimits};
 use ams_location::local;
 use ams_serve::edits::Pictures;
 use ams_serve::token::Tokens;
-use ams_serve::{Control, Limits, Settings, Tls};
+use ams_serve::{Control, Demo, Limits, Settings, Tls};
 use serde::Serialize;
 
 use crate::commands::encoder::EncoderArguments;
@@ -67,6 +67,12 @@ pub struct Arguments {
     /// Seconds that requests get to end when the server is asked to stop.
     #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
     farewell: f64,
+    /// Serve the page /demo too: what the models make of their sample requests, side by side, and why.
+    #[arg(long)]
+    demo: bool,
+    /// The folder of pictures for it, as for `ams encode --images`; small copies are sent to whoever may ask.
+    #[arg(long, value_name = "DIR", requires = "demo")]
+    demo_pictures: Option<PathBuf>,
     /// Tokens that may ask, one per line, sent as `Authorization: Bearer TOKEN`.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -136,9 +142,10 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let open = Open { address, admin_address, tls: settings.tls.is_some() };
     output.finish(&open, || {
         let scheme = if open.tls { "https" } else { "http" };
+        let page = if settings.demo.is_some() { "/demo" } else { "/docs" };
         format!(
-            "page views: {scheme}://{}\nadmin:      {scheme}://{}\n",
-            open.address, open.admin_address
+            "page views: {scheme}://{}\nadmin:      {scheme}://{}\nto look at: {scheme}://{}{page}\n",
+            open.address, open.admin_address, open.address
         )
     });
     server.run();
@@ -151,6 +158,11 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         None => Ok(Tokens::default()),
     };
     here("MODELS", &arguments.models, "it is looked through again and again")?;
+    if let Some(folder) = &arguments.demo_pictures {
+        here("--demo-pictures", folder, "its pictures are read when somebody looks at them")?;
+        let listed = std::fs::read_dir(folder);
+        listed.map_err(|error| Failure::user(format!("{}: {error}", folder.display())))?;
+    }
     let tls = arguments.tls_certificate.zip(arguments.tls_key);
     let pictures = match arguments.pictures {
         false => None,
@@ -186,6 +198,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         },
         tokens: tokens(arguments.token_file)?,
         admin_tokens: tokens(arguments.admin_token_file)?,
+        demo: arguments.demo.then_some(Demo { pictures: arguments.demo_pictures }),
         tls: tls.map(|(certificate, key)| Tls {
             certificate,
             key,

@@ -27,6 +27,8 @@ mod movielens;
 #[cfg(feature = "mpi")]
 mod mpi;
 #[cfg(unix)]
+mod pages;
+#[cfg(unix)]
 mod pictures;
 mod place;
 #[cfg(unix)]

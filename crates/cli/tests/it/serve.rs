@@ -25,7 +25,8 @@ pub struct Serving {
 /// A status, and the body if it is JSON.
 type Said = (u16, Value);
 
-fn agent() -> Agent {
+/// Somebody who asks.
+pub fn agent() -> Agent {
     let config = Agent::config_builder();
     config.http_status_as_error(false).timeout_global(Some(Duration::from_secs(120))).build().into()
 }

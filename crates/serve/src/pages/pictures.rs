@@ -1,0 +1,171 @@
+//! The pictures of a demo: found by the hash of their names, which is all a model knows of them, made small when somebody
+//! looks, and kept in memory as far as there is room.
+//!
+//! Knows a folder and names. Does not know items or models, nor HTTP.
+
+use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use ams_data::PictureName;
+use ams_image::decode::Limits;
+use ams_image::listing::files_below;
+use ams_image::thumbnail::thumbnail;
+use axum::body::Bytes;
+use tokio::sync::Semaphore;
+
+/// The longest side, pixels: twice as many as the page shows, for screens with small ones.
+const SIDE: u32 = 256;
+
+/// Bytes of small pictures in memory.
+const ROOM: usize = 32 << 20;
+
+/// Pictures that are made small at once: each may need as much memory as a picture has pixels.
+const AT_ONCE: usize = 2;
+
+/// How long the list of files holds, if a picture is not on it.
+const HOLDS: Duration = Duration::from_secs(60);
+
+/// The pictures below one folder.
+#[derive(Debug)]
+pub(crate) struct Pictures {
+    folder: PathBuf,
+    hands: Arc<Semaphore>,
+    listed: Mutex<Option<Listed>>,
+    kept: Mutex<Kept>,
+}
+
+/// The files of the folder by the hashes of their names, as samples spell them: relative to the folder.
+#[derive(Debug)]
+struct Listed {
+    names: HashMap<PictureName, Box<str>>,
+    at: Instant,
+}
+
+/// Small pictures, in the order they came.
+#[derive(Debug, Default)]
+struct Kept {
+    by_name: HashMap<PictureName, Bytes>,
+    order: VecDeque<PictureName>,
+    bytes: usize,
+}
+
+impl Kept {
+    /// Keeps one more; the oldest make room.
+    fn keep(&mut self, name: PictureName, jpeg: &Bytes, room: usize) {
+        if jpeg.len() > room || self.by_name.contains_key(&name) {
+            return;
+        }
+        self.bytes += jpeg.len();
+        self.by_name.insert(name, jpeg.clone());
+        self.order.push_back(name);
+        while self.bytes > room {
+            let Some(oldest) = self.order.pop_front() else { return };
+            self.bytes -= self.by_name.remove(&oldest).map_or(0, |jpeg| jpeg.len());
+        }
+    }
+}
+
+impl Pictures {
+    /// Those below `folder`, which is listed when the first one is asked for.
+    pub(crate) fn new(folder: PathBuf) -> Pictures {
+        Pictures {
+            folder,
+            hands: Arc::new(Semaphore::new(AT_ONCE)),
+            listed: Mutex::default(),
+            kept: Mutex::default(),
+        }
+    }
+
+    /// A picture, small, as JPEG; or why there is none.
+    pub(crate) async fn small(self: &Arc<Pictures>, name: PictureName) -> Result<Bytes, String> {
+        if let Some(jpeg) = self.kept(name) {
+            return Ok(jpeg);
+        }
+        let gone = "the server is ending";
+        let hand = Arc::clone(&self.hands).acquire_owned().await.map_err(|_| gone)?;
+        let pictures = Arc::clone(self);
+        let made = tokio::task::spawn_blocking(move || {
+            // Held to the end, even if nobody waits any more.
+            let _hand = hand;
+            pictures.make(name)
+        });
+        made.await.map_err(|_| gone)?
+    }
+
+    fn kept(&self, name: PictureName) -> Option<Bytes> {
+        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.by_name.get(&name).cloned()
+    }
+
+    /// Reads a picture and makes it small, unless somebody just did.
+    fn make(&self, name: PictureName) -> Result<Bytes, String> {
+        if let Some(jpeg) = self.kept(name) {
+            return Ok(jpeg);
+        }
+        let Some(file) = self.file(name)? else {
+            return Err("no such file in the folder of pictures".to_owned());
+        };
+        let jpeg = thumbnail(&self.folder, &file, SIDE, &Limits::default());
+        let jpeg = Bytes::from(jpeg.map_err(|failure| failure.detail)?);
+        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        kept.keep(name, &jpeg, ROOM);
+        Ok(jpeg)
+    }
+
+    /// The file of a picture. A list that lacks it is made again now and then: pictures are added every day.
+    fn file(&self, name: PictureName) -> Result<Option<Box<str>>, String> {
+        let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
+        let lacks =
+            |listed: &Listed| !listed.names.contains_key(&name) && listed.at.elapsed() > HOLDS;
+        if listed.as_ref().is_none_or(lacks) {
+            // The folder's place is nothing that clients should know.
+            let names = files_below(&self.folder);
+            let names = names.map_err(|_| "the folder of pictures cannot be read")?;
+            let names =
+                names.into_iter().map(|name| (PictureName::of(&name), name.into())).collect();
+            *listed = Some(Listed { names, at: Instant::now() });
+        }
+        Ok(listed.as_ref().and_then(|listed| listed.names.get(&name).cloned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_make_room() {
+        let mut kept = Kept::default();
+        for name in 1..=4 {
+            kept.keep(PictureName(name), &Bytes::from(vec![0; 40]), 100);
+            kept.keep(PictureName(name), &Bytes::from(vec![0; 40]), 100);
+        }
+        kept.keep(PictureName(5), &Bytes::from(vec![0; 101]), 100);
+        assert_eq!((kept.bytes, &kept.order), (80, &VecDeque::from([3, 4].map(PictureName))));
+    }
+
+    #[tokio::test]
+    async fn only_files_of_the_folder_are_found() {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        std::fs::write(folder.path().join("secret.png"), "no picture").unwrap();
+        std::fs::copy(seed("rgb.png"), folder.path().join("in/a.png")).unwrap();
+        let pictures = Arc::new(Pictures::new(folder.path().join("in")));
+        let small = |name: &str| {
+            let (pictures, name) = (Arc::clone(&pictures), PictureName::of(name));
+            async move { pictures.small(name).await }
+        };
+        for _ in 0..2 {
+            assert!(small("a.png").await.unwrap().starts_with(b"\xff\xd8"));
+        }
+        for outside in ["../secret.png", "/etc/passwd", "in/a.png", ""] {
+            assert_eq!(small(outside).await.unwrap_err(), "no such file in the folder of pictures");
+        }
+    }
+
+    fn seed(name: &str) -> PathBuf {
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name)
+    }
+}
