@@ -146,16 +146,22 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         });
     }
 
-    let joint = places.runs.join("joint");
-    let mut trainer = run::open(&joint, Job::solo(threads))?;
-    let published = publish(&mut trainer, &places.models.join("shop"))?;
-    report.bundle = published.path;
-    report.hash = published.hash;
+    // Side by side with the one that sees pictures, on the page of `ams serve --demo`.
+    for (run, model) in [("id-only", "id-only"), ("joint", "shop")] {
+        let mut trainer = run::open(&places.runs.join(run), Job::solo(threads))?;
+        let published = publish(&mut trainer, &places.models.join(model))?;
+        (report.bundle, report.hash) = (published.path, published.hash);
+    }
     report.seconds = begin.elapsed().as_secs_f64();
     write_mark(&places.mark, &report)?;
 
     let page = ranked_page(&report.bundle, &dataset)?;
-    output.finish(&report, || format!("\n{}\n{page}", text(&report)));
+    let look = format!(
+        "To look at it: ams serve {} --demo --demo-pictures {}",
+        places.models.display(),
+        places.shop.display()
+    );
+    output.finish(&report, || format!("\n{}\n{page}\n{look}\n", text(&report)));
     Ok(())
 }
 

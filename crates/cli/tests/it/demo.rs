@@ -28,6 +28,7 @@ fn the_whole_way_in_one_command() {
     place.write("page.json", samples[0].to_string());
     let ranked = place.json(&format!("score --model {bundle} --request page.json"));
     assert_eq!(ranked["version"], json!(1));
+    place.json("score --model demo/models/id-only --request page.json");
     assert!(count(&place.json("eval demo/runs/joint")["impressions"]) > 0);
 
     let done = place.run("prepare --check demo/data");
