@@ -110,11 +110,40 @@ pub fn send(load: &Load) -> Result<Outcome, String> {
     Ok(runtime.block_on(sending(load, uri)))
 }
 
-async fn sending(load: &Load, uri: Uri) -> Outcome {
+/// Sends bodies one after the other, and returns what is answered to each.
+///
+/// # Errors
+/// If the address is not one, the operating system gives no threads, or an answer does not come.
+pub fn ask(url: &str, bodies: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
+    let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| format!("the operating system: {error}"))?;
+    runtime.block_on(async {
+        let client = client();
+        let mut answers = Vec::new();
+        for body in bodies {
+            let request = Request::builder().method(Method::POST).uri(uri.clone());
+            let request = request.header(CONTENT_TYPE, "application/json").body(Body::from(body));
+            let request = request.map_err(|error| format!("{url}: {error}"))?;
+            let response = client.request(request).await;
+            let response = response.map_err(|error| format!("{url}: {error}"))?;
+            let answer = to_bytes(Body::new(response.into_body()), usize::MAX).await;
+            answers.push(answer.map_err(|error| format!("{url}: {error}"))?.to_vec());
+        }
+        Ok(answers)
+    })
+}
+
+fn client() -> Client<HttpConnector, Body> {
     let mut connector = HttpConnector::new();
     connector.set_nodelay(true);
-    let client: Client<HttpConnector, Body> =
-        Client::builder(TokioExecutor::new()).build(connector);
+    Client::builder(TokioExecutor::new()).build(connector)
+}
+
+async fn sending(load: &Load, uri: Uri) -> Outcome {
+    let client = client();
     let bodies: Vec<Arc<[u8]>> = load.bodies.iter().map(|body| body[..].into()).collect();
     let bearer = load.token.as_ref().map(|token| format!("Bearer {token}"));
     let (mut requests, begin) = (JoinSet::new(), Instant::now());

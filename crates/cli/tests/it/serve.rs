@@ -208,6 +208,10 @@ fn a_published_model_answers_as_the_program_does() {
         format!("bench serve --model models/tiny --candidates 4 --url {url} --rate 50 --seconds 1");
     let run = place.json(&bench)["runs"][0].clone();
     assert_eq!((&run["answered"], &run["failed"]), (&run["sent"], &json!(0)), "{run}");
+    let agreement = place.json(&format!("bench agree runs/tiny --model models/tiny --url {url}"));
+    assert!(crate::place::count(&agreement["impressions"]) > 100, "{agreement}");
+    assert_eq!(agreement["server_to_bundle"], 0.0, "{agreement}");
+    assert!(crate::place::number(&agreement["bundle_to_trainer"]) < 1e-6, "{agreement}");
     assert_eq!(serving.stop(), Some(0));
 }
 

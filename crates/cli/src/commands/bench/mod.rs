@@ -1,5 +1,6 @@
 //! `ams bench`: measurements that carry their answers.
 
+mod agree;
 mod data;
 mod metrics;
 mod placement;
@@ -21,6 +22,7 @@ pub struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum What {
+    Agree(agree::Arguments),
     Data(data::Arguments),
     Metrics(metrics::Arguments),
     Placement(placement::Arguments),
@@ -33,6 +35,7 @@ enum What {
 /// Runs the command.
 pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     match arguments.what {
+        What::Agree(arguments) => agree::run(arguments, launch, output),
         What::Data(arguments) => data::run(arguments, launch, output),
         What::Metrics(arguments) => metrics::run(arguments, launch, output),
         What::Placement(arguments) => placement::run(arguments, launch, output),
