@@ -196,4 +196,40 @@ mod tests {
         let problem = parse(Call::Score, Bytes::from_static(b"{}")).unwrap_err();
         assert!(problem.detail.starts_with("request: failed to decode"), "{}", problem.detail);
     }
+
+    /// Whatever the bytes are, they are read as something or refused.
+    #[test]
+    fn bytes_that_were_changed_do_no_harm() {
+        let view = proto::PageView {
+            user: Some(proto::User { id: Some("u1".to_owned()), ..Default::default() }),
+            candidates: Some(proto::Candidates {
+                item: vec!["3".to_owned(), "4".to_owned()],
+                bid: vec![1.0, 0.5],
+                features: [("a".to_owned(), column(&[(&["x"], false)]))].into(),
+            }),
+            ..Default::default()
+        };
+        let request =
+            proto::PageRequest { page_view: Some(view), keep: Some(3), ..Default::default() };
+        let bytes = request.encode_to_vec();
+        let (mut read, mut refused) = (0, 0);
+        for at in 0..bytes.len() {
+            for value in 0..=255 {
+                let mut changed = bytes.clone();
+                changed[at] = value;
+                for length in [at, bytes.len()] {
+                    for call in [Call::Score, Call::Page] {
+                        match parse(call, Bytes::copy_from_slice(&changed[..length])) {
+                            Ok(_) => read += 1,
+                            Err(problem) => {
+                                assert_eq!(problem.kind, crate::problem::Kind::Request);
+                                refused += 1;
+                            }
+                        }
+                    }
+                }
+            }
+        }
+        assert!(read > 1000 && refused > 1000, "{read} {refused}");
+    }
 }

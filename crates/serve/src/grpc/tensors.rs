@@ -152,12 +152,12 @@ mod tests {
         };
         let (one, half) = (1.0f32.to_le_bytes(), 0.5f32.to_le_bytes());
         let bids = [one, half].concat();
-        let raw: [&[u8]; 3] = [b"\x01\0\0\03\x02\0\0\045", &bids, b"\x07\0\0\0\0\0\0\0"];
+        let raw: [&[u8]; 3] = [b"\x01\0\0\0a\x02\0\0\0bc", &bids, b"\x07\0\0\0\0\0\0\0"];
         let by_bytes = parsed(inputs(), &raw).unwrap();
         let mut inputs = inputs();
         let contents = [
             InferTensorContents {
-                bytes_contents: vec![b"3".to_vec(), b"45".to_vec()],
+                bytes_contents: vec![b"a".to_vec(), b"bc".to_vec()],
                 ..Default::default()
             },
             InferTensorContents { fp32_contents: vec![1.0, 0.5], ..Default::default() },
@@ -168,7 +168,7 @@ mod tests {
         }
         let by_numbers = parsed(inputs, &[]).unwrap();
         let expected = br#"{"user": {"behaviors": {"item": [], "time": [7]}},
-            "candidates": {"item": ["3", "45"], "bid": [1, 0.5]}}"#;
+            "candidates": {"item": ["a", "bc"], "bid": [1, 0.5]}}"#;
         assert_eq!(by_bytes.page, PageView::parse(expected).unwrap());
         assert_eq!(by_numbers.page, by_bytes.page);
         let raw = |asked: Asked| matches!(asked.ask, Ask::Infer(Wanted { raw: true, .. }));
@@ -185,13 +185,13 @@ mod tests {
             }),
             ..item(&[1])
         };
-        let one: &[u8] = b"\x01\0\0\03";
+        let one: &[u8] = b"\x01\0\0\0a";
         let cases: [(InferInputTensor, &[&[u8]], &str); 7] = [
             (item(&[1]), &[], "candidates.item has 0 values of BYTES, expected 1"),
             (item(&[-1]), &[one], "candidates.item has shape [-1]"),
             (item(&[1]), &[one, one], "raw_input_contents are 2, expected 1 as inputs"),
-            (item(&[1]), &[b"\x02\0\0\03"], "candidates.item ends within a value"),
-            (contents(b"3"), &[one], "candidates.item has contents, and raw_input_contents"),
+            (item(&[1]), &[b"\x02\0\0\0a"], "candidates.item ends within a value"),
+            (contents(b"a"), &[one], "candidates.item has contents, and raw_input_contents"),
             (contents(b"\xff"), &[], "candidates.item is not UTF-8"),
             (input("user.id", "BOOL", &[1]), &[], "user.id is BOOL, expected BYTES"),
         ];
