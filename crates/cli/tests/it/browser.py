@@ -108,9 +108,18 @@ class Tab:
     def until(self, expression):
         """Waits for an expression to be true."""
         end = time.monotonic() + PATIENCE
-        while not self.js(f"Boolean({expression})"):
+        while not self.is_so(expression):
             assert time.monotonic() < end, f"never: {expression}"
             time.sleep(0.02)
+
+    def is_so(self, expression):
+        try:
+            return self.js(f"Boolean({expression})")
+        except RuntimeError as error:
+            # Between one page and the next there is none to ask.
+            if "navigated or closed" in str(error) or "context was destroyed" in str(error) or "Cannot find context" in str(error):
+                return False
+            raise
 
     def place(self, selector):
         """The middle of an element, which is scrolled to."""

@@ -14,7 +14,7 @@ import urllib.request
 from browser import Browser, Tab
 
 program, profile, pictures, mode, address, *rest = sys.argv[1:]
-READY = "document.querySelector('#main')?.ariaBusy === null && !document.querySelector('#page').hidden"
+READY = "document.querySelector('#main')?.ariaBusy === null && document.querySelector('#page')?.hidden === false"
 WHOLE = """[...document.querySelectorAll('.board img, .history img')].every((it) => it.complete && it.naturalWidth > 0)
     && document.querySelectorAll('.board img').length > 0"""
 ITEMS = "[...document.querySelectorAll('.column:{}-of-type .item')].map((it) => it.textContent)"
