@@ -12,7 +12,7 @@ features  every poster of MovieLens 1M encoded by ams; cosine of each with the f
           which is in DATA
 training  explicit MovieLens 1M, images as in bench/ablations/explicit.toml: GAUC and AUC with our features and with
           theirs, seed by seed
-speed     so many posters by ams on two threads and by two forms of the peer (bench/peers/onnx.py), one after the other in
+speed     so many posters by ams on two threads and by two forms of the peer (bench/peers/encode.py), one after the other in
           every round; ratios are of one round. Have nothing else run meanwhile
 """
 import argparse
@@ -138,7 +138,7 @@ class Bench:
             total = sum(float(row.sum(dtype="float64")) for row in rows_by_name(work / "timed").values())
             self.keep(part="speed", round=at, system="ams", pictures=report["encoded"], seconds=report["seconds"], sum=total)
             for name, flags in PEERS.items():
-                peer = run([sys.executable, ROOT / "bench/peers/onnx.py", self.network, "features", pictures, *flags])
+                peer = run([sys.executable, ROOT / "bench/peers/encode.py", self.network, "features", pictures, *flags])
                 if abs(peer["sum"] / total - 1) > 1e-3:
                     sys.exit(f"the sum of all features is {total} here and {peer['sum']} there: not the same work")
                 self.keep(part="speed", round=at, system=name, **peer)

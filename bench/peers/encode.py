@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Image features by onnxruntime and Pillow: the peer of `ams encode` with an ONNX network.
 
-usage: bench/peers/onnx.py NETWORK OUTPUT FOLDER --processes N --threads N --batch N
+usage: bench/peers/encode.py NETWORK OUTPUT FOLDER --processes N --threads N --batch N
 
 Prints one JSON object: pictures, seconds from the network's loading to the last row, and the sum of all features. Each
 process decodes and computes its own part of the pictures, with so many threads of onnxruntime.
