@@ -40,7 +40,8 @@ class Hosts:
             run("ip", "-n", host, "address", "add", f"10.78.0.{at + 1}/24", "dev", "cable")
             for link in ("lo", "cable"):
                 run("ip", "-n", host, "link", "set", link, "up")
-            run("ip", "netns", "exec", host, "tc", "qdisc", "add", "dev", "cable", "root", "netem", "delay", "50us", "rate", rate, "limit", "100000")
+            if rate != "cable":
+                run("ip", "netns", "exec", host, "tc", "qdisc", "add", "dev", "cable", "root", "tbf", "rate", rate, "burst", "256kb", "latency", "100ms")
         self.on.write_text('#!/bin/sh\nspace=$1\nshift\nexec ip netns exec "$space" unshare --uts sh -c \'hostname "$0" && exec "$@"\' "$space" "$@"\n')
         self.agent.write_text(f'#!/bin/sh\nshift\nexec "{self.on}" {HOSTS[1]} sh -c "$*"\n')
         for script in (self.on, self.agent):
