@@ -24,6 +24,7 @@ import subprocess
 import sys
 
 from peers.packages import with_packages
+from peers.program import around
 from peers.store import rows_by_name
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
@@ -144,12 +145,6 @@ class Bench:
                 self.keep(part="speed", round=at, system=name, **peer)
 
 
-def spread(values, digits):
-    """median [least, largest]"""
-    least, median, most = (f"{f(values):.{digits}f}" for f in (min, statistics.median, max))
-    return f"{median} [{least}, {most}]"
-
-
 def table(results):
     lines = []
     for row in (row for row in results if row["part"] == "features"):
@@ -171,11 +166,11 @@ def table(results):
     if speed:
         lines += ["| | pictures/s | ams is so many times as fast |", "|---|---|---|"]
         ours = {row["round"]: row["pictures"] / row["seconds"] for row in speed if row["system"] == "ams"}
-        lines.append(f"| ams, 2 threads | {spread(list(ours.values()), 1)} | |")
+        lines.append(f"| ams, 2 threads | {around(list(ours.values()), 1)} | |")
         for name in PEERS:
             theirs = {row["round"]: row["pictures"] / row["seconds"] for row in speed if row["system"] == name}
             ratios = [ours[at] / theirs[at] for at in theirs]
-            lines.append(f"| onnxruntime and Pillow, {name} | {spread(list(theirs.values()), 1)} | {spread(ratios, 2)} |")
+            lines.append(f"| onnxruntime and Pillow, {name} | {around(list(theirs.values()), 1)} | {around(ratios, 2)} |")
         lines += ["", f"{speed[0]['pictures']} posters, median [least, largest] of {len(ours)} rounds."]
     return "\n".join(lines) + "\n"
 

@@ -11,10 +11,11 @@ import argparse
 import json
 import os
 import pathlib
-import statistics
 import subprocess
 import sys
 import tempfile
+
+from peers.program import around
 
 HOSTS = ["ams-a", "ams-b"]
 ENVIRONMENT = {**os.environ, "OMPI_ALLOW_RUN_AS_ROOT": "1", "OMPI_ALLOW_RUN_AS_ROOT_CONFIRM": "1"}
@@ -90,15 +91,9 @@ def main():
             if hosts:
                 hosts.drop()
             ratios = [before / after for before, after in zip(*ms.values())]
-            lines.append(f"| {rate} | {spread(ms['before'], 1)} | {spread(ms['after'], 1)} | {spread(ratios, 2)} |")
+            lines.append(f"| {rate} | {around(ms['before'], 1)} | {around(ms['after'], 1)} | {around(ratios, 2)} |")
             print(lines[-1], flush=True)
     (options.out / "table.md").write_text("\n".join(lines) + "\n")
-
-
-def spread(values, digits):
-    """median [least, largest]"""
-    least, median, most = (f"{f(values):.{digits}f}" for f in (min, statistics.median, max))
-    return f"{median} [{least}, {most}]"
 
 
 if __name__ == "__main__":

@@ -22,27 +22,19 @@ import json
 import os
 import pathlib
 import signal
-import statistics
 import subprocess
 import sys
 import time
 import urllib.request
 
 from peers.packages import with_packages
+from peers.program import AMS, ams, around
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEEDS = {"torch": "torch", "onnx": "onnx", "onnxscript": "onnxscript", "onnxruntime": "onnxruntime", "numpy": "numpy", "safetensors": "safetensors",
          "uvicorn": "uvicorn", "uvloop": "uvloop", "httptools": "httptools", "orjson": "orjson", "xxhash": "xxhash"}
 CANDIDATES, BEHAVIORS = "1,50,200,400,1000", "0,32,100"
 PEERS = ["torch", "onnx"]
-
-
-def run(command):
-    """Runs a program and returns the object it prints."""
-    done = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    if done.returncode != 0:
-        sys.exit(f"{' '.join(map(str, command))}\n{done.stderr}")
-    return json.loads(done.stdout)
 
 
 class Server:
@@ -79,7 +71,7 @@ class Bench:
         self.models = options.work / "models"
 
     def ams(self, *arguments):
-        return run([self.options.ams, *arguments, "--json"])
+        return ams(self.options.ams, *arguments)
 
     def keep(self, **result):
         self.results.append(result)
@@ -203,22 +195,16 @@ class Bench:
         if rows := [row for row in of("peers") if "system" in row]:
             rate = lambda system: [row["answered_per_second"] for row in rows if row["system"] == system]
             lines += ["", "Page views/s at saturation, 400 candidates, 32 behaviors:", "", "| | page views/s | ams is so many times as fast |", "|---|---|---|",
-                      f"| ams | {spread(rate('ams'), 0)} | |"]
+                      f"| ams | {around(rate('ams'), 0)} | |"]
             for engine in PEERS:
                 ratios = [ours / theirs for ours, theirs in zip(rate("ams"), rate(engine))]
-                lines.append(f"| {engine} | {spread(rate(engine), 1)} | {spread(ratios, 1)} |")
+                lines.append(f"| {engine} | {around(rate(engine), 1)} | {around(ratios, 1)} |")
         if rows := of("overload"):
             row = rows[-1]
             lines += ["", f"Twice the saturation ({row['saturation']:.0f} a second) for a minute: {row['sent']} sent, {row['answered']} answered (p99 {row['ms']['p99']:.1f} ms, "
                       f"longest {row['ms']['max']:.1f}), {row['shed']} shed (p99 {row['shed_ms']['p99']:.1f} ms), {row['late']} late, {row['failed']} failed; "
                       f"resident memory {row['megabytes'][0]:.0f} MB before, {row['megabytes'][1]:.0f} MB after."]
         return "\n".join(lines) + "\n"
-
-
-def spread(values, digits):
-    """median [least, largest]"""
-    least, median, most = (f"{f(values):.{digits}f}" for f in (min, statistics.median, max))
-    return f"{median} [{least}, {most}]"
 
 
 def main():
@@ -228,7 +214,7 @@ def main():
     parser.add_argument("--parts", default="matrix,http,peers,overload")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8)
-    parser.add_argument("--ams", type=pathlib.Path, default=ROOT / "target/release/ams")
+    parser.add_argument("--ams", type=pathlib.Path, default=AMS)
     options = parser.parse_args()
     options.work, options.ams = options.work.resolve(), options.ams.resolve()
     options.work.mkdir(parents=True, exist_ok=True)
