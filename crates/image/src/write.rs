@@ -382,6 +382,7 @@ fn write_names(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
     writer.push(&names)?;
     writer.finish()
 }
+
 /// How many pictures failed, by the reason's name.
 pub fn failed_by_reason(pictures: &[Picture]) -> BTreeMap<String, u64> {
     let mut failed = BTreeMap::new();

@@ -26,7 +26,8 @@ use crate::answer::json;
 use crate::edits::{self, Edit};
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
-use crate::routes::{Shared, health, no_such_method, no_such_path, read, says_json};
+use crate::routes::{health, no_such_method, no_such_path, read, says_json};
+use crate::shared::Shared;
 
 type Shareds = State<Arc<Shared>>;
 

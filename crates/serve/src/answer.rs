@@ -18,8 +18,8 @@ use crate::grpc::{ranking, tensors};
 use crate::inference::{self, Inferred, Wanted};
 use crate::models::{Loaded, Refusal, Snapshot};
 use crate::problem::{Kind, Problem};
-use crate::routes::Shared;
 use crate::settings::Limits;
+use crate::shared::Shared;
 use crate::telemetry::Telemetry;
 
 /// What is asked of a page view.

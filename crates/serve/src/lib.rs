@@ -6,7 +6,7 @@
 //! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that changes;
 //! [`compute`], the threads that score; [`answer`], from a request's bytes to an answer's, and [`inference`] and [`grpc`], the same in
 //! other protocols' words; [`problem`] and [`token`], answers that are none and who gets none; [`edits`], how what is served changes a
-//! little; [`pages`], what people look at; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all
+//! little; [`pages`], what people look at; [`shared`], what all requests share; [`routes`] and [`admin`], the paths of the two ports; [`listen`], connections; [`server`], all
 //! of it together, from start to stop; [`telemetry`], what is counted. And
 //! [`load`], somebody who asks a lot.
 
@@ -24,6 +24,7 @@ pub mod problem;
 pub mod routes;
 pub mod server;
 pub mod settings;
+pub mod shared;
 pub mod telemetry;
 pub mod token;
 

@@ -17,7 +17,6 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use axum::body::{Body, Bytes, to_bytes};
@@ -31,66 +30,13 @@ use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use crate::answer::{self, About, Ask, Buffers, Request, Target, Words};
-use crate::compute::Pool;
-use crate::edits::Pictures;
-use crate::models::{Loaded, Models};
+use crate::answer::{self, About, Ask, Request, Target, Words};
+use crate::models::Loaded;
 use crate::pages;
 use crate::problem::{Kind, Problem};
-use crate::settings::{Demo, Limits, Settings};
-use crate::telemetry::Telemetry;
-use crate::token::Tokens;
+use crate::settings::Limits;
+use crate::shared::Shared;
 use crate::{grpc, inference};
-
-/// What all requests share.
-#[derive(Debug)]
-pub struct Shared {
-    /// The models.
-    pub models: Arc<Models>,
-    /// The compute threads.
-    pub pool: Pool<Buffers>,
-    /// What is too much.
-    pub limits: Limits,
-    /// The page to look at page views with, if it is served.
-    pub demo: Option<Demo>,
-    /// What is counted.
-    pub telemetry: Arc<Telemetry>,
-    /// Who may ask.
-    pub tokens: Tokens,
-    /// Who may watch and change.
-    pub admin_tokens: Tokens,
-    /// The encoder behind the models, for new pictures.
-    pub pictures: Option<Arc<dyn Pictures>>,
-    /// Whether the server is ending: it answers, and is not ready for more.
-    pub stopping: AtomicBool,
-}
-
-impl Shared {
-    /// With no model loaded.
-    ///
-    /// # Errors
-    /// If the operating system gives no thread.
-    pub fn new(settings: &Settings) -> std::io::Result<Arc<Shared>> {
-        let telemetry = Telemetry::new();
-        let models = Models::new(settings.models.clone(), settings.keep, Arc::clone(&telemetry));
-        Ok(Arc::new(Shared {
-            models: Arc::new(models),
-            pool: Pool::new(settings.threads, settings.limits.queue)?,
-            limits: settings.limits,
-            demo: settings.demo.clone(),
-            telemetry,
-            tokens: settings.tokens.clone(),
-            admin_tokens: settings.admin_tokens.clone(),
-            pictures: settings.pictures.clone(),
-            stopping: AtomicBool::new(false),
-        }))
-    }
-
-    /// Whether requests should be sent here.
-    pub fn ready(&self) -> bool {
-        !self.stopping.load(Ordering::Relaxed) && self.models.ready()
-    }
-}
 
 /// The paths.
 pub fn router(shared: &Arc<Shared>) -> Router {

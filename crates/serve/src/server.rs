@@ -11,8 +11,8 @@ use tokio::task::JoinHandle;
 
 use crate::listen::{Port, tls};
 use crate::models::Models;
-use crate::routes::Shared;
 use crate::settings::{Control, Settings};
+use crate::shared::Shared;
 use crate::{admin, routes};
 
 /// How often what was observed is sorted into buckets.

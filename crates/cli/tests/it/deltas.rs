@@ -133,6 +133,32 @@ fn a_store_and_a_dataset_become_a_delta() {
 }
 
 #[test]
+fn neighbors_are_those_of_the_encoder_and_of_each_tower() {
+    let (place, page) = published();
+    let (_, picture) = shown(&page, &place);
+    let ask = format!("images neighbors {picture} --store data/images --model models/tiny");
+    let found = place.json(&format!("{ask} --count 3 --images shop --sheet near.png"));
+    let vectors: Vec<&Value> =
+        found["by"].as_array().unwrap().iter().map(|by| &by["vector"]).collect();
+    assert_eq!(vectors, ["encoder", "ad", "behavior"]);
+    for by in found["by"].as_array().unwrap() {
+        let near = by["neighbors"].as_array().unwrap();
+        let cosines = near.iter().map(|it| it["cosine"].as_f64().unwrap());
+        assert!(near.len() == 3 && cosines.is_sorted_by(|a, b| a >= b), "{by}");
+        assert!(near.iter().all(|it| it["picture"] != picture.as_str()), "{by}");
+    }
+    assert!(place.read("near.png").starts_with(b"\x89PNG\r\n"));
+    // A tower knows nothing of a picture that is gone.
+    place.write(
+        "gone",
+        format!("{}\n", found["by"][1]["neighbors"][0]["picture"].as_str().unwrap()),
+    );
+    place.json("delta models/tiny --remove-pictures gone");
+    place
+        .refuses(&ask.replace(&picture, "absent.png"), &["no feature of a picture \"absent.png\""]);
+}
+
+#[test]
 fn a_damaged_delta_is_reported_and_what_served_serves_on() {
     let (place, page) = published();
     place.write("gone", format!("{}\n", shown(&page, &place).1));

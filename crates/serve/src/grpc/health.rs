@@ -17,7 +17,7 @@ use super::messages::health::health_check_response::ServingStatus;
 use super::messages::health::{HealthCheckRequest, HealthCheckResponse};
 use super::{HEALTH, INFERENCE, RANKING, Raw, Shareds, decoded, read, refused, said};
 use crate::problem::{Kind, Problem};
-use crate::routes::Shared;
+use crate::shared::Shared;
 
 /// How often the status is looked at for those who watch.
 const LOOK: Duration = Duration::from_secs(1);

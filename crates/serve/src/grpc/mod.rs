@@ -37,7 +37,8 @@ use tonic::server::{Grpc, UnaryService};
 use crate::answer::{About, Call, Request, Target, Words};
 use crate::inference;
 use crate::problem::{Kind, Problem};
-use crate::routes::{Shared, read};
+use crate::routes::read;
+use crate::shared::Shared;
 use messages::inference as open;
 
 pub(crate) use status::status_of;

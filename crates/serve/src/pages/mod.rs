@@ -28,8 +28,9 @@ use axum::routing::get;
 use serde::Deserialize;
 
 use crate::problem::{Kind, Problem};
-use crate::routes::{Shared, admitted};
+use crate::routes::admitted;
 use crate::settings::Demo;
+use crate::shared::Shared;
 use pictures::Pictures;
 
 /// Nothing but what this server sends runs, is shown or is asked; `blob:` are pictures that had to be asked for with a token.
