@@ -48,10 +48,32 @@ fn killed(place: &Place, arguments: &str, patience: Duration) -> bool {
     alive
 }
 
+/// Starts a command and kills it as soon as `moment` has come; whether that came before its end.
+fn killed_when(place: &Place, arguments: &str, moment: impl Fn() -> bool) -> bool {
+    let mut running = Running(Some(place.command(arguments).spawn().unwrap()));
+    let child = running.0.as_mut().unwrap();
+    loop {
+        let ended = child.try_wait().unwrap().is_some();
+        if ended || moment() {
+            child.kill().unwrap();
+            child.wait().unwrap();
+            return !ended;
+        }
+        std::thread::sleep(Duration::from_micros(200));
+    }
+}
+
+/// The chunks of a journal; one that is being written has another name.
+fn chunks(place: &Place, folder: &str) -> Vec<String> {
+    let mut names = place.names(folder);
+    names.retain(|name| name.starts_with("chunk-") && name.ends_with(".safetensors"));
+    names
+}
+
 /// The keys in a journal, chunk by chunk.
 fn journaled(place: &Place, folder: &str) -> Vec<u64> {
     let mut keys = Vec::new();
-    for name in place.names(folder).iter().filter(|name| name.starts_with("chunk-")) {
+    for name in chunks(place, folder) {
         let bytes = place.read(&format!("{folder}/{name}"));
         let header = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
         let about: Value = serde_json::from_slice(&bytes[8..8 + header]).unwrap();
@@ -68,14 +90,17 @@ fn killed_encodings_lose_at_most_their_last_chunks() {
     let encode = |out: &str| {
         format!("encode data --images shop --dim 64 --threads 2 --chunk {CHUNK} --out {out}")
     };
-    let begin = Instant::now();
     let undisturbed = place.json(&encode("whole"));
-    let took = begin.elapsed();
     let mut kills = 0;
     let mut known = 0;
     for moment in Moments(7).take(40) {
-        // Now and then nearly nothing, now and then nearly all that is left.
-        if !killed(&place, &encode("store"), took.mul_f64(moment * 0.6)) {
+        // After so many chunks more, however fast the host is today, and then anywhere in the next one.
+        let enough = chunks(&place, "store.partial").len() + (moment * 9.0) as usize;
+        let begin = Instant::now();
+        let within = Duration::from_secs_f64(0.01 * moment);
+        let has_come =
+            || begin.elapsed() > within && chunks(&place, "store.partial").len() >= enough;
+        if !killed_when(&place, &encode("store"), has_come) {
             break;
         }
         kills += 1;
