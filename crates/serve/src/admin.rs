@@ -117,7 +117,7 @@ async fn picture(
     request: Request,
 ) -> Result<Response, Problem> {
     let Some(encoder) = shared.pictures.clone() else {
-        let what = "the server was started without an encoder (--encoder)";
+        let what = "the server was started without --pictures: it has no encoder";
         return Err(Problem::new(Kind::Conflict, what));
     };
     let body = read(&shared.limits, request.into_body()).await?;

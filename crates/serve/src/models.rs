@@ -34,6 +34,8 @@ pub struct Loaded {
     pub since: u64,
     /// What is counted of it.
     pub metrics: VersionMetrics,
+    /// What is wrong with the delta that follows it, if something is.
+    pub refused_delta: Option<String>,
 }
 
 /// A second version that gets a share of the users.
@@ -56,8 +58,6 @@ struct Versions {
     withdrawn: BTreeSet<u64>,
     /// Versions that could not be loaded, with the manifest's time and the reason.
     refused: BTreeMap<u64, (Option<SystemTime>, String)>,
-    /// What is wrong with the delta that follows a version.
-    refused_deltas: BTreeMap<u64, String>,
 }
 
 /// All models at one moment.
@@ -183,7 +183,9 @@ impl Snapshot {
             deltas: (versions.loaded.iter())
                 .map(|(version, loaded)| (*version, loaded.model.deltas()))
                 .collect(),
-            refused_deltas: versions.refused_deltas.clone(),
+            refused_deltas: (versions.loaded.iter())
+                .filter_map(|(version, loaded)| Some((*version, loaded.refused_delta.clone()?)))
+                .collect(),
         };
         self.0.iter().map(status).collect()
     }
@@ -332,19 +334,14 @@ impl Models {
         }
         let seen = self.manifest_time(name, version);
         match open(&folder) {
-            Ok((model, refused)) => {
-                if let Some(error) = refused {
-                    tracing::error!(model = name, version, %error, "delta refused");
-                    self.telemetry.delta_refused(name);
-                    self.change(name, |versions| {
-                        versions.refused_deltas.insert(version, error);
-                        Ok(())
-                    })?;
+            Ok((model, refused_delta)) => {
+                if let Some(error) = &refused_delta {
+                    self.say_refused_delta(name, version, error);
                 }
                 let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
                 let since = since.map_or(0, |since| since.as_secs());
                 let metrics = self.telemetry.version(name, version);
-                Ok(Arc::new(Loaded { model, since, metrics }))
+                Ok(Arc::new(Loaded { model, since, metrics, refused_delta }))
             }
             Err(error) => {
                 tracing::error!(model = name, version, %error, "refused");

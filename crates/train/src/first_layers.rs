@@ -61,11 +61,9 @@ impl FirstLayers {
 
     /// How many values of the dense gradient are summed over processes at once, by [`FirstLayers::gradient`].
     pub fn messages(plan: &Plan) -> impl Iterator<Item = usize> {
-        let of_tower = |(_, tower): (usize, &PlannedTower)| {
-            let shape = shape(tower);
-            (0..shape[1].div_ceil(COLUMNS)).map(move |at| shape[0] * columns(shape, at).len())
-        };
-        plan.rest.iter().map(|range| range.len()).chain(plan.trained().flat_map(of_tower))
+        let block =
+            |(_, shape, at): (usize, [usize; 2], usize)| shape[0] * columns(shape, at).len();
+        plan.rest.iter().map(|range| range.len()).chain(blocks(plan).map(block))
     }
 
     /// Overwrites the first layers' matrices in `gradient` with the sum over all lanes of what `of_lane` computes for the
@@ -87,11 +85,7 @@ impl FirstLayers {
         gradient: &mut [f32],
     ) -> Result<(), Lost> {
         let (fabric, all_reduce) = processes;
-        let blocks_of = |tower: &PlannedTower| shape(tower)[1].div_ceil(COLUMNS);
-        let of_towers = plan.trained().flat_map(|(number, tower)| {
-            (0..blocks_of(tower)).map(move |at| (number, shape(tower), at))
-        });
-        let of_towers: Vec<(usize, [usize; 2], usize)> = of_towers.collect();
+        let of_towers: Vec<(usize, [usize; 2], usize)> = blocks(plan).collect();
         self.blocks.resize_with(of_towers.len(), Vec::new);
         let rounding = all_reduce.rounding();
         let compute = |(number, shape, at): (usize, [usize; 2], usize), block: &mut Vec<f32>| {
@@ -140,7 +134,7 @@ impl FirstLayers {
         }
         let mut rest = &self.blocks[..];
         for (_, tower) in plan.trained() {
-            let (blocks, tail) = rest.split_at(blocks_of(tower));
+            let (blocks, tail) = rest.split_at(count(shape(tower)));
             rest = tail;
             let matrix = &mut gradient[tower.first_matrix()];
             pool.install(|| join(blocks, shape(tower)[1], matrix));
@@ -152,6 +146,19 @@ impl FirstLayers {
 /// Outputs and inputs of a tower's first layer.
 fn shape(tower: &PlannedTower) -> [usize; 2] {
     [tower.model.config().widths[0], tower.input()]
+}
+
+/// How many blocks a matrix has.
+fn count([_, inputs]: [usize; 2]) -> usize {
+    inputs.div_ceil(COLUMNS)
+}
+
+/// The blocks of all matrices that learn: tower, shape, and which one of the matrix.
+fn blocks(plan: &Plan) -> impl Iterator<Item = (usize, [usize; 2], usize)> {
+    plan.trained().flat_map(|(number, tower)| {
+        let shape = shape(tower);
+        (0..count(shape)).map(move |at| (number, shape, at))
+    })
 }
 
 /// The columns of block `at`.
@@ -171,8 +178,8 @@ fn sum_of_lanes(
     thread_local! {
         static TASK: RefCell<Task> = RefCell::default();
     }
-    let [outputs, inputs] = shape;
-    let (mine, last) = (columns(shape, at), inputs.div_ceil(COLUMNS) - 1);
+    let outputs = shape[0];
+    let (mine, last) = (columns(shape, at), count(shape) - 1);
     let len = outputs * mine.len();
     TASK.with_borrow_mut(|Task { room, waiting }| {
         sum::tree_in_turn(lanes, len, rounding, waiting, |lane, dw| {

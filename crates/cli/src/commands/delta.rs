@@ -12,6 +12,7 @@ use ams_image::FeatureStore;
 use ams_location::Locations;
 use serde::Serialize;
 
+use crate::commands::images::lines;
 use crate::failure::Failure;
 use crate::output::{Output, count};
 
@@ -60,10 +61,8 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
         Some(dataset) => new_items(&model, &locations.input(dataset)?, &mut changes)?,
         None => 0,
     };
-    let lines = |path: &Option<PathBuf>| match path {
-        Some(path) => lines(&locations.input(path)?),
-        None => Ok(Vec::new()),
-    };
+    let lines =
+        |path: &Option<PathBuf>| path.as_ref().map_or(Ok(Vec::new()), |it| lines(it, locations));
     let (gone_pictures, gone_items) =
         (lines(&arguments.remove_pictures)?, lines(&arguments.remove_items)?);
     for name in &gone_pictures {
@@ -162,10 +161,4 @@ fn new_items(model: &Model, path: &Path, changes: &mut Changes) -> Result<usize,
         }
     }
     Ok(added)
-}
-
-fn lines(path: &Path) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(path);
-    let text = text.map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
-    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }

@@ -122,10 +122,7 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
         Action::Verify(Verify { store }) => verify(&store, locations, output),
         Action::Remove(Remove { store, mut names, list }) => {
             if let Some(list) = list {
-                let path = locations.input(&list)?;
-                let text = std::fs::read_to_string(&path)
-                    .map_err(|error| Failure::user(format!("{}: {error}", list.display())))?;
-                names.extend(text.lines().filter(|line| !line.is_empty()).map(str::to_owned));
+                names.extend(lines(&list, locations)?);
             }
             let place = locations.update(&store, Unfinished::IsDropped)?;
             let changed = edit::remove(place.local(), &names)?;
@@ -142,6 +139,13 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
             Ok(())
         }
     }
+}
+
+/// The names in a file, one a line.
+pub fn lines(path: &std::path::Path, locations: &Locations) -> Result<Vec<String>, Failure> {
+    let text = std::fs::read_to_string(locations.input(path)?);
+    let text = text.map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
+    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
 }
 
 fn verify(path: &std::path::Path, locations: &Locations, output: Output) -> Result<(), Failure> {

@@ -5,25 +5,28 @@
 
 /// `ranking.proto`.
 #[allow(missing_docs, clippy::all)]
-pub mod ranking {
-    include!("generated/ams.v1.rs");
-}
+#[path = "generated/ams.v1.rs"]
+#[rustfmt::skip]
+pub mod ranking;
 
 /// `open_inference.proto`.
 #[allow(missing_docs, clippy::all)]
-pub mod inference {
-    include!("generated/inference.rs");
-}
+#[path = "generated/inference.rs"]
+#[rustfmt::skip]
+pub mod inference;
 
 /// `health.proto`.
 #[allow(missing_docs, clippy::all)]
-pub mod health {
-    include!("generated/grpc.health.v1.rs");
-}
+#[path = "generated/grpc.health.v1.rs"]
+#[rustfmt::skip]
+pub mod health;
 
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+
+    /// What every file of messages begins with.
+    const HEAD: &str = "//! Messages of gRPC, made from `crates/serve/proto` by the test of `messages.rs`; not to be edited.\n\n";
 
     #[test]
     fn the_messages_are_those_described() {
@@ -41,6 +44,7 @@ mod tests {
         for entry in std::fs::read_dir(made.path()).unwrap() {
             let name = entry.unwrap().file_name();
             let made = std::fs::read_to_string(made.path().join(&name)).unwrap();
+            let made = format!("{HEAD}{made}");
             let kept = generated.join(&name);
             if std::env::var_os("AMS_WRITE_MESSAGES").is_some() {
                 std::fs::write(&kept, &made).unwrap();

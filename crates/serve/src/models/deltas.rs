@@ -22,7 +22,7 @@ impl Models {
     /// [`Snapshot::status`], and what served before it serves on.
     ///
     /// # Errors
-    /// Never; as [`Models::poll`].
+    /// As [`Models::poll`].
     pub(super) fn follow(&self) -> Result<(), Refusal> {
         let now = self.now();
         for (name, versions) in &now.0 {
@@ -35,25 +35,24 @@ impl Models {
 
     /// Takes up the deltas of one version, and returns what it is then.
     fn follow_one(&self, name: &str, loaded: &Arc<Loaded>) -> Result<Arc<Loaded>, Refusal> {
-        let (model, refused) = followed(loaded.model.clone());
+        let (model, refused_delta) = followed(loaded.model.clone());
         let (version, before) = (model.version(), loaded.model.deltas());
-        let said = (self.now().0.get(name))
-            .is_some_and(|versions| versions.refused_deltas.get(&version) == refused.as_ref());
-        if model.deltas() == before && said {
+        if model.deltas() == before && refused_delta == loaded.refused_delta {
             return Ok(Arc::clone(loaded));
         }
-        if let Some(error) = refused.as_ref().filter(|_| !said) {
-            tracing::error!(model = name, version, %error, "delta refused");
-            self.telemetry.delta_refused(name);
+        if let Some(error) =
+            refused_delta.as_ref().filter(|_| refused_delta != loaded.refused_delta)
+        {
+            self.say_refused_delta(name, version, error);
         }
         if model.deltas() > before {
             tracing::info!(model = name, version, delta = model.deltas(), "followed");
         }
-        let loaded = Arc::new(Loaded { model, ..Loaded::clone(loaded) });
+        let loaded = Arc::new(Loaded { model, refused_delta, ..Loaded::clone(loaded) });
         self.change(name, |versions| {
             let old = versions.loaded.get(&version);
-            // Another thread may have gone further meanwhile.
-            if old.is_some_and(|old| old.model.deltas() < loaded.model.deltas()) {
+            // Another thread may have gone further meanwhile, or another version taken its place.
+            if old.is_some_and(|old| old.model.deltas() <= loaded.model.deltas()) {
                 let is_it = |other: &Arc<Loaded>| other.model.version() == version;
                 let canary = versions.canary.iter_mut().map(|canary| &mut canary.loaded);
                 for place in versions.live.iter_mut().chain(canary).filter(|it| is_it(it)) {
@@ -61,13 +60,15 @@ impl Models {
                 }
                 versions.loaded.insert(version, Arc::clone(&loaded));
             }
-            match refused {
-                Some(error) => versions.refused_deltas.insert(version, error),
-                None => versions.refused_deltas.remove(&version),
-            };
             Ok(())
         })?;
         Ok(loaded)
+    }
+
+    /// Says that the delta after a version is not good, once.
+    pub(super) fn say_refused_delta(&self, name: &str, version: u64, error: &str) {
+        tracing::error!(model = name, version, %error, "delta refused");
+        self.telemetry.delta_refused(name);
     }
 
     /// Makes the delta that follows a version, the live one unless given: written to disk, then served. Returns its
