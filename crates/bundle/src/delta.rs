@@ -9,13 +9,15 @@
 //! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle. The networks' weights are the bundle's:
 //! with others, all rows and embeddings would mean something else.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use ams_data::lock::Lock;
 use ams_data::schema::ITEM;
-use ams_data::{Id, ImageKey, PictureName, Ragged};
+use ams_data::value::is_missing;
+use ams_data::{Field, Id, ImageKey, PictureName, Ragged};
 use serde::{Deserialize, Serialize};
 
 use crate::contents::{self, ContentChanges, ContentTables};
@@ -108,7 +110,7 @@ impl Changes {
     /// Returns whether that is news to the model.
     ///
     /// # Errors
-    /// If the model has no such item field.
+    /// If the model has no such item field, or a value cannot be read as one.
     pub fn item(
         &mut self,
         model: &Model,
@@ -116,32 +118,48 @@ impl Changes {
         picture: Option<&str>,
         fields: &BTreeMap<String, Vec<String>>,
     ) -> Result<bool> {
-        let names = model.items().fields();
-        if let Some(name) = fields.keys().find(|name| !names.contains(name)) {
-            let what = format!("item {item:?} has the field {name}; there is {}", names.join(", "));
-            return Err(Error::request(what));
+        let items = model.items();
+        let wrong = |what: String| Error::request(format!("item {item:?}: {what}"));
+        let known = |name: &String| items.field(name).is_some();
+        if let Some(name) = fields.keys().find(|name| !known(name)) {
+            let names: Vec<&str> = items.fields().iter().map(|field| &field.name[..]).collect();
+            return Err(wrong(format!("has the field {name}; there is {}", names.join(", "))));
         }
-        let ids = |name: &String| {
-            let values = fields.get(name).into_iter().flatten();
-            values.map(|value| Id::of(name, value)).collect()
+        let text = items.text(item).map_err(wrong)?;
+        let ids = |field: &Field| -> Result<Vec<Id>> {
+            let at = |what: String| wrong(format!("field {}: {what}", field.name));
+            let values = fields.get(&field.name).map_or(&[][..], Vec::as_slice);
+            // One text may be a whole list, as a cell of a log is.
+            let cut: Vec<Cow<'_, str>> = match values {
+                [one] => field.cut(one),
+                many => many.iter().map(|value| Cow::Borrowed(&value[..])).collect(),
+            };
+            let ids = cut.iter().filter_map(|value| field.id(value).map_err(at).transpose());
+            ids.collect()
         };
+        let picture = picture.filter(|name| !is_missing(name));
         let picture = picture.map_or(PictureName::NONE, PictureName::of);
-        let fields = names.iter().map(ids).collect();
-        let known = Item { text: item.to_owned(), picture, fields };
-        let is_news = model.items().find(item).is_none_or(|before| {
-            let items = model.items();
+        let fields = items.fields().iter().map(ids).collect::<Result<Vec<_>>>()?;
+        let id = Id::of(ITEM, &text);
+        let known = Item { text: text.into_owned(), picture, fields };
+        let is_news = items.find_id(id).is_none_or(|before| {
             let same = |(place, ids): (usize, &Vec<Id>)| items.values(place, before) == &ids[..];
             items.picture(before) != picture || !known.fields.iter().enumerate().all(same)
         });
         if is_news {
-            self.items.insert(Id::of(ITEM, item).0, Some(known));
+            self.items.insert(id.0, Some(known));
         }
         Ok(is_news)
     }
 
     /// `item` is not known any more.
-    pub fn remove_item(&mut self, item: &str) {
-        self.items.insert(Id::of(ITEM, item).0, None);
+    ///
+    /// # Errors
+    /// If it cannot be an item.
+    pub fn remove_item(&mut self, model: &Model, item: &str) -> Result<()> {
+        let text = model.items().text(item).map_err(Error::request)?;
+        self.items.insert(Id::of(ITEM, &text).0, None);
+        Ok(())
     }
 
     fn of_content(&mut self, content: usize) -> &mut ContentChanges {
@@ -240,12 +258,12 @@ fn write_items(
     let (name_lengths, bytes) = texts.parts();
     tensors.push((items::NAMES[0].to_owned(), Owned::U32(name_lengths)));
     tensors.push((items::NAMES[1].to_owned(), Owned::U8(bytes.as_bytes().to_vec())));
-    for (field, name) in model.items().fields().iter().enumerate() {
+    for (field, known_field) in model.items().fields().iter().enumerate() {
         let mut column = Ragged::default();
         for item in &known {
             column.push(item.fields.get(field).map_or(&[][..], |ids| ids));
         }
-        let [lengths_name, ids_name] = items::names(name);
+        let [lengths_name, ids_name] = items::names(&known_field.name);
         tensors.push((lengths_name, Owned::U32(lengths(&column.offsets))));
         tensors.push((ids_name, Owned::U64(column.values.iter().map(|id: &Id| id.0).collect())));
     }
@@ -415,7 +433,7 @@ mod tests {
         // As it is known already.
         assert!(!changes.item(&model, "6", Some("1.png"), &fields("hats")).unwrap());
         assert!(changes.item(&model, "5", None, &fields("shoes")).unwrap());
-        changes.remove_item("2");
+        changes.remove_item(&model, "2").unwrap();
         let next = model.change(&changes).unwrap();
         let items = next.items();
         assert_eq!((items.count(), model.items().count()), (6, 6));
@@ -431,7 +449,7 @@ mod tests {
         assert_eq!(items.find("2"), None);
         assert!(model.items().find("2").is_some());
         let error = changes.item(&model, "8", None, &[("brand".to_owned(), vec![])].into());
-        let expected = "request: item \"8\" has the field brand; there is category";
+        let expected = "request: item \"8\": has the field brand; there is category";
         assert_eq!(error.unwrap_err().to_string(), expected);
     }
 

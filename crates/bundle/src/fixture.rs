@@ -236,7 +236,7 @@ fn embed(table: &ContentTable, tower: Option<usize>, keys: &[ImageKey]) -> (Vec<
 }
 
 pub(crate) fn spec(images: ImageArm) -> Spec {
-    let field = |name: &str, side| Field { name: name.to_owned(), side, multi: name == "tags" };
+    let field = |name: &str, side| Field::verbatim(name, side, name == "tags");
     Spec {
         fields: Schema {
             fields: vec![

@@ -6,11 +6,12 @@
 //!                       field.<name>.lengths u32 (i) and .ids u64 for each item field
 //! ```
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use ams_data::catalogue::Catalogue;
 use ams_data::schema::ITEM;
-use ams_data::{Id, PictureName, Ragged};
+use ams_data::{Field, Id, PictureName, Ragged, Schema, Side};
 
 use crate::error::{Error, Result};
 use crate::folder::{FolderWriter, Tensor};
@@ -26,8 +27,9 @@ pub(crate) const NAMES: [&str; 2] = ["names.lengths", "names.bytes"];
 /// All items by hash.
 #[derive(Clone, Debug)]
 pub struct Items {
-    /// Names of the fields.
-    fields: Vec<String>,
+    /// How the texts of items are read.
+    key: Field,
+    fields: Vec<Field>,
     table: Layered<ItemFields>,
 }
 
@@ -67,9 +69,23 @@ impl Values for ItemFields {
 }
 
 impl Items {
-    /// An item given by its text.
+    /// An item given by its text, in any spelling of it.
     pub fn find(&self, item: &str) -> Option<Item> {
-        self.table.find(Id::of(ITEM, item).0).map(Item)
+        self.find_id(self.key.id(item).ok()??)
+    }
+
+    /// An item given by its id.
+    pub fn find_id(&self, item: Id) -> Option<Item> {
+        self.table.find(item.0).map(Item)
+    }
+
+    /// The text of an item as the bundle spells it.
+    ///
+    /// # Errors
+    /// If it is missing, or cannot be an item.
+    pub fn text<'a>(&self, item: &'a str) -> std::result::Result<Cow<'a, str>, String> {
+        let text = self.key.value(item)?;
+        if text.is_empty() { Err(format!("`{item}` is no item")) } else { Ok(text) }
     }
 
     /// How many there are.
@@ -85,7 +101,7 @@ impl Items {
 
     /// The place of the item field `name`, for [`Items::values`].
     pub fn field(&self, name: &str) -> Option<usize> {
-        self.fields.iter().position(|known| known == name)
+        self.fields.iter().position(|known| known.name == name)
     }
 
     /// The values of an item in the field at `place`.
@@ -106,22 +122,33 @@ impl Items {
     }
 
     /// The fields of items, in the order of their places.
-    pub(crate) fn fields(&self) -> &[String] {
+    pub(crate) fn fields(&self) -> &[Field] {
         &self.fields
     }
 
     /// With what came.
     pub(crate) fn with(&self, delta: &Arc<Table<ItemFields>>) -> Items {
-        Items { fields: self.fields.clone(), table: self.table.with(delta) }
+        let (key, fields) = (self.key.clone(), self.fields.clone());
+        Items { key, fields, table: self.table.with(delta) }
     }
 
-    /// Writes `items.safetensors`: the items of `catalogue`. Returns how many there are.
+    /// Writes `items.safetensors`: the items of `catalogue`, read as `schema` says. Returns how many there are.
     ///
     /// # Errors
-    /// If it cannot be written, or two items have one hash.
-    pub fn write(catalogue: &Catalogue, folder: &mut FolderWriter) -> Result<usize> {
-        let mut order: Vec<(u64, usize)> =
-            (0..catalogue.len()).map(|row| (Id::of(ITEM, catalogue.item(row)).0, row)).collect();
+    /// If it cannot be written, two items have one hash, or a value cannot be read.
+    pub fn write(
+        catalogue: &Catalogue,
+        schema: &Schema,
+        folder: &mut FolderWriter,
+    ) -> Result<usize> {
+        let key = key(schema);
+        let hash = |row| {
+            let item: &str = catalogue.item(row);
+            let id = key.id(item).map_err(|what| Error::content(ITEMS, what))?;
+            let id = id.ok_or_else(|| Error::content(ITEMS, format!("{item:?} is no item")))?;
+            Ok((id.0, row))
+        };
+        let mut order = (0..catalogue.len()).map(hash).collect::<Result<Vec<(u64, usize)>>>()?;
         order.sort_unstable();
         if let Some(pair) = order.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             let [first, second] = [pair[0].1, pair[1].1].map(|row| catalogue.item(row));
@@ -139,11 +166,11 @@ impl Items {
         tensors.push(Tensor::u8(NAMES[1], name_bytes.as_bytes()));
         let columns: Vec<([String; 2], Vec<u32>, Vec<Id>)> = (0..catalogue.fields().len())
             .map(|place| {
-                let column = column(catalogue, place, &order);
+                let column = column(catalogue, place, &order)?;
                 let names = names(&catalogue.fields()[place].name);
-                (names, lengths(&column.offsets), column.values)
+                Ok((names, lengths(&column.offsets), column.values))
             })
-            .collect();
+            .collect::<Result<_>>()?;
         for (names, lengths, ids) in &columns {
             tensors.push(Tensor::u32(&names[0], lengths));
             tensors.push(Tensor::u64(&names[1], bytemuck::cast_slice(ids)));
@@ -152,22 +179,29 @@ impl Items {
         Ok(items.len())
     }
 
-    /// Reads what [`Items::write`] wrote, with the item fields of these names.
+    /// Reads what [`Items::write`] wrote, with the item fields of `schema`.
     ///
     /// # Errors
     /// If a tensor is missing or of another length, or the items are not ascending.
-    pub fn read<'a>(file: &TensorFile, fields: impl Iterator<Item = &'a str>) -> Result<Items> {
-        let fields: Vec<String> = fields.map(str::to_owned).collect();
+    pub fn read(file: &TensorFile, schema: &Schema) -> Result<Items> {
+        let fields = schema.side(Side::Ad).filter(|field| field.name != ITEM);
+        let fields: Vec<Field> = fields.cloned().collect();
         let table = Layered::new(read(file, &fields)?);
-        Ok(Items { fields, table })
+        Ok(Items { key: key(schema), fields, table })
     }
 }
 
+/// The field that items are named by.
+fn key(schema: &Schema) -> Field {
+    let key = schema.side(Side::Ad).find(|field| field.name == ITEM);
+    key.cloned().unwrap_or_else(|| Field::verbatim(ITEM, Side::Ad, false))
+}
+
 /// Reads items with the fields `fields`.
-pub(crate) fn read(file: &TensorFile, fields: &[String]) -> Result<Table<ItemFields>> {
+pub(crate) fn read(file: &TensorFile, fields: &[Field]) -> Result<Table<ItemFields>> {
     let (index, gone) = file.keys("items")?;
     let pictures = file.u64s("pictures", index.len())?;
-    let fields = fields.iter().map(|name| file.ragged(&names(name), index.len()));
+    let fields = fields.iter().map(|field| file.ragged(&names(&field.name), index.len()));
     let fields = fields.collect::<Result<Vec<_>>>()?;
     let pictures = pictures.iter().copied().map(PictureName).collect();
     let texts = file.texts(NAMES, index.len())?;
@@ -179,13 +213,19 @@ pub(crate) fn names(field: &str) -> [String; 2] {
 }
 
 /// One item field in the order of the hashes.
-fn column(catalogue: &Catalogue, place: usize, order: &[(u64, usize)]) -> Ragged<Id> {
-    let name = &catalogue.fields()[place].name;
+fn column(catalogue: &Catalogue, place: usize, order: &[(u64, usize)]) -> Result<Ragged<Id>> {
+    let field = &catalogue.fields()[place];
     let mut column = Ragged::default();
     for &(_, row) in order {
         let before = column.values.len();
-        column.values.extend(catalogue.values(place, row).map(|raw| Id::of(name, raw)));
+        for text in catalogue.values(place, row) {
+            let id = field.id(text).map_err(|what| {
+                let item = catalogue.item(row);
+                Error::content(ITEMS, format!("item {item:?}, field `{}`: {what}", field.name))
+            })?;
+            column.values.extend(id);
+        }
         column.offsets.push(column.values.len() - before);
     }
-    column
+    Ok(column)
 }

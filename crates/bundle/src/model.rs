@@ -8,8 +8,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use ams_data::schema::ITEM;
-use ams_data::{Groups, Id, ImageKey, PictureName, Ragged, Side};
+use ams_data::{Groups, Id, ImageKey, PictureName, Ragged};
 use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
 use crate::contents::{self, Content, ContentScratch};
@@ -441,10 +440,7 @@ fn check_meta(meta: &Meta) -> Result<(), String> {
 }
 
 fn read_items(folder: &Folder<Meta>, spec: &Spec) -> Result<Items> {
-    Items::read(
-        &folder.tensors(ITEMS)?,
-        spec.fields.side(Side::Ad).map(|field| &field.name[..]).filter(|name| *name != ITEM),
-    )
+    Items::read(&folder.tensors(ITEMS)?, &spec.fields)
 }
 
 fn read_samples(folder: &Folder<Meta>) -> Result<Vec<PageView>> {

@@ -53,12 +53,13 @@ pub struct Exported {
 /// # Errors
 /// If the model is no pre-rank network or has other fields than the dataset, or a file cannot be read or written.
 pub fn export(model: &Model, dataset: &Dataset, split: SplitName, out: &Path) -> Result<Exported> {
-    if model.spec().fields != *dataset.schema() {
+    // Edges of numeric fields may differ: the model's count.
+    if !model.spec().fields.reads_alike(dataset.schema()) {
         let what = "has other fields than the data the model was trained on";
         return Err(Error::content(dataset.dir(), what));
     }
     // Before anything is written; also says what a model of another kind is.
-    model.vectors(&Groups::new(dataset.schema()), &mut Scratch::default())?;
+    model.vectors(&Groups::new(&model.spec().fields), &mut Scratch::default())?;
     let dim = *model.spec().pre_rank.last().expect("a checked spec has widths");
     let (items, ad_vectors) = ads(model, &Catalogue::open(dataset)?)?;
     let users = users(model, dataset, split)?;
@@ -95,9 +96,10 @@ fn users(
     split: SplitName,
 ) -> Result<BTreeMap<u64, (i64, Vec<f32>)>> {
     let mut newest = BTreeMap::<u64, (i64, Vec<f32>)>::new();
-    let (mut scratch, mut groups) = (Scratch::default(), Groups::new(dataset.schema()));
+    let schema = &model.spec().fields;
+    let (mut scratch, mut groups) = (Scratch::default(), Groups::new(schema));
     for part in 0..dataset.card().parts {
-        let file = SampleFile::open(&dataset.part_path(split, part), dataset.schema())?;
+        let file = SampleFile::open(&dataset.part_path(split, part), schema)?;
         for block in 0..file.blocks() {
             groups.clear();
             file.read(block, &mut groups)?;

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::schema::{Card, FORMAT, ITEM, Schema, Side, USER};
+use crate::schema::{Card, FORMAT, FieldKind, ITEM, Schema, Side, USER};
 use crate::{Error, Id, Result, SampleFile, staging};
 use hashbrown::HashMap;
 
@@ -163,6 +163,26 @@ pub(crate) fn check_schema(schema: &Schema) -> Result<(), String> {
         }
         if let Some(why) = reserved(field.side, &field.name) {
             return Err(why);
+        }
+        let kind = match &field.kind {
+            Some(FieldKind::List { .. }) if !field.multi => Some("a list, but not multi"),
+            Some(FieldKind::Numeric { .. } | FieldKind::Categorical) if field.multi => {
+                Some("multi, so its kind is list")
+            }
+            Some(FieldKind::Numeric { .. }) if matches!(&field.name[..], USER | ITEM) => {
+                Some("numeric; expected categorical")
+            }
+            _ => None,
+        };
+        if let Some(kind) = kind {
+            return Err(format!("field `{}` of side {:?} is {kind}", field.name, field.side));
+        }
+        let other = schema.fields[..at].iter().find(|other| other.name == field.name);
+        if other.is_some_and(|other| other.kind != field.kind || other.multi != field.multi) {
+            return Err(format!(
+                "field `{}` is of one kind on one side and of another on the other; the same name means the same ids",
+                field.name
+            ));
         }
     }
     Ok(())

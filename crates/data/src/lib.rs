@@ -22,6 +22,7 @@ pub mod simulate;
 pub mod source;
 pub mod staging;
 pub mod synth;
+pub mod value;
 
 pub use catalogue::Catalogue;
 pub use dataset::{Dataset, SplitName};
@@ -31,4 +32,4 @@ pub use id::{Id, ImageKey, PictureName, part_of};
 pub use mapped::map;
 pub use ragged::{Offsets, Ragged};
 pub use samples::SampleFile;
-pub use schema::{Card, Counts, Field, Labels, Schema, Side, Split};
+pub use schema::{Card, Counts, Field, FieldKind, Labels, Schema, Side, Split};

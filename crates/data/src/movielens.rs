@@ -293,6 +293,7 @@ mod tests {
         let run = || {
             let mut options = options(&clicks);
             options.split = SplitBy::Last(0.3);
+            options.accept = vec![crate::prepare::Accept::Times];
             options.parts = 2;
             let (inputs, options) = inputs(dir.path(), None, options)?;
             plan(inputs, options)?.run(&out, Existing::Refuse, &mut |_| {})?;

@@ -9,8 +9,13 @@
 //! images/                 the feature store, where `encode` puts it by default
 //! ```
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
+
+use crate::Id;
+use crate::value::{self, Buckets};
 
 /// `format` of a card this build reads and writes.
 pub const FORMAT: &str = "ams-dataset/1";
@@ -50,6 +55,89 @@ pub struct Field {
     /// Whether a value is a list (`list<utf8>` in the files) rather than at most one text.
     #[serde(default)]
     pub multi: bool,
+    /// How its texts are read. None, as in cards from before there were kinds: every text is a value of its own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<FieldKind>,
+}
+
+/// How the texts of a field are read; see [`crate::value`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub enum FieldKind {
+    /// One category, [`value::category`]; of `user` and `item` [`value::id`].
+    Categorical,
+    /// A list of categories.
+    List {
+        /// Where a list that comes as one text is cut.
+        separator: String,
+    },
+    /// A number, [`value::measure`], which is the id of its bucket.
+    Numeric {
+        /// Edges between the buckets, ascending.
+        edges: Buckets,
+    },
+}
+
+impl Field {
+    /// A field whose texts are values as they are.
+    pub fn verbatim(name: &str, side: Side, multi: bool) -> Field {
+        Field { name: name.to_string(), side, multi, kind: None }
+    }
+
+    /// Whether this is the field `other`, read in the same way but for the edges of numbers.
+    pub fn reads_alike(&self, other: &Field) -> bool {
+        let kinds = match (&self.kind, &other.kind) {
+            (Some(FieldKind::Numeric { .. }), Some(FieldKind::Numeric { .. })) => true,
+            (Some(FieldKind::List { .. }), Some(FieldKind::List { .. })) => true,
+            (one, other) => one == other,
+        };
+        kinds && (&self.name, self.side, self.multi) == (&other.name, other.side, other.multi)
+    }
+
+    /// The edges between its buckets, if it is numeric.
+    pub fn edges(&self) -> Option<&Buckets> {
+        match &self.kind {
+            Some(FieldKind::Numeric { edges }) => Some(edges),
+            _ => None,
+        }
+    }
+
+    /// The value that `text` says, one value of this field: empty if it is missing. A number is as it came.
+    ///
+    /// # Errors
+    /// What came and what was expected.
+    pub fn value<'a>(&self, text: &'a str) -> Result<Cow<'a, str>, String> {
+        match &self.kind {
+            None => Ok(Cow::Borrowed(text)),
+            Some(FieldKind::Numeric { .. }) => Ok(match value::measure(text, None)? {
+                Some(_) => Cow::Borrowed(text.trim()),
+                None => Cow::Borrowed(""),
+            }),
+            Some(_) if matches!(&self.name[..], USER | ITEM) => value::id(text),
+            Some(_) => value::category(text),
+        }
+    }
+
+    /// The id of `text`, one value of this field; `None` if it is missing.
+    ///
+    /// # Errors
+    /// As [`Field::value`].
+    pub fn id(&self, text: &str) -> Result<Option<Id>, String> {
+        if let Some(edges) = self.edges() {
+            let number = value::measure(text, None)?;
+            return Ok(number.map(|number| edges.id(&self.name, number)));
+        }
+        let text = self.value(text)?;
+        Ok((!text.is_empty()).then(|| Id::of(&self.name, &text)))
+    }
+
+    /// The texts of a list that comes as one text; of a field that is no list, the text itself.
+    pub fn cut<'a>(&self, text: &'a str) -> Vec<Cow<'a, str>> {
+        match &self.kind {
+            Some(FieldKind::List { separator }) => value::parts(text, Some(separator)),
+            _ => vec![Cow::Borrowed(text)],
+        }
+    }
 }
 
 /// The fields of a dataset in file order. `user` (side user) and `item` (sides behavior and ad) are
@@ -65,6 +153,12 @@ impl Schema {
     /// The fields of one side, in file order.
     pub fn side(&self, side: Side) -> impl Iterator<Item = &Field> {
         self.fields.iter().filter(move |field| field.side == side)
+    }
+
+    /// Whether these are the fields of `other`, read in the same way but for the edges of numbers.
+    pub fn reads_alike(&self, other: &Schema) -> bool {
+        self.fields.len() == other.fields.len()
+            && self.fields.iter().zip(&other.fields).all(|(one, other)| one.reads_alike(other))
     }
 }
 

@@ -135,7 +135,7 @@ impl SimulateConfig {
     }
 
     fn schema(&self) -> Schema {
-        let one = |name: String, side| Field { name, side, multi: false };
+        let one = |name: String, side| Field::verbatim(&name, side, false);
         let item_side = |side| {
             let others = (1..self.item_fields).map(item_field);
             std::iter::once(ITEM.to_string()).chain(others).map(move |name| one(name, side))

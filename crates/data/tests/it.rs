@@ -6,7 +6,7 @@ use std::path::Path;
 
 use ams_data::negatives::{Method, NegativeOptions};
 use ams_data::prepare::{
-    Existing, FieldColumn, Inputs, PrepareOptions, PrepareReport, Repeats, SplitBy, plan,
+    Accept, Existing, FieldColumn, Inputs, PrepareOptions, PrepareReport, Repeats, SplitBy, plan,
 };
 use ams_data::schema::HoldOut;
 use ams_data::source::{MemoryTable, Table};
@@ -49,6 +49,8 @@ fn options() -> PrepareOptions {
         PrepareOptions { parts: 2, group_span: 10, group_max: 3, ..PrepareOptions::default() };
     options.max_behaviors = 4;
     options.split = SplitBy::Last(0.3);
+    // Small numbers are readable times, if not plausible ones.
+    options.accept = vec![Accept::Times, Accept::DroppedRows, Accept::ItemsWithoutRow];
     options.columns.item_fields = fields(&["tags:multi:|"]);
     options.columns.context_fields = fields(&["hour"]);
     options

@@ -87,7 +87,9 @@ impl Edit {
         for name in &self.remove_pictures {
             changes.remove_picture(model, PictureName::of(name));
         }
-        self.remove_items.iter().for_each(|item| changes.remove_item(&item.0));
+        for item in &self.remove_items {
+            changes.remove_item(model, &item.0)?;
+        }
         Ok(changes)
     }
 }

@@ -68,7 +68,9 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
     for name in &gone_pictures {
         changes.remove_picture(&model, PictureName::of(name));
     }
-    gone_items.iter().for_each(|item| changes.remove_item(item));
+    for item in &gone_items {
+        changes.remove_item(&model, item)?;
+    }
     let delta = match changes.is_empty() {
         true => None,
         false => Some(model.change(&changes)?.deltas()),
@@ -134,15 +136,24 @@ fn new_items(model: &Model, path: &Path, changes: &mut Changes) -> Result<usize,
     let fields = |schema: &ams_data::Schema| -> Vec<ams_data::Field> {
         schema.side(Side::Ad).filter(|field| field.name != ITEM).cloned().collect()
     };
-    if fields(schema) != fields(&model.spec().fields) {
+    // Edges of numeric fields may differ: values are numbers, and the model's edges count.
+    let (given, expected) = (fields(schema), fields(&model.spec().fields));
+    let alike = given.len() == expected.len()
+        && given.iter().zip(&expected).all(|(given, expected)| given.reads_alike(expected));
+    if !alike {
         let names = |fields: Vec<ams_data::Field>| {
-            fields.into_iter().map(|field| field.name).collect::<Vec<_>>().join(", ")
+            let name = |field: ams_data::Field| match (&field.kind, field.multi) {
+                (Some(ams_data::FieldKind::Numeric { .. }), _) => field.name + " (numeric)",
+                (_, true) => field.name + " (multi)",
+                _ => field.name,
+            };
+            fields.into_iter().map(name).collect::<Vec<_>>().join(", ")
         };
         let what = format!(
             "{}: item fields are {}, expected {} of the model",
             path.display(),
-            names(fields(schema)),
-            names(fields(&model.spec().fields))
+            names(given),
+            names(expected)
         );
         return Err(Failure::user(what));
     }

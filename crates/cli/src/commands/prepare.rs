@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use ams_data::check::{CheckReport, check};
 use ams_data::negatives::{Method, NegativeOptions};
 use ams_data::prepare::{
-    Decimal, Existing, FieldColumn, Inputs, Plan, PrepareOptions, PrepareReport, Progress, Repeats,
-    SplitBy, plan,
+    Accept, Decimal, Existing, FieldColumn, Inputs, Plan, PrepareOptions, PrepareReport, Progress,
+    Repeats, SplitBy, plan,
 };
 use ams_data::schema::HoldOut;
 use ams_data::source::{Encoding, TableOptions, open};
@@ -116,6 +116,15 @@ pub struct SampleArguments {
     /// Labels are numbers, positive from this one on.
     #[arg(long, value_name = "NUMBER")]
     positive_from: Option<f64>,
+    /// Labels are words, positive if one of these (`click,buy`), in any case.
+    #[arg(long, value_name = "WORD", value_delimiter = ',', conflicts_with = "positive_from")]
+    positive: Vec<String>,
+    /// How times are written: a format as of strptime (`%d/%m/%Y %H:%M`), or unix, unix-ms, unix-us, unix-ns.
+    #[arg(long, value_name = "FORMAT")]
+    time_format: Option<String>,
+    /// A share of the log that would be an error, and is to be none.
+    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    accept: Vec<AcceptName>,
     /// Keep only the first positive event of a user and an item.
     #[arg(long)]
     first_only: bool,
@@ -153,6 +162,32 @@ enum DecimalName {
 enum SplitName {
     Time,
     UserTail,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum AcceptName {
+    /// Times before 1990 or after 2099; such rows are kept then.
+    Times,
+    /// More than half of the rows left out.
+    DroppedRows,
+    /// Most items without a row in the items table, or some whose row seems to be written in another form.
+    ItemsWithoutRow,
+    /// The same of users and the users table.
+    UsersWithoutRow,
+    /// Most rows of the items table contradict an earlier row of the same item.
+    RepeatedRows,
+}
+
+impl From<AcceptName> for Accept {
+    fn from(name: AcceptName) -> Accept {
+        match name {
+            AcceptName::Times => Accept::Times,
+            AcceptName::DroppedRows => Accept::DroppedRows,
+            AcceptName::ItemsWithoutRow => Accept::ItemsWithoutRow,
+            AcceptName::UsersWithoutRow => Accept::UsersWithoutRow,
+            AcceptName::RepeatedRows => Accept::RepeatedRows,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -276,6 +311,13 @@ impl SampleArguments {
         options.spill_per_part = self.spill_per_part.unwrap_or(options.spill_per_part);
         options.min_weight = self.min_weight.or(options.min_weight);
         options.positive_from = self.positive_from.or(options.positive_from);
+        if !self.positive.is_empty() {
+            options.positive.clone_from(&self.positive);
+        }
+        if self.time_format.is_some() {
+            options.time_format.clone_from(&self.time_format);
+        }
+        options.accept.extend(self.accept.iter().map(|&name| Accept::from(name)));
         if self.first_only {
             options.repeats = Repeats::FirstOnly;
         }
@@ -345,7 +387,10 @@ pub fn text(report: &PrepareReport, out: &Path) -> String {
         ("rows without user, left out", dropped.without_user),
         ("rows without item, left out", dropped.without_item),
         ("rows without time, left out", dropped.without_time),
+        ("rows with a time before 1990 or after 2099, left out", dropped.implausible_time),
+        ("cells that say NULL, nan or the like, read as missing", report.null_words),
         ("items that only the events know", report.items_without_row),
+        ("users that the users table does not know", report.users_without_row),
         ("further rows of one item, ignored", report.items_redescribed),
         ("further rows of one user, ignored", report.users_redescribed),
     ] {

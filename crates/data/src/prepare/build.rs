@@ -9,6 +9,8 @@ use rayon::prelude::*;
 use super::collect::Collected;
 use super::history::{Bounds, LeftOut, Shown, groups, history};
 use super::mapping::{Mapping, Origin};
+use super::matching::Sample;
+use super::measured::Measured;
 use super::part::{Cut, Part, UserLog};
 use super::spill::{Row, Spill, rows};
 use super::{Dropped, PORTION, PrepareOptions, Progress};
@@ -19,7 +21,7 @@ use crate::negatives::{Drawn, Positive, Sampler};
 use crate::samples::{BLOCK_GROUPS, GroupRow, Impression, SampleWriter};
 
 /// What the second pass counts.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) users: u64,
     pub(crate) groups: u64,
@@ -29,6 +31,12 @@ pub(crate) struct Tally {
     /// Behaviors, counted once for every impression of their group.
     pub(crate) behaviors: u64,
     pub(crate) users_redescribed: u64,
+    /// Users without a row in the users table, if there is one.
+    pub(crate) users_without_row: u64,
+    /// Those of them that come first by their texts.
+    pub(crate) unknown_users: Sample,
+    /// Numbers of the training impressions.
+    pub(crate) measured: Measured,
     /// Events of the training period with items held out of it.
     pub(crate) held_out: u64,
     pub(crate) drawn: Drawn,
@@ -44,6 +52,9 @@ impl Tally {
         self.test += other.test;
         self.behaviors += other.behaviors;
         self.users_redescribed += other.users_redescribed;
+        self.users_without_row += other.users_without_row;
+        self.unknown_users.merge(&other.unknown_users);
+        self.measured.merge(&other.measured);
         self.held_out += other.held_out;
         self.drawn.negatives += other.drawn.negatives;
         self.drawn.fallback += other.drawn.fallback;
@@ -110,7 +121,7 @@ impl<'a> Builder<'a> {
         dropped: &mut Dropped,
         progress: &mut dyn FnMut(Progress),
     ) -> Result<Tally> {
-        let mut tally = Tally::default();
+        let mut tally = self.tally();
         let total = self.options.parts;
         let parts: Vec<usize> = (0..total).collect();
         // As many at a time as there are threads, so that somebody hears how far it is.
@@ -130,6 +141,11 @@ impl<'a> Builder<'a> {
         Ok(tally)
     }
 
+    fn tally(&self) -> Tally {
+        let measured = Measured::new(&self.mapping.schema, self.catalogue.len());
+        Tally { measured, ..Tally::default() }
+    }
+
     /// Writes one part of train and test.
     fn write_part(
         &self,
@@ -142,7 +158,7 @@ impl<'a> Builder<'a> {
             SampleWriter::create(&path, &self.mapping.schema, self.catalogue, BLOCK_GROUPS)
         };
         let mut writers = [writer(SplitName::Train)?, writer(SplitName::Test)?];
-        let (mut tally, mut out) = (Tally::default(), LeftOut::default());
+        let (mut tally, mut out) = (self.tally(), LeftOut::default());
         for portion in self.portions(part) {
             let bytes = self.events.read(portion.clone())?;
             let user_bytes = self.users.map_or(Ok(Vec::new()), |users| users.read(portion))?;
@@ -189,6 +205,10 @@ impl<'a> Builder<'a> {
         let described = texts(users.get(log.user), self.described_users());
         let mut known = Vec::new();
         tally.users += u64::from(!shown.is_empty());
+        if self.users.is_some() && !shown.is_empty() && !users.contains_key(log.user) {
+            tally.users_without_row += 1;
+            tally.unknown_users.add(log.user);
+        }
         for range in groups(&shown, test_begin, bounds) {
             let test = range.start >= test_begin;
             let group = &shown[range];
@@ -201,6 +221,7 @@ impl<'a> Builder<'a> {
                 &known,
                 group,
                 &mut writers[usize::from(test)],
+                (!test).then_some(&mut tally.measured),
             )?;
             tally.groups += 1;
             tally.behaviors += (known.len() * group.len()) as u64;
@@ -218,6 +239,7 @@ impl<'a> Builder<'a> {
         behaviors: &[(u32, i64)],
         group: &[Shown],
         writer: &mut SampleWriter,
+        measured: Option<&mut Measured>,
     ) -> Result<()> {
         let count = self.mapping.event_cells.len();
         let first = texts(Some(&part.texts(group[0].row)), count);
@@ -248,6 +270,10 @@ impl<'a> Builder<'a> {
                 context: &contexts[at * width..(at + 1) * width],
             })
             .collect();
+        if let Some(measured) = measured {
+            measured.user(&user_fields, group.len());
+            impressions.iter().for_each(|shown| measured.impression(shown.item, shown.context));
+        }
         writer.push(&GroupRow {
             user,
             user_fields: &user_fields,

@@ -1,14 +1,18 @@
 //! The first pass: every table once, rows set aside by user, items collected, instants counted.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use super::instants::Instants;
-use super::items::Items;
+use super::items::{Added, Items};
 use super::mapping::{Cells, Described, Mapping};
+use super::matching::Sample;
 use super::spill::Spill;
-use super::values::{Decimal, TimeReader, label, number};
-use super::{Dropped, Inputs, PIECES_PER_PART, PrepareOptions, Progress};
+use super::{Accept, Dropped, Inputs, PIECES_PER_PART, PrepareOptions, Progress};
 use crate::source::{Table, TextBatch};
+use crate::value::{
+    Decimal, TimeForm, TimeReader, id, is_missing, is_plausible, label, number, show_time,
+};
 use crate::{Error, Result};
 
 /// What the first pass leaves.
@@ -24,8 +28,20 @@ pub(crate) struct Collected {
     pub(crate) positives: u64,
     /// Items of the items table; the rest is known from events only.
     pub(crate) described_items: usize,
+    /// Rows of the items table.
+    pub(crate) items_rows: u64,
     /// Rows of the items table whose item had a row before.
     pub(crate) items_redescribed: u64,
+    /// Those of them that say something else than the first.
+    pub(crate) items_contradicted: u64,
+    /// Cells with a word for nothing.
+    pub(crate) null_words: u64,
+    /// Of every item of the items table, whether an event shows it.
+    pub(crate) items_shown: Vec<bool>,
+    /// The first row with an implausible time, and what it says.
+    pub(crate) implausible: Option<String>,
+    /// The users of the users table that come first by their texts; see [`super::matching`].
+    pub(crate) described_users: Sample,
 }
 
 pub(crate) fn collect(
@@ -45,14 +61,20 @@ pub(crate) fn collect(
         rows: 0,
         positives: 0,
         described_items: 0,
+        items_rows: 0,
         items_redescribed: 0,
+        items_contradicted: 0,
+        null_words: 0,
+        items_shown: Vec::new(),
+        implausible: None,
+        described_users: Sample::default(),
     };
     if let (Some(table), Some(described)) = (&inputs.items, &mapping.items) {
         collect_items(table.as_ref(), described, options.decimal, &mut collected)?;
     }
     if let (Some(table), Some(described)) = (&inputs.users, &mapping.users) {
         let mut users = Spill::create(dir.join("users"), pieces)?;
-        collect_users(table.as_ref(), described, options.decimal, &mut users)?;
+        collect_users(table.as_ref(), described, options.decimal, &mut users, &mut collected)?;
         collected.users = Some(users);
     }
     Events { table: inputs.events.as_ref(), mapping, options }.collect(&mut collected, progress)?;
@@ -66,6 +88,20 @@ fn at(table: &dyn Table, batch: &TextBatch, row: usize, column: usize, what: Str
     Error::content(table.path(), format!("{}, column `{column}`: {what}", batch.place(row)))
 }
 
+/// Reads a key; empty: it is missing.
+fn read_key<'a>(
+    table: &dyn Table,
+    batch: &'a TextBatch,
+    row: usize,
+    (position, column): (usize, usize),
+    null_words: &mut u64,
+) -> Result<Cow<'a, str>> {
+    let cell = batch.get(position, row);
+    let key = id(cell).map_err(|what| at(table, batch, row, column, what))?;
+    *null_words += u64::from(key.is_empty() && !cell.trim().is_empty());
+    Ok(key)
+}
+
 /// Reads the field values of a row; `first` is the position of their columns in the batch.
 fn read_cells(
     table: &dyn Table,
@@ -73,12 +109,18 @@ fn read_cells(
     row: usize,
     (cells, first): (&[Cells], usize),
     decimal: Option<Decimal>,
+    null_words: &mut u64,
     to: &mut Vec<String>,
 ) -> Result<()> {
     to.clear();
     for (position, cells) in cells.iter().enumerate() {
-        let value = cells.field.kind.read(batch.get(first + position, row), decimal);
-        to.push(value.map_err(|what| at(table, batch, row, cells.column, what))?);
+        let cell = batch.get(first + position, row);
+        let value = cells.field.kind.read(cell, decimal);
+        let value = value.map_err(|what| at(table, batch, row, cells.column, what))?;
+        *null_words += u64::from(
+            value.is_empty() && !cell.is_empty() && !cell.trim().is_empty() && is_missing(cell),
+        );
+        to.push(value);
     }
     Ok(())
 }
@@ -97,18 +139,28 @@ fn collect_items(
     for batch in table.batches(&columns)? {
         let batch = batch?;
         for row in 0..batch.rows() {
-            let item = batch.get(0, row).trim();
+            let nulls = &mut collected.null_words;
+            let item = read_key(table, &batch, row, (0, described.key), nulls)?;
             if item.is_empty() {
                 return Err(at(table, &batch, row, described.key, "no item".to_string()));
             }
             let image = if described.image.is_some() { batch.get(1, row).trim() } else { "" };
-            read_cells(table, &batch, row, (&described.cells, first), decimal, &mut values)?;
-            if !collected.items.add(item, image, &values) {
-                collected.items_redescribed += 1;
+            let image = if is_missing(image) { "" } else { image };
+            let cells = (&described.cells[..], first);
+            read_cells(table, &batch, row, cells, decimal, nulls, &mut values)?;
+            collected.items_rows += 1;
+            match collected.items.add(&item, image, &values) {
+                Added::New => {}
+                Added::Same => collected.items_redescribed += 1,
+                Added::Other => {
+                    collected.items_redescribed += 1;
+                    collected.items_contradicted += 1;
+                }
             }
         }
     }
     collected.described_items = collected.items.len();
+    collected.items_shown = vec![false; collected.described_items];
     Ok(())
 }
 
@@ -117,6 +169,7 @@ fn collect_users(
     described: &Described,
     decimal: Option<Decimal>,
     users: &mut Spill,
+    collected: &mut Collected,
 ) -> Result<()> {
     let mut columns = vec![described.key];
     columns.extend(described.cells.iter().map(|cells| cells.column));
@@ -124,12 +177,15 @@ fn collect_users(
     for batch in table.batches(&columns)? {
         let batch = batch?;
         for row in 0..batch.rows() {
-            let user = batch.get(0, row).trim();
+            let nulls = &mut collected.null_words;
+            let user = read_key(table, &batch, row, (0, described.key), nulls)?;
             if user.is_empty() {
                 return Err(at(table, &batch, row, described.key, "no user".to_string()));
             }
-            read_cells(table, &batch, row, (&described.cells, 1), decimal, &mut values)?;
-            users.push(user, &[], &values)?;
+            let cells = (&described.cells[..], 1);
+            read_cells(table, &batch, row, cells, decimal, nulls, &mut values)?;
+            collected.described_users.add(&user);
+            users.push(&user, &[], &values)?;
         }
     }
     users.finish()
@@ -149,22 +205,42 @@ impl Events<'_> {
         columns.extend(mapping.weight);
         let first = columns.len();
         columns.extend(mapping.event_cells.iter().map(|cells| cells.column));
-        let mut times = TimeReader::default();
+        let mut times =
+            TimeReader::new(self.options.time_format.as_deref()).map_err(Error::option)?;
+        let keep_all = self.options.accepts(Accept::Times);
         let mut texts = Vec::new();
         for batch in self.table.batches(&columns)? {
             let batch = batch?;
             for row in 0..batch.rows() {
                 to.rows += 1;
                 let cells = (&mapping.event_cells[..], first);
-                let [user, item, time] = [0, 1, 2].map(|column| batch.get(column, row).trim());
+                let nulls = &mut to.null_words;
+                let user = read_key(self.table, &batch, row, (0, mapping.user), nulls)?;
+                let item = read_key(self.table, &batch, row, (1, mapping.item), nulls)?;
+                let cell = batch.get(2, row).trim();
+                let time = if is_missing(cell) { "" } else { cell };
+                *nulls += u64::from(time.is_empty() && !cell.is_empty());
                 let missing = &mut to.dropped;
-                match (user, item, time) {
+                match (&*user, &*item, time) {
                     ("", _, _) => missing.without_user += 1,
                     (_, "", _) => missing.without_item += 1,
                     (_, _, "") => missing.without_time += 1,
                     _ => {
                         let wrong = |what| at(self.table, &batch, row, mapping.time, what);
-                        let time = times.read(time).map_err(wrong)?;
+                        let text = time;
+                        let time = times.read(text).map_err(wrong)?;
+                        if !keep_all && !is_plausible(time) {
+                            missing.implausible_time += 1;
+                            to.implausible.get_or_insert_with(|| {
+                                let form = times.form().map_or("", TimeForm::describe);
+                                format!(
+                                    "{}: `{text}`, read as {form}, is {} UTC",
+                                    batch.place(row),
+                                    show_time(time)
+                                )
+                            });
+                            continue;
+                        }
                         let label = self.label(&batch, row)?;
                         if label == 0 && self.options.negatives.is_some() {
                             missing.not_positive += 1;
@@ -177,13 +253,17 @@ impl Events<'_> {
                             row,
                             cells,
                             self.options.decimal,
+                            &mut to.null_words,
                             &mut texts,
                         )?;
-                        let item = to.items.number(item);
+                        let item = to.items.number(&item);
+                        if let Some(shown) = to.items_shown.get_mut(item as usize) {
+                            *shown = true;
+                        }
                         to.instants.add(time);
                         to.positives += u64::from(label);
                         let numbers = [i64::from(item), time, i64::from(label), i64::from(weighs)];
-                        to.events.push(user, &numbers, &texts)?;
+                        to.events.push(&user, &numbers, &texts)?;
                     }
                 }
             }
@@ -195,9 +275,13 @@ impl Events<'_> {
     fn label(&self, batch: &TextBatch, row: usize) -> Result<u8> {
         let Some(column) = self.mapping.label else { return Ok(1) };
         let text = batch.get(3, row).trim();
-        let label = label(text, self.options.positive_from, self.options.decimal);
+        let label = label(text, self.options.label_rule());
         match label {
-            Ok(0) if self.options.negatives.is_some() && self.options.positive_from.is_none() => {
+            Ok(0)
+                if self.options.negatives.is_some()
+                    && self.options.positive_from.is_none()
+                    && self.options.positive.is_empty() =>
+            {
                 let what = "label 0 in a log for which sampled negatives were asked; these are for logs that hold \
                             positives only: leave out these rows, or the sampling";
                 Err(at(self.table, batch, row, column, what.to_string()))
@@ -213,7 +297,7 @@ impl Events<'_> {
         };
         let position = 3 + usize::from(self.mapping.label.is_some());
         let text = batch.get(position, row).trim();
-        if text.is_empty() {
+        if is_missing(text) {
             return Ok(false);
         }
         let weight = number(text, self.options.decimal);

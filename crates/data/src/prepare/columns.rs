@@ -6,10 +6,11 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::values::{Decimal, bucket, number};
 use crate::catalogue::SEPARATOR;
 use crate::source::Table;
-use crate::{Error, Result};
+use crate::value::buckets::MOST_BUCKETS;
+use crate::value::{self, Buckets, Decimal};
+use crate::{Error, FieldKind, Result};
 
 /// The mapping as a user states it; what is not stated is found by alias.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,25 +56,40 @@ pub enum Kind {
     Categorical,
     /// Several texts, separated by this.
     Multi(String),
-    /// A number, which becomes the name of its bucket; see [`super::values::bucket`].
+    /// A number, whose bucket is its id; see [`value::Buckets`].
     Numeric,
 }
 
 impl Kind {
-    /// The value of a cell; the parts of a multi value end up separated by [`SEPARATOR`].
+    /// The value of a cell: empty if it is missing; the parts of a multi value end up separated by [`SEPARATOR`], and a
+    /// number is plain.
     pub(crate) fn read(&self, cell: &str, decimal: Option<Decimal>) -> Result<String, String> {
-        let cell = cell.trim();
         match self {
-            Kind::Categorical => Ok(cell.to_string()),
+            Kind::Categorical => value::category(cell).map(|value| value.into_owned()),
             Kind::Multi(separator) => {
-                let parts = cell.split(SEPARATOR).flat_map(|part| part.split(separator.as_str()));
-                let parts: Vec<_> = parts.map(str::trim).filter(|part| !part.is_empty()).collect();
-                Ok(parts.join(SEPARATOR.encode_utf8(&mut [0; 4])))
+                let mut joined = String::new();
+                for part in value::parts(cell, Some(separator)) {
+                    let part = value::category(&part)?;
+                    if !part.is_empty() {
+                        joined.extend((!joined.is_empty()).then_some(SEPARATOR));
+                        joined.push_str(&part);
+                    }
+                }
+                Ok(joined)
             }
-            Kind::Numeric if cell.is_empty() || cell.eq_ignore_ascii_case("nan") => {
-                Ok(String::new())
+            Kind::Numeric => {
+                let number = value::measure(cell, decimal)?;
+                Ok(number.map_or(String::new(), value::number_text))
             }
-            Kind::Numeric => number(cell, decimal).map(bucket),
+        }
+    }
+
+    /// What the dataset's card says of it; the edges of a number are not known yet.
+    pub(crate) fn of_card(&self) -> FieldKind {
+        match self {
+            Kind::Categorical => FieldKind::Categorical,
+            Kind::Multi(separator) => FieldKind::List { separator: separator.clone() },
+            Kind::Numeric => FieldKind::Numeric { edges: Buckets::default() },
         }
     }
 
@@ -86,7 +102,7 @@ impl Kind {
         match self {
             Kind::Categorical => "text".to_string(),
             Kind::Multi(separator) => format!("texts separated by `{separator}`"),
-            Kind::Numeric => "number, as half-octave buckets 1, 1.5, 2, 3, 4, 6, ...".to_string(),
+            Kind::Numeric => format!("number, in up to {MOST_BUCKETS} buckets of about equal size"),
         }
     }
 }
@@ -234,16 +250,29 @@ impl Role {
             Role::Weight => &["weight", "dwell", "dwelltime", "dwellseconds", "duration"],
             Role::Image => &[
                 "image",
+                "images",
                 "imagepath",
                 "imagefile",
+                "imagefilename",
+                "imagename",
                 "imageurl",
+                "imageuri",
+                "filename",
+                "filepath",
                 "img",
+                "imgname",
+                "imgfile",
                 "imgpath",
                 "imgurl",
                 "picture",
                 "picturepath",
+                "picturename",
+                "pictures",
                 "poster",
+                "posterpath",
                 "photo",
+                "photos",
+                "thumbnail",
             ],
         }
     }
@@ -269,7 +298,7 @@ impl<'a> Peek<'a> {
             rows = batch.rows().min(PEEK_ROWS);
             for (column, values) in values.iter_mut().enumerate() {
                 let cells = (0..rows).map(|row| batch.get(column, row).trim());
-                values.extend(cells.filter(|cell| !cell.is_empty()).map(str::to_string));
+                values.extend(cells.filter(|cell| !value::is_missing(cell)).map(str::to_string));
             }
         }
         if rows == 0 {
@@ -360,16 +389,37 @@ impl<'a> Peek<'a> {
         column: usize,
         field: &FieldColumn,
     ) -> Understood {
+        let literals = self.has_lists(column);
+        let note = match (&field.kind, literals) {
+            (Kind::Multi(_), true) => ", and lists such as ['a', 'b']".to_string(),
+            (Kind::Categorical, true) => {
+                format!(
+                    "; its cells look like lists: to read them so, list it as {}:multi",
+                    field.column
+                )
+            }
+            _ => String::new(),
+        };
         let name = match field.name == field.column {
             true => String::new(),
             false => format!(", called `{}`", field.name),
         };
-        self.understood(what, column, field.kind.describe() + &name)
+        self.understood(what, column, field.kind.describe() + &note + &name)
+    }
+
+    /// Whether the cells of a column are list literals.
+    fn has_lists(&self, column: usize) -> bool {
+        let values = &self.values[column];
+        !values.is_empty() && values.iter().all(|value| value::is_literal(value))
     }
 
     /// The field a column becomes when nobody said which do, or why it becomes none: names and
     /// descriptions are almost all distinct and would only repeat the item's id.
-    pub(crate) fn default_field(&self, column: usize) -> Result<FieldColumn, &'static str> {
+    pub(crate) fn default_field(
+        &self,
+        column: usize,
+        decimal: Option<Decimal>,
+    ) -> Result<FieldColumn, &'static str> {
         let values = &self.values[column];
         let name = self.table.columns()[column].clone();
         if values.is_empty() {
@@ -382,8 +432,13 @@ impl<'a> Peek<'a> {
         if values.iter().any(|value| value.contains(SEPARATOR)) {
             return field(Kind::Multi(SEPARATOR.to_string()));
         }
-        let numeric = values.iter().all(|value| number(value, None).is_ok());
-        if numeric && values.iter().any(|value| value.contains('.')) {
+        if self.has_lists(column) {
+            return field(Kind::Multi("|".to_string()));
+        }
+        let numbers = values.iter().map(|text| value::measure(text, decimal).ok().flatten());
+        if let Some(numbers) = numbers.collect::<Option<Vec<f64>>>()
+            && numbers.iter().any(|number| number.is_finite() && number.fract() != 0.0)
+        {
             return field(Kind::Numeric);
         }
         let distinct: std::collections::BTreeSet<_> = values.iter().collect();
@@ -464,9 +519,13 @@ mod tests {
         let multi = Kind::Multi("|".into());
         assert_eq!(multi.read(" a | b||c", None), Ok("a\u{1f}b\u{1f}c".into()));
         assert_eq!(multi.read("", None), Ok(String::new()));
-        assert_eq!(Kind::Numeric.read("5", None), Ok("4".into()));
+        assert_eq!(multi.read("['a', 25.0, None]", None), Ok("a\u{1f}25".into()));
+        assert_eq!(Kind::Numeric.read("5.50", None), Ok("5.5".into()));
+        assert_eq!(Kind::Numeric.read("1.234,5", Some(Decimal::Comma)), Ok("1234.5".into()));
         assert_eq!(Kind::Numeric.read("NaN", None), Ok(String::new()));
         assert_eq!(Kind::Categorical.read(" 007 ", None), Ok("007".into()));
+        assert_eq!(Kind::Categorical.read("25.0", None), Ok("25".into()));
+        assert_eq!(Kind::Categorical.read("\\N", None), Ok(String::new()));
     }
 
     #[test]
@@ -476,7 +535,7 @@ mod tests {
         let columns = ["title", "brand", "price", "note"];
         let table = MemoryTable::new("items.csv", &columns, rows.collect());
         let peek = Peek::new(&table).unwrap();
-        let field = |at| peek.default_field(at).map(|field| field.to_string());
+        let field = |at| peek.default_field(at, None).map(|field| field.to_string());
         assert!(field(0).unwrap_err().contains("nearly every value is different"));
         assert_eq!(field(1), Ok("brand".into()));
         assert_eq!(field(2), Ok("price:numeric".into()));

@@ -68,6 +68,17 @@ impl Interner {
     }
 }
 
+/// What a row of the items table was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Added {
+    /// The first of its item.
+    New,
+    /// The same as the first.
+    Same,
+    /// Another than the first.
+    Other,
+}
+
 /// Items as they come: those of the items table first, with their images and fields, then those only the
 /// events know.
 pub(crate) struct Items {
@@ -83,14 +94,23 @@ impl Items {
         Items { names: Interner::default(), images: Texts::default(), columns, fields }
     }
 
-    /// Adds a row of the items table; the first row of an item counts. Returns whether this was it.
-    pub(crate) fn add(&mut self, item: &str, image: &str, values: &[String]) -> bool {
-        let (_, new) = self.names.intern(item);
+    /// Adds a row of the items table; the first row of an item counts.
+    pub(crate) fn add(&mut self, item: &str, image: &str, values: &[String]) -> Added {
+        let (number, new) = self.names.intern(item);
+        let at = number as usize;
         if new {
             self.images.push(image);
             self.columns.iter_mut().zip(values).for_each(|(column, value)| column.push(value));
+            return Added::New;
         }
-        new
+        let same = self.images.get(at) == image
+            && self.columns.iter().zip(values).all(|(column, value)| column.get(at) == value);
+        if same { Added::Same } else { Added::Other }
+    }
+
+    /// The text of item `number`.
+    pub(crate) fn text(&self, number: usize) -> &str {
+        self.names.texts.get(number)
     }
 
     /// The number of an item of the events.

@@ -1,10 +1,10 @@
 //! From stated and found columns to what the later passes read: positions, fields, the schema.
 
-use super::columns::{FieldColumn, Kind, Peek, Role, Understood};
-use super::values::{instant, show_time};
+use super::columns::{FieldColumn, Peek, Role, Understood};
 use super::{Inputs, PrepareOptions};
 use crate::dataset::check_schema;
-use crate::schema::{Field, ITEM, Schema, Side, USER};
+use crate::schema::{Field, FieldKind, ITEM, Schema, Side, USER};
+use crate::value::{Decimal, TimeReader, show_time};
 use crate::{Error, Result};
 
 /// A column to be read as a field's values.
@@ -61,7 +61,8 @@ pub(crate) fn map(inputs: &Inputs, options: &PrepareOptions) -> Result<Mapping> 
     let item = events.require(Role::Item, columns.item.as_deref())?;
     understood.push(events.understood("item", item, "text"));
     let time = events.require(Role::Time, columns.time.as_deref())?;
-    understood.push(events.understood("time", time, time_reading(events.example(time))));
+    let reading = time_reading(events.example(time), options)?;
+    understood.push(events.understood("time", time, reading));
     let label = label_column(&events, options, &mut understood)?;
     let weight = match options.min_weight {
         None => None,
@@ -122,11 +123,13 @@ pub(crate) fn map(inputs: &Inputs, options: &PrepareOptions) -> Result<Mapping> 
     })
 }
 
-fn time_reading(example: &str) -> String {
-    match instant(example) {
-        Some((form, time)) => format!("{}: {} UTC", form.describe(), show_time(time)),
-        None => "not understood".to_string(),
-    }
+fn time_reading(example: &str, options: &PrepareOptions) -> Result<String> {
+    let mut reader = TimeReader::new(options.time_format.as_deref()).map_err(Error::option)?;
+    Ok(match (reader.read(example), reader.form()) {
+        (Ok(time), Some(form)) => format!("{}: {} UTC", form.describe(), show_time(time)),
+        (Err(what), _) => what,
+        (Ok(_), None) => "not understood".to_string(),
+    })
 }
 
 fn label_column(
@@ -143,7 +146,14 @@ fn label_column(
                 format!("number; positive from {from}"),
             ));
         }
+        (Some(label), _, None) if !options.positive.is_empty() => {
+            let reading = format!("text; positive if {}", options.positive.join(" or "));
+            understood.push(events.understood("label", label, reading));
+        }
         (Some(label), _, None) => understood.push(events.understood("label", label, "0 or 1")),
+        (None, _, None) if !options.positive.is_empty() => {
+            events.require(Role::Label, None)?;
+        }
         (None, _, Some(_)) => {
             events.require(Role::Label, None)?;
         }
@@ -192,15 +202,22 @@ fn describe_items(
     let key = key(&peek, Role::Item, columns.item.as_deref(), &events.table.columns()[item])?;
     understood.push(peek.understood("item", key, "text"));
     let image = peek.find(Role::Image, columns.image.as_deref())?;
-    if let Some(image) = image {
-        understood.push(peek.understood("image", image, "name of a picture"));
-    }
+    understood.push(match image {
+        Some(image) => peek.understood("image", image, "name of a picture"),
+        None => Understood {
+            what: "image".to_string(),
+            table: peek.understood("image", key, "").table,
+            column: "(none)".to_string(),
+            example: String::new(),
+            reading: "no column names a picture; if one does, say --image COLUMN".to_string(),
+        },
+    });
     let taken = [Some(key), image];
     let cells = described(
         &peek,
         "item field",
         columns.item_fields.as_deref(),
-        unlisted,
+        unlisted.then_some(options.decimal),
         &taken,
         understood,
     )?;
@@ -229,8 +246,14 @@ fn describe_users(
         let there: Option<Vec<_>> = listed.map(|fields| {
             fields.iter().filter(|field| peek.position(&field.column).is_some()).cloned().collect()
         });
-        let cells =
-            described(&peek, "user field", there.as_deref(), unlisted, &[Some(key)], understood)?;
+        let cells = described(
+            &peek,
+            "user field",
+            there.as_deref(),
+            unlisted.then_some(options.decimal),
+            &[Some(key)],
+            understood,
+        )?;
         known = cells.iter().map(|cells| cells.field.clone()).collect();
         users = Some(Described { key, image: None, cells });
     }
@@ -261,12 +284,13 @@ fn key(peek: &Peek, role: Role, stated: Option<&str>, in_events: &str) -> Result
     }
 }
 
-/// The fields of a describing table: those listed, or, if nothing at all was listed, whatever is fit.
+/// The fields of a describing table: those listed, or, if nothing at all was listed, whatever is fit, its numbers with
+/// the decimal mark `unlisted`.
 fn described(
     peek: &Peek,
     what: &str,
     listed: Option<&[FieldColumn]>,
-    unlisted: bool,
+    unlisted: Option<Option<Decimal>>,
     taken: &[Option<usize>],
     understood: &mut Vec<Understood>,
 ) -> Result<Vec<Cells>> {
@@ -281,8 +305,10 @@ fn described(
         {
             continue;
         }
-        let field =
-            if unlisted { peek.default_field(column) } else { Err("not listed as a field") };
+        let field = match unlisted {
+            Some(decimal) => peek.default_field(column, decimal),
+            None => Err("not listed as a field"),
+        };
         match field {
             Ok(field) => {
                 understood.push(peek.understood_field(what, column, &field));
@@ -295,11 +321,13 @@ fn described(
 }
 
 fn schema(user: &[FieldColumn], item: &[FieldColumn], context: &[FieldColumn]) -> Schema {
-    let plain = |name: &str, side| Field { name: name.to_string(), side, multi: false };
+    let plain = |name: &str, side| Field {
+        kind: Some(FieldKind::Categorical),
+        ..Field::verbatim(name, side, false)
+    };
     let field = |column: &FieldColumn, side| Field {
-        name: column.name.clone(),
-        side,
-        multi: matches!(column.kind, Kind::Multi(_)),
+        kind: Some(column.kind.of_card()),
+        ..Field::verbatim(&column.name, side, column.kind.is_multi())
     };
     let mut fields = vec![plain(USER, Side::User)];
     fields.extend(user.iter().map(|column| field(column, Side::User)));

@@ -27,9 +27,10 @@ mod history;
 mod instants;
 mod items;
 mod mapping;
+mod matching;
+mod measured;
 mod part;
 mod spill;
-pub mod values;
 
 use std::path::Path;
 
@@ -41,12 +42,13 @@ pub use self::columns::{Columns, FieldColumn, Kind, Understood};
 pub use self::history::Repeats;
 use self::mapping::Mapping;
 use self::part::Cut;
-pub use self::values::Decimal;
 use crate::dataset::{CARD, SplitName, write_card};
 use crate::negatives::{Drawn, NegativeOptions};
 use crate::schema::{Card, Counts, FORMAT, HoldOut, Labels, PARTS, Schema, Split};
 use crate::source::Table;
 use crate::staging::StagedFolder;
+pub use crate::value::Decimal;
+use crate::value::{LabelRule, TimeReader, instant, show_time};
 use crate::{Error, Result};
 
 /// The tables a dataset is made of.
@@ -71,6 +73,35 @@ pub enum SplitBy {
     UserTail(f64),
 }
 
+/// Shares of a log that are an error unless they are accepted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Accept {
+    /// Times before 1990 or after 2099; accepted, such rows are kept.
+    Times,
+    /// More than half of the rows left out.
+    DroppedRows,
+    /// Most items of the events without a row in the items table, or some that seem to have one in another form.
+    ItemsWithoutRow,
+    /// The same of users and the users table.
+    UsersWithoutRow,
+    /// More than half of the rows of the items or users table contradict an earlier row of the same key.
+    RepeatedRows,
+}
+
+impl Accept {
+    /// What `--accept` calls it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Accept::Times => "times",
+            Accept::DroppedRows => "dropped-rows",
+            Accept::ItemsWithoutRow => "items-without-row",
+            Accept::UsersWithoutRow => "users-without-row",
+            Accept::RepeatedRows => "repeated-rows",
+        }
+    }
+}
+
 /// How a dataset is made.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -91,6 +122,12 @@ pub struct PrepareOptions {
     pub min_weight: Option<f64>,
     /// Labels are numbers, positive from this one on (ratings).
     pub positive_from: Option<f64>,
+    /// Labels are words, positive if among these, in any case.
+    pub positive: Vec<String>,
+    /// How times are written, as of strptime, or `unix`, `unix-ms`, `unix-us`, `unix-ns`.
+    pub time_format: Option<String>,
+    /// What is no error.
+    pub accept: Vec<Accept>,
     /// What to do with repeated positives of one user and item.
     pub repeats: Repeats,
     /// Negatives to be drawn, for logs that hold positives only.
@@ -123,6 +160,9 @@ impl Default for PrepareOptions {
             max_behaviors: 50,
             min_weight: None,
             positive_from: None,
+            positive: Vec::new(),
+            time_format: None,
+            accept: Vec::new(),
             repeats: Repeats::Keep,
             negatives: None,
             hold_out_items: None,
@@ -180,12 +220,14 @@ pub struct Dropped {
     pub not_positive: u64,
     /// Rows of the training period for an item that is held out.
     pub held_out: u64,
-    /// Rows with an empty user.
+    /// Rows without user: empty, or a word such as NULL.
     pub without_user: u64,
-    /// Rows with an empty item.
+    /// Rows without item, likewise.
     pub without_item: u64,
-    /// Rows with an empty time.
+    /// Rows without time, likewise.
     pub without_time: u64,
+    /// Rows whose time is before 1990 or after 2099.
+    pub implausible_time: u64,
 }
 
 /// What was made.
@@ -204,6 +246,10 @@ pub struct PrepareReport {
     pub dropped: Dropped,
     /// Items that only the events know.
     pub items_without_row: u64,
+    /// Users of the samples that the users table does not know, if there is one.
+    pub users_without_row: u64,
+    /// Cells that hold a word for nothing, such as NULL or nan, and are read as missing.
+    pub null_words: u64,
     /// Rows of the items table for an item that had one before (the first counts).
     pub items_redescribed: u64,
     /// Rows of the users table for a user that had one before (the first counts).
@@ -227,6 +273,17 @@ pub fn plan(inputs: Inputs, options: PrepareOptions) -> Result<Plan> {
     check_options(&options)?;
     let mapping = mapping::map(&inputs, &options)?;
     Ok(Plan { inputs, options, mapping })
+}
+
+impl PrepareOptions {
+    /// What makes a label positive.
+    fn label_rule(&self) -> LabelRule<'_> {
+        LabelRule { from: self.positive_from, words: &self.positive, decimal: self.decimal }
+    }
+
+    fn accepts(&self, what: Accept) -> bool {
+        self.accept.contains(&what)
+    }
 }
 
 impl Plan {
@@ -257,6 +314,8 @@ impl Plan {
         let spill = dir.join("spill");
         let mut collected =
             collect::collect(&self.inputs, &self.mapping, &self.options, &spill, progress)?;
+        matching::check_rows(self.inputs.events.as_ref(), &collected, &self.options)?;
+        matching::check_items(&self.inputs, &collected, &self.options)?;
         self.check_labels(&collected)?;
         let cut = self.cut(&collected)?;
         let items_without_row = (collected.items.len() - collected.described_items) as u64;
@@ -277,11 +336,19 @@ impl Plan {
         let mut dropped = collected.dropped.clone();
         let tally = builder.write(dir, sampler.as_ref(), &mut dropped, progress)?;
         dropped.held_out = tally.held_out;
+        matching::check_duplicates(
+            self.inputs.events.as_ref(),
+            collected.rows,
+            &dropped,
+            &self.options,
+        )?;
+        matching::check_users(&self.inputs, &collected, &tally, &self.options)?;
         self.check_halves(&tally)?;
         std::fs::remove_dir_all(&spill).map_err(Error::io(&spill))?;
         let items_held_out = held_out.iter().filter(|&&held| held).count() as u64;
         let counts = Counts { items_held_out, ..counts(&tally, &catalogue) };
-        let card = self.card(out, cut, counts);
+        let fields = tally.measured.edges(&self.mapping.schema, &catalogue);
+        let card = self.card(out, cut, counts, fields);
         write_card(dir, &card)?;
         folder.commit()?;
         Ok(PrepareReport {
@@ -291,6 +358,8 @@ impl Plan {
             rows: collected.rows,
             dropped,
             items_without_row,
+            users_without_row: tally.users_without_row,
+            null_words: collected.null_words,
             items_redescribed: collected.items_redescribed,
             users_redescribed: tally.users_redescribed,
             drawn: sampler.is_some().then_some(tally.drawn),
@@ -329,7 +398,7 @@ impl Plan {
 
     fn cut(&self, collected: &Collected) -> Result<Cut> {
         let (first, last) = collected.instants.range().expect("there are rows, as checked before");
-        let span = format!("{} to {} UTC", values::show_time(first), values::show_time(last));
+        let span = format!("{} to {} UTC", show_time(first), show_time(last));
         match &self.options.split {
             SplitBy::UserTail(fraction) => Ok(Cut::Tail(*fraction)),
             SplitBy::Last(fraction) => match collected.instants.cut(*fraction) {
@@ -340,7 +409,7 @@ impl Plan {
                 ))),
             },
             SplitBy::TestFrom(text) => {
-                let time = test_from(text)?;
+                let time = test_from(text, self.options.time_format.as_deref())?;
                 if time <= first || time > last {
                     let what = format!("test_from {text} leaves train or test empty: the log spans {span}");
                     return Err(self.wrong(what));
@@ -364,13 +433,13 @@ impl Plan {
         }
     }
 
-    fn card(&self, out: &Path, cut: Cut, counts: Counts) -> Card {
+    fn card(&self, out: &Path, cut: Cut, counts: Counts, fields: Schema) -> Card {
         let folder = out.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Card {
             format: FORMAT.to_string(),
             name: self.options.name.clone().unwrap_or(folder),
             parts: self.options.parts,
-            fields: self.mapping.schema.clone(),
+            fields,
             split: match cut {
                 Cut::Time(test_from) => Split::Time { test_from },
                 Cut::Tail(fraction) => Split::UserTail { fraction },
@@ -393,7 +462,7 @@ impl Plan {
 impl Dropped {
     /// Rows that never reached a part.
     fn missing(&self) -> u64 {
-        self.without_user + self.without_item + self.without_time
+        self.without_user + self.without_item + self.without_time + self.implausible_time
     }
 }
 
@@ -413,13 +482,13 @@ fn counts(tally: &Tally, catalogue: &crate::Catalogue) -> Counts {
     }
 }
 
-fn test_from(text: &str) -> Result<i64> {
-    let instant = values::instant(text.trim());
-    instant.map(|(_, time)| time).ok_or_else(|| {
-        Error::option(format!(
-            "test_from `{text}`: expected unix time, 2020-09-22 or 2020-09-22T10:11:12"
-        ))
-    })
+/// The instant of `test_from`: in the log's stated format, or any that is understood by itself.
+fn test_from(text: &str, format: Option<&str>) -> Result<i64> {
+    let stated = format.map(|_| TimeReader::new(format).and_then(|mut times| times.read(text)));
+    match (stated, instant(text)) {
+        (Some(Ok(time)), _) | (_, Ok((_, time))) => Ok(time),
+        (_, Err(what)) => Err(Error::option(format!("test_from: {what}"))),
+    }
 }
 
 fn check_options(options: &PrepareOptions) -> Result<()> {
@@ -439,9 +508,16 @@ fn check_options(options: &PrepareOptions) -> Result<()> {
         let fits = share > 0.0 && share < 1.0;
         require(fits, format!("{share} of the items held out; expected a share between 0 and 1"))?;
     }
+    let format = options.time_format.as_deref();
+    TimeReader::new(format).map_err(Error::option)?;
     if let SplitBy::TestFrom(text) = &options.split {
-        test_from(text)?;
+        test_from(text, format)?;
     }
+    let both = options.positive_from.is_some() && !options.positive.is_empty();
+    require(
+        !both,
+        "positive and positive_from are both given; labels are words or numbers".to_string(),
+    )?;
     if let Some(negatives) = &options.negatives {
         require(
             negatives.count > 0,

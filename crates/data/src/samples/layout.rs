@@ -96,10 +96,17 @@ impl Finder<'_> {
     }
 
     fn field(&mut self, fields: &Fields, base: usize, list: &str, wanted: &Field) -> Result<()> {
+        let (field, leaf) = self.find(fields, base, list, &wanted.name)?;
+        if wanted.edges().is_some() {
+            if !is_text(field.data_type()) && !is_number(field.data_type()) {
+                return Err(self.wrong(list, field, "numbers, or text of numbers"));
+            }
+            self.leaves.push(leaf);
+            return Ok(());
+        }
         if !wanted.multi {
             return self.text(fields, base, list, &wanted.name).map(|_| ());
         }
-        let (field, leaf) = self.find(fields, base, list, &wanted.name)?;
         match field.data_type() {
             DataType::List(element) if is_text(element.data_type()) => {
                 self.leaves.push(leaf);
@@ -143,6 +150,11 @@ impl Finder<'_> {
 
 fn is_text(data_type: &DataType) -> bool {
     matches!(data_type, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// What a numeric field may be stored as, beside text.
+pub(super) fn is_number(data_type: &DataType) -> bool {
+    data_type.is_numeric() || *data_type == DataType::Boolean
 }
 
 fn is_time(data_type: &DataType) -> bool {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use arrow_array::cast::AsArray;
-use arrow_array::types::{Int32Type, Int64Type};
+use arrow_array::types::{Float32Type, Float64Type, Int32Type, Int64Type};
 use arrow_array::{Array, ArrayRef, Int32Array, ListArray, RecordBatch, StructArray};
 use arrow_schema::{DataType, TimeUnit};
 use hashbrown::HashMap;
@@ -15,7 +15,7 @@ use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReaderBuilder,
 };
 
-use super::layout::{Columns, dictionary_texts};
+use super::layout::{Columns, dictionary_texts, is_number};
 use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
 use crate::schema::{Field, ITEM, Schema, Side, USER};
 use crate::{Error, Groups, Id, Offsets, PictureName, Ragged, Result};
@@ -135,13 +135,20 @@ impl SampleFile {
                 let batch = batch.map_err(|error| block_error(error.to_string()))?;
                 let shown = Rows::of(&batch, IMPRESSIONS).map_err(block_error)?;
                 let items = shown.column(ITEM).map_err(block_error)?;
-                let ids = Ids::of(items, |raw| Id::of(ITEM, raw)).map_err(block_error)?;
+                let item = self.item(Side::Ad).map_err(block_error)?;
+                let ids = Ids::read(items, |text| item.id(text)).map_err(block_error)?;
                 for id in ids.iter().flatten() {
                     *into.entry(id).or_default() += 1;
                 }
             }
         }
         Ok(())
+    }
+
+    /// The field `item` of a side.
+    fn item(&self, side: Side) -> Result<&Field, String> {
+        let item = self.schema.side(side).find(|field| field.name == ITEM);
+        item.ok_or_else(|| format!("the schema has no field `{ITEM}` of side {side:?}"))
     }
 
     /// The rows of a block with these Parquet leaves only.
@@ -160,7 +167,9 @@ impl SampleFile {
     /// Appends `batch`, whose first row is row `first` of the file; the error says row and column.
     fn append(&self, first: u64, batch: &RecordBatch, into: &mut Groups) -> Result<(), String> {
         let at = |row: usize| format!("row {}", first + row as u64 + 1);
-        let users = Ids::of(named(batch.column_by_name(USER), USER)?, |raw| Id::of(USER, raw))?;
+        let user = self.schema.side(Side::User).find(|field| field.name == USER);
+        let user = user.ok_or_else(|| format!("the schema has no field `{USER}`"))?;
+        let users = Ids::read(named(batch.column_by_name(USER), USER)?, |text| user.id(text))?;
         for row in 0..batch.num_rows() {
             into.users.push(users.get(row).ok_or_else(|| format!("{}: no user", at(row)))?);
         }
@@ -175,7 +184,7 @@ impl SampleFile {
         }
         append_pictures(behaviors.column(IMAGE)?, &mut into.behavior_pictures)?;
         let behavior_times = behaviors.integers(TIME, first)?;
-        behaviors.require_items(first)?;
+        behaviors.require_items(first, self.item(Side::Behavior)?)?;
 
         let impressions = Rows::of(batch, IMPRESSIONS)?;
         append_lengths(impressions.list, &mut into.impressions);
@@ -188,7 +197,7 @@ impl SampleFile {
         append_pictures(impressions.column(IMAGE)?, &mut into.ad_pictures)?;
         let times = impressions.integers(TIME, first)?;
         let labels = impressions.integers(LABEL, first)?;
-        impressions.require_items(first)?;
+        impressions.require_items(first, self.item(Side::Ad)?)?;
 
         for row in 0..batch.num_rows() {
             let shown = impressions.range(row);
@@ -285,8 +294,9 @@ impl<'a> Rows<'a> {
         )
     }
 
-    fn require_items(&self, first: u64) -> Result<(), String> {
-        let items = Ids::of(self.column(ITEM)?, |_| Id(0))?;
+    fn require_items(&self, first: u64, item: &Field) -> Result<(), String> {
+        let read = |text: &str| Ok((!item.value(text)?.is_empty()).then_some(Id(0)));
+        let items = Ids::read(self.column(ITEM)?, read)?;
         if items.are_complete() {
             return Ok(());
         }
@@ -335,11 +345,19 @@ struct Ids<'a> {
 impl<'a> Ids<'a> {
     /// Null and empty texts have no id.
     fn of(array: &'a ArrayRef, hash: impl Fn(&str) -> Id) -> Result<Ids<'a>, String> {
+        Ids::read(array, |text| Ok((!text.is_empty()).then(|| hash(text))))
+    }
+
+    /// The ids that `read` finds in texts; null has none.
+    fn read(
+        array: &'a ArrayRef,
+        read: impl Fn(&str) -> Result<Option<Id>, String>,
+    ) -> Result<Ids<'a>, String> {
         let texts = array
             .as_dictionary_opt::<Int32Type>()
             .ok_or_else(|| format!("text expected, {} found", array.data_type()))?;
         let ids = texts.values().as_string::<i32>().iter();
-        let ids = ids.map(|text| text.filter(|text| !text.is_empty()).map(&hash)).collect();
+        let ids = ids.map(|text| text.map_or(Ok(None), &read)).collect::<Result<_, _>>()?;
         Ok(Ids { keys: texts.keys(), ids })
     }
 
@@ -367,19 +385,43 @@ fn append_lengths(list: &ListArray, to: &mut Offsets) {
 }
 
 fn append_field(field: &Field, array: &ArrayRef, to: &mut Ragged<Id>) -> Result<(), String> {
-    let hash = |raw: &str| Id::of(&field.name, raw);
+    let read = |text: &str| field.id(text).map_err(|what| format!("`{}`: {what}", field.name));
     let Some(list) = array.as_list_opt::<i32>() else {
-        let ids = Ids::of(array, hash)?;
-        to.extend_options(ids.iter());
+        match field.edges().filter(|_| is_number(array.data_type())) {
+            Some(edges) => to.extend_options(
+                numbers(array)?.iter().map(|number| number.map(|n| edges.id(&field.name, n))),
+            ),
+            None => to.extend_options(Ids::read(array, read)?.iter()),
+        }
         return Ok(());
     };
-    let ids = Ids::of(list.values(), hash)?;
+    let ids = Ids::read(list.values(), read)?;
     for pair in list.value_offsets().windows(2) {
         let before = to.values.len();
         to.values.extend((pair[0] as usize..pair[1] as usize).filter_map(|value| ids.get(value)));
         to.offsets.push(to.values.len() - before);
     }
     Ok(())
+}
+
+/// A column of numbers as doubles; NaN is missing. Narrow floats are the shortest decimal that names them, as in a
+/// table.
+fn numbers(array: &ArrayRef) -> Result<Vec<Option<f64>>, String> {
+    let cast = |array: &ArrayRef, to: &DataType| {
+        arrow_cast::cast(array, to).map_err(|error| error.to_string())
+    };
+    if matches!(array.data_type(), DataType::Float16 | DataType::Float32) {
+        let narrow = cast(array, &DataType::Float32)?;
+        let widen = |value: f32| value.to_string().parse::<f64>().ok().filter(|v| !v.is_nan());
+        return Ok(narrow
+            .as_primitive::<Float32Type>()
+            .iter()
+            .map(|v| v.and_then(widen))
+            .collect());
+    }
+    let wide = cast(array, &DataType::Float64)?;
+    let values = wide.as_primitive::<Float64Type>().iter();
+    Ok(values.map(|value| value.filter(|value| !value.is_nan())).collect())
 }
 
 fn append_pictures(array: &ArrayRef, to: &mut Vec<PictureName>) -> Result<(), String> {
@@ -399,7 +441,7 @@ mod tests {
     use crate::samples::{GroupRow, Impression, SampleWriter};
 
     fn field(name: &str, side: Side, multi: bool) -> Field {
-        Field { name: name.into(), side, multi }
+        Field::verbatim(name, side, multi)
     }
 
     fn schema() -> Schema {

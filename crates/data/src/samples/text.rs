@@ -11,6 +11,7 @@ use parquet::record::{Field as Value, Row};
 use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
 use crate::error::{Error, Result};
 use crate::schema::{Field, ITEM, Schema, Side, USER};
+use crate::value::number_text;
 
 /// The values of one field: its name, and no, one or (if multi) several texts.
 pub type Texts = Vec<(String, Vec<String>)>;
@@ -122,7 +123,10 @@ fn column<'a>(row: &'a Row, name: &str) -> Option<&'a Value> {
 fn text(value: &Value) -> Option<String> {
     match value {
         Value::Str(text) => Some(text.clone()),
-        _ => None,
+        Value::Double(value) => (!value.is_nan()).then(|| number_text(*value)),
+        Value::Float(value) => (!value.is_nan()).then(|| value.to_string()),
+        Value::Bool(value) => Some(value.to_string()),
+        value => integer(value).map(|value| value.to_string()),
     }
 }
 
