@@ -11,6 +11,7 @@
 mod commands;
 mod config_file;
 mod failure;
+mod features;
 mod launch;
 mod locations;
 mod output;
@@ -31,7 +32,7 @@ use crate::output::Output;
 /// Click-through-rate models that look at pictures: from event logs and a folder of pictures to a
 /// ranked page view.
 #[derive(Debug, Parser)]
-#[command(name = "ams", version, propagate_version = true)]
+#[command(name = "ams", version, long_version = features::long_version(), propagate_version = true)]
 struct Arguments {
     /// One JSON object on stdout, everything else on stderr.
     #[arg(long, global = true, display_order = 900)]

@@ -1,5 +1,6 @@
 //! Errors of this room: what came, what was expected, where.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 
 /// Result of this room.
@@ -44,8 +45,20 @@ impl Error {
         Error::Content { path: path.as_ref().to_path_buf(), what: what.into() }
     }
 
+    /// An [`Error::Option`]: `what` needs a cargo feature that this program was built without.
+    pub fn built_without(what: impl Display, feature: &str) -> Error {
+        Error::option(format!("{what}: {}", built_without(feature)))
+    }
+
     /// An [`Error::Option`].
     pub fn option(what: impl Into<String>) -> Error {
         Error::Option { what: what.into() }
     }
+}
+
+/// Says that a cargo feature is missing, and how to get it.
+pub fn built_without(feature: &str) -> String {
+    format!(
+        "this program was built without {feature}; build it with `cargo build --release --features {feature}` (or `full`)"
+    )
 }

@@ -4,7 +4,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 
 use ams_data::{Error, Result};
-use url::Url;
+use percent_encoding::percent_decode_str;
 
 /// Whose bucket it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,11 +106,14 @@ pub fn is_remote(named: &Path) -> bool {
 /// If it is no whole path.
 pub fn local(named: &Path) -> Result<PathBuf> {
     match named.to_str().and_then(split) {
-        Some(("file", _)) => {
-            let text = named.to_str().unwrap_or_default();
-            let path = Url::parse(text).ok().and_then(|url| url.to_file_path().ok());
-            let what = format!("{text}: expected file:///PATH, the path from the root");
-            path.ok_or_else(|| Error::option(what))
+        Some(("file", rest)) => {
+            // As other programs write it; a host would be another one's.
+            let path = rest.strip_prefix("localhost").unwrap_or(rest);
+            let plain = percent_decode_str(path).decode_utf8().ok();
+            let plain = plain.filter(|path| path.starts_with('/') && !path.contains('\0'));
+            let what =
+                format!("file://{rest}: expected file:///PATH, the path from the root, in UTF-8");
+            plain.map(|path| PathBuf::from(&*path)).ok_or_else(|| Error::option(what))
         }
         _ => Ok(named.to_path_buf()),
     }
@@ -139,6 +142,14 @@ mod tests {
         assert_eq!(check("az://b/a.json"), "az://b/a.json");
         assert_eq!(check("data/shop"), "here: data/shop");
         assert_eq!(check("file:///data/my%20shop"), "here: /data/my shop");
+        assert_eq!(check("file://localhost/data/50%25?#1"), "here: /data/50%?#1");
+        for text in ["file://data/shop", "file://", "file:///a%ff", "file:///a%00"] {
+            let error = local(Path::new(text)).unwrap_err().to_string();
+            assert_eq!(
+                error,
+                format!("{text}: expected file:///PATH, the path from the root, in UTF-8")
+            );
+        }
         let plain = "expected SCHEME://BUCKET/NAME, with a name of plain parts";
         for text in ["s3://b", "s3://b/", "s3:///a", "s3://b//a", "s3://b/a/../c"] {
             assert_eq!(check(text), format!("{text}: {plain}"));

@@ -20,7 +20,8 @@ use ams_data::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::remote::{Object, Remote};
+use crate::object::Object;
+use crate::remote::Remote;
 
 /// Longest wait for another process that fetches.
 const PATIENCE: Duration = Duration::from_secs(3600);

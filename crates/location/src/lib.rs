@@ -7,13 +7,19 @@
 //! - an upload writes the files that say what belongs together ([`MANIFESTS`]) last. Where it has to write over objects
 //!   that such a file speaks of, it takes that file away first: a reader finds the old, the new, or nothing.
 //!
-//! A crate of its own, so that nothing that computes depends on an HTTP client.
+//! A crate of its own, so that nothing that computes depends on an HTTP client; without the cargo feature `buckets`, nothing here does
+//! either, and every address in a bucket is an error that names the feature.
 //!
 //! Knows buckets, keys and names of files. Does not know what is in a file. Reads no environment: addresses of
 //! servers and credentials come in as arguments.
 
 pub mod address;
 mod cache;
+mod object;
+#[cfg(feature = "buckets")]
+mod remote;
+#[cfg(not(feature = "buckets"))]
+#[path = "remote_absent.rs"]
 mod remote;
 mod upload;
 
@@ -269,5 +275,5 @@ fn is_manifest(key: &str) -> bool {
     MANIFESTS.contains(&name)
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "buckets"))]
 mod tests;

@@ -18,28 +18,16 @@ use object_store::path::Path as Key;
 use object_store::{
     ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
 };
-use serde::{Deserialize, Serialize};
 use tokio::runtime::Runtime;
 
 use crate::address::{Address, Scheme};
+use crate::object::Object;
 
 /// Transfers at the same time.
 const TOGETHER: usize = 8;
 
 /// Objects longer than this are uploaded in parts of this length, bytes.
 const PART: usize = 16 << 20;
-
-/// An object of a bucket as it was listed.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Object {
-    /// Its key.
-    pub key: String,
-    /// Its length, bytes.
-    pub bytes: u64,
-    /// Another content, another tag.
-    pub tag: String,
-}
 
 /// A bucket.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::remote::Object;
+use crate::object::Object;
 
 /// A bucket, and a host with a cache.
 struct World {

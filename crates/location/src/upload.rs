@@ -10,7 +10,8 @@ use ams_data::{Error, Result};
 
 use crate::address::Address;
 use crate::cache::Index;
-use crate::remote::{Object, Remote};
+use crate::object::Object;
+use crate::remote::Remote;
 use crate::{BESIDE, is_manifest};
 
 /// Makes the objects at `address` the files of `local`, a folder or a file. `base` are the manifests that have to be there

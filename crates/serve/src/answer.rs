@@ -14,6 +14,7 @@ use axum::body::Bytes;
 use serde::Serialize;
 
 use crate::compute::Lost;
+#[cfg(feature = "grpc")]
 use crate::grpc::{ranking, tensors};
 use crate::inference::{self, Inferred, Wanted};
 use crate::models::{Loaded, Refusal, Snapshot};
@@ -67,10 +68,12 @@ pub enum Words {
         header: Option<usize>,
     },
     /// Protocol buffers, of which this is the call.
+    #[cfg(feature = "grpc")]
     Call(Call),
 }
 
 /// The calls that ask something of a page view.
+#[cfg(feature = "grpc")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// `ams.v1.Ranking/Score`
@@ -135,14 +138,18 @@ impl Words {
                 let (page, wanted) = inference::json::parse(body, *header)?;
                 Ok(Asked { target: target.clone(), ask: Ask::Infer(wanted), page })
             }
+            #[cfg(feature = "grpc")]
             Words::Call(Call::Infer) => tensors::parse(body.clone()),
+            #[cfg(feature = "grpc")]
             Words::Call(call) => ranking::parse(*call, body.clone()),
         }
     }
 
     fn write(&self, answer: &Answer<'_>) -> Vec<u8> {
         match (self, answer) {
+            #[cfg(feature = "grpc")]
             (Words::Call(_), Answer::Inferred(inferred)) => tensors::answer(inferred),
+            #[cfg(feature = "grpc")]
             (Words::Call(_), answer) => ranking::answer(answer),
             (_, Answer::Ranked(scored)) => json(scored),
             (_, Answer::Explained(explanation)) => json(explanation),

@@ -4,7 +4,6 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::Path;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -16,17 +15,13 @@ use hyper_util::server::conn::auto::Builder;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics::Gauge;
-use rustls::ServerConfig;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::time::{Sleep, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
 
-use crate::settings::{Limits, Tls};
+use crate::encryption::Encryption;
+use crate::settings::Limits;
 
 /// HTTP/2 requests of one connection at once.
 const STREAMS: u32 = 200;
@@ -38,51 +33,8 @@ const HEADS: u32 = 16 << 10;
 #[derive(Debug)]
 pub struct Port {
     listener: TcpListener,
-    tls: Option<Arc<ServerConfig>>,
+    encryption: Option<Encryption>,
     limits: Limits,
-}
-
-/// What encryption is made of: TLS 1.2 and 1.3, by ring.
-///
-/// # Errors
-/// If a file cannot be read or is not what it has to be; what is said has no secret in it.
-pub fn tls(files: &Tls) -> Result<Arc<ServerConfig>, String> {
-    let about = |path: &Path, error: String| format!("{}: {error}", path.display());
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    let builder = match &files.client_authority {
-        None => builder.with_no_client_auth(),
-        Some(path) => {
-            let mut roots = rustls::RootCertStore::empty();
-            for certificate in certificates(path)? {
-                roots.add(certificate).map_err(|error| about(path, error.to_string()))?;
-            }
-            let verifier =
-                WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
-            builder.with_client_cert_verifier(
-                verifier.map_err(|error| about(path, error.to_string()))?,
-            )
-        }
-    };
-    let key = PrivateKeyDer::from_pem_file(&files.key)
-        .map_err(|_| about(&files.key, "no private key in PEM could be read from it".to_owned()))?;
-    let mut config = builder
-        .with_single_cert(certificates(&files.certificate)?, key)
-        .map_err(|error| about(&files.certificate, error.to_string()))?;
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    Ok(Arc::new(config))
-}
-
-fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
-    let about = |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display());
-    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(about)?.collect();
-    let all = all.map_err(about)?;
-    if all.is_empty() {
-        return Err(format!("{}: no certificate, expected PEM", path.display()));
-    }
-    Ok(all)
 }
 
 impl Port {
@@ -92,10 +44,10 @@ impl Port {
     /// If the operating system refuses.
     pub async fn bind(
         address: SocketAddr,
-        tls: Option<Arc<ServerConfig>>,
+        encryption: Option<Encryption>,
         limits: Limits,
     ) -> io::Result<Port> {
-        Ok(Port { listener: TcpListener::bind(address).await?, tls, limits })
+        Ok(Port { listener: TcpListener::bind(address).await?, encryption, limits })
     }
 
     /// The address, with the number the operating system chose for port 0.
@@ -109,8 +61,7 @@ impl Port {
     /// Serves `router` until `stop` changes; then accepts nothing more, and gives requests that are being answered the limits'
     /// farewell.
     pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>, open: Gauge) {
-        let Port { listener, tls, limits } = self;
-        let acceptor = tls.map(TlsAcceptor::from);
+        let Port { listener, encryption, limits } = self;
         let (graceful, room) =
             (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections)));
         loop {
@@ -131,13 +82,13 @@ impl Port {
                     continue;
                 }
             };
-            let (router, acceptor, watcher) =
-                (router.clone(), acceptor.clone(), graceful.watcher());
+            let (router, encryption, watcher) =
+                (router.clone(), encryption.clone(), graceful.watcher());
             let open = open.clone();
             tokio::spawn(async move {
                 open.increment(1.0);
                 // What goes wrong with a connection is its client's to see.
-                let _ = connection(stream, acceptor, router, limits, watcher).await;
+                let _ = connection(stream, encryption, router, limits, watcher).await;
                 open.decrement(1.0);
                 drop(room);
             });
@@ -153,7 +104,7 @@ type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 async fn connection(
     stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
+    encryption: Option<Encryption>,
     router: Router,
     limits: Limits,
     watcher: hyper_util::server::graceful::Watcher,
@@ -169,13 +120,13 @@ async fn connection(
         .keep_alive_interval(limits.patience)
         .keep_alive_timeout(limits.patience);
     let service = TowerToHyperService::new(router);
-    match acceptor {
+    match encryption {
         None => {
             let io = TokioIo::new(Prompt::new(stream, limits.patience));
             watcher.watch(builder.serve_connection(io, service).into_owned()).await
         }
-        Some(acceptor) => {
-            let stream = timeout(limits.patience, acceptor.accept(stream)).await??;
+        Some(encryption) => {
+            let stream = timeout(limits.patience, encryption.accept(stream)).await??;
             let io = TokioIo::new(Prompt::new(stream, limits.patience));
             watcher.watch(builder.serve_connection(io, service).into_owned()).await
         }

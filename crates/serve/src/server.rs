@@ -9,7 +9,8 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use crate::listen::{Port, tls};
+use crate::encryption::Encryption;
+use crate::listen::Port;
 use crate::models::Models;
 use crate::settings::{Control, Settings};
 use crate::shared::Shared;
@@ -40,13 +41,13 @@ pub struct Server {
 pub fn start(settings: &Settings) -> Result<Server, String> {
     let listed = std::fs::read_dir(&settings.models);
     listed.map_err(|error| format!("{}: {error}", settings.models.display()))?;
-    let tls = settings.tls.as_ref().map(tls).transpose()?;
+    let encryption = settings.tls.as_ref().map(Encryption::read).transpose()?;
     let system = |error: std::io::Error| format!("the operating system: {error}");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system)?;
     let shared = Shared::new(settings).map_err(system)?;
     let bind = |address: SocketAddr| {
-        let port = Port::bind(address, tls.clone(), settings.limits);
+        let port = Port::bind(address, encryption.clone(), settings.limits);
         runtime.block_on(port).map_err(|error| format!("{address}: {error}"))
     };
     let (port, admin_port) = (bind(settings.address)?, bind(settings.admin_address)?);

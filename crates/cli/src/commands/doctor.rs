@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::commands::train::thread_count;
 use crate::failure::Failure;
+use crate::features;
 use crate::launch::{self, Launch};
 use crate::output::{Output, bytes, table};
 
@@ -51,6 +52,8 @@ struct Hello {
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
+    /// Cargo features of this program.
+    features: Vec<&'static str>,
     engine: String,
     processes: usize,
     lanes: usize,
@@ -94,6 +97,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     let all_reduce_bf16_seconds = time_all_reduce(fabric, Rounding::Bf16)?;
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
+        features: features::with(),
         engine: launch.engine(),
         processes: fabric.size(),
         lanes: topology.lanes(),
@@ -203,6 +207,7 @@ fn text(report: &Report) -> String {
         .collect();
     let mut text = table(&["process", "lanes", "threads", "clock (s)"], &rows);
     text += &format!("ams {}, {}; all processes agree\n", report.version, report.engine);
+    text += &format!("{}\n", features::lines());
     if report.processes > 1 {
         let rate = report.exchange_bytes as f64 / report.exchange_seconds;
         text += &format!(

@@ -4,7 +4,6 @@
 
 use std::path::{Path, PathBuf};
 
-use ams_encoders::Onnx;
 use ams_encoders::vgg16::{Output, Vgg16};
 use ams_image::builtin::{Builtin, DIM};
 use ams_image::encoder::Encoder;
@@ -70,13 +69,33 @@ impl EncoderArguments {
                 || path.is_file() =>
             {
                 self.refuse("an ONNX encoder", &["output-node", "preprocess"])?;
-                let preprocess = self.preprocess.preprocess(None)?;
-                Ok(Box::new(Onnx::open(&local(path)?, self.output_node.as_deref(), preprocess)?))
+                self.onnx(path, local)
             }
             other => Err(Failure::user(format!(
                 "--encoder '{other}': expected builtin, precomputed, vgg16-fc6, vgg16-fc8, or an ONNX file"
             ))),
         }
+    }
+
+    #[cfg(feature = "onnx")]
+    fn onnx(
+        &self,
+        path: &Path,
+        local: impl Fn(&Path) -> Result<PathBuf, Failure>,
+    ) -> Result<Box<dyn Encoder>, Failure> {
+        let preprocess = self.preprocess.preprocess(None)?;
+        let output = self.output_node.as_deref();
+        Ok(Box::new(ams_encoders::Onnx::open(&local(path)?, output, preprocess)?))
+    }
+
+    #[cfg(not(feature = "onnx"))]
+    fn onnx(
+        &self,
+        path: &Path,
+        _: impl Fn(&Path) -> Result<PathBuf, Failure>,
+    ) -> Result<Box<dyn Encoder>, Failure> {
+        let what = format!("--encoder {}", path.display());
+        Err(ams_data::Error::built_without(what, "onnx").into())
     }
 
     fn vgg16(

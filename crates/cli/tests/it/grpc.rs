@@ -1,5 +1,6 @@
 //! The server's gRPC as its clients meet it, compared with HTTP.
 
+use ams_testing::{prost_reflect, tonic};
 use prost_reflect::{DynamicMessage, ReflectMessage};
 use serde_json::{Map, Value, json};
 use tonic::client::Grpc;

@@ -1,13 +1,18 @@
 //! A client of gRPC: what it sends is made from `crates/serve/proto` alone.
 
 use std::path::Path;
+#[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use ams_testing::{hyper, hyper_util, prost, prost_reflect, protox, tokio, tonic};
+#[cfg(feature = "tls")]
+use ams_testing::{rustls, tokio_rustls};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor, SerializeOptions};
+#[cfg(feature = "tls")]
 use rustls::pki_types::ServerName;
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -89,33 +94,34 @@ impl Decoder for Described {
 
 impl Client {
     pub fn new(serving: &Serving) -> Client {
-        Client::connected(&serving.address, None)
+        Client::connected(&serving.address, async |stream| handshake(TokioIo::new(stream)).await)
     }
 
     /// Likewise, encrypted.
-    pub fn encrypted(serving: &Serving, config: rustls::ClientConfig) -> Client {
-        Client::connected(&serving.address, Some(config))
+    #[cfg(feature = "tls")]
+    pub fn encrypted(serving: &Serving, mut config: rustls::ClientConfig) -> Client {
+        config.alpn_protocols = vec![b"h2".to_vec()];
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let name = ServerName::try_from("127.0.0.1").unwrap();
+        Client::connected(&serving.address, async |stream| {
+            handshake(TokioIo::new(connector.connect(name, stream).await.unwrap())).await
+        })
     }
 
     pub fn with_token(self, token: &str) -> Client {
         Client { token: Some(format!("Bearer {token}")), ..self }
     }
 
-    fn connected(address: &str, config: Option<rustls::ClientConfig>) -> Client {
+    fn connected(
+        address: &str,
+        greet: impl AsyncFnOnce(TcpStream) -> SendRequest<tonic::body::Body>,
+    ) -> Client {
         let mut runtime = tokio::runtime::Builder::new_multi_thread();
         let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
         let host = address.split("//").nth(1).unwrap().to_owned();
         let sender = runtime.block_on(async {
             let stream = TcpStream::connect(&host).await.unwrap();
-            match config {
-                None => handshake(TokioIo::new(stream)).await,
-                Some(mut config) => {
-                    config.alpn_protocols = vec![b"h2".to_vec()];
-                    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-                    let name = ServerName::try_from("127.0.0.1").unwrap();
-                    handshake(TokioIo::new(connector.connect(name, stream).await.unwrap())).await
-                }
-            }
+            greet(stream).await
         });
         let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../serve/proto");
         let files = ["ranking.proto", "open_inference.proto", "health.proto"];

@@ -8,7 +8,7 @@ mod ablate;
 mod bad_input;
 mod bad_pictures;
 mod bench;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "buckets"))]
 mod buckets;
 mod check;
 #[cfg(unix)]
@@ -17,8 +17,10 @@ mod demo;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(unix)]
+mod features;
+#[cfg(all(unix, feature = "grpc"))]
 mod grpc;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "grpc"))]
 mod grpc_client;
 #[cfg(unix)]
 mod interrupt;
@@ -34,6 +36,6 @@ mod place;
 #[cfg(unix)]
 mod serve;
 mod shop;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "tls"))]
 mod tls;
 mod way;

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use ureq::Agent;
 
+#[cfg(feature = "grpc")]
 use crate::grpc;
 use crate::place::{Place, numbers};
 use crate::shop::TRAIN;
@@ -187,6 +188,7 @@ fn a_published_model_answers_as_the_program_does() {
     assert_eq!(serving.get("/v1/models"), (200, json!([{"model": "tiny", "version": 1}])));
 
     alike(&serving, &expected["items"][0]);
+    #[cfg(feature = "grpc")]
     as_tensors(&place, &serving, &expected);
     refusals(&serving, &page);
     anything(&place, &serving);
@@ -231,7 +233,8 @@ fn alike(serving: &Serving, item: &Value) {
     assert_eq!((status, &problem["title"]), (400, &json!("Bad Request")), "{problem}");
 }
 
-/// The Open Inference Protocol, spoken by Triton's client.
+/// The Open Inference Protocol, spoken by Triton's client, over HTTP and gRPC.
+#[cfg(feature = "grpc")]
 fn as_tensors(place: &Place, serving: &Serving, expected: &Value) {
     let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let python = workspace.join("target/venv/bin/python3");
@@ -504,5 +507,6 @@ fn tokens_and_overload() {
     });
     assert_eq!(served.load(Ordering::Relaxed) + shed.load(Ordering::Relaxed), 240);
     assert!(served.into_inner() > 0);
+    #[cfg(feature = "grpc")]
     grpc::tokens_and_overload(&serving, &page, scoring);
 }

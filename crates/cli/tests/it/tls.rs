@@ -3,16 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use ams_testing::{rcgen, rustls};
 use rcgen::{BasicConstraints, CertificateParams, IsCa, Issuer, KeyPair};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
-use serde_json::json;
 use ureq::Agent;
 use ureq::tls::{Certificate, ClientCert, PrivateKey, RootCerts, TlsConfig, TlsConfigBuilder};
 
-use crate::grpc;
-use crate::grpc_client::Client;
 use crate::place::Place;
 use crate::serve::{Serving, published};
 
@@ -58,7 +53,11 @@ fn agent(authority: &str, identity: Option<&Identity>) -> Agent {
 }
 
 /// Likewise for gRPC.
-fn config(authority: &str, identity: &Identity) -> ClientConfig {
+#[cfg(feature = "grpc")]
+fn config(authority: &str, identity: &Identity) -> rustls::ClientConfig {
+    use rustls::pki_types::pem::PemObject;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use rustls::{ClientConfig, RootCertStore};
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
@@ -99,10 +98,15 @@ fn who_has_no_certificate_gets_no_answer() {
         format!("{files} --tls-client-authority authority.pem --patience 2 --deadline-ms 60000");
     let serving = Serving::asked_by(agent(&authority, Some(&client)), &place, &arguments);
     assert_eq!(serving.score(&page).0, 200);
-    let request = json!({"model": "tiny", "page_view": grpc::message(&page)});
-    let config = config(&authority, &client);
-    let said = Client::encrypted(&serving, config).ask("ams.v1.Ranking/Score", &request, &[]);
-    assert_eq!(said.unwrap()["items"], serving.score(&page).1["items"]);
+    #[cfg(feature = "grpc")]
+    {
+        let message = crate::grpc::message(&page);
+        let request = serde_json::json!({"model": "tiny", "page_view": message});
+        let config = config(&authority, &client);
+        let client = crate::grpc_client::Client::encrypted(&serving, config);
+        let said = client.ask("ams.v1.Ranking/Score", &request, &[]);
+        assert_eq!(said.unwrap()["items"], serving.score(&page).1["items"]);
+    }
     let url = format!("{}/health/live", serving.address);
     assert!(agent(&authority, None).get(&url).call().is_err(), "no certificate");
     let (other, [_, stranger]) = identities();

@@ -1,5 +1,6 @@
 //! Encoders against what onnxruntime and PyTorch computed (`tests/golden/make.py`), and what they refuse.
 
+#[cfg(feature = "onnx")]
 mod onnx;
 mod vgg16;
 
@@ -9,6 +10,7 @@ use ams_image::{Encoder, Rgb, Scratch};
 use serde_json::Value;
 
 /// Width and height of the golden pictures.
+#[cfg(feature = "onnx")]
 const PICTURES: [[u32; 2]; 4] = [[40, 30], [16, 16], [1, 1], [9, 70]];
 
 /// Likewise those of VGG16, which are cut out, but not resized.

@@ -25,6 +25,8 @@ pub mod health;
 mod tests {
     use std::path::Path;
 
+    use ams_testing::{prost_build, protox};
+
     /// What every file of messages begins with.
     const HEAD: &str = "//! Messages of gRPC, made from `crates/serve/proto` by the test of `messages.rs`; not to be edited.\n\n";
 

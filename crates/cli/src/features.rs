@@ -1,0 +1,37 @@
+//! What this program was built with: its cargo features.
+
+use std::sync::LazyLock;
+
+/// Every feature, and whether it is in this program.
+const ALL: [(&str, bool); 5] = [
+    ("buckets", cfg!(feature = "buckets")),
+    ("grpc", cfg!(feature = "grpc")),
+    ("mpi", cfg!(feature = "mpi")),
+    ("onnx", cfg!(feature = "onnx")),
+    ("tls", cfg!(feature = "tls")),
+];
+
+fn named(there: bool) -> Vec<&'static str> {
+    ALL.into_iter().filter(|(_, has)| *has == there).map(|(name, _)| name).collect()
+}
+
+/// The features it has.
+pub fn with() -> Vec<&'static str> {
+    named(true)
+}
+
+/// What `--version` says beside the program's name.
+pub fn long_version() -> &'static str {
+    static TEXT: LazyLock<String> =
+        LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), lines()));
+    &TEXT
+}
+
+/// The features it has and those it has not.
+pub fn lines() -> String {
+    let list = |names: Vec<&str>| match names.is_empty() {
+        true => "nothing".to_owned(),
+        false => names.join(", "),
+    };
+    format!("built with:    {}\nbuilt without: {}", list(with()), list(named(false)))
+}

@@ -1,0 +1,15 @@
+//! What is known of an object of a bucket before it is fetched.
+
+use serde::{Deserialize, Serialize};
+
+/// An object of a bucket as it was listed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Object {
+    /// Its key.
+    pub key: String,
+    /// Its length, bytes.
+    pub bytes: u64,
+    /// Another content, another tag.
+    pub tag: String,
+}

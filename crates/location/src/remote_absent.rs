@@ -1,0 +1,49 @@
+//! In place of buckets, where the program was built without them: connecting is an error, and nothing else is ever called.
+
+use std::convert::Infallible;
+use std::path::Path;
+
+use ams_data::{Error, Result};
+
+use crate::address::Address;
+use crate::object::Object;
+
+/// A bucket, of which there is none.
+#[derive(Debug)]
+pub struct Remote(Infallible);
+
+impl Remote {
+    /// Names the cargo feature that is missing.
+    pub fn connect(address: &Address, _: &[(String, String)]) -> Result<Remote> {
+        Err(Error::built_without(address, "buckets"))
+    }
+
+    /// Never called, as all below.
+    pub fn list(&self, _: &Address) -> Result<Vec<Object>> {
+        match self.0 {}
+    }
+
+    pub fn exists(&self, _: &Address) -> Result<bool> {
+        match self.0 {}
+    }
+
+    pub fn versions(&self, _: &Address) -> Result<Vec<u64>> {
+        match self.0 {}
+    }
+
+    pub fn read(&self, _: &Object) -> Result<Vec<u8>> {
+        match self.0 {}
+    }
+
+    pub fn get(&self, _: &[(&Object, &Path)]) -> Result<()> {
+        match self.0 {}
+    }
+
+    pub fn put(&self, _: &[(&Path, String)]) -> Result<Vec<Object>> {
+        match self.0 {}
+    }
+
+    pub fn delete<'k>(&self, _: impl IntoIterator<Item = &'k str>) -> Result<()> {
+        match self.0 {}
+    }
+}

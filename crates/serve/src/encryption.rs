@@ -1,0 +1,78 @@
+//! Encryption of connections: what it is made of, and the handshake.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use rustls::ServerConfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::server::WebPkiClientVerifier;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+
+use crate::settings::Tls;
+
+/// A certificate, its key, and who may connect.
+#[derive(Clone)]
+pub struct Encryption(TlsAcceptor);
+
+impl std::fmt::Debug for Encryption {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Encryption").finish_non_exhaustive()
+    }
+}
+
+impl Encryption {
+    /// What encryption is made of: TLS 1.2 and 1.3, by ring.
+    ///
+    /// # Errors
+    /// If a file cannot be read or is not what it has to be; what is said has no secret in it.
+    pub fn read(files: &Tls) -> Result<Encryption, String> {
+        let about = |path: &Path, error: String| format!("{}: {error}", path.display());
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match &files.client_authority {
+            None => builder.with_no_client_auth(),
+            Some(path) => {
+                let mut roots = rustls::RootCertStore::empty();
+                for certificate in certificates(path)? {
+                    roots.add(certificate).map_err(|error| about(path, error.to_string()))?;
+                }
+                let verifier =
+                    WebPkiClientVerifier::builder_with_provider(Arc::new(roots), provider).build();
+                builder.with_client_cert_verifier(
+                    verifier.map_err(|error| about(path, error.to_string()))?,
+                )
+            }
+        };
+        let key = PrivateKeyDer::from_pem_file(&files.key).map_err(|_| {
+            about(&files.key, "no private key in PEM could be read from it".to_owned())
+        })?;
+        let mut config = builder
+            .with_single_cert(certificates(&files.certificate)?, key)
+            .map_err(|error| about(&files.certificate, error.to_string()))?;
+        config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+        Ok(Encryption(TlsAcceptor::from(Arc::new(config))))
+    }
+
+    /// The stream, decrypted, once both sides are satisfied.
+    ///
+    /// # Errors
+    /// If the client speaks otherwise, or shows no certificate that it must have.
+    pub async fn accept(&self, stream: TcpStream) -> std::io::Result<TlsStream<TcpStream>> {
+        self.0.accept(stream).await
+    }
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, String> {
+    let about = |error: rustls::pki_types::pem::Error| format!("{}: {error}", path.display());
+    let all: Result<Vec<_>, _> = CertificateDer::pem_file_iter(path).map_err(about)?.collect();
+    let all = all.map_err(about)?;
+    if all.is_empty() {
+        return Err(format!("{}: no certificate, expected PEM", path.display()));
+    }
+    Ok(all)
+}

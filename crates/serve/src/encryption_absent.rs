@@ -1,0 +1,31 @@
+//! In place of encryption, where the program was built without it: asking for it is an error.
+
+use std::convert::Infallible;
+
+use ams_data::Error;
+use tokio::net::TcpStream;
+
+use crate::settings::Tls;
+
+/// Encryption, of which there is none.
+#[derive(Clone, Debug)]
+pub struct Encryption(Infallible);
+
+impl Encryption {
+    /// Names the cargo feature that is missing.
+    ///
+    /// # Errors
+    /// Always.
+    pub fn read(files: &Tls) -> Result<Encryption, String> {
+        let what = format!("--tls-certificate {}", files.certificate.display());
+        Err(Error::built_without(what, "tls").to_string())
+    }
+
+    /// Never called.
+    ///
+    /// # Errors
+    /// None.
+    pub async fn accept(&self, _: TcpStream) -> std::io::Result<TcpStream> {
+        match self.0 {}
+    }
+}
