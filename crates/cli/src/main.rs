@@ -15,6 +15,7 @@ mod features;
 mod launch;
 mod locations;
 mod output;
+mod text;
 mod watchdog;
 
 use std::ffi::OsString;

@@ -33,3 +33,10 @@ pub use mapped::map;
 pub use ragged::{Offsets, Ragged};
 pub use samples::SampleFile;
 pub use schema::{Card, Counts, Field, FieldKind, Labels, Schema, Side, Split};
+
+// Its own tests are in the same program as those beside the code.
+#[cfg(test)]
+extern crate self as ams_data;
+#[cfg(test)]
+#[path = "../tests/it.rs"]
+mod it;

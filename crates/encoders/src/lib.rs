@@ -15,3 +15,10 @@ pub mod vgg16;
 pub use onnx::Onnx;
 pub use preprocess::Preprocess;
 pub use vgg16::Vgg16;
+
+// Its own tests are in the same program as those beside the code.
+#[cfg(test)]
+extern crate self as ams_encoders;
+#[cfg(test)]
+#[path = "../tests/it/main.rs"]
+mod it;

@@ -43,3 +43,10 @@ pub use rank::{
 };
 pub use row_optimizer::RowOptimizer;
 pub use tower::{Room, Rows, Tower, TowerConfig, TowerScratch};
+
+// Its own tests are in the same program as those beside the code.
+#[cfg(test)]
+extern crate self as ams_model;
+#[cfg(test)]
+#[path = "../tests/golden.rs"]
+mod golden;

@@ -52,3 +52,10 @@ pub use config::{Config, Placement};
 pub use error::{Error, Result};
 pub use job::Job;
 pub use trainer::{StepReport, Trainer};
+
+// Its own tests are in the same program as those beside the code.
+#[cfg(test)]
+extern crate self as ams_train;
+#[cfg(test)]
+#[path = "../tests/it/main.rs"]
+mod it;

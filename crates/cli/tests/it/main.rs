@@ -11,6 +11,7 @@ mod bench;
 #[cfg(all(unix, feature = "buckets"))]
 mod buckets;
 mod check;
+mod configuration;
 #[cfg(unix)]
 mod deltas;
 mod demo;
@@ -36,6 +37,7 @@ mod place;
 #[cfg(unix)]
 mod serve;
 mod shop;
+mod text;
 #[cfg(all(unix, feature = "tls"))]
 mod tls;
 mod way;

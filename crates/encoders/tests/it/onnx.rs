@@ -7,7 +7,7 @@ use ams_image::resize::Filter;
 use std::fs;
 use std::path::Path;
 
-use crate::{PICTURES, check, golden, pictures, rows};
+use super::{PICTURES, check, golden, pictures, rows};
 
 fn imagenet() -> Preprocess {
     Preprocess { size: [16, 16], resize: Resize::Shorter(20), ..Preprocess::imagenet() }

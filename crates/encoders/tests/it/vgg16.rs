@@ -8,7 +8,7 @@ use safetensors::tensor::{Dtype, TensorView};
 use std::fs;
 use std::path::Path;
 
-use crate::{CUT, check, golden, pictures, rows};
+use super::{CUT, check, golden, pictures, rows};
 
 const FC6: Output = Output::Fc6 { rectified: true };
 

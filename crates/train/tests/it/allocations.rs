@@ -9,7 +9,7 @@ use ams_data::simulate::{SimulateConfig, simulate};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use crate::shop::{PLACEMENTS, config};
+use super::shop::{PLACEMENTS, config};
 
 /// Counts what each thread takes.
 struct Counting;

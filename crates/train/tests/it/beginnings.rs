@@ -12,7 +12,7 @@ use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use crate::shop::config;
+use super::shop::config;
 
 /// A finished training in `folder` to begin from.
 fn yesterday(folder: &TempDir) -> Config {

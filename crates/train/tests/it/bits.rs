@@ -8,7 +8,7 @@ use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
 
-use crate::shop::{
+use super::shop::{
     PLACEMENTS, config, go_on, narrow, publish, publish_run, remaining_steps, shop, stop_at, train,
     train_in_memory, undisturbed,
 };

@@ -11,7 +11,7 @@ use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Error, Job};
 use tempfile::TempDir;
 
-use crate::shop::{
+use super::shop::{
     config, copy_folder, copy_of_shop, go_on, narrow, publish_run, refusal, stop_at, train,
     undisturbed,
 };

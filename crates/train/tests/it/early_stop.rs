@@ -12,7 +12,7 @@ use ams_train::run::{self, RunReport, Start, ValidationLine, Wish};
 use ams_train::{Config, Job, Trainer, checkpoint};
 use tempfile::TempDir;
 
-use crate::shop::{copy_folder, go_on, narrow, publish_run, shop, stop_at, train, train_in_memory};
+use super::shop::{copy_folder, go_on, narrow, publish_run, shop, stop_at, train, train_in_memory};
 
 /// A training that learns its users by heart, an eighth of all held out.
 fn overfitting(runs: &Path) -> Config {

@@ -5,7 +5,7 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_train::feed::{Feed, Order};
 
-use crate::shop::shop;
+use super::shop::shop;
 
 /// The (user, item, time) of every impression a feed gives in one epoch, taken `step` at a time.
 fn given(feed: &mut Feed, epoch: u32, step: u64) -> Vec<(u64, u64, i64)> {

@@ -5,7 +5,7 @@ use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Error, Job, Trainer};
 use tempfile::TempDir;
 
-use crate::shop::{go_on, narrow, stop_at, train};
+use super::shop::{go_on, narrow, stop_at, train};
 
 /// The errors of two ranks, the second of which has another configuration than the first.
 fn ends(

@@ -5,7 +5,7 @@ use ams_train::Config;
 use ams_train::config::{FeatureFormat, Placement};
 use tempfile::TempDir;
 
-use crate::shop::{PLACEMENTS, Trained, config, narrow, train_in_memory};
+use super::shop::{PLACEMENTS, Trained, config, narrow, train_in_memory};
 
 /// How far the losses of two placements may be apart, relative to the loss: gradients of the towers are added
 /// in another order. Measured over two epochs: 1.5e-8.

@@ -4,7 +4,7 @@ use ams_model::Aggregator;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use crate::shop::config;
+use super::shop::config;
 
 #[test]
 fn configurations_that_make_no_sense_are_refused_by_key() {

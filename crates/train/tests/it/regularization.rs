@@ -10,7 +10,7 @@ use ams_train::run::{self, Start};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use crate::shop::{PLACEMENTS, go_on, narrow, publish_run, stop_at, train, train_in_memory};
+use super::shop::{PLACEMENTS, go_on, narrow, publish_run, stop_at, train, train_in_memory};
 
 /// How far the losses of two placements may be apart, as in `placements`.
 const TOLERANCE: f64 = 1e-6;

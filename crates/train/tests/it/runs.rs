@@ -7,7 +7,7 @@ use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Error, Job, StepReport};
 use tempfile::TempDir;
 
-use crate::shop::{
+use super::shop::{
     config, go_on, narrow, publish, publish_run, refusal, stop_at, train, undisturbed,
 };
 

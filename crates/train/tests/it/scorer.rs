@@ -17,7 +17,7 @@ use arrow_array::{Array, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
-use crate::shop::{config, publish, shop};
+use super::shop::{config, publish, shop};
 
 /// What the aggregator `concatenate` has room for: less than some histories have, more than others.
 const LENGTH: usize = 5;

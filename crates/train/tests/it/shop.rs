@@ -25,7 +25,10 @@ pub const PLACEMENTS: [Placement; 3] =
 pub fn shop() -> &'static Path {
     static SHOP: OnceLock<TempDir> = OnceLock::new();
     let folder = SHOP.get_or_init(|| {
-        let folder = TempDir::new_in(env!("CARGO_TARGET_TMPDIR")).expect("a temporary folder");
+        let program = std::env::current_exe().expect("a test is a program");
+        let beside = program.with_file_name("tmp");
+        std::fs::create_dir_all(&beside).expect("target/ can be written to");
+        let folder = TempDir::new_in(beside).expect("a temporary folder");
         make_shop(folder.path());
         folder
     });

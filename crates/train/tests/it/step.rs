@@ -13,8 +13,8 @@ use ams_train::plan::Plan;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use crate::plain;
-use crate::shop::{PLACEMENTS, config, shop};
+use super::plain;
+use super::shop::{PLACEMENTS, config, shop};
 
 /// How far gradients may be from the obvious ones: the largest difference over the largest gradient, of
 /// every layer of W and of the towers (its weights, bias and slopes together) and of every row. Not of every

@@ -15,8 +15,8 @@ use ams_train::traffic::{Asked, Counts, Storage, Traffic};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use crate::plain::{first_step, ids_of, keys_of};
-use crate::shop::{PLACEMENTS, narrow, remaining_steps};
+use super::plain::{first_step, ids_of, keys_of};
+use super::shop::{PLACEMENTS, narrow, remaining_steps};
 
 /// What one lane's impressions refer to.
 struct References {
