@@ -3,25 +3,10 @@
 use std::path::Path;
 
 use ams_train::preset;
-use miette::{Diagnostic, NamedSource, SourceSpan};
 use serde::de::DeserializeOwned;
-use thiserror::Error;
 use toml::{Table, Value};
 
-use crate::failure::Failure;
-
-/// A mistake in a file, shown where it is.
-#[derive(Debug, Error, Diagnostic)]
-#[error("{what}")]
-struct Mistake {
-    what: String,
-    #[help]
-    help: Option<String>,
-    #[source_code]
-    source_code: NamedSource<String>,
-    #[label("here")]
-    place: Option<SourceSpan>,
-}
+use crate::failure::{Failure, Mistake};
 
 /// Reads `path` as a `T`, after the settings `sets` (`key=value` each, keys with dots) are applied.
 ///
@@ -37,11 +22,14 @@ pub fn read<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T, Fail
 /// As [`read`], of a text called `name`.
 pub fn parse<T: DeserializeOwned>(name: &str, text: &str, sets: &[String]) -> Result<T, Failure> {
     let shown = |error: toml::de::Error| {
-        Failure::shown(Mistake {
+        let what = match error.span() {
+            None => format!("{name}: {}", error.message()),
+            Some(_) => error.message().to_owned(),
+        };
+        Failure::User(Mistake {
+            what,
             help: suggestion(error.message()),
-            what: error.message().to_owned(),
-            place: error.span().map(SourceSpan::from),
-            source_code: NamedSource::new(name, text.to_owned()).with_language("toml"),
+            place: error.span().map(|span| (name.to_owned(), text.to_owned(), span)),
         })
     };
     let mut table: Table = toml::from_str(text).map_err(shown)?;

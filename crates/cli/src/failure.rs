@@ -1,9 +1,9 @@
 //! How a command fails, and what the shell sees of it.
 
-use std::io::IsTerminal;
+use std::ops::Range;
 use std::time::Duration;
 
-use miette::{Diagnostic, MietteHandlerOpts, Report};
+use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 /// Exit code of the user's errors.
 pub const USER: u8 = 1;
@@ -14,51 +14,65 @@ pub const INTERNAL: u8 = 2;
 /// Exit code after Ctrl-C.
 pub const INTERRUPTED: u8 = 130;
 
-/// Wraps errors to the terminal's width, never inside a word. Elsewhere every line stays whole, so that
-/// a file's name can be searched for in a log.
-pub fn set_look() {
-    let look = miette::set_hook(Box::new(|_| {
-        let wrap = std::io::stderr().is_terminal();
-        Box::new(MietteHandlerOpts::new().wrap_lines(wrap).break_words(false).build())
-    }));
-    look.expect("errors get their look once");
-}
-
 /// Why a command did not do what was asked.
 #[derive(Debug)]
 pub enum Failure {
     /// Something outside is not as it has to be.
-    User(Report),
+    User(Mistake),
     /// The user asked to stop; everything is saved.
     Interrupted,
     /// Another process of the job has an error, and says so.
-    Elsewhere(Report),
+    Elsewhere(Mistake),
+}
+
+/// What is wrong, and where, if it is in a text that can be shown.
+#[derive(Debug)]
+pub struct Mistake {
+    /// What came, what was expected, and where. A line of it stays one line, so that a file's name can be searched for in a log.
+    pub what: String,
+    /// What may have been meant.
+    pub help: Option<String>,
+    /// A file's name, its text, and the bytes of it that are wrong.
+    pub place: Option<(String, String, Range<usize>)>,
+}
+
+impl Mistake {
+    /// Writes it to stderr, in colors if that is a terminal.
+    fn say(&self) {
+        let title = Level::ERROR.primary_title(&self.what);
+        let mut group = match &self.place {
+            None => Group::with_title(title),
+            Some((name, text, range)) => {
+                let here = AnnotationKind::Primary.span(range.clone()).label("here");
+                title.element(Snippet::source(text).path(name).annotation(here))
+            }
+        };
+        if let Some(help) = &self.help {
+            group = group.element(Level::HELP.message(help));
+        }
+        anstream::eprintln!("{}", Renderer::styled().render(&[group]));
+    }
 }
 
 impl Failure {
     /// A user's error of these words.
     pub fn user(what: impl Into<String>) -> Failure {
-        Failure::User(Report::msg(what.into()))
-    }
-
-    /// A user's error with source code to show.
-    pub fn shown(diagnostic: impl Diagnostic + Send + Sync + 'static) -> Failure {
-        Failure::User(Report::new(diagnostic))
+        Failure::User(Mistake { what: what.into(), help: None, place: None })
     }
 
     /// Says what happened on stderr; the exit code.
     pub fn report(self) -> u8 {
         match self {
-            Failure::User(report) => {
-                eprintln!("{report:?}");
+            Failure::User(mistake) => {
+                mistake.say();
                 USER
             }
             // What a shell reports for a process ended by Ctrl-C.
             Failure::Interrupted => INTERRUPTED,
-            Failure::Elsewhere(report) => {
+            Failure::Elsewhere(mistake) => {
                 // The other process ends this one. If it cannot, at least somebody says why.
                 std::thread::sleep(Duration::from_secs(5));
-                eprintln!("{report:?}");
+                mistake.say();
                 USER
             }
         }
@@ -67,10 +81,10 @@ impl Failure {
 
 impl From<ams_train::Error> for Failure {
     fn from(error: ams_train::Error) -> Failure {
-        let report = Report::msg(error.to_string());
+        let mistake = Mistake { what: error.to_string(), help: None, place: None };
         match error {
-            ams_train::Error::Elsewhere { .. } => Failure::Elsewhere(report),
-            _ => Failure::User(report),
+            ams_train::Error::Elsewhere { .. } => Failure::Elsewhere(mistake),
+            _ => Failure::User(mistake),
         }
     }
 }

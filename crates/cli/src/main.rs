@@ -105,7 +105,6 @@ fn main() -> ExitCode {
             return ExitCode::from(if asked { 0 } else { failure::USER });
         }
     };
-    failure::set_look();
     let launch = match Launch::join() {
         Ok(launch) => launch,
         Err(failure) => return ExitCode::from(failure.report()),

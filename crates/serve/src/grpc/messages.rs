@@ -52,7 +52,10 @@ mod tests {
                 std::fs::write(&kept, &made).unwrap();
             }
             let kept = std::fs::read_to_string(kept).unwrap_or_default();
-            assert!(made == kept, "{name:?} is old: AMS_WRITE_MESSAGES=1 cargo test -p ams-serve");
+            assert!(
+                made == kept,
+                "{name:?} is old: AMS_WRITE_MESSAGES=1 cargo test -p ams-serve --features grpc"
+            );
         }
     }
 }
