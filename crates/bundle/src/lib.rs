@@ -5,7 +5,7 @@
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
 //! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are; [`files`], a bundle being
 //! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
-//! asked, [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`mod@similar`], pictures like one;
+//! asked, read by [`json`], [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`mod@similar`], pictures like one;
 //! [`delta`], what changes after publishing; [`predictions`],
 //! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
@@ -28,6 +28,7 @@ mod layer;
 mod rows;
 
 pub mod explain;
+pub mod json;
 pub mod model;
 pub mod page;
 pub mod request;

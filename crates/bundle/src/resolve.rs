@@ -2,6 +2,8 @@
 //!
 //! Every error names the JSON path of what is wrong.
 
+use std::borrow::Cow;
+
 use ams_data::schema::{ITEM, USER};
 use ams_data::{Field, Groups, Id, PictureName, Ragged, Side};
 
@@ -29,8 +31,9 @@ pub(crate) struct Rows<'a> {
     path: &'static str,
     /// Which row of the request each is.
     order: Vec<usize>,
-    /// The item of each.
+    /// The item of each, as the request spells it.
     pub(crate) texts: Vec<&'a str>,
+    ids: Vec<Id>,
     /// Where the bundle lists each item.
     pub(crate) items: Vec<Option<Item>>,
     features: &'a FeatureColumns,
@@ -48,10 +51,11 @@ pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<
 
     let fields = |side| model.spec().fields.side(side).collect::<Vec<&Field>>();
     let mut groups = Groups::new(&model.spec().fields);
-    groups.users.push(page.user.id.as_ref().map_or(Id::default(), |id| Id::of(USER, &id.0)));
+    let user = user_id(&fields(Side::User), page)?;
+    groups.users.push(user.unwrap_or_default());
     groups.behaviors.push(behaviors.len());
     groups.impressions.push(candidates.len());
-    groups.user_fields = user_fields(&fields(Side::User), page)?;
+    groups.user_fields = user_fields(&fields(Side::User), page, user)?;
     groups.context_fields = repeated(&fields(Side::Context), &page.context, candidates.len())?;
     groups.behavior_fields = behaviors.columns(&fields(Side::Behavior), known)?;
     groups.ad_fields = candidates.columns(&fields(Side::Ad), known)?;
@@ -71,15 +75,22 @@ impl<'a> Rows<'a> {
         order: Vec<usize>,
         features: &'a FeatureColumns,
     ) -> Result<Rows<'a>> {
-        if let Some(at) = items.iter().position(|item| item.0.is_empty()) {
+        if let Some(&at) = order.iter().find(|&&at| items[at].0.is_empty()) {
             return Err(Error::request(format!("{path}.item[{at}] is empty, expected an item")));
         }
         for (name, column) in features {
             check_len(&format!("{path}.features.{name}"), column.len(), path, items.len())?;
         }
         let texts: Vec<&str> = order.iter().map(|&row| &items[row].0[..]).collect();
-        let items = texts.iter().map(|item| known.find(item)).collect();
-        Ok(Rows { path, order, texts, items, features })
+        let id = |(&row, text): (&usize, &&str)| {
+            let text = known.text(text).map_err(|what| {
+                Error::request(format!("{path}.item[{row}]: {what}, expected an item"))
+            })?;
+            Ok(Id::of(ITEM, &text))
+        };
+        let ids = order.iter().zip(&texts).map(id).collect::<Result<Vec<_>>>()?;
+        let items = ids.iter().map(|id| known.find_id(*id)).collect();
+        Ok(Rows { path, order, texts, ids, items, features })
     }
 
     fn len(&self) -> usize {
@@ -98,10 +109,10 @@ impl<'a> Rows<'a> {
     fn column(&self, field: &Field, path: &str, known: &Items) -> Result<Ragged<Id>> {
         let mut column = Ragged::default();
         let (given, of_items) = (self.features.get(&field.name), known.field(&field.name));
-        for ((&row, text), &item) in self.order.iter().zip(&self.texts).zip(&self.items) {
+        for ((&row, &id), &item) in self.order.iter().zip(&self.ids).zip(&self.items) {
             let cell = given.and_then(|given| given[row].as_ref());
             match (cell, item, of_items) {
-                _ if field.name == ITEM => column.push(&[Id::of(ITEM, text)]),
+                _ if field.name == ITEM => column.push(&[id]),
                 (Some(cell), ..) => {
                     let path = || format!("{path}.{}[{row}]", field.name);
                     push_ids(field, cell, path, &mut column)?;
@@ -144,7 +155,7 @@ fn check_candidates(page: &PageView) -> Result<()> {
     }
 }
 
-/// The rows of the newest `most` behaviors, newest first; of one time, those that come first.
+/// The rows of the newest `most` behaviors, newest first; of one time, those that come first. Rows without an item are padding.
 pub(crate) fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
     let behaviors = &page.user.behaviors;
     let count = behaviors.item.len();
@@ -152,24 +163,37 @@ pub(crate) fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
         let what = format!("user.behaviors.item has {count} items, expected up to {BEHAVIORS_MAX}");
         return Err(Error::request(what));
     }
-    let mut order: Vec<usize> = (0..count).collect();
+    let mut order: Vec<usize> =
+        (0..count).filter(|&row| !behaviors.item[row].0.is_empty()).collect();
     if let Some(times) = &behaviors.time {
         check_len("user.behaviors.time", times.len(), "user.behaviors", count)?;
+        if let Some(row) = order.iter().find(|&&row| times[row].is_none()) {
+            let what = format!(
+                "user.behaviors.time[{row}] is missing, expected a time as the row has an item"
+            );
+            return Err(Error::request(what));
+        }
         order.sort_by_key(|&row| std::cmp::Reverse(times[row]));
     }
     order.truncate(most);
     Ok(order)
 }
 
-fn user_fields(fields: &[&Field], page: &PageView) -> Result<Vec<Ragged<Id>>> {
+/// The user, if the request names one.
+fn user_id(fields: &[&Field], page: &PageView) -> Result<Option<Id>> {
+    let field = fields.iter().find(|field| field.name == USER);
+    let (Some(field), Some(id)) = (field, &page.user.id) else { return Ok(None) };
+    field.id(&id.0).map_err(|what| Error::request(format!("user.id: {what}")))
+}
+
+fn user_fields(fields: &[&Field], page: &PageView, user: Option<Id>) -> Result<Vec<Ragged<Id>>> {
     let (path, features) = ("user.features", &page.user.features);
     let own = fields.iter().copied().filter(|field| field.name != USER);
     check_names(path, features.keys(), own)?;
     let column = |field: &&Field| {
         let mut column = Ragged::default();
-        match (&field.name[..], &page.user.id) {
-            (USER, Some(id)) if !id.0.is_empty() => column.push(&[Id::of(USER, &id.0)]),
-            (USER, _) => column.push(&[]),
+        match &field.name[..] {
+            USER => column.push(user.as_slice()),
             _ => push_single(field, path, features, &mut column)?,
         }
         Ok(column)
@@ -205,21 +229,29 @@ fn push_single(
     Ok(())
 }
 
-/// Appends a row of the ids of one cell; the empty text is no value, as in the samples.
+/// Appends a row of the ids of one cell, which is read as a cell of the samples is.
 fn push_ids(
     field: &Field,
     cell: &Cell,
     path: impl Fn() -> String,
     column: &mut Ragged<Id>,
 ) -> Result<()> {
-    if cell.0.len() > 1 && !field.multi {
-        let what = format!("{} has {} values; this field has one", path(), cell.0.len());
+    let texts: Vec<Cow<'_, str>> = match cell.texts() {
+        // A text alone may be a whole list, as a cell of a log is; a list is its values.
+        [one] if matches!(cell, Cell::One(_)) => field.cut(&one.0),
+        many => many.iter().map(|text| Cow::Borrowed(&text.0[..])).collect(),
+    };
+    let before = column.values.len();
+    for text in &texts {
+        let id = field.id(text).map_err(|what| Error::request(format!("{}: {what}", path())))?;
+        column.values.extend(id);
+    }
+    let count = column.values.len() - before;
+    if count > 1 && !field.multi {
+        let what = format!("{} has {count} values; this field has one", path());
         return Err(Error::request(what));
     }
-    let before = column.values.len();
-    let texts = cell.0.iter().filter(|text| !text.0.is_empty());
-    column.values.extend(texts.map(|text| Id::of(&field.name, &text.0)));
-    column.offsets.push(column.values.len() - before);
+    column.offsets.push(count);
     Ok(())
 }
 
@@ -301,6 +333,31 @@ mod tests {
         assert_eq!(groups.behavior_fields[1].values, categories);
         let pictures = ["", "3.png", "4.png", "1.png"].map(PictureName::of);
         assert_eq!(groups.behavior_pictures, pictures);
+    }
+
+    #[test]
+    fn rows_without_an_item_count_for_nothing() {
+        let model = Fixture::new(ImageArm::Joint).model();
+        let groups_of = |behaviors: &str| {
+            let json = format!(
+                r#"{{"user": {{"behaviors": {behaviors}}}, "candidates": {{"item": ["3"]}}}}"#
+            );
+            let page = PageView::parse(json.as_bytes()).unwrap();
+            let resolved = resolve(&model, &page).map_err(|error| error.to_string());
+            resolved.map(|resolved| resolved.groups)
+        };
+        let expected = groups_of(r#"{"item": ["5", "1"]}"#).unwrap();
+        for behaviors in [
+            r#"{"item": ["5", "1", "", ""]}"#,
+            r#"{"item": ["", "5", null, "1"]}"#,
+            r#"{"item": ["1", "", "5", ""], "time": [100, 300, 200, null]}"#,
+            r#"{"item": ["5", "", "1"], "features": {"category": [null, ["a", "b"], null]}}"#,
+        ] {
+            assert_eq!(groups_of(behaviors).as_ref(), Ok(&expected), "{behaviors}");
+        }
+        let expected =
+            "request: user.behaviors.time[0] is missing, expected a time as the row has an item";
+        assert_eq!(groups_of(r#"{"item": ["1", "5"], "time": [null, 7]}"#).unwrap_err(), expected);
     }
 
     #[test]

@@ -10,6 +10,7 @@ use ams_data::PictureName;
 use crate::contents::Content;
 use crate::error::{Error, Result};
 use crate::items::Item;
+use crate::json;
 use crate::model::Model;
 use crate::request::Text;
 
@@ -26,12 +27,12 @@ pub struct Wanted {
     pub item: Option<Text>,
     /// The name of the picture that is looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub picture: Option<String>,
+    pub picture: Option<Text>,
     /// The tower that says what is alike; the model's first if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tower: Option<String>,
     /// How many items.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, deserialize_with = "json::count", skip_serializing_if = "Option::is_none")]
     pub top_k: Option<usize>,
 }
 
@@ -50,9 +51,9 @@ impl Wanted {
     /// Reads a request from JSON.
     ///
     /// # Errors
-    /// [`Error::Request`] with line and column if the text is no JSON or no request.
+    /// [`Error::Request`] with path, line and column if the text is no JSON or no request.
     pub fn parse(json: &[u8]) -> Result<Wanted> {
-        serde_json::from_slice(json).map_err(|error| Error::request(error.to_string()))
+        json::read(json)
     }
 }
 
@@ -126,7 +127,7 @@ fn asked(model: &Model, wanted: &Wanted) -> Result<(Option<Item>, PictureName)> 
             }
             Ok((Some(row), picture))
         }
-        (None, Some(picture)) => Ok((None, PictureName::of(picture))),
+        (None, Some(Text(picture))) => Ok((None, PictureName::of(picture))),
         (got, _) => {
             let got = if got.is_some() { "both are" } else { "neither is" };
             Err(Error::request(format!("item and picture: {got} there, expected one of them")))
@@ -245,7 +246,7 @@ mod tests {
             assert_eq!(model.similar(&wanted(json)).unwrap_err().to_string(), expected);
         }
         let error = Wanted::parse(br#"{"items": "1"}"#).unwrap_err().to_string();
-        assert!(error.starts_with("request: unknown field `items`"), "{error}");
+        assert!(error.starts_with("request: items: unknown field `items`"), "{error}");
         let blind = Fixture::new(ImageArm::None).model();
         let error = blind.similar(&wanted(r#"{"item": "1"}"#)).unwrap_err().to_string();
         assert!(error.starts_with("the model: it looks at no images"), "{error}");

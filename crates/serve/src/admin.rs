@@ -17,16 +17,17 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use serde::Deserialize;
 
 use crate::answer::json;
+use crate::body::Body;
 use crate::edits::{self, Edit};
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
-use crate::routes::{health, no_such_method, no_such_path, read, says_json};
+use crate::routes::{health, no_such_method, no_such_path, of_protocol, says_json};
 use crate::shared::Shared;
 
 type Shareds = State<Arc<Shared>>;
@@ -47,6 +48,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .merge(health())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(of_protocol))
         .with_state(Arc::clone(shared))
 }
 
@@ -78,14 +80,18 @@ async fn change<R: Send + 'static>(
     change: impl FnOnce(&Models) -> Result<R, Refusal> + Send + 'static,
 ) -> Result<Response, Problem> {
     let models = Arc::clone(&shared.models);
-    let done = tokio::task::spawn_blocking(move || change(&models)).await;
-    match done {
-        Ok(outcome) => outcome?,
-        Err(_) => {
-            return Err(Problem::new(Kind::Internal, "a defect of the server; its log says more"));
-        }
-    };
+    away(move || change(&models).map_err(Problem::from)).await?;
     Ok(said(&shared.models))
+}
+
+/// Does something away from the threads that talk to clients.
+async fn away<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, Problem> + Send + 'static,
+) -> Result<R, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Problem::new(Kind::Internal, "a defect of the server; its log says more")),
+    }
 }
 
 async fn poll(State(shared): Shareds) -> Result<Response, Problem> {
@@ -105,9 +111,10 @@ async fn edit(
         let what = "expected the header `Content-Type: application/json`";
         return Err(Problem::new(Kind::MediaType, what));
     }
-    let body = read(&shared.limits, request.into_body()).await?;
-    let wrong = |error: serde_json::Error| Problem::new(Kind::Request, format!("request: {error}"));
-    let edit: Edit = serde_json::from_slice(&body).map_err(wrong)?;
+    let (head, body) = request.into_parts();
+    let body = Body::read(&shared.limits, &head.headers, body).await?;
+    let read = move || Ok(Edit::parse(&body.expanded()?)?);
+    let edit = away(read).await?;
     change(&shared, move |models| models.edit(&model, None, |model| edit.changes(model))).await
 }
 
@@ -120,7 +127,9 @@ async fn picture(
         let what = "the server was started without --pictures: it has no encoder";
         return Err(Problem::new(Kind::Conflict, what));
     };
-    let body = read(&shared.limits, request.into_body()).await?;
+    let (head, body) = request.into_parts();
+    let body = Body::read(&shared.limits, &head.headers, body).await?;
+    let body = away(move || body.expanded()).await?;
     let changes = move |models: &Models| {
         models.edit(&model, None, |model| edits::picture(model, &*encoder, &name, &body))
     };

@@ -13,6 +13,7 @@ use ams_bundle::{PageView, Scored, Scratch, Similar, similar};
 use axum::body::Bytes;
 use serde::Serialize;
 
+use crate::body::Body;
 use crate::compute::Lost;
 #[cfg(feature = "grpc")]
 use crate::grpc::{ranking, tensors};
@@ -105,7 +106,7 @@ pub struct Request {
     /// What it is about.
     pub about: About,
     /// The message.
-    pub body: Bytes,
+    pub body: Body,
     /// When it came.
     pub came: Instant,
     /// How long its answer may take, unless it asks for less itself.
@@ -243,13 +244,13 @@ fn page_view(
     limits: &Limits,
     buffers: &mut Buffers,
 ) -> Result<Vec<u8>, Problem> {
-    let Asked { target, ask, page } = words.read(&request.body)?;
+    let Asked { target, ask, page } = words.read(&request.body.expanded()?)?;
     check(&page, limits)?;
     let asked = page.options.deadline_ms.filter(|&ms| ms > 0);
     let asked = asked.map_or(request.deadline, Duration::from_millis);
     let deadline = asked.min(request.deadline);
     in_time(request, deadline)?;
-    let user = page.user.id.as_ref().map(|id| &id.0[..]);
+    let user = page.user.id.as_ref().map(|id| id.0.trim()).filter(|id| !id.is_empty());
     let loaded = request.snapshot.find(&target.model, target.version, user)?;
     let answer = match &ask {
         Ask::Score => words.write(&rank(&loaded, &page, buffers)?),
@@ -295,7 +296,7 @@ struct Alike<'a> {
 }
 
 fn similar(request: &Request, Target { model, version }: &Target) -> Result<Vec<u8>, Problem> {
-    let wanted = similar::Wanted::parse(&request.body)?;
+    let wanted = similar::Wanted::parse(&request.body.expanded()?)?;
     let loaded = request.snapshot.find(model, *version, None)?;
     let similar = loaded.model.similar(&wanted)?;
     let (model, version) = (loaded.model.name(), loaded.model.version());

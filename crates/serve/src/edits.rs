@@ -8,8 +8,9 @@
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 
-use ams_bundle::request::{Features, Text};
-use ams_bundle::{Changes, Model};
+use ams_bundle::json::{named, or_null, read};
+use ams_bundle::request::{Cell, Features, Text};
+use ams_bundle::{Changes, Error, Model};
 use ams_data::{ImageKey, PictureName};
 use serde::Deserialize;
 
@@ -32,12 +33,16 @@ pub trait Pictures: Send + Sync + Debug {
 #[serde(deny_unknown_fields, default)]
 pub struct Edit {
     /// New pictures, or new features of known ones.
+    #[serde(deserialize_with = "or_null")]
     pub pictures: Vec<EditPicture>,
     /// New items, or what is new of known ones.
+    #[serde(deserialize_with = "or_null")]
     pub items: Vec<EditItem>,
     /// Names of pictures that are gone.
-    pub remove_pictures: Vec<String>,
+    #[serde(deserialize_with = "or_null")]
+    pub remove_pictures: Vec<Text>,
     /// Items that are gone.
+    #[serde(deserialize_with = "or_null")]
     pub remove_items: Vec<Text>,
 }
 
@@ -46,7 +51,7 @@ pub struct Edit {
 #[serde(deny_unknown_fields)]
 pub struct EditPicture {
     /// Its name, as the items spell it.
-    pub name: String,
+    pub name: Text,
     /// What the model's encoder makes of it (F).
     pub feature: Vec<f32>,
 }
@@ -59,38 +64,59 @@ pub struct EditItem {
     pub item: Text,
     /// The name of its picture.
     #[serde(default)]
-    pub picture: Option<String>,
+    pub picture: Option<Text>,
     /// Its fields, by name; what is not given has no value.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "named")]
     pub features: Features,
 }
 
 impl Edit {
+    /// Reads an edit from JSON.
+    ///
+    /// # Errors
+    /// With path, line and column if the text is no JSON or no edit.
+    pub fn parse(json: &[u8]) -> Result<Edit, Error> {
+        read(json)
+    }
+
     /// The edit as changes of `model`.
     ///
     /// # Errors
     /// If something does not fit the model.
     pub fn changes(&self, model: &Model) -> Result<Changes, Refusal> {
         let mut changes = Changes::default();
-        for EditPicture { name, feature } in &self.pictures {
-            changes.picture(model, 0, PictureName::of(name), key_of(feature), feature)?;
+        for (at, EditPicture { name: Text(name), feature }) in self.pictures.iter().enumerate() {
+            let picture = (PictureName::of(name), key_of(feature));
+            let change = changes.picture(model, 0, picture.0, picture.1, feature);
+            change.map_err(within("pictures", at))?;
         }
-        for EditItem { item, picture, features } in &self.items {
-            let values = |cell: &ams_bundle::request::Cell| {
-                cell.0.iter().map(|text| text.0.clone()).collect()
-            };
+        for (at, EditItem { item, picture, features }) in self.items.iter().enumerate() {
+            let values = |cell: &Cell| cell.texts().iter().map(|text| text.0.clone()).collect();
             let fields: BTreeMap<String, Vec<String>> = (features.iter())
                 .map(|(name, cell)| (name.clone(), cell.as_ref().map_or_else(Vec::new, values)))
                 .collect();
-            changes.item(model, &item.0, picture.as_deref(), &fields)?;
+            let picture = picture.as_ref().map(|name| &name.0[..]).filter(|name| !name.is_empty());
+            let within = within("items", at);
+            if item.0.is_empty() {
+                return Err(within(Error::request("item is empty, expected an item")).into());
+            }
+            changes.item(model, &item.0, picture, &fields).map_err(within)?;
         }
-        for name in &self.remove_pictures {
+        for Text(name) in &self.remove_pictures {
             changes.remove_picture(model, PictureName::of(name));
         }
         for item in &self.remove_items {
             changes.remove_item(model, &item.0)?;
         }
         Ok(changes)
+    }
+}
+
+/// Says which element of a list an error is about.
+fn within(list: &'static str, at: usize) -> impl Fn(Error) -> Error {
+    move |error| match error {
+        Error::Request { what } => Error::request(format!("{list}[{at}]: {what}")),
+        error => error,
     }
 }
 
@@ -113,7 +139,7 @@ pub fn picture(
         );
         return Err(Refusal::State(what));
     }
-    let bad = |what: String| Refusal::Bundle(ams_bundle::Error::request(format!("{name}: {what}")));
+    let bad = |what: String| Refusal::Bundle(Error::request(format!("{name}: {what}")));
     let (key, feature) = encoder.encode(bytes).map_err(bad)?;
     let mut changes = Changes::default();
     changes.picture(model, 0, PictureName::of(name), key, &feature)?;

@@ -4,7 +4,7 @@
 //! [`ams_bundle`] says, so it is the same here, in `ams score` and in an evaluation.
 //!
 //! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that changes;
-//! [`compute`], the threads that score; [`answer`], from a request's bytes to an answer's, and [`inference`] and `grpc`, the same in
+//! [`compute`], the threads that score; [`body`], what came; [`answer`], from a request's bytes to an answer's, and [`inference`] and `grpc`, the same in
 //! other protocols' words; [`problem`] and [`token`], answers that are none and who gets none; [`edits`], how what is served changes a
 //! little; [`pages`], what people look at; [`shared`], what all requests share; [`routes`] and [`admin`], the paths of the two ports; [`listen`] and [`encryption`], connections; [`server`], all
 //! of it together, from start to stop; [`telemetry`], what is counted. And
@@ -14,8 +14,12 @@
 
 pub mod admin;
 pub mod answer;
+pub mod body;
 pub mod compute;
 pub mod edits;
+#[cfg(feature = "grpc")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "tls")]
 pub mod encryption;
 #[cfg(not(feature = "tls"))]

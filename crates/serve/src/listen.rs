@@ -111,7 +111,12 @@ async fn connection(
 ) -> Result<(), Failure> {
     stream.set_nodelay(true)?;
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.patience);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.patience)
+        // Who has sent a request may close that half, as `nc -N` does, and still read the answer.
+        .half_close(true);
     builder
         .http2()
         .timer(TokioTimer::new())

@@ -1,10 +1,11 @@
 //! Answers that are no success, as RFC 9457 has them: `application/problem+json` with type, title, status and detail.
 
-use axum::http::header::{CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
+use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
+use crate::body::ENCODINGS;
 use crate::compute::Lost;
 
 /// One kind of problem.
@@ -26,6 +27,8 @@ pub enum Kind {
     TooLarge,
     /// A body that is not JSON.
     MediaType,
+    /// A body that is compressed in a way that is not known.
+    Encoding,
     /// A defect of the server.
     Internal,
     /// Too much to do.
@@ -45,6 +48,7 @@ impl Kind {
             Kind::SlowBody => (StatusCode::REQUEST_TIMEOUT, "slow-body"),
             Kind::TooLarge => (StatusCode::PAYLOAD_TOO_LARGE, "too-large"),
             Kind::MediaType => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type"),
+            Kind::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Kind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
             Kind::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline"),
@@ -106,6 +110,10 @@ struct Body<'a> {
     detail: &'a str,
 }
 
+/// What a problem was, beside its answer: for protocols that spell problems otherwise.
+#[derive(Clone, Debug)]
+pub(crate) struct Detail(pub String);
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, name) = self.kind.parts();
@@ -117,11 +125,15 @@ impl IntoResponse for Problem {
         };
         let body = serde_json::to_vec(&body).expect("texts and a number are JSON");
         let mut response = (status, body).into_response();
+        response.extensions_mut().insert(Detail(self.detail));
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.kind {
             Kind::Busy => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
+            }
+            Kind::Encoding => {
+                headers.insert(ACCEPT_ENCODING, HeaderValue::from_static(ENCODINGS));
             }
             Kind::Token => {
                 headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));

@@ -19,22 +19,21 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use axum::body::{Body, Bytes, to_bytes};
 use axum::extract::{MatchedPath, Path, Query, Request as HttpRequest, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
 use axum::http::{HeaderValue, StatusCode};
-use axum::middleware::{Next, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::json;
 
 use crate::answer::{self, About, Ask, Request, Target, Words};
+use crate::body::{Body, bytes};
 use crate::models::Loaded;
 use crate::pages;
-use crate::problem::{Kind, Problem};
-use crate::settings::Limits;
+use crate::problem::{Detail, Kind, Problem};
 use crate::shared::Shared;
 use crate::{grpc, inference};
 
@@ -64,6 +63,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .merge(grpc::router(shared))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
+        .layer(from_fn(of_protocol))
         .layer(from_fn_with_state(Arc::clone(shared), counted))
         .with_state(Arc::clone(shared))
 }
@@ -96,6 +96,20 @@ pub fn health() -> Router<Arc<Shared>> {
 
 pub(crate) async fn no_such_path() -> Problem {
     Problem::new(Kind::NotFound, "no such path")
+}
+
+/// Spells problems as the Open Inference Protocol does, below its path.
+pub(crate) async fn of_protocol(request: HttpRequest, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_of = path == "/v2" || path.starts_with("/v2/");
+    let mut response = next.run(request).await;
+    if is_of && let Some(Detail(detail)) = response.extensions_mut().remove() {
+        let (mut head, _) = response.into_parts();
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        head.headers.remove(CONTENT_LENGTH);
+        return Response::from_parts(head, json!({ "error": detail }).to_string().into());
+    }
+    response
 }
 
 pub(crate) async fn no_such_method() -> Problem {
@@ -143,12 +157,18 @@ impl Place {
 #[serde(deny_unknown_fields)]
 struct PageQuery {
     pre_rank: String,
-    #[serde(default = "usual_keep")]
-    keep: usize,
+    #[serde(default, deserialize_with = "or_empty")]
+    keep: Option<usize>,
 }
 
-fn usual_keep() -> usize {
-    answer::KEEP
+/// A number, or nothing behind the `=`, which is as if the name were not there.
+fn or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let wrong = |_| de::Error::custom(format!("`{text}` is no whole number"));
+    text.parse().map(Some).map_err(wrong)
 }
 
 type Shareds = State<Arc<Shared>>;
@@ -180,7 +200,11 @@ async fn similar(state: Shareds, place: Places, request: HttpRequest) -> Answer 
 async fn page(state: Shareds, place: Places, query: Queries, request: HttpRequest) -> Answer {
     let Query(PageQuery { pre_rank, keep }) =
         query.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
-    let page = Ask::Page { pre_rank, keep };
+    if pre_rank.is_empty() {
+        let what = "pre_rank is empty, expected the model that keeps the best candidates";
+        return Err(Problem::new(Kind::Request, what));
+    }
+    let page = Ask::Page { pre_rank, keep: keep.unwrap_or(answer::KEEP) };
     ask(state, place, page_view(page), request).await
 }
 
@@ -199,32 +223,21 @@ async fn model_ready(State(shared): Shareds, place: Places) -> Answer {
 /// How many bytes of a body are JSON, in the binary tensor data extension.
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
-async fn infer(State(shared): Shareds, place: Places, mut request: HttpRequest) -> Response {
-    let header = request.headers().get(HEADER_LENGTH).and_then(|value| value.to_str().ok());
-    let header = match header.map(str::parse).transpose() {
-        Ok(header) => header,
-        Err(_) => {
-            let what = "Inference-Header-Content-Length: expected a whole number";
-            return Problem::new(Kind::Request, what).into_response();
+async fn infer(state: Shareds, place: Places, mut request: HttpRequest) -> Answer {
+    let header = request.headers().get(HEADER_LENGTH).map(|value| value.to_str());
+    let header = match header {
+        None => None,
+        Some(value) => {
+            Some(value.ok().and_then(|value| value.trim().parse().ok()).ok_or_else(|| {
+                let what = "Inference-Header-Content-Length: expected a whole number";
+                Problem::new(Kind::Request, what)
+            })?)
         }
     };
     // Triton's client says application/octet-stream, or nothing.
     request.headers_mut().remove(CONTENT_TYPE);
-    match ask(
-        State(shared),
-        place,
-        |target| About::PageView(Words::Tensors { target, header }),
-        request,
-    )
-    .await
-    {
-        Ok(answer) => answer,
-        Err(problem) => {
-            // What the protocol calls it.
-            let error = json!({"error": problem.detail});
-            (problem.kind.status(), Json(error)).into_response()
-        }
-    }
+    let tensors = |target| About::PageView(Words::Tensors { target, header });
+    ask(state, place, tensors, request).await
 }
 
 /// Reads the body, has it answered on a compute thread, and says what came of it.
@@ -242,7 +255,8 @@ async fn ask(
         return Err(Problem::new(Kind::MediaType, what));
     }
     let about = about(Target { model: place.model, version });
-    let body = read(&shared.limits, request.into_body()).await?;
+    let (head, body) = request.into_parts();
+    let body = Body::read(&shared.limits, &head.headers, body).await?;
     let (snapshot, deadline) = (shared.models.now(), shared.limits.deadline);
     let request = Request { snapshot, about, body, came, deadline };
     Ok(json_response(shared.answer(request).await?))
@@ -257,18 +271,6 @@ pub(crate) fn says_json(request: &HttpRequest) -> bool {
     })
 }
 
-pub(crate) async fn read(limits: &Limits, body: Body) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(limits.patience, to_bytes(body, limits.body_bytes)).await;
-    let Ok(read) = read else {
-        return Err(Problem::new(Kind::SlowBody, "the body did not come in time"));
-    };
-    read.map_err(|error| {
-        // Too long, or the connection broke off; then nobody reads what is said here.
-        let most = limits.body_bytes;
-        Problem::new(Kind::TooLarge, format!("the body: {error}; it may have {most} bytes"))
-    })
-}
-
 fn json_response(body: Vec<u8>) -> Response {
     let mut response = body.into_response();
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
@@ -276,7 +278,7 @@ fn json_response(body: Vec<u8>) -> Response {
 }
 
 async fn nothing(State(shared): Shareds, request: HttpRequest) -> Answer {
-    let body = read(&shared.limits, request.into_body()).await?;
+    let body = bytes(&shared.limits, request.into_body()).await?;
     Ok(json_response(format!("{{\"bytes\":{}}}", body.len()).into_bytes()))
 }
 
@@ -374,7 +376,7 @@ mod tests {
         assert_eq!(keys(&properties("Attention")), keys(&attention));
         let similar = similar::Wanted {
             item: Some("1".into()),
-            picture: Some(String::new()),
+            picture: Some("".into()),
             tower: Some(String::new()),
             top_k: Some(1),
         };

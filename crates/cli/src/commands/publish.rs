@@ -149,7 +149,8 @@ fn candidates(group: &TextGroup) -> Vec<&str> {
 /// A group of impressions, asked for as a page view.
 pub fn page(group: &TextGroup) -> PageView {
     let features = |texts: &Texts| {
-        let cell = |values: &Vec<String>| Cell(values.iter().map(|v| Text(v.clone())).collect());
+        let cell =
+            |values: &Vec<String>| Cell::of(values.iter().map(|v| Text(v.clone())).collect());
         texts.iter().map(|(name, values)| (name.clone(), Some(cell(values)))).collect()
     };
     let items = |items: &[TextItem]| items.iter().map(|item| Text(item.item.clone())).collect();
@@ -159,7 +160,7 @@ pub fn page(group: &TextGroup) -> PageView {
             features: features(&group.fields),
             behaviors: Behaviors {
                 item: items(&group.behaviors),
-                time: Some(group.behaviors.iter().map(|item| item.time).collect()),
+                time: Some(group.behaviors.iter().map(|item| Some(item.time)).collect()),
                 ..Behaviors::default()
             },
         },

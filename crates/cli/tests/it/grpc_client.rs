@@ -1,6 +1,8 @@
 //! A client of gRPC: what it sends is made from `crates/serve/proto` alone.
 
+use std::io::Write;
 use std::path::Path;
+use std::pin::Pin;
 #[cfg(feature = "tls")]
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -8,6 +10,9 @@ use std::task::{Context, Poll};
 use ams_testing::{hyper, hyper_util, prost, prost_reflect, protox, tokio, tonic};
 #[cfg(feature = "tls")]
 use ams_testing::{rustls, tokio_rustls};
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use hyper::body::{Body, Bytes, Frame};
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use prost::Message;
@@ -43,7 +48,7 @@ type Sent = Result<hyper::Response<hyper::body::Incoming>, hyper::Error>;
 impl GrpcService<tonic::body::Body> for Connection {
     type ResponseBody = hyper::body::Incoming;
     type Error = hyper::Error;
-    type Future = std::pin::Pin<Box<dyn Future<Output = Sent> + Send>>;
+    type Future = Pin<Box<dyn Future<Output = Sent> + Send>>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), hyper::Error>> {
         self.0.poll_ready(context)
@@ -154,11 +159,47 @@ impl Client {
             let mut messages = grpc.server_streaming(request, path, output).await?.into_inner();
             messages.message().await?.ok_or_else(|| Status::internal("no message"))
         })?;
-        let options = SerializeOptions::new()
-            .use_proto_field_name(true)
-            .stringify_64_bit_integers(false)
-            .skip_default_fields(false);
-        Ok(answer.serialize_with_options(serde_json::value::Serializer, &options).unwrap())
+        Ok(said(&answer))
+    }
+
+    /// Calls `service/method` with a message that is marked as compressed by `encoding`, and is so by gzip.
+    pub fn compressed(&self, call: &str, message: &Value, encoding: &str) -> (Code, Value) {
+        let (service, method) = call.split_once('/').unwrap();
+        let known = self.descriptions.get_service_by_name(service).unwrap();
+        let method = known.methods().find(|known| known.name() == method).expect("a method");
+        let message = DynamicMessage::deserialize(method.input(), message).unwrap();
+        let mut encoder = GzEncoder::new(vec![1, 0, 0, 0, 0], Compression::default());
+        encoder.write_all(&message.encode_to_vec()).unwrap();
+        let mut frame = encoder.finish().unwrap();
+        let length = frame.len() as u32 - 5;
+        frame[1..5].copy_from_slice(&length.to_be_bytes());
+        let request = hyper::Request::post(format!("http://127.0.0.1/{call}"))
+            .header("content-type", "application/grpc")
+            .header("te", "trailers")
+            .header("grpc-encoding", encoding)
+            .body(tonic::body::Body::new(Once(Some(frame.into()))))
+            .unwrap();
+        let (head, body, trailers) = self.runtime.block_on(async {
+            let (head, mut body) =
+                self.connection.clone().0.send_request(request).await.unwrap().into_parts();
+            let (mut bytes, mut trailers) = (Vec::new(), head.headers.clone());
+            while let Some(frame) =
+                std::future::poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await
+            {
+                match frame.unwrap().into_data() {
+                    Ok(data) => bytes.extend(data),
+                    Err(frame) => trailers.extend(frame.into_trailers().unwrap()),
+                }
+            }
+            (head, bytes, trailers)
+        });
+        assert_eq!(head.headers["grpc-accept-encoding"], "gzip,identity");
+        let status = Status::from_header_map(&trailers).unwrap();
+        if status.code() != Code::Ok {
+            return (status.code(), Value::String(status.message().to_owned()));
+        }
+        let answer = DynamicMessage::decode(method.output(), &body[5..]).unwrap();
+        (Code::Ok, said(&answer))
     }
 
     /// The code of an answer, and what it says.
@@ -167,6 +208,30 @@ impl Client {
             Ok(answer) => (Code::Ok, answer.to_string()),
             Err(status) => (status.code(), status.message().to_owned()),
         }
+    }
+}
+
+/// A message as JSON.
+fn said(message: &DynamicMessage) -> Value {
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .stringify_64_bit_integers(false)
+        .skip_default_fields(false);
+    message.serialize_with_options(serde_json::value::Serializer, &options).unwrap()
+}
+
+/// A body of one piece.
+struct Once(Option<Bytes>);
+
+impl Body for Once {
+    type Data = Bytes;
+    type Error = Status;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
+        Poll::Ready(self.0.take().map(|bytes| Ok(Frame::data(bytes))))
     }
 }
 

@@ -30,10 +30,14 @@ mod movielens;
 #[cfg(feature = "mpi")]
 mod mpi;
 #[cfg(unix)]
+mod numeric;
+#[cfg(unix)]
 mod pages;
 #[cfg(unix)]
 mod pictures;
 mod place;
+#[cfg(unix)]
+mod requests;
 #[cfg(unix)]
 mod serve;
 mod shop;

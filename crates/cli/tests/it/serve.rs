@@ -24,7 +24,7 @@ pub struct Serving {
 }
 
 /// A status, and the body if it is JSON.
-type Said = (u16, Value);
+pub type Said = (u16, Value);
 
 /// Somebody who asks.
 pub fn agent() -> Agent {
@@ -75,6 +75,14 @@ impl Serving {
     pub fn post(&self, path: &str, body: &str) -> Said {
         let request = self.agent.post(format!("{}{path}", self.address));
         said(request.content_type("application/json").send(body).unwrap())
+    }
+
+    /// Sends bytes with headers of one's own.
+    pub fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Said {
+        let request = self.agent.post(format!("{}{path}", self.address));
+        let request =
+            headers.iter().fold(request, |request, &(name, value)| request.header(name, value));
+        said(request.send(body).unwrap())
     }
 
     pub fn score(&self, page: &Value) -> Said {

@@ -85,7 +85,7 @@ pub enum Accept {
     ItemsWithoutRow,
     /// The same of users and the users table.
     UsersWithoutRow,
-    /// More than half of the rows of the items or users table contradict an earlier row of the same key.
+    /// More than half of the rows of the items table contradict an earlier row of the same item.
     RepeatedRows,
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Request as HttpRequest, State};
 use axum::response::Response;
 use prost::Message;
@@ -15,7 +15,8 @@ use tonic::server::{Grpc, ServerStreamingService};
 
 use super::messages::health::health_check_response::ServingStatus;
 use super::messages::health::{HealthCheckRequest, HealthCheckResponse};
-use super::{HEALTH, INFERENCE, RANKING, Raw, Shareds, decoded, read, refused, said};
+use super::{HEALTH, INFERENCE, RANKING, Raw, Shareds, decoded, framed, refused, said};
+use crate::body::Body;
 use crate::problem::{Kind, Problem};
 use crate::shared::Shared;
 
@@ -44,7 +45,10 @@ pub(super) async fn check(State(shared): Shareds, request: HttpRequest) -> Respo
 /// Statuses, one message each.
 type Statuses = ReceiverStream<Result<Bytes, Status>>;
 
-struct Watching(Arc<Shared>);
+struct Watching {
+    shared: Arc<Shared>,
+    gzip: bool,
+}
 
 impl ServerStreamingService<Bytes> for Watching {
     type Response = Bytes;
@@ -52,23 +56,23 @@ impl ServerStreamingService<Bytes> for Watching {
     type Future = std::future::Ready<Result<tonic::Response<Statuses>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let asked: Result<HealthCheckRequest, Problem> = decoded(request.into_inner());
+        let body = Body::of(request.into_inner(), self.gzip, self.shared.limits.body_bytes);
+        let asked: Result<HealthCheckRequest, Problem> = body.expanded().and_then(decoded);
         std::future::ready(asked.map_err(Status::from).map(|HealthCheckRequest { service }| {
             let (sender, receiver) = mpsc::channel(1);
-            tokio::spawn(tell(Arc::clone(&self.0), service, sender));
+            tokio::spawn(tell(Arc::clone(&self.shared), service, sender));
             tonic::Response::new(ReceiverStream::new(receiver))
         }))
     }
 }
 
 pub(super) async fn watch(State(shared): Shareds, request: HttpRequest) -> Response {
-    let (head, body) = request.into_parts();
-    let body = match read(&shared.limits, body).await {
-        Ok(body) => body,
+    let (request, gzip) = match framed(&shared, request).await {
+        Ok(framed) => framed,
         Err(problem) => return refused(problem),
     };
-    let request = HttpRequest::from_parts(head, Body::from(body));
-    Grpc::new(Raw).server_streaming(Watching(shared), request).await.map(Body::new)
+    let watching = Watching { shared, gzip };
+    Grpc::new(Raw).server_streaming(watching, request).await.map(axum::body::Body::new)
 }
 
 /// Sends the status whenever it is another one, until nobody listens or the server ends.

@@ -6,10 +6,11 @@
 //! grpc.health.v1.Health            Check, Watch
 //! ```
 //! A call is an HTTP/2 request to `/service/method`, so it has a route like any other: counted, admitted by the same tokens, with
-//! the same limits. Messages are not compressed. `tonic` knows frames and trailers; a message's bytes are read and written where they are
-//! answered, on a compute thread. In reading order: [`messages`]; [`ranking`] and [`tensors`], what they mean;
-//! [`status`], problems; [`health`].
+//! the same limits. Messages may come compressed by gzip; answers are not. `tonic` knows frames and trailers; a message's bytes are
+//! expanded, read and written where they are answered, on a compute thread. In reading order: [`messages`]; [`compression`];
+//! [`ranking`] and [`tensors`], what they mean; [`status`], problems; [`health`].
 
+mod compression;
 mod health;
 pub mod messages;
 pub(crate) mod ranking;
@@ -21,11 +22,11 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::Bytes;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
-use axum::middleware::{Next, from_fn, from_fn_with_state};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::post;
 use prost::Message;
@@ -35,9 +36,9 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
 
 use crate::answer::{About, Call, Request, Target, Words};
+use crate::body::{Body, bytes};
 use crate::inference;
 use crate::problem::{Kind, Problem};
-use crate::routes::read;
 use crate::shared::Shared;
 use messages::inference as open;
 
@@ -76,7 +77,7 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     for service in [RANKING, INFERENCE, HEALTH] {
         router = router.route(&format!("/{service}/{{method}}"), post(no_such_method));
     }
-    router.route_layer(from_fn(says_grpc))
+    router.route_layer(map_response(compression::advertised)).route_layer(from_fn(says_grpc))
 }
 
 /// Lets nothing else in, such as what pages of other sites can make a browser send.
@@ -103,7 +104,7 @@ async fn no_such_method() -> Response {
 }
 
 fn refused(problem: Problem) -> Response {
-    Status::from(problem).into_http::<Body>()
+    Status::from(problem).into_http::<axum::body::Body>()
 }
 
 /// A message as its bytes.
@@ -145,18 +146,23 @@ impl Decoder for Raw {
 }
 
 /// What answers one message with another.
-struct Answering<F>(Option<F>);
+struct Answering<F> {
+    answer: Option<F>,
+    gzip: bool,
+    most: usize,
+}
 
 impl<F, A> UnaryService<Bytes> for Answering<F>
 where
-    F: FnOnce(Bytes) -> A,
+    F: FnOnce(Body) -> A,
     A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
 {
     type Response = Bytes;
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let answer = self.0.take().map(|answer| answer(request.into_inner()));
+        let body = Body::of(request.into_inner(), self.gzip, self.most);
+        let answer = self.answer.take().map(|answer| answer(body));
         Box::pin(async move {
             let answer = answer.ok_or_else(|| Status::internal("a call is answered once"))?;
             Ok(tonic::Response::new(answer.await?.into()))
@@ -167,17 +173,25 @@ where
 /// Reads a call's message within the limits, and sends what `answer` makes of it.
 async fn unary<F, A>(shared: &Shared, request: HttpRequest, answer: F) -> Response
 where
-    F: FnOnce(Bytes) -> A,
+    F: FnOnce(Body) -> A,
     A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
 {
-    let (head, body) = request.into_parts();
-    let body = match read(&shared.limits, body).await {
-        Ok(body) => body,
+    let (request, gzip) = match framed(shared, request).await {
+        Ok(framed) => framed,
         Err(problem) => return refused(problem),
     };
-    let request = HttpRequest::from_parts(head, Body::from(body));
-    let mut grpc = Grpc::new(Raw).max_decoding_message_size(shared.limits.body_bytes);
-    grpc.unary(Answering(Some(answer)), request).await.map(Body::new)
+    let most = shared.limits.body_bytes;
+    let mut grpc = Grpc::new(Raw).max_decoding_message_size(most);
+    let answering = Answering { answer: Some(answer), gzip, most };
+    grpc.unary(answering, request).await.map(axum::body::Body::new)
+}
+
+/// Reads the one message of a call, in its frame; and whether it is gzip.
+async fn framed(shared: &Shared, request: HttpRequest) -> Result<(HttpRequest, bool), Problem> {
+    let (mut head, body) = request.into_parts();
+    let body = bytes(&shared.limits, body).await?;
+    let (body, gzip) = compression::taken_off(&mut head.headers, body)?;
+    Ok((HttpRequest::from_parts(head, body.into()), gzip))
 }
 
 /// Answers at once what needs no computing.
@@ -186,8 +200,9 @@ async fn said<Q: Message + Default, A: Message>(
     request: HttpRequest,
     answer: impl FnOnce(Q) -> Result<A, Problem>,
 ) -> Response {
-    let answer = |message| {
-        let answer = decoded(message).and_then(answer).map(|answer| answer.encode_to_vec());
+    let answer = |message: Body| {
+        let message = message.expanded().and_then(decoded);
+        let answer = message.and_then(answer).map(|answer| answer.encode_to_vec());
         std::future::ready(answer)
     };
     unary(shared, request, answer).await

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use ams_bundle::request::{
-    Behaviors, Candidates, Cell, FeatureColumns, Features, Options, PageView, Text, User,
+    Behaviors, Candidates, Cell, FeatureColumns, Features, Options, PageView, Text, User, time,
 };
 use ams_bundle::{Explained, Scored};
 use axum::body::Bytes;
@@ -12,6 +12,7 @@ use prost::Message;
 use super::decoded;
 use super::messages::ranking as proto;
 use crate::answer::{Answer, Ask, Asked, Call, Explanation, KEEP, Target};
+use crate::inference::wrong;
 use crate::problem::Problem;
 
 /// Reads the message of a call.
@@ -21,27 +22,27 @@ pub(crate) fn parse(call: Call, message: Bytes) -> Result<Asked, Problem> {
             let proto::PageRequest { model, version, page_view, pre_rank, keep } =
                 decoded(message)?;
             let ask = Ask::Page { pre_rank, keep: keep.map_or(KEEP, |keep| keep as usize) };
-            return Ok(Asked { target: Target { model, version }, ask, page: page(page_view) });
+            return Ok(Asked { target: Target { model, version }, ask, page: page(page_view)? });
         }
         Call::PreRank => Ask::PreRank,
         Call::Explain => Ask::Explain,
         Call::Score | Call::Infer => Ask::Score,
     };
     let proto::RankRequest { model, version, page_view } = decoded(message)?;
-    Ok(Asked { target: Target { model, version }, ask, page: page(page_view) })
+    Ok(Asked { target: Target { model, version }, ask, page: page(page_view)? })
 }
 
-fn page(view: Option<proto::PageView>) -> PageView {
+fn page(view: Option<proto::PageView>) -> Result<PageView, Problem> {
     let proto::PageView { user, context, candidates, options } = view.unwrap_or_default();
     let (user, options) = (user.unwrap_or_default(), options.unwrap_or_default());
     let (past, shown) = (user.behaviors.unwrap_or_default(), candidates.unwrap_or_default());
-    PageView {
+    Ok(PageView {
         user: User {
-            id: user.id.map(Text),
+            id: user.id.filter(|id| !id.is_empty()).map(Text),
             features: features(user.features),
             behaviors: Behaviors {
                 item: texts(past.item),
-                time: some(past.time),
+                time: some(past.time).map(times).transpose()?,
                 features: columns(past.features),
             },
         },
@@ -55,7 +56,16 @@ fn page(view: Option<proto::PageView>) -> PageView {
             top_k: options.top_k.map(|top_k| top_k as usize),
             deadline_ms: options.deadline_ms,
         },
-    }
+    })
+}
+
+/// Times, in any unit that logs have.
+fn times(times: Vec<i64>) -> Result<Vec<Option<i64>>, Problem> {
+    let read = |(at, seconds): (usize, i64)| {
+        time(&seconds.to_string())
+            .map_err(|what| wrong(format!("user.behaviors.time[{at}]: {what}")))
+    };
+    times.into_iter().enumerate().map(read).collect()
 }
 
 fn texts(texts: Vec<String>) -> Vec<Text> {
@@ -69,7 +79,7 @@ fn some<T>(column: Vec<T>) -> Option<Vec<T>> {
 
 fn cell(cell: proto::Cell) -> Option<Cell> {
     let proto::Cell { values, none } = cell;
-    (none || !values.is_empty()).then(|| Cell(if none { Vec::new() } else { texts(values) }))
+    (none || !values.is_empty()).then(|| Cell::of(if none { Vec::new() } else { texts(values) }))
 }
 
 fn features(features: BTreeMap<String, proto::Cell>) -> Features {

@@ -14,6 +14,8 @@ impl Kind {
     pub fn code(self) -> Code {
         match self {
             Kind::Request | Kind::MediaType => Code::InvalidArgument,
+            // As gRPC has it for compression.
+            Kind::Encoding => Code::Unimplemented,
             Kind::Token => Code::Unauthenticated,
             Kind::NotFound => Code::NotFound,
             Kind::Method => Code::Unimplemented,

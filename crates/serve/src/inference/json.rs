@@ -4,32 +4,35 @@
 //! tensor's `binary_data_size` how many of the rest are its. Answers are JSON, which the extension allows.
 
 use ams_bundle::PageView;
+use ams_bundle::json::or_null;
 use ams_bundle::request::Text;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::{CTR, ECPM, Inferred, Values, Wanted, place, wrong};
+use super::tensors::{Tensor, page_view};
+use super::values::Datatype;
+use super::{CTR, ECPM, Inferred, Wanted, wrong};
 use crate::problem::Problem;
 
-/// A request.
-#[derive(Debug, Deserialize)]
+/// A request; keys beside these are of no use here.
+#[derive(Debug, Default, Deserialize)]
 struct Infer {
     #[serde(default)]
-    id: Option<String>,
-    inputs: Vec<Tensor>,
-    #[serde(default)]
+    id: Option<Text>,
+    inputs: Vec<Input>,
+    #[serde(default, deserialize_with = "or_null")]
     outputs: Vec<Output>,
 }
 
-/// A tensor of a request; keys beside these are of no use here.
+/// A tensor of a request.
 #[derive(Debug, Deserialize)]
-struct Tensor {
+struct Input {
     name: String,
     shape: Vec<usize>,
     datatype: String,
     #[serde(default)]
-    data: Option<Vec<Value>>,
-    #[serde(default)]
+    data: Option<Value>,
+    #[serde(default, deserialize_with = "or_null")]
     parameters: Map<String, Value>,
 }
 
@@ -39,81 +42,75 @@ struct Output {
     name: String,
 }
 
-impl Tensor {
-    fn named(&self) -> super::Tensor<'_> {
-        super::Tensor { name: &self.name, datatype: &self.datatype }
-    }
+/// Where a tensor says how many bytes of the tail it is.
+const SIZE: &str = "binary_data_size";
 
-    /// The values, of JSON or of the front of `tail`, which is shortened.
-    fn values(&self, tail: &mut &[u8]) -> Result<Values, Problem> {
-        let name = &self.name;
-        match (&self.data, self.parameters.get("binary_data_size").and_then(Value::as_u64)) {
-            (Some(data), _) => self.of_json(data),
+impl Input {
+    /// The tensor, of JSON or of the front of `tail`, which is shortened.
+    fn tensor<'a>(&'a self, tail: &mut &[u8]) -> Result<Tensor<'a>, Problem> {
+        let Input { name, shape, data, parameters, .. } = self;
+        let datatype = Datatype::of(name, &self.datatype)?;
+        let size = parameters.get(SIZE).filter(|size| !size.is_null());
+        let values = match (data, size) {
+            (Some(_), Some(_)) => {
+                return Err(wrong(format!("{name} has data and {SIZE}, expected one of them")));
+            }
+            (Some(data), None) => {
+                let flat = flat(data).into_iter().enumerate();
+                flat.map(|(at, value)| datatype.of_json(name, at, value))
+                    .collect::<Result<_, _>>()?
+            }
             (None, Some(size)) => {
-                let size = usize::try_from(size).unwrap_or(usize::MAX);
+                let count = size.as_u64().and_then(|size| usize::try_from(size).ok());
+                let Some(size) = count else {
+                    let what = format!("{name} has {SIZE} {size}, expected a whole number");
+                    return Err(wrong(what));
+                };
                 let Some((bytes, rest)) = tail.split_at_checked(size) else {
                     let left = tail.len();
                     return Err(wrong(format!("{name} has {size} bytes, and {left} are left")));
                 };
                 *tail = rest;
-                self.named().of_bytes(bytes)
+                datatype.of_bytes(name, bytes)?
             }
-            (None, None) => Err(wrong(format!("{name} has no data"))),
-        }
+            (None, None) if shape.contains(&0) => Vec::new(),
+            (None, None) => {
+                return Err(wrong(format!("{name} has no data, expected `data` or `{SIZE}`")));
+            }
+        };
+        Tensor::new(name, datatype, shape, values)
     }
+}
 
-    fn of_json(&self, data: &[Value]) -> Result<Values, Problem> {
-        let tensor = self.named();
-        let super::Tensor { name, datatype } = tensor;
-        let not =
-            |value: &Value| wrong(format!("{} holds {value}, which is no {}", name, datatype));
-        let mut flat = Vec::with_capacity(data.len());
-        let mut stack: Vec<&Value> = data.iter().rev().collect();
-        while let Some(value) = stack.pop() {
-            match value {
-                Value::Array(inner) => stack.extend(inner.iter().rev()),
-                value => flat.push(value),
-            }
-        }
-        match datatype {
-            "BYTES" => {
-                let text = |value: &&Value| match value {
-                    Value::String(text) => Ok(Text(text.clone())),
-                    value => Err(not(value)),
-                };
-                Ok(Values::Texts(flat.iter().map(text).collect::<Result<_, _>>()?))
-            }
-            "FP32" | "FP64" => {
-                let float = |value: &&Value| value.as_f64().ok_or_else(|| not(value));
-                Ok(Values::Floats(flat.iter().map(float).collect::<Result<_, _>>()?))
-            }
-            "INT32" | "INT64" => {
-                let whole = |value: &&Value| value.as_i64().ok_or_else(|| not(value));
-                Ok(Values::Whole(flat.iter().map(whole).collect::<Result<_, _>>()?))
-            }
-            _ => Err(tensor.unknown()),
+/// The values of lists in lists, in their order; a value alone is one.
+fn flat(data: &Value) -> Vec<&Value> {
+    let (mut flat, mut stack) = (Vec::new(), vec![data]);
+    while let Some(value) = stack.pop() {
+        match value {
+            Value::Array(inner) => stack.extend(inner.iter().rev()),
+            value => flat.push(value),
         }
     }
+    flat
 }
 
 /// Reads a request whose first `header` bytes are JSON, all of them if not said.
 pub(crate) fn parse(body: &[u8], header: Option<usize>) -> Result<(PageView, Wanted), Problem> {
-    let (text, mut tail) =
-        body.split_at_checked(header.unwrap_or(body.len())).ok_or_else(|| {
-            wrong(format!(
-                "Inference-Header-Content-Length is more than the body's {} bytes",
-                body.len()
-            ))
-        })?;
-    let Infer { id, inputs, outputs } =
-        serde_json::from_slice(text).map_err(|error| wrong(error.to_string()))?;
-    let mut page = PageView::default();
-    for tensor in &inputs {
-        let values = tensor.values(&mut tail)?;
-        place(tensor.named(), &tensor.shape, values, &mut page)?;
+    let cut = body.split_at_checked(header.unwrap_or(body.len()));
+    let (text, mut tail) = cut.ok_or_else(|| {
+        wrong(format!(
+            "Inference-Header-Content-Length is more than the body's {} bytes",
+            body.len()
+        ))
+    })?;
+    let Infer { id, inputs, outputs } = ams_bundle::json::read(text)?;
+    let tensors = inputs.iter().map(|input| input.tensor(&mut tail)).collect::<Result<_, _>>()?;
+    if !tail.is_empty() {
+        return Err(wrong(format!("{} bytes are behind those of the last tensor", tail.len())));
     }
     let outputs = outputs.into_iter().map(|output| output.name).collect();
-    Ok((page, Wanted { id, outputs, raw: false }))
+    let wanted = Wanted { id: id.map(|Text(id)| id), outputs, raw: false };
+    Ok((page_view(tensors)?, wanted))
 }
 
 /// An answer as JSON.
@@ -159,10 +156,42 @@ mod tests {
         let (page, wanted) = parse(&body, Some(json.len())).unwrap();
         let expected =
             br#"{"user": {"id": "u1", "behaviors": {"item": ["a", "bc"], "time": [7, 8]}},
-            "context": {"hour": ["12"]}, "candidates": {"item": ["3", "4"], "bid": [1, 0.5],
+            "context": {"hour": "12"}, "candidates": {"item": ["3", "4"], "bid": [1, 0.5],
             "features": {"brand": [null, "x"]}}}"#;
         assert_eq!(page, PageView::parse(expected).unwrap());
         assert_eq!(wanted.id.as_deref(), Some("7"));
+    }
+
+    #[test]
+    fn what_is_null_is_absent() {
+        let tensor =
+            |rest: &str| format!(r#"{{"name": "candidates.item", "datatype": "BYTES", {rest}}}"#);
+        let full = tensor(r#""shape": [2], "data": ["3", "4"]"#);
+        for (inputs, rest) in [
+            (full.clone(), r#""id": null"#),
+            (full.clone(), r#""outputs": null, "parameters": null"#),
+            (full.clone(), r#""outputs": []"#),
+            (tensor(r#""shape": [2], "data": ["3", "4"], "parameters": null"#), r#""x": 1"#),
+            (tensor(r#""shape": [2], "data": [3, 4], "parameters": {}"#), r#""x": 1"#),
+            (
+                tensor(
+                    r#""shape": [1, 2], "data": [[3, 4]], "parameters": {"binary_data_size": null}"#,
+                ),
+                r#""x": 1"#,
+            ),
+            (
+                format!(r#"{full}, {{"name": "user.id", "datatype": "INT8", "shape": [0]}}"#),
+                r#""x": 1"#,
+            ),
+        ] {
+            let body = format!(r#"{{"inputs": [{inputs}], {rest}}}"#);
+            let (page, wanted) = parse(body.as_bytes(), None).unwrap();
+            let expected = PageView::parse(br#"{"candidates": {"item": ["3", "4"]}}"#).unwrap();
+            assert_eq!((page, wanted), (expected, Wanted::default()), "{body}");
+        }
+        let body = br#"{"id": 7, "inputs": [{"name": "user.id", "shape": [], "datatype": "INT64", "data": 12}]}"#;
+        let (page, wanted) = parse(body, None).unwrap();
+        assert_eq!((page.user.id, wanted.id.as_deref()), (Some("12".into()), Some("7")));
     }
 
     #[test]
@@ -170,26 +199,33 @@ mod tests {
         let tensor = |rest: &str| format!(r#"{{"inputs": [{{"name": {rest}}}]}}"#);
         let cases = [
             ("{".to_owned(), "EOF while parsing"),
+            ("{}".to_owned(), "missing field `inputs`"),
+            (r#"{"inputs": [{}]}"#.to_owned(), "inputs[0]: missing field `name`"),
+            (r#"{"inputs": null}"#.to_owned(), "inputs: invalid type: null"),
+            (
+                tensor(r#""user.id", "shape": [1], "datatype": "FP64", "data": [NaN]"#),
+                "inputs[0].data[0]: NaN at line 1 column ",
+            ),
+            (
+                tensor(r#""user.id", "shape": [-1], "datatype": "BYTES", "data": ["a"]"#),
+                "inputs[0].shape[0]: invalid value: integer `-1`",
+            ),
             (
                 tensor(r#""user.id", "shape": [2], "datatype": "BYTES", "data": ["a"]"#),
                 "user.id has 1 values of BYTES, expected 2",
             ),
             (
-                tensor(r#""user.id", "shape": [1], "datatype": "BYTES", "data": [1]"#),
-                "user.id holds 1, which is no BYTES",
+                tensor(r#""user.id", "shape": [1], "datatype": "BYTES", "data": [{}]"#),
+                "user.id[0] is {}, which is no BYTES",
             ),
             (
-                tensor(r#""user.id", "shape": [1], "datatype": "BOOL", "data": [1]"#),
-                "user.id is BOOL, expected BYTES",
+                tensor(r#""user.id", "shape": [1], "datatype": "TEXT", "data": ["1"]"#),
+                "user.id has datatype \"TEXT\", expected one of BOOL, UINT8",
             ),
             (tensor(r#""user.id", "shape": [1], "datatype": "BYTES""#), "user.id has no data"),
             (
                 tensor(r#""who", "shape": [1], "datatype": "BYTES", "data": ["a"]"#),
                 "who: no such input",
-            ),
-            (
-                tensor(r#""user.behaviors.time", "shape": [1], "datatype": "FP32", "data": [1]"#),
-                "user.behaviors.time is FP32, expected INT64",
             ),
             (
                 tensor(
@@ -203,6 +239,18 @@ mod tests {
                 ),
                 "user.id has 9 bytes, and 0 are left",
             ),
+            (
+                tensor(
+                    r#""user.id", "shape": [1], "datatype": "BYTES", "parameters": {"binary_data_size": "9"}"#,
+                ),
+                "user.id has binary_data_size \"9\", expected a whole number",
+            ),
+            (
+                tensor(
+                    r#""user.id", "shape": [1], "datatype": "BYTES", "data": ["a"], "parameters": {"binary_data_size": 9}"#,
+                ),
+                "user.id has data and binary_data_size, expected one of them",
+            ),
         ];
         for (body, expected) in cases {
             let problem = parse(body.as_bytes(), None).unwrap_err();
@@ -210,5 +258,9 @@ mod tests {
             assert!(said.starts_with(expected), "{said}");
         }
         assert!(parse(b"{}", Some(3)).is_err());
+        let body = br#"{"inputs": []}tail"#;
+        let said = parse(body, Some(14)).unwrap_err().detail;
+        assert_eq!(said, "request: 4 bytes are behind those of the last tensor");
+        assert!(parse(body, None).unwrap_err().detail.contains("trailing characters"));
     }
 }

@@ -1,0 +1,62 @@
+//! What reads the bytes of strangers, for the fuzzer alone.
+
+use ams_bundle::{PageView, similar};
+use axum::body::Bytes;
+
+use crate::answer::{Asked, Call};
+use crate::edits::Edit;
+use crate::grpc::{ranking, tensors};
+use crate::inference;
+use crate::problem::Problem;
+
+/// Reads `bytes` as what `kind` says: a page view in JSON, tensors over HTTP, a message, or changes. The page view, if it is one.
+///
+/// # Errors
+/// What is wrong with them.
+pub fn read(kind: u8, bytes: &[u8]) -> Result<Option<PageView>, String> {
+    let message = |call| ranking::parse(call, Bytes::copy_from_slice(bytes));
+    let asked = |asked: Result<Asked, Problem>| asked.map(|asked| Some(asked.page));
+    let read = match kind % 7 {
+        0 => PageView::parse(bytes).map(Some).map_err(Problem::from),
+        1 => inference::json::parse(bytes, None).map(|(page, _)| Some(page)),
+        2 => {
+            // As many bytes as the first two say are JSON.
+            let (length, bytes) = bytes.split_first_chunk().unwrap_or((&[0; 2], bytes));
+            let header = usize::from(u16::from_le_bytes(*length));
+            inference::json::parse(bytes, Some(header)).map(|(page, _)| Some(page))
+        }
+        3 => asked(message(Call::Score)),
+        4 => asked(message(Call::Page)),
+        5 => asked(tensors::parse(Bytes::copy_from_slice(bytes))),
+        _ => {
+            let changes = Edit::parse(bytes).map(|_| None).map_err(Problem::from);
+            changes.or_else(|problem| match similar::Wanted::parse(bytes) {
+                Ok(_) => Ok(None),
+                Err(_) => Err(problem),
+            })
+        }
+    };
+    read.map_err(|problem| problem.detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_fuzzer_begins_with_what_is_read() {
+        let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/requests");
+        let mut refused: Vec<(String, String)> = std::fs::read_dir(seeds)
+            .unwrap()
+            .filter_map(|entry| {
+                let path = entry.unwrap().path();
+                let bytes = std::fs::read(&path).unwrap();
+                let what = read(bytes[0], &bytes[1..]).err()?;
+                Some((path.file_name()?.to_str()?.to_owned(), what))
+            })
+            .collect();
+        refused.sort();
+        let names: Vec<&str> = refused.iter().map(|(name, _)| &name[..]).collect();
+        assert_eq!(names, ["nan.json", "utf16.json"], "{refused:?}");
+    }
+}
