@@ -587,11 +587,11 @@ mod tests {
             ),
             (
                 r#"{"user": {"behaviors": {"item": ["1"], "time": ["soon"]}}, "candidates": {"item": ["1"]}}"#,
-                "user.behaviors.time[0]: \"soon\" is no time, expected unix time, 2020-09-22",
+                "user.behaviors.time[0]: \"soon\" is not a time; expected unix time, 2020-09-22",
             ),
             (
                 r#"{"user": {"behaviors": {"item": ["1"], "time": [1e30]}}, "candidates": {"item": ["1"]}}"#,
-                "user.behaviors.time[0]: \"1000000000000000000000000000000.0\" is no time",
+                "user.behaviors.time[0]: `1000000000000000000000000000000.0` is not a time",
             ),
             (
                 r#"{"context": {"hour": {}}, "candidates": {"item": ["1"]}}"#,

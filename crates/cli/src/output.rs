@@ -1,12 +1,12 @@
 //! Where a command's words go: people read tables on stdout, programs one JSON object.
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure;
-pub use crate::text::{bytes, count, metric, table};
+pub use crate::text::{bytes, count, fitted, metric, table};
 
 /// What stdout is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,3 +71,10 @@ fn print(text: &str) {
 
 /// The usual look of a progress bar.
 pub const BAR: &str = "{prefix:>10} {bar:32} {human_pos}/{human_len} {per_sec} eta {eta} {msg}";
+
+/// Columns of the terminal that stdout is, or of what is usual elsewhere.
+pub fn width() -> usize {
+    const ELSEWHERE: usize = 120;
+    let terminal = std::io::stdout().is_terminal().then(|| ProgressDrawTarget::stdout().width());
+    terminal.flatten().map_or(ELSEWHERE, |width| usize::from(width).max(40))
+}

@@ -9,15 +9,11 @@
 //!                movies.csv   movieId,title,genres
 //! ```
 
-use std::fs::File;
-use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use crate::negatives::NegativeOptions;
 use crate::prepare::{FieldColumn, Inputs, Kind, PrepareOptions, SplitBy};
-use crate::source::{
-    self, BatchBuilder, Batches, Encoding, MemoryTable, Table, TableOptions, TextBatch,
-};
+use crate::source::{self, Batches, Encoding, MemoryTable, Quoting, Table, TableOptions};
 use crate::{Error, Result};
 
 /// What counts as a click.
@@ -85,11 +81,12 @@ pub fn inputs(
     columns.context_fields = Some(Vec::new());
     let (events, movies, users): (Box<dyn Table>, _, _) = if dir.join("ratings.dat").is_file() {
         let ratings =
-            DatTable::new(dir.join("ratings.dat"), &["user", "item", "rating", "timestamp"]);
-        let movies = DatTable::new(dir.join("movies.dat"), &["item", "title", "genres"]);
+            dat_table(&dir.join("ratings.dat"), &["user", "item", "rating", "timestamp"])?;
+        let movies = dat_table(&dir.join("movies.dat"), &["item", "title", "genres"])?;
         let users =
-            DatTable::new(dir.join("users.dat"), &["user", "gender", "age", "occupation", "zip"]);
-        (Box::new(ratings), movies_table(&movies, &images)?, Some(users_table(&users)?))
+            dat_table(&dir.join("users.dat"), &["user", "gender", "age", "occupation", "zip"])?;
+        let users = users_table(users.as_ref())?;
+        (ratings, movies_table(movies.as_ref(), &images)?, Some(users))
     } else if dir.join("ratings.csv").is_file() {
         let ratings = source::open(&dir.join("ratings.csv"), &TableOptions::default())?;
         let movies = source::open(&dir.join("movies.csv"), &TableOptions::default())?;
@@ -186,92 +183,30 @@ impl Table for Renamed {
     fn batches(&self, columns: &[usize]) -> Result<Batches<'_>> {
         self.table.batches(columns)
     }
+
+    fn column_type(&self, column: usize) -> Option<String> {
+        self.table.column_type(column)
+    }
+
+    fn unusable(&self, column: usize) -> Option<String> {
+        self.table.unusable(column)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.table.notes()
+    }
 }
 
 /// A file of lines `a::b::c` in Latin-1, without a header.
-struct DatTable {
-    path: PathBuf,
-    columns: Vec<String>,
-}
-
-impl DatTable {
-    fn new(path: PathBuf, columns: &[&str]) -> DatTable {
-        DatTable { path, columns: columns.iter().map(|name| name.to_string()).collect() }
-    }
-}
-
-impl Table for DatTable {
-    fn path(&self) -> &Path {
-        &self.path
-    }
-
-    fn columns(&self) -> &[String] {
-        &self.columns
-    }
-
-    fn batches(&self, columns: &[usize]) -> Result<Batches<'_>> {
-        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        Ok(Box::new(DatRows {
-            table: self,
-            lines: BufReader::with_capacity(1 << 18, file),
-            columns: columns.to_vec(),
-            line: 0,
-            bytes: Vec::new(),
-            builder: BatchBuilder::new(columns.len()),
-        }))
-    }
-}
-
-struct DatRows<'a> {
-    table: &'a DatTable,
-    lines: BufReader<File>,
-    columns: Vec<usize>,
-    line: u64,
-    bytes: Vec<u8>,
-    builder: BatchBuilder,
-}
-
-impl DatRows<'_> {
-    fn batch(&mut self) -> Result<Option<TextBatch>> {
-        let table = self.table;
-        loop {
-            self.bytes.clear();
-            let length = self.lines.read_until(b'\n', &mut self.bytes);
-            if length.map_err(Error::io(&table.path))? == 0 {
-                return Ok(self.builder.finish());
-            }
-            self.line += 1;
-            let text = Encoding::Latin1.decode(&self.bytes).expect("every byte is Latin-1");
-            let text = text.trim_end_matches(['\n', '\r']);
-            if text.is_empty() {
-                continue;
-            }
-            let cells: Vec<_> = text.split("::").collect();
-            if cells.len() != table.columns.len() {
-                let what = format!(
-                    "line {}: {} cells; expected {}",
-                    self.line,
-                    cells.len(),
-                    table.columns.join("::")
-                );
-                return Err(Error::content(&table.path, what));
-            }
-            for (to, &column) in self.columns.iter().enumerate() {
-                self.builder.push(to, cells[column]);
-            }
-            if self.builder.end_row(self.line) {
-                return Ok(self.builder.finish());
-            }
-        }
-    }
-}
-
-impl Iterator for DatRows<'_> {
-    type Item = Result<TextBatch>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        self.batch().transpose()
-    }
+fn dat_table(path: &Path, columns: &[&str]) -> Result<Box<dyn Table>> {
+    let options = TableOptions {
+        delimiter: Some("::".parse().map_err(Error::option)?),
+        encoding: Encoding::Latin1,
+        quoting: Quoting::None,
+        header: Some(columns.iter().map(|name| name.to_string()).collect()),
+        ..TableOptions::default()
+    };
+    source::open(path, &options)
 }
 
 #[cfg(test)]

@@ -71,6 +71,22 @@ impl Address {
         Ok(Some(Address { scheme, bucket: bucket.to_owned(), key: key.to_owned() }))
     }
 
+    /// As [`Address::parse`]; also the bucket itself, with an empty key.
+    ///
+    /// # Errors
+    /// As [`Address::parse`].
+    pub fn parse_folder(named: &Path) -> Result<Option<Address>> {
+        if let Some((scheme, rest)) = named.to_str().and_then(split)
+            && let bucket = rest.trim_end_matches('/')
+            && !bucket.is_empty()
+            && !bucket.contains('/')
+            && let Some(address) = Address::parse(Path::new(&format!("{scheme}://{bucket}/-")))?
+        {
+            return Ok(Some(Address { key: String::new(), ..address }));
+        }
+        Address::parse(named)
+    }
+
     /// The last part of the key.
     pub fn name(&self) -> &str {
         self.key.rsplit('/').next().unwrap_or(&self.key)
@@ -83,6 +99,9 @@ impl Address {
 
     /// The name of `key` relative to this, empty for this itself; nothing where it is elsewhere.
     pub fn relative<'k>(&self, key: &'k str) -> Option<&'k str> {
+        if self.key.is_empty() {
+            return Some(key);
+        }
         match key.strip_prefix(&self.key)? {
             "" => Some(""),
             rest => rest.strip_prefix('/'),

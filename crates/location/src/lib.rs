@@ -21,6 +21,7 @@ mod remote;
 #[cfg(not(feature = "buckets"))]
 #[path = "remote_absent.rs"]
 mod remote;
+mod tables;
 mod upload;
 
 use std::path::{Path, PathBuf};

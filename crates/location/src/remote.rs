@@ -4,19 +4,23 @@
 
 use std::fs::File;
 use std::io::{Read, Write};
+use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use ams_data::staging::StagedFile;
 use ams_data::{Error, Result};
+use bytes::Bytes;
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload, RetryConfig,
+    ClientOptions, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
+    RetryConfig,
 };
 use tokio::runtime::Runtime;
 
@@ -89,7 +93,7 @@ impl Remote {
         let listed = self.runtime.block_on(async {
             let below = self.store.list(Some(&key)).try_collect::<Vec<_>>().await?;
             // A prefix means a folder; an object of just this name is asked for.
-            match below.is_empty() {
+            match below.is_empty() && !address.key.is_empty() {
                 false => Ok(below),
                 true => match self.store.head(&key).await {
                     Ok(object) => Ok(vec![object]),
@@ -139,6 +143,39 @@ impl Remote {
         let read = async { self.store.get(&key).await?.bytes().await };
         let read = self.runtime.block_on(read).map_err(|error| self.error(&about, &error))?;
         Ok(read.to_vec())
+    }
+
+    /// Begins to read an object, which has to be what was listed.
+    pub fn pieces(&self, object: &Object) -> Result<Pieces> {
+        let about = Address { key: object.key.clone(), ..self.address.clone() };
+        let key = self.key(&object.key)?;
+        let got = self.runtime.block_on(self.store.get_opts(&key, as_listed(object)));
+        let got = got.map_err(|error| self.changed(&about, &error))?;
+        Ok(Pieces { stream: got.into_stream(), about })
+    }
+
+    /// The next bytes of an object, if it has more.
+    pub fn next_piece(&self, pieces: &mut Pieces) -> Result<Option<Bytes>> {
+        let next = self.runtime.block_on(pieces.stream.next()).transpose();
+        next.map_err(|error| self.error(&pieces.about, &error))
+    }
+
+    /// Some bytes of an object, which has to be what was listed.
+    pub fn range(&self, object: &Object, range: Range<u64>) -> Result<Bytes> {
+        let about = Address { key: object.key.clone(), ..self.address.clone() };
+        let key = self.key(&object.key)?;
+        let options = GetOptions { range: Some(range.into()), ..as_listed(object) };
+        let read = async { self.store.get_opts(&key, options).await?.bytes().await };
+        self.runtime.block_on(read).map_err(|error| self.changed(&about, &error))
+    }
+
+    fn changed(&self, about: &Address, error: &object_store::Error) -> Error {
+        match error {
+            object_store::Error::Precondition { .. } | object_store::Error::NotFound { .. } => {
+                about.error("changed or went away while it was read; start again")
+            }
+            error => self.error(about, error),
+        }
     }
 
     /// Fetches objects to files, each whole or not at all.
@@ -260,6 +297,19 @@ impl Remote {
             told(error)
         ))
     }
+}
+
+/// An object being read.
+pub struct Pieces {
+    stream: BoxStream<'static, object_store::Result<Bytes>>,
+    about: Address,
+}
+
+/// Asks for an object as it was listed, where its tag is one that servers compare.
+fn as_listed(object: &Object) -> GetOptions {
+    // A time in place of a tag compares with nothing.
+    let is_time = object.tag.contains('T') && object.tag.contains(':');
+    GetOptions { if_match: (!is_time).then(|| object.tag.clone()), ..GetOptions::default() }
 }
 
 /// An error with what caused it, each once.

@@ -1,9 +1,11 @@
 //! In place of buckets, where the program was built without them: connecting is an error, and nothing else is ever called.
 
 use std::convert::Infallible;
+use std::ops::Range;
 use std::path::Path;
 
 use ams_data::{Error, Result};
+use bytes::Bytes;
 
 use crate::address::Address;
 use crate::object::Object;
@@ -35,6 +37,18 @@ impl Remote {
         match self.0 {}
     }
 
+    pub fn pieces(&self, _: &Object) -> Result<Pieces> {
+        match self.0 {}
+    }
+
+    pub fn next_piece(&self, _: &mut Pieces) -> Result<Option<Bytes>> {
+        match self.0 {}
+    }
+
+    pub fn range(&self, _: &Object, _: Range<u64>) -> Result<Bytes> {
+        match self.0 {}
+    }
+
     pub fn get(&self, _: &[(&Object, &Path)]) -> Result<()> {
         match self.0 {}
     }
@@ -47,3 +61,6 @@ impl Remote {
         match self.0 {}
     }
 }
+
+/// An object being read, of which there is none.
+pub struct Pieces(Infallible);

@@ -17,14 +17,14 @@ pub mod answer;
 pub mod body;
 pub mod compute;
 pub mod edits;
-#[cfg(feature = "grpc")]
-#[doc(hidden)]
-pub mod fuzzing;
 #[cfg(feature = "tls")]
 pub mod encryption;
 #[cfg(not(feature = "tls"))]
 #[path = "encryption_absent.rs"]
 pub mod encryption;
+#[cfg(feature = "grpc")]
+#[doc(hidden)]
+pub mod fuzzing;
 #[cfg(feature = "grpc")]
 pub mod grpc;
 #[cfg(not(feature = "grpc"))]

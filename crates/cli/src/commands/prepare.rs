@@ -9,25 +9,28 @@ use ams_data::prepare::{
     Repeats, SplitBy, plan,
 };
 use ams_data::schema::HoldOut;
-use ams_data::source::{Encoding, TableOptions, open};
+use ams_data::source::{Delimiter, Encoding, Quoting, Table, TableOptions, open_all};
 use ams_location::Locations;
 
 use crate::config_file;
 use crate::failure::Failure;
-use crate::output::{Output, count, table};
+use crate::output::{Output, count, fitted, width};
 
-/// Turn an event log and an items table (CSV or Parquet) into a dataset, or check a dataset.
+/// Turn an event log and an items table into a dataset, or check a dataset.
+///
+/// A table is one or more files, folders or patterns such as 'logs/*.parquet', here or in a bucket: CSV, TSV, JSON lines
+/// (also with gzip or zstd), Parquet or Arrow IPC.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The event log: one row per impression (with a label) or per positive event.
-    #[arg(long, value_name = "FILE", required_unless_present = "check")]
-    events: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "check")]
+    events: Vec<PathBuf>,
     /// One row per item: its picture and fields.
-    #[arg(long, value_name = "FILE")]
-    items: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    items: Vec<PathBuf>,
     /// One row per user.
-    #[arg(long, value_name = "FILE")]
-    users: Option<PathBuf>,
+    #[arg(long, value_name = "PATH", num_args = 1..)]
+    users: Vec<PathBuf>,
     /// The dataset's folder.
     #[arg(long, value_name = "DIR", required_unless_present = "check")]
     out: Option<PathBuf>,
@@ -40,16 +43,121 @@ pub struct Arguments {
     /// Settings in a TOML file; a flag overrides its setting.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// The mark between CSV columns; found in the header unless given.
-    #[arg(long, value_name = "CHAR")]
-    delimiter: Option<char>,
-    /// CSV files are Latin-1 instead of UTF-8.
-    #[arg(long)]
-    latin1: bool,
+    #[command(flatten)]
+    tables: TableArguments,
     #[command(flatten)]
     columns: ColumnArguments,
     #[command(flatten)]
     samples: SampleArguments,
+}
+
+/// How text files are read, where their bytes do not say.
+#[derive(Debug, clap::Args)]
+#[command(next_help_heading = "Tables")]
+struct TableArguments {
+    /// What separates CSV cells in every table: `,` `;` `|` `::`, tab, `\t`, `^A`, `\x01`; found in the header unless given.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    delimiter: Option<Delimiter>,
+    /// The same of the events alone.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    events_delimiter: Option<Delimiter>,
+    /// Of the items.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    items_delimiter: Option<Delimiter>,
+    /// Of the users.
+    #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
+    users_delimiter: Option<Delimiter>,
+    /// How the text of every table is encoded: utf-8 (UTF-16 with its mark is recognized), latin-1, windows-1252, utf-16le
+    /// or utf-16be.
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    encoding: Option<Encoding>,
+    /// The same of the events alone.
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    events_encoding: Option<Encoding>,
+    /// Of the items.
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    items_encoding: Option<Encoding>,
+    /// Of the users.
+    #[arg(long, value_name = "NAME", value_parser = encoding)]
+    users_encoding: Option<Encoding>,
+    /// The same as `--encoding latin-1`.
+    #[arg(long, hide = true, conflicts_with = "encoding")]
+    latin1: bool,
+    /// What `"` means in every table: checked (begins and ends a cell; one that seems to swallow rows is an error), trusted
+    /// (without that check), backslash (`\"` is a mark within a cell) or none.
+    #[arg(long, value_name = "HOW", value_parser = quoting)]
+    quoting: Option<Quoting>,
+    /// The same of the events alone.
+    #[arg(long, value_name = "HOW", value_parser = quoting)]
+    events_quoting: Option<Quoting>,
+    /// Of the items.
+    #[arg(long, value_name = "HOW", value_parser = quoting)]
+    items_quoting: Option<Quoting>,
+    /// Of the users.
+    #[arg(long, value_name = "HOW", value_parser = quoting)]
+    users_quoting: Option<Quoting>,
+    /// The column names of events without a header: user,item,time,label.
+    #[arg(long, visible_alias = "header", value_name = "NAMES", value_delimiter = ',')]
+    events_header: Option<Vec<String>>,
+    /// Of items without a header.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    items_header: Option<Vec<String>>,
+    /// Of users without a header.
+    #[arg(long, value_name = "NAMES", value_delimiter = ',')]
+    users_header: Option<Vec<String>>,
+}
+
+/// The value that `name` stands for.
+fn named<T: Copy>(all: &[(&str, T)], name: &str) -> Result<T, String> {
+    let found = all.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
+    found.map(|(_, value)| *value).ok_or_else(|| {
+        let names: Vec<_> = all.iter().map(|(name, _)| *name).collect();
+        format!("expected {}", names.join(", "))
+    })
+}
+
+fn encoding(name: &str) -> Result<Encoding, String> {
+    named(&Encoding::ALL, name)
+}
+
+fn quoting(name: &str) -> Result<Quoting, String> {
+    named(&Quoting::ALL, name)
+}
+
+impl TableArguments {
+    /// How the table called `name` is read; its own options first.
+    fn of(
+        &self,
+        name: &str,
+        (delimiter, encoding, quoting): (&Option<Delimiter>, Option<Encoding>, Option<Quoting>),
+        header: &Option<Vec<String>>,
+    ) -> TableOptions {
+        let all = if self.latin1 { Some(Encoding::Latin1) } else { self.encoding };
+        TableOptions {
+            name: name.to_owned(),
+            delimiter: delimiter.as_ref().or(self.delimiter.as_ref()).cloned(),
+            encoding: encoding.or(all).unwrap_or_default(),
+            quoting: quoting.or(self.quoting).unwrap_or_default(),
+            header: header
+                .as_ref()
+                .map(|names| names.iter().map(|name| name.trim().to_owned()).collect()),
+        }
+    }
+
+    fn events(&self) -> TableOptions {
+        let own = (&self.events_delimiter, self.events_encoding, self.events_quoting);
+        self.of("events", own, &self.events_header)
+    }
+
+    fn items(&self) -> TableOptions {
+        let own = (&self.items_delimiter, self.items_encoding, self.items_quoting);
+        self.of("items", own, &self.items_header)
+    }
+
+    fn users(&self) -> TableOptions {
+        let own = (&self.users_delimiter, self.users_encoding, self.users_quoting);
+        self.of("users", own, &self.users_header)
+    }
 }
 
 /// Which column is what; found by common names unless given.
@@ -205,22 +313,21 @@ pub fn run(mut arguments: Arguments, locations: &Locations, output: Output) -> R
     let out = arguments.out.clone().expect("clap asks for it");
     // Before anything is fetched.
     let place = locations.destination(&out, arguments.replace)?;
-    let Arguments { events, items, users, config, .. } = &mut arguments;
-    for path in [events, items, users, config].into_iter().flatten() {
-        *path = locations.input(path)?;
+    if let Some(config) = &mut arguments.config {
+        *config = locations.input(config)?;
     }
-    let events = arguments.events.as_deref().expect("clap asks for it");
     let options = options(&arguments)?;
-    let tables = TableOptions {
-        delimiter: arguments.delimiter,
-        encoding: if arguments.latin1 { Encoding::Latin1 } else { Encoding::Utf8 },
+    let tables = &arguments.tables;
+    let optional = |named: &[PathBuf], tables: TableOptions| match named {
+        [] => Ok(None),
+        named => open_all(locations, named, &tables).map(Some),
     };
-    let optional = |path: &Option<PathBuf>| path.as_ref().map(|p| open(p, &tables)).transpose();
     let inputs = Inputs {
-        events: open(events, &tables)?,
-        items: optional(&arguments.items)?,
-        users: optional(&arguments.users)?,
+        events: open_all(locations, &arguments.events, &tables.events())?,
+        items: optional(&arguments.items, tables.items())?,
+        users: optional(&arguments.users, tables.users())?,
     };
+    output.say(&was_read(&inputs));
     let existing = if arguments.replace { Existing::Replace } else { Existing::Refuse };
     let report = prepare(inputs, options, place.local(), existing, output)?;
     place.publish()?;
@@ -344,6 +451,20 @@ impl SampleArguments {
     }
 }
 
+/// What the tables are, in words: a line each.
+fn was_read(inputs: &Inputs) -> String {
+    let tables = [
+        ("events", Some(&inputs.events)),
+        ("items", inputs.items.as_ref()),
+        ("users", inputs.users.as_ref()),
+    ];
+    let line = |(name, table): (&str, Option<&Box<dyn Table>>)| {
+        let table = table?;
+        Some(format!("{name}: {} ({})", table.path().display(), table.notes().join("; ")))
+    };
+    tables.into_iter().filter_map(line).collect::<Vec<_>>().join("\n")
+}
+
 fn understood(plan: &Plan) -> String {
     let rows: Vec<Vec<String>> = plan
         .understood()
@@ -356,7 +477,8 @@ fn understood(plan: &Plan) -> String {
             vec![row.what.clone(), column, row.example.clone(), row.reading.clone()]
         })
         .collect();
-    format!("I understood\n{}", table(&["what", "column", "such as", "read as"], &rows))
+    let text = fitted(&["what", "column", "such as", "read as"], &rows, 2, width());
+    format!("I understood\n{text}")
 }
 
 /// What was prepared, in words.

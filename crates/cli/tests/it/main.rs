@@ -41,6 +41,8 @@ mod requests;
 #[cfg(unix)]
 mod serve;
 mod shop;
+#[cfg(unix)]
+mod sources;
 mod text;
 #[cfg(all(unix, feature = "tls"))]
 mod tls;

@@ -146,7 +146,8 @@ fn a_number_is_read_at_serving_as_in_training() {
         rate(&serving, &page)
     };
     assert_eq!([of_item("a"), of_item("b")], [known, known]);
-    let bad = serving.change("/admin/models/tiny/changes", &json!({"items": [new("d", json!("x"))]}));
+    let bad =
+        serving.change("/admin/models/tiny/changes", &json!({"items": [new("d", json!("x"))]}));
     assert_eq!(bad.0, 400, "{}", bad.1);
     place.write("few.csv", "item_id,price\ni1,4.2\ni2,77\ne,4.2\n");
     place.json(

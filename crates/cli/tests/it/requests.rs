@@ -403,7 +403,7 @@ fn refusals(serving: &Serving, page: &Value) {
         ),
         (
             br#"{"user": {"behaviors": {"item": ["1"], "time": ["soon"]}}, "candidates": {"item": ["1"]}}"#,
-            "request: user.behaviors.time[0]: \"soon\" is no time",
+            "request: user.behaviors.time[0]: `soon` is not a time",
         ),
     ];
     for (body, expected) in cases {

@@ -4,12 +4,40 @@
 #[path = "../../src/text.rs"]
 mod text;
 
-use text::{bytes, count, table};
+use text::{bytes, count, fitted, table};
+use unicode_width::UnicodeWidthStr;
 
 #[test]
 fn tables_align() {
     let rows = [vec!["a".into(), "1".into()], vec!["long".into(), "23".into()]];
     assert_eq!(table(&["name", "n"], &rows), "name   n\na      1\nlong  23\n");
+}
+
+#[test]
+fn tables_that_fit() {
+    let long = "x".repeat(500_000) + "\nsecond line";
+    let rows = [
+        vec!["item field".into(), "items.csv: title".into(), long, "text".into()],
+        vec![
+            "user".into(),
+            "名前".into(),
+            "日本語のとても長い文章です、本当に".into(),
+            "a\u{1f}b\tc".into(),
+        ],
+    ];
+    let text = fitted(&["what", "column", "such as", "read as"], &rows, 2, 60);
+    let expected = [
+        "what                  column            such as    read as",
+        "item field  items.csv: title  xxxxxxxxxxxxxxx…       text",
+        "user                    名前   日本語のとても…  a, b\\tc",
+    ];
+    assert!(text.lines().all(|line| line.width() <= 60), "{text}");
+    assert_eq!(text.lines().count(), expected.len(), "{text}");
+    assert!(text.contains("…       text"), "{text}");
+    let wide = "read as ".repeat(40);
+    let rows = [vec!["ignored".into(), "c".repeat(300), "e".repeat(300), wide]];
+    let text = fitted(&["what", "column", "such as", "read as"], &rows, 2, 100);
+    assert!(text.lines().all(|line| line.width() <= 100), "{text}");
 }
 
 #[test]

@@ -290,7 +290,8 @@ const PEEK_ROWS: usize = 1000;
 
 impl<'a> Peek<'a> {
     pub(crate) fn new(table: &'a dyn Table) -> Result<Peek<'a>> {
-        let all: Vec<_> = (0..table.columns().len()).collect();
+        let all: Vec<_> =
+            (0..table.columns().len()).filter(|&at| table.unusable(at).is_none()).collect();
         let mut values = vec![Vec::new(); all.len()];
         let mut rows = 0;
         if let Some(batch) = table.batches(&all)?.next() {
@@ -304,7 +305,19 @@ impl<'a> Peek<'a> {
         if rows == 0 {
             return Err(Error::content(table.path(), "no rows"));
         }
-        Ok(Peek { table, values })
+        let mut every = vec![Vec::new(); table.columns().len()];
+        all.iter().zip(values).for_each(|(&column, values)| every[column] = values);
+        Ok(Peek { table, values: every })
+    }
+
+    /// `column`, if it can be read.
+    fn usable(&self, column: usize) -> Result<usize> {
+        self.table.check_usable(&[column]).map(|()| column)
+    }
+
+    /// What a table says about columns that are not there.
+    fn hint(&self) -> String {
+        self.table.hint().map_or(String::new(), |hint| format!("; {hint}"))
     }
 
     /// The column that plays `role`: the one `named`, else the only one with an alias as its name.
@@ -316,9 +329,14 @@ impl<'a> Peek<'a> {
         let found: Vec<_> = (0..columns.len())
             .filter(|&at| role.aliases().contains(&plain(&columns[at]).as_str()))
             .collect();
+        let usable = |at: &&usize| self.table.unusable(**at).is_none();
+        let found = match found.iter().filter(usable).copied().collect::<Vec<_>>() {
+            none if none.is_empty() => found.into_iter().take(1).collect(),
+            usable => usable,
+        };
         match found[..] {
             [] => Ok(None),
-            [at] => Ok(Some(at)),
+            [at] => self.usable(at).map(Some),
             _ => {
                 let names: Vec<_> = found.iter().map(|&at| format!("`{}`", columns[at])).collect();
                 let names = names.join(" or ");
@@ -333,10 +351,11 @@ impl<'a> Peek<'a> {
     pub(crate) fn require(&self, role: Role, named: Option<&str>) -> Result<usize> {
         self.find(role, named)?.ok_or_else(|| {
             let what = format!(
-                "no column for the {0}; name it with --{0} (known by themselves: {1}); found: {2}",
+                "no column for the {0}; name it with --{0} (known by themselves: {1}); found: {2}{3}",
                 role.name(),
                 role.aliases().join(", "),
-                self.table.columns().join(", ")
+                self.table.columns().join(", "),
+                self.hint()
             );
             Error::content(self.table.path(), what)
         })
@@ -344,19 +363,20 @@ impl<'a> Peek<'a> {
 
     /// The column called `name`, which the option `option` asks for.
     pub(crate) fn column(&self, name: &str, option: &str) -> Result<usize> {
-        self.position(name).ok_or_else(|| {
-            let columns = self.table.columns();
-            let close = columns
-                .iter()
-                .map(|column| (strsim::normalized_damerau_levenshtein(column, name), column))
-                .filter(|(likeness, _)| *likeness > 0.6)
-                .max_by(|a, b| a.0.total_cmp(&b.0));
-            let close =
-                close.map_or(String::new(), |(_, column)| format!("; did you mean `{column}`?"));
-            let found = columns.join(", ");
-            let what = format!("no column `{name}` (asked for as {option}); found: {found}{close}");
-            Error::content(self.table.path(), what)
-        })
+        if let Some(at) = self.position(name) {
+            return self.usable(at);
+        }
+        let columns = self.table.columns();
+        let close = columns
+            .iter()
+            .map(|column| (strsim::normalized_damerau_levenshtein(column, name), column))
+            .filter(|(likeness, _)| *likeness > 0.6)
+            .max_by(|a, b| a.0.total_cmp(&b.0));
+        let close =
+            close.map_or_else(|| self.hint(), |(_, column)| format!("; did you mean `{column}`?"));
+        let found = columns.join(", ");
+        let what = format!("no column `{name}` (asked for as {option}); found: {found}{close}");
+        Err(Error::content(self.table.path(), what))
     }
 
     pub(crate) fn position(&self, name: &str) -> Option<usize> {
@@ -379,7 +399,15 @@ impl<'a> Peek<'a> {
             table: table.to_string_lossy().into_owned(),
             column: self.table.columns()[column].clone(),
             example: self.example(column).to_string(),
-            reading: reading.into(),
+            reading: reading.into() + &self.type_of_ignored(what, column),
+        }
+    }
+
+    /// The type of a column that is ignored, in brackets.
+    fn type_of_ignored(&self, what: &str, column: usize) -> String {
+        match self.table.column_type(column).filter(|_| what == "ignored") {
+            Some(name) => format!(" ({name})"),
+            None => String::new(),
         }
     }
 
@@ -422,6 +450,9 @@ impl<'a> Peek<'a> {
     ) -> Result<FieldColumn, &'static str> {
         let values = &self.values[column];
         let name = self.table.columns()[column].clone();
+        if self.table.unusable(column).is_some() {
+            return Err("ignored: cannot be read");
+        }
         if values.is_empty() {
             return Err("ignored: empty");
         }

@@ -1,180 +1,185 @@
-//! Parquet as a table of text: any scalar becomes the text people would write for it.
+//! Parquet as a table of text.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::io::{self, BufReader, Read};
+use std::path::Path;
 use std::sync::Arc;
 
-use arrow_array::cast::AsArray;
-use arrow_array::types::{Float64Type, Int64Type};
-use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
-use arrow_schema::{DataType, TimeUnit};
+use bytes::Bytes;
 use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{
-    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReaderBuilder,
+    ArrowReaderMetadata, ArrowReaderOptions, ParquetRecordBatchReader,
+    ParquetRecordBatchReaderBuilder,
 };
+use parquet::basic::LogicalType;
+use parquet::errors::{ParquetError, Result as ParquetResult};
+use parquet::file::reader::{ChunkReader, Length};
 
-use super::{BATCH_ROWS, Batches, Places, Table, TextBatch};
-use crate::catalogue::SEPARATOR;
+use super::arrow::{ArrowColumns, Wanted};
+use super::batch::{BATCH_BYTES, BATCH_ROWS};
+use super::input::{Input, ReadAt};
+use super::{Batches, Table};
 use crate::parquet_file::unreadable;
 use crate::{Error, Result};
 
-/// A Parquet file of scalars (and lists of them).
-///
-/// Timestamps become unix seconds, dates `2020-09-22`, whole floating point numbers lose their `.0` (a
-/// column of integers with gaps is often stored so), NaN is missing, and the parts of a list are separated
-/// by [`SEPARATOR`].
+/// A Parquet file.
 #[derive(Clone, Debug)]
-pub struct ParquetTable {
-    path: PathBuf,
+pub(crate) struct ParquetTable {
+    input: Arc<dyn Input>,
     metadata: ArrowReaderMetadata,
-    columns: Vec<String>,
+    columns: ArrowColumns,
+}
+
+/// Reads at random places as the parquet crate asks for them.
+struct Chunks {
+    at: Arc<dyn ReadAt>,
+    length: u64,
+}
+
+impl Length for Chunks {
+    fn len(&self) -> u64 {
+        self.length
+    }
+}
+
+impl ChunkReader for Chunks {
+    type T = BufReader<From>;
+
+    fn get_read(&self, start: u64) -> ParquetResult<BufReader<From>> {
+        let from = From { at: Arc::clone(&self.at), start, end: self.length };
+        Ok(BufReader::new(from))
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        // Lengths that a damaged file states are not to be believed.
+        if start.checked_add(length as u64).is_none_or(|end| end > self.length) {
+            let what = format!("{length} bytes at {start} are outside of the file");
+            return Err(ParquetError::EOF(what));
+        }
+        Ok(self.at.read_at(start, length)?)
+    }
+}
+
+/// Reads on from a place.
+struct From {
+    at: Arc<dyn ReadAt>,
+    start: u64,
+    end: u64,
+}
+
+impl Read for From {
+    fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
+        let count = (to.len() as u64).min(self.end.saturating_sub(self.start)) as usize;
+        if count > 0 {
+            to[..count].copy_from_slice(&self.at.read_at(self.start, count)?);
+            self.start += count as u64;
+        }
+        Ok(count)
+    }
 }
 
 impl ParquetTable {
-    /// Reads the footer of `path`.
-    ///
-    /// # Errors
-    /// [`Error::Io`], or [`Error::Content`] if it is not Parquet or truncated.
-    pub fn open(path: &Path) -> Result<ParquetTable> {
-        let file = File::open(path).map_err(Error::io(path))?;
-        let options = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
-        let metadata = ArrowReaderMetadata::load(&file, options).map_err(unreadable(path))?;
-        let columns = metadata.schema().fields().iter().map(|field| field.name().clone()).collect();
-        Ok(ParquetTable { path: path.to_path_buf(), metadata, columns })
+    /// Reads the footer.
+    pub(crate) fn open(input: Arc<dyn Input>) -> Result<ParquetTable> {
+        let chunks = chunks(&input)?;
+        // Arrow's own schema knows more, such as durations; where it is odd, Parquet's does.
+        let metadata =
+            ArrowReaderMetadata::load(&chunks, ArrowReaderOptions::new()).or_else(|_| {
+                let plain = ArrowReaderOptions::new().with_skip_arrow_metadata(true);
+                ArrowReaderMetadata::load(&chunks, plain)
+            });
+        let metadata = metadata.map_err(unreadable(input.path()))?;
+        let roots = metadata.parquet_schema().root_schema().get_fields();
+        let uuid = |at: usize| {
+            let about = roots.get(at).map(|root| root.get_basic_info());
+            about.and_then(|about| about.logical_type_ref()) == Some(&LogicalType::Uuid)
+        };
+        let columns = ArrowColumns::new(metadata.schema(), uuid);
+        let mut table = ParquetTable { input, metadata, columns };
+        let mut columns = table.columns.clone();
+        columns.settle(|at| {
+            let first = table.reader(&[at], 16)?.next().transpose();
+            first.map_err(|error| Error::content(table.path(), error.to_string()))
+        });
+        table.columns = columns;
+        Ok(table)
     }
+
+    /// The batches of these columns.
+    pub(crate) fn read(&self, columns: &[usize]) -> Result<Batches<'static>> {
+        self.check_usable(columns)?;
+        let table = self.clone();
+        let wanted = Wanted::new(columns);
+        let reader = self.reader(&wanted.roots, self.batch_rows(&wanted.roots))?;
+        let mut next_row = 1;
+        Ok(Box::new(reader.map(move |batch| {
+            let batch = batch.map_err(|error| {
+                let what = format!("cannot be read as Parquet after row {}: {error}", next_row - 1);
+                Error::content(table.path(), what)
+            })?;
+            let first = next_row;
+            next_row += batch.num_rows() as u64;
+            table.columns.batch(table.path(), &wanted, &batch, first)
+        })))
+    }
+
+    /// The columns at these positions, which ascend, in batches of `rows`.
+    fn reader(&self, columns: &[usize], rows: usize) -> Result<ParquetRecordBatchReader> {
+        let mask = ProjectionMask::roots(self.metadata.parquet_schema(), columns.iter().copied());
+        ParquetRecordBatchReaderBuilder::new_with_metadata(
+            chunks(&self.input)?,
+            self.metadata.clone(),
+        )
+        .with_projection(mask)
+        .with_batch_size(rows)
+        .build()
+        .map_err(unreadable(self.input.path()))
+    }
+
+    /// Rows that make a batch of these columns, which ascend: few where they are long.
+    fn batch_rows(&self, columns: &[usize]) -> usize {
+        let metadata = self.metadata.metadata();
+        let schema = self.metadata.parquet_schema();
+        let (mut bytes, mut rows) = (0, 0);
+        for group in metadata.row_groups() {
+            rows += group.num_rows().max(0) as u64;
+            for (leaf, column) in group.columns().iter().enumerate() {
+                if columns.binary_search(&schema.get_column_root_idx(leaf)).is_ok() {
+                    bytes += column.uncompressed_size().max(0) as u64;
+                }
+            }
+        }
+        let each = bytes / rows.max(1);
+        (BATCH_BYTES / (each.max(1) as usize)).clamp(16, BATCH_ROWS)
+    }
+}
+
+fn chunks(input: &Arc<dyn Input>) -> Result<Chunks> {
+    let at = input.at_random().map_err(Error::io(input.path()))?;
+    Ok(Chunks { at, length: input.length() })
 }
 
 impl Table for ParquetTable {
     fn path(&self) -> &Path {
-        &self.path
+        self.input.path()
     }
 
     fn columns(&self) -> &[String] {
-        &self.columns
+        &self.columns.names
     }
 
     fn batches(&self, columns: &[usize]) -> Result<Batches<'_>> {
-        let file = File::open(&self.path).map_err(Error::io(&self.path))?;
-        let descriptor = self.metadata.metadata().file_metadata().schema_descr();
-        let mask = ProjectionMask::roots(descriptor, columns.iter().copied());
-        let reader =
-            ParquetRecordBatchReaderBuilder::new_with_metadata(file, self.metadata.clone())
-                .with_projection(mask)
-                .with_batch_size(BATCH_ROWS)
-                .build()
-                .map_err(unreadable(&self.path))?;
-        let names: Vec<_> = columns.iter().map(|&column| self.columns[column].clone()).collect();
-        let mut next_row = 1;
-        Ok(Box::new(reader.map(move |batch| {
-            let batch = batch.map_err(|error| {
-                Error::content(&self.path, format!("after row {}: {error}", next_row - 1))
-            })?;
-            let first = next_row;
-            next_row += batch.num_rows() as u64;
-            self.texts(&names, &batch, first)
-        })))
-    }
-}
-
-impl ParquetTable {
-    fn texts(&self, names: &[String], batch: &RecordBatch, first: u64) -> Result<TextBatch> {
-        let mut columns = Vec::with_capacity(names.len());
-        for name in names {
-            let array = batch.column_by_name(name).expect("the columns asked for");
-            let texts = text(array).ok_or_else(|| {
-                let what =
-                    format!("column `{name}` is {}; expected single values", array.data_type());
-                Error::content(&self.path, what)
-            })?;
-            columns.push(texts);
-        }
-        Ok(TextBatch::new(columns, batch.num_rows(), Places::Rows(first)))
-    }
-}
-
-fn text(array: &ArrayRef) -> Option<StringArray> {
-    match array.data_type() {
-        DataType::Timestamp(unit, _) => {
-            let per_second = match unit {
-                TimeUnit::Second => 1,
-                TimeUnit::Millisecond => 1_000,
-                TimeUnit::Microsecond => 1_000_000,
-                TimeUnit::Nanosecond => 1_000_000_000,
-            };
-            let values = arrow_cast::cast(array, &DataType::Int64).ok()?;
-            let values = values.as_primitive::<Int64Type>().iter();
-            Some(values.map(|value| Some(value?.div_euclid(per_second).to_string())).collect())
-        }
-        DataType::Float16 | DataType::Float32 | DataType::Float64 => {
-            let plain = arrow_cast::cast(array, &DataType::Utf8).ok()?;
-            let values = arrow_cast::cast(array, &DataType::Float64).ok()?;
-            let pairs = values.as_primitive::<Float64Type>().iter().zip(plain.as_string::<i32>());
-            Some(pairs.map(|(value, plain)| float_text(value?, plain?)).collect())
-        }
-        DataType::List(_) => {
-            let list = array.as_list::<i32>();
-            let values = text(list.values())?;
-            let joined = |row: usize| {
-                let ends = list.value_offsets();
-                let parts = (ends[row] as usize..ends[row + 1] as usize)
-                    .filter(|&at| values.is_valid(at))
-                    .map(|at| values.value(at));
-                parts.collect::<Vec<_>>().join(SEPARATOR.encode_utf8(&mut [0; 4]))
-            };
-            Some((0..list.len()).map(|row| list.is_valid(row).then(|| joined(row))).collect())
-        }
-        DataType::Struct(_) | DataType::Map(..) | DataType::Union(..) => None,
-        DataType::Null => Some(StringArray::new_null(array.len())),
-        _ => {
-            let texts = arrow_cast::cast(&Arc::clone(array), &DataType::Utf8).ok()?;
-            Some(texts.as_string::<i32>().clone())
-        }
-    }
-}
-
-fn float_text(value: f64, plain: &str) -> Option<String> {
-    const EXACT: f64 = 9_007_199_254_740_992.0;
-    if value.is_nan() {
-        None
-    } else if value.fract() == 0.0 && value.abs() < EXACT {
-        Some((value as i64).to_string())
-    } else {
-        Some(plain.to_string())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use arrow_array::{Date32Array, Float64Array, Int64Array, TimestampMillisecondArray};
-    use parquet::arrow::ArrowWriter;
-
-    fn through_a_file(array: ArrayRef) -> Vec<String> {
-        let dir = tempfile::tempdir().unwrap();
-        let path = dir.path().join("t.parquet");
-        let batch = RecordBatch::try_from_iter([("x", array)]).unwrap();
-        let file = File::create(&path).unwrap();
-        let mut writer = ArrowWriter::try_new(file, batch.schema(), None).unwrap();
-        writer.write(&batch).unwrap();
-        writer.close().unwrap();
-        let table = super::super::open(&path, &Default::default()).unwrap();
-        let mut texts = Vec::new();
-        for batch in table.batches(&[0]).unwrap() {
-            let batch = batch.unwrap();
-            texts.extend((0..batch.rows()).map(|row| batch.get(0, row).to_string()));
-        }
-        texts
+        self.read(columns)
     }
 
-    #[test]
-    fn scalars_become_the_text_people_write() {
-        let floats = Float64Array::from(vec![Some(12.0), Some(2.5), None, Some(f64::NAN)]);
-        assert_eq!(through_a_file(Arc::new(floats)), ["12", "2.5", "", ""]);
-        assert_eq!(through_a_file(Arc::new(Int64Array::from(vec![-7]))), ["-7"]);
-        let zeros = StringArray::from(vec!["0012", ""]);
-        assert_eq!(through_a_file(Arc::new(zeros)), ["0012", ""]);
-        assert_eq!(through_a_file(Arc::new(Date32Array::from(vec![18527]))), ["2020-09-22"]);
-        let time = TimestampMillisecondArray::from(vec![1_600_000_000_999]).with_timezone("UTC");
-        assert_eq!(through_a_file(Arc::new(time)), ["1600000000"]);
+    fn column_type(&self, column: usize) -> Option<String> {
+        Some(self.columns.type_name(column).to_string())
+    }
+
+    fn unusable(&self, column: usize) -> Option<String> {
+        self.columns.unusable(column)
+    }
+
+    fn notes(&self) -> Vec<String> {
+        vec!["Parquet".to_string()]
     }
 }

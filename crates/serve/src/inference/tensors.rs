@@ -323,7 +323,7 @@ mod tests {
             ),
             (
                 &[("user.behaviors.time", "BYTES", &[2], &["7", "soon"])],
-                "user.behaviors.time[1]: \"soon\" is no time",
+                "user.behaviors.time[1]: `soon` is not a time",
             ),
             (
                 &[("who", "BYTES", &[1], &["a"])],

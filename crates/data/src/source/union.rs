@@ -1,0 +1,284 @@
+//! Several files as one table: columns are found by their names, partitions are columns too.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use arrow_array::{Array, StringArray};
+
+use super::file::FileTable;
+use super::find::{Found, Part, Skipped};
+use super::{Batches, Table, TableOptions, TextBatch};
+use crate::{Error, Result};
+
+/// The files of a table, read one after the other.
+#[derive(Debug)]
+pub(crate) struct FilesTable {
+    path: PathBuf,
+    parts: Vec<Piece>,
+    columns: Vec<String>,
+    types: Vec<Option<String>>,
+    unusable: Vec<Option<String>>,
+    partitions: Vec<String>,
+    notes: Vec<String>,
+    hint: Option<String>,
+    options: TableOptions,
+}
+
+/// One of the files.
+#[derive(Debug)]
+struct Piece {
+    part: Part,
+    /// Of every column of the table, where it is found.
+    places: Vec<Place>,
+}
+
+/// Where the values of a column are.
+#[derive(Clone, Debug)]
+enum Place {
+    /// In the file's column at this position.
+    File(usize),
+    /// All are this one, of a partition.
+    Partition(String),
+    /// In the file's column, and they have to be the partition's.
+    Both(usize, String),
+    /// Nowhere.
+    Missing,
+}
+
+/// The table of the files that were found.
+pub(crate) fn open(found: Found, options: &TableOptions) -> Result<Box<dyn Table>> {
+    let Found { path, parts, mut skipped } = found;
+    let mut opened: Vec<(Part, FileTable)> = Vec::new();
+    let single = parts.len() == 1;
+    for part in parts {
+        match FileTable::open(Arc::clone(&part.input), options)? {
+            Some(table) => opened.push((part, table)),
+            // A compressed file may hold nothing.
+            None if !single => {
+                skipped.empty += 1;
+                if skipped.example.is_empty() {
+                    skipped.example = part.name.to_string();
+                }
+            }
+            None => return Err(super::empty(part.input.as_ref())),
+        }
+    }
+    let Some((first, table)) = opened.first() else {
+        let note = skipped.note().unwrap_or_default();
+        return Err(Error::content(&path, format!("no file in it to read; {note}")));
+    };
+    if let Some((other, wrong)) = opened.iter().find(|(_, other)| other.format() != table.format())
+    {
+        let what = format!(
+            "files of several formats: {} is {}, {} is {}; name those of one table, such as with a pattern (--{} \
+             'FOLDER/*.{}')",
+            first.name,
+            table.format(),
+            other.name,
+            wrong.format(),
+            if options.name.is_empty() { "events" } else { &options.name },
+            table.ending(),
+        );
+        return Err(Error::content(&path, what));
+    }
+    if opened.len() == 1 && first.partitions.is_empty() && skipped == Skipped::default() {
+        return Ok(Box::new(opened.remove(0).1));
+    }
+    Ok(Box::new(FilesTable::new(path, opened, &skipped, options)))
+}
+
+impl FilesTable {
+    fn new(
+        path: PathBuf,
+        opened: Vec<(Part, FileTable)>,
+        skipped: &Skipped,
+        options: &TableOptions,
+    ) -> FilesTable {
+        let mut columns: Vec<String> = Vec::new();
+        let mut partitions: Vec<String> = Vec::new();
+        for (part, table) in &opened {
+            for name in table.columns() {
+                if !columns.contains(name) {
+                    columns.push(name.clone());
+                }
+            }
+            for (name, _) in &part.partitions {
+                if !partitions.contains(name) {
+                    partitions.push(name.clone());
+                }
+            }
+        }
+        let further = partitions.iter().filter(|name| !columns.contains(name));
+        let further: Vec<String> = further.cloned().collect();
+        columns.extend(further);
+        let mut types = vec![None; columns.len()];
+        let mut unusable: Vec<Option<String>> = vec![None; columns.len()];
+        let several = opened.len() > 1;
+        let mut parts = Vec::with_capacity(opened.len());
+        for (part, table) in &opened {
+            let mut places = Vec::with_capacity(columns.len());
+            for (at, name) in columns.iter().enumerate() {
+                let in_file = table.columns().iter().position(|column| column == name);
+                let partition = part.partitions.iter().rfind(|(key, _)| key == name);
+                let partition = partition.map(|(_, value)| value.clone());
+                if let Some(column) = in_file {
+                    if types[at].is_none() {
+                        types[at] = table.column_type(column);
+                    }
+                    if unusable[at].is_none() {
+                        unusable[at] = table.unusable(column).map(|why| match several {
+                            true => format!("{why} (in the file {})", part.name),
+                            false => why,
+                        });
+                    }
+                }
+                places.push(match (in_file, partition) {
+                    (Some(column), None) => Place::File(column),
+                    (None, Some(value)) => Place::Partition(value),
+                    (Some(column), Some(value)) => Place::Both(column, value),
+                    (None, None) => {
+                        // An object that lacks a key lacks the value.
+                        if !table.is_sparse() && unusable[at].is_none() {
+                            let hint =
+                                table.hint().map_or(String::new(), |hint| format!("; {hint}"));
+                            let found = table.columns().join(", ");
+                            unusable[at] = Some(format!(
+                                "the file {} has no such column; it has: {found}{hint}",
+                                part.name
+                            ));
+                        }
+                        Place::Missing
+                    }
+                });
+            }
+            parts.push(Piece { part: part.clone(), places });
+        }
+        let table = &opened[0].1;
+        let mut notes = table.notes();
+        if several {
+            notes.insert(0, format!("{} files", parts.len()));
+        }
+        if !partitions.is_empty() {
+            notes.push(format!("partition columns: {}", partitions.join(", ")));
+        }
+        notes.extend(skipped.note());
+        let hint = table.hint();
+        let options = options.clone();
+        FilesTable { path, parts, columns, types, unusable, partitions, notes, hint, options }
+    }
+
+    /// The batches of one file.
+    fn read(&self, piece: &Piece, columns: &[usize]) -> Result<Batches<'static>> {
+        let input = &piece.part.input;
+        let places: Vec<Place> =
+            columns.iter().map(|&column| piece.places[column].clone()).collect();
+        let names: Vec<String> =
+            columns.iter().map(|&column| self.columns[column].clone()).collect();
+        let in_file = places.iter().filter_map(|place| match place {
+            Place::File(column) | Place::Both(column, _) => Some(*column),
+            Place::Partition(_) | Place::Missing => None,
+        });
+        let in_file: Vec<usize> = in_file.collect();
+        let table = FileTable::open(Arc::clone(input), &self.options)?;
+        let table =
+            table.ok_or_else(|| Error::content(input.path(), "changed while it was read"))?;
+        let batches = table.read(&in_file)?;
+        let name = (self.parts.len() > 1).then(|| Arc::clone(&piece.part.name));
+        let path = self.path.clone();
+        Ok(Box::new(batches.map(move |batch| {
+            let batch = batch?;
+            let batch = match &name {
+                Some(name) => batch.of_file(name),
+                None => batch,
+            };
+            assemble(&path, batch, &places, &names)
+        })))
+    }
+}
+
+/// The columns of the table from those of a file.
+fn assemble(
+    path: &Path,
+    batch: TextBatch,
+    places: &[Place],
+    names: &[String],
+) -> Result<TextBatch> {
+    let rows = batch.rows();
+    let (columns, batch) = batch.take_columns();
+    let mut columns = columns.into_iter();
+    let mut all = Vec::with_capacity(places.len());
+    for (place, name) in places.iter().zip(names) {
+        all.push(match place {
+            Place::File(_) => columns.next().expect("it was asked for"),
+            Place::Partition(value) => StringArray::from_iter_values(std::iter::repeat_n(value, rows)),
+            Place::Missing => StringArray::new_null(rows),
+            Place::Both(_, value) => {
+                let column = columns.next().expect("it was asked for");
+                let text = |row: usize| if column.is_null(row) { "" } else { column.value(row) };
+                if let Some(row) = (0..rows).find(|&row| !is_same(text(row), value)) {
+                    let what = format!(
+                        "{}, column `{name}`: `{}` in the file, `{value}` in the name of its folder; rename one of them",
+                        batch.place(row),
+                        text(row)
+                    );
+                    return Err(Error::content(path, what));
+                }
+                column
+            }
+        });
+    }
+    Ok(batch.with_columns(all))
+}
+
+/// Whether two texts are one value: `05` and `5` are.
+fn is_same(one: &str, other: &str) -> bool {
+    let number = |text: &str| text.trim().parse::<f64>().ok();
+    one.trim() == other.trim() || number(one).is_some_and(|one| Some(one) == number(other))
+}
+
+impl Table for FilesTable {
+    fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn columns(&self) -> &[String] {
+        &self.columns
+    }
+
+    fn batches(&self, columns: &[usize]) -> Result<Batches<'_>> {
+        self.check_usable(columns)?;
+        let columns = columns.to_vec();
+        let mut ended = false;
+        let batches = self.parts.iter().flat_map(move |piece| match self.read(piece, &columns) {
+            Ok(batches) => batches,
+            Err(error) => Box::new(std::iter::once(Err(error))) as Batches<'static>,
+        });
+        // After an error nothing comes: rows of the next file would look like the rows after it.
+        Ok(Box::new(batches.take_while(move |batch| {
+            let goes_on = !ended;
+            ended |= batch.is_err();
+            goes_on
+        })))
+    }
+
+    fn column_type(&self, column: usize) -> Option<String> {
+        match &self.types[column] {
+            Some(name) => Some(name.clone()),
+            None => {
+                self.partitions.contains(&self.columns[column]).then(|| "partition".to_string())
+            }
+        }
+    }
+
+    fn unusable(&self, column: usize) -> Option<String> {
+        self.unusable[column].clone()
+    }
+
+    fn notes(&self) -> Vec<String> {
+        self.notes.clone()
+    }
+
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
