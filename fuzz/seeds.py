@@ -68,7 +68,15 @@ def main():
     for name, data in {"bomb.png": bomb(), "text.txt": b"not a picture", "page.html": b"<html></html>"}.items():
         (OUT / name).write_bytes(data)
     jpeg = (OUT / "baseline.jpg").read_bytes()
-    (OUT / "truncated.jpg").write_bytes(jpeg[: len(jpeg) // 2])
+    half, film = jpeg[: len(jpeg) // 2], b"\0\0\0\x18ftypmp42\0\0\0\0isommp42" + bytes(range(256))
+    frame = jpeg.index(b"\xff\xc0")
+    save("strips.tif", compression="tiff_lzw")
+    for name, data in {
+            "truncated.jpg": half, "motion.jpg": jpeg + film, "cut-with-film.jpg": half + film,
+            "deep.jpg": jpeg[: frame + 4] + b"\x0c" + jpeg[frame + 5:],
+            "arithmetic.jpg": jpeg[: frame + 1] + b"\xc9" + jpeg[frame + 2:],
+            "head.avif": b"\0\0\0\x1cftypavif\0\0\0\0mif1avifmiaf" + bytes(16)}.items():
+        (OUT / name).write_bytes(data)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ pub mod preprocess;
 pub mod vgg16;
 
 #[cfg(feature = "onnx")]
-pub use onnx::Onnx;
+pub use onnx::{Onnx, Pool};
 pub use preprocess::Preprocess;
 pub use vgg16::Vgg16;
 

@@ -82,23 +82,24 @@ pub(crate) struct Told {
     bytes: u64,
     size: [u32; 2],
     failure: Option<(String, String)>,
+    file: Option<String>,
 }
 
 impl From<Picture> for Told {
     fn from(picture: Picture) -> Told {
-        let Picture { name, key, bytes, width, height, failure } = picture;
+        let Picture { name, key, bytes, width, height, failure, file } = picture;
         let failure = failure.map(|failure| (failure.reason.name().to_owned(), failure.detail));
-        Told { name, key: key.0, bytes, size: [width, height], failure }
+        Told { name, key: key.0, bytes, size: [width, height], failure, file }
     }
 }
 
 impl From<Told> for Picture {
     fn from(told: Told) -> Picture {
-        let Told { name, key, bytes, size: [width, height], failure } = told;
+        let Told { name, key, bytes, size: [width, height], failure, file } = told;
         let failure = failure.and_then(|(reason, detail)| {
             let reason = Reason::ALL.into_iter().find(|known| known.name() == reason)?;
             Some(Failure { reason, detail })
         });
-        Picture { name, key: ImageKey(key), bytes, width, height, failure }
+        Picture { name, key: ImageKey(key), bytes, width, height, failure, file }
     }
 }

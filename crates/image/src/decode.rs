@@ -6,9 +6,11 @@ use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use image::error::{ImageError, LimitError};
-use image::{DynamicImage, ImageDecoder, ImageFormat, ImageReader};
+use image::{DynamicImage, ImageDecoder, ImageReader};
 
-use crate::failure::{Failure, Reason};
+use crate::failure::{Failure, NOT_DECODED, Reason};
+use crate::jpeg::first_picture;
+use crate::kind::Kind;
 
 /// How much one picture may cost. The memory is needed once per thread.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +40,8 @@ pub struct Rgb {
     pub pixels: Vec<u8>,
 }
 
-/// Decodes a JPEG, PNG, GIF (first frame), BMP or WebP, told apart by content, not by name.
+/// Decodes a JPEG, PNG, GIF (first frame), BMP, WebP or, with the feature `tiff`, TIFF, told apart by content, not by name. What
+/// follows the first picture in a file does not matter.
 ///
 /// Orientation from EXIF is applied; grey, palette, 16-bit and CMYK become RGB; transparency is laid
 /// over white, as a shop's page would show it. Fails with a reason, never panics.
@@ -60,16 +63,28 @@ pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb, Failure> {
 }
 
 fn decode_any(bytes: &[u8], limits: &Limits) -> Result<Rgb, Failure> {
-    let mut reader = ImageReader::new(Cursor::new(bytes))
-        .with_guessed_format()
-        .map_err(|error| Failure::new(Reason::Corrupt, error.to_string()))?;
-    let Some(format) = reader.format() else {
+    let kind = Kind::of(bytes);
+    if let Some(kind) = kind.filter(|kind| !kind.is_decoded()) {
+        return Err(Failure::new(Reason::Unsupported, unsupported(kind)));
+    }
+    // A second picture or a film behind the first one is nobody's; the decoder would fill what is cut short with grey.
+    let bytes = match kind {
+        Some(Kind::Jpeg) => first_picture(bytes)?,
+        _ => bytes,
+    };
+    let mut reader = ImageReader::new(Cursor::new(bytes));
+    match kind.and_then(Kind::format) {
+        Some(format) => reader.set_format(format),
+        None => {
+            reader = reader
+                .with_guessed_format()
+                .map_err(|error| Failure::new(Reason::Corrupt, error.to_string()))?;
+        }
+    }
+    if reader.format().is_none() {
         let start = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
         let detail = format!("not a JPEG, PNG, GIF, BMP or WebP: begins with {start}");
         return Err(Failure::new(Reason::Unsupported, detail));
-    };
-    if format == ImageFormat::Jpeg && !jpeg_is_whole(bytes) {
-        return Err(Failure::new(Reason::Corrupt, "the JPEG is cut short: no end marker"));
     }
     let mut allowed = image::Limits::default();
     allowed.max_alloc = Some(limits.alloc_bytes);
@@ -92,13 +107,14 @@ fn decode_any(bytes: &[u8], limits: &Limits) -> Result<Rgb, Failure> {
     Ok(over_white(picture))
 }
 
-/// Whether the end marker follows the last scan. The decoder itself would fill the rest with grey.
-/// Inside a scan the marker's bytes cannot occur, and an embedded thumbnail comes before it.
-fn jpeg_is_whole(bytes: &[u8]) -> bool {
-    let last = |marker: u8| bytes.windows(2).rposition(|pair| pair == [0xff, marker]);
-    match (last(0xda), last(0xd9)) {
-        (Some(scan), Some(end)) => end > scan,
-        _ => false,
+/// Why a picture of this format has no pixels here, and what to do.
+fn unsupported(kind: Kind) -> String {
+    let name = kind.name();
+    match kind {
+        Kind::Tiff => format!(
+            "{name}{NOT_DECODED} by this build; build with the feature `tiff`, or convert it to JPEG, PNG or WebP"
+        ),
+        _ => format!("{name}{NOT_DECODED} here; convert it to JPEG, PNG or WebP"),
     }
 }
 
@@ -254,6 +270,79 @@ mod tests {
         }
     }
 
+    /// The picture of [`jpeg`] in every format that is written here.
+    fn formats() -> Vec<(&'static str, Vec<u8>)> {
+        let picture = DynamicImage::ImageRgb8(image::RgbImage::from_fn(64, 48, |x, y| {
+            image::Rgb([x as u8 * 3, y as u8 * 5, 90])
+        }));
+        let written = |format| {
+            let mut out = Cursor::new(Vec::new());
+            picture.write_to(&mut out, format).unwrap();
+            out.into_inner()
+        };
+        use image::ImageFormat::{Bmp, Gif, Jpeg, Png, WebP};
+        let formats = [("JPEG", Jpeg), ("PNG", Png), ("GIF", Gif), ("BMP", Bmp), ("WebP", WebP)];
+        formats.map(|(name, format)| (name, written(format))).to_vec()
+    }
+
+    #[test]
+    fn what_follows_the_first_picture_does_not_matter() {
+        let film = b"\0\0\0\x18ftypmp42\0\0\0\0isommp42\xff\xda\0\x08\xff\xd9\xff\xda";
+        for (name, bytes) in formats() {
+            let alone = decode(&bytes, &Limits::default()).unwrap();
+            for behind in [&film[..], b"PK\x03\x04", b"\0", b"\r\n", &bytes, &bytes[..40]] {
+                let both = [&bytes[..], behind].concat();
+                assert_eq!(decode(&both, &Limits::default()), Ok(alone.clone()), "{name}");
+            }
+            // A picture that was cut short is not made whole by what follows.
+            for cut in [bytes.len() / 4, bytes.len() / 2, bytes.len() * 3 / 4] {
+                assert_eq!(check(&bytes[..cut]), Err(Reason::Corrupt), "{name} cut at {cut}");
+            }
+        }
+        let jpeg = jpeg();
+        let cut = [&jpeg[..jpeg.len() / 2], film].concat();
+        assert_eq!(check(&cut), Err(Reason::Corrupt), "a film behind half a JPEG");
+    }
+
+    #[test]
+    fn formats_that_are_not_decoded_are_named() {
+        let named = |bytes: &[u8]| {
+            let failure = decode(bytes, &Limits::default()).unwrap_err();
+            assert_eq!(failure.reason, Reason::Unsupported);
+            failure.detail
+        };
+        assert!(named(b"\0\0\0\x1cftypavif\0\0\0\0mif1avif").starts_with("AVIF: not decoded here"));
+        assert!(named(b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").starts_with("HEIC: not decoded here"));
+        // A frame of 12 bits a color: the precision is 4 bytes behind the marker.
+        let mut deep = jpeg();
+        let frame = deep.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        deep[frame + 4] = 12;
+        assert!(named(&deep).starts_with("JPEG of 12 bits a color: not decoded here"));
+        deep[frame + 1] = 0xc9;
+        assert!(named(&deep).starts_with("JPEG with arithmetic coding: not decoded here"));
+    }
+
+    #[cfg(feature = "tiff")]
+    #[test]
+    fn tiff_is_decoded() {
+        let picture =
+            DynamicImage::ImageRgb8(image::RgbImage::from_pixel(3, 2, image::Rgb([9, 8, 7])));
+        let mut out = Cursor::new(Vec::new());
+        picture.write_to(&mut out, image::ImageFormat::Tiff).unwrap();
+        assert_eq!(check(&out.into_inner()), Ok((3, 2, [9, 8, 7])));
+    }
+
+    #[cfg(not(feature = "tiff"))]
+    #[test]
+    fn tiff_names_the_feature() {
+        let failure = decode(b"II*\0\x08\0\0\0", &Limits::default()).unwrap_err();
+        assert!(
+            failure
+                .detail
+                .starts_with("TIFF: not decoded by this build; build with the feature `tiff`")
+        );
+    }
+
     /// What the fuzzer begins with, by name.
     fn seeds() -> Vec<(String, Vec<u8>)> {
         let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
@@ -270,8 +359,11 @@ mod tests {
         for (name, bytes) in seeds() {
             let expected = match name.as_str() {
                 "bomb.png" => Err(Reason::TooLarge),
-                "text.txt" | "page.html" => Err(Reason::Unsupported),
-                "truncated.jpg" => Err(Reason::Corrupt),
+                "text.txt" | "page.html" | "head.avif" | "deep.jpg" | "arithmetic.jpg" => {
+                    Err(Reason::Unsupported)
+                }
+                "strips.tif" if !Kind::Tiff.is_decoded() => Err(Reason::Unsupported),
+                "truncated.jpg" | "cut-with-film.jpg" => Err(Reason::Corrupt),
                 "turned.jpg" => Ok((14, 20)),
                 "line.png" => Ok((1, 300)),
                 "one.png" => Ok((1, 1)),

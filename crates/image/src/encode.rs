@@ -24,9 +24,10 @@ use crate::crew::{self, Alone, Crew, Told};
 use crate::decode::{Limits, Rgb, decode};
 use crate::encoder::{Encoder, Scratch};
 use crate::failure::{Failure, Reason};
+use crate::halves::{self, Unfit};
 use crate::journal::{Chunk, Journal, Place};
 use crate::manifest::{Picture, read_pictures};
-use crate::picture_file::{content_key, read};
+use crate::picture_file::{PictureFolder, content_key};
 use crate::precomputed::Matched;
 use crate::row::{self, RowType};
 use crate::segment::RowSource;
@@ -109,15 +110,41 @@ pub struct EncodeReport {
     pub reused: u64,
     /// Picture names that have no feature, by reason.
     pub failed: BTreeMap<String, u64>,
+    /// Pictures of formats that are not decoded, by format: part of `failed`.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub unsupported: BTreeMap<String, u64>,
     /// Numbers per row.
     pub dim: usize,
     /// The encoder in words.
     pub encoder: String,
     /// Picture names looked at.
     pub names: u64,
+    /// Names that are those of a file but for their spelling.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub respelled: Option<Respelled>,
     /// How names were found in a list of precomputed features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
+}
+
+/// Names that are those of a file but for how they are spelled: whole paths, `\\`, `%20`, other capitals.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Respelled {
+    /// How many.
+    pub names: u64,
+    /// The first of them.
+    pub name: String,
+    /// Its file.
+    pub file: String,
+}
+
+impl Respelled {
+    pub(crate) fn of(pictures: &[Picture]) -> Option<Respelled> {
+        let mut found = pictures.iter().filter_map(|it| Some((&it.name, it.file.as_ref()?)));
+        let (name, file) = found.next()?;
+        let (name, file) = (name.clone(), file.clone());
+        Some(Respelled { names: 1 + found.count() as u64, name, file })
+    }
 }
 
 /// Encodes the pictures called `names` (relative to the folder of pictures; repeated and empty names are
@@ -126,7 +153,7 @@ pub struct EncodeReport {
 /// [`SEGMENTS_MAX`] files, all parts are written anew as one file each.
 ///
 /// Pictures that cannot be encoded are counted and listed, the run goes on; where too many fail, the run
-/// ends in an error and leaves no store. `progress` is called after every chunk; on `Break` the run stops
+/// ends in an error and leaves no store, but its journal and a list of the failures. `progress` is called after every chunk; on `Break` the run stops
 /// with an [`Error::Io`] of kind `Interrupted`, and calling again continues where it stopped.
 pub fn encode(
     options: &EncodeOptions,
@@ -182,13 +209,11 @@ pub fn encode_together(
     if crew.size() > 1 {
         run.read_journals()?;
     }
-    if let Err(error) = write::refuse_mostly_failed(&pictures, options.max_failed, &options.images)
-    {
+    // Every process says so, and writes the same list; the first one's is the one that stays.
+    let refused = target.refuse_mostly_failed(&pictures, options.max_failed, &options.images);
+    if refused.is_err() {
         crew::barrier(crew)?;
-        if first {
-            target.remove_partial()?;
-        }
-        return Err(error);
+        return refused.map(|()| unreachable!("it is an error"));
     }
     let (images, reused) = run.counts(&pictures);
     let report = EncodeReport {
@@ -196,9 +221,11 @@ pub fn encode_together(
         encoded: images - reused,
         reused,
         failed: write::failed_by_reason(&pictures),
+        unsupported: write::unsupported_by_format(&pictures),
         dim: maker.dim,
         encoder: maker.encoder.clone(),
         names: names.len() as u64,
+        respelled: Respelled::of(&pictures),
         matched: None,
     };
     if let (Others::Keep, Some(older)) = (options.others, &run.older) {
@@ -298,9 +325,17 @@ enum Found {
     /// There are no bytes to look at.
     Unread(Failure),
     /// This content is somebody else's work, or done.
-    Seen(ImageKey, u64),
+    Seen(File),
     /// This content is new: its row, or why not.
-    New(ImageKey, u64, std::result::Result<([u32; 2], Vec<f16>), Failure>),
+    New(File, std::result::Result<([u32; 2], Vec<f16>), Failure>),
+}
+
+/// A picture file that was read.
+struct File {
+    key: ImageKey,
+    bytes: u64,
+    /// Its name, where that is spelled otherwise than the picture's.
+    name: Option<String>,
 }
 
 /// One run of [`encode`].
@@ -318,6 +353,7 @@ struct Run<'a> {
 /// What threads need to look at pictures.
 struct Looker<'a> {
     options: &'a EncodeOptions,
+    folder: PictureFolder,
     encoder: &'a dyn Encoder,
     known: Mutex<HashMap<ImageKey, Known>>,
 }
@@ -353,7 +389,8 @@ impl<'a> Run<'a> {
             known.insert(key, Known::Encoded { size, place: Row::Older });
         }
         let before = known.keys().copied().collect();
-        let looker = Looker { options, encoder, known: Mutex::new(known) };
+        let folder = PictureFolder::new(&options.images);
+        let looker = Looker { options, folder, encoder, known: Mutex::new(known) };
         Ok(Run { options, threads, older, rows, before, journal, looker })
     }
 
@@ -479,7 +516,7 @@ impl Looker<'_> {
         };
         let mut rows = rows.chunks_exact(dim);
         for found in &mut found {
-            if let Found::New(_, _, row) = found
+            if let Found::New(_, row) = found
                 && let Ok((size, _)) = *row
             {
                 let new = rows.next().expect("a row for every fitted picture");
@@ -492,15 +529,16 @@ impl Looker<'_> {
     /// What can be said of a name before its picture is encoded. If it has to be, `fitted` grows by it, and its row is
     /// still empty.
     fn look_before(&self, name: &str, fitted: &mut Vec<Rgb>, scratch: &mut Scratch) -> Found {
-        let bytes = match read(&self.options.images, name, &self.options.limits) {
-            Ok(bytes) => bytes,
+        let (bytes, name) = match self.folder.read(name, &self.options.limits) {
+            Ok(read) => read,
             Err(failure) => return Found::Unread(failure),
         };
-        let (key, length) = (content_key(&bytes), bytes.len() as u64);
+        let key = content_key(&bytes);
+        let file = File { key, bytes: bytes.len() as u64, name };
         {
             let mut known = self.known();
             if known.contains_key(&key) {
-                return Found::Seen(key, length);
+                return Found::Seen(file);
             }
             known.insert(key, Known::Claimed);
         }
@@ -509,7 +547,7 @@ impl Looker<'_> {
             fitted.push(self.encoder.fit(picture, scratch));
             (size, Vec::new())
         });
-        Found::New(key, length, row)
+        Found::New(file, row)
     }
 
     /// Writes the new rows of a chunk to the journal; returns how many.
@@ -517,13 +555,13 @@ impl Looker<'_> {
         let mut chunk = Chunk::default();
         for found in found {
             match found {
-                Found::New(key, _, Ok((size, row))) => {
-                    chunk.keys.push(*key);
+                Found::New(file, Ok((size, row))) => {
+                    chunk.keys.push(file.key);
                     chunk.sizes.push(*size);
                     chunk.rows.extend_from_slice(row);
                 }
-                Found::New(key, _, Err(failure)) => {
-                    self.known().insert(*key, Known::Failed(failure.clone()));
+                Found::New(file, Err(failure)) => {
+                    self.known().insert(file.key, Known::Failed(failure.clone()));
                 }
                 Found::Unread(_) | Found::Seen(..) => {}
             }
@@ -548,18 +586,21 @@ impl Looker<'_> {
             width: 0,
             height: 0,
             failure: None,
+            file: None,
         };
-        let (key, bytes) = match found {
+        let (key, bytes, file) = match found {
             Found::Unread(failure) => return Picture { failure: Some(failure), ..none },
-            Found::Seen(key, bytes) | Found::New(key, bytes, _) => (key, bytes),
+            Found::Seen(file) | Found::New(file, _) => (file.key, file.bytes, file.name),
         };
         match &self.known()[&key] {
             Known::Claimed => {
                 unreachable!("every claim of a chunk is settled when the chunk is kept")
             }
-            Known::Failed(failure) => Picture { bytes, failure: Some(failure.clone()), ..none },
+            Known::Failed(failure) => {
+                Picture { bytes, failure: Some(failure.clone()), file, ..none }
+            }
             Known::Encoded { size: [width, height], .. } => {
-                Picture { key, bytes, width: *width, height: *height, ..none }
+                Picture { key, bytes, width: *width, height: *height, file, ..none }
             }
         }
     }
@@ -580,14 +621,17 @@ impl RowSource for KnownRows<'_> {
     }
 }
 
-/// The row as f16, or which value does not fit.
+/// The row as f16, or why halfs cannot hold it.
 fn halves(row: &[f32]) -> std::result::Result<Vec<f16>, Failure> {
-    let halves = row.iter().map(|value| f16::from_f32(*value)).collect::<Vec<f16>>();
-    match halves.iter().position(|value| !value.is_finite()) {
-        None => Ok(halves),
-        Some(at) => {
-            let detail = format!("the encoder's value {} is {}, beyond f16", at + 1, row[at]);
-            Err(Failure::new(Reason::NotFinite, detail))
+    let mut halves = Vec::with_capacity(row.len());
+    match halves::put(row.iter().copied(), f16::from_f32, &mut halves) {
+        Ok(_) => Ok(halves),
+        Err(unfit) => {
+            let reason = match unfit {
+                Unfit::Beyond(..) => Reason::NotFinite,
+                Unfit::Small(_) => Reason::TooSmall,
+            };
+            Err(Failure::new(reason, unfit.words("the encoder's row")))
         }
     }
 }

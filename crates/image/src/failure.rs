@@ -24,13 +24,15 @@ pub enum Reason {
     Corrupt,
     /// The encoder gave a value that is NaN, infinite or beyond the range of f16.
     NotFinite,
+    /// All numbers of the encoder are too small for f16.
+    TooSmall,
     /// The encoder could not compute a row.
     Encoder,
 }
 
 impl Reason {
     /// Every reason.
-    pub const ALL: [Reason; 9] = [
+    pub const ALL: [Reason; 10] = [
         Reason::Missing,
         Reason::Outside,
         Reason::Unreadable,
@@ -39,6 +41,7 @@ impl Reason {
         Reason::Unsupported,
         Reason::Corrupt,
         Reason::NotFinite,
+        Reason::TooSmall,
         Reason::Encoder,
     ];
 
@@ -53,10 +56,14 @@ impl Reason {
             Reason::Unsupported => "unsupported",
             Reason::Corrupt => "corrupt",
             Reason::NotFinite => "not_finite",
+            Reason::TooSmall => "too_small",
             Reason::Encoder => "encoder",
         }
     }
 }
+
+/// What follows the name of a format in the detail of [`Reason::Unsupported`].
+pub(crate) const NOT_DECODED: &str = ": not decoded";
 
 /// One picture's failure.
 #[derive(Clone, Debug, PartialEq, Eq)]

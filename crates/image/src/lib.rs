@@ -14,6 +14,7 @@ pub mod edit;
 pub mod encode;
 pub mod encoder;
 pub mod failure;
+pub mod kind;
 pub mod listing;
 pub mod neighbors;
 pub mod precomputed;
@@ -25,12 +26,15 @@ pub mod table;
 pub mod thumbnail;
 
 mod durable;
+mod halves;
 mod journal;
+mod jpeg;
 mod manifest;
 mod matrix;
 mod npy;
 mod picture_file;
 mod segment;
+mod spelling;
 pub mod tensors;
 mod write;
 

@@ -36,6 +36,8 @@ pub struct Picture {
     pub height: u32,
     /// Why it has no feature.
     pub failure: Option<Failure>,
+    /// The file's name, where it was found under another spelling just now; not kept in the manifest.
+    pub file: Option<String>,
 }
 
 impl Picture {
@@ -129,6 +131,7 @@ fn read_batch(batch: &RecordBatch, pictures: &mut Vec<Picture>) {
             width: widths.value(row),
             height: heights.value(row),
             failure: reason.map(|reason| Failure::new(reason, details.value(row))),
+            file: None,
         });
     }
 }
@@ -165,6 +168,7 @@ mod tests {
             width: 3,
             height: 4,
             failure: None,
+            file: None,
         };
         let failure = Some(Failure::new(Reason::Corrupt, "cut \"short\", sadly"));
         let bad = Picture { name: "b,c.jpg".into(), key: ImageKey::NONE, failure, ..ok.clone() };

@@ -9,6 +9,7 @@ use half::{bf16, f16};
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, SafeTensors};
 
+use crate::halves::{self, Tally};
 use crate::npy;
 use ams_data::map;
 
@@ -83,41 +84,33 @@ impl Matrix {
         self.dim
     }
 
-    /// Puts row `row`, which belongs to `name`, into `out`; every value must be finite as f16.
-    pub fn row(&self, row: usize, name: &str, out: &mut Vec<f16>) -> Result<()> {
+    /// Puts row `row`, which belongs to `name`, into `out`, if halfs can hold it.
+    pub fn row(&self, row: usize, name: &str, out: &mut Vec<f16>) -> Result<Tally> {
         let width = self.element.bytes();
         let bytes = &self.map[self.start + row * self.dim * width..][..self.dim * width];
-        out.clear();
-        match self.element {
+        let put = match self.element {
             Element::F16 => {
-                out.extend(bytes.as_chunks().0.iter().map(|it| f16::from_le_bytes(*it)))
+                let halfs = bytes.as_chunks().0.iter().map(|it| f16::from_le_bytes(*it));
+                halves::put(halfs, |half| half, out)
             }
-            Element::BF16 => out.extend(
-                bytes
-                    .as_chunks()
-                    .0
-                    .iter()
-                    .map(|it| f16::from_f32(bf16::from_le_bytes(*it).to_f32())),
-            ),
-            Element::F32 => out.extend(
-                bytes.as_chunks().0.iter().map(|it| f16::from_f32(f32::from_le_bytes(*it))),
-            ),
-            Element::F64 => out.extend(
-                bytes.as_chunks().0.iter().map(|it| f16::from_f64(f64::from_le_bytes(*it))),
-            ),
-        }
-        match out.iter().position(|value| !value.is_finite()) {
-            None => Ok(()),
-            Some(at) => {
-                let what = format!(
-                    "row {} (\"{name}\"), column {}: {} as f16, expected a number within ±65504",
-                    row + 1,
-                    at + 1,
-                    out[at]
-                );
-                Err(Error::content(&self.path, what))
+            Element::BF16 => {
+                let bfloats =
+                    bytes.as_chunks().0.iter().map(|it| bf16::from_le_bytes(*it).to_f32());
+                halves::put(bfloats, f16::from_f32, out)
             }
-        }
+            Element::F32 => {
+                let singles = bytes.as_chunks().0.iter().map(|it| f32::from_le_bytes(*it));
+                halves::put(singles, f16::from_f32, out)
+            }
+            Element::F64 => {
+                let doubles = bytes.as_chunks().0.iter().map(|it| f64::from_le_bytes(*it));
+                halves::put(doubles, f16::from_f64, out)
+            }
+        };
+        put.map_err(|unfit| {
+            let what = unfit.words(&format!("row {} (\"{name}\")", row + 1));
+            Error::content(&self.path, what)
+        })
     }
 }
 

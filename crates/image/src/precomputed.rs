@@ -2,7 +2,8 @@
 //!
 //! Knows matrices and lists. Does not know pictures: what an image shows is identified by its row.
 
-use std::collections::HashMap;
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -10,13 +11,16 @@ use ams_data::{Error, ImageKey, Result};
 use half::f16;
 use serde::Serialize;
 
-use crate::encode::{EncodeReport, distinct};
+use crate::encode::{EncodeReport, Respelled, distinct};
 use crate::failure::{Failure, Reason};
+use crate::halves::Tally;
+use crate::listing::lines_of;
 use crate::manifest::{Picture, read_pictures};
 use crate::matrix::Matrix;
 use crate::picture_file::content_key;
 use crate::row::{Row, RowType};
 use crate::segment::RowSource;
+use crate::spelling::{Files, Meant, readings};
 use crate::store::FeatureStore;
 use crate::table;
 use crate::write::{self, Maker, Target, Version};
@@ -70,12 +74,20 @@ pub struct Matched {
     pub stem: u64,
     /// Rows of the list that no name asked for.
     pub unused: u64,
+    /// Numbers of the rows that are not 0.
+    pub numbers: u64,
+    /// Those of them that are too small for a half and became 0, in rows whose other numbers are larger.
+    pub zeroed: u64,
 }
 
 /// Imports the rows of the pictures called `names` (repeated and empty names are ignored) into a feature
 /// store that covers exactly these names. An exact name in the list goes first, then the name without its
-/// extension, then without its folders too. A name without a row counts as missing, as in
+/// extension, then without its folders too, then the one name that differs in spelling only. A name without a row counts as missing, as in
 /// [`crate::encode()`]. Equal rows are one image.
+///
+/// # Errors
+/// If the files do not fit each other, a number is beyond f16 or a row as a whole below it, or too many names have no row:
+/// these are listed in `failed.csv` in the folder of unfinished work then.
 pub fn precomputed(
     options: &PrecomputedOptions,
     names: impl IntoIterator<Item = String>,
@@ -83,11 +95,14 @@ pub fn precomputed(
     let names = distinct(names)?;
     let target = Target::take(&options.out)?;
     let vectors = Vectors::open(options, &target)?;
-    let Vectors { matrix, names: texts, named_in } = &vectors;
+    let Vectors { matrix, names: texts, named_in, tally } = &vectors;
     let list = list(named_in, texts, matrix, &options.features)?;
-    let (rows, matched) = match_names(&names, &list);
-    let (pictures, row_of) = pictures(&names, &rows, matrix)?;
-    write::refuse_mostly_failed(&pictures, options.max_failed, named_in)?;
+    let (matches, mut matched) = match_names(&names, &list, texts);
+    let (pictures, row_of, of_rows) = pictures(&names, matches, matrix)?;
+    let Tally { numbers, zeroed } = tally.unwrap_or(of_rows);
+    (matched.numbers, matched.zeroed) = (numbers, zeroed);
+    target.refuse_mostly_failed(&pictures, options.max_failed, named_in)?;
+    target.forget_failures();
     let maker = maker(options, matrix)?;
     let images = row_of.len() as u64;
     let older = older(&options.out, &maker);
@@ -110,9 +125,11 @@ pub fn precomputed(
         encoded: images - reused,
         reused,
         failed: write::failed_by_reason(&pictures),
+        unsupported: BTreeMap::new(),
         dim: maker.dim,
         encoder: maker.encoder,
         names: names.len() as u64,
+        respelled: Respelled::of(&pictures),
         matched: Some(matched),
     })
 }
@@ -123,6 +140,8 @@ struct Vectors {
     names: Vec<String>,
     /// The file that names them.
     named_in: PathBuf,
+    /// What became of their numbers, where that is known already.
+    tally: Option<Tally>,
 }
 
 impl Vectors {
@@ -138,17 +157,15 @@ impl Vectors {
             let names = table::unpack_vectors(features, columns, &unpacked)
                 .and_then(|names| Ok((names, Matrix::open(&unpacked, None)?)));
             target.remove_partial()?;
-            let (names, matrix) = names?;
-            return Ok(Vectors { matrix, names, named_in: features.clone() });
+            let ((names, tally), matrix) = names?;
+            return Ok(Vectors { matrix, names, named_in: features.clone(), tally: Some(tally) });
         }
         let Some(keys) = keys else {
             let what = "names no pictures itself: give the names of its rows, one a line";
             return Err(Error::content(features, what));
         };
         let matrix = Matrix::open(features, tensor.as_deref())?;
-        let text = fs::read_to_string(keys).map_err(Error::io(keys))?;
-        let names = text.lines().map(|line| line.trim_end().to_owned()).collect();
-        Ok(Vectors { matrix, names, named_in: keys.clone() })
+        Ok(Vectors { matrix, names: lines_of(keys)?, named_in: keys.clone(), tally: None })
     }
 }
 
@@ -184,25 +201,51 @@ fn list<'t>(
     Ok(list)
 }
 
+/// How one name was found in the list.
+struct Match {
+    row: Option<usize>,
+    /// The name in the list, where it differs in spelling only.
+    respelled: Option<String>,
+    /// What comes near a name that has no row.
+    near: Option<String>,
+}
+
 /// The row of each name, where there is one.
-fn match_names(names: &[String], list: &HashMap<&str, usize>) -> (Vec<Option<usize>>, Matched) {
+fn match_names(
+    names: &[String],
+    list: &HashMap<&str, usize>,
+    texts: &[String],
+) -> (Vec<Match>, Matched) {
     let mut matched = Matched::default();
     let mut used = vec![false; list.len()];
-    let rows = names.iter().map(|name| {
+    let spelled = OnceCell::new();
+    let matches = names.iter().map(|name| {
         let exact = list.get(name.as_str());
         let row = exact.or_else(|| stems(name).into_iter().flatten().find_map(|it| list.get(it)));
-        let row = row.copied();
+        let mut found = Match { row: row.copied(), respelled: None, near: None };
         match row {
             Some(_) if exact.is_some() => matched.exact += 1,
             Some(_) => matched.stem += 1,
-            None => {}
+            None => {
+                let files = spelled.get_or_init(|| Files::of(texts.to_vec()));
+                for reading in readings(name, &[]) {
+                    match files.meant(&reading) {
+                        Meant::File(text) if found.row.is_none() => {
+                            found.row = list.get(text.as_str()).copied();
+                            found.respelled = Some(text);
+                        }
+                        Meant::Near(what) => found.near = found.near.take().or(Some(what)),
+                        _ => {}
+                    }
+                }
+            }
         }
-        row.into_iter().for_each(|row| used[row] = true);
-        row
+        found.row.into_iter().for_each(|row| used[row] = true);
+        found
     });
-    let rows = rows.collect();
+    let matches = matches.collect();
     matched.unused = used.iter().filter(|used| !**used).count() as u64;
-    (rows, matched)
+    (matches, matched)
 }
 
 /// The name without its extension, and the bare stem.
@@ -216,16 +259,16 @@ fn stems(name: &str) -> [Option<&str>; 2] {
     [bare, stem]
 }
 
-/// The manifest's lines, and the row of each distinct image.
+/// The manifest's lines, the row of each distinct image, and what became of the rows' numbers.
 fn pictures(
     names: &[String],
-    rows: &[Option<usize>],
+    matches: Vec<Match>,
     matrix: &Matrix,
-) -> Result<(Vec<Picture>, HashMap<ImageKey, usize>)> {
-    let mut row_of = HashMap::new();
+) -> Result<(Vec<Picture>, HashMap<ImageKey, usize>, Tally)> {
+    let (mut row_of, mut tally) = (HashMap::new(), Tally::default());
     let mut pictures = Vec::with_capacity(names.len());
     let mut values: Vec<f16> = Vec::with_capacity(matrix.dim());
-    for (name, row) in names.iter().zip(rows) {
+    for (name, Match { row, respelled, near }) in names.iter().zip(matches) {
         let mut picture = Picture {
             name: name.clone(),
             key: ImageKey::NONE,
@@ -233,18 +276,21 @@ fn pictures(
             width: 0,
             height: 0,
             failure: None,
+            file: respelled,
         };
-        if let Some(row) = *row {
-            matrix.row(row, name, &mut values)?;
+        if let Some(row) = row {
+            tally.add(matrix.row(row, name, &mut values)?);
             picture.key = content_key(bytemuck::cast_slice(&values));
             row_of.entry(picture.key).or_insert(row);
         } else {
-            let detail = "no line of the list names it, with or without extension";
+            let near = near.map_or(String::new(), |near| format!("; {near}"));
+            let near = near.replace("the folder has", "the list has");
+            let detail = format!("no line of the list names it, with or without extension{near}");
             picture.failure = Some(Failure::new(Reason::Missing, detail));
         }
         pictures.push(picture);
     }
-    Ok((pictures, row_of))
+    Ok((pictures, row_of, tally))
 }
 
 /// Who made the rows: the content of the matrix' file and which tensor of it.

@@ -63,7 +63,7 @@ impl RowSource for Drawn {
 
 fn picture(name: String) -> Picture {
     let key = content_key(format!("simulated\0{name}").as_bytes());
-    Picture { name, key, bytes: 0, width: 0, height: 0, failure: None }
+    Picture { name, key, bytes: 0, width: 0, height: 0, failure: None, file: None }
 }
 
 /// Who made the rows. The 1 is to be raised when [`draw`] changes.

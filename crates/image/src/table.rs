@@ -8,6 +8,7 @@
 //!
 //! Knows Parquet and Arrow. Does not know what a picture shows.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Component, Path};
 
@@ -19,7 +20,9 @@ use arrow_schema::{DataType, Field, Schema};
 use half::f16;
 use parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 use safetensors::Dtype;
+use serde::Serialize;
 
+use crate::halves::{self, Tally};
 use crate::tensors::TensorWriter;
 
 /// Rows per batch.
@@ -43,12 +46,13 @@ pub fn is_parquet(path: &Path) -> bool {
 /// `vectors` and `names` are the columns; found by type and by usual names unless given.
 ///
 /// # Errors
-/// If a column is missing or ambiguous, a vector is null or of another length than the first, a name is null.
+/// If a column is missing or ambiguous, a vector is null, of another length than the first or cannot be held by halfs, a
+/// name is null.
 pub fn unpack_vectors(
     path: &Path,
     (vectors, names): (Option<&str>, Option<&str>),
     to: &Path,
-) -> Result<Vec<String>> {
+) -> Result<(Vec<String>, Tally)> {
     let (reader, rows) = open(path)?;
     let schema = reader.schema();
     let vectors = column(path, &schema, vectors, "vectors", &|field| is_vector(field.data_type()))?;
@@ -56,12 +60,12 @@ pub fn unpack_vectors(
         NAMES.contains(&field.name().as_str()) && text_of(field.data_type())
     })?;
     let (mut list, mut halfs) = (Vec::with_capacity(rows), Vec::new());
+    let mut tally = Tally::default();
     let mut writer: Option<(TensorWriter, usize)> = None;
     for batch in reader {
         let batch = batch.map_err(|error| Error::content(path, error.to_string()))?;
         push_names(path, batch.column(names), &mut list)?;
         for row in 0..batch.num_rows() {
-            halfs.clear();
             let at = list.len() - batch.num_rows() + row;
             let wrong = |what: String| {
                 let column = batch.schema_ref().field(vectors).name().clone();
@@ -70,7 +74,7 @@ pub fn unpack_vectors(
                     format!("row {} (\"{}\"), column `{column}`: {what}", at + 1, list[at]),
                 )
             };
-            push_vector(batch.column(vectors), row, &mut halfs).map_err(&wrong)?;
+            tally.add(put_vector(batch.column(vectors), row, &mut halfs).map_err(&wrong)?);
             if writer.is_none() {
                 if halfs.is_empty() {
                     return Err(wrong("the vector has no numbers".into()));
@@ -88,47 +92,134 @@ pub fn unpack_vectors(
     }
     let Some((writer, _)) = writer else { return Err(Error::content(path, "has no rows")) };
     writer.finish()?;
-    Ok(list)
+    Ok((list, tally))
+}
+
+/// What a Parquet file of pictures has.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Unpacked {
+    /// The pictures' names, in the order of the rows.
+    #[serde(skip)]
+    pub names: Vec<String>,
+    /// Rows of the file.
+    pub rows: u64,
+    /// Rows without a picture: null, or without bytes.
+    pub without_picture: u64,
+    /// Rows with the same name and the same picture as one before.
+    pub repeated: u64,
+}
+
+/// What becomes of rows of pictures that have the same name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SameName {
+    /// They are an error, unless they are the same picture.
+    #[default]
+    Refuse,
+    /// The number of its row, counted from 0, is put before the name of every picture: `12-a.jpg`.
+    Number,
 }
 
 /// Unpacks the pictures in the Parquet file `path` into `folder`, under their `path`, or their row's number counted from 0
-/// where they have none; their names. A null is no picture.
+/// where they have none. A null is no picture.
 ///
 /// # Errors
-/// If there is no column of pictures, or not one; if a `path` leads out of the folder; if a file cannot be written.
-pub fn unpack_pictures(path: &Path, folder: &Path) -> Result<Vec<String>> {
+/// If there is no column of pictures, or not one; if no row has a picture; if two pictures have one name; if a `path` leads
+/// out of the folder; if a file cannot be written.
+pub fn unpack_pictures(path: &Path, folder: &Path, same: SameName) -> Result<Unpacked> {
     let (reader, _) = open(path)?;
     let pictures =
         column(path, &reader.schema(), None, "pictures", &|field| is_picture(field.data_type()))?;
-    let mut names = Vec::new();
-    let mut at = 0;
+    let mut unpacked = Unpacked::default();
+    // The row, the name and the content of each file.
+    let mut seen: HashMap<String, (u64, String, blake3::Hash)> = HashMap::new();
+    let mut only_path = None;
     for batch in reader {
         let batch: RecordBatch = batch.map_err(|error| Error::content(path, error.to_string()))?;
         let pictures = batch.column(pictures).as_struct();
         let field = |name| pictures.column_by_name(name).expect("the column's type says so");
         let (bytes, paths) = (field("bytes"), field("path"));
         for row in 0..batch.num_rows() {
-            at += 1;
-            let Some(bytes) = binary(bytes, row).filter(|_| pictures.is_valid(row)) else {
+            let at = unpacked.rows;
+            unpacked.rows += 1;
+            let named = text(paths, row).filter(|name| !name.is_empty());
+            let bytes = binary(bytes, row).filter(|_| pictures.is_valid(row));
+            let Some(bytes) = bytes else {
+                unpacked.without_picture += 1;
+                only_path = only_path.or(named);
                 continue;
             };
-            let name = match text(paths, row).filter(|name| !name.is_empty()) {
-                Some(name) => name,
-                None => (at - 1).to_string(),
+            let name = match (named, same) {
+                (None, _) => at.to_string(),
+                (Some(name), SameName::Refuse) => name,
+                (Some(name), SameName::Number) => numbered(at, &name),
             };
-            let inside = |part: Component<'_>| matches!(part, Component::Normal(_));
-            if !Path::new(&name).components().all(inside) {
-                let what = format!("row {at}: path \"{name}\" leads out of the folder of pictures");
-                return Err(Error::content(path, what));
+            let file = plain(&name).ok_or_else(|| {
+                let what = format!(
+                    "row {}: path \"{name}\" leads out of the folder of pictures: expected a name relative to it",
+                    at + 1
+                );
+                Error::content(path, what)
+            })?;
+            let hash = blake3::hash(bytes);
+            match seen.get(&file) {
+                Some((_, before, content)) if *content == hash && *before == name => {
+                    unpacked.repeated += 1;
+                    continue;
+                }
+                Some((first, before, _)) => {
+                    let what = format!(
+                        "row {} and row {} are different pictures with the path \"{before}\"{}: a name must be one picture's. \
+                         --number-repeated puts the row's number before every name (`{}`)",
+                        first + 1,
+                        at + 1,
+                        if *before == name { String::new() } else { format!(" and \"{name}\"") },
+                        numbered(at, &name),
+                    );
+                    return Err(Error::content(path, what));
+                }
+                None => {}
             }
-            let to = folder.join(&name);
+            let to = folder.join(&file);
             let parent = to.parent().unwrap_or(folder);
             fs::create_dir_all(parent).map_err(Error::io(parent))?;
             fs::write(&to, bytes).map_err(Error::io(&to))?;
-            names.push(name);
+            seen.insert(file, (at, name.clone(), hash));
+            unpacked.names.push(name);
         }
     }
-    Ok(names)
+    if unpacked.names.is_empty() {
+        let rows = unpacked.rows;
+        let what = match only_path {
+            Some(example) => format!(
+                "none of its {rows} rows has the bytes of a picture, only a path such as \"{example}\": say \
+                 --images FOLDER and name the pictures with --list"
+            ),
+            None => format!("none of its {rows} rows has a picture"),
+        };
+        return Err(Error::content(path, what));
+    }
+    Ok(unpacked)
+}
+
+/// A name with the number of its row before the last part.
+fn numbered(row: u64, name: &str) -> String {
+    match name.rsplit_once('/') {
+        Some((folder, file)) => format!("{folder}/{row}-{file}"),
+        None => format!("{row}-{name}"),
+    }
+}
+
+/// A relative path without `.` parts; nothing, if it leads elsewhere.
+fn plain(name: &str) -> Option<String> {
+    let mut parts = Vec::new();
+    for part in Path::new(name).components() {
+        match part {
+            Component::Normal(part) => parts.push(part.to_str()?),
+            Component::CurDir => {}
+            _ => return None,
+        }
+    }
+    (!parts.is_empty()).then(|| parts.join("/"))
 }
 
 fn open(path: &Path) -> Result<(ParquetRecordBatchReader, usize)> {
@@ -218,8 +309,8 @@ fn push_names(path: &Path, column: &ArrayRef, names: &mut Vec<String>) -> Result
     Ok(())
 }
 
-/// Appends the vector in `row`, rounded to halfs.
-fn push_vector(column: &ArrayRef, row: usize, to: &mut Vec<f16>) -> Result<(), String> {
+/// Puts the vector in `row` into `to`, rounded to halfs.
+fn put_vector(column: &ArrayRef, row: usize, to: &mut Vec<f16>) -> Result<Tally, String> {
     if column.is_null(row) {
         return Err("is null".into());
     }
@@ -232,19 +323,22 @@ fn push_vector(column: &ArrayRef, row: usize, to: &mut Vec<f16>) -> Result<(), S
     if values.null_count() > 0 {
         return Err("has a number that is null".into());
     }
-    match values.data_type() {
-        DataType::Float16 => to.extend_from_slice(values.as_primitive::<Float16Type>().values()),
+    let put = match values.data_type() {
+        DataType::Float16 => {
+            let halfs = values.as_primitive::<Float16Type>().values().iter().copied();
+            halves::put(halfs, |half| half, to)
+        }
         DataType::Float32 => {
-            let singles = values.as_primitive::<Float32Type>().values().iter();
-            to.extend(singles.map(|value| f16::from_f32(*value)));
+            let singles = values.as_primitive::<Float32Type>().values().iter().copied();
+            halves::put(singles, f16::from_f32, to)
         }
         DataType::Float64 => {
-            let doubles = values.as_primitive::<Float64Type>().values().iter();
-            to.extend(doubles.map(|value| f16::from_f64(*value)));
+            let doubles = values.as_primitive::<Float64Type>().values().iter().copied();
+            halves::put(doubles, f16::from_f64, to)
         }
         other => return Err(format!("is a list of {other}, expected floats")),
-    }
-    Ok(())
+    };
+    put.map_err(|unfit| unfit.words("the vector"))
 }
 
 #[cfg(test)]

@@ -30,6 +30,7 @@ use crate::card::{
 };
 use crate::crew::{self, Alone, Crew};
 use crate::durable::{FileCard, beside};
+use crate::failure::{NOT_DECODED, Reason};
 use crate::manifest::{Picture, write_failed, write_pictures};
 use crate::row::RowType;
 use crate::segment::{self, Image, RowSource};
@@ -111,6 +112,14 @@ impl Target {
     /// The folder in which work for the store is kept until it is done.
     pub fn partial(&self) -> PathBuf {
         beside(&self.out, ".partial")
+    }
+
+    /// Removes the list of failures of a run before; what other work is unfinished stays.
+    pub fn forget_failures(&self) {
+        let partial = self.partial();
+        let _ = fs::remove_file(partial.join(FAILED));
+        // Only a folder that is empty goes.
+        let _ = fs::remove_dir(partial);
     }
 
     /// Removes that folder with all that is in it.
@@ -392,29 +401,54 @@ pub fn failed_by_reason(pictures: &[Picture]) -> BTreeMap<String, u64> {
     failed
 }
 
-/// An error where more than the share `most` of the pictures failed: then something is wrong with the
-/// whole, not with single pictures. `looked_in` is the folder or file they were looked up in.
-pub fn refuse_mostly_failed(pictures: &[Picture], most: f64, looked_in: &Path) -> Result<()> {
-    let failed = pictures.iter().filter(|picture| picture.failure.is_some()).count();
-    if failed as f64 <= most * pictures.len() as f64 {
-        return Ok(());
+/// How many pictures are of formats that are not decoded, by format.
+pub fn unsupported_by_format(pictures: &[Picture]) -> BTreeMap<String, u64> {
+    let mut formats = BTreeMap::new();
+    let failures = pictures.iter().filter_map(|picture| picture.failure.as_ref());
+    for failure in failures.filter(|failure| failure.reason == Reason::Unsupported) {
+        let format = failure.detail.split_once(NOT_DECODED).map_or("no picture", |(name, _)| name);
+        *formats.entry(format.to_owned()).or_default() += 1;
     }
-    let reasons = failed_by_reason(pictures)
-        .iter()
-        .map(|(reason, count)| format!("{count} {reason}"))
-        .collect::<Vec<_>>()
-        .join(", ");
-    let examples = pictures
-        .iter()
-        .filter_map(|picture| Some((&picture.name, picture.failure.as_ref()?)))
-        .take(3)
-        .map(|(name, failure)| format!("\n  {name}: {failure}"))
-        .collect::<String>();
-    let what = format!(
-        "{failed} of {} pictures have no feature ({reasons}), more than the {:.0} % that may. Is this \
-         the right place, and do the names match? First examples:{examples}",
-        pictures.len(),
-        most * 100.0,
-    );
-    Err(Error::content(looked_in, what))
+    formats
+}
+
+impl Target {
+    /// An error where more than the share `most` of the pictures failed: then something is wrong with the whole, not with
+    /// single pictures. They are listed in `failed.csv` in the folder of unfinished work, which stays. `looked_in` is the
+    /// folder or file they were looked up in.
+    pub fn refuse_mostly_failed(
+        &self,
+        pictures: &[Picture],
+        most: f64,
+        looked_in: &Path,
+    ) -> Result<()> {
+        let failed = pictures.iter().filter(|picture| picture.failure.is_some()).count();
+        if failed as f64 <= most * pictures.len() as f64 {
+            return Ok(());
+        }
+        let reasons = failed_by_reason(pictures)
+            .iter()
+            .map(|(reason, count)| format!("{count} {reason}"))
+            .collect::<Vec<_>>()
+            .join(", ");
+        let examples = pictures
+            .iter()
+            .filter_map(|picture| Some((&picture.name, picture.failure.as_ref()?)))
+            .take(3)
+            .map(|(name, failure)| format!("\n  {name}: {failure}"))
+            .collect::<String>();
+        let partial = self.partial();
+        let list = partial.join(FAILED);
+        fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
+        write_failed(&list, pictures)?;
+        let what = format!(
+            "{failed} of {} pictures have no feature ({reasons}), more than the {:.0} % that may. Is this the right place, and \
+             do the names match? All of them are in {}; what was encoded is kept for the next run. --max-failed 1 accepts any \
+             share. First examples:{examples}",
+            pictures.len(),
+            most * 100.0,
+            list.display(),
+        );
+        Err(Error::content(looked_in, what))
+    }
 }

@@ -118,9 +118,11 @@ impl Cache {
         }
         let pairs: Vec<(&Object, &Path)> =
             wanted.iter().map(|(object, path)| (*object, path.as_path())).collect();
-        remote.get(&pairs)?;
-        for (object, path) in pairs {
-            index.insert(object, path)?;
+        let found = remote.get(&pairs)?;
+        for ((object, path), found) in pairs.into_iter().zip(found) {
+            if found {
+                index.insert(object, path)?;
+            }
         }
         Ok(())
     }

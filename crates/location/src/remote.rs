@@ -87,7 +87,8 @@ impl Remote {
         Ok(Remote { store, address: address.clone(), runtime })
     }
 
-    /// What there is at `address`: one object, or all below it; by key.
+    /// What there is at `address`: one object, or all below it; by key. Objects that stand for folders are left out
+    /// ([`without_markers`]).
     pub fn list(&self, address: &Address) -> Result<Vec<Object>> {
         let key = self.key(&address.key)?;
         let listed = self.runtime.block_on(async {
@@ -109,7 +110,7 @@ impl Remote {
             objects.push(Object { key: object.location.to_string(), bytes: object.size, tag });
         }
         objects.sort();
-        Ok(objects)
+        Ok(without_markers(objects, &address.key))
     }
 
     /// Whether there is an object at `address`.
@@ -178,22 +179,26 @@ impl Remote {
         }
     }
 
-    /// Fetches objects to files, each whole or not at all.
-    pub fn get(&self, wanted: &[(&Object, &Path)]) -> Result<()> {
+    /// Fetches objects to files, each whole or not at all; which of them there were: one without bytes may have stood for a
+    /// folder with nothing below it.
+    pub fn get(&self, wanted: &[(&Object, &Path)]) -> Result<Vec<bool>> {
         self.runtime.block_on(async {
             let one =
                 |(object, to): &(&Object, &Path)| self.get_one((*object).clone(), to.to_path_buf());
             let each = futures_util::stream::iter(wanted.iter().map(one));
-            each.buffer_unordered(TOGETHER).try_collect::<Vec<()>>().await
-        })?;
-        Ok(())
+            each.buffered(TOGETHER).try_collect::<Vec<bool>>().await
+        })
     }
 
-    async fn get_one(&self, object: Object, to: std::path::PathBuf) -> Result<()> {
+    async fn get_one(&self, object: Object, to: std::path::PathBuf) -> Result<bool> {
         let about = Address { key: object.key.clone(), ..self.address.clone() };
         let failed = |error: object_store::Error| self.error(&about, &error);
+        let got = match self.store.get(&self.key(&object.key)?).await {
+            // A key that ends in `/` is listed without it.
+            Err(object_store::Error::NotFound { .. }) if object.bytes == 0 => return Ok(false),
+            got => got.map_err(failed)?,
+        };
         let mut file = StagedFile::create(&to)?;
-        let got = self.store.get(&self.key(&object.key)?).await.map_err(failed)?;
         let mut bytes = 0;
         let mut stream = got.into_stream();
         while let Some(piece) = stream.next().await {
@@ -205,7 +210,7 @@ impl Remote {
             let what = format!("{bytes} bytes came, expected {}", object.bytes);
             return Err(about.error(what));
         }
-        file.commit()
+        file.commit().map(|()| true)
     }
 
     /// Uploads files as objects; what they are then, in the same order.
@@ -310,6 +315,26 @@ fn as_listed(object: &Object) -> GetOptions {
     // A time in place of a tag compares with nothing.
     let is_time = object.tag.contains('T') && object.tag.contains(':');
     GetOptions { if_match: (!is_time).then(|| object.tag.clone()), ..GetOptions::default() }
+}
+
+/// Leaves out objects that stand for folders, as consoles, Hadoop and file systems on buckets make them: `folder/` (which is
+/// listed as `folder`) and `folder_$folder$`, without bytes. `objects` are sorted, and are all below `prefix`.
+fn without_markers(mut objects: Vec<Object>, prefix: &str) -> Vec<Object> {
+    let keys = objects.iter().map(|object| object.key.clone()).collect::<Vec<String>>();
+    let is_folder = |key: &str| {
+        let folder = format!("{key}/");
+        let first = keys.partition_point(|other| *other < folder);
+        keys.get(first).is_some_and(|other| other.starts_with(&folder))
+    };
+    // One object alone was asked for by its name.
+    let several = objects.len() > 1;
+    objects.retain(|object| {
+        let marks = object.key.ends_with("_$folder$")
+            || is_folder(&object.key)
+            || several && object.key == prefix;
+        object.bytes > 0 || !marks
+    });
+    objects
 }
 
 /// An error with what caused it, each once.

@@ -49,7 +49,7 @@ impl Remote {
         match self.0 {}
     }
 
-    pub fn get(&self, _: &[(&Object, &Path)]) -> Result<()> {
+    pub fn get(&self, _: &[(&Object, &Path)]) -> Result<Vec<bool>> {
         match self.0 {}
     }
 

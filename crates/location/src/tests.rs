@@ -96,6 +96,41 @@ fn what_was_published_is_fetched_once() {
 }
 
 #[test]
+fn objects_that_stand_for_folders_are_no_files() {
+    let world = World::new();
+    let remote = world.remote();
+    let files = world.folder("made", &[("empty", ""), ("picture", "p")]);
+    let (empty, picture) = (files.join("empty"), files.join("picture"));
+    let put = |from: &Path, key: &str| {
+        remote.put(&[(from, key.to_owned())]).unwrap();
+    };
+    put(&picture, "shop/pictures/0.png");
+    put(&picture, "shop/pictures/cats/1.png");
+    put(&empty, "shop/pictures/none.png");
+    // As they are listed: `shop/pictures/`, `shop/pictures/cats/` and Hadoop's.
+    put(&empty, "shop/pictures");
+    put(&empty, "shop/pictures/cats");
+    put(&empty, "shop/pictures/cats_$folder$");
+    put(&empty, "shop_$folder$");
+    let expected = ["shop/pictures/0.png", "shop/pictures/cats/1.png", "shop/pictures/none.png"];
+    assert_eq!(world.keys("shop/pictures"), expected);
+    assert_eq!(world.keys("shop"), expected);
+    let files = world.fetch("shop/pictures").0.into_iter().map(|(key, _)| key);
+    assert_eq!(files.collect::<Vec<String>>(), expected);
+    // The prefix itself, and a folder with nothing below it, whose key cannot be asked for without its `/`.
+    let object = |key: &str, bytes| Object { key: key.to_owned(), bytes, tag: String::new() };
+    let cache = Cache::new(&world.host.path().join("cache"), &address("shop/pictures"));
+    let mut index = Index::default();
+    let mut there = remote.list(&address("shop/pictures")).unwrap();
+    there.push(object("shop/pictures/vacant", 0));
+    cache.fetch(&remote, &address("shop/pictures"), &there, &mut index).unwrap();
+    assert!(!cache.path("shop/pictures/vacant").exists());
+    there.push(object("shop/pictures/zzz", 1));
+    let error = cache.fetch(&remote, &address("shop/pictures"), &there, &mut index).unwrap_err();
+    assert!(error.to_string().contains("s3://b/shop/pictures/zzz"), "{error}");
+}
+
+#[test]
 fn what_somebody_else_wrote_is_not_written_over() {
     let world = World::new();
     world.publish("d", &[("images.json", "1"), ("part-1", "1")]);

@@ -1,5 +1,6 @@
 //! `ams encode`: from pictures to image features.
 
+use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,9 +12,9 @@ use ams_image::RowType;
 use ams_image::crew::Crew;
 use ams_image::encode::{EncodeOptions, EncodeReport, Others, encode_together};
 use ams_image::encoder::Encoder;
-use ams_image::listing::{below, listed};
+use ams_image::listing::{below, lines_of, listed};
 use ams_image::precomputed::{PrecomputedOptions, precomputed};
-use ams_image::table::{is_parquet, unpack_pictures};
+use ams_image::table::{SameName, Unpacked, is_parquet, unpack_pictures};
 use ams_location::{Locations, Unfinished};
 use serde::Serialize;
 use tempfile::TempDir;
@@ -34,7 +35,8 @@ pub struct Arguments {
     /// The folder the names are relative to, or a Parquet file of pictures (`struct{bytes, path}`).
     #[arg(long, value_name = "DIR", required_unless_present = "features")]
     images: Option<PathBuf>,
-    /// Names of pictures instead of a dataset's: a CSV file with a column `image` or `path`, or one name a line.
+    /// Names of pictures instead of a dataset's: a table as `ams prepare` reads it, with a column `image`, `path`, `filename` or
+    /// the like, or one name a line.
     #[arg(long, value_name = "FILE", conflicts_with = "dataset")]
     list: Option<PathBuf>,
     /// The column of `--list` that holds the names.
@@ -62,6 +64,12 @@ pub struct Arguments {
     /// that is there does, unless given.
     #[arg(long, value_enum)]
     rows: Option<RowsName>,
+    /// Largest share of pictures that may have no feature, 0 to 1; above it, nothing is made but the list of failures.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
+    max_failed: f64,
+    /// Pictures of a Parquet file whose `path` repeats: the number of its row, counted from 0, is put before every name.
+    #[arg(long, requires = "images", conflicts_with = "features")]
+    number_repeated: bool,
     /// Pictures of the store that the dataset does not name stay.
     #[arg(long, conflicts_with = "features")]
     keep: bool,
@@ -94,6 +102,15 @@ impl From<RowsName> for RowType {
 struct Timed<'a> {
     #[serde(flatten)]
     report: &'a EncodeReport,
+    /// Files below the folder of pictures that are none.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    passed_over: &'a BTreeMap<String, u64>,
+    /// Names of the list that were in it before.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    listed_again: Option<u64>,
+    /// What the Parquet file of pictures has.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parquet: Option<&'a Unpacked>,
     seconds: f64,
 }
 
@@ -115,13 +132,15 @@ pub fn run(
     }
     let place = locations.update(&named, Unfinished::GoesOn)?;
     let out = place.local();
-    let images = Pictures::open(fetched(&arguments.images)?)?;
+    let images = Pictures::open(fetched(&arguments.images)?, &arguments)?;
     let listed = match (&dataset, fetched(&arguments.list)?) {
         (Some(dataset), _) => Some(pictures(dataset)?),
         (None, Some(list)) => Some(listed(&list, arguments.list_column.as_deref())?),
         (None, None) => None,
     };
+    let in_list = listed.as_ref().filter(|_| arguments.list.is_some()).map(Vec::len);
     let rows = arguments.rows.map(RowType::from);
+    let mut passed_over = BTreeMap::new();
     let report = match fetched(&arguments.features)? {
         Some(features) => {
             let keys = fetched(&arguments.keys)?;
@@ -132,7 +151,7 @@ pub fn run(
             let names = match (listed, &keys) {
                 (Some(names), _) => names,
                 // Everything that there is a row for.
-                (None, Some(keys)) => self::listed(keys, None)?,
+                (None, Some(keys)) => lines_of(keys)?,
                 (None, None) => {
                     let what = "which pictures? give a dataset, --list or --keys beside --features";
                     return Err(Failure::user(what));
@@ -142,6 +161,7 @@ pub fn run(
                 tensor: arguments.tensor,
                 key_column: arguments.key_column,
                 rows,
+                max_failed: arguments.max_failed,
                 ..PrecomputedOptions::new(features, keys, out)
             };
             if launch.rank() > 0 {
@@ -155,10 +175,11 @@ pub fn run(
         }
         None => {
             let encoder = arguments.encoder.open(|path| Ok(locations.input(path)?))?;
-            let images = images.expect("clap asks for it without --features");
-            let names = listed.map_or_else(|| images.names(), Ok)?;
+            let images = images.as_ref().expect("clap asks for it without --features");
+            let names = listed.map_or_else(|| images.names(&mut passed_over), Ok)?;
             let mut options = EncodeOptions::new(images.folder(), out);
             options.rows = rows;
+            options.max_failed = arguments.max_failed;
             options.chunk = arguments.chunk as usize;
             options.others = if arguments.keep { Others::Keep } else { Others::Remove };
             options.threads = threads(arguments.threads);
@@ -169,7 +190,12 @@ pub fn run(
     };
     place.publish()?;
     let seconds = begin.elapsed().as_secs_f64();
-    output.finish(&Timed { report: &report, seconds }, || text(&report, &named, seconds));
+    let parquet = images.as_ref().and_then(Pictures::unpacked);
+    let again = |names: usize| (names as u64).checked_sub(report.names).filter(|it| *it > 0);
+    let listed_again = in_list.and_then(again);
+    let timed =
+        Timed { report: &report, passed_over: &passed_over, listed_again, parquet, seconds };
+    output.finish(&timed, || text(&timed, &named));
     Ok(())
 }
 
@@ -194,19 +220,36 @@ impl Crew for Processes {
 enum Pictures {
     Folder(PathBuf),
     /// Unpacked from a Parquet file, with their names.
-    Unpacked(TempDir, Vec<String>),
+    Unpacked(TempDir, Unpacked),
 }
 
 impl Pictures {
-    fn open(path: Option<PathBuf>) -> Result<Option<Pictures>, Failure> {
+    fn open(path: Option<PathBuf>, arguments: &Arguments) -> Result<Option<Pictures>, Failure> {
         let Some(path) = path else { return Ok(None) };
         if !is_parquet(&path) {
+            if arguments.number_repeated {
+                let what = "--number-repeated is for a Parquet file of pictures; a folder's names are distinct";
+                return Err(Failure::user(format!("{}: {what}", path.display())));
+            }
             return Ok(Some(Pictures::Folder(path)));
         }
         let folder = TempDir::new()
             .map_err(|error| Failure::user(format!("no room to unpack pictures: {error}")))?;
-        let names = unpack_pictures(&path, folder.path())?;
-        Ok(Some(Pictures::Unpacked(folder, names)))
+        let same = match arguments.number_repeated {
+            true => SameName::Number,
+            false => SameName::Refuse,
+        };
+        let unpacked = unpack_pictures(&path, folder.path(), same)?;
+        let Unpacked { rows, without_picture, .. } = unpacked;
+        if without_picture as f64 > arguments.max_failed * rows as f64 {
+            let share = arguments.max_failed * 100.0;
+            return Err(Failure::user(format!(
+                "{}: {without_picture} of {rows} rows have no picture, more than the {share:.0} % that may; --max-failed 1 \
+                 accepts any share",
+                path.display()
+            )));
+        }
+        Ok(Some(Pictures::Unpacked(folder, unpacked)))
     }
 
     fn folder(&self) -> &Path {
@@ -216,13 +259,51 @@ impl Pictures {
         }
     }
 
-    /// All of them.
-    fn names(&self) -> Result<Vec<String>, Failure> {
+    fn unpacked(&self) -> Option<&Unpacked> {
         match self {
-            Pictures::Folder(path) => Ok(below(path)?),
-            Pictures::Unpacked(_, names) => Ok(names.clone()),
+            Pictures::Folder(_) => None,
+            Pictures::Unpacked(_, unpacked) => Some(unpacked),
         }
     }
+
+    /// All of them; files that are none are counted.
+    fn names(&self, passed_over: &mut BTreeMap<String, u64>) -> Result<Vec<String>, Failure> {
+        let path = match self {
+            Pictures::Folder(path) => path,
+            Pictures::Unpacked(_, unpacked) => return Ok(unpacked.names.clone()),
+        };
+        let found = below(path)?;
+        *passed_over = found.passed_over;
+        if found.pictures.is_empty() {
+            let others = match passed_over.is_empty() {
+                true => String::new(),
+                false => format!("; passed over, no pictures: {}", listed_counts(passed_over)),
+            };
+            let what = format!("there is no picture below the folder{others}");
+            return Err(Failure::user(format!("{}: {what}", path.display())));
+        }
+        Ok(found.pictures)
+    }
+}
+
+/// What there is of each, the most first, as many kinds as anybody reads.
+fn listed_counts(counts: &BTreeMap<String, u64>) -> String {
+    const SHOWN: usize = 8;
+    let mut kinds: Vec<(&String, &u64)> = counts.iter().collect();
+    kinds.sort_by_key(|(name, of)| (std::cmp::Reverse(**of), *name));
+    let shown = kinds.iter().take(SHOWN).map(|(name, of)| format!("{} {name}", count(**of)));
+    let mut text = shown.collect::<Vec<String>>().join(", ");
+    let others: u64 = kinds.iter().skip(SHOWN).map(|(_, of)| **of).sum();
+    if others > 0 {
+        text += &format!(", {} others", count(others));
+    }
+    text
+}
+
+/// A share, 0 to 1.
+fn share(text: &str) -> Result<f64, String> {
+    let value = text.parse::<f64>().ok().filter(|share| (0.0..=1.0).contains(share));
+    value.ok_or_else(|| "expected a share from 0 to 1, such as 0.8".to_owned())
 }
 
 /// The names of all pictures of a dataset's items.
@@ -260,7 +341,8 @@ pub fn encode_pictures(
     Ok(report?)
 }
 
-fn text(report: &EncodeReport, out: &Path, seconds: f64) -> String {
+fn text(timed: &Timed<'_>, out: &Path) -> String {
+    let Timed { report, passed_over, listed_again, parquet, seconds } = timed;
     let mut text = format!(
         "{}: {} images of {} numbers by {} ({} encoded, {} reused) in {seconds:.1} s\n",
         out.display(),
@@ -271,7 +353,43 @@ fn text(report: &EncodeReport, out: &Path, seconds: f64) -> String {
         count(report.reused),
     );
     for (reason, names) in &report.failed {
-        text += &format!("  without a feature, {reason}: {} (see failed.csv)\n", count(*names));
+        let formats = match reason.as_str() {
+            "unsupported" => format!("{}; ", listed_counts(&report.unsupported)),
+            _ => String::new(),
+        };
+        let names = count(*names);
+        text += &format!("  without a feature, {reason}: {names} ({formats}see failed.csv)\n");
+    }
+    if !passed_over.is_empty() {
+        text += &format!("  passed over, no pictures: {}\n", listed_counts(passed_over));
+    }
+    if let Some(names) = listed_again {
+        text += &format!("  names that the list has again: {}\n", count(*names));
+    }
+    if let Some(Unpacked { rows, without_picture, repeated, .. }) = parquet {
+        if *without_picture > 0 {
+            let (rows, without) = (count(*rows), count(*without_picture));
+            text += &format!("  rows without a picture: {without} of {rows}\n");
+        }
+        if *repeated > 0 {
+            let repeated = count(*repeated);
+            text += &format!("  rows with a name and picture of a row before: {repeated}\n");
+        }
+    }
+    if let Some(found) = &report.respelled {
+        let (names, name, file) = (count(found.names), &found.name, &found.file);
+        text +=
+            &format!("  found under another spelling: {names}, such as `{file}` for `{name}`\n");
+    }
+    if let Some(matched) = &report.matched
+        && matched.zeroed > 0
+    {
+        let share = 100.0 * matched.zeroed as f64 / matched.numbers as f64;
+        text += &format!(
+            "  became 0, too small for a half beside larger ones: {} of {} numbers ({share:.1} %)\n",
+            count(matched.zeroed),
+            count(matched.numbers),
+        );
     }
     text
 }

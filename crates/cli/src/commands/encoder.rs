@@ -5,6 +5,8 @@
 use std::path::{Path, PathBuf};
 
 use ams_encoders::vgg16::{Output, Vgg16};
+#[cfg(feature = "onnx")]
+use ams_encoders::{Onnx, Pool};
 use ams_image::builtin::{Builtin, DIM};
 use ams_image::encoder::Encoder;
 
@@ -35,8 +37,33 @@ pub struct EncoderArguments {
     /// The ONNX network's tensor or node that is the image feature; its only output unless given.
     #[arg(long, value_name = "NAME")]
     output_node: Option<String>,
+    /// How an output of tokens or maps becomes one row; an ONNX network's output that is a row needs none.
+    #[arg(long, value_enum)]
+    pool: Option<PoolName>,
     #[command(flatten, next_help_heading = "How pictures are prepared for a network")]
     preprocess: PreprocessArguments,
+}
+
+/// Spelled as on the command line.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum PoolName {
+    /// All numbers, end to end.
+    None,
+    /// The first token: the class token of ViT, DeiT, DINOv2.
+    First,
+    /// The mean over tokens, or over the places of maps (global average).
+    Mean,
+}
+
+#[cfg(feature = "onnx")]
+impl From<PoolName> for Pool {
+    fn from(name: PoolName) -> Pool {
+        match name {
+            PoolName::None => Pool::None,
+            PoolName::First => Pool::First,
+            PoolName::Mean => Pool::Mean,
+        }
+    }
 }
 
 impl EncoderArguments {
@@ -68,7 +95,7 @@ impl EncoderArguments {
             _ if path.extension().is_some_and(|extension| extension == "onnx")
                 || path.is_file() =>
             {
-                self.refuse("an ONNX encoder", &["output-node", "preprocess"])?;
+                self.refuse("an ONNX encoder", &["output-node", "pool", "preprocess"])?;
                 self.onnx(path, local)
             }
             other => Err(Failure::user(format!(
@@ -84,8 +111,8 @@ impl EncoderArguments {
         local: impl Fn(&Path) -> Result<PathBuf, Failure>,
     ) -> Result<Box<dyn Encoder>, Failure> {
         let preprocess = self.preprocess.preprocess(None)?;
-        let output = self.output_node.as_deref();
-        Ok(Box::new(ams_encoders::Onnx::open(&local(path)?, output, preprocess)?))
+        let (output, pool) = (self.output_node.as_deref(), self.pool.map(Pool::from));
+        Ok(Box::new(Onnx::open(&local(path)?, output, pool, preprocess)?))
     }
 
     #[cfg(not(feature = "onnx"))]
@@ -119,6 +146,7 @@ impl EncoderArguments {
             ("weights", self.weights.is_some()),
             ("no-relu", self.no_relu),
             ("output-node", self.output_node.is_some()),
+            ("pool", self.pool.is_some()),
             ("preprocess", self.preprocess.is_given()),
         ];
         match given.iter().find(|(name, given)| *given && !takes.contains(name)) {

@@ -143,9 +143,9 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
 
 /// The names in a file, one a line.
 pub fn lines(path: &std::path::Path, locations: &Locations) -> Result<Vec<String>, Failure> {
-    let text = std::fs::read_to_string(locations.input(path)?);
-    let text = text.map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
-    Ok(text.lines().filter(|line| !line.is_empty()).map(str::to_owned).collect())
+    let mut lines = ams_image::listing::lines_of(&locations.input(path)?)?;
+    lines.retain(|line| !line.is_empty());
+    Ok(lines)
 }
 
 fn verify(path: &std::path::Path, locations: &Locations, output: Output) -> Result<(), Failure> {

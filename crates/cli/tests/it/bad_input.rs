@@ -142,8 +142,7 @@ fn pictures() {
     let place = Place::with_data();
     fs::remove_dir_all(place.path("data/images")).unwrap();
     place.write("empty/note.txt", "no pictures here");
-    let cases: [(&str, &[&str]); 6] = [
-        ("--images empty --dim 64", &["empty: 80 of 80 pictures", "missing", "more than the 50 %"]),
+    let cases: [(&str, &[&str]); 5] = [
         ("--images nowhere", &["nowhere: expected a folder of pictures"]),
         ("--images shop --dim 7", &["8 to 65536", "not 7"]),
         ("", &["--images"]),
@@ -153,6 +152,10 @@ fn pictures() {
     for (flags, words) in cases {
         place.refuses(&format!("encode data {flags}"), words);
     }
+
+    // Nothing found: listed, and nothing made.
+    let words = ["empty: 80 of 80 pictures", "missing", "more than the 50 %", "--max-failed"];
+    refuses_with_list(&place, "encode data --images empty --dim 64", &words, 80);
 
     // Fewer than half: counted, listed, and the rest goes on.
     let pictures = place.files("shop/images");
@@ -166,6 +169,16 @@ fn pictures() {
     let listed = String::from_utf8(place.read("data/images/failed.csv")).unwrap();
     assert_eq!(listed.lines().count(), 3, "{listed}");
     place.json(TRAIN);
+}
+
+/// Asserts that a command is refused with these words and a list of so many failures beside the store, and goes on.
+fn refuses_with_list(place: &Place, arguments: &str, words: &[&str], failures: usize) {
+    let done = place.run(arguments);
+    assert_eq!(done.code, Some(1), "{done:#?}");
+    words.iter().for_each(|word| assert!(done.err.contains(word), "no {word} in {}", done.err));
+    let list = String::from_utf8(place.read("data/images.partial/failed.csv")).unwrap();
+    assert_eq!(list.lines().count(), 1 + failures, "{list}");
+    assert!(!place.path("data/images").exists(), "no store");
 }
 
 /// A `.npy` file of f32 in C order.
@@ -197,7 +210,7 @@ fn precomputed_features() {
     place.write("three.txt", "a.png\nb.png\nc.png\n");
     place.write("twice.txt", "a.png\nb.png\na.png\nd.png\n");
     place.write("others.txt", "v\nw\nx\ny\n");
-    let cases: [(&str, &str, &[&str]); 8] = [
+    let cases: [(&str, &str, &[&str]); 7] = [
         (
             "nan.npy",
             "four.txt",
@@ -207,13 +220,14 @@ fn precomputed_features() {
         ("cut.npy", "four.txt", &["cut.npy: ", "4 x 3 x 4 bytes, but 12"]),
         ("good.npy", "three.txt", &["three.txt: 3 names, but good.npy has 4 rows"]),
         ("good.npy", "twice.txt", &["twice.txt: \"a.png\" is in line 1 and in line 3"]),
-        ("good.npy", "others.txt", &["others.txt: 4 of 4 pictures", "more than the 50 %"]),
         ("good.npy", "none.txt", &["none.txt: ", "No such file"]),
         ("four.txt", "four.txt", &["four.txt: neither a .npy nor a whole safetensors file"]),
     ];
     for (features, keys, words) in cases {
         place.refuses(&format!("encode data --features {features} --keys {keys}"), words);
     }
+    let words = ["others.txt: 4 of 4 pictures", "more than the 50 %"];
+    refuses_with_list(&place, "encode data --features good.npy --keys others.txt", &words, 4);
     let report = place.json("encode data --features good.npy --keys four.txt");
     assert_eq!((&report["images"], &report["dim"]), (&json!(4), &json!(3)));
 }

@@ -48,15 +48,22 @@ impl Server {
             assert!(begin.elapsed() < Duration::from_secs(60), "the server does not start");
             std::thread::sleep(Duration::from_millis(50));
         }
+        server.put("/shop", b"");
+        Some(server)
+    }
+
+    /// Makes a bucket or an object, without a client that has opinions about keys.
+    fn put(&self, path: &str, bytes: &[u8]) {
+        let (at, length) = (self.at, bytes.len());
         let mut connection = TcpStream::connect(at).unwrap();
-        let host = format!("Host: {at}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        connection.write_all(format!("PUT /shop HTTP/1.1\r\n{host}").as_bytes()).unwrap();
+        let host = format!("Host: {at}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n");
+        connection.write_all(format!("PUT {path} HTTP/1.1\r\n{host}").as_bytes()).unwrap();
+        connection.write_all(bytes).unwrap();
         // The server may reset the connection behind its answer.
         let mut answer = Vec::new();
         let _ = connection.read_to_end(&mut answer);
         let answer = String::from_utf8_lossy(&answer);
         assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-        Some(server)
     }
 }
 
@@ -214,4 +221,21 @@ fn the_way_through_a_bucket() {
     refuses(run(&place, mortal.at, true, encode), &["s3://shop/half/images/"]);
     let again = ams(encode);
     assert_eq!((&again["encoded"], &again["images"]), (&json!(0), &encoded["images"]));
+}
+
+#[test]
+fn objects_that_stand_for_folders_are_no_pictures() {
+    let place = Place::new();
+    let Some(server) = Server::start(&place) else { return };
+    let folders = ["pictures/", "pictures/cats/", "pictures/vacant/", "pictures/cats_$folder$"];
+    folders.iter().for_each(|folder| server.put(&format!("/shop/{folder}"), b""));
+    for (at, name) in ["0.bmp", "cats/1.bmp"].into_iter().enumerate() {
+        server.put(&format!("/shop/pictures/{name}"), &crate::encode::bitmap([at as u8, 9, 200]));
+    }
+    let encode = "encode --images s3://shop/pictures --out store --dim 64";
+    let done = run(&place, server.at, true, encode);
+    assert_eq!(done.code, Some(0), "{done:#?}");
+    let report = done.json();
+    assert_eq!((&report["images"], &report["failed"]), (&json!(2), &json!({})), "{report}");
+    assert_eq!(report["passed_over"], Value::Null, "{report}");
 }

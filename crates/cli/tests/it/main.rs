@@ -15,6 +15,7 @@ mod configuration;
 #[cfg(unix)]
 mod deltas;
 mod demo;
+mod encode;
 #[cfg(target_os = "linux")]
 mod faults;
 #[cfg(unix)]

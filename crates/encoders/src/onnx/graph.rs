@@ -4,6 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
@@ -11,10 +12,11 @@ use std::sync::Arc;
 use ams_data::{Error, Result};
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::tensor_shape_proto::dimension;
-use tract_onnx::pb::{GraphProto, ModelProto, TensorProto, ValueInfoProto, type_proto};
+use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
 use tract_onnx::prelude::*;
 use tract_onnx::tract_hir::infer::InferenceFact;
 
+use super::single;
 use crate::preprocess::{Layout, Preprocess};
 
 /// Most names an error lists.
@@ -28,14 +30,21 @@ pub struct Graph {
     model: ModelProto,
 }
 
+/// What one output needs of a file's contents: nodes, weights, and the one input; in single precision.
+pub struct Part {
+    path: PathBuf,
+    model: ModelProto,
+    output: String,
+    /// Whether something of it was of half precision.
+    pub widened: bool,
+}
+
 /// The one input of a network.
 pub struct Input {
     path: PathBuf,
     name: String,
     /// Its dimensions, as far as they are fixed.
     dims: [Option<usize>; 4],
-    /// Whether it takes f16.
-    pub half: bool,
 }
 
 /// A network that can be computed.
@@ -46,6 +55,8 @@ pub struct Prepared {
     pub output: Vec<usize>,
     /// The network.
     pub network: Arc<TypedRunnableModel>,
+    /// The same as the file has it, node by node: slower, and what `network` is compared with.
+    pub plain: Arc<TypedRunnableModel>,
 }
 
 impl Graph {
@@ -115,47 +126,11 @@ impl Graph {
         Ok(files)
     }
 
-    /// The network's input. Weights may be listed as inputs; they are none.
-    pub fn input(&self) -> Result<Input> {
+    /// Inputs without those that are weights: files may list these too.
+    fn inputs(&self) -> impl Iterator<Item = &ValueInfoProto> {
         let graph = self.graph();
         let weights = graph.initializer.iter().map(|weight| &weight.name).collect::<HashSet<_>>();
-        let inputs = graph.input.iter().filter(|input| !weights.contains(&input.name));
-        let inputs = inputs.collect::<Vec<&ValueInfoProto>>();
-        let [input] = inputs.as_slice() else {
-            let names = inputs.iter().map(|input| input.name.as_str());
-            let what = format!("it has {} inputs ({}), expected one", inputs.len(), listed(names));
-            return Err(self.error(what));
-        };
-        let Some(type_proto::Value::TensorType(tensor)) =
-            input.r#type.as_ref().and_then(|kind| kind.value.as_ref())
-        else {
-            return Err(self.error(format!("input `{}` is not a tensor", input.name)));
-        };
-        let kind = DataType::try_from(tensor.elem_type);
-        if !matches!(kind, Ok(DataType::Float | DataType::Float16)) {
-            let kind =
-                kind.map_or_else(|_| tensor.elem_type.to_string(), |kind| format!("{kind:?}"));
-            let what = format!("input `{}` takes {kind}, expected Float or Float16", input.name);
-            return Err(self.error(what));
-        }
-        let fixed = |value: &Option<dimension::Value>| match value {
-            Some(dimension::Value::DimValue(value)) => usize::try_from(*value).ok(),
-            _ => None,
-        };
-        let dims = match &tensor.shape {
-            None => vec![None; 4],
-            Some(shape) => shape.dim.iter().map(|dim| fixed(&dim.value)).collect(),
-        };
-        let dims = <[Option<usize>; 4]>::try_from(dims).map_err(|dims| {
-            let what = format!(
-                "input `{}` has {} dimensions, expected 4: pictures, colors, height, width",
-                input.name,
-                dims.len()
-            );
-            self.error(what)
-        })?;
-        let half = kind == Ok(DataType::Float16);
-        Ok(Input { path: self.path.clone(), name: input.name.clone(), dims, half })
+        graph.input.iter().filter(move |input| !weights.contains(&input.name))
     }
 
     /// The tensor called `name`, or that the node of this name gives; the only output unless named.
@@ -192,24 +167,68 @@ impl Graph {
         Err(self.error(what))
     }
 
-    /// Refuses operators that cannot be computed, if `output` needs them.
-    pub fn check_operators(&self, output: &str) -> Result<()> {
+    /// Tensors that `output` needs, itself among them, and the positions of the nodes that make them.
+    fn needs<'g>(&'g self, output: &'g str) -> (HashSet<&'g str>, BTreeSet<usize>) {
         let nodes = &self.graph().node;
         let mut makers = HashMap::new();
         for (at, node) in nodes.iter().enumerate() {
             makers.extend(node.output.iter().map(|output| (output.as_str(), at)));
         }
-        let known = onnx().op_register.0;
-        let (mut waiting, mut seen) = (vec![output], HashSet::new());
-        let mut unknown = BTreeMap::new();
+        let (mut waiting, mut tensors, mut needed) =
+            (vec![output], HashSet::new(), BTreeSet::new());
         while let Some(tensor) = waiting.pop() {
-            let Some(at) = makers.get(tensor) else { continue };
-            if seen.insert(*at) {
-                let node = &nodes[*at];
-                if !known.contains_key(&node.op_type) {
-                    unknown.entry(node.op_type.as_str()).or_insert(tensor);
-                }
-                waiting.extend(node.input.iter().map(String::as_str));
+            if !tensor.is_empty()
+                && tensors.insert(tensor)
+                && let Some(at) = makers.get(tensor)
+                && needed.insert(*at)
+            {
+                waiting.extend(read_by(&nodes[*at]));
+            }
+        }
+        (tensors, needed)
+    }
+
+    /// Names of the inputs that `output` needs.
+    fn inputs_of<'g>(&'g self, output: &'g str) -> Vec<&'g str> {
+        let (tensors, _) = self.needs(output);
+        let names = self.inputs().map(|input| input.name.as_str());
+        names.filter(|name| tensors.contains(name)).collect()
+    }
+
+    /// Only what `output` needs.
+    ///
+    /// # Errors
+    /// If it needs operators that cannot be computed here, or not just one input.
+    pub fn part(self, output: String) -> Result<Part> {
+        self.check_operators(&output)?;
+        self.check_inputs(&output)?;
+        let (tensors, needed) = self.needs(&output);
+        let tensors = tensors.into_iter().map(str::to_owned).collect::<HashSet<String>>();
+        let Graph { path, mut model, .. } = self;
+        let graph = model.graph.as_mut().expect("checked when the file was read");
+        let mut at = 0..;
+        graph.node.retain(|_| at.next().is_some_and(|at| needed.contains(&at)));
+        graph.input.retain(|input| tensors.contains(&input.name));
+        graph.initializer.retain(|weight| tensors.contains(&weight.name));
+        graph.output.clear();
+        graph.value_info.clear();
+        // Parsing wants a name there; shapes are found anew.
+        graph.output.push(ValueInfoProto { name: output.clone(), ..ValueInfoProto::default() });
+        let folder = path.parent().unwrap_or(Path::new("")).to_path_buf();
+        let widened = single::widen(graph, &|tensor| outside(&folder, tensor));
+        let widened = widened.map_err(|what| Error::content(&path, what))?;
+        Ok(Part { path, model, output, widened })
+    }
+
+    /// Refuses operators that cannot be computed, if `output` needs them.
+    fn check_operators(&self, output: &str) -> Result<()> {
+        let known = onnx().op_register.0;
+        let mut unknown = BTreeMap::new();
+        for at in self.needs(output).1 {
+            let node = &self.graph().node[at];
+            if !known.contains_key(&node.op_type) {
+                let makes = node.output.first().map_or("", String::as_str);
+                unknown.entry(node.op_type.as_str()).or_insert(makes);
             }
         }
         if unknown.is_empty() {
@@ -220,11 +239,87 @@ impl Graph {
         Err(self.error(format!("operators that cannot be computed here: {all}")))
     }
 
-    /// Makes the network as far as `output` ready for inputs of this shape.
-    pub fn prepare(&self, output: &str, shape: [usize; 4]) -> Result<Prepared> {
-        let half = self.input()?.half;
-        let prepared = catch_unwind(AssertUnwindSafe(|| self.optimize(output, shape, half)));
+    /// Refuses an output that does not need just one input.
+    fn check_inputs(&self, output: &str) -> Result<()> {
+        let needed = self.inputs_of(output);
+        if needed.len() == 1 {
+            return Ok(());
+        }
+        let all = listed(self.inputs().map(|input| input.name.as_str()));
+        if needed.is_empty() {
+            let what =
+                format!("`{output}` needs none of the inputs ({all}): it is always the same");
+            return Err(self.error(what));
+        }
+        let outputs = self.graph().output.iter().map(|output| output.name.as_str());
+        let fit = outputs.filter(|output| self.inputs_of(output).len() == 1).map(|output| {
+            let needs = self.inputs_of(output);
+            format!("`{output}` (of `{}`)", needs.first().copied().unwrap_or_default())
+        });
+        let fit = fit.collect::<Vec<String>>();
+        let choose = match fit.is_empty() {
+            true => "choose a node that needs the picture alone".to_owned(),
+            false => format!("outputs that need one are {}", fit.join(", ")),
+        };
+        let (count, names) = (needed.len(), listed(needed.into_iter()));
+        let what = format!("`{output}` needs {count} inputs ({names}), expected one; {choose}");
+        Err(self.error(what))
+    }
+}
+
+impl Part {
+    fn error(&self, what: String) -> Error {
+        Error::content(&self.path, what)
+    }
+
+    /// The input.
+    pub fn input(&self) -> Result<Input> {
+        let graph = self.model.graph.as_ref().expect("checked when the file was read");
+        let weights = graph.initializer.iter().map(|weight| &weight.name).collect::<HashSet<_>>();
+        let input = graph.input.iter().find(|input| !weights.contains(&input.name));
+        let input = input.expect("checked when the part was cut out");
+        let Some(type_proto::Value::TensorType(tensor)) =
+            input.r#type.as_ref().and_then(|kind| kind.value.as_ref())
+        else {
+            return Err(self.error(format!("input `{}` is not a tensor", input.name)));
+        };
+        let kind = DataType::try_from(tensor.elem_type);
+        if kind != Ok(DataType::Float) {
+            let kind =
+                kind.map_or_else(|_| tensor.elem_type.to_string(), |kind| format!("{kind:?}"));
+            let what = format!(
+                "input `{}` takes {kind}, expected Float, Float16 or Bfloat16: `{}` is made of no picture",
+                input.name, self.output
+            );
+            return Err(self.error(what));
+        }
+        // Exporters write -1 or 0, too, where any number will do.
+        let fixed = |value: &Option<dimension::Value>| match value {
+            Some(dimension::Value::DimValue(value)) => {
+                usize::try_from(*value).ok().filter(|value| *value > 0)
+            }
+            _ => None,
+        };
+        let dims = match &tensor.shape {
+            None => vec![None; 4],
+            Some(shape) => shape.dim.iter().map(|dim| fixed(&dim.value)).collect(),
+        };
+        let dims = <[Option<usize>; 4]>::try_from(dims).map_err(|dims| {
+            let what = format!(
+                "input `{}` has {} dimensions, expected 4: pictures, colors, height, width",
+                input.name,
+                dims.len()
+            );
+            self.error(what)
+        })?;
+        Ok(Input { path: self.path.clone(), name: input.name.clone(), dims })
+    }
+
+    /// Makes the network ready for inputs of this shape.
+    pub fn prepare(&self, shape: [usize; 4]) -> Result<Prepared> {
+        let prepared = catch_unwind(AssertUnwindSafe(|| self.optimize(shape)));
         let cannot = |why: &str| {
+            let output = &self.output;
             self.error(format!(
                 "the network does not take an input of {shape:?} as far as `{output}`: {why}"
             ))
@@ -236,24 +331,66 @@ impl Graph {
         }
     }
 
-    fn optimize(&self, output: &str, shape: [usize; 4], half: bool) -> TractResult<Prepared> {
+    fn optimize(&self, shape: [usize; 4]) -> TractResult<Prepared> {
+        let folder = self.path.parent().and_then(Path::to_str);
         let parsed = onnx()
             .with_ignore_output_shapes(true)
             .with_ignore_value_info(true)
-            .parse(&self.model, self.folder().to_str())?;
-        let mut network = parsed.model;
-        let outlet = parsed.outlets_by_name.get(output).copied();
-        network
-            .select_output_outlets(&[outlet.ok_or_else(|| TractError::msg("no such tensor"))?])?;
-        let kind = if half { f16::datum_type() } else { f32::datum_type() };
-        let network = network.with_input_fact(0, InferenceFact::dt_shape(kind, shape))?;
-        let network = network.into_optimized()?;
+            .parse(&self.model, folder)?;
+        if let Some(name) = parsed.unresolved_inputs.first() {
+            return Err(TractError::msg(format!("nothing makes the tensor `{name}`")));
+        }
+        let fact = InferenceFact::dt_shape(f32::datum_type(), shape);
+        let typed = parsed.model.with_input_fact(0, fact)?.into_typed()?;
+        let plain = typed.clone().into_runnable()?;
+        let network = typed.into_optimized()?;
         let fact = network.output_fact(0)?;
         let output = fact.shape.as_concrete().map(<[usize]>::to_vec);
         let output =
             output.ok_or_else(|| TractError::msg("its size depends on what is in the picture"))?;
-        Ok(Prepared { shape, output, network: network.into_runnable()? })
+        Ok(Prepared { shape, output, network: network.into_runnable()?, plain })
     }
+}
+
+/// The tensors that a node reads, also inside its branches and loops.
+fn read_by(node: &NodeProto) -> Vec<&str> {
+    let mut names = node.input.iter().map(String::as_str).collect::<Vec<&str>>();
+    for graph in node.attribute.iter().flat_map(|it| it.g.iter().chain(&it.graphs)) {
+        // A name that is also one of its own inside is needed at worst in vain.
+        names.extend(graph.node.iter().flat_map(read_by));
+        names.extend(graph.output.iter().map(|output| output.name.as_str()));
+    }
+    names
+}
+
+/// What `tensor` keeps in a file in `folder`.
+fn outside(folder: &Path, tensor: &TensorProto) -> Result<Vec<u8>, String> {
+    let entry = |key: &str| {
+        let entry = tensor.external_data.iter().find(|entry| entry.key == key);
+        entry.map(|entry| entry.value.as_str())
+    };
+    let number = |key: &str| {
+        entry(key).map(str::parse::<u64>).transpose().map_err(|error| {
+            format!("weights `{}`: {key} is no number of bytes: {error}", tensor.name)
+        })
+    };
+    let path = folder.join(entry("location").unwrap_or_default());
+    let failed = |error: std::io::Error| format!("{}: {error}", path.display());
+    // The names were checked; a link may still lead elsewhere.
+    let root = match folder.as_os_str().is_empty() {
+        true => Path::new("."),
+        false => folder,
+    };
+    let inside = path.canonicalize().and_then(|to| Ok((to, root.canonicalize()?)));
+    if !inside.is_ok_and(|(to, root)| to.starts_with(root)) {
+        let what = "expected a file in the network's folder";
+        return Err(format!("weights `{}` are in {}: {what}", tensor.name, path.display()));
+    }
+    let mut file = File::open(&path).map_err(failed)?;
+    file.seek(SeekFrom::Start(number("offset")?.unwrap_or(0))).map_err(failed)?;
+    let mut bytes = Vec::new();
+    file.take(number("length")?.unwrap_or(u64::MAX)).read_to_end(&mut bytes).map_err(failed)?;
+    Ok(bytes)
 }
 
 impl Input {

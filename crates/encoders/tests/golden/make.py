@@ -117,6 +117,10 @@ def models():
         "outside.weights": weights,
         "nhwc.onnx": network(drawer(1), ["n", SIZE, SIZE, 3], nhwc=True).SerializeToString(),
         "half.onnx": network(drawer(1), n, TensorProto.FLOAT16).SerializeToString(),
+        "half-inside.onnx": halved(drawer(1)).SerializeToString(),
+        "bfloat.onnx": bfloats(drawer(1)).SerializeToString(),
+        "towers.onnx": towers(drawer(1)).SerializeToString(),
+        "tokens.onnx": tokens(drawer(2)).SerializeToString(),
         "pairs.onnx": network(drawer(1), [2, 3, SIZE, SIZE], pairs=True).SerializeToString(),
         "two-inputs.onnx": model([helper.make_node("Add", ["image", "mask"], ["out"], "add")], [image, mask],
                                  [out]).SerializeToString(),
@@ -124,6 +128,89 @@ def models():
                                helper.make_node("Bewilder", ["calm"], ["out"], "odd")], [image],
                               [out]).SerializeToString(),
     }
+
+
+def halved(draw):
+    """The small network with halfs inside only: casts, halfs kept as integers, a constant and an epsilon beside it."""
+    made = network(draw, ["n", 3, SIZE, SIZE])
+    graph = made.graph
+    for tensor in graph.initializer:
+        values = numpy_helper.to_array(tensor).astype(np.float16)
+        tensor.CopyFrom(helper.make_tensor(tensor.name, TensorProto.FLOAT16, values.shape, values.flatten())
+                        if tensor.name.endswith("bias")
+                        else numpy_helper.from_array(values, tensor.name))
+    one = numpy_helper.from_array(np.ones(1, np.float16))
+    for node in graph.node:
+        node.input[:] = ["inside" if name == "image" else name for name in node.input]
+        node.output[:] = ["sum" if name == "features" else name for name in node.output]
+        node.input[:] = ["sum" if name == "features" else name for name in node.input]
+    graph.node.insert(0, helper.make_node("Cast", ["image"], ["inside"], "in", to=TensorProto.FLOAT16))
+    graph.node.append(helper.make_node("Constant", [], ["one"], "constant", value=one))
+    graph.node.append(helper.make_node("Mul", ["sum", "one"], ["product"], "times-one"))
+    graph.node.append(helper.make_node("Cast", ["product"], ["features"], "out", to=TensorProto.FLOAT))
+    del graph.output[1]
+    return made
+
+
+def bfloats(draw):
+    """The small network with weights as bfloats."""
+    made = network(draw, ["n", 3, SIZE, SIZE])
+    for tensor in made.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        bits = (values.view(np.uint32) >> 16).astype(np.uint16)
+        tensor.CopyFrom(helper.make_tensor(tensor.name, TensorProto.BFLOAT16, values.shape, bits.tobytes(), raw=True))
+    for value in [*made.graph.input, *made.graph.output]:
+        value.type.tensor_type.elem_type = TensorProto.BFLOAT16
+    return made
+
+
+def towers(draw):
+    """Text and picture with a similarity, as CLIP is exported: dimensions by name, three inputs, a weight listed as one."""
+    made = network(draw, ["image_batch", 3, "height", "width"])
+    graph = made.graph
+    del graph.output[:], graph.node[-1]
+    graph.node.append(helper.make_node("Identity", ["features"], ["image_embeds"], "visual"))
+    words = np.arange(40, dtype=np.float32).reshape(10, 4)
+    graph.initializer.append(numpy_helper.from_array(words, "words"))
+    graph.initializer.append(numpy_helper.from_array(np.array([2], np.int64), "axis"))
+    ids = helper.make_tensor_value_info("input_ids", TensorProto.INT64, ["text_batch", "length"])
+    mask = helper.make_tensor_value_info("attention_mask", TensorProto.INT64, ["text_batch", "length"])
+    listed = helper.make_tensor_value_info("stem.bias", TensorProto.FLOAT, [4])
+    graph.input.insert(0, ids)
+    graph.input.extend([mask, listed])
+    graph.node.extend([
+        helper.make_node("Gather", ["words", "input_ids"], ["spoken"], "look-up"),
+        helper.make_node("Cast", ["attention_mask"], ["weights"], "cast", to=TensorProto.FLOAT),
+        helper.make_node("Unsqueeze", ["weights", "axis"], ["column"], "column"),
+        helper.make_node("Mul", ["spoken", "column"], ["heard"], "mask"),
+        helper.make_node("ReduceMean", ["heard"], ["text_embeds"], "text", axes=[1], keepdims=0),
+        helper.make_node("Transpose", ["text_embeds"], ["turned"], "turn", perm=[1, 0]),
+        helper.make_node("MatMul", ["image_embeds", "turned"], ["logits_per_image"], "similarity"),
+    ])
+    for name, dims in [("logits_per_image", ["image_batch", "text_batch"]), ("text_embeds", ["text_batch", 4]),
+                       ("image_embeds", ["image_batch", 4])]:
+        graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, dims))
+    return made
+
+
+def tokens(draw):
+    """A class token before one for every patch of 4 x 4, as vision transformers give them."""
+    weights = [numpy_helper.from_array(draw((6, 3, 4, 4)), "patch.weight"),
+               numpy_helper.from_array(draw((1, 1, 6)), "class"),
+               numpy_helper.from_array(np.array([0, 6, -1]), "sizes"),
+               numpy_helper.from_array(np.array([1, 1, 1]), "ones")]
+    nodes = [
+        helper.make_node("Conv", ["image", "patch.weight"], ["patches"], "patch", strides=[4, 4]),
+        helper.make_node("Reshape", ["patches", "sizes"], ["flat"], "flat"),
+        helper.make_node("Transpose", ["flat"], ["turned"], "turn", perm=[0, 2, 1]),
+        helper.make_node("Expand", ["class", "ones"], ["first"], "expand"),
+        helper.make_node("ReduceMean", ["turned"], ["mean"], "mean", axes=[1], keepdims=1),
+        helper.make_node("Add", ["first", "mean"], ["cls"], "add"),
+        helper.make_node("Concat", ["cls", "turned"], ["last_hidden_state"], "tokens", axis=1),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])
+    out = helper.make_tensor_value_info("last_hidden_state", TensorProto.FLOAT, ["n", 17, 6])
+    return model(nodes, [image], [out], weights)
 
 
 class Vgg(torch.nn.Module):
@@ -172,9 +259,13 @@ def timm(state):
 
 
 def golden(files, network):
-    def rows(name, prepare, output):
-        session = onnxruntime.InferenceSession(files[name])
-        return [session.run([output], {"image": prepare(picture(*size))})[0].astype(float)[0].tolist() for size in PICTURES]
+    def rows(name, prepare, output, pool=lambda row: row):
+        made = onnx.load_from_string(files[name])
+        if output not in [value.name for value in made.graph.output]:
+            made.graph.output.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, None))
+        session = onnxruntime.InferenceSession(made.SerializeToString())
+        run = lambda size: session.run([output], {"image": prepare(picture(*size))})[0].astype(float)[0]
+        return [pool(run(size)).tolist() for size in PICTURES]
 
     imagenet = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
     torchvision = lambda image: planes(centered(image, 20, SIZE, Image.BILINEAR), *imagenet, 255)
@@ -186,6 +277,9 @@ def golden(files, network):
         "small.onnx features, imagenet": rows("small.onnx", torchvision, "features"),
         "small.onnx features, whole": rows("small.onnx", lite, "features"),
         "small.onnx logits, whole": rows("small.onnx", lite, "logits"),
+        "small.onnx stem, mean": rows("small.onnx", lite, "stem.relu", lambda maps: maps.mean((1, 2))),
+        "tokens.onnx first": rows("tokens.onnx", lite, "last_hidden_state", lambda tokens: tokens[0]),
+        "tokens.onnx mean": rows("tokens.onnx", lite, "last_hidden_state", lambda tokens: tokens.mean(0)),
         **{f"vgg16 {output}": [rows[output][0].tolist() for rows in made] for output in ("fc6-raw", "fc6", "fc8")},
     }
 

@@ -1,6 +1,6 @@
 //! ONNX networks: the same numbers as onnxruntime's, and errors that say what to do.
 
-use ams_encoders::onnx::Onnx;
+use ams_encoders::onnx::{Onnx, Pool};
 use ams_encoders::preprocess::{Preprocess, Range, Resize};
 use ams_image::Encoder;
 use ams_image::resize::Filter;
@@ -26,14 +26,18 @@ fn whole() -> Preprocess {
 }
 
 fn open(file: &str, output: &str) -> Onnx {
-    Onnx::open(&golden(file), Some(output), whole()).expect("a good file")
+    Onnx::open(&golden(file), Some(output), None, whole()).expect("a good file")
+}
+
+fn pooled(file: &str, output: &str, pool: Pool) -> Onnx {
+    Onnx::open(&golden(file), Some(output), Some(pool), whole()).expect("a good file")
 }
 
 /// A resized pixel may differ by one of 255 from Pillow's: a tolerance of 5e-3 allows for that.
 #[test]
 fn rows_are_those_of_onnxruntime() {
     let onnx =
-        Onnx::open(&golden("small.onnx"), Some("features"), imagenet()).expect("a good file");
+        Onnx::open(&golden("small.onnx"), Some("features"), None, imagenet()).expect("a good file");
     check("small.onnx features, imagenet", &onnx, &PICTURES, 5e-3);
     check("small.onnx features, whole", &open("small.onnx", "features"), &PICTURES, 5e-3);
     check("small.onnx logits, whole", &open("small.onnx", "logits"), &PICTURES, 5e-3);
@@ -45,10 +49,79 @@ fn files_that_say_the_same_differently_give_the_same_rows() {
     for file in ["outside.onnx", "nhwc.onnx", "pairs.onnx"] {
         check(expected, &open(file, "features"), &PICTURES, 5e-3);
     }
-    check(expected, &open("half.onnx", "features"), &PICTURES, 1e-2);
-    // A node's name is as good as its tensor's, and a tensor need not be pooled.
+    // A node's name is as good as its tensor's.
     check(expected, &open("small.onnx", "flat"), &PICTURES, 5e-3);
-    assert_eq!(open("small.onnx", "stem.relu").dim(), 4 * 8 * 8);
+}
+
+/// Weights have been rounded, and nothing else: f16 keeps 11 bits, bf16 8 bits.
+#[test]
+fn networks_of_half_precision_are_computed_in_single() {
+    let (features, logits) = ("small.onnx features, whole", "small.onnx logits, whole");
+    check(features, &open("half.onnx", "features"), &PICTURES, 6e-3);
+    check(logits, &open("half.onnx", "logits"), &PICTURES, 6e-3);
+    check(features, &open("half-inside.onnx", "features"), &PICTURES, 6e-3);
+    check(features, &open("bfloat.onnx", "features"), &PICTURES, 2e-2);
+    check(logits, &open("bfloat.onnx", "logits"), &PICTURES, 2e-2);
+}
+
+#[test]
+fn only_the_inputs_that_an_output_needs_count() {
+    check("small.onnx features, whole", &open("towers.onnx", "image_embeds"), &PICTURES, 5e-3);
+    // By its node's name as well; and what is needed in vain by others may be anything.
+    check("small.onnx features, whole", &open("towers.onnx", "visual"), &PICTURES, 5e-3);
+    let cases: [(&str, &[&str]); 3] = [
+        (
+            "logits_per_image",
+            &[
+                "`logits_per_image` needs 3 inputs (`input_ids`, `image`, `attention_mask`)",
+                "expected one; outputs that need one are `image_embeds` (of `image`)",
+            ],
+        ),
+        ("text_embeds", &["`text_embeds` needs 2 inputs (`input_ids`, `attention_mask`)"]),
+        ("spoken", &["input `input_ids` takes Int64", "`spoken` is made of no picture"]),
+    ];
+    for (output, words) in cases {
+        let error = refused(&golden("towers.onnx"), Some(output), whole());
+        for word in words {
+            assert!(error.contains(word), "{error}\nlacks: {word}");
+        }
+    }
+}
+
+#[test]
+fn tokens_and_maps_become_a_row_as_told() {
+    let (first, mean) = (Pool::First, Pool::Mean);
+    let tokens = pooled("tokens.onnx", "last_hidden_state", first);
+    check("tokens.onnx first", &tokens, &PICTURES, 5e-3);
+    let expected = "tokens.onnx last_hidden_state, first token: whole to 16x16 bicubic, 0..255 mean 127 std 128, rgb nchw";
+    assert_eq!(tokens.id(), expected);
+    let mean_of = pooled("tokens.onnx", "last_hidden_state", mean);
+    check("tokens.onnx mean", &mean_of, &PICTURES, 5e-3);
+    check("small.onnx stem, mean", &pooled("small.onnx", "stem.relu", mean), &PICTURES, 5e-3);
+    let flat = pooled("tokens.onnx", "last_hidden_state", Pool::None);
+    assert_eq!((tokens.dim(), mean_of.dim(), flat.dim()), (6, 6, 17 * 6));
+    let mut hashes = [tokens.hash(), mean_of.hash(), flat.hash()];
+    hashes.sort();
+    assert!(hashes[0] != hashes[1] && hashes[1] != hashes[2]);
+    // Where there is nothing to pool, nothing changes.
+    let maps = pooled("small.onnx", "pooled", mean);
+    assert_eq!(maps.hash(), open("small.onnx", "pooled").hash());
+
+    let error = |file: &str, output: &str, pool: Option<Pool>| {
+        Onnx::open(&golden(file), Some(output), pool, whole()).expect_err("a bad pool").to_string()
+    };
+    let unasked = error("tokens.onnx", "last_hidden_state", None);
+    assert!(
+        unasked.contains("17 tokens of 6 numbers") && unasked.contains("--pool first"),
+        "{unasked}"
+    );
+    let unasked = error("small.onnx", "stem.relu", None);
+    assert!(
+        unasked.contains("4 maps of 64 places") && unasked.contains("--pool mean"),
+        "{unasked}"
+    );
+    let row = error("small.onnx", "features", Some(first));
+    assert!(row.contains("nothing to pool"), "{row}");
 }
 
 #[test]
@@ -74,7 +147,7 @@ fn an_encoder_is_known_by_all_that_defines_it() {
         onnx.hash(),
         open("small.onnx", "logits").hash(),
         open("nhwc.onnx", "features").hash(),
-        Onnx::open(&golden("small.onnx"), Some("features"), imagenet())
+        Onnx::open(&golden("small.onnx"), Some("features"), None, imagenet())
             .expect("a good file")
             .hash(),
     ];
@@ -89,8 +162,9 @@ fn an_encoder_is_known_by_all_that_defines_it() {
     let copy = |name: &str| fs::copy(golden(name), folder.path().join(name)).expect("a good file");
     copy("outside.onnx");
     copy("outside.weights");
-    let hash =
-        |path: &Path| Onnx::open(path, Some("features"), whole()).expect("a good file").hash();
+    let hash = |path: &Path| {
+        Onnx::open(path, Some("features"), None, whole()).expect("a good file").hash()
+    };
     let path = folder.path().join("outside.onnx");
     let before = hash(&path);
     assert_eq!(before, open("outside.onnx", "features").hash());
@@ -102,7 +176,7 @@ fn an_encoder_is_known_by_all_that_defines_it() {
 
 /// The error of opening a file.
 fn refused(file: &Path, output: Option<&str>, preprocess: Preprocess) -> String {
-    Onnx::open(file, output, preprocess).expect_err("a bad file").to_string()
+    Onnx::open(file, output, None, preprocess).expect_err("a bad file").to_string()
 }
 
 #[test]
@@ -140,7 +214,7 @@ fn what_cannot_be_computed_is_said() {
             &golden("two-inputs.onnx"),
             None,
             whole(),
-            &["2 inputs (`image`, `mask`)", "expected one"],
+            &["`out` needs 2 inputs (`image`, `mask`)", "expected one; choose a node"],
         ),
         (&golden("unknown.onnx"), None, whole(), &["cannot be computed", "Bewilder (makes `out`)"]),
         (&golden("golden.json"), features, whole(), &["golden.json: not an ONNX network"]),
@@ -173,7 +247,8 @@ fn what_cannot_be_computed_is_said() {
         }
     }
     // What the output does not need may be unknown.
-    let calm = Onnx::open(&golden("unknown.onnx"), Some("calm"), whole()).expect("a good file");
+    let calm = Onnx::open(&golden("unknown.onnx"), Some("calm"), Some(Pool::None), whole())
+        .expect("a good file");
     assert_eq!(calm.dim(), 3 * 16 * 16);
 }
 
@@ -195,7 +270,7 @@ fn no_damage_to_a_file_makes_it_panic() {
             bytes[at] = next(256) as u8;
         }
         fs::write(&path, &bytes).expect("a good file");
-        opened += usize::from(Onnx::open(&path, Some("features"), whole()).is_ok());
+        opened += usize::from(Onnx::open(&path, Some("features"), None, whole()).is_ok());
     }
     assert!((20..200).contains(&opened), "{opened} of 200 could be opened");
 }

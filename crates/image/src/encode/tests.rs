@@ -8,7 +8,7 @@ use image::{ExtendedColorType, ImageEncoder};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Three numbers: the mean color; counts its calls. A picture of pure blue is beyond f16.
+/// Three numbers: the mean color; counts its calls. A picture of pure blue is beyond f16, one of pure green below it.
 struct MeanColor {
     calls: AtomicU64,
     hash: &'static str,
@@ -48,8 +48,10 @@ impl Encoder for MeanColor {
             for pixel in picture.pixels.chunks_exact(3) {
                 (0..3).for_each(|channel| row[channel] += f32::from(pixel[channel]) / count);
             }
-            if row == [0.0, 0.0, 255.0] {
-                row[1] = 1e6;
+            match row {
+                [0.0, 0.0, 255.0] => row[1] = 1e6,
+                [0.0, 255.0, 0.0] => row.copy_from_slice(&[1e-9, 0.0, 2e-9]),
+                _ => {}
             }
         }
         Ok(())
@@ -195,9 +197,18 @@ fn failures_are_counted_and_listed_and_the_rest_goes_on() {
     fs::write(pictures.join("text.jpg"), b"not a picture at all").unwrap();
     fs::write(pictures.join("short.png"), &png([1, 2, 3])[..40]).unwrap();
     fs::write(pictures.join("blue.png"), png([0, 0, 255])).unwrap();
+    fs::write(pictures.join("green.png"), png([0, 255, 0])).unwrap();
     fs::create_dir(pictures.join("folder.png")).unwrap();
-    let bad =
-        ["empty.png", "text.jpg", "short.png", "blue.png", "folder.png", "gone.png", "../x.png"];
+    let bad = [
+        "empty.png",
+        "text.jpg",
+        "short.png",
+        "blue.png",
+        "green.png",
+        "folder.png",
+        "gone.png",
+        "../x.png",
+    ];
     names.extend(bad.map(String::from));
     let report = run(&options(folder.path(), "store"), &names, &encoder()).unwrap();
     let expected = [
@@ -206,6 +217,7 @@ fn failures_are_counted_and_listed_and_the_rest_goes_on() {
         ("missing", 1),
         ("not_finite", 1),
         ("outside", 1),
+        ("too_small", 1),
         ("unreadable", 1),
         ("unsupported", 1),
     ];
@@ -219,18 +231,63 @@ fn failures_are_counted_and_listed_and_the_rest_goes_on() {
         "{listed}"
     );
     assert!(listed.contains("blue.png,not_finite,"), "{listed}");
-    assert_eq!(listed.lines().count(), 8);
+    assert!(listed.contains("green.png,too_small,"), "{listed}");
+    assert_eq!(listed.lines().count(), 9);
 }
 
 #[test]
-fn mostly_failed_is_an_error_and_leaves_nothing() {
+fn mostly_failed_is_an_error_that_keeps_what_was_computed() {
     let folder = tempfile::tempdir().unwrap();
     let mut names = shop(folder.path());
     names.extend((0..21).map(|at| format!("gone{at:02}.jpg")));
-    let error = run(&options(folder.path(), "store"), &names, &encoder()).unwrap_err().to_string();
+    let mut options = options(folder.path(), "store");
+    let error = run(&options, &names, &encoder()).unwrap_err().to_string();
     assert!(error.contains("21 of 41 pictures have no feature (21 missing)"), "{error}");
     assert!(error.contains("gone00.jpg: missing: no such file"), "{error}");
-    assert_eq!(names_in(folder.path()), ["pictures"]);
+    assert!(error.contains("store.partial/failed.csv"), "{error}");
+    assert_eq!(names_in(folder.path()), ["pictures", "store.partial"]);
+    let list = fs::read_to_string(folder.path().join("store.partial/failed.csv")).unwrap();
+    assert_eq!(list.lines().count(), 1 + 21);
+    // What was encoded is not encoded again, where more failures are accepted.
+    options.max_failed = 0.6;
+    let report = run(&options, &names, &encoder()).unwrap();
+    assert_eq!((report.images, report.encoded, report.reused), (12, 0, 12));
+    assert_eq!(names_in(folder.path()), ["pictures", "store"]);
+}
+
+#[test]
+fn names_may_be_spelled_otherwise_than_their_files() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut names = shop(folder.path());
+    let whole = folder.path().join("pictures/p00.png").to_str().unwrap().to_owned();
+    names.extend([whole.clone(), "P01.PNG".to_owned(), "p02.jpg".to_owned()]);
+    let report = run(&options(folder.path(), "store"), &names, &encoder()).unwrap();
+    let respelled = Respelled { names: 2, name: whole.clone(), file: "p00.png".into() };
+    assert_eq!((report.images, report.respelled), (12, Some(respelled)));
+    let store = FeatureStore::open(&folder.path().join("store")).unwrap();
+    let key = |name: &str| store.key(PictureName::of(name));
+    assert_eq!((key(&whole), key("P01.PNG")), (key("p00.png"), key("p01.png")));
+    let listed = fs::read_to_string(folder.path().join("store/failed.csv")).unwrap();
+    assert!(
+        listed.contains(
+            "p02.jpg,missing,no such file in the folder of pictures; the folder has `p02.png`"
+        ),
+        "{listed}"
+    );
+}
+
+#[test]
+fn formats_that_are_not_decoded_are_counted_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut names = shop(folder.path());
+    let pictures = folder.path().join("pictures");
+    fs::write(pictures.join("a.avif"), b"\0\0\0\x1cftypavif\0\0\0\0mif1avif").unwrap();
+    fs::write(pictures.join("b.jpg"), b"\0\0\0\x18ftypheic\0\0\0\0mif1heic").unwrap();
+    fs::write(pictures.join("c.jpg"), b"no picture").unwrap();
+    names.extend(["a.avif", "b.jpg", "c.jpg"].map(String::from));
+    let report = run(&options(folder.path(), "store"), &names, &encoder()).unwrap();
+    let formats = ["AVIF", "HEIC", "no picture"].map(|name| (name.to_owned(), 1));
+    assert_eq!((report.failed["unsupported"], report.unsupported), (3, formats.into()));
 }
 
 #[test]

@@ -55,7 +55,10 @@ fn names_match_exactly_first_and_by_stem_then() {
     let features = npy("<f4", "(4, 2)", &singles(&[1.0, 0.0, 2.0, 0.0, 3.0, 0.0, 4.0, 0.0]));
     let case = case(&features, "7\n7.jpg\nshoes/8\r\n9\n");
     let report = run(&case, &["7.jpg", "7.png", "shoes/8.jpg", "12.jpg", "", "7.jpg"]).unwrap();
-    assert_eq!(report.matched, Some(Matched { exact: 1, stem: 2, unused: 1 }));
+    assert_eq!(
+        report.matched,
+        Some(Matched { exact: 1, stem: 2, unused: 1, numbers: 3, zeroed: 0 })
+    );
     assert_eq!((report.images, report.encoded, report.names, report.dim), (3, 3, 4, 2));
     assert_eq!(report.failed.get("missing"), Some(&1));
     let values = ["7.jpg", "7.png", "shoes/8.jpg", "12.jpg"].map(|name| value(&case, name));
@@ -125,7 +128,60 @@ fn bad_matrices_are_refused_with_row_and_name() {
     check(&npy("<f4", "(3, 1)", &singles(&[1.0, 2.0, 7e4])), three, "row 3 (\"c\"), column 1: inf");
     check(b"", three, "the file is empty");
     check(b"something else", three, "neither a .npy nor");
-    check(&npy("<f4", "(3, 1)", &good), "x\ny\nz\n", "3 of 3 pictures have no feature (3 missing)");
+    check(
+        &npy("<f4", "(3, 2)", &singles(&[1.0, 2.0, 1e-9, -2e-8, 3.0, 1e-9])),
+        three,
+        "row 2 (\"b\"): the largest number is 2e-8, too small: halfs (f16) have few bits below 6e-5 and are 0 below 3e-8. \
+         Multiply all rows by the same number first, such as 1e8",
+    );
+    check(
+        &npy("<f8", "(3, 1)", &[[0; 8], [0; 8], 1e-300f64.to_le_bytes()].concat()),
+        three,
+        "row 3",
+    );
+}
+
+#[test]
+fn numbers_that_become_0_beside_larger_ones_are_counted() {
+    let values = singles(&[1.0, 1e-9, 0.0, 0.0, 3.0, -1e-8]);
+    let case = case(&npy("<f4", "(3, 2)", &values), "a\nb\nc\n");
+    let matched = run(&case, &["a", "b", "c"]).unwrap().matched.unwrap();
+    assert_eq!((matched.numbers, matched.zeroed), (4, 2));
+}
+
+#[test]
+fn names_begin_behind_a_byte_order_mark() {
+    let features = npy("<f4", "(2, 1)", &singles(&[1.0, 2.0]));
+    let case = case(&features, "\u{feff}a.jpg\r\nb.jpg\r\n");
+    let report = run(&case, &["a.jpg", "b.jpg"]).unwrap();
+    assert_eq!((report.failed.len(), value(&case, "a.jpg")), (0, Some(1.0)));
+}
+
+#[test]
+fn names_may_be_spelled_otherwise() {
+    let features = npy("<f4", "(3, 1)", &singles(&[1.0, 2.0, 3.0]));
+    let case = case(&features, "caf\u{e9}.jpg\nx/b c.jpg\nd.jpg\n");
+    let names = ["cafe\u{301}.jpg", "x\\B%20c.jpg", "e.jpg", "d.jpeg"];
+    let report = run(&case, &names).unwrap();
+    let values = names.map(|name| value(&case, name));
+    assert_eq!(values, [Some(1.0), Some(2.0), None, None]);
+    assert_eq!(report.respelled.unwrap().names, 2);
+    let list = fs::read_to_string(case.folder.path().join("store/failed.csv")).unwrap();
+    assert!(list.contains("without extension; the list has `d.jpg`"), "{list}");
+}
+
+#[test]
+fn names_without_a_row_are_listed_and_accepted_if_told() {
+    let mut case = case(&npy("<f4", "(3, 1)", &singles(&[1.0, 2.0, 3.0])), "a\ny\nz\n");
+    let error = run(&case, &["a", "b", "c"]).unwrap_err().to_string();
+    assert!(error.contains("2 of 3 pictures have no feature (2 missing)"), "{error}");
+    assert!(error.contains("--max-failed 1 accepts any share"), "{error}");
+    let list = case.folder.path().join("store.partial/failed.csv");
+    assert!(error.contains(list.to_str().unwrap()), "{error}");
+    assert_eq!(fs::read_to_string(&list).unwrap().lines().count(), 3);
+    case.options.max_failed = 0.7;
+    assert_eq!(run(&case, &["a", "b", "c"]).unwrap().images, 1);
+    assert!(!list.parent().unwrap().exists(), "nothing stays behind");
 }
 
 /// The real features of the MovieLens posters, where they lie beside the repository.
@@ -144,7 +200,8 @@ fn movielens_features_import_as_they_are() {
     let names = text.lines().map(|id| format!("{id}.jpg")).collect::<Vec<_>>();
     let report = precomputed(&options, names).unwrap();
     assert_eq!((report.dim, report.names), (1280, 3256));
-    assert_eq!(report.matched, Some(Matched { exact: 0, stem: 3256, unused: 0 }));
+    let matched = report.matched.unwrap();
+    assert_eq!((matched.exact, matched.stem, matched.unused, matched.zeroed), (0, 3256, 0, 0));
     assert!(report.images > 3200 && report.failed.is_empty());
     let store = FeatureStore::open(&options.out).unwrap();
     assert!(store.row(store.key(PictureName::of("1.jpg"))).is_some());
