@@ -12,7 +12,6 @@ use std::time::Duration;
 use ams_data::staging::StagedFile;
 use ams_data::{Error, Result};
 use bytes::Bytes;
-use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
@@ -144,21 +143,6 @@ impl Remote {
         let read = async { self.store.get(&key).await?.bytes().await };
         let read = self.runtime.block_on(read).map_err(|error| self.error(&about, &error))?;
         Ok(read.to_vec())
-    }
-
-    /// Begins to read an object, which has to be what was listed.
-    pub fn pieces(&self, object: &Object) -> Result<Pieces> {
-        let about = Address { key: object.key.clone(), ..self.address.clone() };
-        let key = self.key(&object.key)?;
-        let got = self.runtime.block_on(self.store.get_opts(&key, as_listed(object)));
-        let got = got.map_err(|error| self.changed(&about, &error))?;
-        Ok(Pieces { stream: got.into_stream(), about })
-    }
-
-    /// The next bytes of an object, if it has more.
-    pub fn next_piece(&self, pieces: &mut Pieces) -> Result<Option<Bytes>> {
-        let next = self.runtime.block_on(pieces.stream.next()).transpose();
-        next.map_err(|error| self.error(&pieces.about, &error))
     }
 
     /// Some bytes of an object, which has to be what was listed.
@@ -302,12 +286,6 @@ impl Remote {
             told(error)
         ))
     }
-}
-
-/// An object being read.
-pub struct Pieces {
-    stream: BoxStream<'static, object_store::Result<Bytes>>,
-    about: Address,
 }
 
 /// Asks for an object as it was listed, where its tag is one that servers compare.

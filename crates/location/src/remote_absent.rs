@@ -37,14 +37,6 @@ impl Remote {
         match self.0 {}
     }
 
-    pub fn pieces(&self, _: &Object) -> Result<Pieces> {
-        match self.0 {}
-    }
-
-    pub fn next_piece(&self, _: &mut Pieces) -> Result<Option<Bytes>> {
-        match self.0 {}
-    }
-
     pub fn range(&self, _: &Object, _: Range<u64>) -> Result<Bytes> {
         match self.0 {}
     }
@@ -61,6 +53,3 @@ impl Remote {
         match self.0 {}
     }
 }
-
-/// An object being read, of which there is none.
-pub struct Pieces(Infallible);

@@ -5,6 +5,7 @@
 use std::collections::BTreeSet;
 use std::fmt;
 use std::io::{self, Read};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -15,7 +16,7 @@ use bytes::Bytes;
 use crate::Locations;
 use crate::address::{Address, local};
 use crate::object::Object;
-use crate::remote::{Pieces, Remote};
+use crate::remote::Remote;
 
 impl Files for Locations {
     fn list(&self, named: &Path) -> Result<Vec<Listed>> {
@@ -90,9 +91,8 @@ impl Input for RemoteFile {
     }
 
     fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
-        let pieces = self.remote.pieces(&self.object).map_err(io_error)?;
-        let remote = Arc::clone(&self.remote);
-        Ok(Box::new(Streamed { remote, pieces, piece: Bytes::new(), left: self.object.bytes }))
+        let (remote, object) = (Arc::clone(&self.remote), self.object.clone());
+        Ok(Box::new(InOrder { remote, object, next: 0, piece: Bytes::new() }))
     }
 
     fn at_random(&self) -> io::Result<Arc<dyn ReadAt>> {
@@ -114,34 +114,22 @@ fn io_error(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// An object as it comes.
-struct Streamed {
+/// An object from its beginning on. One long answer would have to come faster than a server gives up, however slowly its rows
+/// are used; so pieces are asked for.
+struct InOrder {
     remote: Arc<Remote>,
-    pieces: Pieces,
+    object: Object,
+    /// Where the next piece begins.
+    next: u64,
     piece: Bytes,
-    /// Bytes that are still to come.
-    left: u64,
 }
 
-impl Read for Streamed {
+impl Read for InOrder {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
-        while self.piece.is_empty() && !to.is_empty() {
-            match self.remote.next_piece(&mut self.pieces).map_err(io_error)? {
-                Some(piece) => {
-                    let length = piece.len() as u64;
-                    let left = self.left.checked_sub(length);
-                    self.left =
-                        left.ok_or_else(|| invalid("more bytes came than the object had"))?;
-                    self.piece = piece;
-                }
-                None if self.left > 0 => {
-                    return Err(invalid(&format!(
-                        "{} bytes of the object did not come",
-                        self.left
-                    )));
-                }
-                None => return Ok(0),
-            }
+        if self.piece.is_empty() && self.next < self.object.bytes && !to.is_empty() {
+            let range = self.next..self.object.bytes.min(self.next + PIECE);
+            self.piece = whole(&self.remote, &self.object, range.clone())?;
+            self.next = range.end;
         }
         let count = to.len().min(self.piece.len());
         to[..count].copy_from_slice(&self.piece.split_to(count));
@@ -149,9 +137,22 @@ impl Read for Streamed {
     }
 }
 
+/// All bytes of a range of an object.
+fn whole(remote: &Remote, object: &Object, range: Range<u64>) -> io::Result<Bytes> {
+    let length = range.end - range.start;
+    let bytes = remote.range(object, range).map_err(io_error)?;
+    if bytes.len() as u64 != length {
+        return Err(invalid(&format!("{} bytes came, expected {length}", bytes.len())));
+    }
+    Ok(bytes)
+}
+
 fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
+
+/// Bytes that are fetched at a time from the beginning on.
+const PIECE: u64 = 8 << 20;
 
 /// Bytes that are fetched at a time for reads at any place.
 const BLOCK: u64 = 4 << 20;
@@ -180,7 +181,7 @@ impl Blocks {
             Some(at) => kept.remove(at).1,
             None => {
                 let range = number * BLOCK..self.object.bytes.min((number + 1) * BLOCK);
-                let block = self.remote.range(&self.object, range).map_err(io_error)?;
+                let block = whole(&self.remote, &self.object, range)?;
                 if kept.len() >= KEPT {
                     kept.remove(0);
                 }

@@ -172,3 +172,60 @@ fn large_files_go_in_parts() {
     let (files, _) = world.fetch("big");
     assert!(files[0].1 == text);
 }
+
+#[test]
+fn tables_are_read_where_they_are() {
+    use ams_data::source::{Files, Table, TableOptions, open_all};
+
+    /// Finds files in the bucket of a world.
+    struct Bucket(Arc<Remote>);
+    impl Files for Bucket {
+        fn list(&self, named: &Path) -> Result<Vec<ams_data::source::Listed>> {
+            tables::list(&self.0, &Address::parse_folder(named)?.unwrap())
+        }
+        fn expand(&self, pattern: &str) -> Result<Vec<PathBuf>> {
+            tables::expand(&self.0, &address("logs"), pattern)
+        }
+    }
+    let world = World::new();
+    let long: String = (0..2_000_000).map(|n| format!("{n},{}\n", n % 7)).collect();
+    world.publish("logs/dt=1", &[("part-0.csv", "user,item\n1,a\n"), ("_SUCCESS", "x")]);
+    world.publish("logs/dt=2", &[("part-1.csv", "item,user\nb,2\n"), ("part-2.csv", "")]);
+    world.publish("long", &[("long.csv", &format!("user,item\n{long}"))]);
+    let bucket = Bucket(Arc::new(world.remote()));
+    let open = |named: &str| open_all(&bucket, &[PathBuf::from(named)], &TableOptions::default());
+    let rows = |table: &dyn Table| {
+        let mut rows = Vec::new();
+        for batch in table.batches(&[0, 1]).unwrap() {
+            let batch = batch.unwrap();
+            let row =
+                |row| format!("{}: {},{}", batch.place(row), batch.get(0, row), batch.get(1, row));
+            rows.extend((0..batch.rows()).map(row));
+        }
+        rows
+    };
+    let expected = ["dt=1/part-0.csv, line 2: 1,a", "dt=2/part-1.csv, line 2: 2,b"];
+    for named in ["s3://b/logs", "s3://b/logs/", "s3://b/logs/*/part-*", "s3://b/logs/**/*.csv"] {
+        let table = open(named).unwrap();
+        assert_eq!(rows(table.as_ref()), expected, "{named}");
+        assert_eq!(table.columns(), ["user", "item", "dt"], "{named}");
+    }
+    // Longer than what is fetched at a time, and read twice.
+    let table = open("s3://b/long/long.csv").unwrap();
+    let first = rows(table.as_ref());
+    assert_eq!((first.len(), &first[1_999_999][..]), (2_000_000, "line 2000001: 1999999,1"));
+    assert!(rows(table.as_ref()) == first);
+    // Another object under the name.
+    world.publish("long", &[("long.csv", "user,item\n1,a\n")]);
+    let changed = table.batches(&[0]).err().map(|error| error.to_string()).unwrap();
+    assert_eq!(
+        changed,
+        "s3://b/long/long.csv: changed or went away while it was read; start again"
+    );
+    for (named, expected) in [
+        ("s3://b/none", "s3://b/none: No such file or folder"),
+        ("s3://b/logs/*.tsv", "s3://b/logs/*.tsv: no file matches the pattern"),
+    ] {
+        assert!(open(named).err().unwrap().to_string().starts_with(expected), "{named}");
+    }
+}

@@ -6,7 +6,7 @@ use std::fmt::Debug;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 
@@ -169,11 +169,52 @@ impl Input for LocalFile {
     }
 
     fn at_random(&self) -> io::Result<Arc<dyn ReadAt>> {
-        let map = crate::map(&self.path).map_err(|error| match error {
-            Error::Io { source, .. } => source,
-            other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
-        })?;
-        Ok(Arc::new(Bytes::from_owner(map)))
+        let file = File::open(&self.path)?;
+        Ok(Arc::new(LocalAt { path: self.path.clone(), file, map: OnceLock::new() }))
+    }
+}
+
+/// A file of this host at any place: short pieces are copied, long ones mapped, so that neither takes memory for long.
+struct LocalAt {
+    path: PathBuf,
+    file: File,
+    map: OnceLock<Bytes>,
+}
+
+/// Pieces from this length on are mapped, bytes.
+const LONG: usize = 32 << 20;
+
+#[cfg(unix)]
+fn read_exact_at(file: &File, to: &mut [u8], start: u64) -> io::Result<()> {
+    std::os::unix::fs::FileExt::read_exact_at(file, to, start)
+}
+
+#[cfg(not(unix))]
+fn read_exact_at(file: &File, to: &mut [u8], start: u64) -> io::Result<()> {
+    use std::io::Seek;
+    let mut file = file.try_clone()?;
+    file.seek(io::SeekFrom::Start(start))?;
+    file.read_exact(to)
+}
+
+impl ReadAt for LocalAt {
+    fn read_at(&self, start: u64, length: usize) -> io::Result<Bytes> {
+        if length < LONG {
+            let mut bytes = vec![0; length];
+            read_exact_at(&self.file, &mut bytes, start)?;
+            return Ok(bytes.into());
+        }
+        let map = match self.map.get() {
+            Some(map) => map,
+            None => {
+                let map = crate::map(&self.path).map_err(|error| match error {
+                    Error::Io { source, .. } => source,
+                    other => io::Error::new(io::ErrorKind::InvalidData, other.to_string()),
+                })?;
+                self.map.get_or_init(|| Bytes::from_owner(map))
+            }
+        };
+        map.read_at(start, length)
     }
 }
 
