@@ -38,5 +38,8 @@ pub use schema::{Card, Counts, Field, FieldKind, Labels, Schema, Side, Split};
 #[cfg(test)]
 extern crate self as ams_data;
 #[cfg(test)]
+#[path = "../tests/golden_log.rs"]
+mod golden_log;
+#[cfg(test)]
 #[path = "../tests/it.rs"]
 mod it;
