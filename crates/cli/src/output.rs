@@ -1,8 +1,9 @@
 //! Where a command's words go: people read tables on stdout, programs one JSON object.
 
-use std::io::{ErrorKind, IsTerminal, Write};
+use std::io::{ErrorKind, Write};
 
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use console::Term;
+use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure;
@@ -75,6 +76,6 @@ pub const BAR: &str = "{prefix:>10} {bar:32} {human_pos}/{human_len} {per_sec} e
 /// Columns of the terminal that stdout is, or of what is usual elsewhere.
 pub fn width() -> usize {
     const ELSEWHERE: usize = 120;
-    let terminal = std::io::stdout().is_terminal().then(|| ProgressDrawTarget::stdout().width());
-    terminal.flatten().map_or(ELSEWHERE, |width| usize::from(width).max(40))
+    let terminal = Term::stdout().size_checked().map(|(_, columns)| columns);
+    terminal.map_or(ELSEWHERE, |width| usize::from(width).max(40))
 }

@@ -74,7 +74,8 @@ impl Way {
 fn lines(delimiter: &str, cell: impl Fn(usize, i64) -> String) -> Vec<String> {
     let mut lines = vec![HEADER.join(delimiter)];
     for at in 0..ROWS {
-        let cells: Vec<_> = row(at).iter().enumerate().map(|(column, v)| cell(column, *v)).collect();
+        let cells: Vec<_> =
+            row(at).iter().enumerate().map(|(column, v)| cell(column, *v)).collect();
         lines.push(cells.join(delimiter));
     }
     lines
@@ -185,9 +186,9 @@ fn by_hour() -> Way {
         let cells: Vec<_> = row[..4].iter().map(i64::to_string).collect();
         hours.entry(row[4]).or_insert_with(|| vec![HEADER[..4].join(",")]).push(cells.join(","));
     }
-    let files = hours.iter().map(|(hour, lines)| {
-        (format!("log/hour={hour}/part-00000.csv"), text(lines).into_bytes())
-    });
+    let files = hours
+        .iter()
+        .map(|(hour, lines)| (format!("log/hour={hour}/part-00000.csv"), text(lines).into_bytes()));
     Way { files: files.collect(), named: vec!["log"], ..Way::file("", "") }
 }
 
@@ -195,7 +196,9 @@ fn ways() -> Vec<(&'static str, Way)> {
     let plain = csv();
     let bytes = plain.as_bytes();
     let three = parts(3);
-    let float = |of: usize| Arc::new(Float64Array::from_iter_values(column(of).iter().map(|&v| v as f64))) as ArrayRef;
+    let float = |of: usize| {
+        Arc::new(Float64Array::from_iter_values(column(of).iter().map(|&v| v as f64))) as ArrayRef
+    };
     let string = |of: usize| Arc::new(StringArray::from(texts(of))) as ArrayRef;
     let quoted = |delimiter: &str| text(&lines(delimiter, |_, value| format!("\"{value}\"")));
     let separated = |delimiter: &str| text(&lines(delimiter, |_, value| value.to_string()));
@@ -209,8 +212,10 @@ fn ways() -> Vec<(&'static str, Way)> {
         format!("{time},{hour},{label},{item},{user}\n")
     };
     let halves = (
-        "timestamp,hour,label,item_id,user_id\n".to_string() + &(0..300).map(reordered).collect::<String>(),
-        "timestamp,hour,label,item_id,user_id\n".to_string() + &(300..ROWS).map(reordered).collect::<String>(),
+        "timestamp,hour,label,item_id,user_id\n".to_string()
+            + &(0..300).map(reordered).collect::<String>(),
+        "timestamp,hour,label,item_id,user_id\n".to_string()
+            + &(300..ROWS).map(reordered).collect::<String>(),
     );
     let json_array = format!("[{}]", json_lines().trim_end().replace('\n', ",\n"));
     let without_header = plain.split_once('\n').unwrap().1.to_string();
@@ -224,10 +229,13 @@ fn ways() -> Vec<(&'static str, Way)> {
         ("a delimiter in quotes", Way::file("log.csv", separated("\t")).delimiter("'\\t'")),
         ("quoted", Way::file("log.csv", quoted(","))),
         ("quoted, semicolon", Way::file("log.csv", quoted(";"))),
-        ("no quoting", Way {
-            tables: TableOptions { quoting: Quoting::None, ..Way::file("", "").tables },
-            ..Way::file("log.tsv", separated("\t"))
-        }),
+        (
+            "no quoting",
+            Way {
+                tables: TableOptions { quoting: Quoting::None, ..Way::file("", "").tables },
+                ..Way::file("log.tsv", separated("\t"))
+            },
+        ),
         ("spaces around", Way::file("log.csv", text(&lines(",", |_, v| format!(" {v} "))))),
         ("CRLF", Way::file("log.csv", plain.replace('\n', "\r\n"))),
         ("CR", Way::file("log.csv", plain.replace('\n', "\r"))),
@@ -241,7 +249,10 @@ fn ways() -> Vec<(&'static str, Way)> {
         ("without header", Way::file("log.csv", without_header.clone()).header()),
         ("columns nobody uses", Way::file("log.csv", text(&wide))),
         ("gzip", Way::file("log.csv.gz", gzip(bytes))),
-        ("gzip in members", Way::file("log.csv.gz", [gzip(&bytes[..4000]), gzip(&bytes[4000..])].concat())),
+        (
+            "gzip in members",
+            Way::file("log.csv.gz", [gzip(&bytes[..4000]), gzip(&bytes[4000..])].concat()),
+        ),
         ("gzip by another name", Way::file("log", gzip(bytes))),
         ("zstd", Way::file("log.csv.zst", zstd::encode_all(bytes, 1).unwrap())),
         ("JSON lines", Way::file("log.jsonl", json_lines())),
@@ -249,50 +260,151 @@ fn ways() -> Vec<(&'static str, Way)> {
         ("JSON array", Way::file("log.json", json_array)),
         ("rows in another order", Way::file("log.csv", text(&shuffled))),
         ("Parquet", Way::file("log.parquet", parquet(&batch(vec![])))),
-        ("Parquet of floats", Way::file("log.parquet", parquet(&batch(vec![
-            ("user_id", float(0)), ("item_id", float(1)), ("label", float(2)), ("timestamp", float(3)), ("hour", float(4)),
-        ])))),
-        ("Parquet of texts", Way::file("log.parquet", parquet(&batch(vec![
-            ("user_id", string(0)), ("item_id", string(1)), ("label", string(2)), ("timestamp", string(3)), ("hour", string(4)),
-        ])))),
-        ("Parquet of many types", Way::file("log.parquet", parquet(&batch(vec![
-            ("user_id", Arc::new(Int32Array::from_iter_values(column(0).iter().map(|&v| v as i32)))),
-            ("item_id", Arc::new(texts(1).iter().map(String::as_str).collect::<DictionaryArray<Int32Type>>())),
-            ("label", Arc::new(BooleanArray::from_iter(column(2).iter().map(|&v| Some(v == 1))))),
-            ("timestamp", Arc::new(TimestampMillisecondArray::from_iter_values(column(3).iter().map(|v| v * 1000 + 7)))),
-            ("hour", Arc::new(Float32Array::from_iter_values(column(4).iter().map(|&v| v as f32)))),
-            ("day", Arc::new(Date32Array::from(vec![1; ROWS as usize]))),
-        ])))),
-        ("Parquet of views and decimals", Way::file("log.parquet", parquet(&batch(vec![
-            ("user_id", Arc::new(StringViewArray::from_iter_values(texts(0)))),
-            ("item_id", Arc::new(Decimal128Array::from_iter_values(column(1).iter().map(|&v| i128::from(v) * 100)).with_precision_and_scale(20, 2).unwrap())),
-            ("timestamp", Arc::new(TimestampMicrosecondArray::from_iter_values(column(3).iter().map(|v| v * 1_000_000)).with_timezone("UTC"))),
-        ])))),
+        (
+            "Parquet of floats",
+            Way::file(
+                "log.parquet",
+                parquet(&batch(vec![
+                    ("user_id", float(0)),
+                    ("item_id", float(1)),
+                    ("label", float(2)),
+                    ("timestamp", float(3)),
+                    ("hour", float(4)),
+                ])),
+            ),
+        ),
+        (
+            "Parquet of texts",
+            Way::file(
+                "log.parquet",
+                parquet(&batch(vec![
+                    ("user_id", string(0)),
+                    ("item_id", string(1)),
+                    ("label", string(2)),
+                    ("timestamp", string(3)),
+                    ("hour", string(4)),
+                ])),
+            ),
+        ),
+        (
+            "Parquet of many types",
+            Way::file(
+                "log.parquet",
+                parquet(&batch(vec![
+                    (
+                        "user_id",
+                        Arc::new(Int32Array::from_iter_values(column(0).iter().map(|&v| v as i32))),
+                    ),
+                    (
+                        "item_id",
+                        Arc::new(
+                            texts(1)
+                                .iter()
+                                .map(String::as_str)
+                                .collect::<DictionaryArray<Int32Type>>(),
+                        ),
+                    ),
+                    (
+                        "label",
+                        Arc::new(BooleanArray::from_iter(column(2).iter().map(|&v| Some(v == 1)))),
+                    ),
+                    (
+                        "timestamp",
+                        Arc::new(TimestampMillisecondArray::from_iter_values(
+                            column(3).iter().map(|v| v * 1000 + 7),
+                        )),
+                    ),
+                    (
+                        "hour",
+                        Arc::new(Float32Array::from_iter_values(
+                            column(4).iter().map(|&v| v as f32),
+                        )),
+                    ),
+                    ("day", Arc::new(Date32Array::from(vec![1; ROWS as usize]))),
+                ])),
+            ),
+        ),
+        (
+            "Parquet of views and decimals",
+            Way::file(
+                "log.parquet",
+                parquet(&batch(vec![
+                    ("user_id", Arc::new(StringViewArray::from_iter_values(texts(0)))),
+                    (
+                        "item_id",
+                        Arc::new(
+                            Decimal128Array::from_iter_values(
+                                column(1).iter().map(|&v| i128::from(v) * 100),
+                            )
+                            .with_precision_and_scale(20, 2)
+                            .unwrap(),
+                        ),
+                    ),
+                    (
+                        "timestamp",
+                        Arc::new(
+                            TimestampMicrosecondArray::from_iter_values(
+                                column(3).iter().map(|v| v * 1_000_000),
+                            )
+                            .with_timezone("UTC"),
+                        ),
+                    ),
+                ])),
+            ),
+        ),
         ("Arrow IPC file", Way::file("log.arrow", ipc_file(&batch(vec![])))),
         ("Arrow IPC stream", Way::file("log.arrows", ipc_stream(&batch(vec![])))),
-        ("several files", Way::files(
-            vec![("a.csv", three[0].clone()), ("b.csv", three[1].clone()), ("c.csv", three[2].clone())],
-            &["c.csv", "a.csv", "b.csv"],
-        )),
-        ("a pattern", Way::files(
-            vec![("a.csv", three[0].clone()), ("b.csv", three[1].clone()), ("c.csv", three[2].clone()), ("d.txt", b"x".to_vec())],
-            &["*.csv"],
-        )),
-        ("Spark's folder", Way::files(
-            vec![
-                ("log/part-00000.csv.gz", gzip(&three[0])), ("log/part-00001.csv.gz", gzip(&three[1])),
-                ("log/part-00002.csv.gz", gzip(&three[2])), ("log/_SUCCESS", vec![]), ("log/._SUCCESS.crc", b"crc".to_vec()),
-            ],
-            &["log"],
-        )),
+        (
+            "several files",
+            Way::files(
+                vec![
+                    ("a.csv", three[0].clone()),
+                    ("b.csv", three[1].clone()),
+                    ("c.csv", three[2].clone()),
+                ],
+                &["c.csv", "a.csv", "b.csv"],
+            ),
+        ),
+        (
+            "a pattern",
+            Way::files(
+                vec![
+                    ("a.csv", three[0].clone()),
+                    ("b.csv", three[1].clone()),
+                    ("c.csv", three[2].clone()),
+                    ("d.txt", b"x".to_vec()),
+                ],
+                &["*.csv"],
+            ),
+        ),
+        (
+            "Spark's folder",
+            Way::files(
+                vec![
+                    ("log/part-00000.csv.gz", gzip(&three[0])),
+                    ("log/part-00001.csv.gz", gzip(&three[1])),
+                    ("log/part-00002.csv.gz", gzip(&three[2])),
+                    ("log/_SUCCESS", vec![]),
+                    ("log/._SUCCESS.crc", b"crc".to_vec()),
+                ],
+                &["log"],
+            ),
+        ),
         ("Hive's partitions", by_hour()),
-        ("files with columns in another order", Way::files(
-            vec![("log/1.csv", halves.0.into_bytes()), ("log/2.csv", halves.1.into_bytes())], &["log"],
-        )),
+        (
+            "files with columns in another order",
+            Way::files(
+                vec![("log/1.csv", halves.0.into_bytes()), ("log/2.csv", halves.1.into_bytes())],
+                &["log"],
+            ),
+        ),
         ("unix milliseconds", Way::file("log.csv", with(3, |time| format!("{time}123")))),
         ("unix microseconds", Way::file("log.csv", with(3, |time| format!("{time}123456")))),
         ("unix nanoseconds", Way::file("log.csv", with(3, |time| format!("{time}123456789")))),
-        ("unix seconds with a fraction", Way::file("log.csv", with(3, |time| format!("{time}.75")))),
+        (
+            "unix seconds with a fraction",
+            Way::file("log.csv", with(3, |time| format!("{time}.75"))),
+        ),
         ("ISO 8601", Way::file("log.csv", timed("%Y-%m-%dT%H:%M:%SZ"))),
         ("ISO 8601 with offset", Way::file("log.csv", timed("%Y-%m-%dT%H:%M:%S+00:00"))),
         ("date and time", Way::file("log.csv", timed("%Y-%m-%d %H:%M:%S"))),
@@ -301,25 +413,44 @@ fn ways() -> Vec<(&'static str, Way)> {
         ("fourteen digits", Way::file("log.csv", timed("%Y%m%d%H%M%S"))),
         ("a server's log", Way::file("log.csv", timed("[%d/%b/%Y:%H:%M:%S +0000]"))),
         ("day first with dots", Way::file("log.csv", timed("%d.%m.%Y %H:%M:%S"))),
-        ("month first, stated", Way::file("log.csv", timed("%m/%d/%Y %H:%M:%S")).set(|options| {
-            options.time_format = Some("%m/%d/%Y %H:%M:%S".into());
-        })),
+        (
+            "month first, stated",
+            Way::file("log.csv", timed("%m/%d/%Y %H:%M:%S")).set(|options| {
+                options.time_format = Some("%m/%d/%Y %H:%M:%S".into());
+            }),
+        ),
         ("users as floats", Way::file("log.csv", with(0, |user| format!("{user}.0")))),
         ("items as floats", Way::file("log.csv", with(1, |item| format!("{item}.00")))),
         ("hours as floats", Way::file("log.csv", with(4, |hour| format!("{hour}.0")))),
         ("labels true and false", Way::file("log.csv", with(2, |label| (label == 1).to_string()))),
-        ("labels TRUE and FALSE", Way::file("log.csv", with(2, |label| (label == 1).to_string().to_uppercase()))),
-        ("labels t and f", Way::file("log.csv", with(2, |label| ["f", "t"][label as usize].into()))),
-        ("labels yes and no", Way::file("log.csv", with(2, |label| ["no", "yes"][label as usize].into()))),
+        (
+            "labels TRUE and FALSE",
+            Way::file("log.csv", with(2, |label| (label == 1).to_string().to_uppercase())),
+        ),
+        (
+            "labels t and f",
+            Way::file("log.csv", with(2, |label| ["f", "t"][label as usize].into())),
+        ),
+        (
+            "labels yes and no",
+            Way::file("log.csv", with(2, |label| ["no", "yes"][label as usize].into())),
+        ),
         ("labels 1.00 and 0.00", Way::file("log.csv", with(2, |label| format!("{label}.00")))),
-        ("labels as words", Way::file("log.csv", with(2, |label| ["view", "click"][label as usize].into())).set(
-            |options| options.positive = vec!["click".into()],
-        )),
-        ("labels as ratings", Way::file("log.csv", with(2, |label| ["2,5", "4,0"][label as usize].replace(',', "."))).set(
-            |options| options.positive_from = Some(4.0),
-        )),
+        (
+            "labels as words",
+            Way::file("log.csv", with(2, |label| ["view", "click"][label as usize].into()))
+                .set(|options| options.positive = vec!["click".into()]),
+        ),
+        (
+            "labels as ratings",
+            Way::file("log.csv", with(2, |label| ["2,5", "4,0"][label as usize].replace(',', ".")))
+                .set(|options| options.positive_from = Some(4.0)),
+        ),
         ("rows twice", Way::file("log.csv", plain.clone() + plain.lines().nth(5).unwrap() + "\n")),
-        ("rows without user", Way::file("log.csv", plain.clone() + "NULL,500,1,1709510528,3\n,500,1,1709510528,3\n")),
+        (
+            "rows without user",
+            Way::file("log.csv", plain.clone() + "NULL,500,1,1709510528,3\n,500,1,1709510528,3\n"),
+        ),
     ]
 }
 
@@ -330,22 +461,98 @@ fn errors() -> Vec<(&'static str, Way, Vec<&'static str>)> {
     unclosed[7] = unclosed[7].replacen('\t', "\t\"", 1);
     let without_header = plain.split_once('\n').unwrap().1.to_string();
     vec![
-        ("day or month first", Way::file("log.csv", timed("%m/%d/%Y %H:%M")), vec!["day or month first", "--time-format"]),
-        ("two digits of a year", Way::file("log.csv", timed("%y%m%d%H")), vec!["1990", "--time-format"]),
-        ("Excel's days", Way::file("log.csv", with(3, |time| (time / 86_400 + 25_569).to_string())), vec!["1990", "--accept times"]),
-        ("an unclosed quote", Way::file("log.tsv", text(&unclosed)), vec!["line 8", "--events-quoting none"]),
-        ("zeros in front", Way::file("log.csv", with(1, |item| format!("{item:06}"))), vec!["`000500`", "`500`", "--accept items-without-row"]),
-        ("items of another shop", Way::file("log.csv", with(1, |item| format!("x-{item}"))), vec!["`x-500`", "--accept items-without-row"]),
-        ("users of another shop", Way::file("log.csv", with(0, |user| format!("0{user}"))), vec!["`01000`", "`1000`", "--accept users-without-row"]),
-        ("ids a spreadsheet rounded", Way::file("log.csv", with(0, |user| format!("1.{user}E+15"))), vec!["line 2, column `user_id`", "rounded"]),
-        ("mostly NULL", Way::file("log.csv", with(0, |user| if user % 3 == 0 { user.to_string() } else { "NULL".into() })), vec!["without user", "--accept dropped-rows"]),
-        ("labels nobody knows", Way::file("log.csv", with(2, |label| ["view", "click"][label as usize].into())), vec!["label", "--positive"]),
-        ("counts as labels", Way::file("log.csv", with(2, |label| (label * 3).to_string())), vec!["label `3`", "--positive-from"]),
+        (
+            "day or month first",
+            Way::file("log.csv", timed("%m/%d/%Y %H:%M")),
+            vec!["day or month first", "--time-format"],
+        ),
+        (
+            "two digits of a year",
+            Way::file("log.csv", timed("%y%m%d%H")),
+            vec!["1990", "--time-format"],
+        ),
+        (
+            "Excel's days",
+            Way::file("log.csv", with(3, |time| (time / 86_400 + 25_569).to_string())),
+            vec!["1990", "--accept times"],
+        ),
+        (
+            "an unclosed quote",
+            Way::file("log.tsv", text(&unclosed)),
+            vec!["line 8", "--events-quoting none"],
+        ),
+        (
+            "zeros in front",
+            Way::file("log.csv", with(1, |item| format!("{item:06}"))),
+            vec!["`000500`", "`500`", "--accept items-without-row"],
+        ),
+        (
+            "items of another shop",
+            Way::file("log.csv", with(1, |item| format!("x-{item}"))),
+            vec!["`x-500`", "--accept items-without-row"],
+        ),
+        (
+            "users of another shop",
+            Way::file("log.csv", with(0, |user| format!("0{user}"))),
+            vec!["`01000`", "`1000`", "--accept users-without-row"],
+        ),
+        (
+            "ids a spreadsheet rounded",
+            Way::file("log.csv", with(0, |user| format!("1.{user}E+15"))),
+            vec!["line 2, column `user_id`", "rounded"],
+        ),
+        (
+            "mostly NULL",
+            Way::file(
+                "log.csv",
+                with(0, |user| if user % 3 == 0 { user.to_string() } else { "NULL".into() }),
+            ),
+            vec!["without user", "--accept dropped-rows"],
+        ),
+        (
+            "labels nobody knows",
+            Way::file("log.csv", with(2, |label| ["view", "click"][label as usize].into())),
+            vec!["label", "--positive"],
+        ),
+        (
+            "counts as labels",
+            Way::file("log.csv", with(2, |label| (label * 3).to_string())),
+            vec!["label `3`", "--positive-from"],
+        ),
         ("without header", Way::file("log.csv", without_header), vec!["--events-header"]),
-        ("a cut gzip file", Way::file("log.csv.gz", { let mut bytes = gzip(plain.as_bytes()); bytes.truncate(bytes.len() - 20); bytes }), vec!["log.csv.gz"]),
-        ("a spreadsheet", Way::file("log.xlsx", b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml xl/workbook.xml".to_vec()), vec!["log.xlsx"]),
-        ("two formats", Way::files(vec![("log/a.csv", plain.clone().into_bytes()), ("log/b.parquet", parquet(&batch(vec![])))], &["log"]), vec!["a.csv", "b.parquet"]),
-        ("an uneven row", Way::file("log.csv", plain.replacen("\n", "\n1,2,3\n", 1)), vec!["line 2"]),
+        (
+            "a cut gzip file",
+            Way::file("log.csv.gz", {
+                let mut bytes = gzip(plain.as_bytes());
+                bytes.truncate(bytes.len() - 20);
+                bytes
+            }),
+            vec!["log.csv.gz"],
+        ),
+        (
+            "a spreadsheet",
+            Way::file(
+                "log.xlsx",
+                b"PK\x03\x04\x14\0\x06\0\x08\0\0\0!\0[Content_Types].xml xl/workbook.xml".to_vec(),
+            ),
+            vec!["log.xlsx"],
+        ),
+        (
+            "two formats",
+            Way::files(
+                vec![
+                    ("log/a.csv", plain.clone().into_bytes()),
+                    ("log/b.parquet", parquet(&batch(vec![]))),
+                ],
+                &["log"],
+            ),
+            vec!["a.csv", "b.parquet"],
+        ),
+        (
+            "an uneven row",
+            Way::file("log.csv", plain.replacen("\n", "\n1,2,3\n", 1)),
+            vec!["line 2"],
+        ),
     ]
 }
 
@@ -353,7 +560,13 @@ const ITEMS_HEADER: &str = "item_id,image,category,price,tags\n";
 
 fn items() -> String {
     let row = |item: i64| {
-        format!("{item},{item}.jpg,c{},{}.{:02},\"['t{}', 'x']\"\n", item % 5, item % 17, item % 100, item % 3)
+        format!(
+            "{item},{item}.jpg,c{},{}.{:02},\"['t{}', 'x']\"\n",
+            item % 5,
+            item % 17,
+            item % 100,
+            item % 3
+        )
     };
     ITEMS_HEADER.to_string() + &(500..540).map(row).collect::<String>()
 }
@@ -438,8 +651,12 @@ fn every_way_gives_the_same_dataset() {
             Err(error) => wrong.push(format!("{name}: {error}")),
             Ok(found) if found == expected => {}
             Ok(found) => {
-                let differs = expected.iter().filter(|(path, bytes)| found.get(*path) != Some(*bytes));
-                wrong.push(format!("{name}: differs in {:?}", differs.map(|(path, _)| path).collect::<Vec<_>>()));
+                let differs =
+                    expected.iter().filter(|(path, bytes)| found.get(*path) != Some(*bytes));
+                wrong.push(format!(
+                    "{name}: differs in {:?}",
+                    differs.map(|(path, _)| path).collect::<Vec<_>>()
+                ));
             }
         }
     }
@@ -453,7 +670,8 @@ fn what_cannot_be_read_names_the_way_out() {
         match prepared(&way) {
             Ok(_) => wrong.push(format!("{name}: read as if nothing were wrong")),
             Err(error) => {
-                let lacks: Vec<_> = expected.iter().filter(|part| !error.contains(**part)).collect();
+                let lacks: Vec<_> =
+                    expected.iter().filter(|part| !error.contains(**part)).collect();
                 if !lacks.is_empty() {
                     wrong.push(format!("{name}: lacks {lacks:?}: {error}"));
                 }

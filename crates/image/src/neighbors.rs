@@ -16,7 +16,7 @@ use rayon::prelude::*;
 
 use crate::decode::{Limits, decode};
 use crate::manifest::read_pictures;
-use crate::picture_file::read;
+use crate::picture_file::PictureFolder;
 use crate::store::FeatureStore;
 
 /// Side of a cell of a sheet, pixels.
@@ -100,14 +100,15 @@ pub type Line = (String, Vec<(String, f32)>);
 /// If the file cannot be written.
 pub fn write_sheet(images: &Path, lines: &[Line], to: &Path) -> Result<()> {
     let mut png = Vec::new();
-    let drawn = sheet(images, lines).write_to(&mut Cursor::new(&mut png), ImageFormat::Png);
+    let drawn = sheet(&PictureFolder::new(images), lines)
+        .write_to(&mut Cursor::new(&mut png), ImageFormat::Png);
     drawn.map_err(|error| Error::content(to, error.to_string()))?;
     write_whole(to, png)
 }
 
 /// Draws the pictures in the folder `images`, a line for each of `lines`; below each a bar as long as its cosine. A picture
 /// that cannot be read is a grey cell.
-fn sheet(images: &Path, lines: &[Line]) -> RgbImage {
+fn sheet(images: &PictureFolder, lines: &[Line]) -> RgbImage {
     let cells = lines.iter().map(|(_, others)| others.len() as u32 + 1).max().unwrap_or(1);
     let (width, height) = (CELL + GAP, CELL + BAR + 2 * GAP);
     let size = (GAP + cells * width + GAP, GAP + lines.len() as u32 * height);
@@ -130,10 +131,10 @@ fn sheet(images: &Path, lines: &[Line]) -> RgbImage {
 }
 
 /// The picture in a cell of its own, as large as fits.
-fn thumbnail(images: &Path, name: &str) -> RgbImage {
+fn thumbnail(images: &PictureFolder, name: &str) -> RgbImage {
     let mut cell = ImageBuffer::from_pixel(CELL, CELL, GREY);
     let limits = Limits::default();
-    let picture = read(images, name, &limits).and_then(|bytes| decode(&bytes, &limits));
+    let picture = images.read(name, &limits).and_then(|(bytes, _)| decode(&bytes, &limits));
     let Ok(picture) = picture else { return cell };
     let longest = picture.width.max(picture.height);
     let side = |side: u32| (u64::from(side) * u64::from(CELL) / u64::from(longest)).max(1) as u32;
@@ -180,7 +181,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         RgbImage::from_pixel(10, 5, Rgb([250, 0, 0])).save(folder.path().join("red.png")).unwrap();
         let drawn = sheet(
-            folder.path(),
+            &PictureFolder::new(folder.path()),
             &[("red.png".into(), vec![("red.png".into(), 0.5), ("gone.png".into(), 1.0)])],
         );
         assert_eq!(drawn.dimensions(), (2 * GAP + 3 * (CELL + GAP), GAP + CELL + BAR + 2 * GAP));

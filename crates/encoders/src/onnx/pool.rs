@@ -209,7 +209,9 @@ mod tests {
 
     #[test]
     fn nothing_is_pooled_or_laid_flat_unasked() {
-        let cases: [(&[usize], usize, Option<Pool>, &[&str]); 8] = [
+        /// Dimensions, pictures, what to do, words of the error.
+        type Case = (&'static [usize], usize, Option<Pool>, &'static [&'static str]);
+        let cases: [Case; 8] = [
             (&[1, 197, 192], 1, None, &["197 tokens of 192", "--pool first", "37824 numbers"]),
             (&[1, 1280, 7, 7], 1, None, &["1280 maps of 49", "--pool mean", "global average"]),
             (&[1, 7, 7, 1280], 1, Some(Pool::First), &["1280 maps", "--pool first is for tokens"]),

@@ -121,6 +121,7 @@ def models():
         "bfloat.onnx": bfloats(drawer(1)).SerializeToString(),
         "towers.onnx": towers(drawer(1)).SerializeToString(),
         "tokens.onnx": tokens(drawer(2)).SerializeToString(),
+        "strided.onnx": strided(drawer(3)).SerializeToString(),
         "pairs.onnx": network(drawer(1), [2, 3, SIZE, SIZE], pairs=True).SerializeToString(),
         "two-inputs.onnx": model([helper.make_node("Add", ["image", "mask"], ["out"], "add")], [image, mask],
                                  [out]).SerializeToString(),
@@ -213,6 +214,21 @@ def tokens(draw):
     return model(nodes, [image], [out], weights)
 
 
+def strided(draw):
+    """Every second row from the second one on, as Swin transformers merge patches."""
+    weights = [numpy_helper.from_array(draw((4, 3, 3, 3)), "stem.weight"),
+               *(numpy_helper.from_array(np.array([value]), name)
+                 for name, value in [("first", 1), ("end", 8), ("axis", 2), ("step", 2)])]
+    nodes = [
+        helper.make_node("Conv", ["image", "stem.weight"], ["stem"], "stem", strides=[2, 2], pads=[1, 1, 1, 1]),
+        helper.make_node("Slice", ["stem", "first", "end", "axis", "step"], ["odd"], "odd"),
+        helper.make_node("GlobalAveragePool", ["odd"], ["pooled"], "pool"),
+        helper.make_node("Flatten", ["pooled"], ["features"], "flat"),
+    ]
+    image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, SIZE, SIZE])
+    return model(nodes, [image], [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["n", 4])], weights)
+
+
 class Vgg(torch.nn.Module):
     """VGG16 as torchvision builds it, with few channels, for pictures of 64 x 64."""
 
@@ -280,6 +296,7 @@ def golden(files, network):
         "small.onnx stem, mean": rows("small.onnx", lite, "stem.relu", lambda maps: maps.mean((1, 2))),
         "tokens.onnx first": rows("tokens.onnx", lite, "last_hidden_state", lambda tokens: tokens[0]),
         "tokens.onnx mean": rows("tokens.onnx", lite, "last_hidden_state", lambda tokens: tokens.mean(0)),
+        "strided.onnx": rows("strided.onnx", lite, "features"),
         **{f"vgg16 {output}": [rows[output][0].tolist() for rows in made] for output in ("fc6-raw", "fc6", "fc8")},
     }
 

@@ -174,6 +174,20 @@ fn an_encoder_is_known_by_all_that_defines_it() {
     assert_ne!(hash(&path), before);
 }
 
+/// tract 0.23.9 takes the wrong rows of a slice that begins at an odd place and steps by two.
+#[test]
+fn an_optimizers_fault_is_no_feature() {
+    match Onnx::open(&golden("strided.onnx"), None, None, whole()) {
+        Ok(onnx) => check("strided.onnx", &onnx, &PICTURES, 5e-3),
+        Err(error) => {
+            let error = error.to_string();
+            for word in ["optimizing the network changes what it computes", "--features"] {
+                assert!(error.contains(word), "{error}\nlacks: {word}");
+            }
+        }
+    }
+}
+
 /// The error of opening a file.
 fn refused(file: &Path, output: Option<&str>, preprocess: Preprocess) -> String {
     Onnx::open(file, output, None, preprocess).expect_err("a bad file").to_string()
