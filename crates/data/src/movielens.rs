@@ -281,7 +281,7 @@ mod tests {
         let error = import(&files, Clicks::Ratings).unwrap_err();
         assert_eq!(
             error,
-            "DIR/ratings.dat: line 2: 3 cells; expected user::item::rating::timestamp"
+            "DIR/ratings.dat: line 2: 3 cells; expected 4: user, item, rating, timestamp"
         );
         let error = import(&[], Clicks::Ratings).unwrap_err();
         assert!(error.starts_with("DIR: neither ratings.dat (1M) nor ratings.csv"), "{error}");

@@ -3,8 +3,9 @@
 //! Knows filters, antialiased, and parts of a picture. Does not know what size is good for what.
 
 pub use fast_image_resize::Resizer;
-use fast_image_resize::images::{Image, ImageRef};
-use fast_image_resize::{FilterType, PixelType, ResizeAlg, ResizeOptions};
+use fast_image_resize::images::{TypedImage, TypedImageRef};
+use fast_image_resize::pixels::U8x3;
+use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
 
 use crate::decode::Rgb;
 
@@ -53,11 +54,12 @@ pub fn resize(
     filter: Filter,
     out: &mut Vec<u8>,
 ) {
-    let source = ImageRef::new(picture.width, picture.height, &picture.pixels, PixelType::U8x3)
+    out.clear();
+    out.resize(width as usize * height as usize * 3, 0);
+    // With types that say what a pixel is, only the code for such pixels is compiled.
+    let source = TypedImageRef::<U8x3>::from_buffer(picture.width, picture.height, &picture.pixels)
         .expect("as many pixels as width and height say");
-    let mut bytes = std::mem::take(out);
-    bytes.resize(width as usize * height as usize * 3, 0);
-    let mut target = Image::from_vec_u8(width, height, bytes, PixelType::U8x3)
+    let mut target = TypedImage::<U8x3>::from_buffer(width, height, out)
         .expect("as many pixels as width and height say");
     let filter = match filter {
         Filter::Bilinear => FilterType::Bilinear,
@@ -69,8 +71,7 @@ pub fn resize(
         part.width,
         part.height,
     );
-    resizer.resize(&source, &mut target, &options).expect("8-bit RGB, and a part inside");
-    *out = target.into_vec();
+    resizer.resize_typed(&source, &mut target, &options).expect("a part inside the picture");
 }
 
 #[cfg(test)]

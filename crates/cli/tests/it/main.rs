@@ -37,7 +37,7 @@ mod pages;
 #[cfg(unix)]
 mod pictures;
 mod place;
-#[cfg(unix)]
+#[cfg(all(unix, feature = "grpc"))]
 mod requests;
 #[cfg(unix)]
 mod serve;

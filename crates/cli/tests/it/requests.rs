@@ -4,10 +4,10 @@ use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+use ams_testing::tonic::Code;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
-use tonic::Code;
 
 use crate::grpc::{base64, message};
 use crate::grpc_client::Client;

@@ -303,7 +303,8 @@ impl<'a> Peek<'a> {
             }
         }
         if rows == 0 {
-            return Err(Error::content(table.path(), "no rows"));
+            let hint = table.hint().map_or(String::new(), |hint| format!("; {hint}"));
+            return Err(Error::content(table.path(), format!("no rows{hint}")));
         }
         let mut every = vec![Vec::new(); table.columns().len()];
         all.iter().zip(values).for_each(|(&column, values)| every[column] = values);

@@ -387,7 +387,7 @@ impl Records {
         let table = &self.table;
         let expected = match table.has_header {
             true => format!("the header has {}", table.columns.len()),
-            false => format!("{} names {}", table.options.flag("header"), table.columns.len()),
+            false => format!("expected {}: {}", table.columns.len(), table.columns.join(", ")),
         };
         let mut what = format!("line {}: {} cells; {expected}", self.line, self.cells.len());
         let window = self.window.bytes();

@@ -293,7 +293,7 @@ fn headers_and_delimiters() {
             &b"1,2\n"[..],
             "log.csv: line 1: 2 cells; --events-header names 3 columns: user,item,time",
         ),
-        (headed(header), b"1,2,3\n4,5\n", "log.csv: line 2: 2 cells; --events-header names 3"),
+        (headed(header), b"1,2,3\n4,5\n", "log.csv: line 2: 2 cells; expected 3: user, item, time"),
         (
             headed(header),
             b"user,item,time\n1,2,3\n",
