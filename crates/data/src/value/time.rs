@@ -112,7 +112,7 @@ impl TimeReader {
         }
         let (form, time) = match &self.format {
             Some(format) => (TimeForm::Stated, stated(format, text.trim())?),
-            None => instant(text)?,
+            None => instant(text).map_err(|what| what + &advice(text.trim()))?,
         };
         match &self.first {
             None => self.first = Some((form, text.to_string())),
@@ -159,6 +159,23 @@ fn strptime(format: &str, text: &str) -> Result<i64, jiff::Error> {
     Ok(floor_second(TimeZone::UTC.to_timestamp(civil)?))
 }
 
+/// How a column of times that are not understood can be read: to be added to the error.
+fn advice(text: &str) -> String {
+    let Some(end) = day_and_month(text) else {
+        return ", or a format stated with --time-format".to_string();
+    };
+    let (day_first, month_first) = match text.contains('-') {
+        true => ("%d-%m-%Y", "%m-%d-%Y"),
+        false => ("%d/%m/%Y", "%m/%d/%Y"),
+    };
+    let time = match text[end..].matches(':').count() {
+        0 => "",
+        1 => " %H:%M",
+        _ => " %H:%M:%S",
+    };
+    format!(", or state which: --time-format '{day_first}{time}' or '{month_first}{time}'")
+}
+
 /// Formats that name the month or say day and year without doubt.
 const PLAIN_FORMATS: [&str; 14] = [
     "%d/%b/%Y:%H:%M:%S %z",
@@ -189,12 +206,8 @@ pub fn instant(text: &str) -> Result<(TimeForm, i64), String> {
     let text = text.trim();
     let bytes = text.as_bytes();
     let digits = bytes.strip_prefix(b"-").unwrap_or(bytes);
-    let unknown = || {
-        format!(
-            "`{text}` is not a time; expected unix time, 2020-09-22 or 2020-09-22T10:11:12, or a format stated with \
-             --time-format"
-        )
-    };
+    let unknown =
+        || format!("`{text}` is not a time; expected unix time, 2020-09-22 or 2020-09-22T10:11:12");
     if !digits.is_empty() && digits.iter().all(|byte| byte.is_ascii_digit()) {
         return numeric(text).ok_or_else(unknown);
     }
@@ -207,19 +220,8 @@ pub fn instant(text: &str) -> Result<(TimeForm, i64), String> {
     if let Some(found) = of_people(text) {
         return Ok(found);
     }
-    if let Some(first) = day_and_month(text) {
-        let (day_first, month_first) = match text.contains('-') {
-            true => ("%d-%m-%Y", "%m-%d-%Y"),
-            false => ("%d/%m/%Y", "%m/%d/%Y"),
-        };
-        let time = text.get(first..).map_or("", |rest| match rest.matches(':').count() {
-            0 => "",
-            1 => " %H:%M",
-            _ => " %H:%M:%S",
-        });
-        return Err(format!(
-            "`{text}`: day or month first? State it: --time-format '{day_first}{time}' or '{month_first}{time}'"
-        ));
+    if day_and_month(text).is_some() {
+        return Err(format!("`{text}`: day or month first? Expected a form such as 2020-09-22"));
     }
     Err(unknown())
 }
@@ -518,10 +520,12 @@ mod tests {
             times("2020-09-22", "2020-09-22T01:00:00").unwrap_err().contains("one form per column")
         );
         assert_eq!(
-            instant("03/04/2024 00:02").unwrap_err(),
-            "`03/04/2024 00:02`: day or month first? State it: --time-format '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M'"
+            TimeReader::default().read("03/04/2024 00:02").unwrap_err(),
+            "`03/04/2024 00:02`: day or month first? Expected a form such as 2020-09-22, or state which: --time-format \
+             '%d/%m/%Y %H:%M' or '%m/%d/%Y %H:%M'"
         );
-        assert!(instant("3-4-2024").unwrap_err().contains("'%d-%m-%Y' or '%m-%d-%Y'"));
+        let error = TimeReader::default().read("3-4-2024").unwrap_err();
+        assert!(error.contains("'%d-%m-%Y' or '%m-%d-%Y'"), "{error}");
         for garbage in
             ["yesterday", "2020-13-01", "1.2.3", "-", "12:30", "22.09.2020.1", "e", "+", "--5"]
         {
