@@ -135,7 +135,11 @@ impl Changes {
                 many => many.iter().map(|value| Cow::Borrowed(&value[..])).collect(),
             };
             let ids = cut.iter().filter_map(|value| field.id(value).map_err(at).transpose());
-            ids.collect()
+            let ids = ids.collect::<Result<Vec<_>>>()?;
+            if ids.len() > 1 && !field.multi {
+                return Err(at(format!("{} values; this field has one", ids.len())));
+            }
+            Ok(ids)
         };
         let picture = picture.filter(|name| !is_missing(name));
         let picture = picture.map_or(PictureName::NONE, PictureName::of);

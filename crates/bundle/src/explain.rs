@@ -59,7 +59,7 @@ pub(crate) fn explain(model: &Model, page: &PageView, scratch: &mut Scratch) -> 
     model.ctrs(page, scratch, &mut ctr)?;
     let most = page.options.top_k.unwrap_or(EXPLAINED).min(EXPLAINED_MAX);
     let places: Vec<usize> = by_ecpm(page, &ctr).into_iter().map(|(at, _)| at).take(most).collect();
-    let rows = newest_first(page, model.spec().max_behaviors)?;
+    let rows = newest_first(model, page)?;
     let attention = attention(model, scratch, &places, rows.len());
     let mut asked = page.clone();
     asked.options.top_k = None;

@@ -88,6 +88,11 @@ impl Items {
         if text.is_empty() { Err(format!("`{item}` is no item")) } else { Ok(text) }
     }
 
+    /// Whether a text says that there is no item, as where a history is filled up to some length.
+    pub fn is_missing(&self, item: &str) -> bool {
+        self.key.value(item).is_ok_and(|text| text.is_empty())
+    }
+
     /// How many there are.
     pub fn count(&self) -> usize {
         self.table.all().len()

@@ -364,7 +364,14 @@ pub fn time(text: &str) -> Result<Option<i64>, String> {
     if value::is_missing(text) {
         return Ok(None);
     }
-    value::instant(text).map(|(_, seconds)| Some(seconds))
+    // A request has no way to state a format, so an ambiguous date is refused without naming the option of `ams prepare`.
+    let wrong = |_| {
+        let text = text.trim();
+        format!(
+            "`{text}` is not a time of one meaning, expected unix time, 2020-09-22 or 2020-09-22T10:11:12"
+        )
+    };
+    value::instant(text).map(|(_, seconds)| Some(seconds)).map_err(wrong)
 }
 
 fn bids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<f64>>, D::Error> {
@@ -587,7 +594,11 @@ mod tests {
             ),
             (
                 r#"{"user": {"behaviors": {"item": ["1"], "time": ["soon"]}}, "candidates": {"item": ["1"]}}"#,
-                "user.behaviors.time[0]: \"soon\" is not a time; expected unix time, 2020-09-22",
+                "user.behaviors.time[0]: `soon` is not a time of one meaning, expected unix time, 2020-09-22",
+            ),
+            (
+                r#"{"user": {"behaviors": {"item": ["1"], "time": ["03/04/2024"]}}, "candidates": {"item": ["1"]}}"#,
+                "user.behaviors.time[0]: `03/04/2024` is not a time of one meaning",
             ),
             (
                 r#"{"user": {"behaviors": {"item": ["1"], "time": [1e30]}}, "candidates": {"item": ["1"]}}"#,

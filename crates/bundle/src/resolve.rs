@@ -43,7 +43,7 @@ pub(crate) struct Rows<'a> {
 pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<'a>> {
     let (past, shown) = (&page.user.behaviors, &page.candidates);
     check_candidates(page)?;
-    let order = newest_first(page, model.spec().max_behaviors)?;
+    let order = newest_first(model, page)?;
     let known = model.items();
     let behaviors = Rows::new("user.behaviors", known, &past.item, order, &past.features)?;
     let all = (0..shown.item.len()).collect();
@@ -155,8 +155,9 @@ fn check_candidates(page: &PageView) -> Result<()> {
     }
 }
 
-/// The rows of the newest `most` behaviors, newest first; of one time, those that come first. Rows without an item are padding.
-pub(crate) fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
+/// The rows of the newest behaviors that the model sees, newest first; of one time, those that come first. Rows without an item are
+/// padding.
+pub(crate) fn newest_first(model: &Model, page: &PageView) -> Result<Vec<usize>> {
     let behaviors = &page.user.behaviors;
     let count = behaviors.item.len();
     if count > BEHAVIORS_MAX {
@@ -164,7 +165,7 @@ pub(crate) fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
         return Err(Error::request(what));
     }
     let mut order: Vec<usize> =
-        (0..count).filter(|&row| !behaviors.item[row].0.is_empty()).collect();
+        (0..count).filter(|&row| !model.items().is_missing(&behaviors.item[row].0)).collect();
     if let Some(times) = &behaviors.time {
         check_len("user.behaviors.time", times.len(), "user.behaviors", count)?;
         if let Some(row) = order.iter().find(|&&row| times[row].is_none()) {
@@ -175,7 +176,7 @@ pub(crate) fn newest_first(page: &PageView, most: usize) -> Result<Vec<usize>> {
         }
         order.sort_by_key(|&row| std::cmp::Reverse(times[row]));
     }
-    order.truncate(most);
+    order.truncate(model.spec().max_behaviors);
     Ok(order)
 }
 

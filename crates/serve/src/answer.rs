@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use ams_bundle::page::by_ecpm;
 use ams_bundle::{PageView, Scored, Scratch, Similar, similar};
+use ams_data::value;
 use axum::body::Bytes;
 use serde::Serialize;
 
@@ -250,7 +251,9 @@ fn page_view(
     let asked = asked.map_or(request.deadline, Duration::from_millis);
     let deadline = asked.min(request.deadline);
     in_time(request, deadline)?;
-    let user = page.user.id.as_ref().map(|id| id.0.trim()).filter(|id| !id.is_empty());
+    // In any spelling, so that one user has one version.
+    let user = page.user.id.as_ref().and_then(|id| value::id(&id.0).ok());
+    let user = user.as_deref().filter(|id| !id.is_empty());
     let loaded = request.snapshot.find(&target.model, target.version, user)?;
     let answer = match &ask {
         Ask::Score => words.write(&rank(&loaded, &page, buffers)?),

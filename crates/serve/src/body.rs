@@ -39,6 +39,7 @@ impl Body {
     }
 
     /// A body whose bytes are there.
+    #[cfg(any(test, feature = "grpc"))]
     pub(crate) fn of(bytes: Bytes, gzip: bool, most: usize) -> Body {
         Body { bytes, gzip, most }
     }

@@ -105,8 +105,8 @@ impl Edit {
         for Text(name) in &self.remove_pictures {
             changes.remove_picture(model, PictureName::of(name));
         }
-        for item in &self.remove_items {
-            changes.remove_item(model, &item.0)?;
+        for (at, item) in self.remove_items.iter().enumerate() {
+            changes.remove_item(model, &item.0).map_err(within("remove_items", at))?;
         }
         Ok(changes)
     }

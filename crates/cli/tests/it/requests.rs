@@ -107,6 +107,8 @@ fn spellings(page: &Value) -> Vec<(&'static str, String)> {
         ("lists with padding", lists),
         ("padding of null", padded(page, &Value::Null, &Value::Null)),
         ("padding of texts", padded(page, &json!(""), &json!(0))),
+        ("padding of Python", padded(page, &json!("None"), &json!("NaT"))),
+        ("padding of pandas", padded(page, &json!(" nan "), &json!(-1))),
         ("milliseconds", times(page, |time| json!(time * 1000 + 1))),
         ("microseconds", times(page, |time| json!(time * 1_000_000))),
         ("nanoseconds", times(page, |time| json!(time * 1_000_000_000))),
@@ -188,6 +190,7 @@ fn spellings_have_the_same_scores() {
     compression(&serving, &page, &expected);
     half_closed(&serving, &page, &expected);
     refusals(&serving, &page);
+    changes(&serving);
 }
 
 fn as_tensors(serving: &Serving, page: &Value, expected: &Value) {
@@ -430,4 +433,47 @@ fn refusals(serving: &Serving, page: &Value) {
     }
     assert!(serving.post("/v2/health/live", "").1["error"].is_string());
     assert!(serving.get("/v3").1["detail"].is_string());
+}
+
+/// What the admin port is told is read by the same rules.
+fn changes(serving: &Serving) {
+    let change = |body: Value| serving.change("/admin/models/tiny/changes", &body);
+    let lists = ["pictures", "items", "remove_pictures", "remove_items"];
+    let nothing: Map<String, Value> =
+        lists.map(|list| (list.to_owned(), Value::Null)).into_iter().collect();
+    let (status, state) = change(nothing.into());
+    assert_eq!(status, 200, "{state}");
+    let new = json!({"items": [{"item": 70001, "picture": null, "features": null}, {"item": true, "picture": 7}]});
+    let (status, state) = change(new);
+    assert_eq!(status, 200, "{state}");
+    for item in
+        [json!("70001"), json!(70001), json!(70001.0), json!(" 70001"), json!(true), json!("True")]
+    {
+        let (status, scored) = serving.score(&json!({"candidates": {"item": [item]}}));
+        assert_eq!((status, &scored["missing"]["items"]), (200, &json!([])), "{item}: {scored}");
+    }
+    for (body, words) in [
+        (json!({"items": [{"item": null}]}), "items[0].item: invalid type: null, expected a text"),
+        (json!({"items": [{}]}), "items[0]: missing field `item`"),
+        (json!({"items": [{"item": ""}]}), "items[0]: item is empty"),
+        (
+            json!({"items": [{"item": 1, "features": {"color": 1}}]}),
+            "items[0]: item \"1\": has the field color",
+        ),
+        (
+            json!({"pictures": [{"name": 7, "feature": [null]}]}),
+            "pictures[0].feature[0]: invalid type: null",
+        ),
+        (json!({"pictures": [{"name": 7, "feature": [1]}]}), "pictures[0]: "),
+        (
+            json!({"items": [{"item": 1, "features": {"category": ["a", "b"]}}]}),
+            "items[0]: item \"1\": field category: 2 values; this field has one",
+        ),
+        (json!({"remove_items": [7, "None"]}), "remove_items[1]: `None` is no item"),
+        (json!({"remove_items": [null]}), "remove_items[0]: invalid type: null"),
+    ] {
+        let (status, problem) = change(body);
+        let said = problem["detail"].as_str().unwrap();
+        assert!(status == 400 && said.contains(words), "{status} {problem}");
+    }
 }
