@@ -59,7 +59,8 @@ fn events() {
         place.write(&format!("{name}.csv"), log);
         let file = format!("{name}.csv: ");
         let words: Vec<&str> = std::iter::once(&file[..]).chain(words.iter().copied()).collect();
-        let prepare = format!("prepare --events {name}.csv --items items.csv --out data");
+        let prepare =
+            format!("prepare --events {name}.csv --items items.csv --accept times --out data");
         place.refuses(&prepare, &words);
     }
     place.refuses("prepare --events none.csv --out data", &["none.csv: ", "No such file"]);
@@ -87,7 +88,8 @@ fn tables_beside_the_events() {
         ("--test-from 2020-01-01", &["test_from 2020-01-01", "the log spans"]),
     ];
     for (flags, words) in cases {
-        place.refuses(&format!("prepare --events log.csv --out data {flags}"), words);
+        place
+            .refuses(&format!("prepare --events log.csv --accept times --out data {flags}"), words);
     }
 }
 
@@ -101,8 +103,10 @@ fn unsorted_and_duplicated_events() {
     lines[1..].reverse();
     place.write("log.csv", LOG);
     place.write("shuffled.csv", lines.join("\n"));
-    let sorted = place.json("prepare --events log.csv --items items.csv --out one/data");
-    let shuffled = place.json("prepare --events shuffled.csv --items items.csv --out two/data");
+    let sorted =
+        place.json("prepare --events log.csv --items items.csv --accept times --out one/data");
+    let shuffled =
+        place.json("prepare --events shuffled.csv --items items.csv --accept times --out two/data");
     assert_eq!((&sorted["dropped"]["duplicates"], &sorted["rows"]), (&json!(0), &json!(8)));
     assert_eq!((&shuffled["dropped"]["duplicates"], &shuffled["rows"]), (&json!(3), &json!(11)));
     assert_eq!(shuffled["impressions"], sorted["impressions"]);
@@ -199,7 +203,7 @@ fn precomputed_features() {
     let place = Place::new();
     place.write("log.csv", LOG);
     place.write("items.csv", ITEMS);
-    place.json("prepare --events log.csv --items items.csv --out data");
+    place.json("prepare --events log.csv --items items.csv --accept times --out data");
     let plain = |row: usize, column: usize| (row * 3 + column) as f32;
     let nan = |row, column| if (row, column) == (2, 1) { f32::NAN } else { plain(row, column) };
     place.write("good.npy", npy(4, 3, plain));

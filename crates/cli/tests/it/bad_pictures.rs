@@ -41,7 +41,7 @@ fn dataset(place: &Place, names: &[String]) {
     }
     place.write("items.csv", items);
     place.write("events.csv", events);
-    place.json("prepare --events events.csv --items items.csv --out bad");
+    place.json("prepare --events events.csv --items items.csv --accept times --out bad");
 }
 
 /// Whether this process may read what nobody may, as the administrator does.

@@ -19,7 +19,7 @@ fn mistakes_show_the_line_and_the_nearest_key() {
         (
             "name = 'x'\n[data]\nsamples='s'\n[train]\nepochs = 'three'\n",
             "",
-            ["file.toml:5", "integer"],
+            ["file.toml:5", "expected u32"],
         ),
         (FILE, "--set train.epoch=5", ["--set train.epoch=5", "`epochs`"]),
         (FILE, "--set train.lanes=eight", ["`train.lanes`", ""]),
