@@ -1,5 +1,8 @@
 //! A number means the same wherever it comes from: in training data, in requests of every protocol, and in deltas.
 
+use std::path::Path;
+use std::process::Command;
+
 use serde_json::{Value, json};
 
 use crate::place::{Place, numbers};
@@ -122,7 +125,8 @@ fn a_number_is_read_at_serving_as_in_training() {
         let body = json!({"inputs": inputs}).to_string();
         let (status, answer) = serving.post("/v2/models/tiny/infer", &body);
         assert_eq!(status, 200, "{answer}");
-        assert_eq!(numbers(&answer["outputs"][0]["data"])[0], known, "{kind}");
+        let rate = numbers(&answer["outputs"][0]["data"])[0];
+        assert_eq!(rate as f32, known as f32, "{kind}");
     }
     #[cfg(feature = "grpc")]
     {
@@ -157,4 +161,38 @@ fn a_number_is_read_at_serving_as_in_training() {
     place.json("delta models/tiny --items few");
     serving.change("/admin/poll", &json!({}));
     assert_eq!(of_item("e"), known);
+}
+
+/// Tables as pyarrow writes them: numbers as doubles, and those of items as 32-bit floats.
+const WRITER: &str = "\
+import sys
+import pyarrow as pa, pyarrow.csv, pyarrow.parquet
+for name, narrow in ('log', []), ('items', ['price']), ('users', []):
+    table = pyarrow.csv.read_csv(f'{sys.argv[1]}/{name}.csv')
+    for column in narrow:
+        at = table.schema.get_field_index(column)
+        table = table.set_column(at, column, table[column].cast(pa.float32()))
+    pyarrow.parquet.write_table(table, f'{sys.argv[1]}/{name}.parquet')
+";
+
+#[test]
+fn parquet_written_by_python_is_the_same_dataset() {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let python = workspace.join("target/venv/bin/python3");
+    let has = |what: &str| Command::new(&python).args(["-c", what]).output();
+    if !has("import pyarrow.parquet").is_ok_and(|done| done.status.success()) {
+        eprintln!("skipped: no pyarrow in target/venv");
+        return;
+    }
+    let place = Place::new();
+    write_log(&place);
+    let written = Command::new(&python).args(["-c", WRITER]).arg(place.path("")).output().unwrap();
+    assert!(written.status.success(), "{}", String::from_utf8_lossy(&written.stderr));
+    place.json(&format!("{PREPARE} --out csv/data"));
+    place.json(&format!("{} --out parquet/data", PREPARE.replace(".csv", ".parquet")));
+    let names =
+        |files: &std::collections::BTreeMap<String, _>| files.keys().cloned().collect::<Vec<_>>();
+    let (csv, parquet) = (place.files("csv/data"), place.files("parquet/data"));
+    assert_eq!(names(&csv), names(&parquet));
+    assert!(csv == parquet, "other bytes");
 }
