@@ -127,7 +127,9 @@ struct InOrder {
 impl Read for InOrder {
     fn read(&mut self, to: &mut [u8]) -> io::Result<usize> {
         if self.piece.is_empty() && self.next < self.object.bytes && !to.is_empty() {
-            let range = self.next..self.object.bytes.min(self.next + PIECE);
+            // Whoever only looks at the beginning waits for little.
+            let length = self.next.clamp(FIRST_PIECE, PIECE);
+            let range = self.next..self.object.bytes.min(self.next + length);
             self.piece = whole(&self.remote, &self.object, range.clone())?;
             self.next = range.end;
         }
@@ -151,7 +153,8 @@ fn invalid(what: &str) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// Bytes that are fetched at a time from the beginning on.
+/// Bytes that are fetched at a time from the beginning on, at first and later.
+const FIRST_PIECE: u64 = 64 << 10;
 const PIECE: u64 = 8 << 20;
 
 /// Bytes that are fetched at a time for reads at any place.

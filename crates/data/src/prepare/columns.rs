@@ -283,6 +283,8 @@ pub(crate) struct Peek<'a> {
     pub(crate) table: &'a dyn Table,
     /// Per column, its values in the first rows, empty ones left out.
     values: Vec<Vec<String>>,
+    /// Of every column, whether its first rows could not be read.
+    failed: Vec<bool>,
 }
 
 /// How many rows are looked at.
@@ -292,23 +294,40 @@ impl<'a> Peek<'a> {
     pub(crate) fn new(table: &'a dyn Table) -> Result<Peek<'a>> {
         let all: Vec<_> =
             (0..table.columns().len()).filter(|&at| table.unusable(at).is_none()).collect();
-        let mut values = vec![Vec::new(); all.len()];
-        let mut rows = 0;
-        if let Some(batch) = table.batches(&all)?.next() {
-            let batch = batch?;
-            rows = batch.rows().min(PEEK_ROWS);
-            for (column, values) in values.iter_mut().enumerate() {
-                let cells = (0..rows).map(|row| batch.get(column, row).trim());
-                values.extend(cells.filter(|cell| !value::is_missing(cell)).map(str::to_string));
+        let mut peek = Peek {
+            table,
+            values: vec![Vec::new(); table.columns().len()],
+            failed: vec![false; table.columns().len()],
+        };
+        let rows = match peek.look(&all) {
+            Ok(rows) => rows,
+            // What nobody asks for may hold what is no text: each is looked at alone.
+            Err(error) => {
+                let looked: Vec<_> = all.iter().map(|&column| peek.look(&[column]).ok()).collect();
+                for (&column, looked) in all.iter().zip(&looked) {
+                    peek.failed[column] = looked.is_none();
+                }
+                looked.into_iter().flatten().max().ok_or(error)?
             }
-        }
+        };
         if rows == 0 {
             let hint = table.hint().map_or(String::new(), |hint| format!("; {hint}"));
             return Err(Error::content(table.path(), format!("no rows{hint}")));
         }
-        let mut every = vec![Vec::new(); table.columns().len()];
-        all.iter().zip(values).for_each(|(&column, values)| every[column] = values);
-        Ok(Peek { table, values: every })
+        Ok(peek)
+    }
+
+    /// Looks at the first rows of these columns; how many they are.
+    fn look(&mut self, columns: &[usize]) -> Result<usize> {
+        let Some(batch) = self.table.batches(columns)?.next() else { return Ok(0) };
+        let batch = batch?;
+        let rows = batch.rows().min(PEEK_ROWS);
+        for (at, &column) in columns.iter().enumerate() {
+            let cells = (0..rows).map(|row| batch.get(at, row).trim());
+            let cells = cells.filter(|cell| !value::is_missing(cell)).map(str::to_string);
+            self.values[column] = cells.collect();
+        }
+        Ok(rows)
     }
 
     /// `column`, if it can be read.
@@ -453,6 +472,10 @@ impl<'a> Peek<'a> {
         let name = self.table.columns()[column].clone();
         if self.table.unusable(column).is_some() {
             return Err("ignored: cannot be read");
+        }
+        if self.failed[column] {
+            // Whoever reads all rows says where.
+            return Ok(FieldColumn { column: name.clone(), name, kind: Kind::Categorical });
         }
         if values.is_empty() {
             return Err("ignored: empty");

@@ -17,7 +17,7 @@ use arrow_cast::CastOptions;
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
 use super::names::{unusable_names, write_float};
-use super::{Places, TextBatch};
+use super::{BATCH_ROWS, Places, TextBatch};
 use crate::catalogue::SEPARATOR;
 use crate::{Error, Result};
 
@@ -224,9 +224,9 @@ impl ArrowColumns {
     }
 }
 
-/// Whether the values of a batch of bytes look like text.
+/// Whether the first values of a batch of bytes are text; as many as whoever looks at the first rows of a table sees.
 fn begins_as_text(batch: &RecordBatch) -> bool {
-    let few = batch.column(0).slice(0, batch.num_rows().min(16));
+    let few = batch.column(0).slice(0, batch.num_rows().min(BATCH_ROWS));
     let is_plain = |text: &str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());
     texts(&few, Reading::Bytes).is_ok_and(|texts| texts.iter().flatten().all(is_plain))
 }

@@ -38,6 +38,8 @@ pub(crate) struct Skipped {
     pub(crate) empty: usize,
     /// The name of one of them.
     pub(crate) example: String,
+    /// Whether a log of a Delta table is among them.
+    delta: bool,
 }
 
 impl Skipped {
@@ -46,6 +48,7 @@ impl Skipped {
         if self.example.is_empty() {
             self.example = name.to_string();
         }
+        self.delta |= name.rsplit('/').next() == Some("_delta_log");
     }
 
     /// For people; nothing if nothing was left out.
@@ -53,8 +56,14 @@ impl Skipped {
         let kinds = [(self.hidden, "hidden"), (self.empty, "empty")];
         let kinds = kinds.iter().filter(|(count, _)| *count > 0);
         let kinds: Vec<_> = kinds.map(|(count, kind)| format!("{count} {kind}")).collect();
+        let delta = match self.delta {
+            true => {
+                "; the log of the Delta table is not read, so rows that it has removed count too"
+            }
+            false => "",
+        };
         (!kinds.is_empty())
-            .then(|| format!("skipped: {} (such as {})", kinds.join(", "), self.example))
+            .then(|| format!("skipped: {} (such as {}){delta}", kinds.join(", "), self.example))
     }
 }
 
@@ -74,7 +83,7 @@ pub(crate) fn find(files: &dyn Files, named: &[PathBuf]) -> Result<Found> {
         }
         let pattern = named.to_string_lossy();
         if !pattern.contains(['*', '?', '[']) {
-            return Err(nothing(files, named));
+            return Err(Error::content(named, "No such file or folder"));
         }
         let base = literal_folder(&pattern);
         let wild = Path::new(&*pattern).strip_prefix(&base).unwrap_or(named).to_string_lossy();
@@ -155,15 +164,6 @@ fn take(
         }
     }
     hidden.iter().for_each(|name| skipped.add(name, true));
-}
-
-fn nothing(files: &dyn Files, named: &Path) -> Error {
-    let parent = named.parent().filter(|parent| !parent.as_os_str().is_empty());
-    let hint = match parent.map(|parent| files.list(parent)) {
-        Some(Ok(listed)) if listed.is_empty() => "; the folder before it does not exist either",
-        _ => "",
-    };
-    Error::content(named, format!("No such file or folder{hint}"))
 }
 
 /// The folders of a pattern before the first that is none by name.
@@ -268,8 +268,8 @@ mod tests {
             "s/part-1",
             "s/part-0",
             "s/part-2-",
-            "s/_delta_log/0.json",
-            "s/_delta_log/1.json",
+            "s/_tmp/0.json",
+            "s/_tmp/1.json",
         ];
         let hive = ["h/dt=1/a", "h/dt=2/b", "h/dt=2/c", "h/_tmp/d", "h/_y=3/e"];
         let two = ["a.csv", "b.csv", "sub/c.csv"];
@@ -292,11 +292,7 @@ mod tests {
             (&two, &["a.csv", "*.csv"], "a.csv: the file is named twice for one table"),
             (&two, &["*.tsv"], "*.tsv: no file matches the pattern"),
             (&two, &["c.csv"], "c.csv: No such file or folder"),
-            (
-                &two,
-                &["no/c.csv"],
-                "no/c.csv: No such file or folder; the folder before it does not exist either",
-            ),
+            (&two, &["no/c.csv"], "no/c.csv: No such file or folder"),
             (
                 &["e/_SUCCESS", "e/x-", "e/y-"],
                 &["e"],

@@ -97,7 +97,7 @@ impl ParquetTable {
         let mut table = ParquetTable { input, metadata, columns };
         let mut columns = table.columns.clone();
         columns.settle(|at| {
-            let first = table.reader(&[at], 16)?.next().transpose();
+            let first = table.reader(&[at], table.batch_rows(&[at]))?.next().transpose();
             first.map_err(|error| Error::content(table.path(), error.to_string()))
         });
         table.columns = columns;

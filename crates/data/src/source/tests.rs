@@ -825,12 +825,18 @@ fn columns_nobody_asked_for_are_listed() {
         error.contains("column `user` cannot be used: it is of type list of struct"),
         "{error}"
     );
+    // What is no text matters where it is used.
+    let latin = b"user,item,click,time,title\n1,2,1,1700000000,caf\xe9\n";
+    let csv = |name: &str, bytes: &[u8]| {
+        open_input(Arc::new(MemoryFile::new(name, bytes.to_vec())), &TableOptions::default())
+            .unwrap()
+    };
+    assert!(plan(csv("log.csv", latin)).is_ok());
     // Rows of a file without a header are shown.
-    let csv = open_input(
-        Arc::new(MemoryFile::new("log.csv", "1029,505,1,1709510528\n")),
-        &TableOptions::default(),
-    );
-    let error = plan(csv.unwrap()).err().unwrap().to_string();
+    let error = plan(csv("log.csv", b"1029,505,1,1709510528\n1030,505,0,1709510529\n"))
+        .err()
+        .unwrap()
+        .to_string();
     assert!(
         error.contains("`1029,505,1,1709510528`") && error.contains("--header user,item,.."),
         "{error}"
