@@ -88,7 +88,10 @@ fn list(bytes: &[u8], column: Option<&str>) -> Result<String, String> {
 #[test]
 fn lists_are_read_as_logs_are() {
     let both = Ok("a.jpg b,c.jpg".to_owned());
-    let cases: [(&[u8], Option<&str>); 13] = [
+    let cases: [(&[u8], Option<&str>); 16] = [
+        (b"{\"id\": 1, \"image\": \"a.jpg\"}\n{\"id\": 2, \"image\": \"b,c.jpg\"}\n", None),
+        (b"{\"poster\": \"a.jpg\"}\n{\"poster\": \"b,c.jpg\"}\n", None),
+        (b"{\"image\": [\"a.jpg\", \"b,c.jpg\"], \"more\": {\"x\": 1}}\n", None),
         (b"id,path\n1,a.jpg\n2,\"b,c.jpg\"\n3,\n", None),
         (b"\xef\xbb\xbfpath,id\r\na.jpg,1\r\n\"b,c.jpg\",2\r\n", None),
         (b"id\tpath\n1\ta.jpg\n2\tb,c.jpg\n", None),
