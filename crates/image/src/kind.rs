@@ -75,11 +75,8 @@ impl Kind {
 
     /// Whether pictures of this format are decoded here.
     pub fn is_decoded(self) -> bool {
-        match self {
-            Kind::Jpeg | Kind::Png | Kind::Gif | Kind::Bmp | Kind::WebP => true,
-            Kind::Tiff => cfg!(feature = "tiff"),
-            _ => false,
-        }
+        matches!(self, Kind::Jpeg | Kind::Png | Kind::Gif | Kind::Bmp | Kind::WebP)
+            || cfg!(feature = "tiff") && self == Kind::Tiff
     }
 
     /// The name for reports.

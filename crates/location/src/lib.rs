@@ -276,5 +276,6 @@ fn is_manifest(key: &str) -> bool {
     MANIFESTS.contains(&name)
 }
 
-#[cfg(all(test, feature = "buckets"))]
+#[cfg(test)]
+#[cfg(feature = "buckets")]
 mod tests;

@@ -78,6 +78,7 @@ impl Serving {
     }
 
     /// Sends bytes with headers of one's own.
+    #[cfg(feature = "grpc")]
     pub fn send(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Said {
         let request = self.agent.post(format!("{}{path}", self.address));
         let request =

@@ -2,9 +2,9 @@
 
 #[allow(dead_code)] // What no test asks for.
 #[path = "../../src/text.rs"]
-mod text;
+mod shown;
 
-use text::{bytes, count, fitted, table};
+use shown::{bytes, count, fitted, table};
 use unicode_width::UnicodeWidthStr;
 
 #[test]

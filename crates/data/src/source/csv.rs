@@ -173,7 +173,7 @@ impl Table for CsvTable {
     }
 
     fn batches(&self, columns: &[usize]) -> Result<Batches<'_>> {
-        Ok(self.read(columns)?)
+        self.read(columns)
     }
 
     fn unusable(&self, column: usize) -> Option<String> {

@@ -111,7 +111,7 @@ fn one_table_in_many_forms() {
         ("byte order mark", format!("\u{feff}{SMALL}").into_bytes()),
         (
             "quoted behind the mark",
-            format!("\u{feff}\"user\",\"item\"\n\"007\",\"a\"\n8,\"\"\n").into_bytes(),
+            "\u{feff}\"user\",\"item\"\n\"007\",\"a\"\n8,\"\"\n".as_bytes().to_vec(),
         ),
         ("spaces in the header", SMALL.replace("user,item", " user , item ").into_bytes()),
         ("tabs", SMALL.replace(',', "\t").into_bytes()),

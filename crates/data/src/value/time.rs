@@ -314,10 +314,7 @@ fn day_and_month(text: &str) -> Option<usize> {
     let number =
         |part: &&str| (1..=4).contains(&part.len()) && part.bytes().all(|b| b.is_ascii_digit());
     let [first, second, year] = parts[..] else { return None };
-    (parts.iter().all(|part| number(part))
-        && first.len() <= 2
-        && second.len() <= 2
-        && year.len() >= 2)
+    (parts.iter().all(number) && first.len() <= 2 && second.len() <= 2 && year.len() >= 2)
         .then_some(end)
 }
 
