@@ -133,7 +133,7 @@ fn a_number_is_read_at_serving_as_in_training() {
         let client = crate::grpc_client::Client::new(&serving);
         let page = page(json!("4.2"), json!("100.5"), json!("7.25"));
         let mut message = crate::grpc::message(&page);
-        message["candidates"]["features"] = json!({"price": {"values": [{"values": ["4.2"]}]}});
+        message["candidates"]["features"] = json!({"price": {"rows": [{"values": ["4.2"]}]}});
         let asked = json!({"model": "tiny", "page_view": message});
         let scored = client.ask("ams.v1.Ranking/Score", &asked, &[]).unwrap();
         assert_eq!(numbers(&scored["ctr"])[0] as f32, known as f32, "{scored}");

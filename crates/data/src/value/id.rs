@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// Words that say "no value", in any case.
-const NULLS: [&str; 13] = [
+const NULLS: [&str; 15] = [
     "null",
     "none",
     "nan",
@@ -16,6 +16,8 @@ const NULLS: [&str; 13] = [
     "#n/a",
     "undefined",
     "<none>",
+    "(none)",
+    "(not set)",
     "-nan",
 ];
 
@@ -36,12 +38,15 @@ fn is_null_word(text: &str) -> bool {
         && NULLS.iter().any(|null| null.eq_ignore_ascii_case(text))
 }
 
-/// The value of a key (a user, an item): as [`category`], and `NA` is missing too.
+/// The value of a key (a user, an item): as [`category`], and `NA`, `-` and `?` are missing too.
 ///
 /// # Errors
 /// As [`category`].
 pub fn id(text: &str) -> Result<Cow<'_, str>, String> {
-    if text.trim() == "NA" { Ok(Cow::Borrowed("")) } else { category(text) }
+    match text.trim() {
+        "NA" | "-" | "?" => Ok(Cow::Borrowed("")),
+        text => category(text),
+    }
 }
 
 /// The value of a categorical cell; empty: none. White space around it does not count; `25.0` is `25`, as a column
@@ -172,12 +177,12 @@ mod tests {
 
     #[test]
     fn texts_that_are_no_value() {
-        let nulls = "|  |NULL|null|None|\\N|nan|NaN|-nan|<NA>|(null)|N/A|#N/A|NaT|undefined| NULL ";
+        let nulls = "|  |NULL|null|None|\\N|nan|NaN|-nan|<NA>|(null)|(not set)|N/A|#N/A|NaT|undefined| NULL ";
         for text in nulls.split('|') {
             assert_eq!(category(text).as_deref(), Ok(""), "{text:?}");
             assert!(is_missing(text), "{text:?}");
         }
-        assert_eq!(id("NA").as_deref(), Ok(""));
+        assert_eq!(["NA", " - ", "?"].map(|text| id(text).unwrap()), ["", "", ""]);
         assert!(!is_missing("0") && !is_missing("-") && !is_missing("nanna"));
     }
 

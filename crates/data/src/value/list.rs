@@ -8,7 +8,7 @@ use crate::catalogue::SEPARATOR;
 /// `["a"]`, `{a,b}` or `('a',)` is understood as what it is; else the text is cut at `separator`.
 pub fn parts<'a>(text: &'a str, separator: Option<&str>) -> Vec<Cow<'a, str>> {
     let text = text.trim();
-    if let Some(parts) = literal(text) {
+    if let Some(parts) = literal(text, separator) {
         return parts.into_iter().map(Cow::Owned).collect();
     }
     let kept = |part: &'a str| {
@@ -24,11 +24,11 @@ pub fn parts<'a>(text: &'a str, separator: Option<&str>) -> Vec<Cow<'a, str>> {
 
 /// Whether `text` is a list literal, also an empty one.
 pub fn is_literal(text: &str) -> bool {
-    literal(text.trim()).is_some()
+    literal(text.trim(), None).is_some()
 }
 
-/// The parts of a list literal; `None` if `text` is none.
-fn literal(text: &str) -> Option<Vec<String>> {
+/// The parts of a list literal, what is not quoted in it cut at `separator`; `None` if `text` is none.
+fn literal(text: &str, separator: Option<&str>) -> Option<Vec<String>> {
     let close = match text.as_bytes().first()? {
         b'[' => ']',
         b'(' => ')',
@@ -36,13 +36,22 @@ fn literal(text: &str) -> Option<Vec<String>> {
         _ => return None,
     };
     let inner = text[1..].strip_suffix(close)?;
+    // numpy puts nothing but white space between numbers.
+    let mut numbers = inner.split_whitespace().peekable();
+    if numbers.peek().is_some() && numbers.all(|number| number.parse::<f64>().is_ok()) {
+        return Some(inner.split_whitespace().map(str::to_string).collect());
+    }
     let mut parts = Vec::new();
     let mut rest = inner.trim_start();
     while !rest.is_empty() {
         let (part, quoted, after) = element(rest)?;
         let null = !quoted && ["null", "none", "nan"].iter().any(|n| n.eq_ignore_ascii_case(&part));
-        if !part.is_empty() && !null {
-            parts.push(part);
+        match separator.filter(|separator| !quoted && !separator.is_empty()) {
+            _ if null => {}
+            Some(separator) => {
+                parts.extend(part.split(separator).map(|part| part.trim().to_string()))
+            }
+            None => parts.push(part),
         }
         let after = after.trim_start();
         // numpy puts nothing but white space between quoted texts.
@@ -52,6 +61,7 @@ fn literal(text: &str) -> Option<Vec<String>> {
             None => return None,
         };
     }
+    parts.retain(|part| !part.is_empty());
     Some(parts)
 }
 
@@ -92,7 +102,7 @@ mod tests {
 
     #[test]
     fn lists_in_one_cell() {
-        let cases: [(&str, Option<&str>, &[&str]); 22] = [
+        let cases: [(&str, Option<&str>, &[&str]); 25] = [
             (" a | b||c", Some("|"), &["a", "b", "c"]),
             ("a\u{1f}b", Some("|"), &["a", "b"]),
             ("a::b", Some("::"), &["a", "b"]),
@@ -108,6 +118,9 @@ mod tests {
             ("[Beef, Pasta]", Some("|"), &["Beef", "Pasta"]),
             ("('a',)", None, &["a"]),
             ("{a,b,\"c d\"}", Some("|"), &["a", "b", "c d"]),
+            ("[Beef|Pasta]", Some("|"), &["Beef", "Pasta"]),
+            ("[1 2  30]", Some("|"), &["1", "2", "30"]),
+            ("[7]", None, &["7"]),
             ("[]", Some("|"), &[]),
             ("[ ]", Some("|"), &[]),
             ("[u'a']", None, &["a"]),

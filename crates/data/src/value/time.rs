@@ -22,6 +22,8 @@ pub enum TimeForm {
         /// Units per second.
         per_second: i64,
     },
+    /// .NET's ticks: tenths of microseconds since the year 1, UTC.
+    Ticks,
     /// `20200922`: the day's midnight, UTC.
     CompactDate,
     /// `2020092210`, `202009221011`, `20200922101112`, also with milliseconds: UTC.
@@ -42,6 +44,7 @@ impl TimeForm {
             TimeForm::Unix { per_second: 1_000 } => "unix milliseconds",
             TimeForm::Unix { per_second: 1_000_000 } => "unix microseconds",
             TimeForm::Unix { .. } => "unix nanoseconds",
+            TimeForm::Ticks => "ticks of .NET",
             TimeForm::CompactDate | TimeForm::Date => "days (a whole day is one instant)",
             TimeForm::CompactTime => "digits of date and time, UTC",
             TimeForm::DateTime => "dates with time, UTC unless an offset says otherwise",
@@ -335,6 +338,12 @@ fn whole_number(text: &str) -> Option<i64> {
     }
 }
 
+/// Ticks of .NET at the beginning of 1970.
+const TICKS_OF_1970: i64 = 621_355_968_000_000_000;
+
+/// Ticks of 2000 to 2099. As unix nanoseconds they would be of 1990.
+const TICKS: Range<i64> = 630_822_816_000_000_000..662_380_416_000_000_000;
+
 /// Digits alone: a compact date or time if they are one of a plausible year, else unix time by magnitude.
 fn numeric(text: &str) -> Option<(TimeForm, i64)> {
     match text.len() {
@@ -352,6 +361,9 @@ fn numeric(text: &str) -> Option<(TimeForm, i64)> {
         _ => {}
     }
     let whole = text.parse::<i64>().ok()?;
+    if TICKS.contains(&whole) {
+        return Some((TimeForm::Ticks, (whole - TICKS_OF_1970).div_euclid(10_000_000)));
+    }
     let per_second = match whole.unsigned_abs() {
         ..100_000_000_000 => 1,
         100_000_000_000..100_000_000_000_000 => 1_000,
@@ -435,6 +447,7 @@ mod tests {
             "1709510528123.0",
             "1709510528123456",
             "1709510528123456789",
+            "638451073281234567",
             "20240304000208",
             "20240304000208123",
             "20240304T000208Z",
