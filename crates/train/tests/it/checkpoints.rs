@@ -250,8 +250,7 @@ fn a_file_damaged_on_one_rank_stops_all_ranks() {
 
 #[test]
 fn checkpoints_of_other_data_or_features_are_refused_in_words() {
-    let gender =
-        "{\n      \"name\": \"gender\",\n      \"side\": \"user\",\n      \"multi\": false\n    },";
+    let gender = "{\n      \"name\": \"gender\",\n      \"side\": \"user\",\n      \"multi\": false,\n      \"kind\": \"categorical\"\n    },";
     let (dataset, images) = ("dataset.json", "images/images.json");
     let was = "was trained on";
     let features = "image features of builtin-64-seed1 (64 numbers)";
