@@ -129,7 +129,7 @@ class Bench:
         for name in names:
             shutil.copy(self.posters / "images" / name, pictures / name)
         (work / "items.csv").write_text("item_id,image\n" + "".join(f"{name},{name}\n" for name in names))
-        clicks = [f"u{at % 7},{name},{at % 2},{100 + at}\n" for at, name in enumerate(names * 2)]
+        clicks = [f"u{at % 7},{name},{at % 2},{1_700_000_000 + at}\n" for at, name in enumerate(names * 2)]
         (work / "events.csv").write_text("user_id,item_id,click,timestamp\n" + "".join(clicks))
         self.ams("prepare", "--events", work / "events.csv", "--items", work / "items.csv", "--out", data, "--replace")
         for at in range(self.options.rounds):

@@ -119,7 +119,7 @@ def dataset(work, names, ams):
     """A dataset whose items are these pictures."""
     items = "item_id,image\n" + "".join(f"{name},{name}\n" for name in names)
     (work / "items.csv").write_text(items)
-    clicks = [f"u{at % 7},{name},{at % 2},{100 + at}\n" for at, name in enumerate(names * 3)]
+    clicks = [f"u{at % 7},{name},{at % 2},{1_700_000_000 + at}\n" for at, name in enumerate(names * 3)]
     (work / "events.csv").write_text("user_id,item_id,click,timestamp\n" + "".join(clicks))
     out = work / "data"
     run([ams, "prepare", "--events", work / "events.csv", "--items", work / "items.csv", "--out", out, "--replace"])
