@@ -13,6 +13,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use ams_data::guarded;
 use ams_data::staging::StagedFile;
 use ams_model::loss::sigmoid;
 use arrow_array::types::{
@@ -126,15 +127,17 @@ impl Predictions {
         let file = File::open(path).map_err(Error::io(path))?;
         let unreadable =
             |error: String| Error::content(path, format!("cannot be read as Parquet: {error}"));
-        let reader = ParquetRecordBatchReaderBuilder::try_new(file)
-            .and_then(|reader| reader.with_batch_size(BLOCK).build())
-            .map_err(|error| unreadable(error.to_string()))?;
-        let mut predictions = Predictions::default();
-        for batch in reader {
-            let batch = batch.map_err(|error| unreadable(error.to_string()))?;
-            predictions.append(&batch).map_err(|what| Error::content(path, what))?;
-        }
-        Ok(predictions)
+        guarded(path, || {
+            let reader = ParquetRecordBatchReaderBuilder::try_new(file)
+                .and_then(|reader| reader.with_batch_size(BLOCK).build())
+                .map_err(|error| unreadable(error.to_string()))?;
+            let mut predictions = Predictions::default();
+            for batch in reader {
+                let batch = batch.map_err(|error| unreadable(error.to_string()))?;
+                predictions.append(&batch).map_err(|what| Error::content(path, what))?;
+            }
+            Ok(predictions)
+        })
     }
 
     fn append(&mut self, batch: &RecordBatch) -> Result<(), String> {

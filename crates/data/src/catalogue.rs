@@ -20,6 +20,7 @@ use arrow_schema::{DataType, Field as ArrowField};
 use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
 
 use crate::dataset::{Dataset, ITEMS};
+use crate::guard::guarded;
 use crate::parquet_file::{self, ParquetFile};
 use crate::samples::IMAGE;
 use crate::schema::{Field, ITEM, Schema, Side};
@@ -49,7 +50,8 @@ impl Catalogue {
     /// [`Error::Io`], or [`Error::Content`] if a column is missing or an item is empty or out of order.
     pub fn open(dataset: &Dataset) -> Result<Catalogue> {
         let fields = item_fields(dataset.schema());
-        let catalogue = read(&dataset.items_path(), fields)?;
+        let path = dataset.items_path();
+        let catalogue = guarded(&path, || read(&path, fields))?;
         let count = dataset.card().counts.items;
         if catalogue.len() as u64 != count {
             let what = format!("{} items; the card says {count}", catalogue.len());

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use ams_data::staging::write_whole;
-use ams_data::{Error, ImageKey, Result};
+use ams_data::{Error, ImageKey, Result, guarded};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{UInt32Type, UInt64Type};
 use arrow_array::{ArrayRef, RecordBatch, StringArray, UInt32Array, UInt64Array};
@@ -96,6 +96,10 @@ pub fn write_pictures(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
 
 /// Reads what [`write_pictures`] wrote.
 pub fn read_pictures(path: &Path) -> Result<Vec<Picture>> {
+    guarded(path, || pictures(path))
+}
+
+fn pictures(path: &Path) -> Result<Vec<Picture>> {
     let failed = |error: String| Error::content(path, error);
     let file = File::open(path).map_err(Error::io(path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)

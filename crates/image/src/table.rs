@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::fs::{self, File};
 use std::path::{Component, Path};
 
-use ams_data::{Error, Result};
+use ams_data::{Error, Result, guarded};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float16Type, Float32Type, Float64Type, Int64Type, UInt64Type};
 use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchReader};
@@ -49,6 +49,14 @@ pub fn is_parquet(path: &Path) -> bool {
 /// If a column is missing or ambiguous, a vector is null, of another length than the first or cannot be held by halfs, a
 /// name is null.
 pub fn unpack_vectors(
+    path: &Path,
+    columns: (Option<&str>, Option<&str>),
+    to: &Path,
+) -> Result<(Vec<String>, Tally)> {
+    guarded(path, || vectors_into(path, columns, to))
+}
+
+fn vectors_into(
     path: &Path,
     (vectors, names): (Option<&str>, Option<&str>),
     to: &Path,
@@ -126,6 +134,10 @@ pub enum SameName {
 /// If there is no column of pictures, or not one; if no row has a picture; if two pictures have one name; if a `path` leads
 /// out of the folder; if a file cannot be written.
 pub fn unpack_pictures(path: &Path, folder: &Path, same: SameName) -> Result<Unpacked> {
+    guarded(path, || pictures_into(path, folder, same))
+}
+
+fn pictures_into(path: &Path, folder: &Path, same: SameName) -> Result<Unpacked> {
     let (reader, _) = open(path)?;
     let pictures =
         column(path, &reader.schema(), None, "pictures", &|field| is_picture(field.data_type()))?;

@@ -17,6 +17,7 @@ use parquet::arrow::arrow_reader::{
 
 use super::layout::{Columns, dictionary_texts, is_number};
 use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
+use crate::guard::guarded;
 use crate::schema::{Field, ITEM, Schema, Side, USER};
 use crate::{Error, Groups, Id, Offsets, PictureName, Ragged, Result};
 
@@ -39,6 +40,10 @@ impl SampleFile {
     /// [`Error::Io`] if it cannot be opened, [`Error::Content`] if it is no Parquet file (truncated, say),
     /// or lacks a column, or has one of another type.
     pub fn open(path: &Path, schema: &Schema) -> Result<SampleFile> {
+        guarded(path, || SampleFile::open_unguarded(path, schema))
+    }
+
+    fn open_unguarded(path: &Path, schema: &Schema) -> Result<SampleFile> {
         let unreadable =
             |error| Error::content(path, format!("cannot be read as Parquet: {error}"));
         let file = File::open(path).map_err(Error::io(path))?;
@@ -109,14 +114,15 @@ impl SampleFile {
                 super::BLOCK_GROUPS
             )));
         }
-        let batches = self.batches(block, self.leaves.clone())?;
         let mut row = self.first_rows[block];
-        for batch in batches {
-            let batch = batch.map_err(|error| block_error(error.to_string()))?;
-            self.append(row, &batch, into).map_err(block_error)?;
-            row += batch.num_rows() as u64;
-        }
-        Ok(())
+        guarded(&self.path, || {
+            for batch in self.batches(block, self.leaves.clone())? {
+                let batch = batch.map_err(|error| block_error(error.to_string()))?;
+                self.append(row, &batch, into).map_err(block_error)?;
+                row += batch.num_rows() as u64;
+            }
+            Ok(())
+        })
     }
 
     /// Adds to `into` how often each item is shown in this file, reading nothing but the items.
@@ -124,6 +130,10 @@ impl SampleFile {
     /// # Errors
     /// As [`SampleFile::read`].
     pub fn count_items(&self, into: &mut HashMap<Id, u32>) -> Result<()> {
+        guarded(&self.path, || self.count_items_unguarded(into))
+    }
+
+    fn count_items_unguarded(&self, into: &mut HashMap<Id, u32>) -> Result<()> {
         for block in 0..self.blocks() {
             let block_error = |what: String| {
                 Error::content(

@@ -10,6 +10,7 @@ use parquet::record::{Field as Value, Row};
 
 use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
 use crate::error::{Error, Result};
+use crate::guard::guarded;
 use crate::schema::{Field, ITEM, Schema, Side, USER};
 use crate::value::number_text;
 
@@ -58,20 +59,22 @@ pub fn read_texts(
 ) -> Result<Vec<TextGroup>> {
     let bad = |error: parquet::errors::ParquetError| Error::content(path, error.to_string());
     let file = File::open(path).map_err(Error::io(path))?;
-    let reader = SerializedFileReader::new(file).map_err(bad)?;
-    let mut groups = Vec::new();
-    for row in reader.get_row_iter(None).map_err(bad)? {
-        if groups.len() == limit {
-            break;
+    guarded(path, || {
+        let reader = SerializedFileReader::new(file).map_err(bad)?;
+        let mut groups = Vec::new();
+        for row in reader.get_row_iter(None).map_err(bad)? {
+            if groups.len() == limit {
+                break;
+            }
+            let row = row.map_err(bad)?;
+            let group = group(&row, schema)
+                .ok_or_else(|| Error::content(path, "does not have the layout of a sample file"))?;
+            if keep(&group) {
+                groups.push(group);
+            }
         }
-        let row = row.map_err(bad)?;
-        let group = group(&row, schema)
-            .ok_or_else(|| Error::content(path, "does not have the layout of a sample file"))?;
-        if keep(&group) {
-            groups.push(group);
-        }
-    }
-    Ok(groups)
+        Ok(groups)
+    })
 }
 
 fn group(row: &Row, schema: &Schema) -> Option<TextGroup> {

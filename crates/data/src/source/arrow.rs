@@ -19,6 +19,7 @@ use arrow_schema::{DataType, Field, Schema, TimeUnit};
 use super::names::{unusable_names, write_float};
 use super::{BATCH_ROWS, Places, TextBatch};
 use crate::catalogue::SEPARATOR;
+use crate::guard::guarded;
 use crate::{Error, Result};
 
 /// What a column of Arrow is to this program.
@@ -175,13 +176,18 @@ impl ArrowColumns {
 
     /// Decides of columns of bytes by their `first` values whether they are text: older writers do not say so. What is
     /// read of a column is nothing where it has no values.
-    pub(crate) fn settle(&mut self, first: impl Fn(usize) -> Result<Option<RecordBatch>>) {
+    pub(crate) fn settle(
+        &mut self,
+        path: &Path,
+        first: impl Fn(usize) -> Result<Option<RecordBatch>>,
+    ) {
         for at in 0..self.names.len() {
             let kind = &mut self.kinds[at];
             if kind.reading == Reading::Bytes {
-                let is_text =
-                    first(at).is_ok_and(|batch| batch.is_none_or(|batch| begins_as_text(&batch)));
-                if !is_text {
+                // A damaged column that nobody asks for does no harm.
+                let is_text: Result<bool> =
+                    guarded(path, || Ok(first(at)?.is_none_or(|batch| begins_as_text(&batch))));
+                if !is_text.unwrap_or(false) {
                     kind.reading = Reading::Never;
                 }
             }

@@ -12,6 +12,7 @@ use super::json::JsonTable;
 use super::parquet::ParquetTable;
 use super::text::Text;
 use super::{Batches, Table, TableOptions};
+use crate::guard::guarded;
 use crate::{Error, Result};
 
 /// A file as a table.
@@ -46,11 +47,13 @@ impl FileTable {
                 return Err(wrong(format::compressed(format, compression)));
             }
             Some(Format::Parquet) => {
-                return ParquetTable::open(input).map(FileTable::Parquet).map(Some);
+                let table = guarded(input.path(), || ParquetTable::open(Arc::clone(&input)))?;
+                return Ok(Some(FileTable::Parquet(table)));
             }
             Some(format) => {
                 let stream = format == Format::IpcStream;
-                return IpcTable::open(input, stream).map(FileTable::Ipc).map(Some);
+                let open = || IpcTable::open(Arc::clone(&input), stream);
+                return Ok(Some(FileTable::Ipc(guarded(input.path(), open)?)));
             }
             None => {}
         }
@@ -85,12 +88,22 @@ impl FileTable {
 
     /// The batches of these columns.
     pub(crate) fn read(&self, columns: &[usize]) -> Result<Batches<'static>> {
-        match self {
-            FileTable::Csv(table) => table.read(columns),
-            FileTable::Json(table) => table.read(columns),
-            FileTable::Parquet(table) => table.read(columns),
-            FileTable::Ipc(table) => table.read(columns),
-        }
+        let path = self.path().to_path_buf();
+        let batches = match self {
+            FileTable::Csv(table) => return table.read(columns),
+            FileTable::Json(table) => return table.read(columns),
+            FileTable::Parquet(table) => guarded(&path, || table.read(columns))?,
+            FileTable::Ipc(table) => guarded(&path, || table.read(columns))?,
+        };
+        // A reader that failed is in no state to go on.
+        let mut batches = Some(batches);
+        Ok(Box::new(std::iter::from_fn(move || {
+            let next = guarded(&path, || batches.as_mut().and_then(Iterator::next).transpose());
+            if next.is_err() {
+                batches = None;
+            }
+            next.transpose()
+        })))
     }
 
     /// The format, of which all files of a table are one.
@@ -144,7 +157,7 @@ impl Table for FileTable {
     }
 
     fn batches(&self, columns: &[usize]) -> Result<Batches<'_>> {
-        self.table().batches(columns)
+        self.read(columns)
     }
 
     fn column_type(&self, column: usize) -> Option<String> {

@@ -1,7 +1,6 @@
 //! Arrow IPC as a table of text: files (Feather of version 2) and streams.
 
 use std::io::BufReader;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -44,14 +43,14 @@ impl IpcTable {
         let (schema, footer) = match stream {
             true => (stream_schema(&input)?, None),
             false => {
-                let (schema, footer) = guarded(&input, || footer(&input))?;
+                let (schema, footer) = footer(&input).map_err(unreadable(&input))?;
                 (schema, Some(footer))
             }
         };
         let columns = ArrowColumns::new(&schema, |_| false);
         let mut table = IpcTable { input, schema, footer, columns };
         let mut columns = table.columns.clone();
-        columns.settle(|at| table.record_batches(&[at])?.next().transpose());
+        columns.settle(table.path(), |at| table.record_batches(&[at])?.next().transpose());
         table.columns = columns;
         Ok(table)
     }
@@ -89,42 +88,26 @@ impl IpcTable {
         let input = Arc::clone(&self.input);
         let Some(footer) = self.footer.clone() else {
             let reader = stream(&input, Some(columns.to_vec()))?;
-            let mut reader = Some(reader);
-            return Ok(Box::new(std::iter::from_fn(move || {
-                let next = guarded(&input, || reader.as_mut().and_then(Iterator::next).transpose());
-                // A reader that failed is in no state to go on.
-                if next.is_err() {
-                    reader = None;
-                }
-                next.transpose()
-            })));
+            return Ok(Box::new(reader.map(move |batch| batch.map_err(unreadable(&input)))));
         };
         let at = input.at_random().map_err(Error::io(input.path()))?;
-        let decoder = guarded(&input, || {
-            let mut decoder = FileDecoder::new(self.schema.clone(), footer.version)
-                .with_projection(columns.to_vec());
-            for block in &footer.dictionaries {
-                decoder.read_dictionary(block, &body(at.as_ref(), input.length(), block)?)?;
-            }
-            Ok(decoder)
-        })?;
+        let mut decoder =
+            FileDecoder::new(self.schema.clone(), footer.version).with_projection(columns.to_vec());
+        for block in &footer.dictionaries {
+            body(at.as_ref(), input.length(), block)
+                .and_then(|body| decoder.read_dictionary(block, &body))
+                .map_err(unreadable(&input))?;
+        }
         Ok(Box::new(footer.batches.into_iter().filter_map(move |block| {
-            let read =
-                || decoder.read_record_batch(&block, &body(at.as_ref(), input.length(), &block)?);
-            guarded(&input, read).transpose()
+            let batch = body(at.as_ref(), input.length(), &block)
+                .and_then(|body| decoder.read_record_batch(&block, &body));
+            batch.map_err(unreadable(&input)).transpose()
         })))
     }
 }
 
-/// Runs a reader of Arrow's, which panics on some damaged files.
-fn guarded<T>(input: &Arc<dyn Input>, read: impl FnOnce() -> Result<T, ArrowError>) -> Result<T> {
-    let wrong =
-        |what: String| Error::content(input.path(), format!("cannot be read as Arrow IPC: {what}"));
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(Ok(read)) => Ok(read),
-        Ok(Err(error)) => Err(wrong(error.to_string())),
-        Err(_) => Err(wrong("it is damaged".to_string())),
-    }
+fn unreadable(input: &Arc<dyn Input>) -> impl Fn(ArrowError) -> Error {
+    |error| Error::content(input.path(), format!("cannot be read as Arrow IPC: {error}"))
 }
 
 fn invalid(what: impl Into<String>) -> ArrowError {
@@ -169,7 +152,8 @@ fn stream(
     columns: Option<Vec<usize>>,
 ) -> Result<StreamReader<BufReader<Box<dyn std::io::Read + Send>>>> {
     let bytes = Compression::None.reader(input.as_ref(), columns.is_some())?;
-    guarded(input, || StreamReader::try_new(BufReader::with_capacity(1 << 16, bytes), columns))
+    StreamReader::try_new(BufReader::with_capacity(1 << 16, bytes), columns)
+        .map_err(unreadable(input))
 }
 
 fn stream_schema(input: &Arc<dyn Input>) -> Result<SchemaRef> {

@@ -1,8 +1,6 @@
 //! Parquet as a table of text.
 
-use std::fmt::Display;
 use std::io::{self, BufReader, Read};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -79,14 +77,6 @@ impl Read for From {
     }
 }
 
-/// Runs a reader of Arrow's, which panics on some damaged files.
-fn guarded<T, E: Display>(read: impl FnOnce() -> Result<T, E>) -> Result<T, String> {
-    match catch_unwind(AssertUnwindSafe(read)) {
-        Ok(read) => read.map_err(|error| error.to_string()),
-        Err(_) => Err("it is damaged".to_string()),
-    }
-}
-
 impl ParquetTable {
     /// Reads the footer.
     pub(crate) fn open(input: Arc<dyn Input>) -> Result<ParquetTable> {
@@ -106,10 +96,10 @@ impl ParquetTable {
         let columns = ArrowColumns::new(metadata.schema(), uuid);
         let mut table = ParquetTable { input, metadata, columns };
         let mut columns = table.columns.clone();
-        columns.settle(|at| {
+        columns.settle(table.path(), |at| {
             let mut reader = table.reader(&[at], table.batch_rows(&[at]))?;
-            let first = guarded(|| reader.next().transpose());
-            first.map_err(|error| Error::content(table.path(), error))
+            let first = reader.next().transpose();
+            first.map_err(|error| Error::content(table.path(), error.to_string()))
         });
         table.columns = columns;
         Ok(table)
@@ -122,15 +112,7 @@ impl ParquetTable {
         let wanted = Wanted::new(columns);
         let reader = self.reader(&wanted.roots, self.batch_rows(&wanted.roots))?;
         let mut next_row = 1;
-        let mut reader = Some(reader);
-        let batches = std::iter::from_fn(move || {
-            let next = guarded(|| reader.as_mut().and_then(Iterator::next).transpose());
-            if next.is_err() {
-                reader = None;
-            }
-            next.transpose()
-        });
-        Ok(Box::new(batches.map(move |batch| {
+        Ok(Box::new(reader.map(move |batch| {
             let batch = batch.map_err(|error| {
                 let what = format!("cannot be read as Parquet after row {}: {error}", next_row - 1);
                 Error::content(table.path(), what)
