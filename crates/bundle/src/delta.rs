@@ -11,7 +11,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ams_data::lock::Lock;
@@ -202,9 +202,9 @@ pub(crate) struct Delta {
     pub state: State,
 }
 
-/// Where delta `number` of a model is.
-pub(crate) fn place(model: &Model, number: u64) -> PathBuf {
-    model.path().join("deltas").join(format!("{number:04}"))
+/// Where delta `number` of the version in a folder is.
+pub(crate) fn place(version_dir: &Path, number: u64) -> PathBuf {
+    version_dir.join("deltas").join(format!("{number:04}"))
 }
 
 /// Writes `changes` as the delta that follows `model`.
@@ -215,7 +215,7 @@ pub(crate) fn write(model: &Model, changes: &Changes) -> Result<()> {
     let spec = model.spec();
     changes.check(spec.dim)?;
     let number = model.delta().number + 1;
-    let place = place(model, number);
+    let place = place(model.path(), number);
     let _writer = Lock::take(model.path(), "deltas")?;
     let mut folder = FolderWriter::create(&place)?;
 
@@ -285,7 +285,7 @@ pub(crate) fn keys<V>(changes: &BTreeMap<u64, Option<V>>) -> (Vec<u64>, Vec<u32>
 /// If it is damaged, or does not follow this model.
 pub(crate) fn next(model: &Model) -> Result<Option<Delta>> {
     let number = model.delta().number + 1;
-    let path = place(model, number);
+    let path = place(model.path(), number);
     if !path.join(MANIFEST).is_file() {
         return Ok(None);
     }
@@ -319,7 +319,6 @@ mod tests {
     use crate::similar::Wanted;
     use ams_model::ImageArm;
     use std::fs;
-    use std::path::Path;
 
     fn logits(model: &Model, fixture: &Fixture) -> Vec<f32> {
         let (mut logits, groups) = (Vec::new(), fixture.groups(&ROWS));
@@ -463,7 +462,7 @@ mod tests {
         let model = fixture.model();
         let changes = Changes { rows: ids().into(), ..Changes::default() };
         model.change(&changes).unwrap();
-        let place = place(&model, 1);
+        let place = place(model.path(), 1);
         damage(&place);
         // What serves before a damaged delta serves on.
         assert_eq!(logits(&model, &fixture), fixture.golden.logits);

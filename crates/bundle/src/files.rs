@@ -14,8 +14,10 @@
 //! Versions are whole numbers and never change once they are there.
 
 use std::fs;
+use std::io::ErrorKind;
 use std::path::Path;
 
+use ams_data::Error as FileError;
 use ams_data::catalogue::Catalogue;
 use ams_model::{Layout, RankNetwork, Tower};
 use half::f16;
@@ -23,8 +25,9 @@ use serde::{Deserialize, Serialize};
 
 use crate::contents;
 pub use crate::contents::ContentTable;
+use crate::delta;
 use crate::error::{Error, Result};
-use crate::folder::{FolderWriter, MANIFEST, Manifest, Tensor};
+use crate::folder::{FolderWriter, Listed, MANIFEST, Manifest, Tensor};
 pub use crate::golden::Golden;
 use crate::items::Items;
 use crate::request::PageView;
@@ -167,7 +170,7 @@ pub(crate) fn versions(model_dir: &Path) -> Result<Vec<u64>> {
     let mut versions = Vec::new();
     let entries = match fs::read_dir(model_dir) {
         Ok(entries) => entries,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(versions),
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(versions),
         Err(error) => return Err(Error::io(model_dir)(error)),
     };
     for entry in entries {
@@ -178,14 +181,33 @@ pub(crate) fn versions(model_dir: &Path) -> Result<Vec<u64>> {
     Ok(versions)
 }
 
-/// The versions of a model that have a manifest, ascending: what is being written has none.
+/// The versions of a model that have a manifest, ascending: what is being written has none. What may not be read is passed over: such
+/// a folder is no model's (`lost+found`).
 ///
 /// # Errors
-/// If the folder cannot be listed.
+/// If the disk does not answer.
 pub fn whole_versions(model_dir: &Path) -> Result<Vec<u64>> {
-    let mut versions = versions(model_dir)?;
+    let mut versions = match versions(model_dir) {
+        Err(Error::File(FileError::Io { source, .. }))
+            if matches!(source.kind(), ErrorKind::PermissionDenied | ErrorKind::NotADirectory) =>
+        {
+            Vec::new()
+        }
+        versions => versions?,
+    };
     versions.retain(|version| model_dir.join(version.to_string()).join(MANIFEST).is_file());
     Ok(versions)
+}
+
+/// How many bytes a version and its deltas have, by what their manifests list. A delta that cannot be read, and what follows it, has
+/// none, as it is not opened either.
+///
+/// # Errors
+/// If the version's manifest cannot be read.
+pub fn bytes(version_dir: &Path) -> Result<u64> {
+    let bundle = Listed::read(version_dir)?;
+    let deltas = (1..).map_while(|number| Listed::read(&delta::place(version_dir, number)).ok());
+    Ok(deltas.fold(bundle.bytes(), |sum, delta| sum.saturating_add(delta.bytes())))
 }
 
 /// The version a folder's name means. `07` or `+7` would be a second name of `7`.
@@ -264,6 +286,51 @@ mod tests {
         let first = hash(|_| ());
         assert_eq!(hash(|_| ()), first);
         assert_ne!(hash(|fixture| fixture.weights.rows[5] = 0.25), first);
+    }
+
+    #[test]
+    fn the_bytes_are_those_of_the_bundle_and_its_deltas() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let model = fixture.model();
+        let on_disk = |folder: &std::path::Path| -> u64 {
+            let entries = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap());
+            let sizes = entries.filter(|entry| entry.file_name() != "MANIFEST.json");
+            sizes
+                .map(|entry| entry.metadata().unwrap())
+                .filter(|it| it.is_file())
+                .map(|it| it.len())
+                .sum()
+        };
+        let place = fixture.place(1);
+        assert_eq!(super::bytes(&place).unwrap(), on_disk(&place));
+        let rows = [(7, Some(vec![0.0; 3]))].into();
+        model.change(&crate::Changes { rows, ..crate::Changes::default() }).unwrap();
+        let delta = on_disk(&place.join("deltas/0001"));
+        assert_eq!(super::bytes(&place).unwrap(), on_disk(&place) + delta);
+        assert!(delta > 0 && super::bytes(&fixture.place(2)).is_err());
+    }
+
+    #[test]
+    fn what_cannot_be_read_has_no_versions() {
+        let fixture = Fixture::new(ImageArm::None);
+        fixture.write(3).unwrap();
+        let shop = fixture.place(3).parent().unwrap().to_path_buf();
+        // A file, a link to nothing, a version folder without a manifest.
+        fs::write(shop.join("4"), "").unwrap();
+        fs::create_dir(shop.join("5")).unwrap();
+        #[cfg(unix)]
+        std::os::unix::fs::symlink("nowhere", shop.join("6")).unwrap();
+        assert_eq!(super::whole_versions(&shop).unwrap(), [3]);
+        assert_eq!(super::whole_versions(&shop.join("4")).unwrap(), [0; 0]);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt;
+            let closed = fixture.dir.path().join("lost+found");
+            fs::create_dir(&closed).unwrap();
+            fs::set_permissions(&closed, fs::Permissions::from_mode(0o000)).unwrap();
+            assert_eq!(super::whole_versions(&closed).unwrap(), [0; 0]);
+            fs::set_permissions(&closed, fs::Permissions::from_mode(0o700)).unwrap();
+        }
     }
 
     #[test]

@@ -368,6 +368,13 @@ fn table(spec: &Spec, content: usize) -> ContentTable {
     ContentTable { pictures, keys, embeddings, projection }
 }
 
+/// Puts a file of these bytes in the place of another, as published files are read-only.
+pub(crate) fn replace(path: &std::path::Path, bytes: impl AsRef<[u8]>) {
+    let other = path.with_extension("other");
+    std::fs::write(&other, bytes).unwrap();
+    std::fs::rename(other, path).unwrap();
+}
+
 /// Some float between -1 and 1.
 pub(crate) fn noise(seed: u64) -> f32 {
     let hash = Id::of("noise", &seed.to_string()).0 >> 40;

@@ -48,6 +48,57 @@ pub struct Manifest<T> {
     pub files: BTreeMap<String, FileEntry>,
 }
 
+/// What is read of any manifest, whatever its kind.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Listed {
+    /// Every other file of the folder.
+    pub files: BTreeMap<String, FileEntry>,
+}
+
+impl Listed {
+    /// Reads the manifest of `folder`.
+    ///
+    /// # Errors
+    /// If it cannot be read, or a file's name leads out of the folder.
+    pub fn read(folder: &Path) -> Result<Listed> {
+        let path = folder.join(MANIFEST);
+        let text = fs::read(&path).map_err(Error::io(&path))?;
+        let listed: Listed = serde_json::from_slice(&text)
+            .map_err(|error| Error::content(&path, error.to_string()))?;
+        listed.check_names(&path)?;
+        Ok(listed)
+    }
+
+    /// That each file is one of the folder whose manifest is at `path`.
+    ///
+    /// # Errors
+    /// If a name leads elsewhere.
+    pub fn check_names(&self, path: &Path) -> Result<()> {
+        check_names(path, &self.files)
+    }
+
+    /// The sizes of all files together, in bytes.
+    pub fn bytes(&self) -> u64 {
+        let sizes = self.files.values().map(|entry| entry.bytes);
+        sizes.fold(0, u64::saturating_add)
+    }
+}
+
+/// That every name in `files`, listed by the manifest at `path`, is a plain one: nothing outside of its folder is looked at.
+fn check_names(path: &Path, files: &BTreeMap<String, FileEntry>) -> Result<()> {
+    let plain = |name: &&String| {
+        !matches!(&name[..], "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
+    };
+    match files.keys().find(|name| !plain(name)) {
+        None => Ok(()),
+        Some(name) => {
+            let what =
+                format!("lists the file {name:?}, expected the plain name of a file beside it");
+            Err(Error::content(path, what))
+        }
+    }
+}
+
 impl<T> Manifest<T> {
     /// blake3 over the names and hashes of all files: equal files, equal hash.
     pub fn hash(&self) -> String {
@@ -261,7 +312,7 @@ impl<T: DeserializeOwned> Folder<T> {
     /// Opens the folder at `path`, which has to be of `format`.
     ///
     /// # Errors
-    /// If there is no manifest, or one of another format, or one that cannot be read.
+    /// If there is no manifest, or one of another format, or one that cannot be read or lists what is no plain name of a file.
     pub fn open(path: &Path, format: &str) -> Result<Folder<T>> {
         /// The format first: another version's manifest may differ in everything else.
         #[derive(Deserialize)]
@@ -276,7 +327,8 @@ impl<T: DeserializeOwned> Folder<T> {
             let what = format!("format is {:?}, expected {format:?}", got.format);
             return Err(Error::content(&file, what));
         }
-        let manifest = serde_json::from_str(&text).map_err(bad)?;
+        let manifest: Manifest<T> = serde_json::from_str(&text).map_err(bad)?;
+        check_names(&file, &manifest.files)?;
         Ok(Folder { path: path.to_path_buf(), manifest })
     }
 }
@@ -304,7 +356,12 @@ impl<T> Folder<T> {
         let Some(entry) = self.manifest.files.get(name) else {
             return Err(Error::content(&path, format!("is not listed in {MANIFEST}")));
         };
-        let length = fs::metadata(&path).map_err(Error::io(&path))?.len();
+        let metadata = fs::metadata(&path).map_err(Error::io(&path))?;
+        // Opening a pipe would wait for somebody who writes.
+        if !metadata.is_file() {
+            return Err(Error::content(&path, "is no file"));
+        }
+        let length = metadata.len();
         if length != entry.bytes {
             let what = format!("{length} bytes, expected {} by {MANIFEST}", entry.bytes);
             return Err(Error::content(&path, what));

@@ -4,7 +4,7 @@
 //!
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
 //! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are; [`files`], a bundle being
-//! written (with [`contents`], [`items`] and [`golden`]); [`model`], a bundle being used; [`request`], what it is
+//! written (with [`contents`], [`items`] and [`golden`]), or [`arrival`], one being copied; [`model`], a bundle being used; [`request`], what it is
 //! asked, read by [`json`], [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`mod@similar`], pictures like one;
 //! [`delta`], what changes after publishing; [`predictions`],
 //! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
@@ -17,6 +17,7 @@ pub mod numbers;
 pub mod spec;
 pub mod tensors;
 
+pub mod arrival;
 pub mod contents;
 pub mod files;
 pub mod golden;
@@ -44,6 +45,7 @@ pub mod vectors;
 mod fixture;
 
 pub use ams_model::linalg::Projection;
+pub use arrival::{Arrival, Stamp};
 pub use contents::ContentTable;
 pub use delta::Changes;
 pub use error::{Error, Result};
