@@ -289,7 +289,7 @@ pub(crate) fn next(model: &Model) -> Result<Option<Delta>> {
     if !path.join(MANIFEST).is_file() {
         return Ok(None);
     }
-    let folder = Folder::<Meta>::open(&path, FORMAT)?;
+    let folder = Folder::<Meta>::open_in(&path, FORMAT, model.memory())?;
     let meta = &folder.manifest.meta;
     for (what, got, expected) in [
         ("base", &meta.base[..], model.hash()),

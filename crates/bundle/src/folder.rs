@@ -20,7 +20,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::numbers::Bytes;
+use crate::numbers::Memory;
 use crate::tensors::TensorFile;
 
 /// The last file of a folder.
@@ -304,6 +304,7 @@ pub(crate) enum Owned {
 #[derive(Clone, Debug)]
 pub struct Folder<T> {
     path: PathBuf,
+    memory: Memory,
     /// What the manifest says.
     pub manifest: Manifest<T>,
 }
@@ -314,6 +315,14 @@ impl<T: DeserializeOwned> Folder<T> {
     /// # Errors
     /// If there is no manifest, or one of another format, or one that cannot be read or lists what is no plain name of a file.
     pub fn open(path: &Path, format: &str) -> Result<Folder<T>> {
+        Folder::open_in(path, format, Memory::Mapped)
+    }
+
+    /// The same, whose tensors are in `memory`.
+    ///
+    /// # Errors
+    /// As [`Folder::open`].
+    pub fn open_in(path: &Path, format: &str, memory: Memory) -> Result<Folder<T>> {
         /// The format first: another version's manifest may differ in everything else.
         #[derive(Deserialize)]
         struct Format {
@@ -329,7 +338,7 @@ impl<T: DeserializeOwned> Folder<T> {
         }
         let manifest: Manifest<T> = serde_json::from_str(&text).map_err(bad)?;
         check_names(&file, &manifest.files)?;
-        Ok(Folder { path: path.to_path_buf(), manifest })
+        Ok(Folder { path: path.to_path_buf(), memory, manifest })
     }
 }
 
@@ -344,13 +353,13 @@ impl<T> Folder<T> {
     /// # Errors
     /// If it is missing, not listed, cut short or changed.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
-        self.checked(name, |path| fs::read(path).map_err(Error::io(path)))
+        self.checked(name, |path, _| fs::read(path).map_err(Error::io(path)))
     }
 
     fn checked<B: Deref<Target = [u8]>>(
         &self,
         name: &str,
-        read: impl FnOnce(&Path) -> Result<B>,
+        read: impl FnOnce(&Path, u64) -> Result<B>,
     ) -> Result<B> {
         let path = self.path.join(name);
         let Some(entry) = self.manifest.files.get(name) else {
@@ -366,7 +375,7 @@ impl<T> Folder<T> {
             let what = format!("{length} bytes, expected {} by {MANIFEST}", entry.bytes);
             return Err(Error::content(&path, what));
         }
-        let bytes = read(&path)?;
+        let bytes = read(&path, length)?;
         let got = blake3::hash(&bytes).to_hex().to_string();
         if got != entry.blake3 {
             let what = format!("blake3 is {got}, expected {} by {MANIFEST}", entry.blake3);
@@ -375,13 +384,13 @@ impl<T> Folder<T> {
         Ok(bytes)
     }
 
-    /// Maps a safetensors file, checked like [`Folder::read`].
+    /// Opens a safetensors file, checked like [`Folder::read`]: the hash is of the bytes that are used, in the folder's memory.
     ///
     /// # Errors
     /// As [`Folder::read`], and if it is not safetensors.
     pub fn tensors(&self, name: &str) -> Result<TensorFile> {
-        let map = |path: &Path| Ok(Bytes::Mapped(ams_data::map(path)?));
-        TensorFile::new(self.path.join(name), self.checked(name, map)?)
+        let bytes = self.checked(name, |path, length| self.memory.read(path, length))?;
+        TensorFile::new(self.path.join(name), bytes)
     }
 }
 

@@ -55,6 +55,7 @@ pub use files::{Frozen, Meta, RowFormat, Weights};
 pub use golden::Golden;
 pub use input::{Input, Keys};
 pub use model::{Model, Scratch};
+pub use numbers::Memory;
 pub use page::{Missing, Ranked, Scored};
 pub use predictions::Predictions;
 pub use request::PageView;

@@ -5,7 +5,7 @@
 //! of zeros; an image without an embedding is no image, for which the network has learned a vector.
 //! Single-threaded and without locks: one [`Scratch`] per thread.
 
-use std::path::{Path, PathBuf};
+use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use ams_data::{Groups, Id, ImageKey, PictureName, Ragged};
@@ -22,6 +22,7 @@ use crate::golden::{GOLDEN, Golden};
 use crate::input::{Input, Keys};
 use crate::items::{ITEMS, Items};
 use crate::layer::Layered;
+use crate::numbers::Memory;
 use crate::page::{self, Missing, Ranked};
 use crate::request::PageView;
 use crate::rows;
@@ -50,6 +51,7 @@ struct Bundle {
     path: PathBuf,
     name: String,
     version: u64,
+    memory: Memory,
     hash: String,
     meta: Meta,
     group_inputs: Vec<Input>,
@@ -105,8 +107,16 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_bundle(dir: &Path) -> Result<Model> {
+        Model::open_bundle_in(dir, Memory::Mapped)
+    }
+
+    /// The same with its numbers in `memory`, and those of the deltas that follow.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_bundle_in(dir: &Path, memory: Memory) -> Result<Model> {
         let (path, name, version) = locate(dir)?;
-        let folder = Folder::<Meta>::open(&path, FORMAT)?;
+        let folder = Folder::<Meta>::open_in(&path, FORMAT, memory)?;
         let meta = folder.manifest.meta.clone();
         check_meta(&meta).map_err(|what| Error::content(path.join(MANIFEST), what))?;
         let spec = &meta.spec;
@@ -122,6 +132,7 @@ impl Model {
                 path,
                 name,
                 version,
+                memory,
                 hash,
                 group_inputs: spec.group_inputs(),
                 impression_inputs: spec.impression_inputs(),
@@ -137,7 +148,7 @@ impl Model {
         Ok(model)
     }
 
-    /// The model with the delta that follows, if there is one on disk.
+    /// The model with the delta that follows, if there is one on disk, in the same kind of memory.
     ///
     /// # Errors
     /// If that is damaged or does not follow this model.
@@ -182,7 +193,7 @@ impl Model {
         &self.bundle.meta
     }
 
-    /// The model's name: its folder.
+    /// The model's name: its folder, as it was asked for.
     pub fn name(&self) -> &str {
         &self.bundle.name
     }
@@ -197,9 +208,14 @@ impl Model {
         &self.bundle.hash
     }
 
-    /// The folder of the version.
+    /// The folder of the version, where links lead.
     pub fn path(&self) -> &Path {
         &self.bundle.path
+    }
+
+    /// Where its numbers are.
+    pub fn memory(&self) -> Memory {
+        self.bundle.memory
     }
 
     /// The number of the last delta in this model, or 0.
@@ -403,10 +419,15 @@ impl Model {
     }
 }
 
-/// The version folder meant by `dir`, the model's name and the version.
+/// The version folder meant by `dir`, where links lead; the model's name and the version. These are those of the folders that were
+/// asked for: a model that links to another has a name of its own. A link such as `latest`, which is no version, means the one it
+/// leads to.
 fn locate(dir: &Path) -> Result<(PathBuf, String, u64)> {
+    let mut asked = named(dir)?;
     let mut path = dir.canonicalize().map_err(Error::io(dir))?;
     if !path.join(MANIFEST).is_file() {
+        // Also what may not be read is said here.
+        files::versions(&path)?;
         let Some(version) = files::whole_versions(&path)?.pop() else {
             let what = format!(
                 "no bundle: neither {MANIFEST} nor a version folder with one; \
@@ -414,16 +435,36 @@ fn locate(dir: &Path) -> Result<(PathBuf, String, u64)> {
             );
             return Err(Error::content(dir, what));
         };
-        path = path.join(version.to_string());
+        asked.push(version.to_string());
+        let place = path.join(version.to_string());
+        path = place.canonicalize().map_err(Error::io(&place))?;
     }
     let name_of = |path: &Path| Some(path.file_name()?.to_str()?.to_owned());
-    let version = name_of(&path).and_then(|name| files::version_of(&name));
-    let Some(version) = version else {
-        let what = "expected <model>/<version>/ with a whole number as version";
-        return Err(Error::content(&path, what));
+    let called = |place: &Path| {
+        let version = files::version_of(&name_of(place)?)?;
+        Some((place.parent().and_then(name_of).unwrap_or_default(), version))
     };
-    let name = path.parent().and_then(name_of).unwrap_or_default();
-    Ok((path, name, version))
+    match called(&asked).or_else(|| called(&path)) {
+        Some((name, version)) => Ok((path, name, version)),
+        None => {
+            let what = "expected <model>/<version>/ with a whole number as version";
+            Err(Error::content(&path, what))
+        }
+    }
+}
+
+/// `dir` from the root, with a name at its end: links are followed only where `..` follows them, since it leads out of their target.
+fn named(dir: &Path) -> Result<PathBuf> {
+    let absolute = std::path::absolute(dir).map_err(Error::io(dir))?;
+    let components: Vec<Component<'_>> = absolute.components().collect();
+    let up = components.iter().rposition(|part| *part == Component::ParentDir);
+    let (followed, rest) = components.split_at(up.map_or(0, |at| at + 1));
+    let mut path: PathBuf = followed.iter().collect();
+    if !followed.is_empty() {
+        path = path.canonicalize().map_err(Error::io(dir))?;
+    }
+    path.extend(rest);
+    Ok(path)
 }
 
 fn check_meta(meta: &Meta) -> Result<(), String> {
@@ -452,11 +493,14 @@ fn read_samples(folder: &Folder<Meta>) -> Result<Vec<PageView>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, ROWS, spec};
+    use crate::fixture::{Fixture, ROWS, replace, spec};
     use crate::folder::FolderWriter;
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
     use ams_model::{Aggregator, ImageArm, Interactions, Similarity};
     use std::fs;
+    use std::io::Write;
+    #[cfg(unix)]
+    use std::os::unix::fs::PermissionsExt;
 
     #[test]
     fn scores_are_those_of_the_slow_network() {
@@ -645,13 +689,94 @@ mod tests {
             let mut flipped = whole.clone();
             flipped[whole.len() / 2] ^= 1;
             for damaged in [&flipped[..], &whole[..whole.len() - 1], &[]] {
-                fs::write(&path, damaged).unwrap();
+                replace(&path, damaged);
                 let error = Model::open(&fixture.place(1)).expect_err(name).to_string();
                 assert!(error.contains(&**name) && error.contains("by MANIFEST.json"), "{error}");
             }
-            fs::write(&path, whole).unwrap();
+            replace(&path, whole);
         }
         Model::open(&fixture.place(1)).unwrap();
+    }
+
+    /// What was opened as a copy is out of reach: files are cut, written over in place and removed, one after the other.
+    #[test]
+    fn a_copied_model_does_not_need_its_files() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let rows = [(Id::of("user", "u1").0, Some(vec![0.5, -0.25, 1.0]))].into();
+        let changes = Changes { rows, ..Changes::default() };
+        fixture.model().change(&changes).unwrap();
+        let bundle = Model::open_bundle_in(&fixture.place(1), Memory::Copied).unwrap();
+        let model = bundle.next().unwrap().unwrap();
+        assert_eq!((model.memory(), model.deltas()), (Memory::Copied, 1));
+        let logits = |model: &Model| {
+            let mut logits = Vec::new();
+            let groups = &fixture.golden.groups;
+            model.score_groups(groups, &mut Scratch::default(), &mut logits);
+            logits
+        };
+        let expected = logits(&model);
+        assert_eq!(logits(&Model::open(&fixture.place(1)).unwrap()), expected);
+        assert_ne!(logits(&bundle), expected);
+        type Damage = fn(&fs::File, u64);
+        let damages: [Damage; 2] = [
+            |mut file, length| file.write_all(&vec![0x3f; length as usize]).unwrap(),
+            |file, _| file.set_len(0).unwrap(),
+        ];
+        for folder in [fixture.place(1), fixture.place(1).join("deltas/0001")] {
+            for entry in fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap()) {
+                let length = entry.metadata().unwrap().len();
+                if entry.path().is_dir() {
+                    continue;
+                }
+                // As its owner may.
+                #[cfg(unix)]
+                fs::set_permissions(entry.path(), PermissionsExt::from_mode(0o644)).unwrap();
+                for damage in damages {
+                    let file = fs::OpenOptions::new().write(true).open(entry.path()).unwrap();
+                    damage(&file, length);
+                    assert_eq!(logits(&model), expected, "{entry:?}");
+                }
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+        assert_eq!(logits(&model), expected);
+        assert!(model.next().unwrap().is_none());
+    }
+
+    /// A name and a version are those of the folders that were asked for.
+    #[cfg(unix)]
+    #[test]
+    fn links_do_not_change_names() {
+        use std::os::unix::fs::symlink;
+        let fixture = Fixture::new(ImageArm::None);
+        fixture.write(1).unwrap();
+        let root = fixture.dir.path();
+        let shop = root.join("shop");
+        symlink(&shop, root.join("fashion")).unwrap();
+        symlink("1", shop.join("7")).unwrap();
+        symlink("1", shop.join("latest")).unwrap();
+        fs::create_dir_all(root.join("by/hash")).unwrap();
+        symlink(fixture.place(1), root.join("by/hash/3")).unwrap();
+        for (asked, name, version) in [
+            ("shop", "shop", 7),
+            ("shop/", "shop", 7),
+            ("shop/1", "shop", 1),
+            ("shop/7", "shop", 7),
+            ("shop/./7/.", "shop", 7),
+            ("fashion", "fashion", 7),
+            ("fashion/1", "fashion", 1),
+            ("by/hash/3", "hash", 3),
+            // No version: the one it leads to.
+            ("shop/latest", "shop", 1),
+            // Out of where the link leads.
+            ("by/hash/3/..", "shop", 7),
+            ("by/../fashion/1", "fashion", 1),
+        ] {
+            let model = Model::open(&root.join(asked)).unwrap();
+            assert_eq!((model.name(), model.version()), (name, version), "{asked}");
+            assert_eq!(model.path(), fixture.place(1).canonicalize().unwrap());
+        }
+        assert!(named(Path::new(".")).unwrap().ends_with(std::env::current_dir().unwrap()));
     }
 
     #[test]
@@ -667,7 +792,7 @@ mod tests {
         ];
         for (changed, expected) in changed {
             assert_ne!(changed, text);
-            fs::write(&path, changed).unwrap();
+            replace(&path, changed);
             let error = Model::open(&fixture.place(1)).expect_err(expected).to_string();
             assert!(error.contains(expected), "{error}");
         }

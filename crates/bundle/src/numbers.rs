@@ -1,20 +1,70 @@
-//! Numbers that stay in their file: mapped, so that a model opens in the time its hash takes and several servers of one
-//! machine share its memory.
+//! Numbers where a file's bytes are: mapped, so that a model opens in the time its hash takes and several servers of one
+//! machine share its memory; or copied, so that nothing that happens to the file later reaches them.
 
 use std::fmt;
+use std::fs::File;
+use std::io::{ErrorKind, Read};
 use std::marker::PhantomData;
 use std::ops::{Deref, Range};
+use std::path::Path;
 use std::sync::Arc;
 
 use bytemuck::Pod;
 use half::f16;
-use memmap2::Mmap;
+use memmap2::{Mmap, MmapMut};
+
+use crate::error::{Error, Result};
+
+/// Where the numbers of a model are while it is open.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Memory {
+    /// In pages of their own, read whole and then read-only: what is scored is what was checked, whatever becomes of the files.
+    Copied,
+    /// In their files. Memory is shared with other processes; but whoever changes a file in place changes scores, and whoever cuts
+    /// one short ends the process (SIGBUS).
+    #[default]
+    Mapped,
+}
+
+impl Memory {
+    /// The `expected` bytes of the file at `path`.
+    ///
+    /// # Errors
+    /// If it cannot be read, is empty, or has another length.
+    pub(crate) fn read(self, path: &Path, expected: u64) -> Result<Bytes> {
+        let pages = match self {
+            Memory::Mapped => ams_data::map(path)?,
+            Memory::Copied => copied(path, expected)?,
+        };
+        if pages.len() as u64 != expected {
+            let what = format!("{} bytes, expected {expected}: it changed meanwhile", pages.len());
+            return Err(Error::content(path, what));
+        }
+        Ok(Bytes::Pages(pages))
+    }
+}
+
+/// A copy of a file in pages that nobody can write any more, and that go back to the system as a whole.
+fn copied(path: &Path, expected: u64) -> Result<Mmap> {
+    let mut file = File::open(path).map_err(Error::io(path))?;
+    let length = file.metadata().map_err(Error::io(path))?.len();
+    let Some(length) = usize::try_from(length).ok().filter(|_| length == expected && length > 0)
+    else {
+        return Err(Error::content(path, format!("{length} bytes, expected {expected}")));
+    };
+    let mut pages = MmapMut::map_anon(length).map_err(Error::io(path))?;
+    file.read_exact(&mut pages).map_err(|error| match error.kind() {
+        ErrorKind::UnexpectedEof => Error::content(path, "was cut short while it was read"),
+        _ => Error::io(path)(error),
+    })?;
+    pages.make_read_only().map_err(Error::io(path))
+}
 
 /// The bytes of a file.
 #[derive(Debug)]
 pub(crate) enum Bytes {
-    /// Where they are.
-    Mapped(Mmap),
+    /// Mapped or copied, see [`Memory`].
+    Pages(Mmap),
     /// Never in a file.
     #[cfg(test)]
     Owned(Vec<u8>),
@@ -25,7 +75,7 @@ impl Deref for Bytes {
 
     fn deref(&self) -> &[u8] {
         match self {
-            Bytes::Mapped(map) => map,
+            Bytes::Pages(pages) => pages,
             #[cfg(test)]
             Bytes::Owned(bytes) => bytes,
         }

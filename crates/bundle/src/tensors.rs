@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::index::Index;
 use crate::numbers::{Bytes, Floats, Numbers};
 
-/// A safetensors file, mapped, opened by [`crate::folder::Folder::tensors`].
+/// A safetensors file, mapped or copied, opened by [`crate::folder::Folder::tensors`].
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
