@@ -239,7 +239,7 @@ pub(crate) fn write(model: &Model, changes: &Changes) -> Result<()> {
         pictures: of_contents.1 as u64,
         items: changes.items.len() as u64,
     };
-    folder.finish(FORMAT, meta)?;
+    folder.publish(FORMAT, meta)?;
     Ok(())
 }
 
@@ -314,7 +314,7 @@ pub(crate) fn next(model: &Model) -> Result<Option<Delta>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, ROWS, noise, spec};
+    use crate::fixture::{Fixture, ROWS, noise, replace, spec};
     use crate::model::Scratch;
     use crate::similar::Wanted;
     use ams_model::ImageArm;
@@ -476,7 +476,7 @@ mod tests {
             move |place: &Path| {
                 let mut bytes = fs::read(place.join(name)).unwrap();
                 change(&mut bytes);
-                fs::write(place.join(name), bytes).unwrap();
+                replace(&place.join(name), bytes);
             }
         };
         let error = refused(edit(IDS, |bytes| *bytes.last_mut().unwrap() ^= 1));

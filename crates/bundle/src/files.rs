@@ -11,7 +11,7 @@
 //!   samples.json              a few example requests
 //!   deltas/                   what came later, see delta
 //! ```
-//! Versions are whole numbers and never change once they are there.
+//! Versions are whole numbers and never change once they are there: their files are read-only.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -154,7 +154,7 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
         run: frozen.run.to_owned(),
         steps: frozen.steps,
     };
-    folder.finish(FORMAT, meta)
+    folder.publish(FORMAT, meta)
 }
 
 /// The number the next version of a model gets: one more than the highest in its folder, or 1.

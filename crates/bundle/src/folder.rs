@@ -3,7 +3,7 @@
 //! Bundles and checkpoints are such folders. They are built under a temporary name beside their
 //! place; every file is fsynced, `MANIFEST.json` is written last and lists each file with its size
 //! and blake3 hash, then the folder is renamed. A folder without a manifest does not exist for
-//! readers.
+//! readers. What is published is read-only.
 //! ```text
 //! MANIFEST.json   {"format": "...", "meta": {...}, "files": {"name": {"bytes": n, "blake3": "hex"}}}
 //! ```
@@ -215,17 +215,53 @@ impl FolderWriter {
     /// # Errors
     /// If something cannot be written; then nothing stays behind.
     pub fn finish<T: Serialize>(mut self, format: &str, meta: T) -> Result<Manifest<T>> {
+        let manifest = self.write_manifest(format, meta)?;
+        self.appear()?;
+        Ok(manifest)
+    }
+
+    /// The same for what never changes again: its files are read-only, so that nobody writes into what others have mapped. The folder
+    /// is not, and can be removed.
+    ///
+    /// # Errors
+    /// As [`FolderWriter::finish`].
+    pub fn publish<T: Serialize>(mut self, format: &str, meta: T) -> Result<Manifest<T>> {
+        let manifest = self.write_manifest(format, meta)?;
+        for name in manifest.files.keys().map(|name| &name[..]).chain([MANIFEST]) {
+            make_read_only(&self.building.join(name));
+        }
+        self.appear()?;
+        Ok(manifest)
+    }
+
+    fn write_manifest<T: Serialize>(&mut self, format: &str, meta: T) -> Result<Manifest<T>> {
         let files = std::mem::take(&mut self.files);
         let manifest = Manifest { format: format.to_owned(), meta, files };
         let text = serde_json::to_string_pretty(&manifest)
             .map_err(|error| Error::content(&self.place, error.to_string()))?;
         write_whole(&self.building.join(MANIFEST), text)?;
+        Ok(manifest)
+    }
+
+    fn appear(self) -> Result<()> {
         sync_folder(&self.building)?;
         fs::rename(&self.building, &self.place).map_err(Error::io(&self.place))?;
         sync_folder(self.place.parent().unwrap_or(Path::new(".")))?;
-        Ok(manifest)
+        Ok(())
     }
 }
+
+/// Takes everybody's leave to write to a file. A disk that keeps no permissions refuses; there the file stays as it is, which is no
+/// error: nothing relies on it.
+#[cfg(unix)]
+fn make_read_only(path: &Path) {
+    use std::os::unix::fs::PermissionsExt;
+    let _ = fs::set_permissions(path, fs::Permissions::from_mode(0o444));
+}
+
+/// Elsewhere a file that is read-only could not be removed.
+#[cfg(not(unix))]
+fn make_read_only(_: &Path) {}
 
 impl Drop for FolderWriter {
     fn drop(&mut self) {
@@ -403,6 +439,7 @@ pub(crate) fn serialize(tensors: &[Tensor<'_>]) -> Result<Vec<u8>, safetensors::
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture::replace;
 
     const KIND: &str = "test-folder/1";
 
@@ -426,7 +463,7 @@ mod tests {
     fn edit(path: PathBuf, change: impl FnOnce(&mut Vec<u8>)) {
         let mut bytes = fs::read(&path).unwrap();
         change(&mut bytes);
-        fs::write(path, bytes).unwrap();
+        replace(&path, bytes);
     }
 
     fn names(dir: &Path) -> Vec<String> {
@@ -469,7 +506,7 @@ mod tests {
     fn another_format_is_refused_before_anything_else() {
         let error = after(|place| {
             let other = r#"{"format": "test-folder/2", "something": "else"}"#;
-            fs::write(place.join(MANIFEST), other).unwrap();
+            replace(&place.join(MANIFEST), other);
         });
         let expected = r#"DIR/MANIFEST.json: format is "test-folder/2", expected "test-folder/1""#;
         assert_eq!(error.unwrap_err(), expected);
@@ -491,6 +528,23 @@ mod tests {
         let mut writer = FolderWriter::create(&dir.path().join("it")).unwrap();
         writer.add("a", b"first").unwrap();
         drop(writer);
+        assert_eq!(names(dir.path()), [""; 0]);
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn what_is_published_is_read_only_and_can_be_removed() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        let place = dir.path().join("it");
+        let mut writer = FolderWriter::create(&place).unwrap();
+        writer.add("a", b"first").unwrap();
+        writer.publish(KIND, 7).unwrap();
+        for name in ["a", MANIFEST] {
+            let mode = fs::metadata(place.join(name)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o444, "{name}");
+        }
+        fs::remove_dir_all(&place).unwrap();
         assert_eq!(names(dir.path()), [""; 0]);
     }
 

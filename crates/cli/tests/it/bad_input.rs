@@ -377,10 +377,10 @@ fn requests() {
     assert_eq!(ranked["items"].as_array().map(Vec::len), Some(2));
 
     // A bundle that changed since it was published is not asked.
-    let weights = place.path("models/tiny/1/dense.safetensors");
-    let mut bytes = fs::read(&weights).unwrap();
+    let weights = "models/tiny/1/dense.safetensors";
+    let mut bytes = place.read(weights);
     *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&weights, bytes).unwrap();
+    place.write(weights, bytes);
     let words = ["models/tiny/1/dense.safetensors: "];
     place.refuses("score --model models/tiny --request page.json", &words);
 }

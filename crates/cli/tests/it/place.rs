@@ -47,10 +47,14 @@ impl Place {
         self.dir.path().join(name)
     }
 
+    /// Writes a file, or puts another in its place: published ones are read-only.
     pub fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
         let path = self.path(name);
         fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, bytes).unwrap();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let other = path.with_file_name(format!(".{name}.other"));
+        fs::write(&other, bytes).unwrap();
+        fs::rename(other, path).unwrap();
     }
 
     pub fn read(&self, name: &str) -> Vec<u8> {
