@@ -7,8 +7,12 @@
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use crate::{Error, Result};
+
+/// Between two looks at a lock that is waited for.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// A folder that one process at a time writes, such as a run or a feature store, held by this one.
 #[derive(Debug)]
@@ -26,16 +30,31 @@ impl Lock {
     /// # Errors
     /// If another process holds it, or the file cannot be written.
     pub fn take(folder: &Path, name: &str) -> Result<Lock> {
-        let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
-        let made = folder.ancestors().take_while(missing).map(Path::to_path_buf).collect();
-        fs::create_dir_all(folder).map_err(Error::io(folder))?;
+        Lock::wait(folder, name, Duration::ZERO)
+    }
+
+    /// The same, but waits up to `patience` for another holder: for what is held for moments only.
+    ///
+    /// # Errors
+    /// If another process holds it all that time, or the file cannot be written.
+    pub fn wait(folder: &Path, name: &str, patience: Duration) -> Result<Lock> {
         let path = folder.join(format!(".{name}.lock"));
+        let begun = Instant::now();
+        let mut made = Vec::new();
         loop {
+            // Each time: a holder before removes the folders that it made.
+            let missing = |path: &&Path| !path.as_os_str().is_empty() && !path.exists();
+            made.extend(folder.ancestors().take_while(missing).map(Path::to_path_buf));
+            fs::create_dir_all(folder).map_err(Error::io(folder))?;
             let opened =
                 OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
             let mut file = opened.map_err(Error::io(&path))?;
             match file.try_lock() {
                 Ok(()) => {}
+                Err(TryLockError::WouldBlock) if begun.elapsed() < patience => {
+                    std::thread::sleep(PAUSE);
+                    continue;
+                }
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
                     let _ = file.read_to_string(&mut holder);
@@ -97,6 +116,21 @@ mod tests {
         assert!(Lock::take(runs.path(), "b").is_ok());
         drop(lock);
         assert!(Lock::take(runs.path(), "a").is_ok());
+        assert_eq!(fs::read_dir(runs.path()).unwrap().count(), 0, "nothing stays behind");
+    }
+
+    #[test]
+    fn who_waits_gets_it_after_its_holder() {
+        let runs = tempfile::tempdir().unwrap();
+        let lock = Lock::take(runs.path(), "a").unwrap();
+        assert!(Lock::wait(runs.path(), "a", 2 * PAUSE).is_err());
+        std::thread::scope(|scope| {
+            let waits = scope.spawn(|| Lock::wait(runs.path(), "a", Duration::from_secs(600)));
+            std::thread::sleep(3 * PAUSE);
+            assert!(!waits.is_finished());
+            drop(lock);
+            waits.join().unwrap().unwrap();
+        });
         assert_eq!(fs::read_dir(runs.path()).unwrap().count(), 0, "nothing stays behind");
     }
 
