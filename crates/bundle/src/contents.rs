@@ -8,7 +8,7 @@
 //! ```
 //! What belongs to a further content called text has `text.` before its name.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ams_data::{ImageKey, PictureName};
@@ -20,7 +20,7 @@ use crate::error::Result;
 use crate::files::{IMAGE_TABLE, Meta, PICTURES, PROJECTION};
 use crate::folder::{Folder, FolderWriter, Owned, Tensor};
 use crate::input::Keys;
-use crate::layer::{From, Layered, Table, Values};
+use crate::layer::{Found, From, Layered, Table, Values};
 use crate::numbers::Numbers;
 use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
 use crate::tensors::TensorFile;
@@ -98,6 +98,36 @@ pub(crate) struct ContentChanges {
 impl ContentChanges {
     pub fn is_empty(&self) -> bool {
         self.images.is_empty() && self.pictures.is_empty()
+    }
+
+    /// Takes back what was said of a name, with its image if that has no other.
+    pub fn forget(&mut self, picture: PictureName) {
+        let said = self.pictures.remove(&picture.0);
+        if let Some(Some(key)) = said
+            && !self.pictures.values().any(|other| *other == Some(key))
+        {
+            self.images.remove(&key);
+        }
+    }
+
+    /// What of this is news to a content. The image of a name that is news comes with it.
+    pub fn news(&self, known: &Content) -> ContentChanges {
+        let is_news = |name: u64, key: Option<u64>| match key {
+            Some(key) => {
+                let key = ImageKey(key);
+                known.key(PictureName(name)) != key || !known.has(key)
+            }
+            None => known.key(PictureName(name)).is_some(),
+        };
+        let pictures = self.pictures.iter().map(|(name, key)| (*name, *key));
+        let pictures: BTreeMap<u64, Option<u64>> =
+            pictures.filter(|(name, key)| is_news(*name, *key)).collect();
+        let named: BTreeSet<u64> = pictures.values().copied().flatten().collect();
+        let image = |(key, image): &(&u64, &Option<_>)| {
+            named.contains(key) || known.has(ImageKey(**key)) != image.is_some()
+        };
+        let images = self.images.iter().filter(image);
+        ContentChanges { images: images.map(|(key, it)| (*key, it.clone())).collect(), pictures }
     }
 }
 
@@ -289,9 +319,27 @@ impl Content {
         }
     }
 
+    /// What deltas brought.
+    pub fn changes(&self) -> ContentChanges {
+        let image = |(embeddings, at): (&Embeddings, usize)| {
+            (0..embeddings.0.len()).map(|tower| embeddings.of(tower, at).to_vec()).collect()
+        };
+        let images = self.images.changes();
+        let names = self.names.changes();
+        ContentChanges {
+            images: images.map(|(key, it)| (key, it.map(|it| image(self.images.at(it))))).collect(),
+            pictures: names.map(|(name, it)| (name, it.map(|it| self.named(it)))).collect(),
+        }
+    }
+
+    fn named(&self, found: Found) -> u64 {
+        let (names, at) = self.names.at(found);
+        names.0[at]
+    }
+
     /// The image a picture's name means, if it is known.
     pub fn key(&self, name: PictureName) -> ImageKey {
-        self.names.get(name.0).map_or(ImageKey::NONE, |(names, at)| ImageKey(names.0[at]))
+        self.names.find(name.0).map_or(ImageKey::NONE, |found| ImageKey(self.named(found)))
     }
 
     /// Whether `key` has embeddings.

@@ -5,22 +5,28 @@
 //!   MANIFEST.json     format, and Meta: the bundle and the delta before
 //!   ids.safetensors, image_table.safetensors, pictures.safetensors, items.safetensors
 //!                     as in a bundle; each list of hashes x has x.gone u32: 1 where something is removed
+//! <model>/<version>/deltas/0001-0009/
+//!                     the same of deltas 1 to 9 as one, see `compact`
 //! ```
-//! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle. The networks' weights are the bundle's:
-//! with others, all rows and embeddings would mean something else.
+//! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle, and is read-only. The networks' weights are the
+//! bundle's: with others, all rows and embeddings would mean something else.
+//!
+//! One process at a time writes, under the lock `.deltas.lock` of the version.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use ams_data::lock::Lock;
-use ams_data::schema::ITEM;
-use ams_data::value::is_missing;
-use ams_data::{Field, Id, ImageKey, PictureName, Ragged};
+use ams_data::{Id, PictureName, Ragged};
 use serde::{Deserialize, Serialize};
 
-use crate::contents::{self, ContentChanges, ContentTables};
+use crate::changes::{Changes, Item};
+use crate::contents::{self, ContentTables};
 use crate::error::{Error, Result};
 use crate::files::{IDS, IMAGE_TABLE, PICTURES};
 use crate::folder::{Folder, FolderWriter, MANIFEST, Owned};
@@ -33,6 +39,9 @@ use crate::tensors::{Texts, lengths};
 /// `format` of the deltas this build reads and writes.
 pub const FORMAT: &str = "ams-delta/1";
 
+/// How long a writer waits for another: a delta is written in moments.
+const PATIENCE: Duration = Duration::from_secs(5);
+
 /// What a delta's manifest says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,6 +52,9 @@ pub struct Meta {
     pub follows: String,
     /// From 1.
     pub number: u64,
+    /// Hashes of the deltas that this one takes the place of, from the first to number `number`; of one that was written as such, none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub covers: Vec<String>,
     /// Ids whose rows change.
     pub ids: u64,
     /// Images that change.
@@ -53,145 +65,15 @@ pub struct Meta {
     pub items: u64,
 }
 
-/// Changes, on their way into a delta. Keys are hashes; no value: it is gone.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Changes {
-    /// Rows (D) by id.
-    pub rows: BTreeMap<u64, Option<Vec<f32>>>,
-    /// Of images, and of each further content.
-    pub(crate) contents: Vec<ContentChanges>,
-    /// By item.
-    pub(crate) items: BTreeMap<u64, Option<Item>>,
-}
-
-/// What is known of one item.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Item {
-    text: String,
-    picture: PictureName,
-    /// By field of [`crate::items::Items::fields`].
-    fields: Vec<Vec<Id>>,
-}
-
-impl Changes {
-    /// Whether nothing changes.
-    pub fn is_empty(&self) -> bool {
-        let Changes { rows, contents, items } = self;
-        rows.is_empty() && items.is_empty() && contents.iter().all(ContentChanges::is_empty)
-    }
-
-    /// The name `picture` means image `key` from now on, whose feature of content `content` (0: images) is `feature` (F).
-    ///
-    /// # Errors
-    /// If the model has no such content, or the feature does not fit it.
-    pub fn picture(
-        &mut self,
-        model: &Model,
-        content: usize,
-        picture: PictureName,
-        key: ImageKey,
-        feature: &[f32],
-    ) -> Result<()> {
-        let embeddings = model.embed(content, feature)?;
-        let changes = self.of_content(content);
-        changes.images.insert(key.0, Some(embeddings));
-        changes.pictures.insert(picture.0, Some(key.0));
-        Ok(())
-    }
-
-    /// The name `picture` means no image any more, in no content.
-    pub fn remove_picture(&mut self, model: &Model, picture: PictureName) {
-        for content in 0..model.spec().contents().len() {
-            self.of_content(content).pictures.insert(picture.0, None);
-        }
-    }
-
-    /// `item` has this picture and these values from now on; `fields` are named, and those that are not have no value.
-    /// Returns whether that is news to the model.
-    ///
-    /// # Errors
-    /// If the model has no such item field, or a value cannot be read as one.
-    pub fn item(
-        &mut self,
-        model: &Model,
-        item: &str,
-        picture: Option<&str>,
-        fields: &BTreeMap<String, Vec<String>>,
-    ) -> Result<bool> {
-        let items = model.items();
-        let wrong = |what: String| Error::request(format!("item {item:?}: {what}"));
-        let known = |name: &String| items.field(name).is_some();
-        if let Some(name) = fields.keys().find(|name| !known(name)) {
-            let names: Vec<&str> = items.fields().iter().map(|field| &field.name[..]).collect();
-            return Err(wrong(format!("has the field {name}; there is {}", names.join(", "))));
-        }
-        let text = items.text(item).map_err(wrong)?;
-        let ids = |field: &Field| -> Result<Vec<Id>> {
-            let at = |what: String| wrong(format!("field {}: {what}", field.name));
-            let values = fields.get(&field.name).map_or(&[][..], Vec::as_slice);
-            // One text may be a whole list, as a cell of a log is.
-            let cut: Vec<Cow<'_, str>> = match values {
-                [one] => field.cut(one),
-                many => many.iter().map(|value| Cow::Borrowed(&value[..])).collect(),
-            };
-            let ids = cut.iter().filter_map(|value| field.id(value).map_err(at).transpose());
-            let ids = ids.collect::<Result<Vec<_>>>()?;
-            if ids.len() > 1 && !field.multi {
-                return Err(at(format!("{} values; this field has one", ids.len())));
-            }
-            Ok(ids)
-        };
-        let picture = picture.filter(|name| !is_missing(name));
-        let picture = picture.map_or(PictureName::NONE, PictureName::of);
-        let fields = items.fields().iter().map(ids).collect::<Result<Vec<_>>>()?;
-        let id = Id::of(ITEM, &text);
-        let known = Item { text: text.into_owned(), picture, fields };
-        let is_news = items.find_id(id).is_none_or(|before| {
-            let same = |(place, ids): (usize, &Vec<Id>)| items.values(place, before) == &ids[..];
-            items.picture(before) != picture || !known.fields.iter().enumerate().all(same)
-        });
-        if is_news {
-            self.items.insert(id.0, Some(known));
-        }
-        Ok(is_news)
-    }
-
-    /// `item` is not known any more.
-    ///
-    /// # Errors
-    /// If it cannot be an item.
-    pub fn remove_item(&mut self, model: &Model, item: &str) -> Result<()> {
-        let text = model.items().text(item).map_err(Error::request)?;
-        self.items.insert(Id::of(ITEM, &text).0, None);
-        Ok(())
-    }
-
-    fn of_content(&mut self, content: usize) -> &mut ContentChanges {
-        if self.contents.len() <= content {
-            self.contents.resize_with(content + 1, ContentChanges::default);
-        }
-        &mut self.contents[content]
-    }
-
-    fn check(&self, dim: usize) -> Result<()> {
-        for (id, row) in &self.rows {
-            let Some(row) = row else { continue };
-            if row.len() != dim || row.iter().any(|value| !value.is_finite()) {
-                let what = format!("the row of id {id}: {row:?}, expected {dim} finite numbers");
-                return Err(Error::request(what));
-            }
-        }
-        Ok(())
-    }
-}
-
 /// What deltas brought to a model.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct State {
     /// The number of the last one, or 0.
     pub number: u64,
-    /// Its hash, or the bundle's.
+    /// Its hash, or the bundle's. If it was compacted, that which it had before.
     pub hash: String,
+    /// What its manifest says.
+    pub meta: Option<Arc<Meta>>,
 }
 
 /// One delta, read and checked.
@@ -204,21 +86,166 @@ pub(crate) struct Delta {
 
 /// Where delta `number` of the version in a folder is.
 pub(crate) fn place(version_dir: &Path, number: u64) -> PathBuf {
-    version_dir.join("deltas").join(format!("{number:04}"))
+    deltas_of(version_dir).join(format!("{number:04}"))
 }
 
-/// Writes `changes` as the delta that follows `model`.
+/// Where deltas 1 to `last` are as one.
+pub(crate) fn compacted_place(version_dir: &Path, last: u64) -> PathBuf {
+    deltas_of(version_dir).join(format!("0001-{last:04}"))
+}
+
+pub(crate) fn deltas_of(version_dir: &Path) -> PathBuf {
+    version_dir.join("deltas")
+}
+
+/// The deltas a folder's name stands for, the first and the last.
+pub(crate) fn span(name: &str) -> Option<(u64, u64)> {
+    let number = |text: &str| {
+        text.parse().ok().filter(|number: &u64| *number > 0 && format!("{number:04}") == text)
+    };
+    match name.split_once('-') {
+        None => number(name).map(|number| (number, number)),
+        Some((first, last)) => {
+            Some((number(first)?, number(last)?)).filter(|(first, _)| *first == 1)
+        }
+    }
+}
+
+/// The folders of deltas that are `wanted`, by first and last number; with or without a manifest.
 ///
 /// # Errors
-/// If `model` has been followed by another meanwhile, or something cannot be written; then nothing stays behind.
-pub(crate) fn write(model: &Model, changes: &Changes) -> Result<()> {
-    let spec = model.spec();
-    changes.check(spec.dim)?;
-    let number = model.delta().number + 1;
-    let place = place(model.path(), number);
-    let _writer = Lock::take(model.path(), "deltas")?;
-    let mut folder = FolderWriter::create(&place)?;
+/// If their folder is there and cannot be listed.
+pub(crate) fn listed(
+    version_dir: &Path,
+    wanted: impl Fn((u64, u64)) -> bool,
+) -> Result<BTreeMap<(u64, u64), PathBuf>> {
+    let deltas = deltas_of(version_dir);
+    let entries = match fs::read_dir(&deltas) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        Err(error) => return Err(Error::io(&deltas)(error)),
+    };
+    let mut listed = BTreeMap::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(&deltas))?.path();
+        let span = path.file_name().and_then(|name| name.to_str()).and_then(span);
+        if let Some(span) = span.filter(|&span| wanted(span)) {
+            listed.insert(span, path);
+        }
+    }
+    Ok(listed)
+}
 
+/// Whether there is a delta in a folder: it has a manifest.
+pub(crate) fn is_there(place: &Path) -> bool {
+    place.join(MANIFEST).is_file()
+}
+
+/// Where the delta is, or would be, that follows number `number`, and the number that comes with it. Of deltas that are also there as
+/// one, that one: it brings everybody to its end who is before it, and the others may be on their way out.
+///
+/// # Errors
+/// If the folder of deltas is there and cannot be listed.
+pub(crate) fn following(version_dir: &Path, number: u64) -> Result<(PathBuf, u64)> {
+    // There may be thousands, at every look: only those that are several in one are looked at.
+    let compacted = listed(version_dir, |(first, last)| first < last && last > number)?;
+    let widest = compacted.into_iter().rev().find(|(_, place)| is_there(place));
+    Ok(match widest {
+        Some(((_, last), place)) => (place, last),
+        None => (place(version_dir, number + 1), number + 1),
+    })
+}
+
+/// The lock of those who write deltas of a version, after some waiting.
+///
+/// # Errors
+/// If another process holds it for too long, or it cannot be written.
+pub(crate) fn lock(version_dir: &Path) -> Result<Lock> {
+    Ok(Lock::wait(version_dir, "deltas", PATIENCE)?)
+}
+
+/// The model with the delta that follows `model`, for those who are about to write.
+///
+/// # Errors
+/// If that is damaged, or is not there while a later one is: with what to do.
+pub(crate) fn next_or_stuck(model: &Model) -> Result<Option<Model>> {
+    let (place, number) = following(model.path(), model.delta().number)?;
+    let stuck = |what: String| {
+        let what = format!(
+            "delta {number} {what}. Nothing can follow it: put its files back from a copy; or remove it and all that come after it, and \
+             make their changes again with `ams delta`"
+        );
+        Err(Error::content(&place, what))
+    };
+    match model.next() {
+        Ok(Some(next)) => Ok(Some(next)),
+        Err(error) => stuck(format!("is damaged: {error}")),
+        Ok(None) => {
+            let later = listed(model.path(), |(_, last)| last >= number)?;
+            match later.values().next() {
+                Some(later) if is_there(later) => {
+                    stuck(format!("is missing, while {} is there", later.display()))
+                }
+                Some(later) => stuck(format!("cannot be: {} has no {MANIFEST}", later.display())),
+                None => Ok(None),
+            }
+        }
+    }
+}
+
+/// Opens a version (`<model>/<version>/`, or the highest of `<model>/`) and all of its deltas, which checks everything. `opened` is
+/// told each state of the model: as it was published, then with each delta.
+///
+/// # Errors
+/// At the first that is damaged or missing: which, what is wrong, and what to do.
+pub fn verify(version_dir: &Path, mut opened: impl FnMut(&Model)) -> Result<()> {
+    let mut model = Model::open_bundle(version_dir)?;
+    opened(&model);
+    while let Some(next) = next_or_stuck(&model)? {
+        opened(&next);
+        model = next;
+    }
+    Ok(())
+}
+
+/// Writes `changes` as the delta that follows `model` and what others wrote after it. Returns the model with all of these.
+///
+/// # Errors
+/// If another process writes for too long, a delta before is damaged, or something cannot be written; then nothing stays behind.
+pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
+    changes.check(model.spec().dim)?;
+    let _writer = lock(model.path())?;
+    let mut newest = model.clone();
+    while let Some(next) = next_or_stuck(&newest)? {
+        newest = next;
+    }
+    // Changes say what is, so they mean the same after those of others; but may be no news any more.
+    let changes = match newest.deltas() == model.deltas() {
+        true => Cow::Borrowed(changes),
+        false => Cow::Owned(changes.news(&newest)),
+    };
+    if changes.is_empty() {
+        return Ok(newest);
+    }
+    let number = newest.deltas() + 1;
+    let follows = newest.delta().hash.clone();
+    write_at(&place(model.path(), number), model, &changes, (number, follows, Vec::new()))?;
+    let next = newest.next()?;
+    next.ok_or_else(|| Error::content(model.path(), "the delta just written is not there"))
+}
+
+/// Writes `changes` of `model` as a delta at `place`: its number, the hash of what it follows, and of those it takes the place of.
+///
+/// # Errors
+/// If it cannot be written; then nothing stays behind.
+pub(crate) fn write_at(
+    place: &Path,
+    model: &Model,
+    changes: &Changes,
+    (number, follows, covers): (u64, String, Vec<String>),
+) -> Result<()> {
+    let spec = model.spec();
+    let mut folder = FolderWriter::create(place)?;
     let row = |row: &Option<Vec<f32>>| row.clone().unwrap_or_else(|| vec![0.0; spec.dim]);
     let rows = changes.rows.values().flat_map(row).collect();
     let (ids, gone) = keys(&changes.rows);
@@ -232,8 +259,9 @@ pub(crate) fn write(model: &Model, changes: &Changes) -> Result<()> {
     write_items(model, &changes.items, &mut folder)?;
     let meta = Meta {
         base: model.hash().to_owned(),
-        follows: model.delta().hash.clone(),
+        follows,
         number,
+        covers,
         ids: changes.rows.len() as u64,
         images: of_contents.0 as u64,
         pictures: of_contents.1 as u64,
@@ -284,16 +312,37 @@ pub(crate) fn keys<V>(changes: &BTreeMap<u64, Option<V>>) -> (Vec<u64>, Vec<u32>
 /// # Errors
 /// If it is damaged, or does not follow this model.
 pub(crate) fn next(model: &Model) -> Result<Option<Delta>> {
-    let number = model.delta().number + 1;
-    let path = place(model.path(), number);
-    if !path.join(MANIFEST).is_file() {
+    let following = || following(model.path(), model.delta().number);
+    let mut found = following()?;
+    loop {
+        let read = read(model, &found.0, found.1);
+        if matches!(read, Ok(Some(_))) {
+            return read;
+        }
+        // It may have been compacted, and removed, while it was read.
+        let now = following()?;
+        if now == found {
+            return read;
+        }
+        found = now;
+    }
+}
+
+/// The delta at `path`, whose last number is `number`, if there is one.
+fn read(model: &Model, path: &Path, number: u64) -> Result<Option<Delta>> {
+    if !is_there(path) {
         return Ok(None);
     }
-    let folder = Folder::<Meta>::open_in(&path, FORMAT, model.memory())?;
+    let folder = Folder::<Meta>::open_in(path, FORMAT, model.memory())?;
     let meta = &folder.manifest.meta;
+    let state = model.delta();
+    let follows = match meta.covers.is_empty() {
+        true => &state.hash[..],
+        false => model.hash(),
+    };
     for (what, got, expected) in [
         ("base", &meta.base[..], model.hash()),
-        ("follows", &meta.follows, &model.delta().hash),
+        ("follows", &meta.follows, follows),
         ("number", &meta.number.to_string(), &number.to_string()),
     ] {
         if got != expected {
@@ -301,29 +350,55 @@ pub(crate) fn next(model: &Model) -> Result<Option<Delta>> {
             return Err(Error::content(path.join(MANIFEST), what));
         }
     }
+    let hash = match &meta.covers[..] {
+        [] if state.number + 1 == number => folder.manifest.hash(),
+        covers => covered(covers, number, state)
+            .map_err(|what| Error::content(path.join(MANIFEST), what))?,
+    };
     let spec = model.spec();
     let images = (&folder.tensors(IMAGE_TABLE)?, &folder.tensors(PICTURES)?);
     Ok(Some(Delta {
         rows: Arc::new(rows::read(&folder.tensors(IDS)?, spec.dim)?),
         contents: contents::read_tables(images, spec)?,
         items: Arc::new(items::read(&folder.tensors(ITEMS)?, model.items().fields())?),
-        state: State { number, hash: folder.manifest.hash() },
+        state: State { number, hash, meta: Some(Arc::new(meta.clone())) },
     }))
+}
+
+/// The hash of delta `number`, the last of `covers`, if a model in `state` is among or before them.
+fn covered(covers: &[String], number: u64, state: &State) -> Result<String, String> {
+    if covers.len() as u64 != number {
+        return Err(format!("meta.covers has {} hashes, expected {number}", covers.len()));
+    }
+    let before = state.number.checked_sub(1).and_then(|at| covers.get(at as usize));
+    if let Some(before) = before.filter(|before| **before != state.hash) {
+        let (number, hash) = (state.number, &state.hash);
+        return Err(format!(
+            "meta.covers says that delta {number} is {before}, expected {hash}: it belongs elsewhere"
+        ));
+    }
+    Ok(covers[covers.len() - 1].clone())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::contents::ContentChanges;
     use crate::fixture::{Fixture, ROWS, noise, replace, spec};
     use crate::model::Scratch;
+    use crate::request::{Cell, Text};
     use crate::similar::Wanted;
+    use ams_data::{FieldKind, ImageKey};
     use ams_model::ImageArm;
-    use std::fs;
 
     fn logits(model: &Model, fixture: &Fixture) -> Vec<f32> {
         let (mut logits, groups) = (Vec::new(), fixture.groups(&ROWS));
         model.score_groups(&groups, &mut Scratch::default(), &mut logits);
         logits
+    }
+
+    fn cells(cells: &[(&str, Cell)]) -> BTreeMap<String, Cell> {
+        cells.iter().map(|(name, cell)| ((*name).to_owned(), cell.clone())).collect()
     }
 
     fn row(seed: u64) -> Vec<f32> {
@@ -431,7 +506,7 @@ mod tests {
         let fixture = Fixture::new(ImageArm::Joint);
         let model = fixture.model();
         let mut changes = Changes::default();
-        let fields = |value: &str| [("category".to_owned(), vec![value.to_owned()])].into();
+        let fields = |value: &str| cells(&[("category", Cell::of(vec![Text(value.to_owned())]))]);
         assert!(changes.item(&model, "7", Some("1.png"), &fields("hats")).unwrap());
         // As it is known already.
         assert!(!changes.item(&model, "6", Some("1.png"), &fields("hats")).unwrap());
@@ -451,7 +526,7 @@ mod tests {
         assert_eq!(items.picture(items.find("5").unwrap()), PictureName::NONE);
         assert_eq!(items.find("2"), None);
         assert!(model.items().find("2").is_some());
-        let error = changes.item(&model, "8", None, &[("brand".to_owned(), vec![])].into());
+        let error = changes.item(&model, "8", None, &cells(&[("brand", Cell::List(vec![]))]));
         let expected = "request: item \"8\": has the field brand; there is category";
         assert_eq!(error.unwrap_err().to_string(), expected);
     }
@@ -500,15 +575,176 @@ mod tests {
         let model = fixture.model();
         let changes = Changes { rows: ids().into(), ..Changes::default() };
         let first = model.change(&changes).unwrap();
-        // Somebody who does not know of the first.
-        let error = model.change(&changes).unwrap_err().to_string();
-        assert!(error.ends_with("0001: exists already; nothing was overwritten"), "{error}");
+        // Somebody who does not know of the first, and has no news.
+        assert_eq!(model.change(&changes).unwrap().delta(), first.delta());
         first.change(&changes).unwrap();
         let deltas = fixture.place(1).join("deltas");
         fs::remove_dir_all(deltas.join("0001")).unwrap();
         fs::rename(deltas.join("0002"), deltas.join("0001")).unwrap();
         let error = Model::open(&fixture.place(1)).unwrap_err().to_string();
         assert!(error.contains("0001/MANIFEST.json: meta.follows is "), "{error}");
+    }
+
+    #[test]
+    fn what_is_known_adds_nothing() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let bundle = fixture.model();
+        let (picture, feature) = (PictureName::of("new.png"), [0.25; 8]);
+        let fields = |value: &str| cells(&[("category", Cell::of(vec![Text(value.to_owned())]))]);
+        type Change = fn(&mut Changes, &Model) -> bool;
+        let (mut model, mut said) = (bundle.clone(), Vec::new());
+        for _ in 0..20 {
+            let mut changes = Changes::default();
+            said.push([
+                changes.picture(&model, 0, picture, ImageKey(5), &feature).unwrap(),
+                changes.item(&model, "9", Some("new.png"), &fields("hats")).unwrap(),
+                changes.remove_picture(&model, PictureName::of("3.png")),
+                changes.remove_item(&model, "2").unwrap(),
+            ]);
+            assert_eq!(changes.is_empty(), said.len() > 1);
+            model = model.change(&changes).unwrap();
+            assert_eq!(model.deltas(), 1);
+        }
+        assert_eq!((said[0], &said[1..]), ([true; 4], &[[false; 4]; 19][..]));
+        // What is said last counts, also if it is what is known.
+        let undone: [Change; 4] = [
+            |c, m| c.remove_picture(m, PictureName::of("new.png")),
+            |c, m| c.remove_item(m, "9").unwrap(),
+            |c, m| c.picture(m, 0, PictureName::of("3.png"), ImageKey(5), &[0.25; 8]).unwrap(),
+            |c, m| c.item(m, "2", None, &BTreeMap::new()).unwrap(),
+        ];
+        let done: [Change; 4] = [
+            |c, m| c.picture(m, 0, PictureName::of("new.png"), ImageKey(5), &[0.25; 8]).unwrap(),
+            |c, m| {
+                let fields = cells(&[("category", Cell::of(vec![Text("hats".to_owned())]))]);
+                c.item(m, "9", Some("new.png"), &fields).unwrap()
+            },
+            |c, m| c.remove_picture(m, PictureName::of("3.png")),
+            |c, m| c.remove_item(m, "2").unwrap(),
+        ];
+        for (undo, redo) in undone.into_iter().zip(done) {
+            let mut changes = Changes::default();
+            assert!(undo(&mut changes, &model) && !changes.is_empty());
+            assert!(!redo(&mut changes, &model) && changes.is_empty(), "{changes:?}");
+        }
+        // An image that came and went in between is not written.
+        let mut changes = Changes::default();
+        changes.picture(&model, 0, PictureName(77), ImageKey(78), &feature).unwrap();
+        changes.remove_picture(&model, PictureName(77));
+        assert!(changes.is_empty(), "{changes:?}");
+    }
+
+    /// Several who opened the same state write at once: all of it is there in the end, and what was said twice is there once.
+    #[test]
+    fn writers_wait_for_each_other_and_follow() {
+        let fixture = Fixture::new(ImageArm::None);
+        let model = fixture.model();
+        let of = |ids: &[u64]| {
+            let rows = ids.iter().map(|id| (*id, Some(row(*id)))).collect();
+            Changes { rows, ..Changes::default() }
+        };
+        std::thread::scope(|scope| {
+            for writer in 0..6_u64 {
+                let (model, changes) = (&model, of(&[writer / 2, 100]));
+                scope.spawn(move || model.change(&changes).unwrap());
+            }
+        });
+        let model = Model::open(&fixture.place(1)).unwrap();
+        assert_eq!(model.deltas(), 3);
+        for id in [0, 1, 2, 100] {
+            assert_eq!(model.row(id), Some(row(id)));
+        }
+        let written = fs::read_dir(fixture.place(1).join("deltas")).unwrap();
+        assert_eq!(written.count(), 3);
+        let left = fixture.place(1).join(".deltas.lock");
+        assert!(!left.exists());
+    }
+
+    #[test]
+    fn writers_are_told_what_is_in_their_way() {
+        type Damage = fn(&Path);
+        let cases: [(Damage, &str); 4] = [
+            (
+                |deltas| replace(&deltas.join("0002").join(IDS), "short"),
+                "deltas/0002: delta 2 is damaged: ",
+            ),
+            (
+                |deltas| fs::remove_dir_all(deltas.join("0002")).unwrap(),
+                "deltas/0003 is there. Nothing can follow",
+            ),
+            (
+                |deltas| {
+                    fs::remove_dir_all(deltas.join("0003")).unwrap();
+                    fs::remove_file(deltas.join("0002").join(MANIFEST)).unwrap();
+                },
+                "deltas/0002 has no MANIFEST.json. ",
+            ),
+            (
+                |deltas| replace(&deltas.join("0002").join(MANIFEST), "{"),
+                "deltas/0002: delta 2 is damaged: ",
+            ),
+        ];
+        for (damage, expected) in cases {
+            let fixture = Fixture::new(ImageArm::None);
+            let mut model = fixture.model();
+            let changes = |id| Changes { rows: [(id, Some(row(id)))].into(), ..Changes::default() };
+            for id in 1..4 {
+                model = model.change(&changes(id)).unwrap();
+            }
+            damage(&fixture.place(1).join("deltas"));
+            let bundle = Model::open_bundle(&fixture.place(1)).unwrap();
+            let error = bundle.change(&changes(9)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+            assert!(error.contains("put its files back from a copy; or remove it"), "{error}");
+            let error = crate::compact(&fixture.place(1)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn names_of_folders_are_numbers() {
+        for (name, expected) in [
+            ("0001", Some((1, 1))),
+            ("12345", Some((12345, 12345))),
+            ("0001-0009", Some((1, 9))),
+            ("0002-0009", None),
+            ("0000", None),
+            ("1", None),
+            ("01234", None),
+            ("0001-9", None),
+            ("0001-", None),
+            ("-0001", None),
+            (".0001.building", None),
+            ("+001", None),
+        ] {
+            assert_eq!(span(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn a_list_of_one_is_one_value_and_a_text_may_be_a_list() {
+        let mut spec = spec(ImageArm::None);
+        let separator = "|".to_owned();
+        for field in spec.fields.fields.iter_mut().filter(|field| field.name == "category") {
+            field.multi = true;
+            field.kind = Some(FieldKind::List { separator: separator.clone() });
+        }
+        let fixture = Fixture::of(spec);
+        let model = fixture.model();
+        let text = |text: &str| Text(text.to_owned());
+        for (cell, expected) in [
+            (Cell::One(text("hats|shoes")), &["hats", "shoes"][..]),
+            (Cell::One(text("['hats', 'shoes']")), &["hats", "shoes"]),
+            (Cell::List(vec![text("hats|shoes")]), &["hats|shoes"]),
+            (Cell::List(vec![text("hats"), text("a|b")]), &["hats", "a|b"]),
+            (Cell::List(Vec::new()), &[]),
+        ] {
+            let mut changes = Changes::default();
+            assert!(changes.item(&model, "9", None, &cells(&[("category", cell)])).unwrap());
+            let ids = changes.items.values().flatten().flat_map(|item| &item.fields[0]);
+            let expected = expected.iter().map(|text| Id::of("category", text));
+            assert!(ids.copied().eq(expected), "{changes:?}");
+        }
     }
 
     #[test]

@@ -203,11 +203,15 @@ pub fn whole_versions(model_dir: &Path) -> Result<Vec<u64>> {
 /// none, as it is not opened either.
 ///
 /// # Errors
-/// If the version's manifest cannot be read.
+/// If the version's manifest cannot be read, or its deltas cannot be listed.
 pub fn bytes(version_dir: &Path) -> Result<u64> {
-    let bundle = Listed::read(version_dir)?;
-    let deltas = (1..).map_while(|number| Listed::read(&delta::place(version_dir, number)).ok());
-    Ok(deltas.fold(bundle.bytes(), |sum, delta| sum.saturating_add(delta.bytes())))
+    let (mut bytes, mut number) = (Listed::read(version_dir)?.bytes(), 0);
+    loop {
+        let (place, last) = delta::following(version_dir, number)?;
+        let Ok(delta) = Listed::read(&place) else { return Ok(bytes) };
+        bytes = bytes.saturating_add(delta.bytes());
+        number = last;
+    }
 }
 
 /// The version a folder's name means. `07` or `+7` would be a second name of `7`.

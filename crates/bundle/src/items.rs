@@ -126,6 +126,16 @@ impl Items {
         self.table.all().into_iter().map(|(hash, found)| (hash, Item(found)))
     }
 
+    /// What deltas brought: hashes, and the items, or none for those that are gone.
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (u64, Option<Item>)> {
+        self.table.changes().map(|(hash, found)| (hash, found.map(Item)))
+    }
+
+    /// The field that items are named by.
+    pub(crate) fn key(&self) -> &Field {
+        &self.key
+    }
+
     /// The fields of items, in the order of their places.
     pub(crate) fn fields(&self) -> &[Field] {
         &self.fields

@@ -137,6 +137,14 @@ impl<V: Values> Layered<V> {
         self.find(key).map(|found| self.at(found))
     }
 
+    /// What lies over the base: each key, ascending, and where it is, or none if it is gone.
+    pub fn changes(&self) -> impl Iterator<Item = (u64, Option<Found>)> {
+        self.over.iter().flat_map(|over| {
+            let found = |at: u32| (!over.is_gone(at as usize)).then_some(Found { over: true, at });
+            over.index.hashes().iter().zip(0..).map(move |(&key, at)| (key, found(at)))
+        })
+    }
+
     /// All keys that are there and where, those of the base first.
     pub fn all(&self) -> Vec<(u64, Found)> {
         let covered = |key| self.over.as_ref().is_some_and(|over| over.index.find(key).is_some());

@@ -6,7 +6,7 @@
 //! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are; [`files`], a bundle being
 //! written (with [`contents`], [`items`] and [`golden`]), or [`arrival`], one being copied; [`model`], a bundle being used; [`request`], what it is
 //! asked, read by [`json`], [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`mod@similar`], pictures like one;
-//! [`delta`], what changes after publishing; [`predictions`],
+//! [`Changes`] after publishing, [`delta`]s of them, which [`mod@compact`] makes one, and [`carry`], what of them the next version gets; [`predictions`],
 //! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
 pub mod error;
@@ -23,6 +23,9 @@ pub mod files;
 pub mod golden;
 pub mod items;
 
+pub mod carry;
+mod changes;
+pub mod compact;
 pub mod delta;
 mod embed;
 mod layer;
@@ -46,8 +49,9 @@ mod fixture;
 
 pub use ams_model::linalg::Projection;
 pub use arrival::{Arrival, Stamp};
+pub use changes::Changes;
+pub use compact::{Compacted, compact};
 pub use contents::ContentTable;
-pub use delta::Changes;
 pub use error::{Error, Result};
 pub use evaluate::{Evaluation, evaluate};
 pub use explain::Explained;

@@ -11,8 +11,9 @@ use std::sync::Arc;
 use ams_data::{Groups, Id, ImageKey, PictureName, Ragged};
 use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
+use crate::changes::Changes;
 use crate::contents::{self, Content, ContentScratch};
-use crate::delta::{self, Changes, State};
+use crate::delta::{self, State};
 use crate::embed::{Embedder, read_dense};
 use crate::error::{Error, Result};
 use crate::explain::{self, Explained};
@@ -127,7 +128,7 @@ impl Model {
             rows: Layered::new(rows::read(&folder.tensors(IDS)?, spec.dim)?),
             contents: contents::read(&folder, spec)?,
             items: read_items(&folder, spec)?,
-            delta: State { number: 0, hash: hash.clone() },
+            delta: State { number: 0, hash: hash.clone(), meta: None },
             bundle: Arc::new(Bundle {
                 path,
                 name,
@@ -164,14 +165,21 @@ impl Model {
         }))
     }
 
-    /// Writes `changes` as the delta that follows this model, and returns the model with it.
+    /// Writes `changes` as a delta after the last one on disk, which others may have written since this model was opened, and returns
+    /// the model with all of them. What is no news by then is left out; if that is everything, nothing is written.
     ///
     /// # Errors
-    /// If there is one already or it cannot be written; then nothing has changed.
+    /// If another process writes for too long, a delta before is damaged, or it cannot be written; then nothing has changed.
     pub fn change(&self, changes: &Changes) -> Result<Model> {
-        delta::write(self, changes)?;
-        let next = self.next()?;
-        next.ok_or_else(|| Error::content(self.path(), "the delta just written is not there"))
+        delta::write(self, changes)
+    }
+
+    /// Where the delta is, or will be, that [`Model::next`] opens.
+    ///
+    /// # Errors
+    /// If the folder of deltas is there and cannot be listed.
+    pub fn next_place(&self) -> Result<PathBuf> {
+        Ok(delta::following(self.path(), self.deltas())?.0)
     }
 
     /// What each tower of content `content` (0: images) makes of a feature (F): as if the image had been there when the
@@ -223,8 +231,31 @@ impl Model {
         self.delta.number
     }
 
+    /// The hash of the last delta in this model and what its manifest says, if there is one.
+    pub fn last_delta(&self) -> Option<(&str, &delta::Meta)> {
+        self.delta.meta.as_ref().map(|meta| (&self.delta.hash[..], &**meta))
+    }
+
     pub(crate) fn delta(&self) -> &State {
         &self.delta
+    }
+
+    /// Images, then each further content.
+    pub(crate) fn contents(&self) -> &[Content] {
+        &self.contents
+    }
+
+    /// The row of an id (D), if there is one.
+    pub(crate) fn row(&self, id: u64) -> Option<Vec<f32>> {
+        self.rows.get(id).map(|(rows, at)| rows.of(at))
+    }
+
+    /// The rows that deltas brought, by id; none where it is gone.
+    pub(crate) fn changed_rows(&self) -> impl Iterator<Item = (u64, Option<Vec<f32>>)> {
+        self.rows.changes().map(|(id, found)| {
+            let row = |(rows, at): (&rows::Rows, usize)| rows.of(at);
+            (id, found.map(|found| row(self.rows.at(found))))
+        })
     }
 
     /// The items the model knows.

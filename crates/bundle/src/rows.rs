@@ -20,6 +20,13 @@ pub(crate) struct Rows {
 }
 
 impl Rows {
+    /// The row at `at`; (D).
+    pub fn of(&self, at: usize) -> Vec<f32> {
+        let mut row = Vec::with_capacity(self.dim);
+        self.push(at, &mut row);
+        row
+    }
+
     /// Appends the row at `at`.
     fn push(&self, at: usize, to: &mut Vec<f32>) {
         self.values.push(at * self.dim..(at + 1) * self.dim, to);

@@ -91,9 +91,9 @@ impl Edit {
             change.map_err(within("pictures", at))?;
         }
         for (at, EditItem { item, picture, features }) in self.items.iter().enumerate() {
-            let values = |cell: &Cell| cell.texts().iter().map(|text| text.0.clone()).collect();
-            let fields: BTreeMap<String, Vec<String>> = (features.iter())
-                .map(|(name, cell)| (name.clone(), cell.as_ref().map_or_else(Vec::new, values)))
+            let nothing = || Cell::List(Vec::new());
+            let fields: BTreeMap<String, Cell> = (features.iter())
+                .map(|(name, cell)| (name.clone(), cell.clone().unwrap_or_else(nothing)))
                 .collect();
             let picture = picture.as_ref().map(|name| &name.0[..]).filter(|name| !name.is_empty());
             let within = within("items", at);

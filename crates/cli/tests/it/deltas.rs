@@ -133,6 +133,87 @@ fn a_store_and_a_dataset_become_a_delta() {
 }
 
 #[test]
+fn what_is_known_is_not_written_again() {
+    let (place, page) = published();
+    let (item, picture) = shown(&page, &place);
+    place.write("gone", format!("{picture}\n"));
+    place.write("item", format!("{item}\n"));
+    let ask = "delta models/tiny --remove-pictures gone --remove-items item";
+    let first = place.json(ask);
+    assert_eq!((&first["delta"], &first["removed_items"]), (&json!(1), &json!(1)));
+    let again = place.json(ask);
+    assert_eq!((&again["delta"], &again["removed_pictures"]), (&Value::Null, &json!(0)));
+    // The same picture, put again and again, is one delta.
+    let serving = Serving::new(&place, "--deadline-ms 60000 --pictures --encoder builtin --dim 64");
+    let bytes = place.read(&format!("shop/{picture}"));
+    for _ in 0..20 {
+        let (status, state) =
+            serving.put(&format!("/admin/models/tiny/pictures/{picture}"), &bytes);
+        assert_eq!((status, &state[0]["deltas"]["1"]), (200, &json!(2)), "{state}");
+    }
+}
+
+#[test]
+fn deltas_are_verified_compacted_and_carried() {
+    let (place, page) = published();
+    let (item, picture) = shown(&page, &place);
+    place.write("page.json", page.to_string());
+    place.write("gone", format!("{picture}\n"));
+    place.write("item", format!("{item}\n"));
+    place.json("encode data --images shop --dim 64 --out store");
+    let nothing = place.json("delta verify models/tiny");
+    assert_eq!((&nothing["version"], &nothing["deltas"]), (&json!(1), &json!([])));
+    place.json("delta models/tiny --remove-pictures gone");
+    place.json("delta models/tiny --images store");
+    // One server has all of them, and one will come from behind.
+    let serving = Serving::new(&place, "--poll 0.05 --deadline-ms 60000");
+    place.json("delta models/tiny --remove-items item");
+    serving.until("followed", || serving.state()["deltas"]["1"] == 3);
+    let verified = place.json("delta verify models/tiny");
+    let numbers: Vec<&Value> =
+        verified["deltas"].as_array().unwrap().iter().map(|delta| &delta["number"]).collect();
+    assert_eq!(numbers, [1, 2, 3]);
+    let scored = place.json("score --model models/tiny --request page.json");
+    assert_eq!(serving.score(&page), (200, scored.clone()));
+
+    let damaged = "models/tiny/1/deltas/0002/ids.safetensors";
+    let whole = place.read(damaged);
+    place.write(damaged, &whole[1..]);
+    for ask in ["verify models/tiny", "compact models/tiny", "models/tiny --remove-items gone"] {
+        let words = ["deltas/0002: delta 2 is damaged: ", "ids.safetensors: ", "from a copy"];
+        place.refuses(&format!("delta {ask}"), &words);
+    }
+    place.write(damaged, whole);
+
+    let compacted = place.json("delta compact models/tiny");
+    assert_eq!((&compacted["before"], &compacted["deltas"]), (&json!(3), &json!(3)));
+    assert_eq!(place.names("models/tiny/1/deltas"), ["0001-0003"]);
+    assert_eq!(place.json("score --model models/tiny --request page.json"), scored);
+    assert_eq!(place.json("delta compact models/tiny")["before"], 1);
+    let verified = place.json("delta verify models/tiny");
+    assert_eq!(
+        (&verified["deltas"][0]["number"], &verified["deltas"][0]["compacted"]),
+        (&json!(3), &json!(3))
+    );
+    // Who served before serves on, and follows what comes.
+    assert_eq!(serving.score(&page), (200, scored));
+    place.json("delta models/tiny --remove-pictures gone");
+    serving.until("followed", || serving.state()["deltas"]["1"] == 4);
+    assert_eq!(serving.state()["refused_deltas"], json!({}));
+    assert_eq!(serving.stop(), Some(0));
+
+    // The next version knows all pictures, and gets what was told of them and of items.
+    place.json("publish runs/tiny --to models");
+    let carried = place.json("delta models/tiny --carry models/tiny/1");
+    assert_eq!(carried["path"].as_str().unwrap().rsplit('/').next(), Some("2"));
+    assert_eq!(carried["carried"], json!({"pictures": 1, "items": 1, "left": 0}));
+    let score = "score --model models/tiny --request page.json";
+    assert_eq!(place.json(score)["missing"]["items"], json!([item]));
+    assert_eq!(place.json("delta models/tiny --carry models/tiny/1")["delta"], Value::Null);
+    place.refuses("delta models/tiny --carry models/tiny/2", &["--carry models/tiny/2: is the"]);
+}
+
+#[test]
 fn neighbors_are_those_of_the_encoder_and_of_each_tower() {
     let (place, page) = published();
     let (_, picture) = shown(&page, &place);
