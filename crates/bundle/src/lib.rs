@@ -44,6 +44,8 @@ pub mod predictions;
 pub mod ranking;
 pub mod vectors;
 
+pub mod fuzzing;
+
 #[cfg(test)]
 mod fixture;
 
