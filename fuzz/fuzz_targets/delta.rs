@@ -2,7 +2,7 @@
 //! its deltas were compacted, or an error that says why not. The first byte says which file; the manifest is made to fit.
 //!
 //!     mkdir -p fuzz/corpus/delta
-//!     cargo +nightly fuzz run delta fuzz/corpus/delta fuzz/deltas -- -max_len=4096 -max_total_time=600
+//!     cargo +nightly fuzz run delta fuzz/corpus/delta fuzz/seeds/delta -- -max_len=4096 -max_total_time=600
 #![no_main]
 
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use libfuzzer_sys::fuzz_target;
 static SEEDS: LazyLock<(Seeds, Seeds, PathBuf)> = LazyLock::new(|| {
     let read = |name: &str| Seeds::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join(name));
     let place = std::env::temp_dir().join(format!("ams-fuzz-delta-{}", std::process::id()));
-    let seeds = (read("bundles"), read("deltas"));
+    let seeds = (read("seeds/bundle"), read("seeds/delta"));
     let expected = "what is committed can be read";
     (seeds.0.expect(expected), seeds.1.expect(expected), place)
 });

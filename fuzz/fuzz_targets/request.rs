@@ -2,7 +2,7 @@
 //! messages or changes.
 //!
 //!     mkdir -p fuzz/corpus/request
-//!     cargo +nightly fuzz run request fuzz/corpus/request fuzz/requests -- -max_len=4096 -max_total_time=600
+//!     cargo +nightly fuzz run request fuzz/corpus/request fuzz/seeds/request -- -max_len=4096 -max_total_time=600
 #![no_main]
 
 use ams_bundle::PageView;

@@ -1,7 +1,7 @@
 //! Bytes become rows of text with as many cells as there are columns, twice the same, or an error that says why not.
 //!
 //!     mkdir -p fuzz/corpus/table
-//!     cargo +nightly fuzz run table fuzz/corpus/table fuzz/tables -- -max_len=16384 -max_total_time=600
+//!     cargo +nightly fuzz run table fuzz/corpus/table fuzz/seeds/table -- -max_len=16384 -max_total_time=600
 #![no_main]
 
 use std::sync::{Arc, Once};

@@ -113,7 +113,9 @@ mod tests {
         let row = |seed: u64| Some((0..3).map(|at| noise(seed + at)).collect());
         changes.rows.insert(Id::of("item", "1").0, row(step));
         changes.rows.insert(Id::of("item", &step.to_string()).0, row(step + 50));
-        changes.rows.insert(Id::of("user", "u2").0, (step % 2 == 0).then(|| row(step)).flatten());
+        changes
+            .rows
+            .insert(Id::of("user", "u2").0, step.is_multiple_of(2).then(|| row(step)).flatten());
         let feature: Vec<f32> = (0..8).map(|at| noise(step * 100 + at)).collect();
         let name = PictureName::of(["lost.png", "1.png"][step as usize % 2]);
         changes.picture(model, 0, name, ImageKey(900 + step), &feature).unwrap();

@@ -169,7 +169,7 @@ mod tests {
         changes.remove_item(&model, "2").unwrap();
         model.change(&changes).unwrap();
         let from = fixture.place(1);
-        for (from, to) in [(from.clone(), "bundles"), (delta::place(&from, 1), "deltas")] {
+        for (from, to) in [(from.clone(), "bundle"), (delta::place(&from, 1), "delta")] {
             let to = seeds.join(to);
             fs::create_dir_all(&to).unwrap();
             let mut names: Vec<_> =
@@ -185,21 +185,21 @@ mod tests {
 
     #[test]
     fn the_fuzzer_begins_with_what_is_opened() {
-        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz");
+        let seeds = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
         if std::env::var_os("AMS_WRITE_SEEDS").is_some() {
             write_seeds(&seeds);
         }
         let read = |name: &str| Seeds::read(&seeds.join(name)).unwrap();
-        let (bundle, delta) = (read("bundles"), read("deltas"));
+        let (bundle, delta) = (read("bundle"), read("delta"));
         let place = tempfile::tempdir().unwrap();
         let inputs = |name: &str| {
             let entries = fs::read_dir(seeds.join(name)).unwrap();
             entries.map(|entry| fs::read(entry.unwrap().path()).unwrap()).collect::<Vec<_>>()
         };
-        for input in inputs("bundles") {
+        for input in inputs("bundle") {
             assert_eq!(bundle.open_bundle(place.path(), &input), Ok(()));
         }
-        for input in inputs("deltas") {
+        for input in inputs("delta") {
             assert_eq!(bundle.open_with_delta(&delta, place.path(), &input), Ok(()));
         }
         let cut = bundle.open_bundle(place.path(), &[1, 2, 3]).unwrap_err();

@@ -345,7 +345,8 @@ mod tests {
 
     /// What the fuzzer begins with, by name.
     fn seeds() -> Vec<(String, Vec<u8>)> {
-        let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds");
+        let folder =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/picture");
         let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
         let name = |path: &std::path::Path| path.file_name().unwrap().to_str().unwrap().to_owned();
         let mut seeds =

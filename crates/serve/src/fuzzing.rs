@@ -45,7 +45,8 @@ mod tests {
 
     #[test]
     fn the_fuzzer_begins_with_what_is_read() {
-        let seeds = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/requests");
+        let seeds =
+            std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/request");
         let mut refused: Vec<(String, String)> = std::fs::read_dir(seeds)
             .unwrap()
             .filter_map(|entry| {

@@ -166,6 +166,6 @@ mod tests {
     }
 
     fn seed(name: &str) -> PathBuf {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds").join(name)
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/picture").join(name)
     }
 }

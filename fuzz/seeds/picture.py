@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
 """Small pictures of every format and kind of pixel, and some that are none: what the fuzzer begins with.
 
-usage: fuzz/seeds.py
+usage: fuzz/seeds/picture.py
 
-Writes fuzz/seeds/. Needs numpy and Pillow.
+Writes fuzz/seeds/picture/. Needs numpy and Pillow.
 """
 import pathlib
 import struct
@@ -12,7 +12,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-OUT = pathlib.Path(__file__).resolve().parent / "seeds"
+OUT = pathlib.Path(__file__).resolve().parent / "picture"
 WIDTH, HEIGHT = 20, 14
 
 

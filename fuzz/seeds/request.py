@@ -1,15 +1,15 @@
 #!/usr/bin/env python3
 """Small requests of every kind, and some that are none: what the fuzzer of requests begins with.
 
-usage: fuzz/requests.py
+usage: fuzz/seeds/request.py
 
-Writes fuzz/requests/. The first byte of a file says what speaks, see `crates/serve/src/fuzzing.rs`.
+Writes fuzz/seeds/request/. The first byte of a file says what speaks, see `crates/serve/src/fuzzing.rs`.
 """
 import json
 import pathlib
 import struct
 
-OUT = pathlib.Path(__file__).resolve().parent / "requests"
+OUT = pathlib.Path(__file__).resolve().parent / "request"
 
 PAGE = {
     "user": {"id": "u1", "features": {"age": 25, "tags": ["a", None, 4.2]},

@@ -1,6 +1,6 @@
-"""Writes the seeds of the target `table` into fuzz/tables: small files of every format behind the byte that chooses options.
+"""Writes the seeds of the target `table` into fuzz/seeds/table: small files of every format behind the byte that chooses options.
 
-    pip install pyarrow zstandard && python3 fuzz/tables.py
+    pip install pyarrow zstandard && python3 fuzz/seeds/table.py
 """
 
 import decimal
@@ -14,7 +14,7 @@ import pyarrow.feather
 import pyarrow.parquet
 import zstandard
 
-HERE = pathlib.Path(__file__).parent / "tables"
+HERE = pathlib.Path(__file__).parent / "table"
 CSV = 'user,item,price,text\n007,a,4.2,"one, ""two""\nthree"\n8,,,\n'
 JSON = '{"user": "007", "price": 4.2, "tags": ["a", null, 1], "more": {"x": 1}}\n{"user": 8, "price": NaN}\n'
 
