@@ -756,6 +756,14 @@ fn files_that_are_damaged_or_of_other_formats() {
         let found = error(bytes);
         assert!(found.contains(expected), "{found}");
     }
+    // A size of two exabytes: nothing may ask the system for that.
+    let huge = include_bytes!("../../../../fuzz/seeds/table/huge.feather");
+    let huge =
+        open_input(Arc::new(MemoryFile::new("f", huge[1..].to_vec())), &TableOptions::default());
+    let errors: Vec<String> = (huge.unwrap().batches(&[0]).unwrap())
+        .filter_map(|batch| Some(batch.err()?.to_string()))
+        .collect();
+    assert!(errors[0].contains("says that it expands to "), "{errors:?}");
     let mut damaged = file.clone();
     let end = damaged.len();
     for at in (end - 300..end - 10).step_by(7) {
