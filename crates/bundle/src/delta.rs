@@ -164,48 +164,48 @@ pub(crate) fn lock(version_dir: &Path) -> Result<Lock> {
     Ok(Lock::wait(version_dir, "deltas", PATIENCE)?)
 }
 
-/// The model with the delta that follows `model`, for those who are about to write.
+/// The model with the delta that follows `model`, for those who write and those who want to know.
 ///
 /// # Errors
 /// If that is damaged, or is not there while a later one is: with what to do.
 pub(crate) fn next_or_stuck(model: &Model) -> Result<Option<Model>> {
-    let (place, number) = following(model.path(), model.delta().number)?;
-    let stuck = |what: String| {
+    let following = || following(model.path(), model.delta().number);
+    loop {
+        let (place, number) = following()?;
+        let what = match model.next() {
+            Ok(Some(next)) => return Ok(Some(next)),
+            Err(error) => format!("is damaged: {error}"),
+            Ok(None) => match listed(model.path(), |(_, last)| last >= number)?.values().next() {
+                None => return Ok(None),
+                // Written between the two looks.
+                Some(_) if is_there(&following()?.0) => continue,
+                Some(later) if is_there(later) => {
+                    format!("is missing, while {} is there", later.display())
+                }
+                Some(later) => format!("cannot be: {} has no {MANIFEST}", later.display()),
+            },
+        };
         let what = format!(
             "delta {number} {what}. Nothing can follow it: put its files back from a copy; or remove it and all that come after it, and \
              make their changes again with `ams delta`"
         );
-        Err(Error::content(&place, what))
-    };
-    match model.next() {
-        Ok(Some(next)) => Ok(Some(next)),
-        Err(error) => stuck(format!("is damaged: {error}")),
-        Ok(None) => {
-            let later = listed(model.path(), |(_, last)| last >= number)?;
-            match later.values().next() {
-                Some(later) if is_there(later) => {
-                    stuck(format!("is missing, while {} is there", later.display()))
-                }
-                Some(later) => stuck(format!("cannot be: {} has no {MANIFEST}", later.display())),
-                None => Ok(None),
-            }
-        }
+        return Err(Error::content(&place, what));
     }
 }
 
 /// Opens a version (`<model>/<version>/`, or the highest of `<model>/`) and all of its deltas, which checks everything. `opened` is
-/// told each state of the model: as it was published, then with each delta.
+/// told each state of the model: as it was published, then with each delta. Returns the last.
 ///
 /// # Errors
 /// At the first that is damaged or missing: which, what is wrong, and what to do.
-pub fn verify(version_dir: &Path, mut opened: impl FnMut(&Model)) -> Result<()> {
+pub fn verify(version_dir: &Path, mut opened: impl FnMut(&Model)) -> Result<Model> {
     let mut model = Model::open_bundle(version_dir)?;
     opened(&model);
     while let Some(next) = next_or_stuck(&model)? {
         opened(&next);
         model = next;
     }
-    Ok(())
+    Ok(model)
 }
 
 /// Writes `changes` as the delta that follows `model` and what others wrote after it. Returns the model with all of these.

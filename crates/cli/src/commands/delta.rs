@@ -194,7 +194,8 @@ fn compact(model: &Path, output: Output) -> Result<(), Failure> {
 
 fn change(arguments: &Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     let model = arguments.model.as_ref().expect("required without an action");
-    let model = Model::open(&ams_location::local(model)?)?;
+    // Says what is in the way of another delta, before anything is read or embedded.
+    let model = delta::verify(&ams_location::local(model)?, |_| ())?;
     let mut changes = Changes::default();
     let pictures = match &arguments.images {
         Some(store) => new_pictures(&model, &locations.input(store)?, &mut changes)?,
