@@ -18,6 +18,34 @@ use crate::folder::{Listed, MANIFEST};
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<(String, Option<Seen>)>);
 
+impl Stamp {
+    /// Bytes of the files that the manifest lists, as they are.
+    pub fn bytes(&self) -> u64 {
+        let files = self.0.iter().skip(1).filter_map(|(_, seen)| seen.as_ref());
+        files.fold(0, |sum, seen| sum.saturating_add(seen.bytes))
+    }
+
+    /// How `later` differs, by the first file that does.
+    pub fn difference(&self, later: &Stamp) -> Option<String> {
+        let find = |name: &str| later.0.iter().find(|(other, _)| other == name);
+        let changed = |(name, seen): &(String, Option<Seen>)| {
+            let now = find(name).and_then(|(_, seen)| seen.as_ref());
+            let what = match (seen, now) {
+                (Some(_), None) => "is not there any more".to_owned(),
+                (Some(before), Some(now)) if before.bytes != now.bytes => {
+                    format!("has {} bytes instead of {}", now.bytes, before.bytes)
+                }
+                (before, now) if before.as_ref() != now => "was written again".to_owned(),
+                _ => return None,
+            };
+            Some(format!("{name} {what}"))
+        };
+        let first = self.0.iter().find_map(changed);
+        // Equal in all that was listed before: another manifest lists more.
+        first.or_else(|| (self != later).then(|| format!("{MANIFEST} lists other files")))
+    }
+}
+
 /// What was seen of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct Seen {

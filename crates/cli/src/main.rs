@@ -15,6 +15,7 @@ mod features;
 mod launch;
 mod locations;
 mod output;
+mod settings;
 mod text;
 mod watchdog;
 
@@ -24,7 +25,7 @@ use std::process::ExitCode;
 
 use ams_location::{Locations, is_remote};
 use clap::error::ErrorKind;
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use crate::failure::Failure;
 use crate::launch::Launch;
@@ -96,11 +97,20 @@ impl Command {
 }
 
 fn main() -> ExitCode {
-    let arguments = match Arguments::try_parse() {
+    let given = std::env::args_os().collect();
+    let expanded = settings::expand(&Arguments::command(), given, |name| std::env::var_os(name));
+    let settings::Expanded { arguments, note } = match expanded {
+        Ok(expanded) => expanded,
+        Err(failure) => return ExitCode::from(failure.report()),
+    };
+    let arguments = match Arguments::try_parse_from(arguments) {
         Ok(arguments) => arguments,
         Err(error) => {
             // Printing can only fail where nobody reads.
             let _ = error.print();
+            if let Some(note) = note {
+                eprintln!("{note}");
+            }
             let asked = matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
             return ExitCode::from(if asked { 0 } else { failure::USER });
         }

@@ -4,8 +4,9 @@
 //! GET  /metrics                                        Prometheus
 //! GET  /health/live, /health/ready
 //! GET  /admin/models                                   the state of every model
-//! POST /admin/poll                                     looks for new versions now
+//! POST /admin/poll                                     looks for new versions now, and tries again what was refused
 //! POST /admin/models/{model}/rollback                  the version before is live again
+//! POST /admin/models/{model}/unload                    it is served no more, until a version is activated
 //! POST /admin/models/{model}/versions/{version}/activate
 //! POST /admin/models/{model}/versions/{version}/canary?percent=5
 //! POST /admin/models/{model}/changes                   new pictures and items of the live version, see `edits`
@@ -16,7 +17,8 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::{Path, Query, Request, State};
-use axum::http::header::CONTENT_TYPE;
+use axum::http::HeaderMap;
+use axum::http::header::{CONTENT_TYPE, FROM, USER_AGENT};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
@@ -25,10 +27,13 @@ use serde::Deserialize;
 use crate::answer::json;
 use crate::body::Body;
 use crate::edits::{self, Edit};
+use crate::exposition;
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
 use crate::routes::{health, no_such_method, no_such_path, of_protocol, says_json};
 use crate::shared::Shared;
+use crate::token::Tokens;
+use crate::trace::traced;
 
 type Shareds = State<Arc<Shared>>;
 
@@ -40,6 +45,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .route("/admin/models", get(status))
         .route("/admin/poll", post(poll))
         .route("/admin/models/{model}/rollback", post(roll_back))
+        .route("/admin/models/{model}/unload", post(unload))
         .route("/admin/models/{model}/changes", post(edit))
         .route("/admin/models/{model}/pictures/{*name}", put(picture))
         .route(&format!("{version}/activate"), post(activate))
@@ -49,6 +55,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(of_protocol))
+        .layer(from_fn_with_state(Arc::clone(shared), traced))
         .with_state(Arc::clone(shared))
 }
 
@@ -63,7 +70,7 @@ async fn admitted(
 
 async fn metrics(State(shared): Shareds) -> Response {
     shared.telemetry.waiting.set(shared.pool.waiting() as f64);
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], shared.telemetry.render()).into_response()
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], exposition::render(&shared)).into_response()
 }
 
 async fn status(State(shared): Shareds) -> Response {
@@ -95,11 +102,38 @@ async fn away<R: Send + 'static>(
 }
 
 async fn poll(State(shared): Shareds) -> Result<Response, Problem> {
-    change(&shared, Models::poll).await
+    change(&shared, Models::poll_again).await
 }
 
-async fn roll_back(State(shared): Shareds, Path(model): Path<String>) -> Result<Response, Problem> {
-    change(&shared, move |models| models.roll_back(&model)).await
+async fn roll_back(
+    State(shared): Shareds,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let by = who(&headers);
+    change(&shared, move |models| models.roll_back(&model, &by)).await
+}
+
+async fn unload(
+    State(shared): Shareds,
+    Path(model): Path<String>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let by = who(&headers);
+    change(&shared, move |models| models.unload(&model, &by)).await
+}
+
+/// Most characters that are kept of who somebody says to be.
+const NAME: usize = 200;
+
+/// Who decides something, as far as it says so: the header `From`, or the program that asked; and which token it had.
+fn who(headers: &HeaderMap) -> String {
+    let said = [FROM, USER_AGENT].into_iter().find_map(|name| headers.get(name)?.to_str().ok());
+    let said: String = said.unwrap_or("somebody").chars().take(NAME).collect();
+    match Tokens::mark(headers) {
+        Some(mark) => format!("{said} (token {mark})"),
+        None => said,
+    }
 }
 
 async fn edit(
@@ -143,9 +177,14 @@ fn place(version: Version) -> Result<(String, u64), Problem> {
     Ok(place)
 }
 
-async fn activate(State(shared): Shareds, version: Version) -> Result<Response, Problem> {
+async fn activate(
+    State(shared): Shareds,
+    version: Version,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
     let (model, version) = place(version)?;
-    change(&shared, move |models| models.activate(&model, version)).await
+    let by = who(&headers);
+    change(&shared, move |models| models.activate(&model, version, &by)).await
 }
 
 /// How many users get a version.
@@ -159,9 +198,11 @@ async fn canary(
     State(shared): Shareds,
     version: Version,
     share: Result<Query<Share>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
 ) -> Result<Response, Problem> {
     let (model, version) = place(version)?;
     let Query(Share { percent }) =
         share.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
-    change(&shared, move |models| models.canary(&model, version, percent)).await
+    let by = who(&headers);
+    change(&shared, move |models| models.canary(&model, version, percent, &by)).await
 }

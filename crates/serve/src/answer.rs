@@ -278,7 +278,7 @@ fn page_view(
             words.write(&Answer::Explained(Explanation { model, version, explained }))
         }
         Ask::Infer(wanted) => {
-            loaded.metrics.pages.increment(1);
+            loaded.metrics.counts.pages.increment(1);
             loaded.metrics.candidates.record(page.candidates.item.len() as f64);
             let Buffers { scratch, ctr } = buffers;
             let inferred = inference::infer(&loaded.model, &page, wanted, scratch, ctr)?;
@@ -316,10 +316,10 @@ fn rank<'a>(
     let model = &loaded.model;
     let ranked = model.score_with(page, &mut buffers.scratch)?;
     let metrics = &loaded.metrics;
-    metrics.pages.increment(1);
+    metrics.counts.pages.increment(1);
     metrics.candidates.record(page.candidates.item.len() as f64);
-    metrics.missing_items.increment(ranked.missing.items.len() as u64);
-    metrics.missing_images.increment(ranked.missing.images.len() as u64);
+    metrics.counts.missing_items.increment(ranked.missing.items.len() as u64);
+    metrics.counts.missing_images.increment(ranked.missing.images.len() as u64);
     ranked.ctr.iter().for_each(|&ctr| metrics.rates.record(f64::from(ctr)));
     Ok(Answer::Ranked(Scored { model: model.name(), version: model.version(), ranked }))
 }

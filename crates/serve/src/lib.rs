@@ -7,7 +7,7 @@
 //! [`compute`], the threads that score; [`body`], what came; [`answer`], from a request's bytes to an answer's, and [`inference`] and `grpc`, the same in
 //! other protocols' words; [`problem`] and [`token`], answers that are none and who gets none; [`edits`], how what is served changes a
 //! little; [`pages`], what people look at; [`shared`], what all requests share; [`routes`] and [`admin`], the paths of the two ports; [`listen`] and [`encryption`], connections; [`server`], all
-//! of it together, from start to stop; [`telemetry`], what is counted. And
+//! of it together, from start to stop; [`telemetry`], what is counted; `exposition`, what Prometheus reads; `trace`, what requests are called. And
 //! [`load`], somebody who asks a lot.
 //!
 //! Cargo features: `grpc` and `tls`. Without them both are refused in words that name the feature.
@@ -22,6 +22,7 @@ pub mod encryption;
 #[cfg(not(feature = "tls"))]
 #[path = "encryption_absent.rs"]
 pub mod encryption;
+mod exposition;
 #[cfg(feature = "grpc")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -34,14 +35,17 @@ pub mod inference;
 pub mod listen;
 pub mod load;
 pub mod models;
+mod notify;
 pub mod pages;
 pub mod problem;
+mod process;
 pub mod routes;
 pub mod server;
 pub mod settings;
 pub mod shared;
 pub mod telemetry;
 pub mod token;
+mod trace;
 
 pub use server::{Server, start};
 pub use settings::{Control, Demo, Limits, Settings, Tls};

@@ -2,27 +2,36 @@
 //!
 //! ```text
 //! MODELS/<model>/<version>/MANIFEST.json      what `ams publish` makes appear at once
+//! MODELS/serving.json                         what operators decided, see `decisions`
 //!
-//!   found --open, check hashes and golden scores, warm up--> loaded --activate--> live
-//!     \-- anything wrong --> refused, with the reason; what was live stays live
+//!   found --all files there?--> open, check hashes and golden scores, warm up --> loaded --> live
+//!     |       \-- not yet --> arriving, looked at again
+//!     \-- anything wrong --> refused, with the reason, until a file changes; what was live stays live
 //! ```
 //! Everything a request needs is in one [`Snapshot`] that never changes; a swap puts another in its place. So no request
-//! sees two versions, and none waits for a swap. Knows bundles; no requests, no HTTP.
+//! sees two versions, and none waits for a swap. What is wrong with one model changes nothing for another. Knows bundles; no
+//! requests, no HTTP.
+//!
+//! In reading order: [`decisions`]; `look`, what is found on disk; `orders`, what operators say; `deltas`.
 
+pub mod decisions;
 mod deltas;
+mod look;
+mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
-use ams_bundle::folder::MANIFEST;
-use ams_bundle::{Model, Scratch, files};
+use ams_bundle::arrival::{self, Arrival, Stamp};
+use ams_bundle::{Memory, Model, Scratch, files};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
+use self::decisions::{Book, Decided};
 use crate::telemetry::{Telemetry, VersionMetrics};
 
 /// A version in memory.
@@ -36,6 +45,10 @@ pub struct Loaded {
     pub metrics: VersionMetrics,
     /// What is wrong with the delta that follows it, if something is.
     pub refused_delta: Option<String>,
+    /// Bytes of its files, without deltas.
+    pub bytes: u64,
+    /// Its files as they were when they were read.
+    stamp: Stamp,
 }
 
 /// A second version that gets a share of the users.
@@ -54,10 +67,18 @@ struct Versions {
     loaded: BTreeMap<u64, Arc<Loaded>>,
     /// What was live before, oldest first.
     before: Vec<u64>,
-    /// Versions that were taken back, and are not made live by themselves again.
-    withdrawn: BTreeSet<u64>,
-    /// Versions that could not be loaded, with the manifest's time and the reason.
-    refused: BTreeMap<u64, (Option<SystemTime>, String)>,
+    /// What was decided, as of the last look.
+    decided: Decided,
+    /// Versions that could not be loaded, with their files as they were and the reason.
+    refused: BTreeMap<u64, (Stamp, String)>,
+    /// Versions of which some files are not there yet, and which.
+    arriving: BTreeMap<u64, String>,
+    /// Versions in memory whose files are not any more what was read, and how that matters.
+    changed: BTreeMap<u64, String>,
+    /// Why the model's folder cannot be looked through.
+    unreadable: Option<String>,
+    /// Whether the last look found no folder.
+    gone: bool,
 }
 
 /// All models at one moment.
@@ -73,24 +94,40 @@ pub enum Refusal {
     /// Not in this state of the model.
     #[error("{0}")]
     State(String),
-    /// The bundle is not good.
+    /// The bundle, or a file beside it, is not good.
     #[error(transparent)]
     Bundle(#[from] ams_bundle::Error),
+}
+
+/// How versions are chosen, and where they are kept.
+#[derive(Clone, Debug)]
+pub struct Choice {
+    /// Whether new versions become live only when somebody says so.
+    pub explicit: bool,
+    /// Versions that serve whatever else is decided, by model.
+    pub pins: BTreeMap<String, u64>,
+    /// How many versions of a model stay in memory beside those that serve, to go back to.
+    pub keep: usize,
+    /// Bundles of up to so many bytes are copied into memory, where nobody can change them; larger ones are mapped.
+    pub copied_bytes: u64,
 }
 
 /// The models of one folder.
 #[derive(Debug)]
 pub struct Models {
     folder: PathBuf,
-    /// How many versions of a model stay in memory beside those that serve, to go back to.
-    keep: usize,
+    choice: Choice,
     snapshot: ArcSwap<Snapshot>,
+    /// What is decided. Held while something is decided or followed.
+    book: Mutex<Book>,
     /// Held while the snapshot is replaced: changes come one after the other.
     changes: Mutex<()>,
     /// Held while a delta is made.
     edits: Mutex<()>,
-    /// Whether all models were looked through once.
-    looked: AtomicBool,
+    /// Held while models are looked for.
+    looking: Mutex<()>,
+    /// Whether all models were looked through once, and one of them serves.
+    ready: AtomicBool,
     telemetry: Arc<Telemetry>,
 }
 
@@ -105,14 +142,26 @@ pub struct Status {
     pub canary: Option<(u64, u8)>,
     /// Versions in memory.
     pub loaded: Vec<u64>,
+    /// The version that serves whatever comes.
+    pub pinned: Option<u64>,
     /// Versions that were taken back.
     pub withdrawn: Vec<u64>,
+    /// Whether the model was unloaded.
+    pub unloaded: bool,
+    /// Versions of which some files are not there yet, and which.
+    pub arriving: BTreeMap<u64, String>,
     /// Versions that could not be loaded, and why.
     pub refused: BTreeMap<u64, String>,
+    /// Versions in memory whose files were changed on disk, and how that matters.
+    pub changed: BTreeMap<u64, String>,
+    /// Why the model's folder cannot be looked through.
+    pub unreadable: Option<String>,
     /// The last delta of each version in memory.
     pub deltas: BTreeMap<u64, u64>,
     /// What is wrong with the delta that follows a version.
     pub refused_deltas: BTreeMap<u64, String>,
+    /// Who decided what, and when.
+    pub decided: Decided,
 }
 
 /// Times the examples are scored before a version serves.
@@ -164,9 +213,11 @@ impl Snapshot {
         self.0.iter().map(|(name, versions)| (&name[..], versions.live.as_ref()))
     }
 
-    /// Whether every model has a version that serves, and there is one.
-    pub fn ready(&self) -> bool {
-        !self.0.is_empty() && self.0.values().all(|versions| versions.live.is_some())
+    /// Names of models, and each of their versions in memory.
+    pub fn in_memory(&self) -> impl Iterator<Item = (&str, &Arc<Loaded>)> {
+        self.0.iter().flat_map(|(name, versions)| {
+            versions.loaded.values().map(move |loaded| (&name[..], loaded))
+        })
     }
 
     /// The state of every model.
@@ -176,16 +227,22 @@ impl Snapshot {
             live: versions.live.as_ref().map(|live| live.model.version()),
             canary: (versions.canary.as_ref()).map(|c| (c.loaded.model.version(), c.percent)),
             loaded: versions.loaded.keys().copied().collect(),
-            withdrawn: versions.withdrawn.iter().copied().collect(),
+            pinned: versions.decided.pinned.as_ref().map(|pinned| pinned.version),
+            withdrawn: versions.decided.withdrawn.keys().copied().collect(),
+            unloaded: versions.decided.unloaded.is_some(),
+            arriving: versions.arriving.clone(),
             refused: (versions.refused.iter())
                 .map(|(version, (_, why))| (*version, why.clone()))
                 .collect(),
+            changed: versions.changed.clone(),
+            unreadable: versions.unreadable.clone(),
             deltas: (versions.loaded.iter())
                 .map(|(version, loaded)| (*version, loaded.model.deltas()))
                 .collect(),
             refused_deltas: (versions.loaded.iter())
                 .filter_map(|(version, loaded)| Some((*version, loaded.refused_delta.clone()?)))
                 .collect(),
+            decided: versions.decided.clone(),
         };
         self.0.iter().map(status).collect()
     }
@@ -197,22 +254,24 @@ fn list(names: &[&str]) -> String {
 
 impl Models {
     /// The models of `folder`, of which none is loaded yet.
-    pub fn new(folder: PathBuf, keep: usize, telemetry: Arc<Telemetry>) -> Models {
-        let snapshot = ArcSwap::default();
+    pub fn new(folder: PathBuf, choice: Choice, telemetry: Arc<Telemetry>) -> Models {
         Models {
             folder,
-            keep,
-            snapshot,
+            choice,
+            snapshot: ArcSwap::default(),
+            book: Mutex::default(),
             changes: Mutex::default(),
             edits: Mutex::default(),
-            looked: AtomicBool::new(false),
+            looking: Mutex::default(),
+            ready: AtomicBool::new(false),
             telemetry,
         }
     }
 
-    /// Whether every model on disk has a version that serves, as far as is known; until the first look is over, it is not.
+    /// Whether page views may come: all models were looked through, and one of them serves. It stays so whatever becomes of
+    /// models later; of one model, [`Snapshot::find`] tells.
     pub fn ready(&self) -> bool {
-        self.looked.load(Ordering::Acquire) && self.now().ready()
+        self.ready.load(Ordering::Acquire)
     }
 
     /// All models now.
@@ -220,40 +279,131 @@ impl Models {
         self.snapshot.load_full()
     }
 
-    /// Looks for models and versions on disk, and makes the highest of each live if it is good. What was refused is
-    /// tried again when its manifest changes.
-    ///
-    /// # Errors
-    /// If the folder cannot be listed; what is wrong with a version is in [`Snapshot::status`].
-    pub fn poll(&self) -> Result<(), Refusal> {
-        for name in self.names()? {
-            let versions = files::whole_versions(&self.folder.join(&name))?;
-            let now = self.now();
-            let known = now.0.get(&name);
-            let live = known.and_then(|known| known.live.as_ref());
-            let live = live.map_or(0, |live| live.model.version());
-            // From the highest down: a corrupt one leaves the next best.
-            for version in versions.into_iter().rev().take_while(|&version| version > live) {
-                let taken_back = known.is_some_and(|known| known.withdrawn.contains(&version));
-                let refused = known.and_then(|known| known.refused.get(&version));
-                let seen = self.manifest_time(&name, version);
-                let same = refused.is_some_and(|(time, _)| *time == seen);
-                if !taken_back && !same && self.activate(&name, version).is_ok() {
-                    break;
-                }
-            }
-        }
-        self.looked.store(true, Ordering::Release);
-        self.follow()
+    /// Why decisions are not kept in the folder, if they are not.
+    pub fn unkept(&self) -> Option<String> {
+        self.book().unkept.clone()
     }
 
-    /// Makes a version live, which is loaded first unless it is.
-    ///
-    /// # Errors
-    /// If it is not there or not good; then what was live stays live.
-    pub fn activate(&self, name: &str, version: u64) -> Result<(), Refusal> {
-        let loaded = self.load(name, version)?;
-        self.change(name, |versions| {
+    /// Decisions are whole whatever panicked.
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A version, from memory or opened, checked and warmed up.
+    fn load(&self, name: &str, version: u64) -> Result<Arc<Loaded>, Refusal> {
+        let now = self.now();
+        if let Some(loaded) = now.0.get(name).and_then(|known| known.loaded.get(&version)) {
+            return Ok(Arc::clone(loaded));
+        }
+        self.require(name)?;
+        let folder = self.folder.join(name).join(version.to_string());
+        let (arrival, stamp) = match arrival::look(&folder) {
+            Ok(found) => found,
+            Err(error) => return self.refuse(name, version, Stamp::default(), error),
+        };
+        match arrival {
+            Arrival::Absent => {
+                return Err(Refusal::Absent(format!("no version {version} of {name}")));
+            }
+            Arrival::Arriving(what) => {
+                if now.0.get(name).and_then(|known| known.arriving.get(&version)) != Some(&what) {
+                    tracing::info!(model = name, version, %what, "arriving");
+                }
+                let said = format!("version {version} of {name} is arriving: {what}");
+                self.note(name, |versions| {
+                    versions.refused.remove(&version);
+                    versions.arriving.insert(version, what);
+                });
+                return Err(Refusal::State(said));
+            }
+            Arrival::Whole => {}
+        }
+        match self.open(&folder) {
+            Ok((model, refused_delta)) => {
+                if let Some(error) = &refused_delta {
+                    self.say_refused_delta(name, version, error);
+                }
+                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                let since = since.map_or(0, |since| since.as_secs());
+                let metrics = self.telemetry.version(name);
+                let bytes = stamp.bytes();
+                Ok(Arc::new(Loaded { model, since, metrics, refused_delta, bytes, stamp }))
+            }
+            Err(error) => self.refuse(name, version, stamp, error),
+        }
+    }
+
+    /// Remembers that a version is not good.
+    fn refuse<T>(
+        &self,
+        name: &str,
+        version: u64,
+        stamp: Stamp,
+        error: ams_bundle::Error,
+    ) -> Result<T, Refusal> {
+        let reason = error.to_string();
+        let known = self.now();
+        let before = known.0.get(name).and_then(|known| known.refused.get(&version));
+        if before.is_none_or(|(_, before)| *before != reason) {
+            tracing::error!(model = name, version, %error, "refused");
+        }
+        self.telemetry.refused(name);
+        self.note(name, |versions| {
+            versions.arriving.remove(&version);
+            versions.refused.insert(version, (stamp, reason));
+        });
+        Err(error.into())
+    }
+
+    /// Opens a version, which checks everything, and scores its examples, so that the first request finds its memory read.
+    fn open(&self, folder: &Path) -> ams_bundle::Result<(Model, Option<String>)> {
+        let memory = match files::bytes(folder)? <= self.choice.copied_bytes {
+            true => Memory::Copied,
+            false => Memory::Mapped,
+        };
+        let (model, refused) = deltas::followed(Model::open_bundle_in(folder, memory)?);
+        let mut scratch = Scratch::default();
+        for page in (0..WARM_UP).flat_map(|_| model.samples()) {
+            model.score_with(page, &mut scratch)?;
+        }
+        Ok((model, refused))
+    }
+
+    /// Replaces the snapshot by one in which `change` was done to all models.
+    fn replace<R>(&self, change: impl FnOnce(&mut BTreeMap<String, Versions>) -> R) -> R {
+        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut snapshot = Snapshot::clone(&self.now());
+        let result = change(&mut snapshot.0);
+        self.snapshot.store(Arc::new(snapshot));
+        result
+    }
+
+    /// The same of one model, which is on disk; what nothing needs any more leaves memory.
+    fn note(&self, name: &str, change: impl FnOnce(&mut Versions)) {
+        self.replace(|models| {
+            let versions = models.entry(name.to_owned()).or_default();
+            change(versions);
+            let serving: Vec<Arc<Loaded>> = (versions.live.iter())
+                .chain(versions.canary.iter().map(|canary| &canary.loaded))
+                .map(Arc::clone)
+                .collect();
+            let kept: BTreeSet<u64> =
+                versions.before.iter().rev().take(self.choice.keep).copied().collect();
+            versions.loaded.retain(|version, _| kept.contains(version));
+            for loaded in serving {
+                let version = loaded.model.version();
+                versions.refused.remove(&version);
+                versions.arriving.remove(&version);
+                versions.loaded.insert(version, loaded);
+            }
+            versions.changed.retain(|version, _| versions.loaded.contains_key(version));
+        });
+    }
+
+    /// Makes a version live in memory.
+    fn set_live(&self, name: &str, loaded: Arc<Loaded>) {
+        let version = loaded.model.version();
+        self.note(name, |versions| {
             if let Some(live) = versions.live.replace(loaded) {
                 let before = live.model.version();
                 versions.before.retain(|&other| other != before && other != version);
@@ -264,124 +414,19 @@ impl Models {
             if versions.canary.as_ref().is_some_and(|c| c.loaded.model.version() == version) {
                 versions.canary = None;
             }
-            versions.withdrawn.remove(&version);
-            Ok(())
-        })?;
+        });
         tracing::info!(model = name, version, "live");
-        Ok(())
     }
 
-    /// Takes the live version back: the one before it is live again, and this one is not made live by itself.
-    ///
-    /// # Errors
-    /// If there was none before, or it is not good any more.
-    pub fn roll_back(&self, name: &str) -> Result<u64, Refusal> {
-        let now = self.now();
-        let versions =
-            now.0.get(name).ok_or_else(|| Refusal::Absent(format!("no model {name:?}")))?;
-        let Some(&before) = versions.before.last() else {
-            return Err(Refusal::State(format!("no version of {name} was live before")));
-        };
-        let loaded = self.load(name, before)?;
-        self.change(name, |versions| {
-            let live = versions.live.replace(Arc::clone(&loaded));
-            versions.before.retain(|&other| other != before);
-            versions.withdrawn.extend(live.map(|live| live.model.version()));
-            Ok(())
-        })?;
-        tracing::warn!(model = name, version = before, "rolled back");
-        Ok(before)
-    }
-
-    /// Gives `percent` of the users version `version`, or ends that with 0.
-    ///
-    /// # Errors
-    /// If it is not there or not good.
-    pub fn canary(&self, name: &str, version: u64, percent: u8) -> Result<(), Refusal> {
-        if percent > 100 {
-            return Err(Refusal::State(format!("percent is {percent}, expected 0 to 100")));
+    /// Whether a model is on disk. A name comes from a path of a request: only what is listed is opened, and nothing is
+    /// remembered of what is not.
+    fn require(&self, name: &str) -> Result<(), Refusal> {
+        let names = self.names()?;
+        if names.iter().any(|known| known == name) {
+            return Ok(());
         }
-        if percent == 0 {
-            return self.change(name, |versions| {
-                versions.canary = None;
-                Ok(())
-            });
-        }
-        let loaded = self.load(name, version)?;
-        self.change(name, |versions| {
-            versions.canary = Some(Canary { loaded, percent });
-            // Until somebody makes it live.
-            versions.withdrawn.insert(version);
-            Ok(())
-        })?;
-        tracing::info!(model = name, version, percent, "canary");
-        Ok(())
-    }
-
-    /// A version, from memory or opened, checked and warmed up.
-    fn load(&self, name: &str, version: u64) -> Result<Arc<Loaded>, Refusal> {
-        let now = self.now();
-        if let Some(loaded) = now.0.get(name).and_then(|known| known.loaded.get(&version)) {
-            return Ok(Arc::clone(loaded));
-        }
-        // A name comes from a path of a request: only what is listed is opened.
-        if !self.names()?.iter().any(|known| known == name) {
-            return Err(Refusal::Absent(format!("no model {name:?}")));
-        }
-        let folder = self.folder.join(name).join(version.to_string());
-        if !folder.join(MANIFEST).is_file() {
-            return Err(Refusal::Absent(format!("no version {version} of {name}")));
-        }
-        let seen = self.manifest_time(name, version);
-        match open(&folder) {
-            Ok((model, refused_delta)) => {
-                if let Some(error) = &refused_delta {
-                    self.say_refused_delta(name, version, error);
-                }
-                let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-                let since = since.map_or(0, |since| since.as_secs());
-                let metrics = self.telemetry.version(name, version);
-                Ok(Arc::new(Loaded { model, since, metrics, refused_delta }))
-            }
-            Err(error) => {
-                tracing::error!(model = name, version, %error, "refused");
-                self.telemetry.refused(name);
-                let reason = error.to_string();
-                self.change(name, |versions| {
-                    versions.refused.insert(version, (seen, reason));
-                    Ok(())
-                })?;
-                Err(error.into())
-            }
-        }
-    }
-
-    /// Replaces the snapshot by one in which `change` was done to a model.
-    fn change(
-        &self,
-        name: &str,
-        change: impl FnOnce(&mut Versions) -> Result<(), Refusal>,
-    ) -> Result<(), Refusal> {
-        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut snapshot = Snapshot::clone(&self.now());
-        let versions = snapshot.0.entry(name.to_owned()).or_default();
-        change(versions)?;
-        let serving: Vec<Arc<Loaded>> = (versions.live.iter())
-            .chain(versions.canary.iter().map(|canary| &canary.loaded))
-            .map(Arc::clone)
-            .collect();
-        let versions_kept: BTreeSet<u64> =
-            versions.before.iter().rev().take(self.keep).copied().collect();
-        versions.loaded.retain(|version, _| versions_kept.contains(version));
-        for loaded in serving {
-            versions.refused.remove(&loaded.model.version());
-            versions.loaded.insert(loaded.model.version(), loaded);
-        }
-        if let Some(live) = &versions.live {
-            self.telemetry.live(name, live.model.version(), live.since, live.model.deltas());
-        }
-        self.snapshot.store(Arc::new(snapshot));
-        Ok(())
+        let names: Vec<&str> = names.iter().map(|name| &name[..]).collect();
+        Err(Refusal::Absent(format!("no model {name:?}; there is {}", list(&names))))
     }
 
     /// The models on disk.
@@ -397,19 +442,4 @@ impl Models {
         names.sort_unstable();
         Ok(names)
     }
-
-    fn manifest_time(&self, name: &str, version: u64) -> Option<SystemTime> {
-        let path = self.folder.join(name).join(version.to_string()).join(MANIFEST);
-        std::fs::metadata(path).and_then(|file| file.modified()).ok()
-    }
-}
-
-/// Opens a version, which checks everything, and scores its examples, so that the first request finds its memory read.
-fn open(folder: &Path) -> ams_bundle::Result<(Model, Option<String>)> {
-    let (model, refused) = deltas::followed(Model::open_bundle(folder)?);
-    let mut scratch = Scratch::default();
-    for page in (0..WARM_UP).flat_map(|_| model.samples()) {
-        model.score_with(page, &mut scratch)?;
-    }
-    Ok((model, refused))
 }

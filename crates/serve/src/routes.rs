@@ -35,6 +35,7 @@ use crate::models::Loaded;
 use crate::pages;
 use crate::problem::{Detail, Kind, Problem};
 use crate::shared::Shared;
+use crate::trace::traced;
 use crate::{grpc, inference};
 
 /// The paths.
@@ -65,6 +66,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(of_protocol))
         .layer(from_fn_with_state(Arc::clone(shared), counted))
+        .layer(from_fn_with_state(Arc::clone(shared), traced))
         .with_state(Arc::clone(shared))
 }
 

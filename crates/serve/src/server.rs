@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::runtime::Runtime;
 use tokio::sync::watch;
@@ -14,7 +14,8 @@ use crate::listen::Port;
 use crate::models::Models;
 use crate::settings::{Control, Settings};
 use crate::shared::Shared;
-use crate::{admin, routes};
+use crate::telemetry::Telemetry;
+use crate::{admin, notify, routes};
 
 /// How often what was observed is sorted into buckets.
 const TIDY: Duration = Duration::from_secs(5);
@@ -59,8 +60,9 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
         runtime.spawn(port.serve(routes::router(&shared), stopped.clone(), open.clone())),
         runtime.spawn(admin_port.serve(admin::router(&shared), stopped.clone(), open.clone())),
     ];
-    runtime.spawn(watch_models(Arc::clone(&shared.models), settings.control));
     let telemetry = Arc::clone(&shared.telemetry);
+    let models = Arc::clone(&shared.models);
+    runtime.spawn(watch_models(models, Arc::clone(&telemetry), settings.control));
     runtime.spawn(async move {
         loop {
             tokio::time::sleep(TIDY).await;
@@ -72,19 +74,31 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
 }
 
 /// Looks for versions: at the start, and then as often as is set.
-async fn watch_models(models: Arc<Models>, control: Control) {
+async fn watch_models(models: Arc<Models>, telemetry: Arc<Telemetry>, control: Control) {
+    let mut told = false;
     loop {
         let looking = Arc::clone(&models);
         match tokio::task::spawn_blocking(move || looking.poll()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::error!(%error, "models cannot be listed"),
+            Ok(Ok(())) => {
+                let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+                telemetry.last_good_poll.set(now.map_or(0.0, |now| now.as_secs_f64()));
+            }
+            Ok(Err(error)) => {
+                telemetry.poll_failures.increment(1);
+                tracing::error!(%error, "looking for models");
+            }
             // The panic's own message is on stderr; the next look may find better files.
-            Err(error) => tracing::error!(%error, "looking for models"),
+            Err(error) => {
+                telemetry.poll_failures.increment(1);
+                tracing::error!(%error, "looking for models");
+            }
         }
-        match control {
-            Control::Poll(pause) => tokio::time::sleep(pause).await,
-            Control::Explicit => return,
+        if models.ready() && !told {
+            notify::say("READY=1");
+            told = true;
         }
+        let (Control::Poll(pause) | Control::Explicit(pause)) = control;
+        tokio::time::sleep(pause).await;
     }
 }
 
@@ -93,6 +107,7 @@ impl Server {
     pub fn run(self) {
         self.runtime.block_on(asked_to_stop());
         tracing::info!("stopping");
+        notify::say("STOPPING=1");
         self.stop();
     }
 

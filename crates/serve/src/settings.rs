@@ -1,5 +1,6 @@
 //! What can be set of a server.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -19,8 +20,12 @@ pub struct Settings {
     pub admin_address: SocketAddr,
     /// When versions become live.
     pub control: Control,
+    /// Versions that serve whatever else is decided, by model.
+    pub pins: BTreeMap<String, u64>,
     /// Versions of a model that stay in memory to go back to.
     pub keep: usize,
+    /// Bundles of up to so many bytes are copied into memory; larger ones are read where they are.
+    pub copied_bytes: u64,
     /// Threads that score.
     pub threads: usize,
     /// What is too much.
@@ -29,6 +34,8 @@ pub struct Settings {
     pub tokens: Tokens,
     /// Who may watch and change.
     pub admin_tokens: Tokens,
+    /// Whether every request is written into the log.
+    pub access_log: bool,
     /// The page to look at page views with, if it is served.
     pub demo: Option<Demo>,
     /// Encryption of both ports, if any.
@@ -42,8 +49,9 @@ pub struct Settings {
 pub enum Control {
     /// The highest good version of every model, looked for so often.
     Poll(Duration),
-    /// The highest good version when the server starts; later only what the admin port is told.
-    Explicit,
+    /// The highest good version when a server sees a model first; later only what an admin port is told. Decisions and deltas are
+    /// looked for so often.
+    Explicit(Duration),
 }
 
 /// What is too much.

@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use crate::answer::Buffers;
 use crate::compute::Pool;
 use crate::edits::Pictures;
-use crate::models::Models;
-use crate::settings::{Demo, Limits, Settings};
+use crate::models::{Choice, Models};
+use crate::settings::{Control, Demo, Limits, Settings};
 use crate::telemetry::Telemetry;
 use crate::token::Tokens;
 
@@ -20,6 +20,8 @@ pub struct Shared {
     pub pool: Pool<Buffers>,
     /// What is too much.
     pub limits: Limits,
+    /// Whether every request is written into the log.
+    pub access_log: bool,
     /// The page to look at page views with, if it is served.
     pub demo: Option<Demo>,
     /// What is counted.
@@ -41,11 +43,18 @@ impl Shared {
     /// If the operating system gives no thread.
     pub fn new(settings: &Settings) -> std::io::Result<Arc<Shared>> {
         let telemetry = Telemetry::new();
-        let models = Models::new(settings.models.clone(), settings.keep, Arc::clone(&telemetry));
+        let choice = Choice {
+            explicit: matches!(settings.control, Control::Explicit(_)),
+            pins: settings.pins.clone(),
+            keep: settings.keep,
+            copied_bytes: settings.copied_bytes,
+        };
+        let models = Models::new(settings.models.clone(), choice, Arc::clone(&telemetry));
         Ok(Arc::new(Shared {
             models: Arc::new(models),
             pool: Pool::new(settings.threads, settings.limits.queue)?,
             limits: settings.limits,
+            access_log: settings.access_log,
             demo: settings.demo.clone(),
             telemetry,
             tokens: settings.tokens.clone(),

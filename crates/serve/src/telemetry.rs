@@ -1,8 +1,9 @@
-//! What is counted, in Prometheus' words. No global: every server has its own.
+//! What is counted, in Prometheus' words. No global: every server has its own. What is true now, [`crate::exposition`] says.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
-use metrics::{Counter, Gauge, Histogram, Key, Label, Level, Metadata, Recorder};
+use metrics::{Counter, Gauge, Histogram, Key, KeyName, Label, Level, Metadata, Recorder};
 use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
@@ -31,6 +32,10 @@ pub struct Telemetry {
     pub waiting: Gauge,
     /// Open connections.
     pub connections: Gauge,
+    /// Looks for models that failed.
+    pub poll_failures: Counter,
+    /// When the last look succeeded, in unix seconds.
+    pub last_good_poll: Gauge,
     /// Seconds a request waited for a compute thread.
     pub queue_seconds: Histogram,
     /// Seconds a request was parsed, scored and written.
@@ -43,25 +48,102 @@ impl std::fmt::Debug for Telemetry {
     }
 }
 
+/// Something that is counted of a version: it goes with the version.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    /// Adds `more`.
+    pub fn increment(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// So many.
+    pub fn get(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
 /// What is counted of one version.
+#[derive(Debug, Default)]
+pub struct Counts {
+    /// Page views it scored.
+    pub pages: Count,
+    /// Items that the bundle does not list.
+    pub missing_items: Count,
+    /// Items whose picture has no embedding.
+    pub missing_images: Count,
+}
+
+/// What is counted of one version, and observed of its model.
 #[derive(Clone)]
 pub struct VersionMetrics {
-    /// Page views it scored.
-    pub pages: Counter,
+    /// Of the version.
+    pub counts: Arc<Counts>,
     /// Candidates of a page view.
     pub candidates: Histogram,
     /// Predicted click-through rates it answered with.
     pub rates: Histogram,
-    /// Items that the bundle does not list.
-    pub missing_items: Counter,
-    /// Items whose picture has no embedding.
-    pub missing_images: Counter,
 }
 
 impl std::fmt::Debug for VersionMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("VersionMetrics").finish_non_exhaustive()
     }
+}
+
+/// What everything is that is counted here, for people who look at it.
+const HELP: [(&str, Is, &str); 13] = [
+    (
+        "ams_requests_total",
+        Is::Counter,
+        "Requests answered on the port of page views, by route and status.",
+    ),
+    (
+        "ams_request_seconds",
+        Is::Histogram,
+        "Seconds from a request's head to its answer, by route.",
+    ),
+    ("ams_queue_seconds", Is::Histogram, "Seconds a request waited for a compute thread."),
+    (
+        "ams_compute_seconds",
+        Is::Histogram,
+        "Seconds a request was read, scored and written on a compute thread.",
+    ),
+    ("ams_sheds_total", Is::Counter, "Requests turned away with 503 because too much waits."),
+    (
+        "ams_deadlines_passed_total",
+        Is::Counter,
+        "Requests answered with 504 because their deadline passed.",
+    ),
+    (
+        "ams_panics_total",
+        Is::Counter,
+        "Requests answered with 500 because scoring them panicked: a defect.",
+    ),
+    ("ams_waiting_requests", Is::Gauge, "Requests that wait for a compute thread now."),
+    ("ams_connections", Is::Gauge, "Open connections."),
+    ("ams_poll_failures_total", Is::Counter, "Looks at the folder of models that failed."),
+    (
+        "ams_last_good_poll_timestamp_seconds",
+        Is::Gauge,
+        "When the folder of models was last looked through, in unix seconds.",
+    ),
+    ("ams_page_view_candidates", Is::Histogram, "Candidates of a page view, by model."),
+    ("ams_predicted_ctr", Is::Histogram, "Click-through rates that were answered, by model."),
+];
+
+/// Of models: they are registered when the first thing of the kind happens.
+const HELP_OF_MODELS: [(&str, &str); 2] = [
+    ("ams_versions_refused_total", "Times a version was not good, by model."),
+    ("ams_deltas_refused_total", "Times a delta was not good, by model."),
+];
+
+#[derive(Clone, Copy)]
+enum Is {
+    Counter,
+    Gauge,
+    Histogram,
 }
 
 const METADATA: Metadata<'static> = Metadata::new("ams", Level::INFO, None);
@@ -84,6 +166,17 @@ impl Telemetry {
         }
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
+        for (name, is, help) in HELP {
+            let (name, help) = (KeyName::from_const_str(name), help.into());
+            match is {
+                Is::Counter => recorder.describe_counter(name, None, help),
+                Is::Gauge => recorder.describe_gauge(name, None, help),
+                Is::Histogram => recorder.describe_histogram(name, None, help),
+            }
+        }
+        for (name, help) in HELP_OF_MODELS {
+            recorder.describe_counter(KeyName::from_const_str(name), None, help.into());
+        }
         let counter = |name| recorder.register_counter(&key(name, &[]), &METADATA);
         let gauge = |name| recorder.register_gauge(&key(name, &[]), &METADATA);
         let histogram = |name| recorder.register_histogram(&key(name, &[]), &METADATA);
@@ -93,6 +186,8 @@ impl Telemetry {
             panics: counter("ams_panics_total"),
             waiting: gauge("ams_waiting_requests"),
             connections: gauge("ams_connections"),
+            poll_failures: counter("ams_poll_failures_total"),
+            last_good_poll: gauge("ams_last_good_poll_timestamp_seconds"),
             queue_seconds: histogram("ams_queue_seconds"),
             compute_seconds: histogram("ams_compute_seconds"),
             handle,
@@ -110,27 +205,15 @@ impl Telemetry {
         self.recorder.register_histogram(&histogram, &METADATA).record(seconds);
     }
 
-    /// What is counted of a version.
-    pub fn version(&self, model: &str, version: u64) -> VersionMetrics {
-        let version = version.to_string();
-        let labels = [("model", model), ("version", &version[..])];
-        let counter = |name| self.recorder.register_counter(&key(name, &labels), &METADATA);
+    /// What will be counted of a version of this model.
+    pub fn version(&self, model: &str) -> VersionMetrics {
+        let labels = [("model", model)];
         let histogram = |name| self.recorder.register_histogram(&key(name, &labels), &METADATA);
         VersionMetrics {
-            pages: counter("ams_page_views_total"),
+            counts: Arc::default(),
             candidates: histogram("ams_page_view_candidates"),
             rates: histogram("ams_predicted_ctr"),
-            missing_items: counter("ams_missing_items_total"),
-            missing_images: counter("ams_missing_images_total"),
         }
-    }
-
-    /// A version is live since `since`, in unix seconds, with so many deltas.
-    pub fn live(&self, model: &str, version: u64, since: u64, deltas: u64) {
-        let gauge = |name| self.recorder.register_gauge(&key(name, &[("model", model)]), &METADATA);
-        gauge("ams_model_version").set(version as f64);
-        gauge("ams_model_live_since_timestamp").set(since as f64);
-        gauge("ams_model_deltas").set(deltas as f64);
     }
 
     /// A version could not be loaded.
@@ -145,7 +228,7 @@ impl Telemetry {
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
-    /// Everything, as Prometheus reads it.
+    /// Everything that is counted, as Prometheus reads it.
     pub fn render(&self) -> String {
         self.handle.render()
     }

@@ -48,6 +48,12 @@ impl Tokens {
         Ok(Tokens(tokens))
     }
 
+    /// What tells tokens apart where nobody may read them: 8 hex digits of the hash of the one that came.
+    pub fn mark(headers: &HeaderMap) -> Option<String> {
+        let token = given(headers)?;
+        Some(blake3::hash(token).to_hex()[..8].to_owned())
+    }
+
     /// Whether `headers` open the door.
     ///
     /// # Errors
@@ -56,8 +62,7 @@ impl Tokens {
         if self.0.is_empty() {
             return Ok(());
         }
-        let given = headers.get(AUTHORIZATION).map(|value| value.as_bytes());
-        let Some(token) = given.and_then(|value| value.strip_prefix(b"Bearer ")) else {
+        let Some(token) = given(headers) else {
             let what = "expected the header `Authorization: Bearer TOKEN`";
             return Err(Problem::new(Kind::Token, what));
         };
@@ -66,6 +71,11 @@ impl Tokens {
         let known = self.0.iter().fold(false, |known, token| known | (*token == given));
         if known { Ok(()) } else { Err(Problem::new(Kind::Token, "the token is not valid here")) }
     }
+}
+
+/// The token that came.
+fn given(headers: &HeaderMap) -> Option<&[u8]> {
+    headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Bearer ")
 }
 
 #[cfg(test)]

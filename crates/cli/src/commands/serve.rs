@@ -1,5 +1,6 @@
 //! `ams serve`: answer page views over HTTP and gRPC.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,6 +13,9 @@ use ams_serve::edits::Pictures;
 use ams_serve::token::Tokens;
 use ams_serve::{Control, Demo, Limits, Settings, Tls};
 use serde::Serialize;
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::commands::encoder::EncoderArguments;
 use crate::commands::train::thread_count;
@@ -20,11 +24,15 @@ use crate::launch::threads;
 use crate::locations::here;
 use crate::output::Output;
 
-/// Serve the models of a folder over HTTP and gRPC: rank page views, and take new versions as they are published.
+/// Serve the models of a folder over HTTP and gRPC: rank page views, and take new versions as they are published. Every flag may be
+/// a variable (`--admin-bind`: AMS_SERVE_ADMIN_BIND) or a key of the file --config instead.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The folder of models: `MODELS/<model>/<version>/`, as `ams publish --to MODELS` writes them.
     models: PathBuf,
+    /// Read settings from this file, TOML: `admin-bind = "0.0.0.0:8601"`. Flags and the environment count before it.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
     /// Where page views are asked for. Without --token-file, everybody who reaches it may ask.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8600")]
     bind: SocketAddr,
@@ -34,12 +42,19 @@ pub struct Arguments {
     /// Seconds between looks for new versions.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
     poll: f64,
-    /// Take no new version by itself: the admin port is told which.
-    #[arg(long, conflicts_with = "poll")]
+    /// Take no new version by itself: an admin port is told which. What it was told is kept in MODELS/serving.json.
+    #[arg(long)]
     explicit: bool,
+    /// Serve this version of a model whatever else is decided, such as `shop=3`; may be given for several models.
+    #[arg(long, value_name = "MODEL=VERSION", value_parser = pin)]
+    pin: Vec<(String, u64)>,
     /// Versions of a model that stay in memory beside the live one, to go back to.
     #[arg(long, value_name = "N", default_value_t = 1)]
     keep: usize,
+    /// Megabytes of a bundle up to which it is copied into memory, where changes of its files do no harm; larger ones are read where
+    /// they are.
+    #[arg(long, value_name = "MB", default_value_t = 4096)]
+    copy_below: u64,
     /// Threads that score; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
@@ -67,6 +82,16 @@ pub struct Arguments {
     /// Seconds that requests get to end when the server is asked to stop.
     #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
     farewell: f64,
+    /// How the log is written, on stderr.
+    #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+    /// What is written: error, warn, info, debug or trace, or levels of parts (`warn,ams_serve=debug`); RUST_LOG unless given, or
+    /// info.
+    #[arg(long, value_name = "LEVELS")]
+    log_level: Option<String>,
+    /// Write a line for every request: its id, route, status and seconds.
+    #[arg(long)]
+    access_log: bool,
     /// Serve the page /demo too: what the models make of their sample requests, side by side, and why.
     #[arg(long)]
     demo: bool,
@@ -93,6 +118,15 @@ pub struct Arguments {
     pictures: bool,
     #[command(flatten, next_help_heading = "The encoder, for --pictures")]
     encoder: EncoderArguments,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// An object a line.
+    Json,
 }
 
 /// The encoder of a command line, for pictures that arrive.
@@ -133,9 +167,19 @@ fn seconds(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "expected 0.001 to 86400 seconds".to_owned())
 }
 
+/// A model and a version.
+fn pin(text: &str) -> Result<(String, u64), String> {
+    let parts = text.rsplit_once('=').filter(|(model, _)| !model.is_empty());
+    let parts = parts.and_then(|(model, version)| Some((model.to_owned(), version.parse().ok()?)));
+    parts.ok_or_else(|| "expected MODEL=VERSION, such as shop=3".to_owned())
+}
+
 /// Runs the command.
 pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
-    tracing_subscriber::fmt().with_writer(std::io::stderr).with_ansi(false).init();
+    log_to_stderr(&arguments)?;
+    if let Some(path) = &arguments.config {
+        tracing::info!(config = %path.display(), "settings");
+    }
     let settings = settings(arguments)?;
     let server = ams_serve::start(&settings).map_err(Failure::user)?;
     let (address, admin_address) = (server.address, server.admin_address);
@@ -149,6 +193,46 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
         )
     });
     server.run();
+    Ok(())
+}
+
+/// One version for each model.
+fn pins(pins: Vec<(String, u64)>) -> Result<BTreeMap<String, u64>, Failure> {
+    let mut all = BTreeMap::new();
+    for (model, version) in pins {
+        match all.insert(model.clone(), version) {
+            Some(before) if before != version => {
+                let what = format!(
+                    "--pin: {model} is pinned to {before} and to {version}, expected one version"
+                );
+                return Err(Failure::user(what));
+            }
+            _ => {}
+        }
+    }
+    Ok(all)
+}
+
+/// Writes the log on stderr from here on: what --log-level lets through, or RUST_LOG, or `info`.
+fn log_to_stderr(arguments: &Arguments) -> Result<(), Failure> {
+    let variable = std::env::var("RUST_LOG").ok().filter(|text| !text.trim().is_empty());
+    let (origin, text) = match (&arguments.log_level, variable) {
+        (Some(text), _) => ("--log-level", text.clone()),
+        (None, Some(text)) => ("RUST_LOG", text),
+        (None, None) => ("--log-level", "info".to_owned()),
+    };
+    let levels: Targets = text.parse().map_err(|error| {
+        let what = format!("{origin} is {text:?}: {error}; expected a level (error, warn, info, debug, trace, off), or some for parts of \
+             the program, such as `warn,ams_serve=debug`");
+        Failure::user(what)
+    })?;
+    let log = tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_max_level(tracing::Level::TRACE);
+    match arguments.log_format {
+        LogFormat::Text => log.with_ansi(false).finish().with(levels).init(),
+        LogFormat::Json => log.json().flatten_event(true).finish().with(levels).init(),
+    }
     Ok(())
 }
 
@@ -181,10 +265,12 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         address: arguments.bind,
         admin_address: arguments.admin_bind,
         control: match arguments.explicit {
-            true => Control::Explicit,
+            true => Control::Explicit(Duration::from_secs_f64(arguments.poll)),
             false => Control::Poll(Duration::from_secs_f64(arguments.poll)),
         },
+        pins: pins(arguments.pin)?,
         keep: arguments.keep,
+        copied_bytes: arguments.copy_below.saturating_mul(1 << 20),
         threads: threads(arguments.threads),
         limits: Limits {
             body_bytes: arguments.body_bytes,
@@ -198,6 +284,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         },
         tokens: tokens(arguments.token_file)?,
         admin_tokens: tokens(arguments.admin_token_file)?,
+        access_log: arguments.access_log,
         demo: arguments.demo.then_some(Demo { pictures: arguments.demo_pictures }),
         tls: tls.map(|(certificate, key)| Tls {
             certificate,

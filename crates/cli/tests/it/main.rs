@@ -33,6 +33,8 @@ mod mpi;
 #[cfg(unix)]
 mod numeric;
 #[cfg(unix)]
+mod operators;
+#[cfg(unix)]
 mod pages;
 #[cfg(unix)]
 mod pictures;
@@ -41,6 +43,8 @@ mod place;
 mod requests;
 #[cfg(unix)]
 mod serve;
+#[cfg(unix)]
+mod settings;
 mod shop;
 #[cfg(unix)]
 mod sources;

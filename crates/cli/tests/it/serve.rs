@@ -16,7 +16,7 @@ use crate::shop::TRAIN;
 
 /// A server that runs until it is dropped.
 pub struct Serving {
-    child: Child,
+    pub child: Child,
     /// `http://` or `https://` and where it answers page views.
     pub address: String,
     admin: String,
@@ -46,6 +46,17 @@ impl Serving {
 
     /// The same, asked by `agent`.
     pub fn asked_by(agent: Agent, place: &Place, arguments: &str) -> Serving {
+        let serving = Serving::started_by(agent, place, arguments);
+        serving.until("ready", || serving.get("/health/ready").0 == 200);
+        serving
+    }
+
+    /// The same, which may never be ready.
+    pub fn started(place: &Place, arguments: &str) -> Serving {
+        Serving::started_by(agent(), place, arguments)
+    }
+
+    fn started_by(agent: Agent, place: &Place, arguments: &str) -> Serving {
         let all =
             format!("serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 --json {arguments}");
         let mut child = place.command(&all).stderr(Stdio::inherit()).spawn().unwrap();
@@ -55,9 +66,7 @@ impl Serving {
         let scheme = if open["tls"] == true { "https" } else { "http" };
         let at = |name: &str| format!("{scheme}://{}", open[name].as_str().unwrap());
         let (address, admin) = (at("address"), at("admin_address"));
-        let serving = Serving { child, address, admin, agent };
-        serving.until("ready", || serving.get("/health/ready").0 == 200);
-        serving
+        Serving { child, address, admin, agent }
     }
 
     pub fn until(&self, what: &str, done: impl Fn() -> bool) {
@@ -102,7 +111,7 @@ impl Serving {
     }
 
     /// Tells the admin port something; the state of the model `tiny`.
-    fn tell(&self, path: &str) -> Said {
+    pub fn tell(&self, path: &str) -> Said {
         let (status, all) =
             said(self.agent.post(format!("{}{path}", self.admin)).send("").unwrap());
         (status, if all.is_array() { all[0].clone() } else { all })
@@ -113,6 +122,10 @@ impl Serving {
             said(self.agent.get(format!("{}/admin/models", self.admin)).call().unwrap());
         assert_eq!(status, 200, "{all}");
         all[0].clone()
+    }
+
+    pub fn admin_get(&self, path: &str) -> Said {
+        said(self.agent.get(format!("{}{path}", self.admin)).call().unwrap())
     }
 
     pub fn metrics(&self) -> String {
@@ -159,7 +172,7 @@ pub fn published() -> (Place, Value) {
 }
 
 /// Makes `version` appear as a publisher does: all of it at once, a copy of `from`.
-fn appear(place: &Place, from: &str, version: u64) {
+pub fn appear(place: &Place, from: &str, version: u64) {
     let (building, whole) =
         (format!("models/tiny/.{version}.building"), format!("models/tiny/{version}"));
     place.copy(from, &building);
@@ -206,7 +219,7 @@ fn a_published_model_answers_as_the_program_does() {
         r#"ams_model_version{model="tiny"} 1"#,
         r#"ams_page_views_total{model="tiny",version="1"} "#,
         r#"ams_requests_total{route="/v1/models/{model}/score",status="200"} 2"#,
-        r#"ams_predicted_ctr_bucket{model="tiny",version="1",le="1"}"#,
+        r#"ams_predicted_ctr_bucket{model="tiny",le="1"}"#,
         "ams_sheds_total 0",
     ] {
         assert!(metrics.contains(line), "no {line} in\n{metrics}");

@@ -20,25 +20,21 @@ pub(super) fn followed(mut model: Model) -> (Model, Option<String>) {
 impl Models {
     /// Takes up the deltas that followed the versions in memory. One that is damaged is reported in
     /// [`Snapshot::status`], and what served before it serves on.
-    ///
-    /// # Errors
-    /// As [`Models::poll`].
-    pub(super) fn follow(&self) -> Result<(), Refusal> {
+    pub(super) fn follow(&self) {
         let now = self.now();
         for (name, versions) in &now.0 {
             for loaded in versions.loaded.values() {
-                self.follow_one(name, loaded)?;
+                self.follow_one(name, loaded);
             }
         }
-        Ok(())
     }
 
     /// Takes up the deltas of one version, and returns what it is then.
-    fn follow_one(&self, name: &str, loaded: &Arc<Loaded>) -> Result<Arc<Loaded>, Refusal> {
+    fn follow_one(&self, name: &str, loaded: &Arc<Loaded>) -> Arc<Loaded> {
         let (model, refused_delta) = followed(loaded.model.clone());
         let (version, before) = (model.version(), loaded.model.deltas());
         if model.deltas() == before && refused_delta == loaded.refused_delta {
-            return Ok(Arc::clone(loaded));
+            return Arc::clone(loaded);
         }
         if let Some(error) =
             refused_delta.as_ref().filter(|_| refused_delta != loaded.refused_delta)
@@ -49,7 +45,8 @@ impl Models {
             tracing::info!(model = name, version, delta = model.deltas(), "followed");
         }
         let loaded = Arc::new(Loaded { model, refused_delta, ..Loaded::clone(loaded) });
-        self.change(name, |versions| {
+        self.replace(|models| {
+            let Some(versions) = models.get_mut(name) else { return };
             let old = versions.loaded.get(&version);
             // Another thread may have gone further meanwhile, or another version taken its place.
             if old.is_some_and(|old| old.model.deltas() <= loaded.model.deltas()) {
@@ -60,9 +57,8 @@ impl Models {
                 }
                 versions.loaded.insert(version, Arc::clone(&loaded));
             }
-            Ok(())
-        })?;
-        Ok(loaded)
+        });
+        loaded
     }
 
     /// Says that the delta after a version is not good, once.
@@ -84,12 +80,12 @@ impl Models {
     ) -> Result<Option<u64>, Refusal> {
         let _one_at_a_time = self.edits.lock().unwrap_or_else(PoisonError::into_inner);
         let loaded = Snapshot::find(&self.now(), name, version, None)?;
-        let loaded = self.follow_one(name, &loaded)?;
+        let loaded = self.follow_one(name, &loaded);
         let changes = changes(&loaded.model)?;
         if changes.is_empty() {
             return Ok(None);
         }
         loaded.model.change(&changes)?;
-        Ok(Some(self.follow_one(name, &loaded)?.model.deltas()))
+        Ok(Some(self.follow_one(name, &loaded).model.deltas()))
     }
 }

@@ -1,0 +1,335 @@
+//! An operator's nights: what was decided outlives restarts and is followed by other servers, and what becomes of one model's files
+//! harms no other model and no answer.
+
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
+use crate::place::Place;
+use crate::serve::{Serving, appear, published};
+
+const POLL: &str = "--poll 0.05 --deadline-ms 60000";
+
+/// A folder with versions 1 to `versions` of the model, all the same, and a page view.
+fn versions(versions: u64) -> (Place, Value) {
+    let (place, page) = published();
+    (2..=versions).for_each(|version| appear(&place, "models/tiny/1", version));
+    (place, page)
+}
+
+/// The version that answers.
+fn answers(serving: &Serving, page: &Value) -> Value {
+    serving.score(page).1["version"].clone()
+}
+
+/// Ends it with no chance to write anything.
+fn killed(mut serving: Serving) {
+    serving.child.kill().unwrap();
+    serving.child.wait().unwrap();
+}
+
+/// The models by name, as the admin port says.
+fn models(serving: &Serving) -> BTreeMap<String, Value> {
+    let all = serving.admin_get("/admin/models");
+    let named = |model: &Value| (model["model"].as_str().unwrap().to_owned(), model.clone());
+    all.1.as_array().unwrap().iter().map(named).collect()
+}
+
+fn metric(serving: &Serving, name: &str) -> f64 {
+    let metrics = serving.metrics();
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).parse().unwrap()
+}
+
+#[test]
+fn decisions_outlive_restarts_and_are_followed_by_other_servers() {
+    let (place, page) = versions(3);
+    let (mut one, other) = (Serving::new(&place, POLL), Serving::new(&place, POLL));
+    let both = |one: &Serving, version: u64| {
+        one.until("followed here", || answers(one, &page) == version);
+        other.until("followed there", || answers(&other, &page) == version);
+    };
+    let restarted = |one: Serving| {
+        killed(one);
+        Serving::new(&place, POLL)
+    };
+    let tell = |serving: &Serving, path: &str| serving.tell(&format!("/admin/models/tiny/{path}"));
+    both(&one, 3);
+
+    assert_eq!(tell(&one, "rollback").0, 200);
+    both(&one, 2);
+    one = restarted(one);
+    both(&one, 2);
+    assert_eq!(one.state()["withdrawn"], json!([3]));
+    assert!(one.state()["decided"]["withdrawn"]["3"]["at"].as_u64().unwrap() > 1_700_000_000);
+    // Nothing was live before in this process; the next lower one is on disk.
+    assert_eq!(tell(&one, "rollback").0, 200);
+    both(&one, 1);
+    let (status, problem) = tell(&one, "rollback");
+    assert_eq!(status, 409, "{problem}");
+
+    // A new version is not one that was taken back.
+    appear(&place, "models/tiny/1", 4);
+    both(&one, 4);
+    // A lower one is pinned: no look and no newer version undoes it.
+    assert_eq!(tell(&one, "versions/2/activate").1["pinned"], 2);
+    both(&one, 2);
+    appear(&place, "models/tiny/1", 5);
+    assert_eq!(one.tell("/admin/poll").1["live"], 2);
+    assert_eq!(other.tell("/admin/poll").1["live"], 2);
+    one = restarted(one);
+    both(&one, 2);
+    // The highest leaves the way free again.
+    assert_eq!(tell(&other, "versions/5/activate").1["pinned"], Value::Null);
+    both(&one, 5);
+
+    // A canary is for the same users everywhere, and is nobody's default after a restart.
+    appear(&place, "models/tiny/1", 6);
+    both(&one, 6);
+    assert_eq!(tell(&one, "rollback").1["live"], 5);
+    assert_eq!(tell(&one, "versions/6/canary?percent=40").1["canary"], json!([6, 40]));
+    other.until("canary", || other.state()["canary"] == json!([6, 40]));
+    let seen = |serving: &Serving| -> Vec<Value> {
+        let page = |user: u64| {
+            let mut page = page.clone();
+            page["user"]["id"] = json!(format!("user {user}"));
+            page
+        };
+        (0..60).map(|user| answers(serving, &page(user))).collect()
+    };
+    let before = seen(&one);
+    assert!(before.contains(&json!(5)) && before.contains(&json!(6)), "{before:?}");
+    one = restarted(one);
+    assert_eq!((&seen(&one), &seen(&other)), (&before, &before));
+    assert_eq!(tell(&other, "versions/6/canary?percent=0").1["canary"], Value::Null);
+    one.until("no canary", || seen(&one).iter().all(|version| version == 5));
+
+    // Unloaded, it is gone everywhere until a version is activated; servers stay ready for what else they have.
+    assert_eq!(tell(&one, "unload").1["unloaded"], true);
+    other.until("unloaded", || other.score(&page).0 == 404);
+    assert_eq!((one.score(&page).0, other.get("/health/ready").0), (404, 200));
+    assert_eq!(tell(&one, "versions/6/activate").0, 200);
+    both(&one, 6);
+    assert_eq!((one.stop(), other.stop()), (Some(0), Some(0)));
+}
+
+#[test]
+fn a_server_that_is_told_serves_what_it_was_told_after_a_restart() {
+    let (place, page) = versions(2);
+    let serving = Serving::new(&place, "--explicit --deadline-ms 60000");
+    assert_eq!(answers(&serving, &page), 2);
+    appear(&place, "models/tiny/1", 3);
+    killed(serving);
+    let serving = Serving::new(&place, "--explicit --deadline-ms 60000");
+    assert_eq!(answers(&serving, &page), 2, "nobody said so");
+    assert_eq!(serving.tell("/admin/models/tiny/rollback").1["live"], 1);
+    killed(serving);
+    let serving = Serving::new(&place, "--explicit --deadline-ms 60000");
+    assert_eq!(answers(&serving, &page), 1);
+    assert_eq!(serving.tell("/admin/models/tiny/versions/3/activate").1["live"], 3);
+    killed(serving);
+    let serving = Serving::new(&place, "--explicit --deadline-ms 60000");
+    assert_eq!(answers(&serving, &page), 3);
+    drop(serving);
+
+    // What the settings say counts before what was decided.
+    let serving = Serving::new(&place, "--pin tiny=2 --poll 0.05 --deadline-ms 60000");
+    assert_eq!(answers(&serving, &page), 2);
+    for order in ["versions/3/activate", "rollback", "unload"] {
+        let (status, problem) = serving.tell(&format!("/admin/models/tiny/{order}"));
+        assert_eq!(status, 409, "{order}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains("--pin"), "{order}: {problem}");
+    }
+    drop(serving);
+    place.refuses("serve models --pin tiny", &["MODEL=VERSION"]);
+    place.refuses("serve models --pin tiny=1 --pin tiny=2", &["tiny", "one version"]);
+}
+
+#[test]
+fn decisions_that_cannot_be_read_make_nothing_live() {
+    let (place, page) = versions(2);
+    place.write("models/serving.json", "{\"format\": \"ams-serving/1\", \"models\": {\"tiny\": ");
+    let serving = Serving::started(&place, POLL);
+    serving.until("looked", || metric(&serving, "ams_poll_failures_total") >= 2.0);
+    assert_eq!((serving.get("/health/ready").0, serving.score(&page).0), (503, 404));
+    let (status, problem) = serving.tell("/admin/models/tiny/versions/1/activate");
+    assert!(
+        status == 409 && problem["detail"].as_str().unwrap().contains("serving.json"),
+        "{problem}"
+    );
+    let mark = r#""by": "somebody", "at": 1764288000"#;
+    place.write(
+        "models/serving.json",
+        format!(r#"{{"format": "ams-serving/1", "models": {{"tiny": {{"withdrawn": {{"2": {{{mark}}}}}}}}}}}"#),
+    );
+    serving.until("ready", || serving.get("/health/ready").0 == 200);
+    assert_eq!(answers(&serving, &page), 1);
+    // Damaged later, what was known counts on.
+    place.write("models/serving.json", "{");
+    let failures = metric(&serving, "ams_poll_failures_total");
+    serving.until("looked", || metric(&serving, "ams_poll_failures_total") > failures + 1.0);
+    assert_eq!((answers(&serving, &page), serving.get("/health/ready").0), (json!(1), 200));
+}
+
+#[test]
+fn one_model_takes_nothing_from_another() {
+    let (place, page) = published();
+    // Bad from the start, and nothing at all, such as `lost+found`.
+    place.write("models/bad/1/MANIFEST.json", "{}");
+    std::fs::create_dir(place.path("models/lost+found")).unwrap();
+    std::os::unix::fs::symlink("models/nowhere", place.path("models/dangling")).unwrap();
+    std::os::unix::fs::symlink("loop", place.path("models/loop")).unwrap();
+    let serving = Serving::new(&place, POLL);
+    let names = || models(&serving).into_keys().collect::<Vec<_>>();
+    assert_eq!(names(), ["bad", "tiny"]);
+    assert_eq!(metric(&serving, "ams_model_refused_versions{model=\"bad\"}"), 1.0);
+    // A second one, later; then none of them.
+    place.write("models/worse/7/MANIFEST.json", "no JSON");
+    serving.until("refused", || names() == ["bad", "tiny", "worse"]);
+    assert_eq!((serving.get("/health/ready").0, answers(&serving, &page)), (200, json!(1)));
+    for name in ["bad", "worse"] {
+        std::fs::remove_dir_all(place.path(&format!("models/{name}"))).unwrap();
+    }
+    serving.until("forgotten", || names() == ["tiny"]);
+    assert!(
+        !serving.metrics().contains("model=\"bad\",")
+            && !serving.metrics().contains("refused_versions{model=\"bad\"")
+    );
+
+    // What is misspelled is not made by a change.
+    for order in [
+        "tinny/versions/1/canary?percent=0",
+        "tinny/versions/1/canary?percent=5",
+        "tinny/versions/1/activate",
+        "tinny/rollback",
+        "tinny/unload",
+        "..%2Fruns/versions/1/activate",
+        "tiny/versions/9/activate",
+        "tiny/versions/9/canary?percent=5",
+        "tiny/versions/01/activate",
+    ] {
+        let (status, problem) = serving.tell(&format!("/admin/models/{order}"));
+        assert!([404, 409].contains(&status), "{order}: {status} {problem}");
+    }
+    assert_eq!(names(), ["tiny"]);
+    assert_eq!((serving.get("/health/ready").0, answers(&serving, &page)), (200, json!(1)));
+
+    // Two models and one folder goes: the other serves. The last one serves from memory.
+    place.copy("models/tiny", "models/twin");
+    serving.until("twin", || names() == ["tiny", "twin"]);
+    std::fs::remove_dir_all(place.path("models/twin")).unwrap();
+    serving.until("forgotten", || names() == ["tiny"]);
+    std::fs::remove_dir_all(place.path("models/tiny")).unwrap();
+    serving.until("told", || metric(&serving, "ams_model_changed_versions{model=\"tiny\"}") == 1.0);
+    assert_eq!((serving.get("/health/ready").0, answers(&serving, &page)), (200, json!(1)));
+    assert_eq!(serving.tell("/admin/models/tiny/unload").0, 200);
+    assert_eq!((serving.score(&page).0, names()), (404, vec![]));
+}
+
+#[test]
+fn a_version_that_is_copied_file_by_file_arrives() {
+    let (place, page) = published();
+    let serving = Serving::new(&place, POLL);
+    let mut files = place.names("models/tiny/1");
+    files.sort_unstable();
+    let (first, later) = files.split_first().unwrap();
+    assert_eq!(first, "MANIFEST.json");
+    let manifest = place.read("models/tiny/1/MANIFEST.json");
+    place.write("models/tiny/2/MANIFEST.json", &manifest[..40]);
+    serving.until("arriving", || serving.state()["arriving"]["2"].is_string());
+    place.write("models/tiny/2/MANIFEST.json", &manifest);
+    for name in later {
+        let said = || serving.state()["arriving"]["2"].as_str().unwrap_or_default().to_owned();
+        serving.until("missed", || said().contains(&format!("{name} has 0 of ")));
+        assert_eq!((answers(&serving, &page), &serving.state()["refused"]), (json!(1), &json!({})));
+        let bytes = place.read(&format!("models/tiny/1/{name}"));
+        place.write(&format!("models/tiny/2/{name}"), &bytes[..bytes.len() / 2]);
+        serving.until("half", || said().contains(&format!("{name} has {} of ", bytes.len() / 2)));
+        place.write(&format!("models/tiny/2/{name}"), bytes);
+    }
+    serving.until("live", || answers(&serving, &page) == 2);
+    assert_eq!(serving.state()["arriving"], json!({}));
+
+    // All there and not good; mended in place, it is tried again by itself, and at once when somebody says so.
+    let ids = place.read("models/tiny/1/ids.safetensors");
+    let mut bad = ids.clone();
+    *bad.last_mut().unwrap() ^= 1;
+    for (version, asked) in [(3, false), (4, true)] {
+        let path = format!("models/tiny/{version}/ids.safetensors");
+        place.copy("models/tiny/1", "models/building");
+        place.write("models/building/ids.safetensors", &bad);
+        std::fs::rename(
+            place.path("models/building"),
+            place.path(&format!("models/tiny/{version}")),
+        )
+        .unwrap();
+        serving.until("refused", || serving.state()["refused"][version.to_string()].is_string());
+        place.write(&path, &ids);
+        if asked {
+            assert_eq!(serving.tell("/admin/poll").0, 200);
+        }
+        serving.until("live", || answers(&serving, &page) == version);
+    }
+}
+
+#[test]
+fn files_that_are_changed_under_a_server_change_no_answer() {
+    let (place, page) = published();
+    let serving = Serving::new(&place, POLL);
+    let expected = serving.score(&page);
+    assert_eq!(expected.0, 200);
+    let changed = || metric(&serving, "ams_model_changed_versions{model=\"tiny\"}");
+    assert_eq!(changed(), 0.0);
+    let files = place.files("models/tiny/1");
+    let names: Vec<&String> =
+        files.iter().filter(|(_, bytes)| bytes.is_some()).map(|(name, _)| name).collect();
+    assert!(names.len() >= 6, "{names:?}");
+    for name in &names {
+        let path = place.path("models/tiny/1").join(name);
+        let bytes = std::fs::read(&path).unwrap();
+        writable(&path);
+        // In place, as `cp` does it: the same bytes, others, none.
+        let other: Vec<u8> = bytes.iter().map(|byte| byte ^ 0x55).collect();
+        for content in [&bytes, &other, &Vec::new()] {
+            std::fs::write(&path, content).unwrap();
+            assert_eq!(serving.score(&page), expected, "{name}");
+        }
+        serving.until("told", || changed() == 1.0);
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(serving.score(&page), expected, "{name}");
+    }
+    let said = serving.state()["changed"]["1"].as_str().unwrap().to_owned();
+    assert!(said.contains("serves from memory"), "{said}");
+    std::fs::remove_dir_all(place.path("models/tiny/1")).unwrap();
+    serving.until("looked", || serving.state()["changed"]["1"].is_string());
+    assert_eq!((serving.score(&page), serving.get("/health/ready").0), (expected, 200));
+    assert_eq!(serving.stop(), Some(0));
+}
+
+fn writable(path: &std::path::Path) {
+    use std::os::unix::fs::PermissionsExt;
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o644)).unwrap();
+}
+
+#[test]
+fn names_are_those_of_the_folder_that_was_asked_for() {
+    let (place, page) = published();
+    std::fs::rename(place.path("models/tiny"), place.path("elsewhere")).unwrap();
+    std::fs::create_dir(place.path("models/tiny")).unwrap();
+    std::os::unix::fs::symlink("../../elsewhere/1", place.path("models/tiny/5")).unwrap();
+    std::os::unix::fs::symlink("../elsewhere", place.path("models/alias")).unwrap();
+    let serving = Serving::new(&place, POLL);
+    assert_eq!(answers(&serving, &page), 5);
+    let (status, scored) = serving.post("/v1/models/alias/score", &page.to_string());
+    assert_eq!((status, &scored["model"], &scored["version"]), (200, &json!("alias"), &json!(1)));
+    // Nothing is loaded twice.
+    let loaded =
+        metric(&serving, "ams_version_loaded_timestamp_seconds{model=\"tiny\",version=\"5\"}");
+    let polled = || metric(&serving, "ams_last_good_poll_timestamp_seconds");
+    let first = polled();
+    serving.until("polled", || polled() > first + 0.5);
+    assert_eq!(
+        metric(&serving, "ams_version_loaded_timestamp_seconds{model=\"tiny\",version=\"5\"}"),
+        loaded
+    );
+}

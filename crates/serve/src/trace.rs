@@ -1,0 +1,169 @@
+//! Which request is which: a request id and a trace's context come with it or are made here, go back with its answer, and stand
+//! in the log.
+//!
+//! ```text
+//! X-Request-Id: 1 to 128 visible characters                              as it came, or 16 hex digits
+//! traceparent: 00-<trace id, 32>-<span id, 16>-<flags, 2 hex digits>     W3C Trace Context: the trace's id with a span of ours
+//! ```
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::Arc;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+
+use crate::shared::Shared;
+
+/// The header of a request's id.
+const ID: &str = "x-request-id";
+
+/// The header of a trace's context.
+const CONTEXT: &str = "traceparent";
+
+/// Most characters of a path in the log.
+const PATH: usize = 200;
+
+/// What a request is called.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Trace {
+    /// Its id.
+    pub id: String,
+    /// The trace it belongs to, 32 hex digits, and its flags.
+    trace: (String, String),
+    /// Our span of it, 16 hex digits.
+    span: String,
+}
+
+impl Trace {
+    /// What a request with these headers is called.
+    pub fn of(headers: &HeaderMap) -> Trace {
+        let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
+        let is_id =
+            |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
+        let id = text(ID).filter(is_id).map_or_else(|| hex(random()), str::to_owned);
+        let trace = text(CONTEXT)
+            .and_then(context)
+            .unwrap_or_else(|| (format!("{}{}", hex(random()), hex(random())), "00".to_owned()));
+        Trace { id, trace, span: hex(random()) }
+    }
+
+    /// The trace's id.
+    pub fn trace_id(&self) -> &str {
+        &self.trace.0
+    }
+
+    fn tell(&self, headers: &mut HeaderMap) {
+        let context = format!("00-{}-{}-{}", self.trace.0, self.span, self.trace.1);
+        for (name, value) in [(ID, &self.id), (CONTEXT, &context)] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                headers.insert(name, value);
+            }
+        }
+    }
+}
+
+/// The id and the flags of a trace, of a version that is known.
+fn context(text: &str) -> Option<(String, String)> {
+    let parts: Vec<&str> = text.trim().split('-').collect();
+    let [version, trace, span, flags, later @ ..] = &parts[..] else { return None };
+    let is_hex = |part: &str, digits: usize| {
+        part.len() == digits && part.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_some = |part: &str| part.bytes().any(|digit| digit != b'0');
+    // Versions to come may have more behind; 255 is none.
+    let good = is_hex(version, 2) && *version != "ff" && (*version != "00" || later.is_empty());
+    let good = good && is_hex(trace, 32) && is_some(trace) && is_hex(span, 16) && is_some(span);
+    (good && is_hex(flags, 2)).then(|| ((*trace).to_owned(), (*flags).to_owned()))
+}
+
+/// Numbers that no two requests have, and nobody can tell beforehand; not 0.
+fn random() -> u64 {
+    static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
+    static COUNT: AtomicU64 = AtomicU64::new(0);
+    SEED.hash_one(COUNT.fetch_add(1, Ordering::Relaxed)).max(1)
+}
+
+fn hex(number: u64) -> String {
+    format!("{number:016x}")
+}
+
+/// Names a request, and writes what became of it into the log: always if it failed by a defect of ours, else if asked to.
+pub(crate) async fn traced(
+    State(shared): State<Arc<Shared>>,
+    mut request: Request,
+    next: Next,
+) -> Response {
+    let begin = Instant::now();
+    let trace = Trace::of(request.headers());
+    request.extensions_mut().insert(trace.clone());
+    let about = shared.access_log.then(|| {
+        let path: String = request.uri().path().chars().take(PATH).collect();
+        let route = request.extensions().get::<MatchedPath>();
+        let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+        (request.method().clone(), path, route)
+    });
+    let mut response = next.run(request).await;
+    trace.tell(response.headers_mut());
+    let status = response.status();
+    if let Some((method, path, route)) = about {
+        tracing::info!(
+            target: "ams_serve::access",
+            request_id = trace.id,
+            trace_id = trace.trace_id(),
+            %method,
+            path,
+            route,
+            status = status.as_u16(),
+            seconds = begin.elapsed().as_secs_f64(),
+            "answered"
+        );
+    } else if status == StatusCode::INTERNAL_SERVER_ERROR {
+        tracing::error!(request_id = trace.id, trace_id = trace.trace_id(), "failed by a defect");
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn of(headers: &[(&'static str, &str)]) -> Trace {
+        let pairs = headers.iter().map(|(name, value)| {
+            (axum::http::HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
+        });
+        Trace::of(&pairs.collect())
+    }
+
+    #[test]
+    fn ids_and_contexts_are_kept_where_they_are_good() {
+        let trace = "0af7651916cd43dd8448eb211c80319c";
+        for (context, kept) in [
+            (format!("00-{trace}-b7ad6b7169203331-01"), true),
+            (format!("cc-{trace}-b7ad6b7169203331-01-what-comes"), true),
+            (format!("00-{trace}-b7ad6b7169203331-01-more"), false),
+            (format!("ff-{trace}-b7ad6b7169203331-01"), false),
+            (format!("00-{}-b7ad6b7169203331-01", trace.to_uppercase()), false),
+            (format!("00-{}-b7ad6b7169203331-01", "0".repeat(32)), false),
+            (format!("00-{trace}-0000000000000000-01"), false),
+            (format!("00-{trace}-b7ad6b7169203331"), false),
+            (String::new(), false),
+        ] {
+            let of = of(&[("traceparent", &context)]);
+            assert_eq!(of.trace_id() == trace, kept, "{context}");
+            let mut headers = HeaderMap::new();
+            of.tell(&mut headers);
+            let told = headers["traceparent"].to_str().unwrap();
+            assert!(super::context(told).is_some() && !told.contains("b7ad6b7169203331"), "{told}");
+        }
+        let long = "x".repeat(129);
+        for (id, kept) in [("a-1", true), ("", false), ("two words", false), (&long[..], false)] {
+            assert_eq!(of(&[("x-request-id", id)]).id == id, kept, "{id}");
+        }
+        assert_ne!(of(&[]).id, of(&[]).id);
+    }
+}
