@@ -2,12 +2,15 @@
 //! know.
 
 use std::collections::{BTreeMap, HashSet};
+use std::ops::Range;
 
-use ams_data::PictureName;
+use ams_data::ragged::Offsets;
+use ams_data::{Groups, Id, PictureName, Ragged};
 use ams_model::loss::sigmoid;
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::input::Input;
 use crate::model::{Model, Scratch};
 use crate::request::PageView;
 use crate::resolve::{Resolved, resolve};
@@ -58,10 +61,94 @@ pub(crate) fn ctrs(
     scratch: &mut Scratch,
     ctr: &mut Vec<f32>,
 ) -> Result<Missing> {
+    let missing = ctrs_while(model, page, scratch, ctr, || true)?;
+    Ok(missing.expect("nobody stops it"))
+}
+
+/// Candidates that are scored between two questions whether to go on: some milliseconds.
+const PART: usize = 1024;
+
+/// Like [`Model::ctrs`], as long as `goes_on`, which is asked before every thousand candidates; none if it was stopped.
+///
+/// # Errors
+/// As [`Model::score`].
+pub fn ctrs_while(
+    model: &Model,
+    page: &PageView,
+    scratch: &mut Scratch,
+    ctr: &mut Vec<f32>,
+    goes_on: impl FnMut() -> bool,
+) -> Result<Option<Missing>> {
+    in_parts(model, page, scratch, ctr, PART, goes_on)
+}
+
+/// Scores `part` candidates at a time. No score depends on what is beside it, so parts have the bits of the whole.
+fn in_parts(
+    model: &Model,
+    page: &PageView,
+    scratch: &mut Scratch,
+    ctr: &mut Vec<f32>,
+    part: usize,
+    mut goes_on: impl FnMut() -> bool,
+) -> Result<Option<Missing>> {
     let resolved = resolve(model, page)?;
-    model.score_groups(&resolved.groups, scratch, ctr);
+    let (count, mut unknown) = (page.candidates.item.len(), Vec::new());
+    if count <= part {
+        if !goes_on() {
+            return Ok(None);
+        }
+        model.score_groups(&resolved.groups, scratch, ctr);
+        unknown.extend(scratch.unknown());
+    } else {
+        ctr.clear();
+        let mut logits = Vec::with_capacity(part);
+        for begin in (0..count).step_by(part) {
+            if !goes_on() {
+                return Ok(None);
+            }
+            let groups = shown(&resolved.groups, begin..count.min(begin + part));
+            model.score_groups(&groups, scratch, &mut logits);
+            ctr.append(&mut logits);
+            unknown.resize(scratch.unknown().count(), 0);
+            for ((sum, input), here) in
+                unknown.iter_mut().zip(model.inputs()).zip(scratch.unknown())
+            {
+                // What is not a candidate's is the same in every part.
+                let is_shown = matches!(input, Input::Ad(_) | Input::AdImage | Input::Context(_));
+                *sum = if is_shown { *sum + here } else { here };
+            }
+        }
+    }
     ctr.iter_mut().for_each(|logit| *logit = sigmoid(*logit));
-    Ok(missing(model, page, &resolved, scratch))
+    Ok(Some(missing(model, page, &resolved, &unknown)))
+}
+
+/// One group with some of its impressions.
+fn shown(group: &Groups, rows: Range<usize>) -> Groups {
+    let some = |columns: &[Ragged<Id>]| {
+        let column = |of: &Ragged<Id>| {
+            let mut column = Ragged::default();
+            column.extend_from(of, rows.clone());
+            column
+        };
+        columns.iter().map(column).collect()
+    };
+    let mut impressions = Offsets::default();
+    impressions.push(rows.len());
+    Groups {
+        users: group.users.clone(),
+        user_fields: group.user_fields.clone(),
+        behaviors: group.behaviors.clone(),
+        behavior_fields: group.behavior_fields.clone(),
+        behavior_pictures: group.behavior_pictures.clone(),
+        behavior_times: group.behavior_times.clone(),
+        impressions,
+        ad_fields: some(&group.ad_fields),
+        ad_pictures: group.ad_pictures[rows.clone()].to_vec(),
+        context_fields: some(&group.context_fields),
+        labels: group.labels[rows.clone()].to_vec(),
+        times: group.times[rows.clone()].to_vec(),
+    }
 }
 
 /// The candidates of `page` by expected payment, bid times `ctr`, descending; equal ones stay in the order of the
@@ -80,21 +167,37 @@ pub(crate) fn score<'p>(
     page: &'p PageView,
     scratch: &mut Scratch,
 ) -> Result<Ranked<'p>> {
+    let ranked = score_while(model, page, scratch, || true)?;
+    Ok(ranked.expect("nobody stops it"))
+}
+
+/// Like [`Model::score_with`], as long as `goes_on`, which is asked before every thousand candidates; none if it was stopped.
+///
+/// # Errors
+/// As [`Model::score`].
+pub fn score_while<'p>(
+    model: &Model,
+    page: &'p PageView,
+    scratch: &mut Scratch,
+    goes_on: impl FnMut() -> bool,
+) -> Result<Option<Ranked<'p>>> {
     let mut ctr = Vec::with_capacity(page.candidates.item.len());
-    let missing = ctrs(model, page, scratch, &mut ctr)?;
+    let Some(missing) = ctrs_while(model, page, scratch, &mut ctr, goes_on)? else {
+        return Ok(None);
+    };
     let mut order = by_ecpm(page, &ctr);
     order.truncate(page.options.top_k.unwrap_or(usize::MAX));
-    Ok(Ranked {
+    Ok(Some(Ranked {
         items: order.iter().map(|&(at, _)| &page.candidates.item[at].0[..]).collect(),
         ctr: order.iter().map(|&(at, _)| ctr[at]).collect(),
         ecpm: order.iter().map(|&(_, ecpm)| ecpm).collect(),
         missing,
-    })
+    }))
 }
 
-fn missing(model: &Model, page: &PageView, resolved: &Resolved, scratch: &Scratch) -> Missing {
+fn missing(model: &Model, page: &PageView, resolved: &Resolved, unknown: &[usize]) -> Missing {
     let mut missing = Missing::default();
-    for (input, unknown) in model.inputs().zip(scratch.unknown()) {
+    for (input, &unknown) in model.inputs().zip(unknown) {
         let name = model.spec().input_name(input);
         if unknown > 0 && name == "user.user" {
             missing.users.extend(page.user.id.iter().map(|id| id.0.clone()));
@@ -160,6 +263,33 @@ mod tests {
             expected.sort_by(|a, b| b.1.total_cmp(&a.1));
             let got: Vec<(&str, f32)> = items.iter().map(|item| &item[..]).zip(got.ctr).collect();
             assert_eq!(got, expected, "{images:?}");
+        }
+    }
+
+    /// A deadline can pass within a page view; what is scored in parts is what is scored at once, bit for bit.
+    #[test]
+    fn parts_are_the_whole() {
+        let json = r#"{"user": {"id": "nobody", "features": {"age": "99", "tags": ["z", "a"]},
+            "behaviors": {"item": ["2", "77", "5", "6"]}}, "context": {"hour": "99"},
+            "candidates": {"item": ["78", "5", "2", "78", "1", "3", "79"]}}"#;
+        for images in ImageArm::ALL {
+            let fixture = Fixture::new(images);
+            let (model, page) = (fixture.model(), PageView::parse(json.as_bytes()).unwrap());
+            let score = |part, most: usize| {
+                let (mut scratch, mut ctr, mut asked) = (Scratch::default(), vec![7.0], 0);
+                let goes_on = || {
+                    asked += 1;
+                    asked <= most
+                };
+                let missing = in_parts(&model, &page, &mut scratch, &mut ctr, part, goes_on);
+                missing.unwrap().map(|missing| (ctr, missing))
+            };
+            let whole = score(7, 1).unwrap();
+            assert_eq!(whole.0.len(), 7);
+            for part in [1, 2, 3, 6] {
+                assert_eq!(score(part, 7).unwrap(), whole, "{images:?} {part}");
+            }
+            assert_eq!((score(7, 0), score(3, 2)), (None, None));
         }
     }
 

@@ -18,7 +18,7 @@ use half::{bf16, f16};
 use serde::de::{self, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::json::{self, count, named, object, object_or_null, or_null};
 
 /// Candidates of one user at one moment.
@@ -144,6 +144,11 @@ impl PageView {
     /// # Errors
     /// [`crate::Error::Request`] with path, line and column if the text is no JSON or no request.
     pub fn parse(json: &[u8]) -> Result<PageView> {
+        let rest = json.trim_ascii_start().strip_prefix(b"[");
+        if rest.is_some_and(|rest| rest.trim_ascii() == b"]") {
+            // Absent parts may be spelled so, and a page view is not absent.
+            return Err(Error::request("the body is an array, expected an object"));
+        }
         json::read(json)
     }
 }
@@ -550,7 +555,8 @@ mod tests {
         let cases = [
             ("", "EOF while parsing a value at line 1 column 0"),
             ("{}", "missing field `candidates`"),
-            ("[]", "missing field `candidates`"),
+            ("[]", "the body is an array, expected an object"),
+            (" [ ]\n", "the body is an array, expected an object"),
             (r#"{"candidates": null}"#, "candidates: invalid type: null, expected an object"),
             (r#"{"candidates": {}}"#, "candidates: missing field `item`"),
             (r#"{"candidates": []}"#, "candidates: missing field `item`"),
