@@ -12,6 +12,7 @@
 //! POST /admin/models/{model}/changes                   new pictures and items of the live version, see `edits`
 //! PUT  /admin/models/{model}/pictures/{name}           a new picture of it
 //! ```
+//! Pages of other hosts get nothing here, see `browser`: a change has the header `Content-Type: application/json` or `X-Ams-Admin: 1`.
 
 use std::sync::Arc;
 
@@ -26,11 +27,12 @@ use serde::Deserialize;
 
 use crate::answer::json;
 use crate::body::Body;
+use crate::browser::own_pages_only;
 use crate::edits::{self, Edit};
 use crate::exposition;
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
-use crate::routes::{health, no_such_method, no_such_path, of_protocol, says_json};
+use crate::routes::{health, no_such_method, no_such_path, of_protocol, says_json, version_of};
 use crate::shared::Shared;
 use crate::token::Tokens;
 use crate::trace::traced;
@@ -51,6 +53,7 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .route(&format!("{version}/activate"), post(activate))
         .route(&format!("{version}/canary"), post(canary))
         .route_layer(from_fn_with_state(Arc::clone(shared), admitted))
+        .route_layer(from_fn_with_state(Arc::clone(shared), own_pages_only))
         .merge(health())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
@@ -70,6 +73,7 @@ async fn admitted(
 
 async fn metrics(State(shared): Shareds) -> Response {
     shared.telemetry.waiting.set(shared.pool.waiting() as f64);
+    shared.traffic.request_memory.set(shared.memory.held() as f64);
     ([(CONTENT_TYPE, "text/plain; version=0.0.4")], exposition::render(&shared)).into_response()
 }
 
@@ -146,7 +150,7 @@ async fn edit(
         return Err(Problem::new(Kind::MediaType, what));
     }
     let (head, body) = request.into_parts();
-    let body = Body::read(&shared.limits, &head.headers, body).await?;
+    let body = Body::read(shared.bounds(), &head.headers, body).await?;
     let read = move || Ok(Edit::parse(&body.expanded()?)?);
     let edit = away(read).await?;
     change(&shared, move |models| models.edit(&model, None, |model| edit.changes(model))).await
@@ -162,7 +166,7 @@ async fn picture(
         return Err(Problem::new(Kind::Conflict, what));
     };
     let (head, body) = request.into_parts();
-    let body = Body::read(&shared.limits, &head.headers, body).await?;
+    let body = Body::read(shared.bounds(), &head.headers, body).await?;
     let body = away(move || body.expanded()).await?;
     let changes = move |models: &Models| {
         models.edit(&model, None, |model| edits::picture(model, &*encoder, &name, &body))
@@ -170,11 +174,12 @@ async fn picture(
     change(&shared, changes).await
 }
 
-type Version = Result<Path<(String, u64)>, axum::extract::rejection::PathRejection>;
+type Version = Result<Path<(String, String)>, axum::extract::rejection::PathRejection>;
 
 fn place(version: Version) -> Result<(String, u64), Problem> {
-    let Path(place) = version.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
-    Ok(place)
+    let Path((model, version)) =
+        version.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    Ok((model, version_of(&version)?))
 }
 
 async fn activate(

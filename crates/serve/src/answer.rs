@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ams_bundle::page::by_ecpm;
+use ams_bundle::page::{by_ecpm, ctrs_while, score_while};
 use ams_bundle::{PageView, Scored, Scratch, Similar, similar};
 use ams_data::value;
 use axum::body::Bytes;
@@ -229,7 +229,7 @@ pub fn answer(
     buffers: &mut Buffers,
 ) -> Result<Vec<u8>, Problem> {
     telemetry.queue_seconds.record(request.came.elapsed().as_secs_f64());
-    in_time(request, request.deadline)?;
+    Clock::of(request).check()?;
     let begin = Instant::now();
     let answer = match &request.about {
         About::PageView(words) => page_view(request, words, limits, buffers)?,
@@ -249,17 +249,17 @@ fn page_view(
     check(&page, limits)?;
     let asked = page.options.deadline_ms.filter(|&ms| ms > 0);
     let asked = asked.map_or(request.deadline, Duration::from_millis);
-    let deadline = asked.min(request.deadline);
-    in_time(request, deadline)?;
+    let clock = Clock { came: request.came, deadline: asked.min(request.deadline) };
+    clock.check()?;
     // In any spelling, so that one user has one version.
     let user = page.user.id.as_ref().and_then(|id| value::id(&id.0).ok());
     let user = user.as_deref().filter(|id| !id.is_empty());
     let loaded = request.snapshot.find(&target.model, target.version, user)?;
     let answer = match &ask {
-        Ask::Score => words.write(&rank(&loaded, &page, buffers)?),
+        Ask::Score => words.write(&rank(&loaded, &page, buffers, &clock)?),
         Ask::PreRank => {
             loaded.model.require_vectors()?;
-            words.write(&rank(&loaded, &page, buffers)?)
+            words.write(&rank(&loaded, &page, buffers, &clock)?)
         }
         Ask::Page { keep: 0, .. } => {
             return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
@@ -267,10 +267,9 @@ fn page_view(
         Ask::Page { pre_rank, keep } => {
             let first = request.snapshot.find(pre_rank, None, user)?;
             first.model.require_vectors()?;
-            let places = best(&first, &page, *keep, buffers)?;
-            in_time(request, deadline)?;
+            let places = best(&first, &page, *keep, buffers, &clock)?;
             let page = PageView { candidates: page.candidates.at(&places), ..page.clone() };
-            words.write(&rank(&loaded, &page, buffers)?)
+            words.write(&rank(&loaded, &page, buffers, &clock)?)
         }
         Ask::Explain => {
             let explained = loaded.model.explain(&page, &mut buffers.scratch)?;
@@ -281,11 +280,13 @@ fn page_view(
             loaded.metrics.counts.pages.increment(1);
             loaded.metrics.candidates.record(page.candidates.item.len() as f64);
             let Buffers { scratch, ctr } = buffers;
-            let inferred = inference::infer(&loaded.model, &page, wanted, scratch, ctr)?;
+            inference::check(wanted)?;
+            clock.scored(ctrs_while(&loaded.model, &page, scratch, ctr, || clock.runs())?)?;
+            let inferred = inference::inferred(&loaded.model, &page, wanted, ctr);
             words.write(&Answer::Inferred(inferred))
         }
     };
-    in_time(request, deadline)?;
+    clock.check()?;
     Ok(answer)
 }
 
@@ -304,7 +305,7 @@ fn similar(request: &Request, Target { model, version }: &Target) -> Result<Vec<
     let similar = loaded.model.similar(&wanted)?;
     let (model, version) = (loaded.model.name(), loaded.model.version());
     let answer = json(&Alike { model, version, similar });
-    in_time(request, request.deadline)?;
+    Clock::of(request).check()?;
     Ok(answer)
 }
 
@@ -312,9 +313,11 @@ fn rank<'a>(
     loaded: &'a Loaded,
     page: &'a PageView,
     buffers: &mut Buffers,
+    clock: &Clock,
 ) -> Result<Answer<'a>, Problem> {
     let model = &loaded.model;
-    let ranked = model.score_with(page, &mut buffers.scratch)?;
+    let ranked = score_while(model, page, &mut buffers.scratch, || clock.runs())?;
+    let ranked = clock.scored(ranked)?;
     let metrics = &loaded.metrics;
     metrics.counts.pages.increment(1);
     metrics.candidates.record(page.candidates.item.len() as f64);
@@ -330,10 +333,12 @@ fn best(
     page: &PageView,
     keep: usize,
     buffers: &mut Buffers,
+    clock: &Clock,
 ) -> Result<Vec<usize>, Problem> {
-    loaded.model.ctrs(page, &mut buffers.scratch, &mut buffers.ctr)?;
+    let Buffers { scratch, ctr } = buffers;
+    clock.scored(ctrs_while(&loaded.model, page, scratch, ctr, || clock.runs())?)?;
     let mut places: Vec<usize> =
-        by_ecpm(page, &buffers.ctr).into_iter().take(keep).map(|(place, _)| place).collect();
+        by_ecpm(page, ctr).into_iter().take(keep).map(|(place, _)| place).collect();
     places.sort_unstable();
     Ok(places)
 }
@@ -352,12 +357,34 @@ fn check(page: &PageView, limits: &Limits) -> Result<(), Problem> {
     Ok(())
 }
 
-fn in_time(request: &Request, deadline: Duration) -> Result<(), Problem> {
-    if request.came.elapsed() < deadline {
-        return Ok(());
+/// When a request came, and how long its answer may take.
+#[derive(Clone, Copy, Debug)]
+struct Clock {
+    came: Instant,
+    deadline: Duration,
+}
+
+impl Clock {
+    fn of(request: &Request) -> Clock {
+        Clock { came: request.came, deadline: request.deadline }
     }
-    let what = format!("no answer within {} ms", deadline.as_millis());
-    Err(Problem::new(Kind::Deadline, what))
+
+    /// Whether there is time left.
+    fn runs(&self) -> bool {
+        self.came.elapsed() < self.deadline
+    }
+
+    fn check(&self) -> Result<(), Problem> {
+        self.scored(self.runs().then_some(()))
+    }
+
+    /// What was scored while the clock ran.
+    fn scored<T>(&self, scored: Option<T>) -> Result<T, Problem> {
+        scored.ok_or_else(|| {
+            let what = format!("no answer within {} ms", self.deadline.as_millis());
+            Problem::new(Kind::Deadline, what)
+        })
+    }
 }
 
 /// `value` as JSON.

@@ -1,47 +1,165 @@
 //! A request's body: read within limits as it came, and expanded where it is answered.
 //!
+//! ```text
+//! frames --a buffer that grows with what came--> Body, with its share of the memory --expanded--> bytes
+//! ```
 //! A compressed body has two sizes, and the limit is for both. Expanding is work, so the threads that talk to clients do not do it.
+//! All bodies share one [`Memory`], from their first byte until they are answered: many clients together cost no more than it has.
 
+use std::future::poll_fn;
 use std::io::Read;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
-use axum::body::{Bytes, to_bytes};
+use axum::body::{Bytes, HttpBody};
 use axum::http::HeaderMap;
-use axum::http::header::CONTENT_ENCODING;
+use axum::http::header::{CONTENT_ENCODING, EXPECT};
 use flate2::read::MultiGzDecoder;
+use metrics::Counter;
 
 use crate::problem::{Kind, Problem};
-use crate::settings::Limits;
 
 /// What a body may be compressed with, for the header `Accept-Encoding` of an answer that refuses something else.
 pub(crate) const ENCODINGS: &str = "gzip, identity";
 
+/// Bytes of the body of a call that needs no token: all of them ask for something by name, if for anything.
+#[cfg(feature = "grpc")]
+const SMALL: usize = 4 << 10;
+
+/// How long what is left of a refused body is read and forgotten, so that a client that is still sending reads the refusal: a
+/// connection that is closed before is reset.
+const FORGETTING: Duration = Duration::from_secs(1);
+
+/// The memory of all bodies.
+pub struct Memory {
+    /// Bytes that may be held.
+    most: usize,
+    held: AtomicUsize,
+    /// The most that was held since somebody asked.
+    peak: AtomicUsize,
+    /// Requests turned away because all of it is held.
+    refusals: Counter,
+}
+
+impl std::fmt::Debug for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} of {} bytes", self.held(), self.most)
+    }
+}
+
+impl Memory {
+    /// Of `most` bytes, none of them held.
+    pub fn new(most: usize, refusals: Counter) -> Arc<Memory> {
+        Arc::new(Memory { most, held: AtomicUsize::new(0), peak: AtomicUsize::new(0), refusals })
+    }
+
+    /// Bytes that are held.
+    pub fn held(&self) -> usize {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// The most bytes that were held since this was asked.
+    pub fn peak(&self) -> usize {
+        self.peak.swap(self.held(), Ordering::Relaxed)
+    }
+
+    fn take(&self, bytes: usize) -> Result<(), Problem> {
+        let grown = |held: usize| held.checked_add(bytes).filter(|&held| held <= self.most);
+        match self.held.fetch_update(Ordering::Relaxed, Ordering::Relaxed, grown) {
+            Ok(before) => {
+                self.peak.fetch_max(before + bytes, Ordering::Relaxed);
+                Ok(())
+            }
+            Err(_) => {
+                self.refusals.increment(1);
+                let most = self.most;
+                let what = format!("requests that are being answered hold all of {most} bytes");
+                Err(Problem::new(Kind::Busy, what))
+            }
+        }
+    }
+}
+
+/// A share of the memory, given back when it is dropped.
+#[derive(Debug)]
+pub(crate) struct Held {
+    memory: Arc<Memory>,
+    bytes: usize,
+}
+
+impl Held {
+    fn none(memory: &Arc<Memory>) -> Held {
+        Held { memory: Arc::clone(memory), bytes: 0 }
+    }
+
+    fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
+        self.memory.take(bytes.saturating_sub(self.bytes))?;
+        self.bytes = self.bytes.max(bytes);
+        Ok(())
+    }
+}
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+/// What a body may cost.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Bounds<'a> {
+    /// What all bodies share.
+    pub memory: &'a Arc<Memory>,
+    /// Bytes it may have.
+    pub most: usize,
+    /// When it has to be whole.
+    pub within: Duration,
+}
+
+impl Bounds<'_> {
+    /// Likewise for a call that needs no token.
+    #[cfg(feature = "grpc")]
+    pub(crate) fn small(self) -> Self {
+        Bounds { most: self.most.min(SMALL), ..self }
+    }
+
+    /// Likewise, and whole within some time.
+    pub(crate) fn within(self, within: Duration) -> Self {
+        Bounds { within: self.within.min(within), ..self }
+    }
+}
+
 /// A body as it came.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Body {
     bytes: Bytes,
     gzip: bool,
     most: usize,
+    _held: Option<Held>,
 }
 
 impl Body {
     /// Reads the body of an HTTP request.
     ///
     /// # Errors
-    /// If it is compressed in a way that is not known, has too many bytes, or does not come in time.
+    /// If it is compressed in a way that is not known, has too many bytes, is broken or does not come in time, or if there is no
+    /// memory for it now.
     pub(crate) async fn read(
-        limits: &Limits,
+        bounds: Bounds<'_>,
         headers: &HeaderMap,
         body: axum::body::Body,
     ) -> Result<Body, Problem> {
         let gzip = gzip(headers)?;
-        let bytes = bytes(limits, body).await?;
-        Ok(Body { bytes, gzip, most: limits.body_bytes })
+        let (bytes, held) = bytes(bounds, headers, body).await?;
+        Ok(Body { bytes, gzip, most: bounds.most, _held: Some(held) })
     }
 
     /// A body whose bytes are there.
     #[cfg(any(test, feature = "grpc"))]
-    pub(crate) fn of(bytes: Bytes, gzip: bool, most: usize) -> Body {
-        Body { bytes, gzip, most }
+    pub(crate) fn of(bytes: Bytes, gzip: bool, most: usize, held: Option<Held>) -> Body {
+        Body { bytes, gzip, most, _held: held }
     }
 
     /// Its bytes, expanded.
@@ -72,17 +190,65 @@ impl Body {
     }
 }
 
-/// The bytes of a body, as they came.
-pub(crate) async fn bytes(limits: &Limits, body: axum::body::Body) -> Result<Bytes, Problem> {
-    let read = tokio::time::timeout(limits.patience, to_bytes(body, limits.body_bytes)).await;
-    let Ok(read) = read else {
-        return Err(Problem::new(Kind::SlowBody, "the body did not come in time"));
+/// The bytes of a body, as they came, and their share of the memory.
+pub(crate) async fn bytes(
+    bounds: Bounds<'_>,
+    headers: &HeaderMap,
+    mut body: axum::body::Body,
+) -> Result<(Bytes, Held), Problem> {
+    let announced = body.size_hint().lower();
+    if announced > bounds.most as u64 {
+        // Whoever waits for `100 Continue` has sent nothing yet, and should not.
+        if !headers.contains_key(EXPECT) {
+            tokio::spawn(forget(body));
+        }
+        let most = bounds.most;
+        let what = format!("the body has {announced} bytes; it may have {most} bytes");
+        return Err(Problem::new(Kind::TooLarge, what));
+    }
+    let Ok(read) = tokio::time::timeout(bounds.within, gathered(bounds, &mut body)).await else {
+        let what = format!("the body was not whole within {} ms", bounds.within.as_millis());
+        return Err(Problem::new(Kind::SlowBody, what));
     };
-    read.map_err(|error| {
-        // Too long, or the connection broke off; then nobody reads what is said here.
-        let most = limits.body_bytes;
-        Problem::new(Kind::TooLarge, format!("the body: {error}; it may have {most} bytes"))
-    })
+    if matches!(&read, Err(problem) if problem.kind != Kind::Request) {
+        tokio::spawn(forget(body));
+    }
+    read
+}
+
+/// Everything that comes, in one buffer: it grows with what came, not with what was announced, and a frame of one byte costs one
+/// byte.
+async fn gathered(
+    bounds: Bounds<'_>,
+    body: &mut axum::body::Body,
+) -> Result<(Bytes, Held), Problem> {
+    let (mut bytes, mut held) = (Vec::<u8>::new(), Held::none(bounds.memory));
+    while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
+        let broken = |error| Problem::new(Kind::Request, format!("the body: {error}"));
+        // Trailers say nothing here.
+        let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
+        let length = bytes.len() + data.len();
+        if length > bounds.most {
+            let most = bounds.most;
+            let what = format!("the body has more than {most} bytes; it may have {most} bytes");
+            return Err(Problem::new(Kind::TooLarge, what));
+        }
+        if length > bytes.capacity() {
+            let capacity = length.max(2 * bytes.capacity()).min(bounds.most);
+            held.grow(capacity)?;
+            bytes.reserve_exact(capacity - bytes.len());
+        }
+        bytes.extend_from_slice(&data);
+    }
+    Ok((bytes.into(), held))
+}
+
+/// Reads what is left of a body for a while, and keeps nothing.
+async fn forget(mut body: axum::body::Body) {
+    let all = async {
+        while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {}
+    };
+    let _ = tokio::time::timeout(FORGETTING, all).await;
 }
 
 /// Whether the body is gzip.
@@ -155,7 +321,7 @@ mod tests {
     fn bodies_expand_within_the_limit() {
         let (text, most) = (b"0123456789".repeat(10), 100);
         let expand = |bytes: Vec<u8>| {
-            let expanded = Body::of(bytes.into(), true, most).expanded();
+            let expanded = Body::of(bytes.into(), true, most, None).expanded();
             expanded.map(Vec::from).map_err(|problem| (problem.kind, problem.detail))
         };
         assert_eq!(expand(compressed(&text)), Ok(text.clone()));
@@ -180,7 +346,63 @@ mod tests {
                 "{said}"
             );
         }
-        let plain = Body::of(Bytes::from_static(b"as it is"), false, 1);
+        let plain = Body::of(Bytes::from_static(b"as it is"), false, 1, None);
         assert_eq!(plain.expanded().unwrap(), &b"as it is"[..]);
+    }
+    /// A body of these frames, of which the last may be an error.
+    struct Frames(std::collections::VecDeque<Result<Bytes, &'static str>>);
+
+    impl HttpBody for Frames {
+        type Data = Bytes;
+        type Error = &'static str;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+        ) -> std::task::Poll<Option<Result<hyper::body::Frame<Bytes>, &'static str>>> {
+            std::task::Poll::Ready(
+                self.0.pop_front().map(|next| next.map(hyper::body::Frame::data)),
+            )
+        }
+    }
+
+    async fn gather(
+        memory: &Arc<Memory>,
+        frames: impl IntoIterator<Item = Result<Bytes, &'static str>>,
+    ) -> Result<(Bytes, Held), (Kind, String)> {
+        let bounds = Bounds { memory, most: 1000, within: Duration::from_secs(60) };
+        let body = axum::body::Body::new(Frames(frames.into_iter().collect()));
+        let read = bytes(bounds, &HeaderMap::new(), body).await;
+        read.map_err(|problem| (problem.kind, problem.detail))
+    }
+
+    /// They were kept as frames, which cost 32 bytes each, and told apart from what is too long by nothing.
+    #[tokio::test]
+    async fn frames_of_one_byte_cost_one_byte() {
+        let memory = Memory::new(4096, Counter::noop());
+        let ones = |count: usize| vec![Ok(Bytes::from_static(b"x")); count];
+        let (bytes, held) = gather(&memory, ones(1000)).await.unwrap();
+        assert_eq!((bytes.len(), held.bytes, memory.held()), (1000, 1000, 1000));
+        let (kind, said) = gather(&memory, ones(1001)).await.unwrap_err();
+        assert_eq!(
+            (kind, &said[..]),
+            (Kind::TooLarge, "the body has more than 1000 bytes; it may have 1000 bytes")
+        );
+        let broken = ones(3).into_iter().chain([Err("invalid chunk size")]);
+        let (kind, said) = gather(&memory, broken).await.unwrap_err();
+        assert_eq!((kind, &said[..]), (Kind::Request, "the body: invalid chunk size"));
+        assert_eq!(memory.held(), 1000, "what was refused holds nothing");
+        drop(held);
+        assert_eq!((memory.held(), memory.peak(), memory.peak()), (0, 2000, 0));
+    }
+
+    #[tokio::test]
+    async fn bodies_together_hold_no_more_than_there_is() {
+        let memory = Memory::new(1500, Counter::noop());
+        let body = || [Ok(Bytes::from(vec![0; 800]))];
+        let first = gather(&memory, body()).await.unwrap();
+        assert_eq!(gather(&memory, body()).await.unwrap_err().0, Kind::Busy);
+        drop(first);
+        assert!(gather(&memory, body()).await.is_ok());
     }
 }

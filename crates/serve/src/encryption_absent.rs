@@ -1,10 +1,11 @@
 //! In place of encryption, where the program was built without it: asking for it is an error.
 
 use std::convert::Infallible;
+use std::path::Path;
 
 use ams_data::Error;
-use tokio::net::TcpStream;
 
+use crate::renewal::Renewed;
 use crate::settings::Tls;
 
 /// Encryption, of which there is none.
@@ -25,7 +26,17 @@ impl Encryption {
     ///
     /// # Errors
     /// None.
-    pub async fn accept(&self, _: TcpStream) -> std::io::Result<TcpStream> {
+    pub async fn accept<S>(&self, _: S) -> std::io::Result<S> {
+        match self.0 {}
+    }
+}
+
+impl Renewed for Encryption {
+    fn files(&self) -> Vec<&Path> {
+        match self.0 {}
+    }
+
+    fn renew(&self) -> Result<(), String> {
         match self.0 {}
     }
 }

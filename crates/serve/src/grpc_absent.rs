@@ -21,7 +21,12 @@ const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 /// The services that there would be.
 pub(crate) fn router(_: &Arc<Shared>) -> Router<Arc<Shared>> {
     let mut router = Router::new();
-    for service in ["ams.v1.Ranking", "inference.GRPCInferenceService", "grpc.health.v1.Health"] {
+    for service in [
+        "ams.v1.Ranking",
+        "inference.GRPCInferenceService",
+        "grpc.health.v1.Health",
+        "grpc.reflection.v1.ServerReflection",
+    ] {
         router = router.route(&format!("/{service}/{{method}}"), post(refuse));
     }
     router

@@ -5,9 +5,10 @@
 //!
 //! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that changes;
 //! [`compute`], the threads that score; [`body`], what came; [`answer`], from a request's bytes to an answer's, and [`inference`] and `grpc`, the same in
-//! other protocols' words; [`problem`] and [`token`], answers that are none and who gets none; [`edits`], how what is served changes a
-//! little; [`pages`], what people look at; [`shared`], what all requests share; [`routes`] and [`admin`], the paths of the two ports; [`listen`] and [`encryption`], connections; [`server`], all
-//! of it together, from start to stop; [`telemetry`], what is counted; `exposition`, what Prometheus reads; `trace`, what requests are called. And
+//! other protocols' words; [`problem`], [`token`] and [`browser`], answers that are none and who gets none; [`edits`], how what is served changes a
+//! little; [`pages`], what people look at; [`shared`], what all requests share; [`routes`] and [`admin`], the paths of the two ports; [`listen`], `seats` and [`encryption`], connections; [`server`], all
+//! of it together, from start to stop; `renewal`, secrets that change meanwhile; [`system`], what the operating system gives; [`telemetry`] and
+//! [`traffic`], what is counted; `exposition`, what Prometheus reads; `trace`, what requests are called; `notify`, what systemd is told. And
 //! [`load`], somebody who asks a lot.
 //!
 //! Cargo features: `grpc` and `tls`. Without them both are refused in words that name the feature.
@@ -15,6 +16,7 @@
 pub mod admin;
 pub mod answer;
 pub mod body;
+pub mod browser;
 pub mod compute;
 pub mod edits;
 #[cfg(feature = "tls")]
@@ -39,13 +41,23 @@ mod notify;
 pub mod pages;
 pub mod problem;
 mod process;
+mod renewal;
 pub mod routes;
+mod seats;
 pub mod server;
 pub mod settings;
 pub mod shared;
+pub mod system;
 pub mod telemetry;
 pub mod token;
 mod trace;
+pub mod traffic;
 
+pub use browser::Cors;
 pub use server::{Server, start};
 pub use settings::{Control, Demo, Limits, Settings, Tls};
+
+// Its own tests are in the same program as those beside the code.
+#[cfg(test)]
+#[path = "../tests/network.rs"]
+mod network;

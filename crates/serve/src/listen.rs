@@ -1,33 +1,73 @@
 //! Connections: accepted as long as there is room, encrypted if set so, and ended when a client dawdles.
 //!
-//! HTTP/1.1 and HTTP/2 on one port; which one, the first bytes say, or the encryption's handshake.
+//! HTTP/1.1 and HTTP/2 on one port; which one, the first bytes say, or the encryption's handshake. What a connection does is told to
+//! its [`Seat`], which says when it has done nothing for too long. In the end ([`Stage`]) answers ask clients of HTTP/1 to come no more, then
+//! the port closes, HTTP/2 says so (GOAWAY), and what is being answered gets a while.
 
+use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Router;
+use axum::body::{Body, Bytes, HttpBody};
+use axum::http::header::CONNECTION;
+use axum::http::{HeaderValue, Request, Response, Version};
+use hyper::body::{Frame, Incoming, SizeHint};
+use hyper::service::Service;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use metrics::Gauge;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
-use tokio::time::{Sleep, sleep, timeout};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::watch;
+use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
 use crate::encryption::Encryption;
+use crate::seats::{Due, Room, Seat, Seldom, Work};
 use crate::settings::Limits;
+use crate::traffic::Traffic;
 
 /// HTTP/2 requests of one connection at once.
-const STREAMS: u32 = 200;
+const STREAMS: u32 = 100;
 
 /// Bytes of the heads of an HTTP/2 request.
 const HEADS: u32 = 16 << 10;
+
+/// Bytes of a body that an HTTP/2 client may send before they are read, of one stream and of all of a connection.
+const STREAM_WINDOW: u32 = 64 << 10;
+const CONNECTION_WINDOW: u32 = 1 << 20;
+
+/// Bytes of a buffer of a connection, for the head of a request and for what is written.
+const BUFFER: usize = 64 << 10;
+
+/// Connections that the operating system keeps until they are accepted.
+const BACKLOG: u32 = 1024;
+
+/// How long a connection that has to end and is not being answered may stay: to be told, and to send what it was about to.
+const PARTING: Duration = Duration::from_secs(1);
+
+/// How far the end of a server is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Stage {
+    /// It is not.
+    Serving,
+    /// All is as before, but clients are asked to go elsewhere.
+    Leaving,
+    /// No connection is accepted, and those without a request are closed.
+    Closing,
+    /// What is being answered is cut.
+    Cut,
+}
+
+/// Waits until the end is so far. A server that is gone is at its end.
+async fn reached(stage: &mut watch::Receiver<Stage>, at: Stage) {
+    let _ = stage.wait_for(|&stage| stage >= at).await;
+}
 
 /// A port that is bound.
 #[derive(Debug)]
@@ -35,19 +75,49 @@ pub struct Port {
     listener: TcpListener,
     encryption: Option<Encryption>,
     limits: Limits,
+    room: Arc<Room>,
+    traffic: Arc<Traffic>,
+}
+
+/// Whether another process may bind the same address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sharing {
+    /// It may not.
+    Alone,
+    /// It may, if it says so too: the old and the new program of a rollout.
+    Reused,
 }
 
 impl Port {
-    /// Binds `address`.
+    /// Binds `address`, for at most `connections`.
     ///
     /// # Errors
     /// If the operating system refuses.
-    pub async fn bind(
+    pub fn bind(
         address: SocketAddr,
+        sharing: Sharing,
         encryption: Option<Encryption>,
+        connections: usize,
         limits: Limits,
+        traffic: &Arc<Traffic>,
     ) -> io::Result<Port> {
-        Ok(Port { listener: TcpListener::bind(address).await?, encryption, limits })
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        // As the standard library does: a port is free again when its server has ended.
+        #[cfg(unix)]
+        socket.set_reuseaddr(true)?;
+        #[cfg(unix)]
+        socket.set_reuseport(sharing == Sharing::Reused)?;
+        #[cfg(not(unix))]
+        if sharing == Sharing::Reused {
+            return Err(io::Error::other("addresses cannot be shared on this operating system"));
+        }
+        socket.bind(address)?;
+        let listener = socket.listen(BACKLOG)?;
+        let room = Room::new(connections, limits.connections_per_address, Arc::clone(traffic));
+        Ok(Port { listener, encryption, limits, room, traffic: Arc::clone(traffic) })
     }
 
     /// The address, with the number the operating system chose for port 0.
@@ -58,63 +128,171 @@ impl Port {
         self.listener.local_addr()
     }
 
-    /// Serves `router` until `stop` changes; then accepts nothing more, and gives requests that are being answered the limits'
-    /// farewell.
-    pub async fn serve(self, router: Router, mut stop: watch::Receiver<bool>, open: Gauge) {
-        let Port { listener, encryption, limits } = self;
-        let (graceful, room) =
-            (GracefulShutdown::new(), Arc::new(Semaphore::new(limits.connections)));
-        loop {
-            let accepted = async {
-                let room = Arc::clone(&room).acquire_owned().await;
-                (listener.accept().await, room)
-            };
-            let (accepted, room) = tokio::select! {
-                accepted = accepted => accepted,
-                _ = stop.changed() => break,
-            };
-            let stream = match accepted {
-                Ok((stream, _)) => stream,
-                Err(error) => {
-                    // Such as too many open files: it passes when connections end.
-                    tracing::warn!(%error, "not accepted");
-                    sleep(Duration::from_millis(50)).await;
-                    continue;
-                }
-            };
-            let (router, encryption, watcher) =
-                (router.clone(), encryption.clone(), graceful.watcher());
-            let open = open.clone();
+    /// Its connections.
+    pub(crate) fn room(&self) -> Arc<Room> {
+        Arc::clone(&self.room)
+    }
+
+    /// Serves `router` until the end; how many requests were cut, because they were still being answered after the limits' farewell, or
+    /// when that was cut short.
+    pub async fn serve(
+        self,
+        router: Router,
+        mut stage: watch::Receiver<Stage>,
+        open: Gauge,
+    ) -> usize {
+        let Port { listener, encryption, limits, room, traffic } = self;
+        let serving = Serving { router: TowerToHyperService::new(router), encryption, limits };
+        let serve = |stream, seat: Arc<Seat>, stage: watch::Receiver<Stage>| {
+            let (serving, open, traffic) = (serving.clone(), open.clone(), Arc::clone(&traffic));
             tokio::spawn(async move {
                 open.increment(1.0);
                 // What goes wrong with a connection is its client's to see.
-                let _ = connection(stream, encryption, router, limits, watcher).await;
+                let _ = serving.connection(stream, seat, stage, &traffic).await;
                 open.decrement(1.0);
-                drop(room);
             });
+        };
+        let mut seldom = Seldom::default();
+        loop {
+            let accepted = async {
+                let (stream, address) = listener.accept().await?;
+                Ok::<_, io::Error>((room.enter(address.ip()).await, stream))
+            };
+            let accepted = tokio::select! {
+                accepted = accepted => accepted,
+                () = reached(&mut stage, Stage::Closing) => break,
+            };
+            match accepted {
+                Ok((Some(seat), stream)) => serve(stream, seat, stage.clone()),
+                Ok((None, _)) => {}
+                Err(error) => {
+                    // Such as too many open files: it passes when connections end.
+                    traffic.accept_errors.increment(1);
+                    if seldom.now() {
+                        tracing::warn!(%error, "connections cannot be accepted");
+                    }
+                    sleep(Duration::from_millis(50)).await;
+                }
+            }
+        }
+        // Those that the operating system has accepted for us would be reset.
+        while let Ok(Ok((stream, address))) =
+            timeout(Duration::from_millis(10), listener.accept()).await
+        {
+            match timeout(Duration::ZERO, room.enter(address.ip())).await {
+                Ok(Some(seat)) => serve(stream, seat, stage.clone()),
+                Ok(None) => {}
+                Err(_) => break,
+            }
         }
         drop(listener);
-        if timeout(limits.farewell, graceful.shutdown()).await.is_err() {
-            tracing::warn!("connections were cut: their requests took too long");
+        tokio::select! {
+            () = room.emptied() => {}
+            () = sleep(limits.farewell) => {}
+            () = reached(&mut stage, Stage::Cut) => {}
         }
+        room.at_work()
     }
 }
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-async fn connection(
-    stream: TcpStream,
+/// What all connections of a port have.
+#[derive(Clone)]
+struct Serving {
+    router: TowerToHyperService<Router>,
     encryption: Option<Encryption>,
-    router: Router,
     limits: Limits,
-    watcher: hyper_util::server::graceful::Watcher,
-) -> Result<(), Failure> {
-    stream.set_nodelay(true)?;
+}
+
+impl Serving {
+    async fn connection(
+        self,
+        stream: TcpStream,
+        seat: Arc<Seat>,
+        mut stage: watch::Receiver<Stage>,
+        traffic: &Arc<Traffic>,
+    ) -> Result<(), Failure> {
+        stream.set_nodelay(true)?;
+        let (patience, write) = (self.limits.patience, self.limits.write_timeout);
+        let stream = Watched::new(stream, Arc::clone(&seat), Arc::clone(traffic), write);
+        let Some(encryption) = self.encryption.clone() else {
+            return self.talk(stream, seat, stage, traffic).await;
+        };
+        let handshake = timeout(patience, encryption.accept(stream));
+        let stream = tokio::select! {
+            stream = handshake => stream,
+            () = seat.told() => return Ok(()),
+            () = reached(&mut stage, Stage::Cut) => return Ok(()),
+        };
+        let Ok(stream) = stream else {
+            traffic.slow_handshakes.increment(1);
+            return Ok(());
+        };
+        self.talk(stream?, seat, stage, traffic).await
+    }
+
+    /// Answers until the client goes, or has to go.
+    async fn talk<S>(
+        self,
+        stream: S,
+        seat: Arc<Seat>,
+        mut stage: watch::Receiver<Stage>,
+        traffic: &Traffic,
+    ) -> Result<(), Failure>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
+        let Serving { router, limits, .. } = self;
+        let Limits { idle_timeout: idle, write_timeout: write, .. } = limits;
+        let answering = Answering { router, seat: Arc::clone(&seat), stage: stage.clone() };
+        let builder = builder(&limits);
+        let connection = builder.serve_connection(TokioIo::new(stream), answering);
+        let mut connection = std::pin::pin!(connection);
+        let (mut parts, mut due) = (false, Instant::now() + idle.min(write));
+        loop {
+            tokio::select! {
+                ended = connection.as_mut() => return ended,
+                () = seat.told() => return Ok(()),
+                () = reached(&mut stage, Stage::Closing), if !parts => {
+                    parts = true;
+                    due = Instant::now() + PARTING;
+                    // Who has just come is about to say something.
+                    if !seat.is_fresh() {
+                        connection.as_mut().graceful_shutdown();
+                    }
+                }
+                () = sleep_until(due.into()) => match seat.due(idle, write, parts) {
+                    Due::At(next) if parts => {
+                        connection.as_mut().graceful_shutdown();
+                        due = next.min(Instant::now() + PARTING);
+                    }
+                    Due::At(next) => due = next,
+                    Due::Idle if parts => return Ok(()),
+                    Due::Idle => {
+                        traffic.idle.increment(1);
+                        parts = true;
+                        due = Instant::now() + PARTING;
+                        connection.as_mut().graceful_shutdown();
+                    }
+                    Due::Stuck => {
+                        traffic.stuck.increment(1);
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     let mut builder = Builder::new(TokioExecutor::new());
     builder
         .http1()
         .timer(TokioTimer::new())
-        .header_read_timeout(limits.patience)
+        // The seat's clock is for heads that do not end, too.
+        .header_read_timeout(None)
+        .max_buf_size(BUFFER)
         // Who has sent a request may close that half, as `nc -N` does, and still read the answer.
         .half_close(true);
     builder
@@ -122,66 +300,150 @@ async fn connection(
         .timer(TokioTimer::new())
         .max_concurrent_streams(STREAMS)
         .max_header_list_size(HEADS)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(BUFFER)
         .keep_alive_interval(limits.patience)
         .keep_alive_timeout(limits.patience);
-    let service = TowerToHyperService::new(router);
-    match encryption {
-        None => {
-            let io = TokioIo::new(Prompt::new(stream, limits.patience));
-            watcher.watch(builder.serve_connection(io, service).into_owned()).await
-        }
-        Some(encryption) => {
-            let stream = timeout(limits.patience, encryption.accept(stream)).await??;
-            let io = TokioIo::new(Prompt::new(stream, limits.patience));
-            watcher.watch(builder.serve_connection(io, service).into_owned()).await
-        }
+    builder
+}
+
+/// Marks an answer that lasts, such as that of a watch.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Lasts;
+
+/// The router of a connection, which tells the connection's seat what it does.
+struct Answering {
+    router: TowerToHyperService<Router>,
+    seat: Arc<Seat>,
+    stage: watch::Receiver<Stage>,
+}
+
+type Answered = Pin<Box<dyn Future<Output = Result<Response<Sent>, Infallible>> + Send>>;
+
+impl Service<Request<Incoming>> for Answering {
+    type Response = Response<Sent>;
+    type Error = Infallible;
+    type Future = Answered;
+
+    fn call(&self, request: Request<Incoming>) -> Answered {
+        let (mut work, stage) = (self.seat.begin(), self.stage.clone());
+        let is_one = request.version() < Version::HTTP_2;
+        let answer = self.router.call(request.map(Body::new));
+        Box::pin(async move {
+            let mut response = answer.await?;
+            if is_one && *stage.borrow() > Stage::Serving {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            match response.extensions().get::<Lasts>() {
+                Some(Lasts) => work.last(),
+                None => work.progress(),
+            }
+            Ok(response.map(|body| Sent { body, work }))
+        })
     }
 }
 
-/// Bytes after which a connection has said what it speaks: HTTP/2's preface.
-const PREFACE: usize = 24;
-
-/// A stream whose first bytes have to come within some time: until a protocol is known, nothing else watches the
-/// clock.
-struct Prompt<S> {
-    stream: S,
-    left: usize,
-    patience: Pin<Box<Sleep>>,
+/// The body of an answer, on its way.
+struct Sent {
+    body: Body,
+    work: Work,
 }
 
-impl<S> Prompt<S> {
-    fn new(stream: S, patience: Duration) -> Prompt<S> {
-        Prompt { stream, left: PREFACE, patience: Box::pin(sleep(patience)) }
+impl HttpBody for Sent {
+    type Data = Bytes;
+    type Error = axum::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
+        let polled = Pin::new(&mut self.body).poll_frame(context);
+        if polled.is_ready() {
+            self.work.progress();
+        }
+        polled
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.body.is_end_stream()
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.body.size_hint()
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Prompt<S> {
+/// A stream that ends when its client takes nothing of what is sent for some time.
+struct Watched {
+    stream: TcpStream,
+    seat: Arc<Seat>,
+    traffic: Arc<Traffic>,
+    write: Duration,
+    /// Runs while the client has to take something before more can be sent.
+    blocked: Option<Pin<Box<Sleep>>>,
+}
+
+impl Watched {
+    fn new(stream: TcpStream, seat: Arc<Seat>, traffic: Arc<Traffic>, write: Duration) -> Watched {
+        Watched { stream, seat, traffic, write, blocked: None }
+    }
+
+    fn watched(
+        &mut self,
+        context: &mut Context<'_>,
+        polled: Poll<io::Result<usize>>,
+    ) -> Poll<io::Result<usize>> {
+        if polled.is_ready() {
+            if self.blocked.take().is_some() {
+                self.seat.touch();
+            }
+            return polled;
+        }
+        let write = self.write;
+        let clock = self.blocked.get_or_insert_with(|| Box::pin(sleep(write)));
+        if clock.as_mut().poll(context).is_pending() {
+            return Poll::Pending;
+        }
+        self.traffic.stuck.increment(1);
+        Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
+    }
+}
+
+impl AsyncRead for Watched {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        let before = buffer.filled().len();
-        let polled = Pin::new(&mut self.stream).poll_read(context, buffer);
-        if self.left > 0 {
-            self.left = self.left.saturating_sub(buffer.filled().len() - before);
-            if polled.is_pending() && self.patience.as_mut().poll(context).is_ready() {
-                return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-            }
-        }
-        polled
+        Pin::new(&mut self.stream).poll_read(context, buffer)
     }
 }
 
-impl<S: AsyncWrite + Unpin> AsyncWrite for Prompt<S> {
+impl AsyncWrite for Watched {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(context, bytes)
+        let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
+        self.watched(context, polled)
     }
 
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        parts: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
+        self.watched(context, polled)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.stream.is_write_vectored()
+    }
+
+    // A socket has nothing to flush.
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_flush(context)
     }

@@ -15,6 +15,8 @@ pub enum Kind {
     Request,
     /// No valid token came with it.
     Token,
+    /// A page of another host asks, or the server is asked by another host's name.
+    Forbidden,
     /// There is no such model, version or path.
     NotFound,
     /// The path knows other methods.
@@ -42,6 +44,7 @@ impl Kind {
         match self {
             Kind::Request => (StatusCode::BAD_REQUEST, "request"),
             Kind::Token => (StatusCode::UNAUTHORIZED, "token"),
+            Kind::Forbidden => (StatusCode::FORBIDDEN, "forbidden"),
             Kind::NotFound => (StatusCode::NOT_FOUND, "not-found"),
             Kind::Method => (StatusCode::METHOD_NOT_ALLOWED, "method"),
             Kind::Conflict => (StatusCode::CONFLICT, "conflict"),
@@ -61,19 +64,30 @@ impl Kind {
     }
 }
 
+/// Bytes of a detail: what quotes a request is as long as that, and gRPC's clients refuse heads that are long.
+const DETAIL: usize = 1024;
+
+/// What is written where a detail was cut.
+const CUT: &str = "..";
+
 /// A kind of problem and what it is this time.
 #[derive(Clone, Debug)]
 pub struct Problem {
     /// Which kind.
     pub kind: Kind,
-    /// What came, what was expected.
+    /// What came, what was expected; at most 1 kB.
     pub detail: String,
 }
 
 impl Problem {
     /// A problem of this kind.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Problem {
-        Problem { kind, detail: detail.into() }
+        let mut detail = detail.into();
+        if detail.len() > DETAIL {
+            detail.truncate(detail.floor_char_boundary(DETAIL - CUT.len()));
+            detail.push_str(CUT);
+        }
+        Problem { kind, detail }
     }
 }
 
@@ -141,5 +155,21 @@ impl IntoResponse for Problem {
             _ => {}
         }
         response
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_end_at_a_character() {
+        for (text, expected) in [
+            ("x".repeat(1024), "x".repeat(1024)),
+            ("x".repeat(1025), format!("{}..", "x".repeat(1022))),
+            ("\u{20ac}".repeat(500), format!("{}..", "\u{20ac}".repeat(340))),
+        ] {
+            assert_eq!(Problem::new(Kind::Request, text).detail, expected);
+        }
     }
 }

@@ -10,11 +10,13 @@
 //! GET  /v1/models                                       names and live versions
 //! POST /v2/models/{model}[/versions/{version}]/infer   the Open Inference Protocol, see `inference`
 //! GET  /v2/models/{model}[/versions/{version}][/ready], /v2, /v2/health/live, /v2/health/ready
+//! POST /v2/repository/index                             the versions in memory, as Triton lists them
 //! GET  /health/live, /health/ready, /openapi.json
 //! POST /ams.v1.Ranking/..                               gRPC, and two more of its services, see `grpc`
 //! POST /v1/nothing                                      reads a body and does nothing: the control of a benchmark
 //! GET  /docs, /demo                                     pages for people, see `pages`
 //! ```
+//! Pages of other hosts may ask if they are named, see `browser`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -31,6 +33,7 @@ use serde_json::json;
 
 use crate::answer::{self, About, Ask, Request, Target, Words};
 use crate::body::{Body, bytes};
+use crate::browser::{Cors, shared_with_pages};
 use crate::models::Loaded;
 use crate::pages;
 use crate::problem::{Detail, Kind, Problem};
@@ -57,17 +60,21 @@ pub fn router(shared: &Arc<Shared>) -> Router {
             .route(&format!("{model}/ready"), get(model_ready))
             .route(&format!("{model}/infer"), post(infer));
     }
+    router = router.route("/v2/repository/index", post(index));
     let guarded = router.route_layer(from_fn_with_state(Arc::clone(shared), admitted));
-    guarded
+    let router = guarded
         .merge(pages::router(shared, shared.demo.as_ref()))
         .merge(health())
         .merge(grpc::router(shared))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(of_protocol))
-        .layer(from_fn_with_state(Arc::clone(shared), counted))
-        .layer(from_fn_with_state(Arc::clone(shared), traced))
-        .with_state(Arc::clone(shared))
+        .layer(from_fn_with_state(Arc::clone(shared), counted));
+    let router = match shared.cors == Cors::default() {
+        true => router,
+        false => router.layer(from_fn_with_state(Arc::clone(shared), shared_with_pages)),
+    };
+    router.layer(from_fn_with_state(Arc::clone(shared), traced)).with_state(Arc::clone(shared))
 }
 
 /// What can be asked, in the words of OpenAPI 3.1.
@@ -90,7 +97,7 @@ pub fn health() -> Router<Arc<Shared>> {
     Router::new()
         .route("/health/live", get(alive))
         .route("/health/ready", get(ready))
-        .route("/openapi.json", get(|| async { json_response(OPENAPI.into()) }))
+        .route("/openapi.json", get(|| async { json_response(OPENAPI) }))
         .route("/v2", get(about))
         .route("/v2/health/live", get(alive))
         .route("/v2/health/ready", get(ready))
@@ -105,7 +112,12 @@ pub(crate) async fn of_protocol(request: HttpRequest, next: Next) -> Response {
     let path = request.uri().path();
     let is_of = path == "/v2" || path.starts_with("/v2/");
     let mut response = next.run(request).await;
-    if is_of && let Some(Detail(detail)) = response.extensions_mut().remove() {
+    if is_of && (response.status().is_client_error() || response.status().is_server_error()) {
+        let detail = match response.extensions_mut().remove() {
+            Some(Detail(detail)) => detail,
+            // Not ours, or no problem but an answer, such as that of readiness.
+            None => response.status().canonical_reason().unwrap_or("problem").to_owned(),
+        };
         let (mut head, _) = response.into_parts();
         head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         head.headers.remove(CONTENT_LENGTH);
@@ -148,10 +160,15 @@ struct Place {
 
 impl Place {
     fn version(&self) -> Result<Option<u64>, Problem> {
-        let Some(text) = &self.version else { return Ok(None) };
-        let wrong = || Problem::new(Kind::NotFound, format!("version {text:?} is no whole number"));
-        text.parse().map(Some).map_err(|_| wrong())
+        self.version.as_deref().map(version_of).transpose()
     }
+}
+
+/// The version of a path. It has one spelling, as its folder has: caches and logs know paths.
+pub(crate) fn version_of(text: &str) -> Result<u64, Problem> {
+    let version = text.parse().ok().filter(|version: &u64| version.to_string() == text);
+    let wrong = || Problem::new(Kind::NotFound, format!("version {text:?} is no whole number"));
+    version.ok_or_else(wrong)
 }
 
 /// What `page` is told beside the page view.
@@ -258,8 +275,9 @@ async fn ask(
     }
     let about = about(Target { model: place.model, version });
     let (head, body) = request.into_parts();
-    let body = Body::read(&shared.limits, &head.headers, body).await?;
     let (snapshot, deadline) = (shared.models.now(), shared.limits.deadline);
+    let bounds = shared.bounds().within(deadline);
+    let body = Body::read(bounds, &head.headers, body).await?;
     let request = Request { snapshot, about, body, came, deadline };
     Ok(json_response(shared.answer(request).await?))
 }
@@ -267,20 +285,24 @@ async fn ask(
 pub(crate) fn says_json(request: &HttpRequest) -> bool {
     let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
     // Not what pages of other sites can make a browser send.
-    value.is_none_or(|value| {
-        let kind = value.split(';').next().unwrap_or_default().trim();
-        kind.eq_ignore_ascii_case("application/json")
-    })
+    value.is_none_or(is_json)
 }
 
-fn json_response(body: Vec<u8>) -> Response {
-    let mut response = body.into_response();
+/// Whether a content type is JSON's.
+pub(crate) fn is_json(value: &str) -> bool {
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+}
+
+fn json_response(body: impl Into<axum::body::Body>) -> Response {
+    let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
 
 async fn nothing(State(shared): Shareds, request: HttpRequest) -> Answer {
-    let body = bytes(&shared.limits, request.into_body()).await?;
+    let (head, body) = request.into_parts();
+    let (body, _held) = bytes(shared.bounds(), &head.headers, body).await?;
     Ok(json_response(format!("{{\"bytes\":{}}}", body.len()).into_bytes()))
 }
 
@@ -297,6 +319,54 @@ async fn list(State(shared): Shareds) -> Response {
         .live()
         .map(|(model, live)| Listed { model, version: live.map(|live| live.model.version()) });
     Json(listed.collect::<Vec<_>>()).into_response()
+}
+
+/// What Triton's clients ask of the list of versions. They name a repository too, of which there is one here.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Wanted {
+    /// Whether only those that can be asked are wanted.
+    ready: bool,
+}
+
+/// A version, as Triton lists it.
+#[derive(Serialize)]
+struct Indexed {
+    name: String,
+    version: String,
+    state: &'static str,
+    reason: String,
+}
+
+async fn index(State(shared): Shareds, request: HttpRequest) -> Answer {
+    let (head, body) = request.into_parts();
+    let (body, _held) = bytes(shared.bounds(), &head.headers, body).await?;
+    let wanted = match body.trim_ascii() {
+        // Triton's client sends nothing.
+        b"" => Wanted::default(),
+        body => serde_json::from_slice(body).map_err(|error| {
+            Problem::new(
+                Kind::Request,
+                format!("request: {error}, expected such as {{\"ready\": true}}"),
+            )
+        })?,
+    };
+    let mut listed = Vec::new();
+    for status in shared.models.now().status() {
+        let name = &status.model;
+        let one = |version: u64, state, reason: &str| Indexed {
+            name: name.clone(),
+            version: version.to_string(),
+            state,
+            reason: reason.to_owned(),
+        };
+        listed.extend(status.loaded.iter().map(|&version| one(version, "READY", "")));
+        if !wanted.ready {
+            let refused = status.refused.iter();
+            listed.extend(refused.map(|(&version, reason)| one(version, "UNAVAILABLE", reason)));
+        }
+    }
+    Ok(Json(listed).into_response())
 }
 
 /// What a model card says.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::browser::Cors;
 use crate::edits::Pictures;
 use crate::token::Tokens;
 
@@ -36,6 +37,12 @@ pub struct Settings {
     pub admin_tokens: Tokens,
     /// Whether every request is written into the log.
     pub access_log: bool,
+    /// Names, beside `localhost` and all addresses, that the admin port may be asked by.
+    pub admin_hosts: Vec<String>,
+    /// The pages of other hosts that may ask for page views.
+    pub cors: Cors,
+    /// Whether another process may bind the same address of page views meanwhile.
+    pub reuse_port: bool,
     /// The page to look at page views with, if it is served.
     pub demo: Option<Demo>,
     /// Encryption of both ports, if any.
@@ -65,12 +72,24 @@ pub struct Limits {
     pub behaviors: usize,
     /// Requests that wait for a thread; more are turned away.
     pub queue: usize,
-    /// Open connections; more wait to be accepted.
+    /// Open connections; for another one the longest idle one is closed, or it waits if all are at work.
     pub connections: usize,
     /// How long an answer may take; a request may ask for less.
     pub deadline: Duration,
-    /// How long a client may take to send a request's head or its body, and stay connected without one.
+    /// Open connections of one address; more are closed at once.
+    pub connections_per_address: usize,
+    /// Bytes of all bodies that are being read, or wait to be answered; more are turned away.
+    pub request_memory: usize,
+    /// How long the body of a request may take, if not the deadline is shorter.
+    pub body_timeout: Duration,
+    /// How long a connection may be without a request that is whole up to its body.
+    pub idle_timeout: Duration,
+    /// How long a client may take none of what is sent to it.
+    pub write_timeout: Duration,
+    /// How long a client may take for the handshake of encryption, and to answer a ping of HTTP/2.
     pub patience: Duration,
+    /// How long the server, asked to stop, says that it is not ready and answers still.
+    pub lame_duck: Duration,
     /// How long requests that are being answered get when the server stops.
     pub farewell: Duration,
 }
@@ -84,7 +103,13 @@ impl Default for Limits {
             queue: 64,
             connections: 4096,
             deadline: Duration::from_secs(1),
+            connections_per_address: usize::MAX,
+            request_memory: 256 << 20,
+            body_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(30),
             patience: Duration::from_secs(60),
+            lame_duck: Duration::from_secs(5),
             farewell: Duration::from_secs(30),
         }
     }

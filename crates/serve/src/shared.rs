@@ -4,12 +4,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::answer::Buffers;
+use crate::body::{Bounds, Memory};
+use crate::browser::Cors;
 use crate::compute::Pool;
 use crate::edits::Pictures;
 use crate::models::{Choice, Models};
 use crate::settings::{Control, Demo, Limits, Settings};
 use crate::telemetry::Telemetry;
 use crate::token::Tokens;
+use crate::traffic::Traffic;
 
 /// What all requests share.
 #[derive(Debug)]
@@ -26,10 +29,18 @@ pub struct Shared {
     pub demo: Option<Demo>,
     /// What is counted.
     pub telemetry: Arc<Telemetry>,
+    /// What is counted of connections and bodies.
+    pub traffic: Arc<Traffic>,
+    /// The memory of all bodies.
+    pub memory: Arc<Memory>,
     /// Who may ask.
     pub tokens: Tokens,
     /// Who may watch and change.
     pub admin_tokens: Tokens,
+    /// Names that the admin port may be asked by.
+    pub admin_hosts: Vec<String>,
+    /// The pages of other hosts that may ask for page views.
+    pub cors: Cors,
     /// The encoder behind the models, for new pictures.
     pub pictures: Option<Arc<dyn Pictures>>,
     /// Whether the server is ending: it answers, and is not ready for more.
@@ -43,6 +54,9 @@ impl Shared {
     /// If the operating system gives no thread.
     pub fn new(settings: &Settings) -> std::io::Result<Arc<Shared>> {
         let telemetry = Telemetry::new();
+        let traffic = Arc::new(Traffic::new(&telemetry));
+        let limits = settings.limits;
+        let memory = Memory::new(limits.request_memory, traffic.memory_refusals.clone());
         let choice = Choice {
             explicit: matches!(settings.control, Control::Explicit(_)),
             pins: settings.pins.clone(),
@@ -52,16 +66,26 @@ impl Shared {
         let models = Models::new(settings.models.clone(), choice, Arc::clone(&telemetry));
         Ok(Arc::new(Shared {
             models: Arc::new(models),
-            pool: Pool::new(settings.threads, settings.limits.queue)?,
-            limits: settings.limits,
+            pool: Pool::new(settings.threads, limits.queue)?,
+            limits,
             access_log: settings.access_log,
             demo: settings.demo.clone(),
             telemetry,
+            traffic,
+            memory,
             tokens: settings.tokens.clone(),
             admin_tokens: settings.admin_tokens.clone(),
+            admin_hosts: settings.admin_hosts.clone(),
+            cors: settings.cors.clone(),
             pictures: settings.pictures.clone(),
             stopping: AtomicBool::new(false),
         }))
+    }
+
+    /// What the body of a request may cost.
+    pub(crate) fn bounds(&self) -> Bounds<'_> {
+        let Limits { body_bytes, body_timeout, .. } = self.limits;
+        Bounds { memory: &self.memory, most: body_bytes, within: body_timeout }
     }
 
     /// Whether requests should be sent here.

@@ -195,6 +195,16 @@ impl Telemetry {
         })
     }
 
+    /// A counter of this name.
+    pub(crate) fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
+        self.recorder.register_counter(&key(name, labels), &METADATA)
+    }
+
+    /// A gauge of this name.
+    pub(crate) fn gauge(&self, name: &'static str) -> Gauge {
+        self.recorder.register_gauge(&key(name, &[]), &METADATA)
+    }
+
     /// A request was answered.
     pub fn answered(&self, route: &str, status: u16, seconds: f64) {
         let status = status.to_string();

@@ -1,24 +1,33 @@
 //! Bearer tokens: read from a file, compared in constant time, never kept or logged as they are.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use crate::problem::{Kind, Problem};
+use crate::renewal::Renewed;
 
 /// Hashes of the tokens that open a door; none: the door is open.
 ///
 /// The file has a token per line, so that an old and a new one can be valid together; empty lines and lines that begin with `#`
-/// are left out.
+/// are left out. Copies are one door: when the file is read again, all know.
 #[derive(Clone, Default)]
-pub struct Tokens(Vec<blake3::Hash>);
+pub struct Tokens {
+    hashes: Arc<ArcSwap<Vec<blake3::Hash>>>,
+    file: Option<PathBuf>,
+}
 
 impl std::fmt::Debug for Tokens {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} tokens", self.0.len())
+        write!(f, "{} tokens", self.hashes.load().len())
     }
 }
+
+/// How the header begins, before a space and the token.
+const SCHEME: &[u8] = b"bearer";
 
 /// Fewest characters of a token: what is shorter can be guessed.
 const SHORTEST: usize = 16;
@@ -29,23 +38,13 @@ impl Tokens {
     /// # Errors
     /// If it cannot be read, or has no token or one that is too short; what is said has no token in it.
     pub fn read(path: &Path) -> Result<Tokens, String> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|error| format!("{}: {error}", path.display()))?;
-        let lines = text.lines().map(str::trim).enumerate();
-        let mut tokens = Vec::new();
-        for (at, token) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
-            if token.len() < SHORTEST {
-                let (path, line, length) = (path.display(), at + 1, token.len());
-                return Err(format!(
-                    "{path}: line {line}: a token of {length} characters, expected {SHORTEST} or more"
-                ));
-            }
-            tokens.push(blake3::hash(token.as_bytes()));
-        }
-        if tokens.is_empty() {
-            return Err(format!("{}: no token, expected one per line", path.display()));
-        }
-        Ok(Tokens(tokens))
+        let hashes = Arc::new(ArcSwap::from_pointee(hashes(path)?));
+        Ok(Tokens { hashes, file: Some(path.to_owned()) })
+    }
+
+    /// Whether everybody may come in.
+    pub fn is_open(&self) -> bool {
+        self.hashes.load().is_empty()
     }
 
     /// What tells tokens apart where nobody may read them: 8 hex digits of the hash of the one that came.
@@ -59,7 +58,8 @@ impl Tokens {
     /// # Errors
     /// If they do not.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
-        if self.0.is_empty() {
+        let hashes = self.hashes.load();
+        if hashes.is_empty() {
             return Ok(());
         }
         let Some(token) = given(headers) else {
@@ -68,14 +68,43 @@ impl Tokens {
         };
         let given = blake3::hash(token);
         // Equality of blake3's hashes takes the same time wherever they differ, and all are looked at.
-        let known = self.0.iter().fold(false, |known, token| known | (*token == given));
+        let known = hashes.iter().fold(false, |known, token| known | (*token == given));
         if known { Ok(()) } else { Err(Problem::new(Kind::Token, "the token is not valid here")) }
     }
 }
 
 /// The token that came.
 fn given(headers: &HeaderMap) -> Option<&[u8]> {
-    headers.get(AUTHORIZATION)?.as_bytes().strip_prefix(b"Bearer ")
+    bearer(headers.get(AUTHORIZATION)?.as_bytes())
+}
+
+/// The token of a header's value. The scheme may be spelled in any case.
+fn bearer(value: &[u8]) -> Option<&[u8]> {
+    let (scheme, rest) = value.split_at_checked(SCHEME.len())?;
+    if !scheme.eq_ignore_ascii_case(SCHEME) {
+        return None;
+    }
+    rest.strip_prefix(b" ").map(<[u8]>::trim_ascii)
+}
+
+fn hashes(path: &Path) -> Result<Vec<blake3::Hash>, String> {
+    let text =
+        std::fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+    let lines = text.lines().map(str::trim).enumerate();
+    let mut tokens = Vec::new();
+    for (at, token) in lines.filter(|(_, line)| !line.is_empty() && !line.starts_with('#')) {
+        if token.len() < SHORTEST {
+            let (path, line, length) = (path.display(), at + 1, token.len());
+            return Err(format!(
+                "{path}: line {line}: a token of {length} characters, expected {SHORTEST} or more"
+            ));
+        }
+        tokens.push(blake3::hash(token.as_bytes()));
+    }
+    if tokens.is_empty() {
+        return Err(format!("{}: no token, expected one per line", path.display()));
+    }
+    Ok(tokens)
 }
 
 #[cfg(test)]
@@ -97,9 +126,16 @@ mod tests {
         };
         assert!(opens(Some("Bearer old-token-0123456789")));
         assert!(opens(Some("Bearer new-token-0123456789")));
-        for wrong in
-            ["new-token-0123456789", "Bearer # old", "Bearer ", "Bearer new-token", "Basic x"]
-        {
+        assert!(opens(Some("bearer  new-token-0123456789")), "the scheme has no case");
+        for wrong in [
+            "new-token-0123456789",
+            "Bearer # old",
+            "Bearer ",
+            "Bearer",
+            "bearer\tnew-token-0123456789",
+            "Bearer new-token",
+            "Basic x",
+        ] {
             assert!(!opens(Some(wrong)), "{wrong}");
         }
         assert!(!opens(None));

@@ -11,7 +11,7 @@ use ams_image::{Encoder, Limits as PictureLimits};
 use ams_location::local;
 use ams_serve::edits::Pictures;
 use ams_serve::token::Tokens;
-use ams_serve::{Control, Demo, Limits, Settings, Tls};
+use ams_serve::{Control, Cors, Demo, Limits, Settings, Tls};
 use serde::Serialize;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -73,12 +73,30 @@ pub struct Arguments {
     /// Behaviors of a page view.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     behaviors: u32,
-    /// Open connections.
+    /// Bytes of memory for all requests that are being read or wait for their answer; more are turned away with 503.
+    #[arg(long, value_name = "N", default_value_t = 256 << 20)]
+    request_memory: usize,
+    /// Seconds until the body of a request has to be whole, if the deadline is not shorter.
+    #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
+    body_timeout: f64,
+    /// Open connections; for another one the longest idle one is closed.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// Seconds a client may take to send a request, and stay connected without one.
+    /// Open connections of one address; no limit unless given. Behind a proxy, all are the proxy's.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    connections_per_address: Option<u32>,
+    /// Seconds a connection stays open without a request; longer than a balancer in front keeps it.
+    #[arg(long, value_name = "S", default_value_t = 75.0, value_parser = seconds)]
+    idle_timeout: f64,
+    /// Seconds a client may take nothing of what is sent to it.
+    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
+    write_timeout: f64,
+    /// Seconds a client may take for the handshake of TLS, and to answer a ping of HTTP/2.
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
     patience: f64,
+    /// Seconds that requests are still accepted when the server is asked to stop, and says that it is not ready; 0 for none.
+    #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds_or_none)]
+    lame_duck: f64,
     /// Seconds that requests get to end when the server is asked to stop.
     #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
     farewell: f64,
@@ -92,6 +110,15 @@ pub struct Arguments {
     /// Write a line for every request: its id, route, status and seconds.
     #[arg(long)]
     access_log: bool,
+    /// Let another process bind the same --bind meanwhile (SO_REUSEPORT), if it says so too.
+    #[arg(long)]
+    reuse_port: bool,
+    /// A name that the admin port may be asked by, beside localhost and addresses; can be repeated.
+    #[arg(long, value_name = "NAME")]
+    admin_host: Vec<String>,
+    /// Whose pages may ask for page views from a browser, such as https://shop.example; can be repeated. `*`, without tokens only: everybody's.
+    #[arg(long, value_name = "ORIGIN")]
+    cors_origin: Vec<String>,
     /// Serve the page /demo too: what the models make of their sample requests, side by side, and why.
     #[arg(long)]
     demo: bool,
@@ -174,6 +201,12 @@ fn pin(text: &str) -> Result<(String, u64), String> {
     parts.ok_or_else(|| "expected MODEL=VERSION, such as shop=3".to_owned())
 }
 
+/// A time in seconds, which may be nothing.
+fn seconds_or_none(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=86_400.0).contains(seconds));
+    seconds.ok_or_else(|| "expected 0 to 86400 seconds".to_owned())
+}
+
 /// Runs the command.
 pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     log_to_stderr(&arguments)?;
@@ -184,16 +217,22 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let server = ams_serve::start(&settings).map_err(Failure::user)?;
     let (address, admin_address) = (server.address, server.admin_address);
     let open = Open { address, admin_address, tls: settings.tls.is_some() };
-    output.finish(&open, || {
-        let scheme = if open.tls { "https" } else { "http" };
-        let page = if settings.demo.is_some() { "/demo" } else { "/docs" };
-        format!(
-            "page views: {scheme}://{}\nadmin:      {scheme}://{}\nto look at: {scheme}://{}{page}\n",
-            open.address, open.admin_address, open.address
-        )
-    });
-    server.run();
-    Ok(())
+    let say = || {
+        output.finish(&open, || {
+            let scheme = if open.tls { "https" } else { "http" };
+            let page = if settings.demo.is_some() { "/demo" } else { "/docs" };
+            format!(
+                "page views: {scheme}://{}\nadmin:      {scheme}://{}\nto look at: {scheme}://{}{page}\n",
+                open.address, open.admin_address, open.address
+            )
+        });
+    };
+    match server.run(say) {
+        0 => Ok(()),
+        cut => Err(Failure::user(format!(
+            "{cut} requests were cut: they were still being answered at the end"
+        ))),
+    }
 }
 
 /// One version for each model.
@@ -247,6 +286,9 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         let listed = std::fs::read_dir(folder);
         listed.map_err(|error| Failure::user(format!("{}: {error}", folder.display())))?;
     }
+    let cors = Cors::new(&arguments.cors_origin);
+    let cors = cors.map_err(|what| Failure::user(format!("--cors-origin: {what}")))?;
+    let per_address = arguments.connections_per_address;
     let tls = arguments.tls_certificate.zip(arguments.tls_key);
     let pictures = match arguments.pictures {
         false => None,
@@ -279,12 +321,21 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
             queue: arguments.queue as usize,
             connections: arguments.connections as usize,
             deadline: Duration::from_millis(arguments.deadline_ms),
+            connections_per_address: per_address.map_or(usize::MAX, |most| most as usize),
+            request_memory: arguments.request_memory,
+            body_timeout: Duration::from_secs_f64(arguments.body_timeout),
+            idle_timeout: Duration::from_secs_f64(arguments.idle_timeout),
+            write_timeout: Duration::from_secs_f64(arguments.write_timeout),
             patience: Duration::from_secs_f64(arguments.patience),
+            lame_duck: Duration::from_secs_f64(arguments.lame_duck),
             farewell: Duration::from_secs_f64(arguments.farewell),
         },
         tokens: tokens(arguments.token_file)?,
         admin_tokens: tokens(arguments.admin_token_file)?,
         access_log: arguments.access_log,
+        admin_hosts: arguments.admin_host,
+        cors,
+        reuse_port: arguments.reuse_port,
         demo: arguments.demo.then_some(Demo { pictures: arguments.demo_pictures }),
         tls: tls.map(|(certificate, key)| Tls {
             certificate,

@@ -129,7 +129,7 @@ impl Client {
             greet(stream).await
         });
         let proto = Path::new(env!("CARGO_MANIFEST_DIR")).join("../serve/proto");
-        let files = ["ranking.proto", "open_inference.proto", "health.proto"];
+        let files = ["ranking.proto", "open_inference.proto", "health.proto", "reflection.proto"];
         let described = protox::compile(files.map(|file| proto.join(file)), [&proto]).unwrap();
         let descriptions = DescriptorPool::from_file_descriptor_set(described).unwrap();
         Client { runtime, connection: Connection(sender), descriptions, token: None }
@@ -243,4 +243,36 @@ where
     let (sender, connection) = made.unwrap();
     tokio::spawn(connection);
     sender
+}
+
+/// What `connections` cost that ask for a lot without a token, and take nothing: calls of gRPC with large bodies, and answers that
+/// nobody reads.
+pub fn flood(address: &str, connections: usize) {
+    let host = address.split("//").nth(1).unwrap().to_owned();
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = runtime.worker_threads(1).enable_all().build().unwrap();
+    let large = Bytes::from(vec![0; 4 << 20]);
+    runtime.block_on(async {
+        let mut calls = tokio::task::JoinSet::new();
+        for _ in 0..connections {
+            let stream = TcpStream::connect(&host).await.unwrap();
+            let sender = handshake(TokioIo::new(stream)).await;
+            for stream in 0..200 {
+                let (mut sender, large) = (sender.clone(), large.clone());
+                calls.spawn(async move {
+                    let request = match stream % 2 {
+                        0 => hyper::Request::post("http://127.0.0.1/grpc.health.v1.Health/Check")
+                            .header("content-type", "application/grpc")
+                            .body(tonic::body::Body::new(Once(Some(large)))),
+                        _ => hyper::Request::get("http://127.0.0.1/openapi.json")
+                            .body(tonic::body::Body::empty()),
+                    };
+                    // Whether it is answered or refused: an answer's body is left where it is.
+                    let _ = sender.ready().await;
+                    sender.send_request(request.unwrap()).await.ok()
+                });
+            }
+        }
+        calls.join_all().await
+    });
 }

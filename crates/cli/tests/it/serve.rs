@@ -46,9 +46,12 @@ impl Serving {
 
     /// The same, asked by `agent`.
     pub fn asked_by(agent: Agent, place: &Place, arguments: &str) -> Serving {
-        let serving = Serving::started_by(agent, place, arguments);
-        serving.until("ready", || serving.get("/health/ready").0 == 200);
-        serving
+        Serving::started_by(agent, place, arguments).once_ready()
+    }
+
+    fn once_ready(self) -> Serving {
+        self.until("ready", || self.get("/health/ready").0 == 200);
+        self
     }
 
     /// The same, which may never be ready.
@@ -59,10 +62,28 @@ impl Serving {
     fn started_by(agent: Agent, place: &Place, arguments: &str) -> Serving {
         let all =
             format!("serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 --json {arguments}");
-        let mut child = place.command(&all).stderr(Stdio::inherit()).spawn().unwrap();
+        Serving::of(agent, place.command(&all))
+    }
+
+    /// Likewise, by a process that may have `soft` files open, and `hard` if it asks.
+    #[cfg(target_os = "linux")]
+    pub fn with_files(place: &Place, arguments: &str, soft: u32, hard: u32) -> Serving {
+        let all =
+            format!("serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 --json {arguments}");
+        let command = place.command(&all);
+        let mut limited = std::process::Command::new("sh");
+        let limits = format!("ulimit -Sn {soft} && ulimit -Hn {hard} && exec \"$0\" \"$@\"");
+        limited.args(["-c", &limits]).arg(command.get_program()).args(command.get_args());
+        limited.current_dir(place.path("")).stdin(Stdio::null()).stdout(Stdio::piped());
+        Serving::of(agent(), limited).once_ready()
+    }
+
+    fn of(agent: Agent, mut command: std::process::Command) -> Serving {
+        let mut child = command.stderr(Stdio::inherit()).spawn().unwrap();
         let mut line = String::new();
         BufReader::new(child.stdout.take().unwrap()).read_line(&mut line).unwrap();
-        let open: Value = serde_json::from_str(&line).unwrap_or_else(|_| panic!("{all}: {line:?}"));
+        let open: Value =
+            serde_json::from_str(&line).unwrap_or_else(|_| panic!("{command:?}: {line:?}"));
         let scheme = if open["tls"] == true { "https" } else { "http" };
         let at = |name: &str| format!("{scheme}://{}", open[name].as_str().unwrap());
         let (address, admin) = (at("address"), at("admin_address"));
@@ -101,7 +122,8 @@ impl Serving {
 
     /// Sends the admin port bytes, such as those of a picture.
     pub fn put(&self, path: &str, bytes: &[u8]) -> Said {
-        said(self.agent.put(format!("{}{path}", self.admin)).send(bytes).unwrap())
+        let request = self.agent.put(format!("{}{path}", self.admin)).header("X-Ams-Admin", "1");
+        said(request.send(bytes).unwrap())
     }
 
     /// Sends the admin port JSON.
@@ -112,8 +134,8 @@ impl Serving {
 
     /// Tells the admin port something; the state of the model `tiny`.
     pub fn tell(&self, path: &str) -> Said {
-        let (status, all) =
-            said(self.agent.post(format!("{}{path}", self.admin)).send("").unwrap());
+        let request = self.agent.post(format!("{}{path}", self.admin)).header("X-Ams-Admin", "1");
+        let (status, all) = said(request.send("").unwrap());
         (status, if all.is_array() { all[0].clone() } else { all })
     }
 
@@ -147,10 +169,20 @@ impl Serving {
         String::from_utf8_lossy(&said).into_owned()
     }
 
+    /// The process.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal, such as `TERM`.
+    pub fn signal(&self, name: &str) {
+        let (name, id) = (format!("-{name}"), self.child.id().to_string());
+        std::process::Command::new("kill").args([name, id]).status().unwrap();
+    }
+
     /// Asks it to stop, as a cluster does; its exit code.
     pub fn stop(mut self) -> Option<i32> {
-        let id = self.child.id().to_string();
-        std::process::Command::new("kill").args(["-TERM", &id]).status().unwrap();
+        self.signal("TERM");
         self.child.wait().unwrap().code()
     }
 }
@@ -183,8 +215,10 @@ pub fn appear(place: &Place, from: &str, version: u64) {
 fn a_published_model_answers_as_the_program_does() {
     let (place, page) = published();
     place.write("page.json", page.to_string());
-    let serving =
-        Serving::new(&place, "--deadline-ms 60000 --patience 1 --body-bytes 20000 --candidates 50");
+    let serving = Serving::new(
+        &place,
+        "--deadline-ms 60000 --body-timeout 1 --idle-timeout 1 --body-bytes 20000 --candidates 50",
+    );
     let expected = place.json("score --model models/tiny --request page.json");
     assert_eq!(serving.score(&page), (200, expected.clone()));
     let version = "/v1/models/tiny/versions/1";

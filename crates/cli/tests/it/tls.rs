@@ -94,8 +94,9 @@ fn who_has_no_certificate_gets_no_answer() {
         &["server.pem: "],
     );
 
-    let arguments =
-        format!("{files} --tls-client-authority authority.pem --patience 2 --deadline-ms 60000");
+    let arguments = format!(
+        "{files} --tls-client-authority authority.pem --patience 2 --idle-timeout 2 --deadline-ms 60000"
+    );
     let serving = Serving::asked_by(agent(&authority, Some(&client)), &place, &arguments);
     assert_eq!(serving.score(&page).0, 200);
     #[cfg(feature = "grpc")]

@@ -14,9 +14,12 @@ use tonic::Status;
 use tonic::server::{Grpc, ServerStreamingService};
 
 use super::messages::health::health_check_response::ServingStatus;
-use super::messages::health::{HealthCheckRequest, HealthCheckResponse};
-use super::{HEALTH, INFERENCE, RANKING, Raw, Shareds, decoded, framed, refused, said};
-use crate::body::Body;
+use super::messages::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
+use super::{Framed, Raw, SERVICES, Shareds, decoded, framed, refused, said};
+use crate::body::{Body, Held};
+use crate::listen::Lasts;
 use crate::problem::{Kind, Problem};
 use crate::shared::Shared;
 
@@ -25,7 +28,7 @@ const LOOK: Duration = Duration::from_secs(1);
 
 /// The status of a service; an empty name is the whole server.
 fn status(shared: &Shared, service: &str) -> ServingStatus {
-    match ["", RANKING, INFERENCE, HEALTH].contains(&service) {
+    match service.is_empty() || SERVICES.contains(&service) {
         true if shared.ready() => ServingStatus::Serving,
         true => ServingStatus::NotServing,
         false => ServingStatus::ServiceUnknown,
@@ -39,7 +42,17 @@ pub(super) async fn check(State(shared): Shareds, request: HttpRequest) -> Respo
         }
         status => Ok(HealthCheckResponse { status: status.into() }),
     };
-    said(&shared, request, answer).await
+    said(shared.bounds().small(), request, answer).await
+}
+
+pub(super) async fn list(State(shared): Shareds, request: HttpRequest) -> Response {
+    let answer = |HealthListRequest {}| {
+        let names = SERVICES.into_iter().chain([""]);
+        let status = |name| HealthCheckResponse { status: status(&shared, name).into() };
+        let statuses = names.map(|name| (name.to_owned(), status(name))).collect();
+        Ok(HealthListResponse { statuses })
+    };
+    said(shared.bounds().small(), request, answer).await
 }
 
 /// Statuses, one message each.
@@ -48,6 +61,7 @@ type Statuses = ReceiverStream<Result<Bytes, Status>>;
 struct Watching {
     shared: Arc<Shared>,
     gzip: bool,
+    held: Option<Held>,
 }
 
 impl ServerStreamingService<Bytes> for Watching {
@@ -56,7 +70,8 @@ impl ServerStreamingService<Bytes> for Watching {
     type Future = std::future::Ready<Result<tonic::Response<Statuses>, Status>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let body = Body::of(request.into_inner(), self.gzip, self.shared.limits.body_bytes);
+        let most = self.shared.bounds().small().most;
+        let body = Body::of(request.into_inner(), self.gzip, most, self.held.take());
         let asked: Result<HealthCheckRequest, Problem> = body.expanded().and_then(decoded);
         std::future::ready(asked.map_err(Status::from).map(|HealthCheckRequest { service }| {
             let (sender, receiver) = mpsc::channel(1);
@@ -67,12 +82,15 @@ impl ServerStreamingService<Bytes> for Watching {
 }
 
 pub(super) async fn watch(State(shared): Shareds, request: HttpRequest) -> Response {
-    let (request, gzip) = match framed(&shared, request).await {
+    let Framed { request, gzip, held } = match framed(shared.bounds().small(), request).await {
         Ok(framed) => framed,
         Err(problem) => return refused(problem),
     };
-    let watching = Watching { shared, gzip };
-    Grpc::new(Raw).server_streaming(watching, request).await.map(axum::body::Body::new)
+    let watching = Watching { shared, gzip, held: Some(held) };
+    let answer = Grpc::new(Raw).server_streaming(watching, request).await;
+    let mut response = answer.map(axum::body::Body::new);
+    response.extensions_mut().insert(Lasts);
+    response
 }
 
 /// Sends the status whenever it is another one, until nobody listens or the server ends.

@@ -21,11 +21,21 @@ pub mod inference;
 #[rustfmt::skip]
 pub mod health;
 
+/// `reflection.proto`.
+#[allow(missing_docs, clippy::all)]
+#[path = "generated/grpc.reflection.v1.rs"]
+#[rustfmt::skip]
+pub mod reflection;
+
+/// All of `crates/serve/proto`, described: a `google.protobuf.FileDescriptorSet`.
+pub(super) const DESCRIPTIONS: &[u8] = include_bytes!("generated/descriptions.binpb");
+
 #[cfg(test)]
 mod tests {
     use std::path::Path;
 
     use ams_testing::{prost_build, protox};
+    use prost::Message;
 
     /// What every file of messages begins with.
     const HEAD: &str = "//! Messages of gRPC, made from `crates/serve/proto` by the test of `messages.rs`; not to be edited.\n\n";
@@ -34,8 +44,9 @@ mod tests {
     fn the_messages_are_those_described() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
         let (proto, generated) = (here.join("proto"), here.join("src/grpc/generated"));
-        let files = ["ranking.proto", "open_inference.proto", "health.proto"];
+        let files = ["ranking.proto", "open_inference.proto", "health.proto", "reflection.proto"];
         let described = protox::compile(files.map(|file| proto.join(file)), [&proto]).unwrap();
+        let descriptions = described.encode_to_vec();
         let made = tempfile::tempdir().unwrap();
         prost_build::Config::new()
             .out_dir(made.path())
@@ -43,12 +54,17 @@ mod tests {
             .bytes([".inference.ModelInferRequest.raw_input_contents"])
             .compile_fds(described)
             .unwrap();
+        let writes = std::env::var_os("AMS_WRITE_MESSAGES").is_some();
+        if writes {
+            std::fs::write(generated.join("descriptions.binpb"), &descriptions).unwrap();
+        }
+        assert!(writes || super::DESCRIPTIONS == descriptions, "the descriptions are old");
         for entry in std::fs::read_dir(made.path()).unwrap() {
             let name = entry.unwrap().file_name();
             let made = std::fs::read_to_string(made.path().join(&name)).unwrap();
             let made = format!("{HEAD}{made}");
             let kept = generated.join(&name);
-            if std::env::var_os("AMS_WRITE_MESSAGES").is_some() {
+            if writes {
                 std::fs::write(&kept, &made).unwrap();
             }
             let kept = std::fs::read_to_string(kept).unwrap_or_default();

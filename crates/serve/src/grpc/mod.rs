@@ -3,17 +3,19 @@
 //! ```text
 //! ams.v1.Ranking                   Score, PreRank, Page, Explain
 //! inference.GRPCInferenceService   ServerLive, ServerReady, ServerMetadata, ModelReady, ModelMetadata, ModelInfer
-//! grpc.health.v1.Health            Check, Watch
+//! grpc.health.v1.Health            Check, List, Watch
+//! grpc.reflection.v1.ServerReflection   ServerReflectionInfo
 //! ```
 //! A call is an HTTP/2 request to `/service/method`, so it has a route like any other: counted, admitted by the same tokens, with
 //! the same limits. Messages may come compressed by gzip; answers are not. `tonic` knows frames and trailers; a message's bytes are
 //! expanded, read and written where they are answered, on a compute thread. In reading order: [`messages`]; [`compression`];
-//! [`ranking`] and [`tensors`], what they mean; [`status`], problems; [`health`].
+//! [`ranking`] and [`tensors`], what they mean; [`status`], problems; [`health`] and [`reflection`].
 
 mod compression;
 mod health;
 pub mod messages;
 pub(crate) mod ranking;
+mod reflection;
 mod status;
 pub(crate) mod tensors;
 
@@ -36,7 +38,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
 
 use crate::answer::{About, Call, Request, Target, Words};
-use crate::body::{Body, bytes};
+use crate::body::{Body, Bounds, Held, bytes};
 use crate::inference;
 use crate::problem::{Kind, Problem};
 use crate::shared::Shared;
@@ -48,6 +50,8 @@ pub(crate) use status::status_of;
 const RANKING: &str = "ams.v1.Ranking";
 const INFERENCE: &str = "inference.GRPCInferenceService";
 const HEALTH: &str = "grpc.health.v1.Health";
+const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
+const SERVICES: [&str; 4] = [RANKING, INFERENCE, HEALTH, REFLECTION];
 
 type Shareds = State<Arc<Shared>>;
 
@@ -67,14 +71,16 @@ pub(crate) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
     let guarded = router
         .route(&format!("/{INFERENCE}/ModelReady"), post(model_ready))
         .route(&format!("/{INFERENCE}/ModelMetadata"), post(model_metadata))
+        .route(&format!("/{REFLECTION}/ServerReflectionInfo"), post(reflection::info))
         .route_layer(from_fn_with_state(Arc::clone(shared), admitted));
     let mut router = guarded
         .route(&format!("/{INFERENCE}/ServerLive"), post(server_live))
         .route(&format!("/{INFERENCE}/ServerReady"), post(server_ready))
         .route(&format!("/{INFERENCE}/ServerMetadata"), post(server_metadata))
         .route(&format!("/{HEALTH}/Check"), post(health::check))
+        .route(&format!("/{HEALTH}/List"), post(health::list))
         .route(&format!("/{HEALTH}/Watch"), post(health::watch));
-    for service in [RANKING, INFERENCE, HEALTH] {
+    for service in SERVICES {
         router = router.route(&format!("/{service}/{{method}}"), post(no_such_method));
     }
     router.route_layer(map_response(compression::advertised)).route_layer(from_fn(says_grpc))
@@ -147,7 +153,8 @@ impl Decoder for Raw {
 
 /// What answers one message with another.
 struct Answering<F> {
-    answer: Option<F>,
+    /// What answers, and the memory of the message.
+    answer: Option<(F, Held)>,
     gzip: bool,
     most: usize,
 }
@@ -161,8 +168,9 @@ where
     type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
 
     fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let body = Body::of(request.into_inner(), self.gzip, self.most);
-        let answer = self.answer.take().map(|answer| answer(body));
+        let (message, gzip, most) = (request.into_inner(), self.gzip, self.most);
+        let once = self.answer.take();
+        let answer = once.map(|(answer, held)| answer(Body::of(message, gzip, most, Some(held))));
         Box::pin(async move {
             let answer = answer.ok_or_else(|| Status::internal("a call is answered once"))?;
             Ok(tonic::Response::new(answer.await?.into()))
@@ -171,32 +179,42 @@ where
 }
 
 /// Reads a call's message within the limits, and sends what `answer` makes of it.
-async fn unary<F, A>(shared: &Shared, request: HttpRequest, answer: F) -> Response
+async fn unary<F, A>(bounds: Bounds<'_>, request: HttpRequest, answer: F) -> Response
 where
     F: FnOnce(Body) -> A,
     A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
 {
-    let (request, gzip) = match framed(shared, request).await {
+    let Framed { request, gzip, held } = match framed(bounds, request).await {
         Ok(framed) => framed,
         Err(problem) => return refused(problem),
     };
-    let most = shared.limits.body_bytes;
+    let most = bounds.most;
     let mut grpc = Grpc::new(Raw).max_decoding_message_size(most);
-    let answering = Answering { answer: Some(answer), gzip, most };
+    let answering = Answering { answer: Some((answer, held)), gzip, most };
     grpc.unary(answering, request).await.map(axum::body::Body::new)
 }
 
-/// Reads the one message of a call, in its frame; and whether it is gzip.
-async fn framed(shared: &Shared, request: HttpRequest) -> Result<(HttpRequest, bool), Problem> {
+/// A call whose message has come.
+struct Framed {
+    /// The message, in its frame.
+    request: HttpRequest,
+    /// Whether it is gzip.
+    gzip: bool,
+    /// Its memory.
+    held: Held,
+}
+
+/// Reads the one message of a call.
+async fn framed(bounds: Bounds<'_>, request: HttpRequest) -> Result<Framed, Problem> {
     let (mut head, body) = request.into_parts();
-    let body = bytes(&shared.limits, body).await?;
+    let (body, held) = bytes(bounds, &head.headers, body).await?;
     let (body, gzip) = compression::taken_off(&mut head.headers, body)?;
-    Ok((HttpRequest::from_parts(head, body.into()), gzip))
+    Ok(Framed { request: HttpRequest::from_parts(head, body.into()), gzip, held })
 }
 
 /// Answers at once what needs no computing.
 async fn said<Q: Message + Default, A: Message>(
-    shared: &Shared,
+    bounds: Bounds<'_>,
     request: HttpRequest,
     answer: impl FnOnce(Q) -> Result<A, Problem>,
 ) -> Response {
@@ -205,7 +223,7 @@ async fn said<Q: Message + Default, A: Message>(
         let answer = message.and_then(answer).map(|answer| answer.encode_to_vec());
         std::future::ready(answer)
     };
-    unary(shared, request, answer).await
+    unary(bounds, request, answer).await
 }
 
 fn decoded<M: Message + Default>(message: Bytes) -> Result<M, Problem> {
@@ -224,7 +242,7 @@ async fn ask(shared: Arc<Shared>, call: Call, request: HttpRequest) -> Response 
         let (snapshot, about) = (of_call.models.now(), About::PageView(Words::Call(call)));
         of_call.answer(Request { snapshot, about, body, came, deadline }).await
     };
-    unary(&shared, request, answer).await
+    unary(shared.bounds().within(deadline), request, answer).await
 }
 
 /// How long the client waits: up to eight digits and a unit.
@@ -253,14 +271,14 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
 }
 
 async fn server_live(State(shared): Shareds, request: HttpRequest) -> Response {
-    said(&shared, request, |_: open::ServerLiveRequest| Ok(open::ServerLiveResponse { live: true }))
-        .await
+    let answer = |_: open::ServerLiveRequest| Ok(open::ServerLiveResponse { live: true });
+    said(shared.bounds().small(), request, answer).await
 }
 
 async fn server_ready(State(shared): Shareds, request: HttpRequest) -> Response {
     let ready = shared.ready();
-    said(&shared, request, |_: open::ServerReadyRequest| Ok(open::ServerReadyResponse { ready }))
-        .await
+    let answer = |_: open::ServerReadyRequest| Ok(open::ServerReadyResponse { ready });
+    said(shared.bounds().small(), request, answer).await
 }
 
 async fn server_metadata(State(shared): Shareds, request: HttpRequest) -> Response {
@@ -271,7 +289,7 @@ async fn server_metadata(State(shared): Shareds, request: HttpRequest) -> Respon
             extensions: inference::EXTENSIONS.map(str::to_owned).to_vec(),
         })
     };
-    said(&shared, request, answer).await
+    said(shared.bounds().small(), request, answer).await
 }
 
 async fn model_ready(State(shared): Shareds, request: HttpRequest) -> Response {
@@ -281,7 +299,7 @@ async fn model_ready(State(shared): Shareds, request: HttpRequest) -> Response {
             ready: shared.models.now().find(&model, version, None).is_ok(),
         })
     };
-    said(&shared, request, answer).await
+    said(shared.bounds(), request, answer).await
 }
 
 async fn model_metadata(State(shared): Shareds, request: HttpRequest) -> Response {
@@ -290,7 +308,7 @@ async fn model_metadata(State(shared): Shareds, request: HttpRequest) -> Respons
         let loaded = shared.models.now().find(&model, version, None)?;
         Ok(tensors::describe(&loaded.model))
     };
-    said(&shared, request, answer).await
+    said(shared.bounds(), request, answer).await
 }
 
 #[cfg(test)]

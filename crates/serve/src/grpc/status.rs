@@ -17,6 +17,7 @@ impl Kind {
             // As gRPC has it for compression.
             Kind::Encoding => Code::Unimplemented,
             Kind::Token => Code::Unauthenticated,
+            Kind::Forbidden => Code::PermissionDenied,
             Kind::NotFound => Code::NotFound,
             Kind::Method => Code::Unimplemented,
             Kind::Conflict => Code::FailedPrecondition,

@@ -11,7 +11,8 @@ use crate::answer::{Ask, Asked, Target};
 use crate::inference::tensors::{Tensor, page_view};
 use crate::inference::values::{Datatype, text, utf8};
 use crate::inference::{self, Described, Inferred, Wanted, wrong};
-use crate::problem::{Kind, Problem};
+use crate::problem::Problem;
+use crate::routes::version_of;
 use proto::model_infer_response::InferOutputTensor;
 use proto::model_metadata_response::TensorMetadata;
 
@@ -20,9 +21,7 @@ pub(super) fn target(model: String, version: &str) -> Result<Target, Problem> {
     if version.is_empty() {
         return Ok(Target { model, version: None });
     }
-    let wrong = || Problem::new(Kind::NotFound, format!("version {version:?} is no whole number"));
-    let version = version.parse().map_err(|_| wrong())?;
-    Ok(Target { model, version: Some(version) })
+    Ok(Target { model, version: Some(version_of(version)?) })
 }
 
 /// Reads a request.
@@ -174,6 +173,7 @@ pub(super) fn describe(model: &Model) -> proto::ModelMetadataResponse {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::problem::Kind;
     use proto::InferTensorContents;
     use proto::model_infer_request::InferInputTensor;
 

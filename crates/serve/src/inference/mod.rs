@@ -19,7 +19,7 @@ pub(crate) mod tensors;
 pub(crate) mod values;
 
 use ams_bundle::page::by_ecpm;
-use ams_bundle::{Model, PageView, Scratch, Spec};
+use ams_bundle::{Model, PageView, Spec};
 use ams_data::schema::{ITEM, USER};
 use ams_data::{Field, Side};
 use serde::Serialize;
@@ -57,25 +57,30 @@ pub(crate) struct Inferred<'a> {
     pub ecpm: Option<Vec<f64>>,
 }
 
-/// Scores a page view.
-pub(crate) fn infer<'a>(
+/// Whether there is what is wanted.
+pub(crate) fn check(wanted: &Wanted) -> Result<(), Problem> {
+    match wanted.outputs.iter().find(|name| ![CTR, ECPM].contains(&&name[..])) {
+        None => Ok(()),
+        Some(unknown) => {
+            Err(wrong(format!("outputs: no output {unknown:?}, there is {CTR} and {ECPM}")))
+        }
+    }
+}
+
+/// What is answered of a page view's rates.
+pub(crate) fn inferred<'a>(
     model: &'a Model,
     page: &PageView,
     wanted: &'a Wanted,
-    scratch: &mut Scratch,
-    ctr: &'a mut Vec<f32>,
-) -> Result<Inferred<'a>, Problem> {
+    ctr: &'a [f32],
+) -> Inferred<'a> {
     let wants = |name: &str| wanted.outputs.is_empty() || wanted.outputs.iter().any(|o| o == name);
-    if let Some(unknown) = wanted.outputs.iter().find(|name| ![CTR, ECPM].contains(&&name[..])) {
-        return Err(wrong(format!("outputs: no output {unknown:?}, there is {CTR} and {ECPM}")));
-    }
-    model.ctrs(page, scratch, ctr)?;
     let ecpm = wants(ECPM).then(|| {
         let mut ecpm = by_ecpm(page, ctr);
         ecpm.sort_unstable_by_key(|&(place, _)| place);
         ecpm.into_iter().map(|(_, ecpm)| ecpm).collect()
     });
-    Ok(Inferred { model, wanted, ctr: wants(CTR).then_some(&ctr[..]), ecpm })
+    Inferred { model, wanted, ctr: wants(CTR).then_some(ctr), ecpm }
 }
 
 /// What the protocol says of a model.

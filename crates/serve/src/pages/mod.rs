@@ -15,6 +15,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
+use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, Request};
@@ -79,14 +80,14 @@ fn told(page: &str, what: &str, is_there: bool) -> String {
     page.replace("</head>", &format!("<meta name=\"{what}\" content=\"{said}\">\n</head>"))
 }
 
-/// A file of the binary. Asked for each time: another version of the program may have another one.
+/// A file of the binary, of which no answer has a copy. Asked for each time: another version of the program may have another one.
 fn file<S: Clone + Send + Sync + 'static>(
     kind: &'static str,
-    text: impl Into<String>,
+    text: impl Into<Bytes>,
 ) -> axum::routing::MethodRouter<S> {
-    let text: Arc<str> = text.into().into();
+    let text = text.into();
     get(move || async move {
-        ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], text.to_string()).into_response()
+        ([(CONTENT_TYPE, kind), (CACHE_CONTROL, "no-cache")], text).into_response()
     })
 }
 

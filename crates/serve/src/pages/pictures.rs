@@ -4,7 +4,7 @@
 //! Knows a folder and names. Does not know items or models, nor HTTP.
 
 use std::collections::{HashMap, VecDeque};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -107,11 +107,25 @@ impl Pictures {
         let Some(file) = self.file(name)? else {
             return Err("no such file in the folder of pictures".to_owned());
         };
-        let jpeg = thumbnail(&self.folder, &file, SIDE, &Limits::default());
-        let jpeg = Bytes::from(jpeg.map_err(|failure| failure.detail)?);
+        // A link of the folder may lead anywhere, and what is wrong with a file says how it begins.
+        if !self.is_inside(&file) {
+            return Err("it is not in the folder of pictures".to_owned());
+        }
+        let jpeg = thumbnail(&self.folder, &file, SIDE, &Limits::default()).map_err(|failure| {
+            tracing::debug!(%file, detail = %failure.detail, "no picture");
+            "the file is no picture that can be read"
+        })?;
+        let jpeg = Bytes::from(jpeg);
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.keep(name, &jpeg, ROOM);
         Ok(jpeg)
+    }
+
+    /// Whether a file of the folder is in it, wherever links lead. The folder itself may be one.
+    fn is_inside(&self, file: &str) -> bool {
+        let real = |path: &Path| path.canonicalize();
+        let (folder, file) = (real(&self.folder), real(&self.folder.join(file)));
+        folder.ok().zip(file.ok()).is_some_and(|(folder, file)| file.starts_with(folder))
     }
 
     /// The file of a picture. A list that lacks it is made again now and then: pictures are added every day.
@@ -152,6 +166,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("in")).unwrap();
         std::fs::write(folder.path().join("secret.png"), "no picture").unwrap();
         std::fs::copy(seed("rgb.png"), folder.path().join("in/a.png")).unwrap();
+        std::fs::write(folder.path().join("in/text.png"), "root:x:0:0").unwrap();
         let pictures = Arc::new(Pictures::new(folder.path().join("in")));
         let small = |name: &str| {
             let (pictures, name) = (Arc::clone(&pictures), PictureName::of(name));
@@ -160,12 +175,35 @@ mod tests {
         for _ in 0..2 {
             assert!(small("a.png").await.unwrap().starts_with(b"\xff\xd8"));
         }
+        let said = small("text.png").await.unwrap_err();
+        assert_eq!(said, "the file is no picture that can be read");
         for outside in ["../secret.png", "/etc/passwd", "in/a.png", ""] {
             assert_eq!(small(outside).await.unwrap_err(), "no such file in the folder of pictures");
         }
     }
 
+    #[cfg(unix)]
+    #[tokio::test]
+    async fn links_do_not_lead_out_of_the_folder() {
+        use std::os::unix::fs::symlink;
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("in")).unwrap();
+        for name in ["in/a.png", "out.png"] {
+            std::fs::copy(seed("rgb.png"), folder.path().join(name)).unwrap();
+        }
+        symlink("../out.png", folder.path().join("in/leads-out.png")).unwrap();
+        symlink("a.png", folder.path().join("in/stays.png")).unwrap();
+        symlink("in", folder.path().join("link")).unwrap();
+        for root in ["in", "link"] {
+            let pictures = Arc::new(Pictures::new(folder.path().join(root)));
+            let small = |name: &str| pictures.make(PictureName::of(name));
+            assert!(small("stays.png").unwrap().starts_with(b"\xff\xd8"));
+            let said = small("leads-out.png").unwrap_err();
+            assert!(said.contains("the folder of pictures"), "{said}");
+        }
+    }
+
     fn seed(name: &str) -> PathBuf {
-        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/picture").join(name)
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/seeds/picture").join(name)
     }
 }

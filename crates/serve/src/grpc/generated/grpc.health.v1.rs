@@ -47,3 +47,12 @@ pub mod health_check_response {
         }
     }
 }
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HealthListRequest {
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HealthListResponse {
+    /// By service; the whole server is the empty name.
+    #[prost(btree_map = "string, message", tag = "1")]
+    pub statuses: ::prost::alloc::collections::BTreeMap<::prost::alloc::string::String, HealthCheckResponse>,
+}

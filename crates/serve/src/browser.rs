@@ -1,0 +1,258 @@
+//! What pages of other hosts can make a browser ask: refused at the admin port, and at the port of page views allowed for those that are
+//! named (CORS).
+//!
+//! A browser says which page asks (`Origin`, `Sec-Fetch-Site`), and lets pages of other hosts send neither JSON nor headers of their own
+//! without asking before. Who names an address of its own after this host (DNS rebinding) looks like a page of this host, but for the
+//! name in `Host`. Clients that are no browsers say none of this and are let in.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{
+    ACCESS_CONTROL_ALLOW_HEADERS, ACCESS_CONTROL_ALLOW_METHODS, ACCESS_CONTROL_ALLOW_ORIGIN,
+    ACCESS_CONTROL_EXPOSE_HEADERS, ACCESS_CONTROL_MAX_AGE, ACCESS_CONTROL_REQUEST_METHOD,
+    CONTENT_TYPE, HOST, ORIGIN, VARY,
+};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Response};
+
+use crate::problem::{Kind, Problem};
+use crate::routes::is_json;
+use crate::shared::Shared;
+
+/// What a browser says of the page that asks.
+const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// A header that a page of another host cannot send, for changes that are no JSON.
+const ADMIN: HeaderName = HeaderName::from_static("x-ams-admin");
+
+/// Seconds that a browser may remember what it was allowed.
+const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
+
+/// Refuses what a page of another host asks of the admin port.
+///
+/// # Errors
+/// With 403 if a browser says so, or the server is asked by a name that it does not have; with 415 if a browser could send it without
+/// saying so.
+pub(crate) async fn own_pages_only(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    check(request.method(), request.uri(), request.headers(), &shared.admin_hosts)?;
+    Ok(next.run(request).await)
+}
+
+fn check(method: &Method, uri: &Uri, headers: &HeaderMap, names: &[String]) -> Result<(), Problem> {
+    let forbidden = |what: String| Err(Problem::new(Kind::Forbidden, what));
+    let text = |name: &HeaderName| {
+        headers.get(name).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+    };
+    // HTTP/2 names the host in the address, HTTP/1 in a header.
+    let asked = [uri.authority().map(|authority| authority.as_str().to_owned()), text(&HOST)];
+    let hosts: Vec<String> = asked.into_iter().flatten().collect();
+    if let Some(host) = hosts.iter().find(|host| !is_own(host, names)) {
+        return forbidden(format!(
+            "the host is {host:?}, expected an address, localhost or a name that --admin-host gives"
+        ));
+    }
+    if let Some(origin) = text(&ORIGIN) {
+        let host = origin.split_once("://").map(|(_, host)| host);
+        if !host.is_some_and(|host| hosts.iter().any(|own| own.eq_ignore_ascii_case(host))) {
+            return forbidden(format!("pages of {origin:?} may not ask the admin port"));
+        }
+    }
+    // `none` is a person, who typed the address.
+    if let Some(site) = text(&SITE).filter(|site| site != "same-origin" && site != "none") {
+        return forbidden(format!(
+            "pages of other hosts may not ask the admin port: {SITE} is {site:?}"
+        ));
+    }
+    let changes = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
+    let marked = text(&ADMIN).is_some_and(|value| value == "1");
+    if changes && !marked && !text(&CONTENT_TYPE).is_some_and(|kind| is_json(&kind)) {
+        let what = "a change needs the header `Content-Type: application/json`, or `X-Ams-Admin: 1` if its body is none or no JSON";
+        return Err(Problem::new(Kind::MediaType, what));
+    }
+    Ok(())
+}
+
+/// Whether a host, with or without a port, is this server's: an address, or a name that it was given.
+fn is_own(host: &str, names: &[String]) -> bool {
+    let name = match host.strip_prefix('[') {
+        Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
+        None => host.rsplit_once(':').map_or(host, |(name, _)| name),
+    };
+    let name = name.trim_end_matches('.');
+    name.parse::<IpAddr>().is_ok()
+        || name.eq_ignore_ascii_case("localhost")
+        || names.iter().any(|own| name.eq_ignore_ascii_case(own.trim_end_matches('.')))
+}
+
+/// The pages of other hosts that may ask for page views.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Cors {
+    origins: Vec<HeaderValue>,
+}
+
+impl Cors {
+    /// Pages of `origins`, such as `https://shop.example`; `*` is all.
+    ///
+    /// # Errors
+    /// If one is no origin; what was expected.
+    pub fn new(origins: &[String]) -> Result<Cors, String> {
+        let read = |origin: &String| {
+            let wrong =
+                || format!("{origin:?} is no origin, expected such as https://shop.example, or *");
+            let is_origin = origin.parse::<Uri>().is_ok_and(|uri| {
+                let (scheme, host) = (uri.scheme_str(), uri.authority());
+                let text = scheme.zip(host).map(|(scheme, host)| format!("{scheme}://{host}"));
+                text.is_some_and(|text| text == *origin && !text.contains('@'))
+            });
+            let value = HeaderValue::from_str(&origin.to_ascii_lowercase()).ok();
+            value.filter(|_| origin == "*" || is_origin).ok_or_else(wrong)
+        };
+        Ok(Cors { origins: origins.iter().map(read).collect::<Result<_, _>>()? })
+    }
+
+    /// Whether pages of all hosts may ask.
+    pub fn is_for_all(&self) -> bool {
+        self.origins.iter().any(|origin| origin == "*")
+    }
+
+    /// What a page of `origin` is told, if it may ask.
+    fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
+        if self.is_for_all() {
+            return Some(HeaderValue::from_static("*"));
+        }
+        self.origins.iter().find(|own| *own == origin).cloned()
+    }
+}
+
+/// Tells browsers which pages may read an answer; and answers what they ask before they send a request (the preflight).
+pub(crate) async fn shared_with_pages(
+    State(shared): State<Arc<Shared>>,
+    request: Request,
+    next: Next,
+) -> Response {
+    let origin = request.headers().get(ORIGIN).cloned();
+    let allowed = origin.and_then(|origin| shared.cors.allowed(&origin));
+    let asks_before = request.method() == Method::OPTIONS
+        && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
+    let mut response = match &allowed {
+        Some(_) if asks_before => {
+            let headers = [
+                (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST")),
+                (
+                    ACCESS_CONTROL_ALLOW_HEADERS,
+                    HeaderValue::from_static(
+                        "authorization, content-type, content-encoding, inference-header-content-length",
+                    ),
+                ),
+                (ACCESS_CONTROL_MAX_AGE, REMEMBERED),
+            ];
+            (StatusCode::NO_CONTENT, headers).into_response()
+        }
+        _ => next.run(request).await,
+    };
+    let headers = response.headers_mut();
+    headers.append(VARY, HeaderValue::from_static("Origin"));
+    if let Some(allowed) = allowed {
+        headers.insert(ACCESS_CONTROL_ALLOW_ORIGIN, allowed);
+        let exposed = "retry-after, inference-header-content-length";
+        headers.insert(ACCESS_CONTROL_EXPOSE_HEADERS, HeaderValue::from_static(exposed));
+    }
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(of: &[(&str, &str)]) -> HeaderMap {
+        let header = |&(name, value): &(&str, &str)| {
+            (name.parse::<HeaderName>().unwrap(), value.parse().unwrap())
+        };
+        of.iter().map(header).collect()
+    }
+
+    #[test]
+    fn pages_of_others_are_refused() {
+        let host = ("host", "10.0.0.1:8601");
+        let own = ("origin", "http://10.0.0.1:8601");
+        let (json, admin) =
+            (("content-type", "application/json; charset=utf-8"), ("x-ams-admin", "1"));
+        let cases: &[(&str, &[(&str, &str)], u16)] = &[
+            ("GET", &[], 200),
+            ("GET", &[host], 200),
+            ("GET", &[("host", "localhost:8601")], 200),
+            ("GET", &[("host", "LOCALHOST.")], 200),
+            ("GET", &[("host", "[::1]:8601")], 200),
+            ("GET", &[("host", "ams-admin")], 200),
+            ("GET", &[("host", "Ams-Admin.:8601")], 200),
+            ("GET", &[("host", "attacker.example:8601")], 403),
+            ("GET", &[("host", "localhost.attacker.example")], 403),
+            ("GET", &[("host", "")], 403),
+            ("GET", &[host, own, ("sec-fetch-site", "same-origin")], 200),
+            ("GET", &[host, ("sec-fetch-site", "none")], 200),
+            ("GET", &[host, ("sec-fetch-site", "cross-site")], 403),
+            ("GET", &[host, ("sec-fetch-site", "same-site")], 403),
+            ("GET", &[host, ("origin", "null")], 403),
+            ("GET", &[host, ("origin", "http://10.0.0.1:8600")], 403),
+            ("POST", &[host], 415),
+            ("POST", &[host, ("content-type", "text/plain")], 415),
+            ("POST", &[host, ("content-type", "application/jsonish")], 415),
+            ("POST", &[host, json], 200),
+            ("POST", &[host, admin], 200),
+            ("POST", &[host, ("x-ams-admin", "0")], 415),
+            ("POST", &[host, own, json], 200),
+            ("POST", &[host, ("origin", "http://attacker.example"), json, admin], 403),
+            ("PUT", &[host, ("content-type", "image/png")], 415),
+            ("PUT", &[host, ("content-type", "image/png"), admin], 200),
+            ("DELETE", &[host], 415),
+        ];
+        for (method, sent, expected) in cases {
+            let (method, uri) = (method.parse().unwrap(), Uri::from_static("/admin/models"));
+            let said = check(&method, &uri, &headers(sent), &["ams-admin".to_owned()]);
+            let status = said.map_or_else(|problem| problem.kind.status().as_u16(), |()| 200);
+            assert_eq!(status, *expected, "{method} {sent:?}");
+        }
+        // HTTP/2 has the host elsewhere.
+        let uri = Uri::from_static("http://attacker.example/metrics");
+        assert!(check(&Method::GET, &uri, &HeaderMap::new(), &[]).is_err());
+    }
+
+    #[test]
+    fn origins_are_those_of_browsers() {
+        let of = |origins: &[&str]| {
+            Cors::new(&origins.iter().map(|&o| o.to_owned()).collect::<Vec<_>>())
+        };
+        let cors = of(&["https://shop.example", "http://localhost:3000"]).unwrap();
+        let allowed = |cors: &Cors, origin: &'static str| {
+            cors.allowed(&HeaderValue::from_static(origin))
+                .map(|value| value.to_str().unwrap().to_owned())
+        };
+        assert_eq!(allowed(&cors, "https://shop.example").unwrap(), "https://shop.example");
+        assert_eq!(allowed(&cors, "http://localhost:3000").unwrap(), "http://localhost:3000");
+        for other in
+            ["http://shop.example", "https://shop.example:444", "null", "https://a.shop.example"]
+        {
+            assert_eq!(allowed(&cors, other), None, "{other}");
+        }
+        assert_eq!(allowed(&of(&["*"]).unwrap(), "https://any.example").unwrap(), "*");
+        assert_eq!(allowed(&Cors::default(), "https://any.example"), None);
+        for wrong in [
+            "shop.example",
+            "https://shop.example/",
+            "https://shop.example/a",
+            "null",
+            "",
+            "https://",
+            "https://me@shop.example",
+        ] {
+            assert!(of(&[wrong]).unwrap_err().contains("expected such as"), "{wrong}");
+        }
+    }
+}
