@@ -73,6 +73,19 @@ impl Tokens {
     }
 }
 
+impl Renewed for Tokens {
+    fn files(&self) -> Vec<&Path> {
+        self.file.as_deref().into_iter().collect()
+    }
+
+    fn renew(&self) -> Result<(), String> {
+        if let Some(file) = &self.file {
+            self.hashes.store(Arc::new(hashes(file)?));
+        }
+        Ok(())
+    }
+}
+
 /// The token that came.
 fn given(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(headers.get(AUTHORIZATION)?.as_bytes())

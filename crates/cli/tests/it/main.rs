@@ -42,6 +42,8 @@ mod place;
 #[cfg(all(unix, feature = "grpc"))]
 mod requests;
 #[cfg(unix)]
+mod rollout;
+#[cfg(unix)]
 mod serve;
 #[cfg(unix)]
 mod settings;
