@@ -184,7 +184,8 @@ mod tests {
         let own = ("origin", "http://10.0.0.1:8601");
         let (json, admin) =
             (("content-type", "application/json; charset=utf-8"), ("x-ams-admin", "1"));
-        let cases: &[(&str, &[(&str, &str)], u16)] = &[
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], u16);
+        let cases: &[Case<'_>] = &[
             ("GET", &[], 200),
             ("GET", &[host], 200),
             ("GET", &[("host", "localhost:8601")], 200),

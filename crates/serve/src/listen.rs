@@ -308,8 +308,9 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
 }
 
-/// Marks an answer that lasts, such as that of a watch.
+/// Marks an answer that lasts, such as that of a watch: gRPC alone has such.
 #[derive(Clone, Copy, Debug)]
+#[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "nobody has such answers"))]
 pub(crate) struct Lasts;
 
 /// The router of a connection, which tells the connection's seat what it does.

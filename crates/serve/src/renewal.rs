@@ -55,11 +55,8 @@ pub(crate) enum Look {
 impl Renewal {
     /// Of `things`, which were just made.
     pub(crate) fn new(things: Vec<Box<dyn Renewed>>, traffic: Arc<Traffic>) -> Renewal {
-        let seen = |thing: &Box<dyn Renewed>| {
-            let now = content(&**thing);
-            Seen { tried: now, last: now }
-        };
-        let seen = Mutex::new(things.iter().map(seen).collect());
+        let contents = things.iter().map(|thing| content(&**thing));
+        let seen = Mutex::new(contents.map(|now| Seen { tried: now, last: now }).collect());
         Renewal { things, seen, traffic }
     }
 

@@ -92,59 +92,45 @@ impl std::fmt::Debug for VersionMetrics {
     }
 }
 
-/// What everything is that is counted here, for people who look at it.
-const HELP: [(&str, Is, &str); 13] = [
-    (
-        "ams_requests_total",
-        Is::Counter,
-        "Requests answered on the port of page views, by route and status.",
-    ),
-    (
-        "ams_request_seconds",
-        Is::Histogram,
-        "Seconds from a request's head to its answer, by route.",
-    ),
-    ("ams_queue_seconds", Is::Histogram, "Seconds a request waited for a compute thread."),
-    (
-        "ams_compute_seconds",
-        Is::Histogram,
-        "Seconds a request was read, scored and written on a compute thread.",
-    ),
-    ("ams_sheds_total", Is::Counter, "Requests turned away with 503 because too much waits."),
-    (
-        "ams_deadlines_passed_total",
-        Is::Counter,
-        "Requests answered with 504 because their deadline passed.",
-    ),
-    (
-        "ams_panics_total",
-        Is::Counter,
-        "Requests answered with 500 because scoring them panicked: a defect.",
-    ),
-    ("ams_waiting_requests", Is::Gauge, "Requests that wait for a compute thread now."),
-    ("ams_connections", Is::Gauge, "Open connections."),
-    ("ams_poll_failures_total", Is::Counter, "Looks at the folder of models that failed."),
-    (
-        "ams_last_good_poll_timestamp_seconds",
-        Is::Gauge,
-        "When the folder of models was last looked through, in unix seconds.",
-    ),
-    ("ams_page_view_candidates", Is::Histogram, "Candidates of a page view, by model."),
-    ("ams_predicted_ctr", Is::Histogram, "Click-through rates that were answered, by model."),
-];
-
-/// Of models: they are registered when the first thing of the kind happens.
-const HELP_OF_MODELS: [(&str, &str); 2] = [
+/// What is counted, for people who look at it.
+const COUNTERS: [(&str, &str); 13] = [
+    ("ams_requests_total", "Requests answered on the port of page views, by route and status."),
+    ("ams_sheds_total", "Requests turned away with 503 because too much waits."),
+    ("ams_deadlines_passed_total", "Requests answered with 504 because their deadline passed."),
+    ("ams_panics_total", "Requests answered with 500 because scoring them panicked: a defect."),
+    ("ams_poll_failures_total", "Looks at the folder of models that failed."),
     ("ams_versions_refused_total", "Times a version was not good, by model."),
     ("ams_deltas_refused_total", "Times a delta was not good, by model."),
+    ("ams_connections_dropped_total", "Idle connections that were closed to let another one in."),
+    ("ams_connections_refused_total", "Connections of an address that had as many as it may have."),
+    ("ams_connections_timed_out_total", "Connections that were closed because a client dawdled."),
+    ("ams_accept_errors_total", "Connections that the operating system could not hand over."),
+    (
+        "ams_request_memory_refusals_total",
+        "Requests turned away because bodies held too much memory.",
+    ),
+    ("ams_reload_failures_total", "Files of tokens or certificates that could not be taken up."),
 ];
 
-#[derive(Clone, Copy)]
-enum Is {
-    Counter,
-    Gauge,
-    Histogram,
-}
+/// What goes up and down.
+const GAUGES: [(&str, &str); 4] = [
+    ("ams_waiting_requests", "Requests that wait for a compute thread now."),
+    ("ams_connections", "Open connections."),
+    ("ams_request_memory_bytes", "Bytes of memory that bodies hold."),
+    (
+        "ams_last_good_poll_timestamp_seconds",
+        "When the folder of models was last looked through, in unix seconds.",
+    ),
+];
+
+/// What is observed.
+const HISTOGRAMS: [(&str, &str); 5] = [
+    ("ams_request_seconds", "Seconds from a request's head to its answer, by route."),
+    ("ams_queue_seconds", "Seconds a request waited for a compute thread."),
+    ("ams_compute_seconds", "Seconds a request was read, scored and written."),
+    ("ams_page_view_candidates", "Candidates of a page view, by model."),
+    ("ams_predicted_ctr", "Click-through rates that were answered, by model."),
+];
 
 const METADATA: Metadata<'static> = Metadata::new("ams", Level::INFO, None);
 
@@ -166,17 +152,10 @@ impl Telemetry {
         }
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
-        for (name, is, help) in HELP {
-            let (name, help) = (KeyName::from_const_str(name), help.into());
-            match is {
-                Is::Counter => recorder.describe_counter(name, None, help),
-                Is::Gauge => recorder.describe_gauge(name, None, help),
-                Is::Histogram => recorder.describe_histogram(name, None, help),
-            }
-        }
-        for (name, help) in HELP_OF_MODELS {
-            recorder.describe_counter(KeyName::from_const_str(name), None, help.into());
-        }
+        let name = KeyName::from_const_str;
+        COUNTERS.map(|(it, help)| recorder.describe_counter(name(it), None, help.into()));
+        GAUGES.map(|(it, help)| recorder.describe_gauge(name(it), None, help.into()));
+        HISTOGRAMS.map(|(it, help)| recorder.describe_histogram(name(it), None, help.into()));
         let counter = |name| recorder.register_counter(&key(name, &[]), &METADATA);
         let gauge = |name| recorder.register_gauge(&key(name, &[]), &METADATA);
         let histogram = |name| recorder.register_histogram(&key(name, &[]), &METADATA);

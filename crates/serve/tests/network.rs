@@ -44,8 +44,10 @@ impl Running {
             models: folder.path().join("models"),
             address: here,
             admin_address: here,
-            control: Control::Explicit,
+            control: Control::Explicit(Duration::from_secs(60)),
+            pins: Default::default(),
             keep: 1,
+            copied_bytes: u64::MAX,
             threads: 1,
             limits,
             tokens: Tokens::default(),
@@ -53,6 +55,7 @@ impl Running {
             admin_hosts: Vec::new(),
             cors: Cors::default(),
             reuse_port: false,
+            access_log: false,
             demo: None,
             tls: None,
             pictures: None,
@@ -476,7 +479,7 @@ impl Two {
 
     fn until_ended(&mut self) {
         let ended = tokio::time::timeout(Duration::from_secs(60), &mut self.ended);
-        self.runtime.block_on(async { ended.await }).expect("it ends within a minute").unwrap();
+        self.runtime.block_on(ended).expect("it ends within a minute").unwrap();
     }
 }
 
