@@ -478,8 +478,10 @@ impl Two {
     }
 
     fn until_ended(&mut self) {
-        let ended = tokio::time::timeout(Duration::from_secs(60), &mut self.ended);
-        self.runtime.block_on(ended).expect("it ends within a minute").unwrap();
+        let Two { runtime, ended, .. } = self;
+        let ended =
+            runtime.block_on(async { tokio::time::timeout(Duration::from_secs(60), ended).await });
+        ended.expect("it ends within a minute").unwrap();
     }
 }
 
