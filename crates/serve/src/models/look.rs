@@ -239,7 +239,12 @@ impl Models {
                 self.replace(|models| models.remove(name));
             } else if !known.gone {
                 tracing::error!(model = name, "its folder is gone; it serves from memory");
-                self.note(name, |versions| versions.gone = true);
+                let what = "the model's folder is gone; it serves from memory as it was";
+                self.note(name, |versions| {
+                    versions.gone = true;
+                    let loaded = versions.loaded.keys();
+                    versions.changed = loaded.map(|version| (*version, what.to_owned())).collect();
+                });
             }
         }
     }
