@@ -17,7 +17,7 @@ PATIENCE = 30
 class Browser:
     """A Chromium with a profile of its own in the folder `profile`."""
 
-    def __init__(self, program, profile):
+    def __init__(self, program, profile, *more):
         # So that 3 and 4 are nobody else's.
         reserved = [os.open(os.devnull, os.O_RDONLY) for _ in range(8)]
         theirs, self.to = os.pipe()
@@ -26,7 +26,7 @@ class Browser:
         os.dup2(ours, 4)
         flags = ["--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--no-first-run",
                  "--disable-background-networking", "--disable-component-update", "--hide-scrollbars",
-                 f"--user-data-dir={profile}", "--remote-debugging-pipe", "about:blank"]
+                 f"--user-data-dir={profile}", "--remote-debugging-pipe", *more, "about:blank"]
         self.process = subprocess.Popen([program, *flags], pass_fds=(3, 4), stderr=subprocess.DEVNULL)
         for descriptor in {3, 4, theirs, ours, *reserved}:
             os.close(descriptor)

@@ -333,3 +333,44 @@ fn names_are_those_of_the_folder_that_was_asked_for() {
         loaded
     );
 }
+
+/// What Prometheus' own program says of the metrics and of the alerts, which know no other metrics.
+#[test]
+fn prometheus_reads_what_is_said() {
+    let (place, page) = versions(2);
+    place.write("models/bad/1/MANIFEST.json", "{}");
+    let serving = Serving::new(&place, POLL);
+    assert_eq!(serving.tell("/admin/models/tiny/rollback").0, 200);
+    assert_eq!(serving.tell("/admin/models/tiny/versions/2/canary?percent=5").0, 200);
+    assert_eq!(serving.score(&page).0, 200);
+    let metrics = serving.metrics();
+    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus/alerts.yaml");
+    let text = std::fs::read_to_string(rules).unwrap();
+    let expressions = text.lines().filter_map(|line| line.trim().strip_prefix("expr:"));
+    for word in expressions.flat_map(|it| it.split(|c: char| !c.is_alphanumeric() && c != '_')) {
+        let known = metrics.contains(&format!("\n# TYPE {word} "))
+            || metrics.starts_with(&format!("# TYPE {word} "));
+        assert!(known || !word.starts_with("ams_"), "no {word} in\n{metrics}");
+    }
+    for line in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
+        let name = line.split(' ').next().unwrap();
+        assert!(metrics.contains(&format!("# HELP {name} ")), "no help of {name}");
+    }
+    let promtool = |arguments: &[&str], input: &str| {
+        let mut command = std::process::Command::new("promtool");
+        command
+            .args(arguments)
+            .stdin(std::process::Stdio::piped())
+            .stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().ok()?;
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+        Some(child.wait_with_output().unwrap())
+    };
+    let Some(checked) = promtool(&["check", "metrics"], &metrics) else {
+        eprintln!("skipped: no promtool to check metrics and alerts with");
+        return;
+    };
+    assert!(checked.status.success(), "{}\n{metrics}", String::from_utf8_lossy(&checked.stderr));
+    let checked = promtool(&["check", "rules", rules], "").unwrap();
+    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}

@@ -6,7 +6,7 @@ use std::process::Command;
 use ureq::Agent;
 
 use crate::place::Place;
-use crate::serve::{Serving, agent, published};
+use crate::serve::{Serving, agent, appear, published};
 use crate::shop::TRAIN;
 
 /// A browser, if there is one here.
@@ -54,6 +54,19 @@ fn people_look_at_page_views() {
     look(&place, &Serving::new(&place, demo), browser, &["open"]);
     let serving = Serving::new(&place, &format!("{demo} --token-file tokens"));
     look(&place, &serving, browser, &["token", "looking-token-0123456789"]);
+}
+
+#[test]
+fn pages_of_other_hosts_change_nothing() {
+    let Some(browser) = chromium() else { return };
+    let (place, _) = published();
+    appear(&place, "models/tiny/1", 2);
+    let serving = Serving::new(&place, "--deadline-ms 60000");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/foreign.py");
+    let mut python = Command::new("python3");
+    python.arg(script).arg(browser).arg(place.path("profile"));
+    let output = python.args([&serving.address, &serving.admin]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }
 
 /// A status and what says what it is.

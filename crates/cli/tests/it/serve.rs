@@ -19,7 +19,7 @@ pub struct Serving {
     pub child: Child,
     /// `http://` or `https://` and where it answers page views.
     pub address: String,
-    admin: String,
+    pub admin: String,
     agent: Agent,
 }
 
