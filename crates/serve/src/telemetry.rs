@@ -153,9 +153,15 @@ impl Telemetry {
         let recorder = builder.build_recorder();
         let handle = recorder.handle();
         let name = KeyName::from_const_str;
-        COUNTERS.map(|(it, help)| recorder.describe_counter(name(it), None, help.into()));
-        GAUGES.map(|(it, help)| recorder.describe_gauge(name(it), None, help.into()));
-        HISTOGRAMS.map(|(it, help)| recorder.describe_histogram(name(it), None, help.into()));
+        for (it, help) in COUNTERS {
+            recorder.describe_counter(name(it), None, help.into());
+        }
+        for (it, help) in GAUGES {
+            recorder.describe_gauge(name(it), None, help.into());
+        }
+        for (it, help) in HISTOGRAMS {
+            recorder.describe_histogram(name(it), None, help.into());
+        }
         let counter = |name| recorder.register_counter(&key(name, &[]), &METADATA);
         let gauge = |name| recorder.register_gauge(&key(name, &[]), &METADATA);
         let histogram = |name| recorder.register_histogram(&key(name, &[]), &METADATA);
