@@ -310,7 +310,6 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
 
 /// Marks an answer that lasts, such as that of a watch: gRPC alone has such.
 #[derive(Clone, Copy, Debug)]
-#[cfg_attr(not(feature = "grpc"), expect(dead_code, reason = "nobody has such answers"))]
 pub(crate) struct Lasts;
 
 /// The router of a connection, which tells the connection's seat what it does.
