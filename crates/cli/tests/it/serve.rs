@@ -60,8 +60,11 @@ impl Serving {
     }
 
     fn started_by(agent: Agent, place: &Place, arguments: &str) -> Serving {
-        let all =
-            format!("serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 --json {arguments}");
+        // Nobody has to notice that it ends, but where that is what is tested.
+        let duck = if arguments.contains("--lame-duck") { "" } else { "--lame-duck 0" };
+        let all = format!(
+            "serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 {duck} --json {arguments}"
+        );
         Serving::of(agent, place.command(&all))
     }
 
