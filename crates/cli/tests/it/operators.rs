@@ -196,6 +196,13 @@ fn one_model_takes_nothing_from_another() {
             && !serving.metrics().contains("refused_versions{model=\"bad\"")
     );
 
+    // A version that is removed is refused no more.
+    place.write("models/tiny/9/MANIFEST.json", "{}");
+    let refused = || metric(&serving, "ams_model_refused_versions{model=\"tiny\"}");
+    serving.until("refused", || refused() == 1.0);
+    std::fs::remove_dir_all(place.path("models/tiny/9")).unwrap();
+    serving.until("forgotten", || refused() == 0.0);
+
     // What is misspelled is not made by a change.
     for order in [
         "tinny/versions/1/canary?percent=0",

@@ -76,7 +76,10 @@ impl Models {
             // Such as `lost+found`: no model.
             return Ok(());
         }
-        if is_new || known.decided != decided || known.unreadable.is_some() || known.gone || again {
+        let mut remembered = known.refused.keys().chain(known.arriving.keys());
+        let is_removed = remembered.any(|version| !found.contains(version));
+        let differs = known.decided != decided || known.unreadable.is_some() || known.gone;
+        if is_new || differs || is_removed || again {
             self.note(name, |versions| {
                 (versions.unreadable, versions.gone) = (None, false);
                 versions.decided = decided.clone();
@@ -91,8 +94,9 @@ impl Models {
         }
         self.watch(name, known);
         if decided.unloaded.is_some() && !self.choice.pins.contains_key(name) {
-            if !known.loaded.is_empty() {
-                self.drop_versions(name);
+            if !known.loaded.is_empty()
+                && self.while_decided(name, &decided, || self.drop_versions(name))
+            {
                 tracing::warn!(model = name, "unloaded");
             }
             return Ok(());
@@ -114,7 +118,9 @@ impl Models {
         if let Some(version) = fixed {
             if live != Some(version) && !self.is_refused_still(name, version) {
                 match self.load(name, version) {
-                    Ok(loaded) => self.set_live(name, loaded),
+                    Ok(loaded) => {
+                        self.while_decided(name, decided, || self.set_live(name, loaded));
+                    }
                     Err(Refusal::Absent(_)) => self.say_absent(name, version),
                     // Said and remembered where it was found.
                     Err(_) => {}
@@ -131,8 +137,8 @@ impl Models {
         match loaded {
             Some(loaded) => {
                 let version = loaded.model.version();
-                self.set_live(name, loaded);
-                if explicit {
+                let is_live = self.while_decided(name, decided, || self.set_live(name, loaded));
+                if is_live && explicit {
                     self.keep_choice(name, version);
                 }
             }
@@ -143,6 +149,17 @@ impl Models {
             ),
             None => {}
         }
+    }
+
+    /// Does what follows from a decision, if nothing else was decided here meanwhile: loading takes time, and an order that came in
+    /// between must not be undone until the next look. Whether it was done.
+    fn while_decided(&self, name: &str, decided: &Decided, act: impl FnOnce()) -> bool {
+        let book = self.book();
+        let is_so = book.decisions.of(name) == *decided;
+        if is_so {
+            act();
+        }
+        is_so
     }
 
     /// Writes down what a server that is only to serve what it is told found first, so that it serves it after a restart too.
@@ -207,7 +224,10 @@ impl Models {
                 Err(_) => return,
             },
         };
-        self.note(name, |versions| versions.canary = canary);
+        let decided = Decided { canary: share, ..known.decided.clone() };
+        self.while_decided(name, &decided, || {
+            self.note(name, |versions| versions.canary = canary);
+        });
     }
 
     /// Says that a model cannot be looked at, and goes on: it has nothing to do with others.
