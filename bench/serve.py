@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Page views: the scorer, the server, and the same scores by PyTorch and ONNX Runtime behind a plain Python server.
 
-usage: bench/serve.py WORK OUT [--parts matrix,http,peers,overload] [--rounds N] [--seconds N] [--ams PROGRAM]
+usage: bench/serve.py WORK OUT [--parts matrix,http,peers,overload] [--rounds N] [--seconds N] [--ams PROGRAM] [--before PROGRAM]
 
 WORK  folder for a synthetic shop with histories of up to 100, four models trained on it (joint images, no images, pre-rank,
       and joint with rows as halfs), and a Python environment if this Python has not got what is needed
@@ -13,11 +13,14 @@ http      a server with all cores: page views a second when more is asked than i
 peers     bench/peers/serve.py with two workers beside the server, in turn, at saturation; the sum of the rates of some page
           views by each, which has to be one number
 overload  twice as many requests as it can answer, for a minute: sheds, latencies, memory
+before    a server of another program (--before) and of this one, in turn, which of them first in turn too, asked by this one:
+          page views a second at saturation, and latency at half of what the other one can
 
 The load is `ams bench serve --url`, on the same machine: it takes its share of the cores from whoever serves. Have nothing
 else run meanwhile.
 """
 import argparse
+import functools
 import json
 import os
 import pathlib
@@ -68,10 +71,10 @@ class Server:
 class Bench:
     def __init__(self, options):
         self.options, self.results = options, []
-        self.models = options.work / "models"
+        self.models, self.token = options.work / "models", None
 
-    def ams(self, *arguments):
-        return ams(self.options.ams, *arguments)
+    def ams(self, *arguments, program=None):
+        return ams(program or self.options.ams, *arguments)
 
     def keep(self, **result):
         self.results.append(result)
@@ -81,22 +84,22 @@ class Bench:
 
     def make(self):
         """The models."""
-        work = self.options.work
+        work, make = self.options.work, functools.partial(self.ams, program=self.options.before)
         if (self.models / "halfs").exists():
             return
         shop, data = work / "shop", work / "data"
-        self.ams("synth", "--out", shop, "--users", "3000", "--items", "2000")
-        self.ams("prepare", "--events", shop / "events.parquet", "--items", shop / "items.csv", "--user-fields", "gender,age",
+        make("synth", "--out", shop, "--users", "3000", "--items", "2000")
+        make("prepare", "--events", shop / "events.parquet", "--items", shop / "items.csv", "--user-fields", "gender,age",
                  "--item-fields", "category,brand", "--context-fields", "hour,position", "--max-behaviors", "100", "--out", data)
-        self.ams("encode", data, "--images", shop, "--dim", "256")
+        make("encode", data, "--images", shop, "--dim", "256")
         config = work / "shop.toml"
         config.write_text(f'runs = "{work}/runs"\n[data]\nsamples = "{data}"\n[model]\ntower = [64, 12]\n[train]\nepochs = 1\nbatch = 512\n')
         for name, settings in [("joint", []), ("none", ["model.images=none"]),
                                ("pre-rank", ["model.base=pre-rank", "model.aggregator=sum"])]:
             sets = [flag for setting in [f"name={name}", *settings] for flag in ("--set", setting)]
-            self.ams("train", config, *sets)
-            self.ams("publish", work / "runs" / name, "--to", self.models)
-        self.ams("publish", work / "runs/joint", "--to", self.models, "--name", "halfs", "--rows", "f16")
+            make("train", config, *sets)
+            make("publish", work / "runs" / name, "--to", self.models)
+        make("publish", work / "runs/joint", "--to", self.models, "--name", "halfs", "--rows", "f16")
 
     def matrix(self):
         for model, candidates in [("joint", CANDIDATES), ("none", CANDIDATES), ("halfs", "400"), ("pre-rank", "4000")]:
@@ -104,13 +107,13 @@ class Bench:
             for row in report["runs"]:
                 self.keep(part="matrix", model=model, **row)
 
-    def serve(self, model="joint"):
+    def serve(self, program=None):
         """`ams serve`, by the flags a user would start it with."""
-        command = [self.options.ams, "serve", self.models, "--bind", "127.0.0.1:8610", "--admin-bind", "127.0.0.1:8611"]
+        command = [program or self.options.ams, "serve", self.models, "--bind", "127.0.0.1:8610", "--admin-bind", "127.0.0.1:8611"]
         return Server(command, "http://127.0.0.1:8610", "/health/ready")
 
     def load(self, server, rate, model="joint", seconds=None, nothing=False):
-        flags = ["--nothing"] if nothing else []
+        flags = ["--nothing"] * nothing + (["--token-file", self.token] if self.token else [])
         report = self.ams("bench", "serve", "--model", self.models / model, "--candidates", "400", "--behaviors", "32", "--url",
                           server.url, "--rate", f"{rate:.1f}", "--seconds", str(seconds or self.options.seconds), *flags)
         return report["runs"][0]
@@ -174,6 +177,15 @@ class Bench:
             self.keep(part="overload", saturation=full, megabytes=[before, server.megabytes()], **outcome)
             urllib.request.urlopen(server.url + "/health/ready").read()
 
+    def before(self):
+        programs, half = [("before", self.options.before), ("after", self.options.ams)], None
+        for at in range(self.options.rounds):
+            for name, program in programs[::1 if at % 2 == 0 else -1]:
+                with self.serve(program) as server:
+                    full = self.saturation(server)
+                    half = half or full["answered_per_second"] / 2
+                    self.keep(part="before", round=at, program=name, saturation=full, half=self.load(server, half))
+
     def table(self):
         of = lambda part: [result for result in self.results if result["part"] == part]
         lines = []
@@ -192,6 +204,15 @@ class Bench:
                 half = row["half"]["ms"]
                 full = f"{row['saturation']['answered_per_second']:.0f}" if "saturation" in row else ""
                 lines.append(f"| {row['model']} | {full} | {half['p50']:.2f} / {half['p99']:.2f} / {half['p999']:.2f} |")
+        if rows := of("before"):
+            lines += ["", "A server of the program of before, and of this one, in turn; after over before by round, median [least, most]:", "",
+                      "| | before | after | after / before |", "|---|---|---|---|"]
+            for label, digits, value in [("page views/s at saturation", 0, lambda row: row["saturation"]["answered_per_second"]),
+                                         ("ms at half of that, p50", 3, lambda row: row["half"]["ms"]["p50"]),
+                                         ("p99", 3, lambda row: row["half"]["ms"]["p99"])]:
+                each = {name: [value(row) for row in rows if row["program"] == name] for name in ("before", "after")}
+                ratios = [after / before for before, after in zip(each["before"], each["after"])]
+                lines.append(f"| {label} | {around(each['before'], digits)} | {around(each['after'], digits)} | {around(ratios, 3)} |")
         if rows := [row for row in of("peers") if "system" in row]:
             rate = lambda system: [row["answered_per_second"] for row in rows if row["system"] == system]
             lines += ["", "Page views/s at saturation, 400 candidates, 32 behaviors:", "", "| | page views/s | ams is so many times as fast |", "|---|---|---|",
@@ -215,6 +236,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=8)
     parser.add_argument("--ams", type=pathlib.Path, default=AMS)
+    parser.add_argument("--before", type=pathlib.Path, help="another program, for the part `before`, which then makes the models too")
     options = parser.parse_args()
     options.work, options.ams = options.work.resolve(), options.ams.resolve()
     options.work.mkdir(parents=True, exist_ok=True)

@@ -181,8 +181,8 @@ pub(crate) fn versions(model_dir: &Path) -> Result<Vec<u64>> {
     Ok(versions)
 }
 
-/// The versions of a model that have a manifest, ascending: what is being written has none. What may not be read is passed over: such
-/// a folder is no model's (`lost+found`).
+/// The versions of a model that have a manifest, ascending: what is being written has none. A model's folder that may not be read has
+/// none (`lost+found`); a version's is listed, and opening it says that it may not be read.
 ///
 /// # Errors
 /// If the disk does not answer.
@@ -195,7 +195,12 @@ pub fn whole_versions(model_dir: &Path) -> Result<Vec<u64>> {
         }
         versions => versions?,
     };
-    versions.retain(|version| model_dir.join(version.to_string()).join(MANIFEST).is_file());
+    versions.retain(|version| {
+        match fs::metadata(model_dir.join(version.to_string()).join(MANIFEST)) {
+            Ok(manifest) => manifest.is_file(),
+            Err(error) => error.kind() == ErrorKind::PermissionDenied,
+        }
+    });
     Ok(versions)
 }
 

@@ -3,11 +3,12 @@
 use std::sync::LazyLock;
 
 /// Every feature, and whether it is in this program.
-const ALL: [(&str, bool); 6] = [
+const ALL: [(&str, bool); 7] = [
     ("buckets", cfg!(feature = "buckets")),
     ("grpc", cfg!(feature = "grpc")),
     ("mpi", cfg!(feature = "mpi")),
     ("onnx", cfg!(feature = "onnx")),
+    ("otel", cfg!(feature = "otel")),
     ("tiff", cfg!(feature = "tiff")),
     ("tls", cfg!(feature = "tls")),
 ];

@@ -58,10 +58,16 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
                     let _ = file.read_to_string(&mut holder);
-                    let what = format!(
-                        "is held by another job ({}); wait for it, end it, or choose another name",
-                        holder.trim()
-                    );
+                    let advice = match patience.is_zero() {
+                        true => "wait for it, end it, or choose another name".to_owned(),
+                        false => {
+                            format!(
+                                "try again, or end it: {} s were not enough",
+                                patience.as_secs_f32()
+                            )
+                        }
+                    };
+                    let what = format!("is held by another job ({}); {advice}", holder.trim());
                     return Err(Error::content(&path, what));
                 }
                 Err(TryLockError::Error(error)) => return Err(Error::io(&path)(error)),
@@ -123,7 +129,8 @@ mod tests {
     fn who_waits_gets_it_after_its_holder() {
         let runs = tempfile::tempdir().unwrap();
         let lock = Lock::take(runs.path(), "a").unwrap();
-        assert!(Lock::wait(runs.path(), "a", 2 * PAUSE).is_err());
+        let error = Lock::wait(runs.path(), "a", 2 * PAUSE).unwrap_err().to_string();
+        assert!(error.contains("try again, or end it"), "{error}");
         std::thread::scope(|scope| {
             let waits = scope.spawn(|| Lock::wait(runs.path(), "a", Duration::from_secs(600)));
             std::thread::sleep(3 * PAUSE);

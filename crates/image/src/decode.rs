@@ -112,7 +112,8 @@ fn unsupported(kind: Kind) -> String {
     let name = kind.name();
     match kind {
         Kind::Tiff => format!(
-            "{name}{NOT_DECODED} by this build; build with the feature `tiff`, or convert it to JPEG, PNG or WebP"
+            "{name}{NOT_DECODED}: {}; or convert it to JPEG, PNG or WebP",
+            ams_data::error::built_without("tiff")
         ),
         _ => format!("{name}{NOT_DECODED} here; convert it to JPEG, PNG or WebP"),
     }
@@ -337,9 +338,9 @@ mod tests {
     fn tiff_names_the_feature() {
         let failure = decode(b"II*\0\x08\0\0\0", &Limits::default()).unwrap_err();
         assert!(
-            failure
-                .detail
-                .starts_with("TIFF: not decoded by this build; build with the feature `tiff`")
+            failure.detail.starts_with(
+                "TIFF: not decoded: this program was built without tiff; build it with"
+            )
         );
     }
 

@@ -24,6 +24,7 @@ use crate::problem::{Kind, Problem};
 use crate::settings::Limits;
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
+use crate::trace::Work;
 
 /// What is asked of a page view.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -180,6 +181,7 @@ impl From<Refusal> for Problem {
     fn from(refusal: Refusal) -> Problem {
         let kind = match &refusal {
             Refusal::Absent(_) => Kind::NotFound,
+            Refusal::Unready(_) => Kind::Unready,
             Refusal::Bundle(ams_bundle::Error::Request { .. }) => Kind::Request,
             Refusal::State(_) | Refusal::Bundle(_) => Kind::Conflict,
         };
@@ -191,9 +193,10 @@ impl Shared {
     /// Has a request answered on a compute thread; the answer, in the request's words.
     pub(crate) async fn answer(self: &Arc<Shared>, request: Request) -> Result<Vec<u8>, Problem> {
         let Request { came, deadline, .. } = request;
-        let shared = Arc::clone(self);
+        let (shared, work) = (Arc::clone(self), Work::queued());
         let job = self.pool.run(move |buffers: &mut Buffers| {
-            answer(&request, &shared.limits, &shared.telemetry, buffers)
+            let job = || answer(&request, &shared.limits, &shared.telemetry, buffers);
+            Work::run(work.as_deref(), job)
         });
         // The job looks at its deadline itself; this is for one that never gets a thread.
         let left = deadline.saturating_sub(came.elapsed());

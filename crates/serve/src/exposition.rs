@@ -67,6 +67,12 @@ pub fn render(shared: &Shared) -> String {
     let now = shared.models.now();
     of_models(&mut text, &now.status(), shared.models.unkept().is_some());
     of_versions(&mut text, &now.in_memory().collect::<Vec<_>>());
+    let live = now.live().filter_map(|(model, live)| Some((model, live?.since as f64)));
+    let help = "Deprecated, goes with the next version: ams_version_loaded_timestamp_seconds of the live version.";
+    text.metric(
+        ("ams_model_live_since_timestamp", Is::Gauge, help),
+        live.map(|(model, since)| (labels(model, None), since)),
+    );
     of_server(&mut text, shared);
     process::write(|name, counts, help, value| {
         let is = if counts { Is::Counter } else { Is::Gauge };

@@ -8,10 +8,10 @@
 //! other protocols' words; [`problem`], [`token`] and [`browser`], answers that are none and who gets none; [`edits`], how what is served changes a
 //! little; [`pages`], what people look at; [`shared`], what all requests share; [`routes`] and [`admin`], the paths of the two ports; [`listen`], `seats` and [`encryption`], connections; [`server`], all
 //! of it together, from start to stop; `renewal`, secrets that change meanwhile; [`system`], what the operating system gives; [`telemetry`] and
-//! [`traffic`], what is counted; `exposition`, what Prometheus reads; `trace`, what requests are called; `notify`, what systemd is told. And
+//! [`traffic`], what is counted; `exposition`, what Prometheus reads; `trace`, what requests are called; `spans`, what a collector of traces is sent; `notify`, what systemd is told. And
 //! [`load`], somebody who asks a lot.
 //!
-//! Cargo features: `grpc` and `tls`. Without them both are refused in words that name the feature.
+//! Cargo features: `grpc`, `otel` and `tls`. What is missing is refused in words that name the feature.
 
 pub mod admin;
 pub mod answer;
@@ -47,6 +47,11 @@ mod seats;
 pub mod server;
 pub mod settings;
 pub mod shared;
+#[cfg(feature = "otel")]
+mod spans;
+#[cfg(not(feature = "otel"))]
+#[path = "spans_absent.rs"]
+mod spans;
 pub mod system;
 pub mod telemetry;
 pub mod token;
@@ -58,6 +63,10 @@ pub use server::{Server, start};
 pub use settings::{Control, Demo, Limits, Settings, Tls};
 
 // Its own tests are in the same program as those beside the code.
+#[cfg(test)]
+#[cfg(feature = "otel")]
+#[path = "../tests/collector.rs"]
+mod collector;
 #[cfg(test)]
 #[path = "../tests/network.rs"]
 mod network;

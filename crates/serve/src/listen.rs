@@ -72,11 +72,20 @@ async fn reached(stage: &mut watch::Receiver<Stage>, at: Stage) {
 /// A port that is bound.
 #[derive(Debug)]
 pub struct Port {
-    listener: TcpListener,
+    bound: Bound,
     encryption: Option<Encryption>,
     limits: Limits,
     room: Arc<Room>,
     traffic: Arc<Traffic>,
+}
+
+/// What a port is until it is served.
+#[derive(Debug)]
+enum Bound {
+    /// Clients are let in and wait.
+    Listening(TcpListener),
+    /// Clients of the same address are another process's.
+    Waiting(TcpSocket),
 }
 
 /// Whether another process may bind the same address.
@@ -115,9 +124,12 @@ impl Port {
             return Err(io::Error::other("addresses cannot be shared on this operating system"));
         }
         socket.bind(address)?;
-        let listener = socket.listen(BACKLOG)?;
+        let bound = match sharing {
+            Sharing::Alone => Bound::Listening(socket.listen(BACKLOG)?),
+            Sharing::Reused => Bound::Waiting(socket),
+        };
         let room = Room::new(connections, limits.connections_per_address, Arc::clone(traffic));
-        Ok(Port { listener, encryption, limits, room, traffic: Arc::clone(traffic) })
+        Ok(Port { bound, encryption, limits, room, traffic: Arc::clone(traffic) })
     }
 
     /// The address, with the number the operating system chose for port 0.
@@ -125,7 +137,10 @@ impl Port {
     /// # Errors
     /// If the operating system does not know.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+        match &self.bound {
+            Bound::Listening(listener) => listener.local_addr(),
+            Bound::Waiting(socket) => socket.local_addr(),
+        }
     }
 
     /// Its connections.
@@ -133,15 +148,32 @@ impl Port {
         Arc::clone(&self.room)
     }
 
-    /// Serves `router` until the end; how many requests were cut, because they were still being answered after the limits' farewell, or
+    /// Serves `router` until the end, a shared address from when it is `ready`; how many requests were cut, because they were still being answered after the limits' farewell, or
     /// when that was cut short.
     pub async fn serve(
         self,
         router: Router,
         mut stage: watch::Receiver<Stage>,
+        mut ready: watch::Receiver<bool>,
         open: Gauge,
     ) -> usize {
-        let Port { listener, encryption, limits, room, traffic } = self;
+        let Port { bound, encryption, limits, room, traffic } = self;
+        let listener = match bound {
+            Bound::Listening(listener) => listener,
+            Bound::Waiting(socket) => {
+                tokio::select! {
+                    _ = ready.wait_for(|&ready| ready) => {}
+                    () = reached(&mut stage, Stage::Closing) => return 0,
+                }
+                match socket.listen(BACKLOG) {
+                    Ok(listener) => listener,
+                    Err(error) => {
+                        tracing::error!(%error, "the port cannot be opened");
+                        return 0;
+                    }
+                }
+            }
+        };
         let serving = Serving { router: TowerToHyperService::new(router), encryption, limits };
         let serve = |stream, seat: Arc<Seat>, stage: watch::Receiver<Stage>| {
             let (serving, open, traffic) = (serving.clone(), open.clone(), Arc::clone(&traffic));

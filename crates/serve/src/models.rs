@@ -21,7 +21,7 @@ mod orders;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -83,7 +83,11 @@ struct Versions {
 
 /// All models at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot(BTreeMap<String, Versions>);
+pub struct Snapshot {
+    models: BTreeMap<String, Versions>,
+    /// Whether all models were looked through and one of them served: it stays so.
+    ready: bool,
+}
 
 /// What is asked for and not there.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +95,9 @@ pub enum Refusal {
     /// No model or version of that name.
     #[error("{0}")]
     Absent(String),
+    /// No model or version of that name yet: they are being looked for.
+    #[error("{0}; the server is not ready: its models are still being looked for")]
+    Unready(String),
     /// Not in this state of the model.
     #[error("{0}")]
     State(String),
@@ -127,7 +134,6 @@ pub struct Models {
     /// Held while models are looked for.
     looking: Mutex<()>,
     /// Whether all models were looked through once, and one of them serves.
-    ready: AtomicBool,
     telemetry: Arc<Telemetry>,
 }
 
@@ -178,9 +184,12 @@ impl Snapshot {
         version: Option<u64>,
         user: Option<&str>,
     ) -> Result<Arc<Loaded>, Refusal> {
-        let absent = |what: String| Err(Refusal::Absent(what));
-        let Some(versions) = self.0.get(model) else {
-            let names: Vec<&str> = self.0.keys().map(|name| &name[..]).collect();
+        let absent = |what: String| match self.ready {
+            true => Err(Refusal::Absent(what)),
+            false => Err(Refusal::Unready(what)),
+        };
+        let Some(versions) = self.models.get(model) else {
+            let names: Vec<&str> = self.models.keys().map(|name| &name[..]).collect();
             return absent(format!("no model {model:?}; there is {}", list(&names)));
         };
         if let Some(version) = version {
@@ -210,12 +219,12 @@ impl Snapshot {
 
     /// Names and live versions.
     pub fn live(&self) -> impl Iterator<Item = (&str, Option<&Arc<Loaded>>)> {
-        self.0.iter().map(|(name, versions)| (&name[..], versions.live.as_ref()))
+        self.models.iter().map(|(name, versions)| (&name[..], versions.live.as_ref()))
     }
 
     /// Names of models, and each of their versions in memory.
     pub fn in_memory(&self) -> impl Iterator<Item = (&str, &Arc<Loaded>)> {
-        self.0.iter().flat_map(|(name, versions)| {
+        self.models.iter().flat_map(|(name, versions)| {
             versions.loaded.values().map(move |loaded| (&name[..], loaded))
         })
     }
@@ -244,7 +253,7 @@ impl Snapshot {
                 .collect(),
             decided: versions.decided.clone(),
         };
-        self.0.iter().map(status).collect()
+        self.models.iter().map(status).collect()
     }
 }
 
@@ -263,7 +272,6 @@ impl Models {
             changes: Mutex::default(),
             edits: Mutex::default(),
             looking: Mutex::default(),
-            ready: AtomicBool::new(false),
             telemetry,
         }
     }
@@ -271,7 +279,7 @@ impl Models {
     /// Whether page views may come: all models were looked through, and one of them serves. It stays so whatever becomes of
     /// models later; of one model, [`Snapshot::find`] tells.
     pub fn ready(&self) -> bool {
-        self.ready.load(Ordering::Acquire)
+        self.now().ready
     }
 
     /// All models now.
@@ -292,7 +300,7 @@ impl Models {
     /// A version, from memory or opened, checked and warmed up.
     fn load(&self, name: &str, version: u64) -> Result<Arc<Loaded>, Refusal> {
         let now = self.now();
-        if let Some(loaded) = now.0.get(name).and_then(|known| known.loaded.get(&version)) {
+        if let Some(loaded) = now.models.get(name).and_then(|known| known.loaded.get(&version)) {
             return Ok(Arc::clone(loaded));
         }
         self.require(name)?;
@@ -306,7 +314,9 @@ impl Models {
                 return Err(Refusal::Absent(format!("no version {version} of {name}")));
             }
             Arrival::Arriving(what) => {
-                if now.0.get(name).and_then(|known| known.arriving.get(&version)) != Some(&what) {
+                if now.models.get(name).and_then(|known| known.arriving.get(&version))
+                    != Some(&what)
+                {
                     tracing::info!(model = name, version, %what, "arriving");
                 }
                 let said = format!("version {version} of {name} is arriving: {what}");
@@ -343,7 +353,7 @@ impl Models {
     ) -> Result<T, Refusal> {
         let reason = error.to_string();
         let known = self.now();
-        let before = known.0.get(name).and_then(|known| known.refused.get(&version));
+        let before = known.models.get(name).and_then(|known| known.refused.get(&version));
         if before.is_none_or(|(_, before)| *before != reason) {
             tracing::error!(model = name, version, %error, "refused");
         }
@@ -373,9 +383,15 @@ impl Models {
     fn replace<R>(&self, change: impl FnOnce(&mut BTreeMap<String, Versions>) -> R) -> R {
         let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut snapshot = Snapshot::clone(&self.now());
-        let result = change(&mut snapshot.0);
+        let result = change(&mut snapshot.models);
         self.snapshot.store(Arc::new(snapshot));
         result
+    }
+
+    /// Page views may come from here on.
+    fn become_ready(&self) {
+        let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
+        self.snapshot.store(Arc::new(Snapshot { ready: true, ..Snapshot::clone(&self.now()) }));
     }
 
     /// The same of one model, which is on disk; what nothing needs any more leaves memory.

@@ -35,6 +35,8 @@ pub enum Kind {
     Internal,
     /// Too much to do.
     Busy,
+    /// Models are still being looked for.
+    Unready,
     /// There is no answer before the deadline.
     Deadline,
 }
@@ -54,6 +56,7 @@ impl Kind {
             Kind::Encoding => (StatusCode::UNSUPPORTED_MEDIA_TYPE, "encoding"),
             Kind::Internal => (StatusCode::INTERNAL_SERVER_ERROR, "internal"),
             Kind::Busy => (StatusCode::SERVICE_UNAVAILABLE, "busy"),
+            Kind::Unready => (StatusCode::SERVICE_UNAVAILABLE, "not-ready"),
             Kind::Deadline => (StatusCode::GATEWAY_TIMEOUT, "deadline"),
         }
     }
@@ -143,7 +146,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         match self.kind {
-            Kind::Busy => {
+            Kind::Busy | Kind::Unready => {
                 headers.insert(RETRY_AFTER, HeaderValue::from_static("1"));
             }
             Kind::Encoding => {

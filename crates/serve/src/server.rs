@@ -69,14 +69,14 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
     let system = |error: std::io::Error| format!("the operating system: {error}");
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system)?;
-    let shared = Shared::new(settings).map_err(system)?;
+    let _inside = runtime.enter();
+    let shared = Shared::new(settings)?;
     let (connections, admin_connections) = connections(&settings.limits);
     let bind = |address: SocketAddr, sharing, connections| {
         let (encryption, traffic) = (encryption.clone(), &shared.traffic);
         let port = Port::bind(address, sharing, encryption, connections, settings.limits, traffic);
         port.map_err(|error| format!("{address}: {error}"))
     };
-    let _inside = runtime.enter();
     let sharing = if settings.reuse_port { Sharing::Reused } else { Sharing::Alone };
     let port = bind(settings.address, sharing, connections)?;
     let admin_port = bind(settings.admin_address, Sharing::Alone, admin_connections)?;
@@ -87,13 +87,15 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
     }
     let rooms = [port.room(), admin_port.room()];
     let (stage, reached) = watch::channel(Stage::Serving);
-    let open = &shared.telemetry.connections;
-    let ports = vec![
-        runtime.spawn(port.serve(routes::router(&shared), reached.clone(), open.clone())),
-        runtime.spawn(admin_port.serve(admin::router(&shared), reached, open.clone())),
-    ];
+    let (ready, is_ready) = watch::channel(false);
+    let serve = |port: Port, router| {
+        let open = shared.telemetry.connections.clone();
+        runtime.spawn(port.serve(router, reached.clone(), is_ready.clone(), open))
+    };
+    let ports =
+        vec![serve(port, routes::router(&shared)), serve(admin_port, admin::router(&shared))];
     let (models, telemetry) = (Arc::clone(&shared.models), Arc::clone(&shared.telemetry));
-    runtime.spawn(watch_models(models, telemetry, settings.control));
+    runtime.spawn(watch_models(models, telemetry, settings.control, ready));
     runtime.spawn(tidy(Arc::clone(&shared), rooms));
     let mut secrets: Vec<Box<dyn Renewed>> =
         vec![Box::new(settings.tokens.clone()), Box::new(settings.admin_tokens.clone())];
@@ -150,8 +152,12 @@ async fn tidy(shared: Arc<Shared>, rooms: [Arc<Room>; 2]) {
 }
 
 /// Looks for versions: at the start, and then as often as is set.
-async fn watch_models(models: Arc<Models>, telemetry: Arc<Telemetry>, control: Control) {
-    let mut told = false;
+async fn watch_models(
+    models: Arc<Models>,
+    telemetry: Arc<Telemetry>,
+    control: Control,
+    ready: watch::Sender<bool>,
+) {
     loop {
         let looking = Arc::clone(&models);
         match tokio::task::spawn_blocking(move || looking.poll()).await {
@@ -169,9 +175,8 @@ async fn watch_models(models: Arc<Models>, telemetry: Arc<Telemetry>, control: C
                 tracing::error!(%error, "looking for models");
             }
         }
-        if models.ready() && !told {
+        if models.ready() && !ready.send_replace(true) {
             notify::say("READY=1");
-            told = true;
         }
         let (Control::Poll(pause) | Control::Explicit(pause)) = control;
         tokio::time::sleep(pause).await;
@@ -235,6 +240,9 @@ impl Server {
         match cut {
             0 => tracing::info!("stopped; nothing was cut"),
             requests => tracing::warn!(requests, "stopped; requests were cut"),
+        }
+        if let Some(spans) = &shared.spans {
+            spans.flush();
         }
         // A version that is being loaded is not waited for.
         runtime.shutdown_timeout(shared.limits.farewell.min(Duration::from_secs(1)));

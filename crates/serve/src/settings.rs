@@ -37,6 +37,8 @@ pub struct Settings {
     pub admin_tokens: Tokens,
     /// Whether every request is written into the log.
     pub access_log: bool,
+    /// The collector of OpenTelemetry that spans of requests are sent to: the whole address of its traces, if there is one.
+    pub otlp: Option<String>,
     /// Names, beside `localhost` and all addresses, that the admin port may be asked by.
     pub admin_hosts: Vec<String>,
     /// The pages of other hosts that may ask for page views.

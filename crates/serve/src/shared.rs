@@ -10,6 +10,7 @@ use crate::compute::Pool;
 use crate::edits::Pictures;
 use crate::models::{Choice, Models};
 use crate::settings::{Control, Demo, Limits, Settings};
+use crate::spans::Spans;
 use crate::telemetry::Telemetry;
 use crate::token::Tokens;
 use crate::traffic::Traffic;
@@ -25,6 +26,8 @@ pub struct Shared {
     pub limits: Limits,
     /// Whether every request is written into the log.
     pub access_log: bool,
+    /// Where spans go, if anywhere.
+    pub spans: Option<Spans>,
     /// The page to look at page views with, if it is served.
     pub demo: Option<Demo>,
     /// What is counted.
@@ -48,12 +51,16 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// With no model loaded.
+    /// With no model loaded; called inside a tokio runtime.
     ///
     /// # Errors
-    /// If the operating system gives no thread.
-    pub fn new(settings: &Settings) -> std::io::Result<Arc<Shared>> {
+    /// If the operating system gives no thread, or spans cannot go where they should.
+    pub fn new(settings: &Settings) -> Result<Arc<Shared>, String> {
         let telemetry = Telemetry::new();
+        let spans =
+            settings.otlp.as_deref().map(|url| Spans::start(url, &telemetry)).transpose()?;
+        let pool = Pool::new(settings.threads, settings.limits.queue);
+        let pool = pool.map_err(|error| format!("the operating system: {error}"))?;
         let traffic = Arc::new(Traffic::new(&telemetry));
         let limits = settings.limits;
         let memory = Memory::new(limits.request_memory, traffic.memory_refusals.clone());
@@ -66,9 +73,10 @@ impl Shared {
         let models = Models::new(settings.models.clone(), choice, Arc::clone(&telemetry));
         Ok(Arc::new(Shared {
             models: Arc::new(models),
-            pool: Pool::new(settings.threads, limits.queue)?,
+            pool,
             limits,
             access_log: settings.access_log,
+            spans,
             demo: settings.demo.clone(),
             telemetry,
             traffic,

@@ -93,7 +93,7 @@ impl std::fmt::Debug for VersionMetrics {
 }
 
 /// What is counted, for people who look at it.
-const COUNTERS: [(&str, &str); 13] = [
+const COUNTERS: [(&str, &str); 14] = [
     ("ams_requests_total", "Requests answered on the port of page views, by route and status."),
     ("ams_sheds_total", "Requests turned away with 503 because too much waits."),
     ("ams_deadlines_passed_total", "Requests answered with 504 because their deadline passed."),
@@ -109,6 +109,7 @@ const COUNTERS: [(&str, &str); 13] = [
         "ams_request_memory_refusals_total",
         "Requests turned away because bodies held too much memory.",
     ),
+    ("ams_spans_lost_total", "Spans that the collector of traces did not take."),
     ("ams_reload_failures_total", "Files of tokens or certificates that could not be taken up."),
 ];
 

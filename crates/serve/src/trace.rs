@@ -7,13 +7,12 @@
 //! ```
 
 use std::hash::{BuildHasher, RandomState};
-use std::sync::Arc;
-use std::sync::LazyLock;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 
@@ -33,10 +32,51 @@ const PATH: usize = 200;
 pub(crate) struct Trace {
     /// Its id.
     pub id: String,
-    /// The trace it belongs to, 32 hex digits, and its flags.
-    trace: (String, String),
+    /// The trace it belongs to, 32 hex digits.
+    trace: String,
+    /// The span it was sent from, 16 hex digits, if it said so.
+    parent: Option<String>,
     /// Our span of it, 16 hex digits.
     span: String,
+    /// The trace's flags.
+    flags: u8,
+}
+
+/// When a request's work was done; nobody notes it unless somebody asks.
+#[derive(Debug, Default)]
+pub(crate) struct Work {
+    queued: OnceLock<Instant>,
+    begin: OnceLock<Instant>,
+    end: OnceLock<Instant>,
+}
+
+tokio::task_local! {
+    /// The work of the request that this task answers.
+    static WORK: Arc<Work>;
+}
+
+impl Work {
+    /// Of the request that this task answers, which is about to wait for a compute thread.
+    pub fn queued() -> Option<Arc<Work>> {
+        let work = WORK.try_with(Arc::clone).ok()?;
+        let _ = work.queued.set(Instant::now());
+        Some(work)
+    }
+
+    /// Does it on a compute thread.
+    pub fn run<T>(work: Option<&Work>, job: impl FnOnce() -> T) -> T {
+        let Some(work) = work else { return job() };
+        let _ = work.begin.set(Instant::now());
+        let done = job();
+        let _ = work.end.set(Instant::now());
+        done
+    }
+
+    /// When it waited, began and ended, if a compute thread did it.
+    #[cfg(feature = "otel")]
+    pub fn times(&self) -> Option<(Instant, Instant, Instant)> {
+        Some((*self.queued.get()?, *self.begin.get()?, *self.end.get()?))
+    }
 }
 
 impl Trace {
@@ -46,19 +86,41 @@ impl Trace {
         let is_id =
             |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
         let id = text(ID).filter(is_id).map_or_else(|| hex(random()), str::to_owned);
-        let trace = text(CONTEXT)
-            .and_then(context)
-            .unwrap_or_else(|| (format!("{}{}", hex(random()), hex(random())), "00".to_owned()));
-        Trace { id, trace, span: hex(random()) }
+        let span = hex(random());
+        match text(CONTEXT).and_then(context) {
+            Some((trace, parent, flags)) => Trace { id, trace, parent: Some(parent), span, flags },
+            None => {
+                let trace = format!("{}{}", hex(random()), hex(random()));
+                Trace { id, trace, parent: None, span, flags: 0 }
+            }
+        }
     }
 
     /// The trace's id.
     pub fn trace_id(&self) -> &str {
-        &self.trace.0
+        &self.trace
+    }
+
+    /// The span it was sent from.
+    #[cfg(feature = "otel")]
+    pub fn parent(&self) -> Option<&str> {
+        self.parent.as_deref()
+    }
+
+    /// The trace's flags.
+    #[cfg(feature = "otel")]
+    pub fn flags(&self) -> u8 {
+        self.flags
+    }
+
+    /// Has it named by a span that was made for it.
+    #[cfg(feature = "otel")]
+    pub fn continued(&mut self, trace: String, span: String, flags: u8) {
+        (self.trace, self.span, self.flags) = (trace, span, flags);
     }
 
     fn tell(&self, headers: &mut HeaderMap) {
-        let context = format!("00-{}-{}-{}", self.trace.0, self.span, self.trace.1);
+        let context = format!("00-{}-{}-{:02x}", self.trace, self.span, self.flags);
         for (name, value) in [(ID, &self.id), (CONTEXT, &context)] {
             if let Ok(value) = HeaderValue::from_str(value) {
                 headers.insert(name, value);
@@ -67,8 +129,8 @@ impl Trace {
     }
 }
 
-/// The id and the flags of a trace, of a version that is known.
-fn context(text: &str) -> Option<(String, String)> {
+/// The trace, the span and the flags of a context, of a version that is known.
+fn context(text: &str) -> Option<(String, String, u8)> {
     let parts: Vec<&str> = text.trim().split('-').collect();
     let [version, trace, span, flags, later @ ..] = &parts[..] else { return None };
     let is_hex = |part: &str, digits: usize| {
@@ -78,7 +140,8 @@ fn context(text: &str) -> Option<(String, String)> {
     // Versions to come may have more behind; 255 is none.
     let good = is_hex(version, 2) && *version != "ff" && (*version != "00" || later.is_empty());
     let good = good && is_hex(trace, 32) && is_some(trace) && is_hex(span, 16) && is_some(span);
-    (good && is_hex(flags, 2)).then(|| ((*trace).to_owned(), (*flags).to_owned()))
+    let flags = u8::from_str_radix(flags, 16).ok().filter(|_| is_hex(flags, 2))?;
+    good.then(|| ((*trace).to_owned(), (*span).to_owned(), flags))
 }
 
 /// Numbers that no two requests have, and nobody can tell beforehand; not 0.
@@ -92,25 +155,37 @@ fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// Names a request, and writes what became of it into the log: always if it failed by a defect of ours, else if asked to.
+/// Names a request, and writes what became of it into the log: always if it failed by a defect of ours, else if asked to. Its span
+/// goes to the collector, if there is one; those of probes do not.
 pub(crate) async fn traced(
     State(shared): State<Arc<Shared>>,
     mut request: Request,
     next: Next,
 ) -> Response {
     let begin = Instant::now();
-    let trace = Trace::of(request.headers());
-    request.extensions_mut().insert(trace.clone());
-    let about = shared.access_log.then(|| {
-        let path: String = request.uri().path().chars().take(PATH).collect();
-        let route = request.extensions().get::<MatchedPath>();
-        let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
-        (request.method().clone(), path, route)
+    let mut trace = Trace::of(request.headers());
+    let about = (shared.access_log || shared.spans.is_some()).then(|| About::of(&request));
+    let span = about.as_ref().filter(|about| !about.route.starts_with("/health"));
+    let span = span.zip(shared.spans.as_ref());
+    let span = span.map(|(About { method, path, route }, spans)| {
+        (spans, spans.begin(&mut trace, method.as_str(), route, path))
     });
-    let mut response = next.run(request).await;
+    request.extensions_mut().insert(trace.clone());
+    let (mut response, span) = match span {
+        None => (next.run(request).await, None),
+        Some((spans, span)) => {
+            let work = Arc::new(Work::default());
+            let response = WORK.scope(Arc::clone(&work), next.run(request)).await;
+            (response, Some((spans, span, work)))
+        }
+    };
     trace.tell(response.headers_mut());
     let status = response.status();
-    if let Some((method, path, route)) = about {
+    if let Some((spans, span, work)) = span {
+        let grpc = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
+        spans.end(span, status.as_u16(), grpc, &work);
+    }
+    if let Some(About { method, path, route }) = about.filter(|_| shared.access_log) {
         tracing::info!(
             target: "ams_serve::access",
             request_id = trace.id,
@@ -126,6 +201,22 @@ pub(crate) async fn traced(
         tracing::error!(request_id = trace.id, trace_id = trace.trace_id(), "failed by a defect");
     }
     response
+}
+
+/// What is said of a request.
+struct About {
+    method: Method,
+    path: String,
+    route: String,
+}
+
+impl About {
+    fn of(request: &Request) -> About {
+        let path = request.uri().path().chars().take(PATH).collect();
+        let route = request.extensions().get::<MatchedPath>();
+        let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
+        About { method: request.method().clone(), path, route }
+    }
 }
 
 #[cfg(test)]

@@ -110,6 +110,10 @@ pub struct Arguments {
     /// Write a line for every request: its id, route, status and seconds.
     #[arg(long)]
     access_log: bool,
+    /// Send spans of requests to this collector of OpenTelemetry (OTLP over HTTP), such as http://localhost:4318;
+    /// OTEL_EXPORTER_OTLP_ENDPOINT unless given. Needs a program with the feature otel.
+    #[arg(long, value_name = "URL")]
+    otlp_endpoint: Option<String>,
     /// Let another process bind the same --bind meanwhile (SO_REUSEPORT), if it says so too.
     #[arg(long)]
     reuse_port: bool,
@@ -235,6 +239,22 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     }
 }
 
+/// Where spans go: the whole address of a collector's traces. OpenTelemetry's own variables mean every program of a machine, so they
+/// are no error for one that cannot send spans.
+fn collector(flag: Option<String>) -> Option<String> {
+    let traces = |base: String| format!("{}/v1/traces", base.trim_end_matches('/'));
+    let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
+    if let Some(base) = flag {
+        return Some(traces(base));
+    }
+    let is_off = variable("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
+    if is_off || !cfg!(feature = "otel") {
+        return None;
+    }
+    let whole = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
+    whole.or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT").map(traces))
+}
+
 /// One version for each model.
 fn pins(pins: Vec<(String, u64)>) -> Result<BTreeMap<String, u64>, Failure> {
     let mut all = BTreeMap::new();
@@ -333,6 +353,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         tokens: tokens(arguments.token_file)?,
         admin_tokens: tokens(arguments.admin_token_file)?,
         access_log: arguments.access_log,
+        otlp: collector(arguments.otlp_endpoint),
         admin_hosts: arguments.admin_host,
         cors,
         reuse_port: arguments.reuse_port,

@@ -10,6 +10,7 @@ fn the_program_says_what_it_was_built_with() {
         ("grpc", cfg!(feature = "grpc")),
         ("mpi", cfg!(feature = "mpi")),
         ("onnx", cfg!(feature = "onnx")),
+        ("otel", cfg!(feature = "otel")),
         ("tiff", cfg!(feature = "tiff")),
         ("tls", cfg!(feature = "tls")),
     ];

@@ -250,3 +250,50 @@ pub fn tokens_and_overload(serving: &Serving, page: &Value, token: &str) {
     assert!(score(&Client::new(serving).with_token(token)).is_ok());
     eprintln!("{} of 240 calls were turned away", shed.into_inner());
 }
+
+/// Bytes of a text in base 64.
+fn bytes(text: &str) -> Vec<u8> {
+    const DIGITS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let digits = text.bytes().filter_map(|byte| DIGITS.iter().position(|&digit| digit == byte));
+    let (mut bytes, mut held, mut bits) = (Vec::new(), 0, 0);
+    for digit in digits {
+        (held, bits) = (held << 6 | digit as u32, bits + 6);
+        if bits >= 8 {
+            bits -= 8;
+            bytes.push((held >> bits) as u8);
+        }
+    }
+    bytes
+}
+
+/// What grpcurl asks before it asks anything else.
+#[test]
+fn the_server_describes_its_services() {
+    let (place, _) = published();
+    let serving = Serving::new(&place, "");
+    let client = Client::new(&serving);
+    let call = "grpc.reflection.v1.ServerReflection/ServerReflectionInfo";
+    let ask = |message: Value| client.ask(call, &message, &[]).unwrap();
+    let listed = ask(json!({"list_services": ""}));
+    let services = listed["list_services_response"]["service"].as_array().unwrap();
+    let names: Vec<&str> = services.iter().map(|it| it["name"].as_str().unwrap()).collect();
+    for name in ["ams.v1.Ranking", "inference.GRPCInferenceService", "grpc.health.v1.Health"] {
+        assert!(names.contains(&name), "{names:?}");
+        let described = ask(json!({"file_containing_symbol": name}));
+        let files = &described["file_descriptor_response"]["file_descriptor_proto"];
+        let files = files.as_array().unwrap_or_else(|| panic!("{described}"));
+        let mut pool = prost_reflect::DescriptorPool::new();
+        for file in files.iter().rev() {
+            let file = bytes(file.as_str().unwrap());
+            pool.decode_file_descriptor_proto(&file[..]).unwrap();
+        }
+        let ours = pool.get_service_by_name(name).unwrap();
+        let expected = client.descriptions.get_service_by_name(name).unwrap();
+        let methods = |service: &prost_reflect::ServiceDescriptor| -> Vec<String> {
+            service.methods().map(|method| method.full_name().to_owned()).collect()
+        };
+        assert_eq!(methods(&ours), methods(&expected));
+    }
+    let none = ask(json!({"file_containing_symbol": "ams.v1.Nothing"}));
+    assert_eq!(none["error_response"]["error_code"], 5, "{none}");
+}

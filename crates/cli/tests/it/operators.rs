@@ -151,7 +151,7 @@ fn decisions_that_cannot_be_read_make_nothing_live() {
     place.write("models/serving.json", "{\"format\": \"ams-serving/1\", \"models\": {\"tiny\": ");
     let serving = Serving::started(&place, POLL);
     serving.until("looked", || metric(&serving, "ams_poll_failures_total") >= 2.0);
-    assert_eq!((serving.get("/health/ready").0, serving.score(&page).0), (503, 404));
+    assert_eq!((serving.get("/health/ready").0, serving.score(&page).0), (503, 503));
     let (status, problem) = serving.tell("/admin/models/tiny/versions/1/activate");
     assert!(
         status == 409 && problem["detail"].as_str().unwrap().contains("serving.json"),
@@ -380,4 +380,38 @@ fn prometheus_reads_what_is_said() {
     assert!(checked.status.success(), "{}\n{metrics}", String::from_utf8_lossy(&checked.stderr));
     let checked = promtool(&["check", "rules", rules], "").unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+}
+
+/// A disk's `lost+found`, and a model that another user copied here.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_folder_that_may_not_be_read_harms_no_other_model() {
+    use std::os::unix::fs::PermissionsExt;
+    let (place, page) = versions(1);
+    let closed = |name: &str, mode| {
+        std::fs::create_dir_all(place.path(name)).unwrap();
+        std::fs::set_permissions(place.path(name), PermissionsExt::from_mode(mode)).unwrap();
+    };
+    closed("models/lost+found", 0o700);
+    let Some(serving) = Serving::by_nobody(&place, POLL) else {
+        eprintln!("skipped: there is no setpriv, or it may not become another user");
+        return;
+    };
+    assert_eq!(answers(&serving, &page), 1);
+    let unreadable = "ams_model_unreadable{model=\"lost+found\"}";
+    assert_eq!(metric(&serving, unreadable), 1.0);
+    // A version that only its owner may read, and one that everybody may.
+    place.copy("models/tiny/1", "models/tiny/.2.building");
+    closed("models/tiny/.2.building", 0o700);
+    std::fs::rename(place.path("models/tiny/.2.building"), place.path("models/tiny/2")).unwrap();
+    serving.until("refused", || models(&serving)["tiny"]["refused"]["2"].is_string());
+    let reason = models(&serving)["tiny"]["refused"]["2"].clone();
+    assert!(reason.as_str().unwrap().contains("ermission"), "{reason}");
+    assert_eq!((answers(&serving, &page), serving.get("/health/ready").0), (json!(1), 200));
+    appear(&place, "models/tiny/1", 3);
+    serving.until("taken up", || answers(&serving, &page) == 3);
+    closed("models/tiny/2", 0o755);
+    serving.until("forgiven", || models(&serving)["tiny"]["refused"].get("2").is_none());
+    assert_eq!(metric(&serving, unreadable), 1.0);
+    killed(serving);
 }

@@ -61,6 +61,43 @@ fn no_request_is_lost_when_a_new_server_takes_over() {
     });
 }
 
+/// Clients of one address, who know nothing of a new server: some keep their connection, some come anew each time.
+#[test]
+fn no_request_is_lost_when_a_new_server_takes_the_same_address() {
+    let (place, page) = published();
+    let arguments = "--deadline-ms 60000 --lame-duck 2 --reuse-port";
+    let old = Serving::new(&place, arguments);
+    let (address, done) = (old.address.clone(), AtomicBool::new(false));
+    let asked = AtomicUsize::new(0);
+    let host = address.split("//").nth(1).unwrap();
+    place.refuses(&format!("serve models --bind {host}"), &[host, "in use"]);
+    let mut new = None;
+    std::thread::scope(|scope| {
+        for keeps in [true, true, false, false] {
+            let (page, address, done, asked) = (&page, &address, &done, &asked);
+            scope.spawn(move || {
+                let kept = agent();
+                while !done.load(Ordering::Relaxed) {
+                    let agent = if keeps { kept.clone() } else { agent() };
+                    let request = agent.post(format!("{address}/v1/models/tiny/score"));
+                    let response = request.content_type("application/json").send(page.to_string());
+                    assert_eq!(response.unwrap().status().as_u16(), 200);
+                    asked.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        let count = || asked.load(Ordering::Relaxed);
+        old.until("asked", || count() > 40);
+        let new = new.insert(Serving::new(&place, &format!("{arguments} --bind {host}")));
+        assert_eq!(new.address, address);
+        assert_eq!(old.stop(), Some(0), "nothing was cut");
+        let before = count();
+        new.until("asked", || count() > before + 40);
+        assert!(new.metrics().contains("ams_page_views_total{"), "{}", new.metrics());
+        done.store(true, Ordering::Relaxed);
+    });
+}
+
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let (place, _) = published();

@@ -50,7 +50,8 @@ impl Serving {
     }
 
     fn once_ready(self) -> Serving {
-        self.until("ready", || self.get("/health/ready").0 == 200);
+        // A shared address lets nobody in before.
+        self.until("ready", || self.admin_get("/health/ready").0 == 200);
         self
     }
 
@@ -62,9 +63,8 @@ impl Serving {
     fn started_by(agent: Agent, place: &Place, arguments: &str) -> Serving {
         // Nobody has to notice that it ends, but where that is what is tested.
         let duck = if arguments.contains("--lame-duck") { "" } else { "--lame-duck 0" };
-        let all = format!(
-            "serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 {duck} --json {arguments}"
-        );
+        let bind = if arguments.contains("--bind") { "" } else { "--bind 127.0.0.1:0" };
+        let all = format!("serve models {bind} --admin-bind 127.0.0.1:0 {duck} --json {arguments}");
         Serving::of(agent, place.command(&all))
     }
 
@@ -79,6 +79,30 @@ impl Serving {
         limited.args(["-c", &limits]).arg(command.get_program()).args(command.get_args());
         limited.current_dir(place.path("")).stdin(Stdio::null()).stdout(Stdio::piped());
         Serving::of(agent(), limited).once_ready()
+    }
+
+    /// Likewise, by a user who owns nothing: what is nobody's to read, root reads all the same. None where there is no such program.
+    #[cfg(target_os = "linux")]
+    pub fn by_nobody(place: &Place, arguments: &str) -> Option<Serving> {
+        use std::os::unix::fs::PermissionsExt;
+        let command = place.command(&format!(
+            "serve models --bind 127.0.0.1:0 --admin-bind 127.0.0.1:0 --lame-duck 0 --json {arguments}"
+        ));
+        let nobody = |program: &std::ffi::OsStr| {
+            let mut command = std::process::Command::new("setpriv");
+            command.args(["--reuid=65534", "--regid=65534", "--clear-groups", "--"]).arg(program);
+            command
+        };
+        let tried = nobody(command.get_program()).arg("--version").output();
+        if !tried.is_ok_and(|tried| tried.status.success()) {
+            return None;
+        }
+        let folder = place.path("");
+        std::fs::set_permissions(&folder, PermissionsExt::from_mode(0o755)).unwrap();
+        let mut command_of_nobody = nobody(command.get_program());
+        command_of_nobody.args(command.get_args()).current_dir(folder);
+        command_of_nobody.stdin(Stdio::null()).stdout(Stdio::piped());
+        Some(Serving::of(agent(), command_of_nobody).once_ready())
     }
 
     fn of(agent: Agent, mut command: std::process::Command) -> Serving {

@@ -118,3 +118,34 @@ fn who_has_no_certificate_gets_no_answer() {
     }
     assert_eq!(serving.get("/health/live").0, 200);
 }
+
+#[test]
+fn a_certificate_that_changes_is_shown_to_who_comes_later() {
+    let (place, page) = published();
+    let (first, [server, _]) = identities();
+    write(&place, "server", &server);
+    let arguments = "--tls-certificate server.pem --tls-key server.key --deadline-ms 60000";
+    let serving = Serving::asked_by(agent(&first, None), &place, arguments);
+    let (second, [renewed, _]) = identities();
+    let trusts = |authority: &str| {
+        agent(authority, None).get(format!("{}/health/live", serving.address)).call().is_ok()
+    };
+    let admin = |path: &str| {
+        let (first, second) = (agent(&first, None), agent(&second, None));
+        let url = format!("{}{path}", serving.admin);
+        let response = first.get(&url).call().or_else(|_| second.get(&url).call());
+        response.unwrap().into_body().read_to_string().unwrap()
+    };
+    assert_eq!(serving.score(&page).0, 200);
+    assert!(trusts(&first) && !trusts(&second));
+    // A certificate without its key is not taken up; that nobody is left without an answer is the point.
+    place.write("server.pem", &renewed.certificate);
+    serving.signal("HUP");
+    serving.until("refused", || admin("/metrics").contains("ams_reload_failures_total 1\n"));
+    assert!(trusts(&first) && !trusts(&second));
+    place.write("server.key", &renewed.key);
+    // Without a word from anybody: files are looked at.
+    serving.until("taken up", || trusts(&second));
+    assert!(!trusts(&first));
+    assert_eq!(serving.score(&page).0, 200, "a connection that is open stays so");
+}

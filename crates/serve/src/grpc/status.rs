@@ -23,7 +23,7 @@ impl Kind {
             Kind::Conflict => Code::FailedPrecondition,
             Kind::TooLarge => Code::ResourceExhausted,
             Kind::Internal => Code::Internal,
-            Kind::Busy => Code::Unavailable,
+            Kind::Busy | Kind::Unready => Code::Unavailable,
             Kind::SlowBody | Kind::Deadline => Code::DeadlineExceeded,
         }
     }
@@ -32,7 +32,7 @@ impl Kind {
 impl From<Problem> for Status {
     fn from(problem: Problem) -> Status {
         let mut status = Status::new(problem.kind.code(), problem.detail);
-        if problem.kind == Kind::Busy {
+        if matches!(problem.kind, Kind::Busy | Kind::Unready) {
             status.metadata_mut().insert(PUSHBACK, MetadataValue::from_static("1000"));
         }
         status

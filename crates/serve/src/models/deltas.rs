@@ -22,7 +22,7 @@ impl Models {
     /// [`Snapshot::status`], and what served before it serves on.
     pub(super) fn follow(&self) {
         let now = self.now();
-        for (name, versions) in &now.0 {
+        for (name, versions) in &now.models {
             for loaded in versions.loaded.values() {
                 self.follow_one(name, loaded);
             }

@@ -1,7 +1,6 @@
 //! What is found on disk, and what comes of it: new versions, decisions of other servers, deltas, files that were changed.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use ams_bundle::{arrival, files};
@@ -56,8 +55,9 @@ impl Models {
         }
         self.forget(&names);
         self.follow();
-        if self.now().live().any(|(_, live)| live.is_some()) {
-            self.ready.store(true, Ordering::Release);
+        let now = self.now();
+        if !now.ready && now.live().any(|(_, live)| live.is_some()) {
+            self.become_ready();
         }
         Ok(())
     }
@@ -70,14 +70,18 @@ impl Models {
         let found = files::whole_versions(&folder)?;
         let now = self.now();
         let nothing = Versions::default();
-        let known = now.0.get(name).unwrap_or(&nothing);
-        let is_new = !now.0.contains_key(name);
+        let known = now.models.get(name).unwrap_or(&nothing);
+        let is_new = !now.models.contains_key(name);
         if is_new && found.is_empty() {
             // Such as `lost+found`: no model.
             return Ok(());
         }
+        // A file of it changed: whether it is good, somebody says who needs it.
+        let changed =
+            known.refused.keys().filter(|version| !self.is_refused_still(name, **version));
+        let changed: Vec<u64> = changed.copied().collect();
         let mut remembered = known.refused.keys().chain(known.arriving.keys());
-        let is_removed = remembered.any(|version| !found.contains(version));
+        let is_removed = remembered.any(|version| !found.contains(version)) || !changed.is_empty();
         let differs = known.decided != decided || known.unreadable.is_some() || known.gone;
         if is_new || differs || is_removed || again {
             self.note(name, |versions| {
@@ -86,7 +90,8 @@ impl Models {
                 let fixed = self.pinned(name, &decided);
                 let fixed = fixed.or(decided.chosen.as_ref().map(|chosen| chosen.version));
                 versions.arriving.retain(|it, _| found.contains(it) || fixed == Some(*it));
-                versions.refused.retain(|version, _| found.contains(version));
+                let stays = |version: &u64| found.contains(version) && !changed.contains(version);
+                versions.refused.retain(|version, _| stays(version));
                 if again {
                     versions.refused.clear();
                 }
@@ -109,7 +114,7 @@ impl Models {
     /// Makes that version live that should be, of those `found`; `again`: somebody asked for it.
     fn choose(&self, name: &str, decided: &Decided, found: Vec<u64>, again: bool) {
         let now = self.now();
-        let live = now.0.get(name).and_then(|known| known.live.as_ref());
+        let live = now.models.get(name).and_then(|known| known.live.as_ref());
         let live = live.map(|live| live.model.version());
         let taken_back = live.is_some_and(|live| decided.withdrawn.contains_key(&live));
         let explicit = self.choice.explicit;
@@ -178,7 +183,7 @@ impl Models {
     fn say_absent(&self, name: &str, version: u64) {
         let now = self.now();
         let what = "it is to serve, and not there";
-        let said = now.0.get(name).and_then(|known| known.arriving.get(&version));
+        let said = now.models.get(name).and_then(|known| known.arriving.get(&version));
         if said.is_none_or(|said| said != what) {
             tracing::error!(model = name, version, "{what}");
             self.note(name, |versions| {
@@ -196,7 +201,8 @@ impl Models {
     /// Whether a version was refused, and nothing of it has changed since.
     fn is_refused_still(&self, name: &str, version: u64) -> bool {
         let now = self.now();
-        let Some((stamp, _)) = now.0.get(name).and_then(|known| known.refused.get(&version)) else {
+        let Some((stamp, _)) = now.models.get(name).and_then(|known| known.refused.get(&version))
+        else {
             return false;
         };
         let folder = self.folder.join(name).join(version.to_string());
@@ -206,7 +212,7 @@ impl Models {
     /// Gives users the canary that was decided.
     fn follow_canary(&self, name: &str, share: Option<Share>) {
         let now = self.now();
-        let Some(known) = now.0.get(name) else { return };
+        let Some(known) = now.models.get(name) else { return };
         let serves = known.canary.as_ref().map(|c| (c.loaded.model.version(), c.percent));
         let wanted = share.as_ref().map(|share| (share.version, share.percent));
         if serves == wanted
@@ -234,7 +240,7 @@ impl Models {
     fn pass_over(&self, name: &str, error: &Refusal) {
         let said = error.to_string();
         let now = self.now();
-        let known = now.0.get(name);
+        let known = now.models.get(name);
         if known.is_some_and(|known| known.unreadable.as_ref() == Some(&said)) {
             return;
         }
@@ -247,13 +253,13 @@ impl Models {
     fn forget(&self, names: &[String]) {
         let now = self.now();
         let is_gone = |name: &String| !names.contains(name);
-        let gone: Vec<&String> = now.0.keys().filter(|name| is_gone(name)).collect();
+        let gone: Vec<&String> = now.models.keys().filter(|name| is_gone(name)).collect();
         if gone.is_empty() {
             return;
         }
-        let all = gone.len() == now.0.len();
+        let all = gone.len() == now.models.len();
         for name in gone {
-            let known = &now.0[name];
+            let known = &now.models[name];
             if known.live.is_none() || known.gone && !all {
                 tracing::warn!(model = name, "forgotten: its folder is gone");
                 self.replace(|models| models.remove(name));

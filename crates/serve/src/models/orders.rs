@@ -44,7 +44,7 @@ impl Models {
     pub fn roll_back(&self, name: &str, by: &str) -> Result<u64, Refusal> {
         self.require_free(name, None)?;
         let now = self.now();
-        let Some(known) = now.0.get(name) else {
+        let Some(known) = now.models.get(name) else {
             self.require(name)?;
             return Err(Refusal::State(format!("no version of {name} is live")));
         };
@@ -94,7 +94,7 @@ impl Models {
             0 => None,
             _ => {
                 let now = self.now();
-                let live = now.0.get(name).and_then(|known| known.live.as_ref());
+                let live = now.models.get(name).and_then(|known| known.live.as_ref());
                 if live.is_some_and(|live| live.model.version() == version) {
                     let what = format!("version {version} of {name} is live: all users have it");
                     return Err(Refusal::State(what));
@@ -174,7 +174,7 @@ impl Models {
 
     fn refused(&self, name: &str) -> Vec<u64> {
         let now = self.now();
-        now.0.get(name).map_or_else(Vec::new, |known| known.refused.keys().copied().collect())
+        now.models.get(name).map_or_else(Vec::new, |known| known.refused.keys().copied().collect())
     }
 }
 
