@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 
 def convert(source, target):
-    """A .pth file to safetensors: as README says."""
+    """A .pth file to safetensors: as docs/images.md shows."""
     state = torch.load(source, map_location="cpu", weights_only=True)
     save_file({name: tensor.contiguous() for name, tensor in state.items()}, target)
 
