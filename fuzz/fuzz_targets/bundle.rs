@@ -1,8 +1,10 @@
-//! Bytes become a file of a bundle: opened, that is a model whose golden logits hold and which scores its examples, or an error that says
-//! why not. The first byte says which file; the manifest is made to fit, as hashes would refuse everything else.
+//! Bytes become a file of a bundle: opened, that is a model whose golden logits hold and which
+//! scores its examples, or an error that says why not. The first byte says which file; the manifest
+//! is made to fit, as hashes would refuse everything else.
 //!
 //!     mkdir -p fuzz/corpus/bundle
-//!     cargo +nightly fuzz run bundle fuzz/corpus/bundle fuzz/seeds/bundle -- -max_len=16384 -max_total_time=600
+//!     cargo +nightly fuzz run bundle fuzz/corpus/bundle fuzz/seeds/bundle -- -max_len=16384
+//! -max_total_time=600
 #![no_main]
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,9 @@
-//! Bytes become what operators decided, which is the same once it was written and read again, or an error that says why not.
+//! Bytes become what operators decided, which is the same once it was written and read again, or an
+//! error that says why not.
 //!
 //!     mkdir -p fuzz/corpus/decision
-//!     cargo +nightly fuzz run decision fuzz/corpus/decision fuzz/seeds/decision -- -max_len=4096 -max_total_time=600
+//!     cargo +nightly fuzz run decision fuzz/corpus/decision fuzz/seeds/decision -- -max_len=4096
+//! -max_total_time=600
 #![no_main]
 
 use ams_serve::models::decisions::Decisions;

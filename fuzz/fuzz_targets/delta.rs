@@ -1,8 +1,10 @@
-//! Bytes become a file of a delta of a good bundle: opened, that is a model which scores the bundle's examples, and the same ones after
-//! its deltas were compacted, or an error that says why not. The first byte says which file; the manifest is made to fit.
+//! Bytes become a file of a delta of a good bundle: opened, that is a model which scores the
+//! bundle's examples, and the same ones after its deltas were compacted, or an error that says why
+//! not. The first byte says which file; the manifest is made to fit.
 //!
 //!     mkdir -p fuzz/corpus/delta
-//!     cargo +nightly fuzz run delta fuzz/corpus/delta fuzz/seeds/delta -- -max_len=4096 -max_total_time=600
+//!     cargo +nightly fuzz run delta fuzz/corpus/delta fuzz/seeds/delta -- -max_len=4096
+//! -max_total_time=600
 #![no_main]
 
 use std::path::{Path, PathBuf};

@@ -1,7 +1,8 @@
 //! Bytes become a row of finite numbers, or an error that says why not; nothing else may happen.
 //!
 //!     mkdir -p fuzz/corpus/picture
-//!     cargo +nightly fuzz run picture fuzz/corpus/picture fuzz/seeds/picture -- -max_len=65536 -max_total_time=600
+//!     cargo +nightly fuzz run picture fuzz/corpus/picture fuzz/seeds/picture -- -max_len=65536
+//! -max_total_time=600
 #![no_main]
 
 use std::sync::LazyLock;

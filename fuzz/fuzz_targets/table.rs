@@ -1,7 +1,9 @@
-//! Bytes become rows of text with as many cells as there are columns, twice the same, or an error that says why not.
+//! Bytes become rows of text with as many cells as there are columns, twice the same, or an error
+//! that says why not.
 //!
 //!     mkdir -p fuzz/corpus/table
-//!     cargo +nightly fuzz run table fuzz/corpus/table fuzz/seeds/table -- -max_len=16384 -max_total_time=600
+//!     cargo +nightly fuzz run table fuzz/corpus/table fuzz/seeds/table -- -max_len=16384
+//! -max_total_time=600
 #![no_main]
 
 use std::sync::{Arc, Once};
@@ -11,8 +13,8 @@ use libfuzzer_sys::fuzz_target;
 
 static HOOK: Once = Once::new();
 
-/// Readers of Arrow panic on some damaged files, which `ams_data` turns into errors. Our own panics are faults at once, and
-/// others where nothing catches them.
+/// Readers of Arrow panic on some damaged files, which `ams_data` turns into errors. Our own panics
+/// are faults at once, and others where nothing catches them.
 fn forgive_others() {
     let abort = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
@@ -46,7 +48,11 @@ fuzz_target!(|bytes: &[u8]| {
     let options = TableOptions {
         delimiter: delimiter.map(|text| text.parse().expect("a delimiter")),
         quoting,
-        encoding: if first & 16 == 0 { Encoding::Utf8 } else { Encoding::ALL[usize::from(first >> 5) % 5].1 },
+        encoding: if first & 16 == 0 {
+            Encoding::Utf8
+        } else {
+            Encoding::ALL[usize::from(first >> 5) % 5].1
+        },
         ..TableOptions::default()
     };
     let file = Arc::new(MemoryFile::new("file", bytes.to_vec()));

@@ -1,7 +1,9 @@
-//! A folder that may still be arriving: copied file by file, by something that knows nothing of folders that appear whole.
+//! A folder that may still be arriving: copied file by file, by something that knows nothing of
+//! folders that appear whole.
 //!
-//! The manifest may come first and may be cut short, files may be missing or shorter than it says. Such a folder is not bad, only
-//! not there yet. Whoever looks again compares [`Stamp`]s: as long as they are equal, nothing has come.
+//! The manifest may come first and may be cut short, files may be missing or shorter than it says.
+//! Such a folder is not bad, only not there yet. Whoever looks again compares [`Stamp`]s: as long
+//! as they are equal, nothing has come.
 //!
 //! Knows names, sizes and times of bundles and deltas alike; no contents.
 
@@ -13,8 +15,9 @@ use std::time::SystemTime;
 use crate::error::{Error, Result};
 use crate::folder::{Listed, MANIFEST};
 
-/// What was seen of a folder's files: the manifest, then each file it lists, in order of their names. Two equal stamps mean that no
-/// file came, went, grew, or was written or replaced in between.
+/// What was seen of a folder's files: the manifest, then each file it lists, in order of their
+/// names. Two equal stamps mean that no file came, went, grew, or was written or replaced in
+/// between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stamp(Vec<(String, Option<Seen>)>);
 
@@ -63,15 +66,17 @@ pub enum Arrival {
     Absent,
     /// Some of it; which file is not, with its bytes of those expected.
     Arriving(String),
-    /// All that the manifest lists, as far as sizes tell. Opening says what is wrong with it, if something is.
+    /// All that the manifest lists, as far as sizes tell. Opening says what is wrong with it, if
+    /// something is.
     Whole,
 }
 
-/// How much of the bundle or delta in `folder` is there. The stamp was taken before anything was read: what comes later makes
-/// another one.
+/// How much of the bundle or delta in `folder` is there. The stamp was taken before anything was
+/// read: what comes later makes another one.
 ///
 /// # Errors
-/// If the manifest cannot be read, or lists what is no plain name of a file, which is not looked at.
+/// If the manifest cannot be read, or lists what is no plain name of a file, which is not looked
+/// at.
 pub fn look(folder: &Path) -> Result<(Arrival, Stamp)> {
     let path = folder.join(MANIFEST);
     let manifest = match seen(&path) {

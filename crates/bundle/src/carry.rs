@@ -1,10 +1,12 @@
 //! What deltas told one version, told to the next.
 //!
-//! A delta holds what a version's towers made of pictures, which means nothing to other towers, and not the features they saw. So a
-//! name is carried over if the next version knows the image it means, or changes beside it bring it from a feature store; items
-//! are carried with their fields; rows are not, as they were learned together with the networks of their version.
+//! A delta holds what a version's towers made of pictures, which means nothing to other towers, and
+//! not the features they saw. So a name is carried over if the next version knows the image it
+//! means, or changes beside it bring it from a feature store; items are carried with their fields;
+//! rows are not, as they were learned together with the networks of their version.
 //!
-//! What the deltas say counts, also where the next version knows otherwise: it is meant for what came while that was trained.
+//! What the deltas say counts, also where the next version knows otherwise: it is meant for what
+//! came while that was trained.
 
 use ams_data::{Field, Id, ImageKey, PictureName};
 
@@ -18,15 +20,17 @@ use crate::model::Model;
 pub struct Carried {
     /// Names of pictures, with those that are gone.
     pub pictures: u64,
-    /// Names that stay behind: nobody knows what the next version's towers would make of their images.
+    /// Names that stay behind: nobody knows what the next version's towers would make of their
+    /// images.
     pub left: u64,
     /// Items, with those that are gone.
     pub items: u64,
 }
 
 impl Changes {
-    /// Adds what deltas brought to `from`, as far as `model`, another version, can take it. What these changes say of a picture already
-    /// stays as it is, and the images among them count as known.
+    /// Adds what deltas brought to `from`, as far as `model`, another version, can take it. What
+    /// these changes say of a picture already stays as it is, and the images among them count
+    /// as known.
     ///
     /// # Errors
     /// If an item field means something else in the two.
@@ -113,7 +117,8 @@ mod tests {
         [("category".to_owned(), Cell::List(vec![Text(value.to_owned())]))].into()
     }
 
-    /// A version with a delta: a picture of a known image and one of its own, new, changed and removed items.
+    /// A version with a delta: a picture of a known image and one of its own, new, changed and
+    /// removed items.
     fn told() -> (Fixture, Model) {
         let fixture = Fixture::new(ImageArm::Joint);
         let model = fixture.model();

@@ -1,7 +1,8 @@
 //! What is to become a delta: new pictures and items, rows, and what is gone.
 //!
-//! A change says what is, not what is done: made twice it is the same, and the last one of a picture or an item counts. What a model
-//! has already is no change and is left out, so that whoever tells it again writes nothing.
+//! A change says what is, not what is done: made twice it is the same, and the last one of a
+//! picture or an item counts. What a model has already is no change and is left out, so that
+//! whoever tells it again writes nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -53,8 +54,8 @@ impl Changes {
         rows.is_empty() && items.is_empty() && contents.iter().all(ContentChanges::is_empty)
     }
 
-    /// The name `picture` means image `key` from now on, whose feature of content `content` (0: images) is `feature` (F).
-    /// Returns whether that is news to the model.
+    /// The name `picture` means image `key` from now on, whose feature of content `content` (0:
+    /// images) is `feature` (F). Returns whether that is news to the model.
     ///
     /// # Errors
     /// If the model has no such content, or the feature does not fit it.
@@ -78,8 +79,8 @@ impl Changes {
         Ok(is_news)
     }
 
-    /// The name `picture`, of which nothing is said here yet, means image `key` from now on, if that is known to the model or among
-    /// these changes. Returns whether it is.
+    /// The name `picture`, of which nothing is said here yet, means image `key` from now on, if
+    /// that is known to the model or among these changes. Returns whether it is.
     pub(crate) fn name_picture(
         &mut self,
         model: &Model,
@@ -98,7 +99,8 @@ impl Changes {
         true
     }
 
-    /// The name `picture` means no image any more, in no content. Returns whether that is news to the model.
+    /// The name `picture` means no image any more, in no content. Returns whether that is news to
+    /// the model.
     pub fn remove_picture(&mut self, model: &Model, picture: PictureName) -> bool {
         let mut is_news = false;
         for (content, known) in model.contents().iter().enumerate() {
@@ -122,8 +124,8 @@ impl Changes {
         }
     }
 
-    /// `item` has this picture and these values from now on; `fields` are named, and those that are not have no value.
-    /// Returns whether that is news to the model.
+    /// `item` has this picture and these values from now on; `fields` are named, and those that are
+    /// not have no value. Returns whether that is news to the model.
     ///
     /// # Errors
     /// If the model has no such item field, or a value cannot be read as one.
@@ -146,7 +148,8 @@ impl Changes {
             let at = |what: String| wrong(format!("field {}: {what}", field.name));
             let texts = match fields.get(&field.name) {
                 None => Vec::new(),
-                // A text alone may be a whole list, as a cell of a log is; a list is its values, also if it is one.
+                // A text alone may be a whole list, as a cell of a log is; a list is its values,
+                // also if it is one.
                 Some(Cell::One(text)) => field.cut(&text.0),
                 Some(Cell::List(texts)) => {
                     texts.iter().map(|it| Cow::Borrowed(&it.0[..])).collect()
@@ -175,7 +178,8 @@ impl Changes {
         Ok(self.set_item(model.items(), Id::of(ITEM, &text), None))
     }
 
-    /// The item of this id is `item` from now on. Returns whether that is news to the model with `items`.
+    /// The item of this id is `item` from now on. Returns whether that is news to the model with
+    /// `items`.
     pub(crate) fn set_item(&mut self, items: &Items, id: Id, item: Option<Item>) -> bool {
         let is_news = differs(items, id, item.as_ref());
         match is_news {

@@ -1,14 +1,18 @@
 //! Many deltas as one: opening a version then costs what changed, not how often.
 //!
-//! The deltas of a version, 1 to n, become one folder `0001-<n>`, which says what all of them say and lists their hashes. Only after it
-//! is there whole and was opened and compared, they are removed.
+//! The deltas of a version, 1 to n, become one folder `0001-<n>`, which says what all of them say
+//! and lists their hashes. Only after it is there whole and was opened and compared, they are
+//! removed.
 //!
-//! - Who opens the version, or follows it, takes the folder of the widest span that goes further than what it has. So it does not
-//!   matter which of the others are there still, or in pieces: a compaction that was killed anywhere leaves the same model, and the next
-//!   one takes away what is left.
-//! - A server that has deltas 1 to k < n takes the folder up too: its entries lie over all that the first k brought, so it has
-//!   exactly deltas 1 to n then. The list of hashes proves that its k are among them.
-//! - Delta n + 1 follows the hash of delta n, which stays the hash of the model. So writers and servers that have all n notice nothing.
+//! - Who opens the version, or follows it, takes the folder of the widest span that goes further
+//!   than what it has. So it does not matter which of the others are there still, or in pieces: a
+//!   compaction that was killed anywhere leaves the same model, and the next one takes away what is
+//!   left.
+//! - A server that has deltas 1 to k < n takes the folder up too: its entries lie over all that the
+//!   first k brought, so it has exactly deltas 1 to n then. The list of hashes proves that its k
+//!   are among them.
+//! - Delta n + 1 follows the hash of delta n, which stays the hash of the model. So writers and
+//!   servers that have all n notice nothing.
 //!
 //! All of that under the writers' lock.
 
@@ -32,8 +36,8 @@ pub struct Compacted {
 /// Makes the deltas of a version (`<model>/<version>/`, or the highest of `<model>/`) one.
 ///
 /// # Errors
-/// If the version or a delta is damaged, another process writes for too long, or something cannot be written. Then all deltas are
-/// as they were.
+/// If the version or a delta is damaged, another process writes for too long, or something cannot
+/// be written. Then all deltas are as they were.
 pub fn compact(dir: &Path) -> Result<Compacted> {
     let bundle = Model::open_bundle(dir)?;
     let _writer = delta::lock(bundle.path())?;
@@ -188,8 +192,8 @@ mod tests {
         assert_eq!(compact(&fixture.place(1)).unwrap().before, 1);
     }
 
-    /// Killed while it writes: nothing has happened. Killed while it removes, whatever is left in whatever state is not looked at, and
-    /// is taken away by the next.
+    /// Killed while it writes: nothing has happened. Killed while it removes, whatever is left in
+    /// whatever state is not looked at, and is taken away by the next.
     #[test]
     fn a_killed_compaction_leaves_the_same_model() {
         let fixture = Fixture::new(ImageArm::Joint);

@@ -38,8 +38,8 @@ pub struct ContentTable {
     pub projection: Option<Projection>,
 }
 
-/// What stands before the names of each content's tensors. Bundles without contents have the files too, with
-/// nothing in them.
+/// What stands before the names of each content's tensors. Bundles without contents have the files
+/// too, with nothing in them.
 fn prefixes(spec: &Spec) -> Vec<String> {
     let further = spec.further.iter().map(|content| format!("{}.", content.name));
     std::iter::once(String::new()).chain(further).collect()
@@ -131,7 +131,8 @@ impl ContentChanges {
     }
 }
 
-/// Writes the changes of all contents as files of a delta. Returns how many images and names change.
+/// Writes the changes of all contents as files of a delta. Returns how many images and names
+/// change.
 pub(crate) fn write_changes(
     spec: &Spec,
     changes: &[ContentChanges],
@@ -265,7 +266,8 @@ pub(crate) fn read(folder: &Folder<Meta>, spec: &Spec) -> Result<Vec<Content>> {
     Ok(contents)
 }
 
-/// Reads the tables of all contents, of a bundle or of a delta, from the files of images and of names.
+/// Reads the tables of all contents, of a bundle or of a delta, from the files of images and of
+/// names.
 pub(crate) fn read_tables(
     (table, pictures): (&TensorFile, &TensorFile),
     spec: &Spec,
@@ -371,7 +373,8 @@ impl Content {
         }
     }
 
-    /// Appends what `tower` makes of each of `keys` that is known; overwrites `places` with where that is.
+    /// Appends what `tower` makes of each of `keys` that is known; overwrites `places` with where
+    /// that is.
     fn look_up(
         &self,
         tower: Option<usize>,

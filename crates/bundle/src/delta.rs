@@ -8,8 +8,9 @@
 //! <model>/<version>/deltas/0001-0009/
 //!                     the same of deltas 1 to 9 as one, see `compact`
 //! ```
-//! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle, and is read-only. The networks' weights are the
-//! bundle's: with others, all rows and embeddings would mean something else.
+//! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle, and is
+//! read-only. The networks' weights are the bundle's: with others, all rows and embeddings would
+//! mean something else.
 //!
 //! One process at a time writes, under the lock `.deltas.lock` of the version.
 
@@ -52,7 +53,8 @@ pub struct Meta {
     pub follows: String,
     /// From 1.
     pub number: u64,
-    /// Hashes of the deltas that this one takes the place of, from the first to number `number`; of one that was written as such, none.
+    /// Hashes of the deltas that this one takes the place of, from the first to number `number`;
+    /// of one that was written as such, none.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub covers: Vec<String>,
     /// Ids whose rows change.
@@ -141,8 +143,9 @@ pub(crate) fn is_there(place: &Path) -> bool {
     place.join(MANIFEST).is_file()
 }
 
-/// Where the delta is, or would be, that follows number `number`, and the number that comes with it. Of deltas that are also there as
-/// one, that one: it brings everybody to its end who is before it, and the others may be on their way out.
+/// Where the delta is, or would be, that follows number `number`, and the number that comes with
+/// it. Of deltas that are also there as one, that one: it brings everybody to its end who is before
+/// it, and the others may be on their way out.
 ///
 /// # Errors
 /// If the folder of deltas is there and cannot be listed.
@@ -193,8 +196,9 @@ pub(crate) fn next_or_stuck(model: &Model) -> Result<Option<Model>> {
     }
 }
 
-/// Opens a version (`<model>/<version>/`, or the highest of `<model>/`) and all of its deltas, which checks everything. `opened` is
-/// told each state of the model: as it was published, then with each delta. Returns the last.
+/// Opens a version (`<model>/<version>/`, or the highest of `<model>/`) and all of its deltas,
+/// which checks everything. `opened` is told each state of the model: as it was published, then
+/// with each delta. Returns the last.
 ///
 /// # Errors
 /// At the first that is damaged or missing: which, what is wrong, and what to do.
@@ -208,10 +212,12 @@ pub fn verify(version_dir: &Path, mut opened: impl FnMut(&Model)) -> Result<Mode
     Ok(model)
 }
 
-/// Writes `changes` as the delta that follows `model` and what others wrote after it. Returns the model with all of these.
+/// Writes `changes` as the delta that follows `model` and what others wrote after it. Returns the
+/// model with all of these.
 ///
 /// # Errors
-/// If another process writes for too long, a delta before is damaged, or something cannot be written; then nothing stays behind.
+/// If another process writes for too long, a delta before is damaged, or something cannot be
+/// written; then nothing stays behind.
 pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
     changes.check(model.spec().dim)?;
     let _writer = lock(model.path())?;
@@ -219,7 +225,8 @@ pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
     while let Some(next) = next_or_stuck(&newest)? {
         newest = next;
     }
-    // Changes say what is, so they mean the same after those of others; but may be no news any more.
+    // Changes say what is, so they mean the same after those of others; but may be no news any
+    // more.
     let changes = match newest.deltas() == model.deltas() {
         true => Cow::Borrowed(changes),
         false => Cow::Owned(changes.news(&newest)),
@@ -234,7 +241,8 @@ pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
     next.ok_or_else(|| Error::content(model.path(), "the delta just written is not there"))
 }
 
-/// Writes `changes` of `model` as a delta at `place`: its number, the hash of what it follows, and of those it takes the place of.
+/// Writes `changes` of `model` as a delta at `place`: its number, the hash of what it follows, and
+/// of those it takes the place of.
 ///
 /// # Errors
 /// If it cannot be written; then nothing stays behind.
@@ -634,7 +642,8 @@ mod tests {
         assert!(changes.is_empty(), "{changes:?}");
     }
 
-    /// Several who opened the same state write at once: all of it is there in the end, and what was said twice is there once.
+    /// Several who opened the same state write at once: all of it is there in the end, and what was
+    /// said twice is there once.
     #[test]
     fn writers_wait_for_each_other_and_follow() {
         let fixture = Fixture::new(ImageArm::None);

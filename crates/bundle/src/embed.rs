@@ -60,7 +60,8 @@ pub(crate) fn read_dense(
 }
 
 impl Embedder {
-    /// What each tower of content `content` makes of `feature`, as publishing the model with that image would.
+    /// What each tower of content `content` makes of `feature`, as publishing the model with that
+    /// image would.
     ///
     /// # Errors
     /// If the model has no such content, or the feature is of another length or not finite.

@@ -60,8 +60,8 @@ const SLICES: [(&str, Member); 12] = [
     ("without image", |t| !t.with_image),
 ];
 
-/// The metrics of `predictions`; `frequency` tells how many training impressions an item has. Runs on
-/// the threads of the current rayon pool.
+/// The metrics of `predictions`; `frequency` tells how many training impressions an item has. Runs
+/// on the threads of the current rayon pool.
 pub fn evaluate(predictions: &Predictions, frequency: &dyn Fn(u64) -> u32) -> Evaluation {
     let Predictions { users, logits, labels, .. } = predictions;
     let impressions: Vec<Impression> = (0..predictions.len())

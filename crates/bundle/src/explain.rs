@@ -1,7 +1,8 @@
 //! Why a candidate has its score: what the click-through rate would be without each past behavior.
 //!
-//! Leaving one out asks the model itself, so it is true of every kind of network. Where a network has attention, its weights are
-//! beside: they say what it looked at, which is not what changed its answer.
+//! Leaving one out asks the model itself, so it is true of every kind of network. Where a network
+//! has attention, its weights are beside: they say what it looked at, which is not what changed its
+//! answer.
 
 use serde::Serialize;
 
@@ -11,7 +12,8 @@ use crate::page::by_ecpm;
 use crate::request::PageView;
 use crate::resolve::newest_first;
 
-/// Candidates that are explained unless the request's `top_k` says otherwise, and the most there may be.
+/// Candidates that are explained unless the request's `top_k` says otherwise, and the most there
+/// may be.
 const EXPLAINED: usize = 5;
 const EXPLAINED_MAX: usize = 50;
 
@@ -35,7 +37,8 @@ pub struct ExplainedCandidate {
     pub ctr: f32,
     /// The rate for somebody without any history.
     pub ctr_without_history: f32,
-    /// By how much each behavior raises the rate: what it is less what it would be without the behavior.
+    /// By how much each behavior raises the rate: what it is less what it would be without the
+    /// behavior.
     pub raises: Vec<f32>,
     /// What each attention of the network weighed the behaviors with; none if it has no attention.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -47,9 +50,11 @@ pub struct ExplainedCandidate {
 pub struct Attention {
     /// What of the behaviors it weighed: `image`, another content, or `ids`.
     pub over: String,
-    /// What of the candidate it asked for: `image` (the fields where the model does not see the candidate's), `fields`, or `ids`.
+    /// What of the candidate it asked for: `image` (the fields where the model does not see the
+    /// candidate's), `fields`, or `ids`.
     pub queries: Vec<String>,
-    /// The weight of each behavior, the mean over the queries. Not normalized: it may be negative or more than 1.
+    /// The weight of each behavior, the mean over the queries. Not normalized: it may be negative
+    /// or more than 1.
     pub weights: Vec<f32>,
 }
 
@@ -94,7 +99,8 @@ pub(crate) fn explain(model: &Model, page: &PageView, scratch: &mut Scratch) -> 
     })
 }
 
-/// What was weighed when the candidates were scored, of those at `places`, each with `behaviors` behaviors.
+/// What was weighed when the candidates were scored, of those at `places`, each with `behaviors`
+/// behaviors.
 fn attention(
     model: &Model,
     scratch: &Scratch,
@@ -160,7 +166,8 @@ mod tests {
         }
     }
 
-    /// The weights are those of asking for the candidate alone, with the history in the order the model sees.
+    /// The weights are those of asking for the candidate alone, with the history in the order the
+    /// model sees.
     #[test]
     fn attention_is_what_the_network_used() {
         let spec = |images, aggregator| Spec { aggregator, ..crate::fixture::spec(images) };

@@ -79,7 +79,8 @@ pub struct Frozen<'a> {
     pub steps: u64,
     /// A few example requests.
     pub samples: &'a [PageView],
-    /// How rows are kept. If not whole, `weights` holds them rounded already, and `golden` is of the rounded ones.
+    /// How rows are kept. If not whole, `weights` holds them rounded already, and `golden` is of
+    /// the rounded ones.
     pub rows: RowFormat,
 }
 
@@ -181,8 +182,9 @@ pub(crate) fn versions(model_dir: &Path) -> Result<Vec<u64>> {
     Ok(versions)
 }
 
-/// The versions of a model that have a manifest, ascending: what is being written has none. A model's folder that may not be read has
-/// none (`lost+found`); a version's is listed, and opening it says that it may not be read.
+/// The versions of a model that have a manifest, ascending: what is being written has none. A
+/// model's folder that may not be read has none (`lost+found`); a version's is listed, and opening
+/// it says that it may not be read.
 ///
 /// # Errors
 /// If the disk does not answer.
@@ -204,8 +206,8 @@ pub fn whole_versions(model_dir: &Path) -> Result<Vec<u64>> {
     Ok(versions)
 }
 
-/// How many bytes a version and its deltas have, by what their manifests list. A delta that cannot be read, and what follows it, has
-/// none, as it is not opened either.
+/// How many bytes a version and its deltas have, by what their manifests list. A delta that cannot
+/// be read, and what follows it, has none, as it is not opened either.
 ///
 /// # Errors
 /// If the version's manifest cannot be read, or its deltas cannot be listed.

@@ -307,7 +307,8 @@ fn catalogue(dir: &std::path::Path, fields: &Schema) -> Catalogue {
     Catalogue::open(&Dataset::open(dir).unwrap()).unwrap()
 }
 
-/// Names of pictures and keys: the name's hash, changed. Content 1 knows other pictures than content 0.
+/// Names of pictures and keys: the name's hash, changed. Content 1 knows other pictures than
+/// content 0.
 fn pictures(content: usize) -> Vec<(u64, u64)> {
     let names = [&["1.png", "3.png", "4.png"][..], &["lost.png", "4.png"]][content];
     let hashes = names.iter().map(|name| PictureName::of(name).0);

@@ -84,7 +84,8 @@ impl Listed {
     }
 }
 
-/// That every name in `files`, listed by the manifest at `path`, is a plain one: nothing outside of its folder is looked at.
+/// That every name in `files`, listed by the manifest at `path`, is a plain one: nothing outside of
+/// its folder is looked at.
 fn check_names(path: &Path, files: &BTreeMap<String, FileEntry>) -> Result<()> {
     let plain = |name: &&String| {
         !matches!(&name[..], "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
@@ -114,9 +115,9 @@ impl<T> Manifest<T> {
 
 /// A folder under construction; removed again if dropped before [`FolderWriter::finish`].
 ///
-/// Several processes that see the same disk can build one together: the first creates it, the others
-/// [`FolderWriter::join`], and what they wrote is told to the first by [`FolderWriter::entries`] and
-/// [`FolderWriter::adopt`].
+/// Several processes that see the same disk can build one together: the first creates it, the
+/// others [`FolderWriter::join`], and what they wrote is told to the first by
+/// [`FolderWriter::entries`] and [`FolderWriter::adopt`].
 #[derive(Debug)]
 pub struct FolderWriter {
     place: PathBuf,
@@ -220,8 +221,8 @@ impl FolderWriter {
         Ok(manifest)
     }
 
-    /// The same for what never changes again: its files are read-only, so that nobody writes into what others have mapped. The folder
-    /// is not, and can be removed.
+    /// The same for what never changes again: its files are read-only, so that nobody writes into
+    /// what others have mapped. The folder is not, and can be removed.
     ///
     /// # Errors
     /// As [`FolderWriter::finish`].
@@ -251,8 +252,8 @@ impl FolderWriter {
     }
 }
 
-/// Takes everybody's leave to write to a file. A disk that keeps no permissions refuses; there the file stays as it is, which is no
-/// error: nothing relies on it.
+/// Takes everybody's leave to write to a file. A disk that keeps no permissions refuses; there the
+/// file stays as it is, which is no error: nothing relies on it.
 #[cfg(unix)]
 fn make_read_only(path: &Path) {
     use std::os::unix::fs::PermissionsExt;
@@ -349,7 +350,8 @@ impl<T: DeserializeOwned> Folder<T> {
     /// Opens the folder at `path`, which has to be of `format`.
     ///
     /// # Errors
-    /// If there is no manifest, or one of another format, or one that cannot be read or lists what is no plain name of a file.
+    /// If there is no manifest, or one of another format, or one that cannot be read or lists what
+    /// is no plain name of a file.
     pub fn open(path: &Path, format: &str) -> Result<Folder<T>> {
         Folder::open_in(path, format, Memory::Mapped)
     }
@@ -420,7 +422,8 @@ impl<T> Folder<T> {
         Ok(bytes)
     }
 
-    /// Opens a safetensors file, checked like [`Folder::read`]: the hash is of the bytes that are used, in the folder's memory.
+    /// Opens a safetensors file, checked like [`Folder::read`]: the hash is of the bytes that are
+    /// used, in the folder's memory.
     ///
     /// # Errors
     /// As [`Folder::read`], and if it is not safetensors.

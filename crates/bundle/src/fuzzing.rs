@@ -1,7 +1,7 @@
 //! Bundles and deltas of which one file was replaced by bytes of strangers, for the fuzzer alone.
 //!
-//! Seeds are the files of a good folder, each with a byte before it: its place among all of them. So a seed is an input of the
-//! fuzzer, and all of them together are the folder.
+//! Seeds are the files of a good folder, each with a byte before it: its place among all of them.
+//! So a seed is an input of the fuzzer, and all of them together are the folder.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -37,7 +37,8 @@ impl Seeds {
         Ok(Seeds(files))
     }
 
-    /// Opens the bundle with the file that `input` replaces, written below `place`, and scores its examples.
+    /// Opens the bundle with the file that `input` replaces, written below `place`, and scores its
+    /// examples.
     ///
     /// # Errors
     /// What is wrong with it.
@@ -49,8 +50,8 @@ impl Seeds {
         Ok(())
     }
 
-    /// Opens the bundle of these seeds with the delta whose file `input` replaces. Scores the examples; once more, when it is
-    /// compacted with another that follows.
+    /// Opens the bundle of these seeds with the delta whose file `input` replaces. Scores the
+    /// examples; once more, when it is compacted with another that follows.
     ///
     /// # Errors
     /// What is wrong with the delta.

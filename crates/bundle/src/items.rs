@@ -147,7 +147,8 @@ impl Items {
         Items { key, fields, table: self.table.with(delta) }
     }
 
-    /// Writes `items.safetensors`: the items of `catalogue`, read as `schema` says. Returns how many there are.
+    /// Writes `items.safetensors`: the items of `catalogue`, read as `schema` says. Returns how
+    /// many there are.
     ///
     /// # Errors
     /// If it cannot be written, two items have one hash, or a value cannot be read.

@@ -1,6 +1,7 @@
 //! JSON that clients send: one way to read it, whoever asks, with errors that name the place.
 //!
-//! `null` and an object without keys are what is absent. PHP writes the latter `[]`, which is taken too.
+//! `null` and an object without keys are what is absent. PHP writes the latter `[]`, which is taken
+//! too.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -13,7 +14,8 @@ use serde_path_to_error::Track;
 
 use crate::error::{Error, Result};
 
-/// Reads a body, which has to be one JSON object in UTF-8; a byte order mark and space around it are passed over.
+/// Reads a body, which has to be one JSON object in UTF-8; a byte order mark and space around it
+/// are passed over.
 ///
 /// # Errors
 /// [`Error::Request`] with the path of what is wrong, line and column.
@@ -37,7 +39,8 @@ fn text(body: &[u8]) -> Result<&[u8]> {
     Err(Error::request(format!("the body is {other}, expected JSON in UTF-8")))
 }
 
-/// What is wrong, and where. Reads once more, because following the path costs time that good requests need not spend.
+/// What is wrong, and where. Reads once more, because following the path costs time that good
+/// requests need not spend.
 fn explain<T: DeserializeOwned + Default>(text: &[u8], error: &serde_json::Error) -> String {
     let mut track = Track::new();
     let mut json = serde_json::Deserializer::from_slice(text);

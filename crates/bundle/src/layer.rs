@@ -1,8 +1,9 @@
 //! Tables over which changes lie.
 //!
-//! A table is an ascending list of hashes with a value each. A delta brings a smaller table of the same kind, in which some
-//! keys are marked as gone. What deltas brought is merged into one such layer; the table below stays as it is, in its file,
-//! shared by all states of the model. Looking up asks the layer first.
+//! A table is an ascending list of hashes with a value each. A delta brings a smaller table of the
+//! same kind, in which some keys are marked as gone. What deltas brought is merged into one such
+//! layer; the table below stays as it is, in its file, shared by all states of the model. Looking
+//! up asks the layer first.
 
 use std::sync::Arc;
 

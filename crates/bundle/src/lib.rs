@@ -3,11 +3,14 @@
 //! Knows samples and networks. Does not know gradients, optimizer state, shards or processes.
 //!
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
-//! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are; [`files`], a bundle being
-//! written (with [`contents`], [`items`] and [`golden`]), or [`arrival`], one being copied; [`model`], a bundle being used; [`request`], what it is
-//! asked, read by [`json`], [`resolve`], what that means to it, and [`page`], what it answers, and [`mod@explain`], why; [`mod@similar`], pictures like one;
-//! [`Changes`] after publishing, [`delta`]s of them, which [`mod@compact`] makes one, and [`carry`], what of them the next version gets; [`predictions`],
-//! [`ranking`] and [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
+//! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are;
+//! [`files`], a bundle being written (with [`contents`], [`items`] and [`golden`]), or [`arrival`],
+//! one being copied; [`model`], a bundle being used; [`request`], what it is asked, read by
+//! [`json`], [`resolve`], what that means to it, and [`page`], what it answers, and
+//! [`mod@explain`], why; [`mod@similar`], pictures like one; [`Changes`] after publishing,
+//! [`delta`]s of them, which [`mod@compact`] makes one, and [`carry`], what of them the next
+//! version gets; [`predictions`], [`ranking`] and [`mod@evaluate`], how good a model is;
+//! [`vectors`], those of a pre-rank network.
 
 pub mod error;
 pub mod folder;

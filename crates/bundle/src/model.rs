@@ -34,8 +34,8 @@ use crate::spec::Spec;
 /// 1.
 const GOLDEN_TOLERANCE: f32 = 1e-5;
 
-/// A frozen model, ready to score. What it was published with is shared by all its states: a delta makes another model of
-/// it, which costs what the deltas hold.
+/// A frozen model, ready to score. What it was published with is shared by all its states: a delta
+/// makes another model of it, which costs what the deltas hold.
 #[derive(Clone, Debug)]
 pub struct Model {
     bundle: Arc<Bundle>,
@@ -89,8 +89,9 @@ impl Scratch {
 }
 
 impl Model {
-    /// Opens a version (`<model>/<version>/`) or the highest version of a model (`<model>/`), with all its deltas.
-    /// Everything is checked: hashes, shapes, orders; and the golden logits are computed again.
+    /// Opens a version (`<model>/<version>/`) or the highest version of a model (`<model>/`), with
+    /// all its deltas. Everything is checked: hashes, shapes, orders; and the golden logits are
+    /// computed again.
     ///
     /// # Errors
     /// If there is no bundle, a file is missing, changed or does not fit the spec, or a golden
@@ -165,11 +166,13 @@ impl Model {
         }))
     }
 
-    /// Writes `changes` as a delta after the last one on disk, which others may have written since this model was opened, and returns
-    /// the model with all of them. What is no news by then is left out; if that is everything, nothing is written.
+    /// Writes `changes` as a delta after the last one on disk, which others may have written since
+    /// this model was opened, and returns the model with all of them. What is no news by then
+    /// is left out; if that is everything, nothing is written.
     ///
     /// # Errors
-    /// If another process writes for too long, a delta before is damaged, or it cannot be written; then nothing has changed.
+    /// If another process writes for too long, a delta before is damaged, or it cannot be written;
+    /// then nothing has changed.
     pub fn change(&self, changes: &Changes) -> Result<Model> {
         delta::write(self, changes)
     }
@@ -182,8 +185,8 @@ impl Model {
         Ok(delta::following(self.path(), self.deltas())?.0)
     }
 
-    /// What each tower of content `content` (0: images) makes of a feature (F): as if the image had been there when the
-    /// model was published.
+    /// What each tower of content `content` (0: images) makes of a feature (F): as if the image had
+    /// been there when the model was published.
     ///
     /// # Errors
     /// If the model has no such content, or the feature does not fit it.
@@ -279,7 +282,8 @@ impl Model {
         towers.filter(|tower| tower.content == 0).map(|tower| tower.name).collect()
     }
 
-    /// What tower number `tower` of [`Model::image_towers`] makes of an image, (its width), if the bundle knows that.
+    /// What tower number `tower` of [`Model::image_towers`] makes of an image, (its width), if the
+    /// bundle knows that.
     ///
     /// # Panics
     /// If there is no such tower.
@@ -333,8 +337,9 @@ impl Model {
         network.forward(w, &batch, &mut scratch.network, logits);
     }
 
-    /// The vectors of a pre-rank network, (V) numbers each: of the user of every group (G), and of the ad of
-    /// every impression (B). Their inner products are the logits. A group may be without impressions.
+    /// The vectors of a pre-rank network, (V) numbers each: of the user of every group (G), and of
+    /// the ad of every impression (B). Their inner products are the logits. A group may be
+    /// without impressions.
     ///
     /// # Errors
     /// If the model is of another kind.
@@ -380,8 +385,8 @@ impl Model {
         page::score(self, page, scratch)
     }
 
-    /// Overwrites `ctr` with the predicted click-through rate of every candidate, in the order of the request; what is
-    /// unknown and scored with defaults.
+    /// Overwrites `ctr` with the predicted click-through rate of every candidate, in the order of
+    /// the request; what is unknown and scored with defaults.
     ///
     /// # Errors
     /// As [`Model::score`].
@@ -394,7 +399,8 @@ impl Model {
         page::ctrs(self, page, scratch, ctr)
     }
 
-    /// What every past behavior does to the scores of the best candidates; see [`mod@crate::explain`].
+    /// What every past behavior does to the scores of the best candidates; see
+    /// [`mod@crate::explain`].
     ///
     /// # Errors
     /// As [`Model::score`].
@@ -450,9 +456,9 @@ impl Model {
     }
 }
 
-/// The version folder meant by `dir`, where links lead; the model's name and the version. These are those of the folders that were
-/// asked for: a model that links to another has a name of its own. A link such as `latest`, which is no version, means the one it
-/// leads to.
+/// The version folder meant by `dir`, where links lead; the model's name and the version. These are
+/// those of the folders that were asked for: a model that links to another has a name of its own. A
+/// link such as `latest`, which is no version, means the one it leads to.
 fn locate(dir: &Path) -> Result<(PathBuf, String, u64)> {
     let mut asked = named(dir)?;
     let mut path = dir.canonicalize().map_err(Error::io(dir))?;
@@ -484,7 +490,8 @@ fn locate(dir: &Path) -> Result<(PathBuf, String, u64)> {
     }
 }
 
-/// `dir` from the root, with a name at its end: links are followed only where `..` follows them, since it leads out of their target.
+/// `dir` from the root, with a name at its end: links are followed only where `..` follows them,
+/// since it leads out of their target.
 fn named(dir: &Path) -> Result<PathBuf> {
     let absolute = std::path::absolute(dir).map_err(Error::io(dir))?;
     let components: Vec<Component<'_>> = absolute.components().collect();
@@ -554,7 +561,8 @@ mod tests {
         }
     }
 
-    /// The settings beside the paper's: base networks, products, likeness, frozen towers, further contents.
+    /// The settings beside the paper's: base networks, products, likeness, frozen towers, further
+    /// contents.
     #[test]
     fn other_networks_score_as_the_slow_one() {
         let joint = spec(ImageArm::Joint);
@@ -729,7 +737,8 @@ mod tests {
         Model::open(&fixture.place(1)).unwrap();
     }
 
-    /// What was opened as a copy is out of reach: files are cut, written over in place and removed, one after the other.
+    /// What was opened as a copy is out of reach: files are cut, written over in place and removed,
+    /// one after the other.
     #[test]
     fn a_copied_model_does_not_need_its_files() {
         let fixture = Fixture::new(ImageArm::Joint);

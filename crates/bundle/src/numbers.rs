@@ -1,5 +1,6 @@
-//! Numbers where a file's bytes are: mapped, so that a model opens in the time its hash takes and several servers of one
-//! machine share its memory; or copied, so that nothing that happens to the file later reaches them.
+//! Numbers where a file's bytes are: mapped, so that a model opens in the time its hash takes and
+//! several servers of one machine share its memory; or copied, so that nothing that happens to the
+//! file later reaches them.
 
 use std::fmt;
 use std::fs::File;
@@ -18,10 +19,11 @@ use crate::error::{Error, Result};
 /// Where the numbers of a model are while it is open.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Memory {
-    /// In pages of their own, read whole and then read-only: what is scored is what was checked, whatever becomes of the files.
+    /// In pages of their own, read whole and then read-only: what is scored is what was checked,
+    /// whatever becomes of the files.
     Copied,
-    /// In their files. Memory is shared with other processes; but whoever changes a file in place changes scores, and whoever cuts
-    /// one short ends the process (SIGBUS).
+    /// In their files. Memory is shared with other processes; but whoever changes a file in place
+    /// changes scores, and whoever cuts one short ends the process (SIGBUS).
     #[default]
     Mapped,
 }
@@ -44,7 +46,8 @@ impl Memory {
     }
 }
 
-/// A copy of a file in pages that nobody can write any more, and that go back to the system as a whole.
+/// A copy of a file in pages that nobody can write any more, and that go back to the system as a
+/// whole.
 fn copied(path: &Path, expected: u64) -> Result<Mmap> {
     let mut file = File::open(path).map_err(Error::io(path))?;
     let length = file.metadata().map_err(Error::io(path))?.len();

@@ -68,7 +68,8 @@ pub(crate) fn ctrs(
 /// Candidates that are scored between two questions whether to go on: some milliseconds.
 const PART: usize = 1024;
 
-/// Like [`Model::ctrs`], as long as `goes_on`, which is asked before every thousand candidates; none if it was stopped.
+/// Like [`Model::ctrs`], as long as `goes_on`, which is asked before every thousand candidates;
+/// none if it was stopped.
 ///
 /// # Errors
 /// As [`Model::score`].
@@ -82,7 +83,8 @@ pub fn ctrs_while(
     in_parts(model, page, scratch, ctr, PART, goes_on)
 }
 
-/// Scores `part` candidates at a time. No score depends on what is beside it, so parts have the bits of the whole.
+/// Scores `part` candidates at a time. No score depends on what is beside it, so parts have the
+/// bits of the whole.
 fn in_parts(
     model: &Model,
     page: &PageView,
@@ -151,8 +153,8 @@ fn shown(group: &Groups, rows: Range<usize>) -> Groups {
     }
 }
 
-/// The candidates of `page` by expected payment, bid times `ctr`, descending; equal ones stay in the order of the
-/// request.
+/// The candidates of `page` by expected payment, bid times `ctr`, descending; equal ones stay in
+/// the order of the request.
 pub fn by_ecpm(page: &PageView, ctr: &[f32]) -> Vec<(usize, f64)> {
     let bids = page.candidates.bid.as_deref();
     let ecpm = |at: usize| bids.map_or(1.0, |bids| bids[at]) * f64::from(ctr[at]);
@@ -171,7 +173,8 @@ pub(crate) fn score<'p>(
     Ok(ranked.expect("nobody stops it"))
 }
 
-/// Like [`Model::score_with`], as long as `goes_on`, which is asked before every thousand candidates; none if it was stopped.
+/// Like [`Model::score_with`], as long as `goes_on`, which is asked before every thousand
+/// candidates; none if it was stopped.
 ///
 /// # Errors
 /// As [`Model::score`].
@@ -266,7 +269,8 @@ mod tests {
         }
     }
 
-    /// A deadline can pass within a page view; what is scored in parts is what is scored at once, bit for bit.
+    /// A deadline can pass within a page view; what is scored in parts is what is scored at once,
+    /// bit for bit.
     #[test]
     fn parts_are_the_whole() {
         let json = r#"{"user": {"id": "nobody", "features": {"age": "99", "tags": ["z", "a"]},

@@ -1,7 +1,8 @@
-//! Impressions in the orders of AUC and GAUC, sorted once for all the parts of them that are asked about.
+//! Impressions in the orders of AUC and GAUC, sorted once for all the parts of them that are asked
+//! about.
 //!
-//! Sorts on the threads of the current rayon pool. What is counted afterwards are integers per score and
-//! user, so no result depends on the order among equals, or on the number of threads.
+//! Sorts on the threads of the current rayon pool. What is counted afterwards are integers per
+//! score and user, so no result depends on the order among equals, or on the number of threads.
 
 use ams_model::metrics::{Gauc, Impression, auc_of_sorted, gauc_of_sorted};
 use rayon::slice::ParallelSliceMut;

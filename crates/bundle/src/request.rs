@@ -1,4 +1,5 @@
-//! A request: one page view, in columns, as JSON spells it, and what single values of any protocol are.
+//! A request: one page view, in columns, as JSON spells it, and what single values of any protocol
+//! are.
 //!
 //! ```text
 //! {"user": {"id": "u17", "features": {"age": 25, "tags": ["a", "b"]},
@@ -7,8 +8,9 @@
 //!  "candidates": {"item": ["3", "4"], "bid": [1.0, 0.5], "features": {"category": [null, "shoes"]}},
 //!  "options": {"top_k": 10}}
 //! ```
-//! Only `candidates.item` is required; what is `null` is absent. A behavior whose item is `null` or the empty text is padding:
-//! its row counts for nothing. Knows the spelling; what names and texts mean is [`crate::resolve`]'s.
+//! Only `candidates.item` is required; what is `null` is absent. A behavior whose item is `null` or
+//! the empty text is padding: its row counts for nothing. Knows the spelling; what names and texts
+//! mean is [`crate::resolve`]'s.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -71,7 +73,8 @@ pub struct Behaviors {
     /// The items; an empty text is a row that counts for nothing.
     #[serde(default, deserialize_with = "padded")]
     pub item: Vec<Text>,
-    /// When, in unix seconds; none only where there is no item. If given, the rows may come in any order.
+    /// When, in unix seconds; none only where there is no item. If given, the rows may come in any
+    /// order.
     #[serde(default, deserialize_with = "times", skip_serializing_if = "Option::is_none")]
     pub time: Option<Vec<Option<i64>>>,
     /// Behavior fields that differ from what the bundle knows of the items.
@@ -177,8 +180,8 @@ fn decimal(number: f64, digits: String) -> Text {
 }
 
 impl Text {
-    /// The shortest decimal that is this number; whole ones have no point if they are exact. `NaN`, `inf` and `-inf` are what is
-    /// none.
+    /// The shortest decimal that is this number; whole ones have no point if they are exact. `NaN`,
+    /// `inf` and `-inf` are what is none.
     pub fn of_f64(number: f64) -> Text {
         decimal(number, number.to_string())
     }
@@ -361,7 +364,8 @@ pub fn bid(text: &str) -> Result<f64, String> {
     number.ok_or_else(|| format!("{text:?} is no bid, expected a number of 0 or more"))
 }
 
-/// Unix seconds by the text of an instant, in any of the forms that logs have; an empty one is none.
+/// Unix seconds by the text of an instant, in any of the forms that logs have; an empty one is
+/// none.
 ///
 /// # Errors
 /// What came and what was expected.
@@ -369,7 +373,8 @@ pub fn time(text: &str) -> Result<Option<i64>, String> {
     if value::is_missing(text) {
         return Ok(None);
     }
-    // A request has no way to state a format, so an ambiguous date is refused without naming the option of `ams prepare`.
+    // A request has no way to state a format, so an ambiguous date is refused without naming the
+    // option of `ams prepare`.
     let wrong = |_| {
         let text = text.trim();
         format!(

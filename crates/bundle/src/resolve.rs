@@ -155,8 +155,8 @@ fn check_candidates(page: &PageView) -> Result<()> {
     }
 }
 
-/// The rows of the newest behaviors that the model sees, newest first; of one time, those that come first. Rows without an item are
-/// padding.
+/// The rows of the newest behaviors that the model sees, newest first; of one time, those that come
+/// first. Rows without an item are padding.
 pub(crate) fn newest_first(model: &Model, page: &PageView) -> Result<Vec<usize>> {
     let behaviors = &page.user.behaviors;
     let count = behaviors.item.len();

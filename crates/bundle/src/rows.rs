@@ -59,7 +59,8 @@ pub(crate) fn read(file: &TensorFile, dim: usize) -> Result<Table<Rows>> {
     Ok(Table::new(index, gone, Rows { dim, values }))
 }
 
-/// Appends to `rows` the row of each id that has one, and overwrites `places` with where it is there, list by list.
+/// Appends to `rows` the row of each id that has one, and overwrites `places` with where it is
+/// there, list by list.
 pub(crate) fn look_up(
     all: &Layered,
     dim: usize,

@@ -1,7 +1,9 @@
-//! What looks like an item, to the model: known items by the cosine of what a tower made of their pictures.
+//! What looks like an item, to the model: known items by the cosine of what a tower made of their
+//! pictures.
 //!
-//! Every image is in the bundle's table, embedded by every tower, so this is a pass over the items. It is exact, and its time
-//! grows with them. An item without a picture that the model knows is like nothing.
+//! Every image is in the bundle's table, embedded by every tower, so this is a pass over the items.
+//! It is exact, and its time grows with them. An item without a picture that the model knows is
+//! like nothing.
 
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +38,8 @@ pub struct Wanted {
     pub top_k: Option<usize>,
 }
 
-/// Items by how much their pictures are like the one asked about, most first; equal ones by their hashes.
+/// Items by how much their pictures are like the one asked about, most first; equal ones by their
+/// hashes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Similar<'m> {
     /// The tower that says so.

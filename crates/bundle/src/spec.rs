@@ -30,8 +30,8 @@ pub enum TowerWeights {
     Trained,
     /// Their first values for good: a random projection.
     Random,
-    /// The first principal components of the features for good, one linear layer: what is cheapest to put
-    /// before a network that is trained elsewhere.
+    /// The first principal components of the features for good, one linear layer: what is cheapest
+    /// to put before a network that is trained elsewhere.
     Pca,
 }
 
@@ -48,7 +48,8 @@ pub struct ImageSource {
     pub dim: usize,
     /// What the towers' input is multiplied with before the first layer: 1 / its rms.
     pub scale: f32,
-    /// How many principal components of a feature the towers see in its place, if that is not all of it.
+    /// How many principal components of a feature the towers see in its place, if that is not all
+    /// of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pca: Option<usize>,
 }
@@ -60,7 +61,8 @@ impl ImageSource {
     }
 }
 
-/// A content besides images that has towers, such as vectors of texts. Items have the same names in all.
+/// A content besides images that has towers, such as vectors of texts. Items have the same names in
+/// all.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FurtherContent {
@@ -73,7 +75,8 @@ pub struct FurtherContent {
 /// One tower of a model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TowerSpec {
-    /// Its name: `ad`, `behavior`, `image` for both, or `sketch`; with `text.` in front for content `text`.
+    /// Its name: `ad`, `behavior`, `image` for both, or `sketch`; with `text.` in front for
+    /// content `text`.
     pub name: String,
     /// The content it embeds, an index into [`Spec::contents`].
     pub content: usize,
@@ -130,8 +133,9 @@ pub struct Spec {
     pub dim: usize,
     /// Widths of the attention's two hidden layers.
     pub attention: [usize; 2],
-    /// How many image embeddings the aggregator `concatenate` puts end to end. Specs from before there
-    /// was this setting do not have it, and their hash counts: so the usual length is not written.
+    /// How many image embeddings the aggregator `concatenate` puts end to end. Specs from before
+    /// there was this setting do not have it, and their hash counts: so the usual length is
+    /// not written.
     #[serde(
         default = "RankConfig::concatenate_length",
         skip_serializing_if = "is_usual_concatenate_length"
@@ -251,7 +255,8 @@ impl Spec {
         user.chain(behavior).chain(image).collect()
     }
 
-    /// What is pooled per behavior, in the order of [`RankConfig::behavior_fields`]: what DIN attends to.
+    /// What is pooled per behavior, in the order of [`RankConfig::behavior_fields`]: what DIN
+    /// attends to.
     pub fn behavior_inputs(&self) -> Vec<Input> {
         let attended = self.used(Side::Behavior).filter(|(_, field)| self.attends_to(&field.name));
         attended.map(|(place, _)| Input::EachBehavior(place)).collect()
@@ -262,8 +267,8 @@ impl Spec {
         self.base == Base::Din && self.query_fields.iter().any(|query| query == name)
     }
 
-    /// What is pooled per impression, in the order of [`RankConfig::impression_fields`]. Vectors that are
-    /// computed ahead know no context.
+    /// What is pooled per impression, in the order of [`RankConfig::impression_fields`]. Vectors
+    /// that are computed ahead know no context.
     pub fn impression_inputs(&self) -> Vec<Input> {
         let ad = self.inputs_of(Side::Ad, Input::Ad);
         let context = self.inputs_of(Side::Context, Input::Context);

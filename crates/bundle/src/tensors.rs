@@ -84,7 +84,8 @@ impl TensorFile {
         self.row(name, Dtype::U32)
     }
 
-    /// `rows` texts; `names` are those of their lengths in bytes and of the bytes. None if the file has no such tensors.
+    /// `rows` texts; `names` are those of their lengths in bytes and of the bytes. None if the file
+    /// has no such tensors.
     ///
     /// # Errors
     /// As [`TensorFile::offsets`], and if the bytes are more or fewer or a text is not UTF-8.
@@ -122,8 +123,8 @@ impl TensorFile {
         Index::new(self.u64(name)?).map_err(|what| self.wrong(name, &what))
     }
 
-    /// The hashes called `name`; and, in the file of a delta, of each whether it is gone: `name` with `.gone` behind it, 1
-    /// for those that are.
+    /// The hashes called `name`; and, in the file of a delta, of each whether it is gone: `name`
+    /// with `.gone` behind it, 1 for those that are.
     ///
     /// # Errors
     /// As [`TensorFile::index`], and if something is gone by another number.

@@ -47,11 +47,12 @@ pub struct Exported {
     pub dim: usize,
 }
 
-/// Writes the vectors of all items of `dataset` and of the users of its `split` into the folder `out`, which is
-/// made if needed; each file whole or not at all.
+/// Writes the vectors of all items of `dataset` and of the users of its `split` into the folder
+/// `out`, which is made if needed; each file whole or not at all.
 ///
 /// # Errors
-/// If the model is no pre-rank network or has other fields than the dataset, or a file cannot be read or written.
+/// If the model is no pre-rank network or has other fields than the dataset, or a file cannot be
+/// read or written.
 pub fn export(model: &Model, dataset: &Dataset, split: SplitName, out: &Path) -> Result<Exported> {
     // Edges of numeric fields may differ: the model's count.
     if !model.spec().fields.reads_alike(dataset.schema()) {
@@ -88,8 +89,8 @@ fn ads(model: &Model, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<f32>)> 
     Ok((items, vectors))
 }
 
-/// By user, when their newest group was, and their vector then. Of two groups at one time the later in the
-/// files counts.
+/// By user, when their newest group was, and their vector then. Of two groups at one time the later
+/// in the files counts.
 fn users(
     model: &Model,
     dataset: &Dataset,

@@ -11,8 +11,8 @@ use crate::failure::{Failure, Mistake};
 /// Reads `path` as a `T`, after the settings `sets` (`key=value` each, keys with dots) are applied.
 ///
 /// # Errors
-/// If the file cannot be read, is not TOML, or has a key or a value that `T` does not know; the message
-/// shows the line and, for a key, the nearest one there is.
+/// If the file cannot be read, is not TOML, or has a key or a value that `T` does not know; the
+/// message shows the line and, for a key, the nearest one there is.
 pub fn read<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;

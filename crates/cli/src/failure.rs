@@ -28,7 +28,8 @@ pub enum Failure {
 /// What is wrong, and where, if it is in a text that can be shown.
 #[derive(Debug)]
 pub struct Mistake {
-    /// What came, what was expected, and where. A line of it stays one line, so that a file's name can be searched for in a log.
+    /// What came, what was expected, and where. A line of it stays one line, so that a file's name
+    /// can be searched for in a log.
     pub what: String,
     /// What may have been meant.
     pub help: Option<String>,

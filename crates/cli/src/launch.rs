@@ -170,13 +170,15 @@ fn online() -> Option<usize> {
     })
 }
 
-/// Tells Open MPI, unless the user did, that who waits lets others run: the thread that waits for other processes may share
-/// its core with those that compute, and by spinning there it takes a third of a step.
+/// Tells Open MPI, unless the user did, that who waits lets others run: the thread that waits for
+/// other processes may share its core with those that compute, and by spinning there it takes a
+/// third of a step.
 #[cfg(feature = "mpi")]
 fn yield_when_idle() {
     const NAME: &str = "OMPI_MCA_mpi_yield_when_idle";
     if std::env::var_os(NAME).is_none() {
-        // SAFETY: the program's first act, before any other thread is there to read its environment.
+        // SAFETY: the program's first act, before any other thread is there to read its
+        // environment.
         #[allow(unsafe_code)]
         unsafe {
             std::env::set_var(NAME, "1");

@@ -1,6 +1,8 @@
-//! Where paths of commands lead: the one place where addresses in buckets become paths of this host.
+//! Where paths of commands lead: the one place where addresses in buckets become paths of this
+//! host.
 //!
-//! The only place that reads credentials, addresses of servers and the place of the cache from the environment.
+//! The only place that reads credentials, addresses of servers and the place of the cache from the
+//! environment.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +14,8 @@ use crate::failure::Failure;
 /// Variables that may hold credentials or addresses of servers.
 const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
-/// Locations whose remote files are kept in `cache`, or where `AMS_CACHE` says, or in the user's folder of caches.
+/// Locations whose remote files are kept in `cache`, or where `AMS_CACHE` says, or in the user's
+/// folder of caches.
 pub fn locations(cache: Option<PathBuf>) -> Locations {
     let variable =
         |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);

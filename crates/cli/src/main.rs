@@ -1,9 +1,10 @@
 //! The program `ams`: arguments in, exit code out.
 //!
-//! One file per command in [`commands`]. Knows every room, as arguments; does no arithmetic and speaks no
-//! protocol itself.
+//! One file per command in [`commands`]. Knows every room, as arguments; does no arithmetic and
+//! speaks no protocol itself.
 //!
-//! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours, 130 after Ctrl-C.
+//! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours, 130 after
+//! Ctrl-C.
 //!
 //! Started by `mpirun` or the like, the same commands run on all processes of the job: training,
 //! evaluation and encoding are shared by them, everything else the first one does alone.
@@ -39,7 +40,8 @@ struct Arguments {
     /// One JSON object on stdout, everything else on stderr.
     #[arg(long, global = true, display_order = 900)]
     json: bool,
-    /// Where files of buckets (s3://, gs://, az://) are kept; AMS_CACHE or the user's cache folder unless given.
+    /// Where files of buckets (s3://, gs://, az://) are kept; AMS_CACHE or the user's cache folder
+    /// unless given.
     #[arg(long, global = true, value_name = "DIR", display_order = 901)]
     cache: Option<PathBuf>,
     #[command(subcommand)]
@@ -147,7 +149,8 @@ fn main() -> ExitCode {
             failure::INTERNAL
         }
     };
-    // The farewell of a job waits for all its processes; after a failure they may wait for this one.
+    // The farewell of a job waits for all its processes; after a failure they may wait for this
+    // one.
     if code != 0 && code != failure::INTERRUPTED {
         launch.abort(code);
     }

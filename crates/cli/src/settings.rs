@@ -1,11 +1,11 @@
-//! Settings of a server beside its command line: every flag of `ams serve` may be a variable of the environment, or a key of the
-//! file `--config`.
+//! Settings of a server beside its command line: every flag of `ams serve` may be a variable of the
+//! environment, or a key of the file `--config`.
 //!
 //! ```text
 //! --admin-bind 0.0.0.0:8601     AMS_SERVE_ADMIN_BIND=0.0.0.0:8601     admin-bind = "0.0.0.0:8601"
 //! ```
-//! The command line counts before the environment, and that before the file. What is found becomes arguments, so that all three are
-//! read by the same rules.
+//! The command line counts before the environment, and that before the file. What is found becomes
+//! arguments, so that all three are read by the same rules.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -19,13 +19,15 @@ use crate::failure::Failure;
 /// The command whose settings these are.
 const COMMAND: &str = "serve";
 
-/// What every variable begins with. Others that begin so are left alone: Kubernetes sets some for a service of that name.
+/// What every variable begins with. Others that begin so are left alone: Kubernetes sets some for a
+/// service of that name.
 const PREFIX: &str = "AMS_SERVE_";
 
 /// The flag for the file itself.
 const FILE: &str = "config";
 
-/// Arguments with those that the environment and the file add, and a line that says where these are from.
+/// Arguments with those that the environment and the file add, and a line that says where these are
+/// from.
 #[derive(Debug)]
 pub struct Expanded {
     /// All arguments.
@@ -37,7 +39,8 @@ pub struct Expanded {
 /// Adds what the environment and the file say to the `arguments` of `command`.
 ///
 /// # Errors
-/// If the file cannot be read, is not TOML, or has a key that is no flag or a value that no flag takes.
+/// If the file cannot be read, is not TOML, or has a key that is no flag or a value that no flag
+/// takes.
 pub fn expand(
     command: &Command,
     arguments: Vec<OsString>,
@@ -103,7 +106,8 @@ pub fn expand(
     Ok(Expanded { arguments: all, note: Some(format!("set: {}", origins.join(", "))) })
 }
 
-/// Whether an argument may be set elsewhere: not those of the file itself, of help, and of all commands.
+/// Whether an argument may be set elsewhere: not those of the file itself, of help, and of all
+/// commands.
 fn is_setting(arg: &Arg) -> bool {
     let about = matches!(arg.get_action(), ArgAction::Help | ArgAction::Version);
     !about && !arg.is_global_set() && arg.get_long() != Some(FILE)

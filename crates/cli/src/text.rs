@@ -33,8 +33,9 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     text
 }
 
-/// A table as of [`table`] that is at most `width` wide: the cells of column `elastic`, texts of any length from outside, are
-/// cut first, then those of the last column, then the others. Every cell is on one line.
+/// A table as of [`table`] that is at most `width` wide: the cells of column `elastic`, texts of
+/// any length from outside, are cut first, then those of the last column, then the others. Every
+/// cell is on one line.
 pub fn fitted(header: &[&str], rows: &[Vec<String>], elastic: usize, width: usize) -> String {
     /// Narrower, a cell says nothing.
     const LEAST: usize = 8;

@@ -1,6 +1,6 @@
-//! Ends a job in which nothing happens any more: a process that was stopped, a disk that hangs, a network
-//! that swallows. Whoever waits for such a process waits for ever, and a launcher can only start again what
-//! has ended.
+//! Ends a job in which nothing happens any more: a process that was stopped, a disk that hangs, a
+//! network that swallows. Whoever waits for such a process waits for ever, and a launcher can only
+//! start again what has ended.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -19,7 +19,8 @@ struct State {
 }
 
 impl Watchdog {
-    /// Watches process `rank` from now on; it may be silent for `patience`. Without patience, for ever.
+    /// Watches process `rank` from now on; it may be silent for `patience`. Without patience, for
+    /// ever.
     pub fn start(patience: Option<Duration>, rank: usize) -> Watchdog {
         let doing = "starting".to_owned();
         let state = State { last: Instant::now(), doing, off: patience.is_none() };

@@ -5,8 +5,8 @@
 //! image         utf8, null: no picture
 //! <item field>  utf8, or list<utf8> if the field is multi
 //! ```
-//! In memory a multi value is one text, its parts separated by [`SEPARATOR`]: columns of text, not a
-//! structure per item, because there may be many millions.
+//! In memory a multi value is one text, its parts separated by [`SEPARATOR`]: columns of text, not
+//! a structure per item, because there may be many millions.
 
 use std::fs::File;
 use std::path::Path;
@@ -47,7 +47,8 @@ impl Catalogue {
     /// Reads the catalogue of `dataset`.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Content`] if a column is missing or an item is empty or out of order.
+    /// [`Error::Io`], or [`Error::Content`] if a column is missing or an item is empty or out of
+    /// order.
     pub fn open(dataset: &Dataset) -> Result<Catalogue> {
         let fields = item_fields(dataset.schema());
         let path = dataset.items_path();
@@ -60,8 +61,8 @@ impl Catalogue {
         Ok(catalogue)
     }
 
-    /// A catalogue of `fields` (without `item`); the columns have one value per item. An image or value
-    /// that is null is absent.
+    /// A catalogue of `fields` (without `item`); the columns have one value per item. An image or
+    /// value that is null is absent.
     pub(crate) fn new(
         items: LargeStringArray,
         images: LargeStringArray,

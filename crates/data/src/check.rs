@@ -40,9 +40,10 @@ impl CheckReport {
     }
 }
 
-/// Checks the dataset in `dir`: every part file is there and readable, its rows are valid, users stand in
-/// their part and on the right side of the split, histories are not too long, items are known with the same
-/// picture, train has no item that is held out of it, and the counts are the card's. `progress` hears of files done and of how many.
+/// Checks the dataset in `dir`: every part file is there and readable, its rows are valid, users
+/// stand in their part and on the right side of the split, histories are not too long, items are
+/// known with the same picture, train has no item that is held out of it, and the counts are the
+/// card's. `progress` hears of files done and of how many.
 ///
 /// # Errors
 /// Only if there is no card to hold the folder against; everything else is in the report.

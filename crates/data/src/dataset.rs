@@ -46,8 +46,8 @@ impl Dataset {
     /// Reads the card of `dir`. The card is written last: a folder without one is no dataset.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Content`] if there is no card, or it has another format version, an
-    /// unknown or missing key, or contradicts itself.
+    /// [`Error::Io`], or [`Error::Content`] if there is no card, or it has another format version,
+    /// an unknown or missing key, or contradicts itself.
     pub fn open(dir: impl AsRef<Path>) -> Result<Dataset> {
         let dir = dir.as_ref();
         let path = dir.join(CARD);
@@ -188,7 +188,8 @@ pub(crate) fn check_schema(schema: &Schema) -> Result<(), String> {
     Ok(())
 }
 
-/// Where the columns of a side stand in a sample file; fields of the same place need different names.
+/// Where the columns of a side stand in a sample file; fields of the same place need different
+/// names.
 fn columns_of(side: Side) -> &'static str {
     match side {
         Side::User => "the columns",

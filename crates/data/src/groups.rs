@@ -1,7 +1,8 @@
 //! Groups in memory: ragged columns of ids.
 //!
 //! A group is the impressions of one user that share one behaviour history (the common-feature
-//! technique of the paper): user fields and behaviors are stored, and later computed, once per group.
+//! technique of the paper): user fields and behaviors are stored, and later computed, once per
+//! group.
 
 use crate::id::{Id, PictureName};
 use crate::ragged::{Offsets, Ragged};
@@ -59,7 +60,8 @@ impl Groups {
         self.users.is_empty()
     }
 
-    /// Bytes of everything these groups say: ids, picture names, times, labels and where rows begin.
+    /// Bytes of everything these groups say: ids, picture names, times, labels and where rows
+    /// begin.
     pub fn bytes(&self) -> usize {
         let fields = self
             .user_fields

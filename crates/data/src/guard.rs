@@ -1,4 +1,5 @@
-//! Readers of Arrow and Parquet panic on some damaged files; who reads files from outside reads them in here.
+//! Readers of Arrow and Parquet panic on some damaged files; who reads files from outside reads
+//! them in here.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;

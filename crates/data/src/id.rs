@@ -1,7 +1,7 @@
 //! Ids: hashed values of categorical fields, and hashed names of pictures.
 //!
-//! Nothing keeps a vocabulary. A value becomes 64 bits of xxh3 over `field`, a zero byte and the raw
-//! text; everything downstream (tables, shards, bundles, requests) speaks in these 64 bits.
+//! Nothing keeps a vocabulary. A value becomes 64 bits of xxh3 over `field`, a zero byte and the
+//! raw text; everything downstream (tables, shards, bundles, requests) speaks in these 64 bits.
 
 use bytemuck::{Pod, Zeroable};
 use xxhash_rust::xxh3::Xxh3Default;
@@ -31,10 +31,11 @@ impl Id {
     }
 }
 
-/// The hashed name of a picture as the log spells it (a path, a URL, any text), or [`PictureName::NONE`].
+/// The hashed name of a picture as the log spells it (a path, a URL, any text), or
+/// [`PictureName::NONE`].
 ///
-/// A name says *which picture was meant*; an [`ImageKey`] says *which pixels those are*. The feature
-/// store maps the one to the other, so samples can be prepared before any picture was read.
+/// A name says *which picture was meant*; an [`ImageKey`] says *which pixels those are*. The
+/// feature store maps the one to the other, so samples can be prepared before any picture was read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Pod, Zeroable)]
 #[repr(transparent)]
 pub struct PictureName(pub u64);

@@ -1,7 +1,7 @@
 //! What happened: schema, ids, groups, sample files, importers, prepare, the synthetic shop.
 //!
-//! Knows files, fields, ids, time and seeds. Does not know what a weight, a gradient, a network or a
-//! request is.
+//! Knows files, fields, ids, time and seeds. Does not know what a weight, a gradient, a network or
+//! a request is.
 
 pub mod catalogue;
 pub mod check;

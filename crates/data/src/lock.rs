@@ -1,8 +1,8 @@
 //! One writer per folder: a lock that the system gives back when its holder dies, however it dies.
 //!
-//! The lock of `runs/<name>` is on `runs/.<name>.lock`, beside the folder, so that it outlives a folder that is
-//! replaced. The file says who holds it, for messages. Its holder removes it in the end; if it was killed
-//! the file stays and means nothing, because what counts is the lock on it.
+//! The lock of `runs/<name>` is on `runs/.<name>.lock`, beside the folder, so that it outlives a
+//! folder that is replaced. The file says who holds it, for messages. Its holder removes it in the
+//! end; if it was killed the file stays and means nothing, because what counts is the lock on it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{Read, Write};
@@ -87,7 +87,8 @@ impl Lock {
 impl Drop for Lock {
     fn drop(&mut self) {
         let _ = fs::remove_file(&self.path);
-        // A training that was refused leaves nothing; folders that hold something stay by themselves.
+        // A training that was refused leaves nothing; folders that hold something stay by
+        // themselves.
         for folder in &self.made {
             let _ = fs::remove_dir(folder);
         }

@@ -17,9 +17,9 @@ pub fn map(path: &Path) -> Result<Mmap> {
     if length == 0 {
         return Err(Error::content(path, "the file is empty"));
     }
-    // SAFETY: the map is read-only and lives as long as its users. What cannot be ruled out, as with any
-    // map, is another program changing the file meanwhile: what is mapped here is never written in
-    // place, only created under a new name and renamed.
+    // SAFETY: the map is read-only and lives as long as its users. What cannot be ruled out, as
+    // with any map, is another program changing the file meanwhile: what is mapped here is
+    // never written in place, only created under a new name and renamed.
     #[allow(unsafe_code)]
     unsafe { Mmap::map(&file) }.map_err(Error::io(path))
 }

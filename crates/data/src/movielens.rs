@@ -1,5 +1,5 @@
-//! MovieLens 1M and the small or latest CSV layout as tables for `prepare`. Knows their files and what
-//! their columns mean; grouping, splitting and sampling is `prepare`'s.
+//! MovieLens 1M and the small or latest CSV layout as tables for `prepare`. Knows their files and
+//! what their columns mean; grouping, splitting and sampling is `prepare`'s.
 //!
 //! ```text
 //! 1M (Latin-1)   ratings.dat  UserID::MovieID::Rating::Timestamp
@@ -26,10 +26,12 @@ pub enum Clicks {
     Implicit(NegativeOptions),
 }
 
-/// Ratings per group: users rate everything in one sitting, and a group's impressions share a history.
+/// Ratings per group: users rate everything in one sitting, and a group's impressions share a
+/// history.
 pub const GROUP_MAX: usize = 5;
 
-/// The options of [`crate::prepare::plan`] that suit these data: small groups, the last tenth of the time as test.
+/// The options of [`crate::prepare::plan`] that suit these data: small groups, the last tenth of
+/// the time as test.
 pub fn options(clicks: &Clicks) -> PrepareOptions {
     let mut options = PrepareOptions {
         name: Some("movielens".to_string()),
@@ -51,8 +53,8 @@ pub fn options(clicks: &Clicks) -> PrepareOptions {
     options
 }
 
-/// The tables of the MovieLens folder `dir`, and `options` with their columns filled in. Movie m has the
-/// picture `m.jpg` if that file is in `images` (not given: the folder `images` of `dir`).
+/// The tables of the MovieLens folder `dir`, and `options` with their columns filled in. Movie m
+/// has the picture `m.jpg` if that file is in `images` (not given: the folder `images` of `dir`).
 ///
 /// # Errors
 /// [`Error::Content`] if `dir` has neither layout or a row is not what it should be; [`Error::Io`].

@@ -1,14 +1,15 @@
-//! Negatives for logs that hold positives only. Knows items, instants and a seed; not where they come from.
+//! Negatives for logs that hold positives only. Knows items, instants and a seed; not where they
+//! come from.
 //!
-//! Every draw is a hash of (seed, user, which event, which try), so it depends on nothing else: not on the
-//! order of the rows, the parts or the threads. A negative is never an item the user has had at any time,
-//! and the negatives of one event differ.
+//! Every draw is a hash of (seed, user, which event, which try), so it depends on nothing else: not
+//! on the order of the rows, the parts or the threads. A negative is never an item the user has had
+//! at any time, and the negatives of one event differ.
 //!
-//! Items held out of training are drawn for the test only, and there like all others: popularity counts the
-//! positives of the training *period*, also those that the hold-out takes from the training. Otherwise a held-out
-//! item would be a positive whenever the test shows it, and not to know an item would tell the label. Hence the
-//! negatives of the test are the same with and without a hold-out, and those of the training differ only where
-//! they would have been held out.
+//! Items held out of training are drawn for the test only, and there like all others: popularity
+//! counts the positives of the training *period*, also those that the hold-out takes from the
+//! training. Otherwise a held-out item would be a positive whenever the test shows it, and not to
+//! know an item would tell the label. Hence the negatives of the test are the same with and without
+//! a hold-out, and those of the training differ only where they would have been held out.
 
 use std::collections::{BTreeMap, BinaryHeap};
 
@@ -26,8 +27,8 @@ pub enum Method {
     /// In proportion to the positives of the training period, those of held-out items among them.
     #[default]
     Popularity,
-    /// Other users' positives within some days of this one, from the same side of the split: popularity
-    /// alone cannot tell the label.
+    /// Other users' positives within some days of this one, from the same side of the split:
+    /// popularity alone cannot tell the label.
     Contemporary,
 }
 
@@ -203,8 +204,8 @@ impl Dice {
     }
 }
 
-/// Positives by day: exact counts, and of each day a bounded sample, those with the smallest hashes. What
-/// stays depends on what came, not on its order.
+/// Positives by day: exact counts, and of each day a bounded sample, those with the smallest
+/// hashes. What stays depends on what came, not on its order.
 #[derive(Default)]
 struct Contemporaries {
     days: BTreeMap<i64, Day>,
@@ -261,8 +262,8 @@ impl Contemporaries {
         }
     }
 
-    /// A positive of another user within `window` seconds: a day in proportion to its count, then any of
-    /// its sample.
+    /// A positive of another user within `window` seconds: a day in proportion to its count, then
+    /// any of its sample.
     fn propose(&self, positive: Positive, window: i64, first: u64, second: u64) -> Option<u32> {
         let from = positive.time.saturating_sub(window).div_euclid(DAY);
         let to = positive.time.saturating_add(window).div_euclid(DAY);

@@ -1,4 +1,5 @@
-//! Sample files: groups in Parquet, one row per group. Knows the layout; does not know how groups are made.
+//! Sample files: groups in Parquet, one row per group. Knows the layout; does not know how groups
+//! are made.
 //!
 //! ```text
 //! train/part-PP.parquet, test/part-PP.parquet     PP = part_of(Id::of("user", user), card.parts)
@@ -20,10 +21,10 @@
 //!     <context field> utf8 or list<utf8>                              one per field of side context
 //! >>
 //! ```
-//! Written with zstd level 1 in row groups ("blocks") of at most 1,024 groups. Fields are found by name and
-//! other columns ignored. Null and the empty text mean "no value". Readers also take other text encodings,
-//! any integer (or boolean label), and timestamps or dates for times. `docs/samples.md` says the same to
-//! people who write these files with other tools.
+//! Written with zstd level 1 in row groups ("blocks") of at most 1,024 groups. Fields are found by
+//! name and other columns ignored. Null and the empty text mean "no value". Readers also take other
+//! text encodings, any integer (or boolean label), and timestamps or dates for times.
+//! `docs/samples.md` says the same to people who write these files with other tools.
 
 mod layout;
 mod read;

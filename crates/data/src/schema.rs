@@ -1,4 +1,5 @@
-//! The dataset card `dataset.json`: which fields there are, how the samples were made, what they count.
+//! The dataset card `dataset.json`: which fields there are, how the samples were made, what they
+//! count.
 //!
 //! A dataset is a folder:
 //! ```text
@@ -43,8 +44,8 @@ pub enum Side {
     Context,
 }
 
-/// One categorical field on one side. The same name on two sides (say `category` of the ad and of the
-/// behaviors) means the same ids and the same embedding rows.
+/// One categorical field on one side. The same name on two sides (say `category` of the ad and of
+/// the behaviors) means the same ids and the same embedding rows.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Field {
@@ -55,7 +56,8 @@ pub struct Field {
     /// Whether a value is a list (`list<utf8>` in the files) rather than at most one text.
     #[serde(default)]
     pub multi: bool,
-    /// How its texts are read. None, as in cards from before there were kinds: every text is a value of its own.
+    /// How its texts are read. None, as in cards from before there were kinds: every text is a
+    /// value of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub kind: Option<FieldKind>,
 }
@@ -102,7 +104,8 @@ impl Field {
         }
     }
 
-    /// The value that `text` says, one value of this field: empty if it is missing. A number is as it came.
+    /// The value that `text` says, one value of this field: empty if it is missing. A number is as
+    /// it came.
     ///
     /// # Errors
     /// What came and what was expected.
@@ -181,7 +184,8 @@ pub struct Counts {
     pub impressions: u64,
     /// Impressions labelled 1.
     pub clicks: u64,
-    /// Behaviors per impression, on average (every impression of a group counts the group's history).
+    /// Behaviors per impression, on average (every impression of a group counts the group's
+    /// history).
     pub behaviors_mean: f64,
     /// Impressions in `train/`.
     pub train: u64,
@@ -193,9 +197,9 @@ fn is_zero(count: &u64) -> bool {
     *count == 0
 }
 
-/// Items that training never sees, neither shown nor in a history: a share of all, chosen by their texts, so
-/// that a model can be judged on items it does not know. The items of a smaller share are among those of a
-/// larger one with the same seed.
+/// Items that training never sees, neither shown nor in a history: a share of all, chosen by their
+/// texts, so that a model can be judged on items it does not know. The items of a smaller share are
+/// among those of a larger one with the same seed.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct HoldOut {

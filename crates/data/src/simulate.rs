@@ -1,17 +1,20 @@
-//! A dataset with the shape of the paper's mini-batch and nothing in it to learn: it shows what a step
-//! moves and costs at that size, not what a model finds out.
+//! A dataset with the shape of the paper's mini-batch and nothing in it to learn: it shows what a
+//! step moves and costs at that size, not what a model finds out.
 //!
-//! Per batch: 60,000 impressions of 7,970 groups, 32.6 behaviors a group. That makes 320 thousand references
-//! to images and, over 27 fields with the image ids that the model adds on both sides, 1.44 million ids.
+//! Per batch: 60,000 impressions of 7,970 groups, 32.6 behaviors a group. That makes 320 thousand
+//! references to images and, over 27 fields with the image ids that the model adds on both sides,
+//! 1.44 million ids.
 //!
-//! Items follow Zipf's law with exponent 1, drawn as the floor of exp(u ln(items + 1)): item k then has the
-//! probability ln(1 + 1/k) / ln(items + 1). So a few items are in every history, some of them twice, and
-//! most are rare, as in a real log. Every item has a picture of its own; the catalogue holds only items
-//! that somebody refers to. All other values and the labels are drawn evenly and know nothing of each other.
+//! Items follow Zipf's law with exponent 1, drawn as the floor of exp(u ln(items + 1)): item k then
+//! has the probability ln(1 + 1/k) / ln(items + 1). So a few items are in every history, some of
+//! them twice, and most are rare, as in a real log. Every item has a picture of its own; the
+//! catalogue holds only items that somebody refers to. All other values and the labels are drawn
+//! evenly and know nothing of each other.
 //!
-//! Every pair of groups, group and item has a random stream of its own, so one config gives the same bytes.
-//! Groups are drawn twice, once to learn which items there are; memory is bounded by the catalogue, eight bytes
-//! per group and one part. Knows the sample files. Does not know pictures, models or lanes.
+//! Every pair of groups, group and item has a random stream of its own, so one config gives the
+//! same bytes. Groups are drawn twice, once to learn which items there are; memory is bounded by
+//! the catalogue, eight bytes per group and one part. Knows the sample files. Does not know
+//! pictures, models or lanes.
 
 use std::fs;
 use std::path::Path;
@@ -45,7 +48,8 @@ const ITEM_VALUES: [u64; 2] = [10_000, 2];
 /// Likewise of the context fields.
 const CONTEXT_VALUES: [u64; 2] = [1_000, 2];
 
-/// What to write. The default is three batches of the paper's size; the same config gives the same bytes.
+/// What to write. The default is three batches of the paper's size; the same config gives the same
+/// bytes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimulateConfig {
@@ -67,8 +71,8 @@ pub struct SimulateConfig {
     pub item_fields: usize,
     /// Fields of an impression's circumstances.
     pub context_fields: usize,
-    /// All groups alike, and items taken in turn: there are exactly as many images in a batch as there are items,
-    /// as long as it refers to that many.
+    /// All groups alike, and items taken in turn: there are exactly as many images in a batch as
+    /// there are items, as long as it refers to that many.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub even: bool,
 }
@@ -110,8 +114,8 @@ impl SimulateConfig {
         }
     }
 
-    /// Fields of the samples and of the image ids that the model adds on the behavior and the ad side: 27 in
-    /// the paper.
+    /// Fields of the samples and of the image ids that the model adds on the behavior and the ad
+    /// side: 27 in the paper.
     pub fn fields(&self) -> usize {
         self.user_fields + 2 * (self.item_fields + 1) + self.context_fields
     }
@@ -153,8 +157,8 @@ impl SimulateConfig {
     }
 }
 
-/// The name of an item field other than `item`, counted from 1. The first one is called as in the paper,
-/// whose second query asks for it.
+/// The name of an item field other than `item`, counted from 1. The first one is called as in the
+/// paper, whose second query asks for it.
 fn item_field(at: usize) -> String {
     if at == 1 { "category".to_string() } else { format!("category_{at}") }
 }
@@ -183,15 +187,17 @@ pub struct SimulateReport {
     pub behaviors: u64,
     /// Images that impressions and behaviors refer to, with repetitions.
     pub image_references: u64,
-    /// Ids, with repetitions, counting an image id for every impression and behavior as the model adds it.
+    /// Ids, with repetitions, counting an image id for every impression and behavior as the model
+    /// adds it.
     pub id_references: u64,
 }
 
-/// Writes the dataset of `config` as the new folder `out`, all of it in the train half. It appears whole or
-/// not at all.
+/// Writes the dataset of `config` as the new folder `out`, all of it in the train half. It appears
+/// whole or not at all.
 ///
 /// # Errors
-/// [`Error::Option`] if the config makes no sense or `out` exists and is not an empty folder; [`Error::Io`].
+/// [`Error::Option`] if the config makes no sense or `out` exists and is not an empty folder;
+/// [`Error::Io`].
 pub fn simulate(config: &SimulateConfig, out: &Path) -> Result<SimulateReport> {
     config.check()?;
     refuse_to_overwrite(out)?;
@@ -325,7 +331,8 @@ impl<'a> Crowd<'a> {
         Catalogue::new(texts(""), texts("p"), fields, columns)
     }
 
-    /// Writes every part of both halves below `dir`; `items` are the numbers of the catalogue's rows.
+    /// Writes every part of both halves below `dir`; `items` are the numbers of the catalogue's
+    /// rows.
     fn write(&self, dir: &Path, catalogue: &Catalogue, items: &[u32]) -> Result<Counts> {
         let mut members = vec![Vec::new(); PARTS];
         for group in 0..self.groups {
@@ -378,7 +385,8 @@ impl<'a> Crowd<'a> {
         let profile = values(&mut draw, &self.user_values);
         let first = MIDNIGHT + draw.below((DAY - HOUR) as u64) as i64;
 
-        // Each in its own slice of the fortnight, the first slice ending just before the first impression.
+        // Each in its own slice of the fortnight, the first slice ending just before the first
+        // impression.
         let slice = FORTNIGHT / drawn.behaviors.len() as i64;
         let behaviors: Vec<(u32, i64)> = drawn
             .behaviors
@@ -462,8 +470,9 @@ fn begin(total: u64, groups: u64, group: u64) -> u64 {
     (u128::from(total) * u128::from(group) / u128::from(groups)) as u64
 }
 
-/// How many of `total` group `group` of `groups` has, at least one: its even share, and what the other group
-/// of its pair has less than its own. So groups differ by up to twice the mean, and the total is exact.
+/// How many of `total` group `group` of `groups` has, at least one: its even share, and what the
+/// other group of its pair has less than its own. So groups differ by up to twice the mean, and the
+/// total is exact.
 fn share(total: u64, groups: u64, group: u64, pair: &mut Stream) -> u64 {
     let even = begin(total, groups, group + 1) - begin(total, groups, group);
     let most = total / groups - 1;

@@ -1,8 +1,9 @@
 //! Tables of text, streamed in batches: what a log is before it means anything.
 //!
-//! A table is one file or several: named, matched by a pattern, or found in a folder ([`open_all`]). Files are CSV and
-//! the like, JSON lines, Parquet or Arrow IPC, recognized by their first bytes; text may be compressed. Every value is a
-//! text, so ids keep their leading zeros and nothing is guessed about types. Does not know what a column means.
+//! A table is one file or several: named, matched by a pattern, or found in a folder
+//! ([`open_all`]). Files are CSV and the like, JSON lines, Parquet or Arrow IPC, recognized by
+//! their first bytes; text may be compressed. Every value is a text, so ids keep their leading
+//! zeros and nothing is guessed about types. Does not know what a column means.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,7 +49,8 @@ pub trait Table {
     /// The values of these columns (positions in [`Table::columns`]), in this order.
     ///
     /// # Errors
-    /// [`Error::Io`] or [`Error::Content`], here or from the batches; if a column is [unusable](Table::unusable).
+    /// [`Error::Io`] or [`Error::Content`], here or from the batches; if a column is
+    /// [unusable](Table::unusable).
     fn batches(&self, columns: &[usize]) -> Result<Batches<'_>>;
 
     /// The type of a column, for people, where the file states one: `struct`, `decimal(10, 2)`.
@@ -56,8 +58,8 @@ pub trait Table {
         None
     }
 
-    /// Why a column cannot be read, if it cannot, and what to do: its values are no texts, its name is another's too, or
-    /// one of the files lacks it. Matters only for columns that are used.
+    /// Why a column cannot be read, if it cannot, and what to do: its values are no texts, its name
+    /// is another's too, or one of the files lacks it. Matters only for columns that are used.
     fn unusable(&self, _column: usize) -> Option<String> {
         None
     }
@@ -67,7 +69,8 @@ pub trait Table {
         Vec::new()
     }
 
-    /// What to add to the message that a column is not there: a file without header looks as if it had other columns.
+    /// What to add to the message that a column is not there: a file without header looks as if it
+    /// had other columns.
     fn hint(&self) -> Option<String> {
         None
     }
@@ -95,12 +98,13 @@ pub fn open(path: &Path, options: &TableOptions) -> Result<Box<dyn Table>> {
     open_all(&LocalFiles, &[path.to_path_buf()], options)
 }
 
-/// Opens all files that are `named` as one table: files, folders with all that is below them, and patterns. Their order is
-/// that of the bytes of their paths. Hidden and empty files among several are left out.
+/// Opens all files that are `named` as one table: files, folders with all that is below them, and
+/// patterns. Their order is that of the bytes of their paths. Hidden and empty files among several
+/// are left out.
 ///
 /// # Errors
-/// [`Error::Io`], or [`Error::Content`] if there is no file, one is empty or of no format that is read, or they are of
-/// several formats.
+/// [`Error::Io`], or [`Error::Content`] if there is no file, one is empty or of no format that is
+/// read, or they are of several formats.
 pub fn open_all(
     files: &dyn Files,
     named: &[PathBuf],

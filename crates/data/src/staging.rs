@@ -87,8 +87,8 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A folder filled under a temporary name beside its place; [`StagedFolder::commit`] moves it there.
-/// Dropped without commit, it leaves nothing behind.
+/// A folder filled under a temporary name beside its place; [`StagedFolder::commit`] moves it
+/// there. Dropped without commit, it leaves nothing behind.
 #[derive(Debug)]
 pub struct StagedFolder {
     path: PathBuf,

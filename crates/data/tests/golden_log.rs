@@ -1,5 +1,5 @@
-//! One log of 600 rows, written in the ways people write logs: every way gives the same dataset bit by bit, or an
-//! error that names the way out.
+//! One log of 600 rows, written in the ways people write logs: every way gives the same dataset bit
+//! by bit, or an error that names the way out.
 
 use std::collections::BTreeMap;
 use std::io::Write;
@@ -70,7 +70,8 @@ impl Way {
     }
 }
 
-/// The log as lines of cells between `delimiter`, each cell as `cell` writes it; the first line is the header.
+/// The log as lines of cells between `delimiter`, each cell as `cell` writes it; the first line is
+/// the header.
 fn lines(delimiter: &str, cell: impl Fn(usize, i64) -> String) -> Vec<String> {
     let mut lines = vec![HEADER.join(delimiter)];
     for at in 0..ROWS {

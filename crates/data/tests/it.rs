@@ -80,7 +80,8 @@ fn error(log: &[[String; 6]], options: PrepareOptions) -> String {
     error
 }
 
-/// One impression with the history of its group, read back: (test, user, time, item, label), history.
+/// One impression with the history of its group, read back: (test, user, time, item, label),
+/// history.
 type Seen = ((bool, Id, i64, Id, u8), Vec<(i64, Id)>);
 
 fn read(dir: &Path) -> Vec<Seen> {
@@ -256,7 +257,8 @@ proptest! {
     fn user_tails_are_last_and_do_not_split_instants(log in logs()) {
         let dir = tempfile::tempdir().unwrap();
         let options = PrepareOptions { split: SplitBy::UserTail(0.4), ..options() };
-        // `check` holds every user's test against the newest impression in train; some logs have no test.
+        // `check` holds every user's test against the newest impression in train; some logs have
+        // no test.
         if prepare(dir.path(), &log, options).is_ok() {
             prop_assert!(read(dir.path()).iter().any(|(key, _)| key.0));
         }

@@ -1,8 +1,9 @@
-//! Pretrained encoders: any ONNX network (cargo feature `onnx`), and the paper's VGG16 up to its first fully connected layer.
+//! Pretrained encoders: any ONNX network (cargo feature `onnx`), and the paper's VGG16 up to its
+//! first fully connected layer.
 //!
-//! Knows `ams-image`'s pictures and its trait `Encoder`, files of weights, and `ams-linalg`'s products. Does not know
-//! feature stores, users, clicks or training. It is a crate of its own so that whoever reads features does not have to
-//! build a network's runtime.
+//! Knows `ams-image`'s pictures and its trait `Encoder`, files of weights, and `ams-linalg`'s
+//! products. Does not know feature stores, users, clicks or training. It is a crate of its own so
+//! that whoever reads features does not have to build a network's runtime.
 //!
 //! Reading order: [`preprocess`], then `onnx` or [`vgg16`].
 

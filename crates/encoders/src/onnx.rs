@@ -1,10 +1,11 @@
 //! Any network in an ONNX file, from the one input that a node of choice needs to that node.
 //!
-//! Computed by tract in f32, on the thread that asks, one picture at a time: a row cannot know what was beside it. Where a
-//! file insists on a number of pictures, the one picture fills them all, which costs that many times more.
+//! Computed by tract in f32, on the thread that asks, one picture at a time: a row cannot know what
+//! was beside it. Where a file insists on a number of pictures, the one picture fills them all,
+//! which costs that many times more.
 //!
-//! An optimizer rewrites the network, and optimizers have faults. So when a network is opened, its output for one picture
-//! is compared with what the network gives as the file has it.
+//! An optimizer rewrites the network, and optimizers have faults. So when a network is opened, its
+//! output for one picture is compared with what the network gives as the file has it.
 //!
 //! Knows networks. Does not know pictures beyond [`Preprocess`].
 
@@ -28,8 +29,9 @@ use pool::Pooling;
 /// Raised whenever rows change though file and settings do not: part of the hash.
 const VERSION: u32 = 1;
 
-/// How far the optimized network's values may be from those of the file's network, as a share of the largest of them. Sums
-/// in another order and other approximations of functions stay below a tenth of that.
+/// How far the optimized network's values may be from those of the file's network, as a share of
+/// the largest of them. Sums in another order and other approximations of functions stay below a
+/// tenth of that.
 const TOLERANCE: f32 = 1e-3;
 
 /// The encoder; see the module.
@@ -46,9 +48,10 @@ pub struct Onnx {
 }
 
 impl Onnx {
-    /// Reads the network in `path` as far as `output`: the name of a tensor or of a node; the network's only output
-    /// unless given. `pool` says how tokens or maps become one row; it must be given for those and for no others. Files that
-    /// hold weights beside the network's are read as well, and are part of the hash.
+    /// Reads the network in `path` as far as `output`: the name of a tensor or of a node; the
+    /// network's only output unless given. `pool` says how tokens or maps become one row; it
+    /// must be given for those and for no others. Files that hold weights beside the network's
+    /// are read as well, and are part of the hash.
     pub fn open(
         path: &Path,
         output: Option<&str>,
@@ -115,7 +118,8 @@ impl Onnx {
         Ok(())
     }
 
-    /// Compares what the network gives of one picture with what `plain` gives, the same network before it was optimized.
+    /// Compares what the network gives of one picture with what `plain` gives, the same network
+    /// before it was optimized.
     fn compare(&self, plain: &Arc<TypedRunnableModel>) -> std::result::Result<(), String> {
         let picture = probe(self.preprocess.size);
         let run = |network| {
@@ -147,8 +151,8 @@ fn probe([width, height]: [u32; 2]) -> Rgb {
     Rgb { width, height, pixels: pixels.collect() }
 }
 
-/// Refuses values that are not those expected, up to [`TOLERANCE`]. A value that is not finite is equal to any other such
-/// one: what it means for a picture is said when that picture is encoded.
+/// Refuses values that are not those expected, up to [`TOLERANCE`]. A value that is not finite is
+/// equal to any other such one: what it means for a picture is said when that picture is encoded.
 fn agree(values: &[f32], expected: &[f32]) -> std::result::Result<(), String> {
     if values.len() != expected.len() {
         let (came, expected) = (values.len(), expected.len());

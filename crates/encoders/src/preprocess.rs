@@ -1,7 +1,8 @@
 //! From a picture to the numbers a network was trained on: size, part, filter, scale, order.
 //!
-//! All of it is data, and part of an encoder's identity. The same steps in Pillow and torchvision give the same pixels,
-//! up to rounding; which of a picture's formats became RGB how is `ams_image::decode`'s affair.
+//! All of it is data, and part of an encoder's identity. The same steps in Pillow and torchvision
+//! give the same pixels, up to rounding; which of a picture's formats became RGB how is
+//! `ams_image::decode`'s affair.
 
 use std::fmt;
 
@@ -68,8 +69,8 @@ pub struct Preprocess {
 }
 
 impl Preprocess {
-    /// As torchvision's ImageNet models are evaluated: shorter side 256, bilinear, center 224 x 224, the data set's
-    /// mean and standard deviation.
+    /// As torchvision's ImageNet models are evaluated: shorter side 256, bilinear, center 224 x
+    /// 224, the data set's mean and standard deviation.
     pub fn imagenet() -> Preprocess {
         Preprocess {
             size: [224, 224],
@@ -82,7 +83,8 @@ impl Preprocess {
         }
     }
 
-    /// As CLIP's image towers: shorter side 224, bicubic, center 224 x 224, its own mean and standard deviation.
+    /// As CLIP's image towers: shorter side 224, bicubic, center 224 x 224, its own mean and
+    /// standard deviation.
     pub fn clip() -> Preprocess {
         Preprocess {
             resize: Resize::Shorter(224),
@@ -138,7 +140,8 @@ impl Preprocess {
 
     /// The pixels of `picture` that the network sees.
     ///
-    /// Only what is kept is computed: the picture is never as large as its shorter side would make a thin strip.
+    /// Only what is kept is computed: the picture is never as large as its shorter side would make
+    /// a thin strip.
     pub fn fit(&self, picture: &Rgb, resizer: &mut Resizer) -> Rgb {
         let [width, height] = self.size;
         let mut pixels = Vec::new();

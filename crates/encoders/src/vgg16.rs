@@ -4,9 +4,10 @@
 //! 224 x 224 x 3 -> [64 64] -> [128 128] -> [256 256 256] -> [512 512 512] -> [512 512 512] -> 7 x 7 x 512
 //!               -> fc6 4096  ( -> fc7 4096 -> fc8 1000 )
 //! ```
-//! A bracket is 3 x 3 convolutions, each rectified, and a pooling by two. Weights are read from a safetensors file, named
-//! as torchvision or timm name them; widths and the input's size are what the weights say. Products are `ams-linalg`'s:
-//! a row has the same bits whatever is beside it, and on every processor that fuses multiply and add.
+//! A bracket is 3 x 3 convolutions, each rectified, and a pooling by two. Weights are read from a
+//! safetensors file, named as torchvision or timm name them; widths and the input's size are what
+//! the weights say. Products are `ams-linalg`'s: a row has the same bits whatever is beside it, and
+//! on every processor that fuses multiply and add.
 //!
 //! Knows this network. Does not know how its weights were learned.
 
@@ -137,7 +138,8 @@ impl Vgg16 {
         })
     }
 
-    /// What the convolutions make of one picture: colors first, then rows, as fully connected layers expect it.
+    /// What the convolutions make of one picture: colors first, then rows, as fully connected
+    /// layers expect it.
     fn convolve(&self, fitted: &Rgb, from: &mut Plane, to: &mut Plane, out: &mut [f32]) {
         let side = fitted.width as usize;
         from.fill(side, 3, |inner| self.values.write(fitted, inner));
@@ -199,8 +201,8 @@ impl Encoder for Vgg16 {
     }
 }
 
-/// A file of weights, and blake3 over the values read from it: other names or files for the same numbers are the same
-/// encoder.
+/// A file of weights, and blake3 over the values read from it: other names or files for the same
+/// numbers are the same encoder.
 struct Weights {
     tensors: Tensors,
     names: Vec<String>,

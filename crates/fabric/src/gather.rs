@@ -55,8 +55,8 @@ pub fn texts(fabric: &mut dyn Fabric, mine: &str) -> Result<Vec<String>, Lost> {
     Ok(words(fabric, &packed)?.into_iter().map(unpack).collect())
 }
 
-/// Every rank's words, in rank order, at the first rank; nothing at the others. Any amount: it goes in
-/// several exchanges.
+/// Every rank's words, in rank order, at the first rank; nothing at the others. Any amount: it goes
+/// in several exchanges.
 ///
 /// # Errors
 /// As [`Fabric::exchange`].

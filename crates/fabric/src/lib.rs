@@ -1,12 +1,13 @@
 //! Moving bytes between processes, and sums whose order is fixed.
 //!
-//! Knows words, ranks and lanes as addresses. Does not know what an id, a row, an image or a gradient is.
+//! Knows words, ranks and lanes as addresses. Does not know what an id, a row, an image or a
+//! gradient is.
 //!
 //! In reading order: the trait [`Fabric`] and its engines, [`Solo`] (one process), [`ThreadFabric`]
 //! (several ranks inside one process, for tests and simulations) and, with the feature `mpi`, `mpi`
-//! (processes of an MPI job); [`mail`], how lanes address each other across ranks; [`sum`], the fixed
-//! binary tree along which lanes are added up, and [`reduce`], the same sum over processes; [`gather`],
-//! small things that everybody has to know; [`metered`], how much was sent.
+//! (processes of an MPI job); [`mail`], how lanes address each other across ranks; [`sum`], the
+//! fixed binary tree along which lanes are added up, and [`reduce`], the same sum over processes;
+//! [`gather`], small things that everybody has to know; [`metered`], how much was sent.
 
 pub mod gather;
 pub mod mail;
@@ -58,7 +59,8 @@ pub trait Fabric {
     fn size(&self) -> usize;
 
     /// All-to-all. `send` holds the parts for ranks `0..size` end to end, `counts[p]` words each;
-    /// `recv` is overwritten likewise with the parts *from* ranks `0..size`, whose counts are returned.
+    /// `recv` is overwritten likewise with the parts *from* ranks `0..size`, whose counts are
+    /// returned.
     ///
     /// # Errors
     /// [`Lost`] if a process ended, or the engine cannot move so much at once.

@@ -1,8 +1,9 @@
 //! Mail between lanes.
 //!
-//! Every lane writes one [`Outbox`]: words for lane 0, words for lane 1, and so on. A [`Mailbox`] then
-//! shows each local lane what every lane sent it, *in lane order*. Mail between lanes of one process is
-//! read where it was written; only mail for other processes goes through the fabric, in one exchange:
+//! Every lane writes one [`Outbox`]: words for lane 0, words for lane 1, and so on. A [`Mailbox`]
+//! then shows each local lane what every lane sent it, *in lane order*. Mail between lanes of one
+//! process is read where it was written; only mail for other processes goes through the fabric, in
+//! one exchange:
 //! ```text
 //! to rank p:  for each local lane l, for each lane d of p:  count (1 word)
 //!             for each local lane l, for each lane d of p:  the words
@@ -21,8 +22,8 @@ pub struct Topology {
 }
 
 impl Topology {
-    /// The lanes of a job seen from `fabric`'s process. `None` unless both numbers are powers of two
-    /// and there is at least one lane per process.
+    /// The lanes of a job seen from `fabric`'s process. `None` unless both numbers are powers of
+    /// two and there is at least one lane per process.
     pub fn new(lanes: usize, fabric: &dyn Fabric) -> Option<Topology> {
         let fits = lanes.is_power_of_two() && fabric.size().is_power_of_two();
         (fits && lanes >= fabric.size()).then(|| Topology {

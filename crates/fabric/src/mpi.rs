@@ -1,8 +1,8 @@
-//! Processes of an MPI job. The launcher (`mpirun`, Slurm, an operator) starts and ends them; MPI moves
-//! the words.
+//! Processes of an MPI job. The launcher (`mpirun`, Slurm, an operator) starts and ends them; MPI
+//! moves the words.
 //!
-//! One thread per process talks to MPI, the one that started it. Errors stay fatal, as MPI has them by
-//! default: the bindings do not look at return codes, and a job that lost a process ends anyway.
+//! One thread per process talks to MPI, the one that started it. Errors stay fatal, as MPI has them
+//! by default: the bindings do not look at return codes, and a job that lost a process ends anyway.
 
 use mpi::Threading;
 use mpi::datatype::{Partition, PartitionMut};
@@ -12,8 +12,8 @@ use mpi::traits::{Communicator, CommunicatorCollectives};
 
 use crate::{Fabric, Lost};
 
-/// This process's membership in an MPI job. Ends with MPI's own farewell, which waits for every other
-/// process; a process that fails calls [`Membership::abort`] instead.
+/// This process's membership in an MPI job. Ends with MPI's own farewell, which waits for every
+/// other process; a process that fails calls [`Membership::abort`] instead.
 pub struct Membership {
     /// Dropped last: it says farewell.
     universe: Universe,
@@ -77,7 +77,8 @@ impl Fabric for MpiFabric {
         assert_eq!(counts.len(), self.size(), "one count per rank");
         assert_eq!(counts.iter().sum::<usize>(), send.len(), "counts say what is sent");
         let MpiFabric { world, counts: sent, starts, got, got_starts } = self;
-        // A count that MPI cannot say becomes one that everybody understands: nobody is left waiting.
+        // A count that MPI cannot say becomes one that everybody understands: nobody is left
+        // waiting.
         let fits = send.len() <= i32::MAX as usize;
         sent.clear();
         sent.extend(counts.iter().map(|&count| if fits { count as i32 } else { -1 }));

@@ -1,4 +1,5 @@
-//! The sum of one slice over all processes: the same bits everywhere, and on any number of processes.
+//! The sum of one slice over all processes: the same bits everywhere, and on any number of
+//! processes.
 //!
 //! A reduce-scatter, ordered sums, an all-gather, in two exchanges:
 //! ```text
@@ -6,7 +7,8 @@
 //! rank p:                 adds what came, in rank order, along the tree of `sum`
 //! rank p -> every rank:   the sum of share p
 //! ```
-//! A share is the p-th of `size` about equal runs of the slice. In bf16 two values travel in one word.
+//! A share is the p-th of `size` about equal runs of the slice. In bf16 two values travel in one
+//! word.
 
 use std::ops::Range;
 

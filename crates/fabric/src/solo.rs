@@ -2,8 +2,8 @@
 
 use crate::{Fabric, Lost};
 
-/// The only process of a job. Its lanes reach each other through [`crate::Mailbox`] without copies, so
-/// nothing but a job of one ever calls its `exchange`.
+/// The only process of a job. Its lanes reach each other through [`crate::Mailbox`] without copies,
+/// so nothing but a job of one ever calls its `exchange`.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Solo;
 

@@ -1,16 +1,16 @@
 //! Sums along a fixed binary tree.
 //!
-//! Floating-point addition is not associative, so *the order is part of the result*. Lane sums always
-//! follow the same tree, whatever process or thread holds a lane:
+//! Floating-point addition is not associative, so *the order is part of the result*. Lane sums
+//! always follow the same tree, whatever process or thread holds a lane:
 //! ```text
 //! ((0 + 1) + (2 + 3)) + ((4 + 5) + (6 + 7))
 //! ```
-//! A process holds an aligned power-of-two run of lanes, which is a whole subtree: it adds its own lanes
-//! first, and the partial sums of the processes continue the same tree.
+//! A process holds an aligned power-of-two run of lanes, which is a whole subtree: it adds its own
+//! lanes first, and the partial sums of the processes continue the same tree.
 //!
-//! What travels between processes is a partial sum. If it is to travel in fewer bits, *every* partial sum
-//! of the tree is rounded, also those that stay inside a process: then the result still does not depend
-//! on where a lane is. That is [`Rounding`].
+//! What travels between processes is a partial sum. If it is to travel in fewer bits, *every*
+//! partial sum of the tree is rounded, also those that stay inside a process: then the result still
+//! does not depend on where a lane is. That is [`Rounding`].
 
 /// What becomes of every partial sum of the tree, the lanes' own values included.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -58,8 +58,8 @@ pub fn add(sum: &mut [f32], values: &[f32], rounding: Rounding) {
     }
 }
 
-/// Adds `parts` (a power of two of them, equal lengths) along the tree into `parts[0]`; the others are
-/// left with partial sums. Leaves are expected to be rounded already.
+/// Adds `parts` (a power of two of them, equal lengths) along the tree into `parts[0]`; the others
+/// are left with partial sums. Leaves are expected to be rounded already.
 pub fn tree(parts: &mut [&mut [f32]], rounding: Rounding) {
     assert!(parts.len().is_power_of_two(), "{} parts: a power of two is needed", parts.len());
     let mut stride = 1;
@@ -72,9 +72,9 @@ pub fn tree(parts: &mut [&mut [f32]], rounding: Rounding) {
     }
 }
 
-/// The same of `count` parts of `len` values that are made in turn: `part` writes part number so and so. A sum is taken as
-/// soon as both of its halves are there, which is while they are in a cache. The result is the first `len` of `waiting`,
-/// whose other values are of no use.
+/// The same of `count` parts of `len` values that are made in turn: `part` writes part number so
+/// and so. A sum is taken as soon as both of its halves are there, which is while they are in a
+/// cache. The result is the first `len` of `waiting`, whose other values are of no use.
 pub fn tree_in_turn(
     count: usize,
     len: usize,
@@ -85,8 +85,8 @@ pub fn tree_in_turn(
     assert!(count.is_power_of_two(), "{count} parts: a power of two is needed");
     waiting.resize((count.ilog2() as usize + 1) * len, 0.0);
     for at in 0..count {
-        // As many sums wait as there are ones in the part's number, and it completes one for every one that its
-        // number ends with.
+        // As many sums wait as there are ones in the part's number, and it completes one for every
+        // one that its number ends with.
         let place = at.count_ones() as usize * len;
         let values = &mut waiting[place..place + len];
         part(at, values);

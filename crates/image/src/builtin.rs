@@ -1,20 +1,22 @@
 //! The `builtin` encoder: a fixed description of a picture that needs no weights and no download.
 //!
-//! The whole picture is resized to 64 x 64 and averaged down to 32 x 32 and 16 x 16. Three blocks follow:
+//! The whole picture is resized to 64 x 64 and averaged down to 32 x 32 and 16 x 16. Three blocks
+//! follow:
 //!
-//! | block | numbers | what |
-//! |---|---|---|
-//! | color | 832 | joint hue, saturation, value histograms of the whole and of the center, histograms on a 4 x 4 grid, mean colors on an 8 x 8 grid |
-//! | gradient | 832 | orientation histograms, 9 unsigned on 8 x 8 cells and 16 signed on 4 x 4 cells at half the size |
-//! | convolution | 19 per filter, 2,432 | seeded random 5 x 5 filters on all three sizes; rectified means on a 4 x 4 grid, deviation, maximum, rectified negative mean |
+//! - color, 832 numbers: joint hue, saturation, value histograms of the whole and of the center,
+//!   histograms on a 4 x 4 grid, mean colors on an 8 x 8 grid;
+//! - gradient, 832 numbers: orientation histograms, 9 unsigned on 8 x 8 cells and 16 signed on
+//!   4 x 4 cells at half the size;
+//! - convolution, 19 numbers per filter, 2,432 in all: seeded random 5 x 5 filters on all three
+//!   sizes; rectified means on a 4 x 4 grid, deviation, maximum, rectified negative mean.
 //!
 //! Histograms enter as square roots. Every number is then centered, and every group of like numbers
-//! scaled to variance one, over 64 synthetic pictures drawn from the seed: constants of the encoder, not
-//! statistics of anybody's data. A wider row gets more filters; a narrower one is a signed
-//! sum (count sketch) of the 4,096 numbers, which keeps distances on average.
+//! scaled to variance one, over 64 synthetic pictures drawn from the seed: constants of the
+//! encoder, not statistics of anybody's data. A wider row gets more filters; a narrower one is a
+//! signed sum (count sketch) of the 4,096 numbers, which keeps distances on average.
 //!
-//! The description sees palette, layout, edges, pattern and texture. It does not know what things are:
-//! for that there are trained encoders.
+//! The description sees palette, layout, edges, pattern and texture. It does not know what things
+//! are: for that there are trained encoders.
 
 mod calibrate;
 mod color;

@@ -41,8 +41,8 @@ pub fn pictures_file(generation: u64) -> String {
     format!("pictures-{generation:06}.parquet")
 }
 
-/// Whether a file called `name` is one that a store puts into its folder under a name of its own per generation
-/// (or did so before generations).
+/// Whether a file called `name` is one that a store puts into its folder under a name of its own
+/// per generation (or did so before generations).
 pub fn is_versioned(name: &str) -> bool {
     ["part-", "names", "pictures"].iter().any(|prefix| name.starts_with(prefix))
         && [".safetensors", ".parquet"].iter().any(|suffix| name.ends_with(suffix))

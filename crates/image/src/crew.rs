@@ -1,8 +1,8 @@
 //! The processes that encode one store together, on one disk that all of them see.
 //!
-//! Every process encodes its share of the names, with a journal of its own beside the others', and then writes its share of
-//! the parts from all journals. The first one writes what is about the whole and commits it. So the store has the same
-//! files as if one process had made it.
+//! Every process encodes its share of the names, with a journal of its own beside the others', and
+//! then writes its share of the parts from all journals. The first one writes what is about the
+//! whole and commits it. So the store has the same files as if one process had made it.
 //!
 //! A process that fails has to end the job: the others wait for it in [`Crew::texts`].
 //!

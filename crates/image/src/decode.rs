@@ -1,6 +1,7 @@
 //! From bytes to pixels, whatever the bytes are.
 //!
-//! Knows picture formats and limits. Does not know where bytes come from or what the pixels are for.
+//! Knows picture formats and limits. Does not know where bytes come from or what the pixels are
+//! for.
 
 use std::io::Cursor;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -40,11 +41,11 @@ pub struct Rgb {
     pub pixels: Vec<u8>,
 }
 
-/// Decodes a JPEG, PNG, GIF (first frame), BMP, WebP or, with the feature `tiff`, TIFF, told apart by content, not by name. What
-/// follows the first picture in a file does not matter.
+/// Decodes a JPEG, PNG, GIF (first frame), BMP, WebP or, with the feature `tiff`, TIFF, told apart
+/// by content, not by name. What follows the first picture in a file does not matter.
 ///
-/// Orientation from EXIF is applied; grey, palette, 16-bit and CMYK become RGB; transparency is laid
-/// over white, as a shop's page would show it. Fails with a reason, never panics.
+/// Orientation from EXIF is applied; grey, palette, 16-bit and CMYK become RGB; transparency is
+/// laid over white, as a shop's page would show it. Fails with a reason, never panics.
 pub fn decode(bytes: &[u8], limits: &Limits) -> Result<Rgb, Failure> {
     if bytes.is_empty() {
         return Err(Failure::new(Reason::Empty, "the file has no bytes"));
@@ -67,7 +68,8 @@ fn decode_any(bytes: &[u8], limits: &Limits) -> Result<Rgb, Failure> {
     if let Some(kind) = kind.filter(|kind| !kind.is_decoded()) {
         return Err(Failure::new(Reason::Unsupported, unsupported(kind)));
     }
-    // A second picture or a film behind the first one is nobody's; the decoder would fill what is cut short with grey.
+    // A second picture or a film behind the first one is nobody's; the decoder would fill what is
+    // cut short with grey.
     let bytes = match kind {
         Some(Kind::Jpeg) => first_picture(bytes)?,
         _ => bytes,

@@ -46,12 +46,12 @@ impl Changed {
     }
 }
 
-/// Takes pictures out of the store at `dir`. Rows that no picture shows any more stay in the files, unseen, until
-/// [`compact`]; were they shown again, they would not be encoded again.
+/// Takes pictures out of the store at `dir`. Rows that no picture shows any more stay in the files,
+/// unseen, until [`compact`]; were they shown again, they would not be encoded again.
 ///
 /// # Errors
-/// [`Error::Option`] if the store has no picture of one of these names, or no picture would be left; nothing is
-/// changed then. Also if the store is not sound, or somebody else is writing it.
+/// [`Error::Option`] if the store has no picture of one of these names, or no picture would be
+/// left; nothing is changed then. Also if the store is not sound, or somebody else is writing it.
 pub fn remove(dir: &Path, names: &[String]) -> Result<Changed> {
     let (target, store, pictures) = take(dir)?;
     let gone: BTreeSet<&str> = names.iter().map(String::as_str).collect();
@@ -77,7 +77,8 @@ pub fn remove(dir: &Path, names: &[String]) -> Result<Changed> {
     Ok(Changed::new(&target.commit(&version)?, pictures.len() - left.len()))
 }
 
-/// Writes every part of the store at `dir` anew as one file, without the rows that no picture shows.
+/// Writes every part of the store at `dir` anew as one file, without the rows that no picture
+/// shows.
 ///
 /// # Errors
 /// If the store is not sound, or somebody else is writing it.

@@ -1,9 +1,10 @@
 //! Encoding a folder of pictures into a feature store.
 //!
-//! A picture is read, hashed and, where its content is new, decoded and encoded, by as many threads as
-//! asked for. Finished rows go to a journal chunk by chunk, while the threads look at the next one; at the end the store is written from it
-//! in the order of the keys. Therefore the store's bytes depend on the pictures, the names and the
-//! encoder, and not on threads, chunks, interruptions or what an older store knew already.
+//! A picture is read, hashed and, where its content is new, decoded and encoded, by as many threads
+//! as asked for. Finished rows go to a journal chunk by chunk, while the threads look at the next
+//! one; at the end the store is written from it in the order of the keys. Therefore the store's
+//! bytes depend on the pictures, the names and the encoder, and not on threads, chunks,
+//! interruptions or what an older store knew already.
 //!
 //! Knows folders, names and encoders. Does not know items or clicks.
 
@@ -127,7 +128,8 @@ pub struct EncodeReport {
     pub matched: Option<Matched>,
 }
 
-/// Names that are those of a file but for how they are spelled: whole paths, `\\`, `%20`, other capitals.
+/// Names that are those of a file but for how they are spelled: whole paths, `\\`, `%20`, other
+/// capitals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Respelled {
     /// How many.
@@ -147,14 +149,16 @@ impl Respelled {
     }
 }
 
-/// Encodes the pictures called `names` (relative to the folder of pictures; repeated and empty names are
-/// ignored) into a feature store that covers exactly these names, or these too ([`Others`]). A store that is there
-/// is added to: contents it knows are not encoded again, and its files stay. Where a part has become
-/// [`SEGMENTS_MAX`] files, all parts are written anew as one file each.
+/// Encodes the pictures called `names` (relative to the folder of pictures; repeated and empty
+/// names are ignored) into a feature store that covers exactly these names, or these too
+/// ([`Others`]). A store that is there is added to: contents it knows are not encoded again, and
+/// its files stay. Where a part has become [`SEGMENTS_MAX`] files, all parts are written anew as
+/// one file each.
 ///
-/// Pictures that cannot be encoded are counted and listed, the run goes on; where too many fail, the run
-/// ends in an error and leaves no store, but its journal and a list of the failures. `progress` is called after every chunk; on `Break` the run stops
-/// with an [`Error::Io`] of kind `Interrupted`, and calling again continues where it stopped.
+/// Pictures that cannot be encoded are counted and listed, the run goes on; where too many fail,
+/// the run ends in an error and leaves no store, but its journal and a list of the failures.
+/// `progress` is called after every chunk; on `Break` the run stops with an [`Error::Io`] of kind
+/// `Interrupted`, and calling again continues where it stopped.
 pub fn encode(
     options: &EncodeOptions,
     names: impl IntoIterator<Item = String>,
@@ -164,8 +168,8 @@ pub fn encode(
     encode_together(options, names, encoder, &mut Alone, progress)
 }
 
-/// As [`encode`], by all processes of `crew`, whose options and names are the same and who see the same disk. The store is
-/// the same as of one process, and so is the report, everywhere.
+/// As [`encode`], by all processes of `crew`, whose options and names are the same and who see the
+/// same disk. The store is the same as of one process, and so is the report, everywhere.
 pub fn encode_together(
     options: &EncodeOptions,
     names: impl IntoIterator<Item = String>,
@@ -279,7 +283,8 @@ struct Older {
 }
 
 impl Older {
-    /// Opens it; a store that is damaged, of another encoder, or less exact than asked for is as good as none.
+    /// Opens it; a store that is damaged, of another encoder, or less exact than asked for is as
+    /// good as none.
     fn open(options: &EncodeOptions, maker: &Maker) -> Option<Older> {
         let store = FeatureStore::open(&options.out).ok()?;
         let card = store.card();
@@ -526,8 +531,8 @@ impl Looker<'_> {
         found
     }
 
-    /// What can be said of a name before its picture is encoded. If it has to be, `fitted` grows by it, and its row is
-    /// still empty.
+    /// What can be said of a name before its picture is encoded. If it has to be, `fitted` grows by
+    /// it, and its row is still empty.
     fn look_before(&self, name: &str, fitted: &mut Vec<Rgb>, scratch: &mut Scratch) -> Found {
         let (bytes, name) = match self.folder.read(name, &self.options.limits) {
             Ok(read) => read,

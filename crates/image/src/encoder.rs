@@ -9,13 +9,14 @@ use crate::decode::{Limits, Rgb, decode};
 use crate::failure::{Failure, Reason};
 use crate::picture_file::content_key;
 
-/// A fixed function from a picture to an image feature. It is shared by all threads; whatever it has to
-/// write to is the caller's [`Scratch`].
+/// A fixed function from a picture to an image feature. It is shared by all threads; whatever it
+/// has to write to is the caller's [`Scratch`].
 pub trait Encoder: Send + Sync {
     /// The encoder in words, such as `builtin-4096`.
     fn id(&self) -> &str;
 
-    /// blake3, in hex, of all that defines the encoder: two encoders with one hash give the same rows.
+    /// blake3, in hex, of all that defines the encoder: two encoders with one hash give the same
+    /// rows.
     fn hash(&self) -> String;
 
     /// Numbers per row (F).
@@ -26,12 +27,13 @@ pub trait Encoder: Send + Sync {
         1
     }
 
-    /// What [`Encoder::encode`] takes of `picture`: its pixels, resized and cropped. Whatever came, this is small: it
-    /// waits until a batch is full.
+    /// What [`Encoder::encode`] takes of `picture`: its pixels, resized and cropped. Whatever came,
+    /// this is small: it waits until a batch is full.
     fn fit(&self, picture: Rgb, scratch: &mut Scratch) -> Rgb;
 
-    /// Encodes fitted pictures (n, at most a batch) into `out`, (n, F). A row depends on its picture alone: not on the
-    /// thread, not on the pictures beside it or before it. Values that are not finite are refused by the caller, by name.
+    /// Encodes fitted pictures (n, at most a batch) into `out`, (n, F). A row depends on its
+    /// picture alone: not on the thread, not on the pictures beside it or before it. Values
+    /// that are not finite are refused by the caller, by name.
     fn encode(&self, fitted: &[Rgb], scratch: &mut Scratch, out: &mut [f32])
     -> Result<(), Failure>;
 }

@@ -1,7 +1,8 @@
 //! Numbers as halfs (f16), or why they are none.
 //!
-//! A half is exact to 11 bits from 6e-5 to 65504, to ever fewer bits below, and 0 below 3e-8. A number of a row may become 0
-//! where others are large: it hardly counts. A row that changes as a whole is refused.
+//! A half is exact to 11 bits from 6e-5 to 65504, to ever fewer bits below, and 0 below 3e-8. A
+//! number of a row may become 0 where others are large: it hardly counts. A row that changes as a
+//! whole is refused.
 //!
 //! Knows numbers. Does not know whose they are.
 

@@ -6,9 +6,9 @@
 //!     chunk-RRR-NNNNNN.safetensors   keys u64 [n], rows f16 [n, dim], sizes u32 [n, 2] (width, height)
 //!     store/                     see `write.rs`, as for the lock
 //! ```
-//! A chunk is written under a temporary name, fsynced and renamed, so a killed run loses at most the
-//! chunk it was working on. Rows are found by the picture's content, so it does not matter which names
-//! they were encoded for, in which order, or by which process (R).
+//! A chunk is written under a temporary name, fsynced and renamed, so a killed run loses at most
+//! the chunk it was working on. Rows are found by the picture's content, so it does not matter
+//! which names they were encoded for, in which order, or by which process (R).
 //!
 //! Knows rows and keys. Does not know names.
 
@@ -47,8 +47,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens or begins the journal in `folder` as process `rank`. One that another encoder wrote is discarded, by the
-    /// first process: the others come later.
+    /// Opens or begins the journal in `folder` as process `rank`. One that another encoder wrote is
+    /// discarded, by the first process: the others come later.
     pub fn open(folder: &Path, maker: &Maker, rank: usize) -> Result<Journal> {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let card = folder.join("journal.json");

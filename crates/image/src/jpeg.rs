@@ -1,17 +1,19 @@
 //! The structure of a JPEG: where its first picture ends, and which of the standard's kinds it is.
 //!
-//! Files of phones and cameras go on behind the end marker: a short film, a second picture, a map of depths. Inside them the
-//! same markers occur by chance, so markers are followed from the first one on, and never searched for.
+//! Files of phones and cameras go on behind the end marker: a short film, a second picture, a map
+//! of depths. Inside them the same markers occur by chance, so markers are followed from the first
+//! one on, and never searched for.
 //!
 //! Knows markers and lengths. Does not know pixels.
 
 use crate::failure::{Failure, NOT_DECODED, Reason};
 
-/// The bytes of the first picture in a file that begins as a JPEG, from its start to its end marker.
+/// The bytes of the first picture in a file that begins as a JPEG, from its start to its end
+/// marker.
 ///
 /// # Errors
-/// [`Reason::Unsupported`] for kinds that hardly any program decodes, by name; [`Reason::Corrupt`] where the picture has no
-/// end, or something else is in the middle of it.
+/// [`Reason::Unsupported`] for kinds that hardly any program decodes, by name; [`Reason::Corrupt`]
+/// where the picture has no end, or something else is in the middle of it.
 pub fn first_picture(bytes: &[u8]) -> Result<&[u8], Failure> {
     let corrupt = |detail: String| Failure::new(Reason::Corrupt, detail);
     let cut = || corrupt("the JPEG is cut short: no end marker".into());
@@ -60,8 +62,8 @@ pub fn first_picture(bytes: &[u8]) -> Result<&[u8], Failure> {
     }
 }
 
-/// Where the marker is that ends the scan whose data begin at `at`. Inside a scan, ff is followed by 0 or by a restart
-/// marker.
+/// Where the marker is that ends the scan whose data begin at `at`. Inside a scan, ff is followed
+/// by 0 or by a restart marker.
 fn scan_end(bytes: &[u8], mut at: usize) -> Option<usize> {
     loop {
         at += bytes.get(at..)?.iter().position(|byte| *byte == 0xff)?;

@@ -43,7 +43,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The format of a file that begins like this; nothing if it is no picture, as far as can be told.
+    /// The format of a file that begins like this; nothing if it is no picture, as far as can be
+    /// told.
     pub fn of(start: &[u8]) -> Option<Kind> {
         let at =
             |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|it| it.starts_with(bytes));

@@ -1,10 +1,11 @@
 //! From picture to image feature: decode, resize, encoders, feature stores.
 //!
-//! Knows pictures, encoders and feature files. Does not know what a user, a click or a training step
-//! is: a picture has a name and a content, nothing else.
+//! Knows pictures, encoders and feature files. Does not know what a user, a click or a training
+//! step is: a picture has a name and a content, nothing else.
 //!
-//! Reading order: [`decode`] turns bytes into pixels, an [`encoder`] turns pixels into a row of numbers,
-//! [`mod@encode`] and [`mod@precomputed`] fill a [`store`] with rows, everybody else reads that store.
+//! Reading order: [`decode`] turns bytes into pixels, an [`encoder`] turns pixels into a row of
+//! numbers, [`mod@encode`] and [`mod@precomputed`] fill a [`store`] with rows, everybody else reads
+//! that store.
 
 pub mod builtin;
 pub mod card;

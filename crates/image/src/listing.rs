@@ -14,14 +14,15 @@ use rayon::prelude::*;
 
 use crate::kind::{Kind, START};
 
-/// How names of pictures end, in small letters. They count where a file's content does not tell, such as an empty file's.
+/// How names of pictures end, in small letters. They count where a file's content does not tell,
+/// such as an empty file's.
 const ENDINGS: [&str; 20] = [
     "jpg", "jpeg", "jfif", "jpe", "jfi", "pjpeg", "png", "apng", "gif", "bmp", "dib", "webp",
     "tif", "tiff", "avif", "heic", "heif", "jxl", "jp2", "svg",
 ];
 
-/// Columns that hold names of pictures, unless one is named: the first that there is; without regard to capitals, `_`, `-`
-/// and spaces.
+/// Columns that hold names of pictures, unless one is named: the first that there is; without
+/// regard to capitals, `_`, `-` and spaces.
 const COLUMNS: [&str; 16] = [
     "image",
     "images",
@@ -41,7 +42,8 @@ const COLUMNS: [&str; 16] = [
     "name",
 ];
 
-/// How files begin that macOS writes beside others on foreign disks (AppleDouble): they have these files' names.
+/// How files begin that macOS writes beside others on foreign disks (AppleDouble): they have these
+/// files' names.
 const BESIDE: [u8; 4] = [0, 5, 0x16, 7];
 
 /// What there is below a folder.
@@ -49,14 +51,16 @@ const BESIDE: [u8; 4] = [0, 5, 0x16, 7];
 pub struct Listing {
     /// The pictures, as names relative to the folder with `/` between parts, ascending.
     pub pictures: Vec<String>,
-    /// How many files were passed over because they are no pictures, by what they are: `.txt`, `no ending`, `unreadable folder`.
+    /// How many files were passed over because they are no pictures, by what they are: `.txt`, `no
+    /// ending`, `unreadable folder`.
     pub passed_over: BTreeMap<String, u64>,
 }
 
-/// The pictures below `folder`, also those of classes in folders of their own (`cats/1.jpg`), told by their first bytes
-/// and not by their names: with any ending or none, of formats that are not decoded, too, so that these are named as
-/// failures. Where the bytes do not tell and the ending is a picture's, it is one, likely a damaged one. A folder that
-/// is reached twice, by links, counts once.
+/// The pictures below `folder`, also those of classes in folders of their own (`cats/1.jpg`), told
+/// by their first bytes and not by their names: with any ending or none, of formats that are not
+/// decoded, too, so that these are named as failures. Where the bytes do not tell and the ending is
+/// a picture's, it is one, likely a damaged one. A folder that is reached twice, by links, counts
+/// once.
 ///
 /// # Errors
 /// If `folder` cannot be read.
@@ -147,13 +151,15 @@ fn walk(folder: &Path) -> Result<Walk> {
     Ok(found)
 }
 
-/// The names in a list: a table as `ams prepare` reads them (CSV with any delimiter, JSON lines, Parquet) and its column
-/// `column`, or one that is called `image`, `path`, `file`, `filename`, `name` or the like; or one whose header is the
-/// name of a picture, which then is the first of a list without header. A text without any of these has one name a line.
-/// A cell may hold several names.
+/// The names in a list: a table as `ams prepare` reads them (CSV with any delimiter, JSON lines,
+/// Parquet) and its column `column`, or one that is called `image`, `path`, `file`, `filename`,
+/// `name` or the like; or one whose header is the name of a picture, which then is the first of a
+/// list without header. A text without any of these has one name a line. A cell may hold several
+/// names.
 ///
 /// # Errors
-/// If the file cannot be read, or has no column `column`, or several columns and none that is known.
+/// If the file cannot be read, or has no column `column`, or several columns and none that is
+/// known.
 pub fn listed(path: &Path, column: Option<&str>) -> Result<Vec<String>> {
     let table = match source::open(path, &TableOptions::default()) {
         Ok(table) => table,

@@ -1,4 +1,5 @@
-//! `pictures-<generation>.parquet` and `failed.csv`: the store's pictures for people and other programs.
+//! `pictures-<generation>.parquet` and `failed.csv`: the store's pictures for people and other
+//! programs.
 //!
 //! Knows names, keys, sizes and failures. Does not know rows.
 
@@ -36,7 +37,8 @@ pub struct Picture {
     pub height: u32,
     /// Why it has no feature.
     pub failure: Option<Failure>,
-    /// The file's name, where it was found under another spelling just now; not kept in the manifest.
+    /// The file's name, where it was found under another spelling just now; not kept in the
+    /// manifest.
     pub file: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 //! A matrix of floating-point rows in somebody's file, mapped.
 //!
-//! Knows `.npy` and safetensors, and half, bfloat, single and double precision. Does not know pictures.
+//! Knows `.npy` and safetensors, and half, bfloat, single and double precision. Does not know
+//! pictures.
 
 use std::path::{Path, PathBuf};
 
@@ -44,8 +45,8 @@ pub struct Matrix {
 }
 
 impl Matrix {
-    /// Maps the matrix in `path`: a `.npy` array, or in a safetensors file the tensor `tensor`, which may
-    /// be left out where there is only one matrix.
+    /// Maps the matrix in `path`: a `.npy` array, or in a safetensors file the tensor `tensor`,
+    /// which may be left out where there is only one matrix.
     pub fn open(path: &Path, tensor: Option<&str>) -> Result<Matrix> {
         let map = map(path)?;
         let content = |what: String| Error::content(path, what);

@@ -1,6 +1,8 @@
-//! Which images are near another one, by its feature or by any other vector, and a sheet to look at them.
+//! Which images are near another one, by its feature or by any other vector, and a sheet to look at
+//! them.
 //!
-//! Nearness is the cosine, computed with every image there is: exact, and quick enough for looking at single pictures.
+//! Nearness is the cosine, computed with every image there is: exact, and quick enough for looking
+//! at single pictures.
 //!
 //! Knows vectors, keys and pixels. Does not know where a vector came from.
 
@@ -32,8 +34,9 @@ const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
 const GREY: Rgb<u8> = Rgb([225, 225, 225]);
 const BLUE: Rgb<u8> = Rgb([40, 90, 200]);
 
-/// The `count` images of `keys` whose vectors have the largest cosine with that of `key`, largest first; equal ones by key.
-/// `vector` overwrites its argument with the vector of an image, or says that there is none. Empty, if `key` has none.
+/// The `count` images of `keys` whose vectors have the largest cosine with that of `key`, largest
+/// first; equal ones by key. `vector` overwrites its argument with the vector of an image, or says
+/// that there is none. Empty, if `key` has none.
 pub fn nearest(
     key: ImageKey,
     keys: &[ImageKey],
@@ -106,8 +109,8 @@ pub fn write_sheet(images: &Path, lines: &[Line], to: &Path) -> Result<()> {
     write_whole(to, png)
 }
 
-/// Draws the pictures in the folder `images`, a line for each of `lines`; below each a bar as long as its cosine. A picture
-/// that cannot be read is a grey cell.
+/// Draws the pictures in the folder `images`, a line for each of `lines`; below each a bar as long
+/// as its cosine. A picture that cannot be read is a grey cell.
 fn sheet(images: &PictureFolder, lines: &[Line]) -> RgbImage {
     let cells = lines.iter().map(|(_, others)| others.len() as u32 + 1).max().unwrap_or(1);
     let (width, height) = (CELL + GAP, CELL + BAR + 2 * GAP);

@@ -40,7 +40,8 @@ impl PictureFolder {
         PictureFolder { folder: folder.to_path_buf(), roots, files: OnceLock::new() }
     }
 
-    /// Reads the picture file called `name`, as far as the limits go; and the file's name, where it is spelled differently.
+    /// Reads the picture file called `name`, as far as the limits go; and the file's name, where it
+    /// is spelled differently.
     pub fn read(&self, name: &str, limits: &Limits) -> Result<(Vec<u8>, Option<String>), Failure> {
         let mut failure = match read(&self.folder, name, limits) {
             Ok(bytes) => return Ok((bytes, None)),

@@ -28,8 +28,8 @@ use crate::write::{self, Maker, Target, Version};
 /// What to import.
 #[derive(Clone, Debug)]
 pub struct PrecomputedOptions {
-    /// The matrix: `.npy` (f2, f4, f8; C order), safetensors (F16, BF16, F32, F64), or a Parquet column of lists of floats,
-    /// one row per picture.
+    /// The matrix: `.npy` (f2, f4, f8; C order), safetensors (F16, BF16, F32, F64), or a Parquet
+    /// column of lists of floats, one row per picture.
     pub features: PathBuf,
     /// The list: text, line `i` names the picture of row `i`; a Parquet file has names of its own.
     pub keys: Option<PathBuf>,
@@ -70,24 +70,27 @@ impl PrecomputedOptions {
 pub struct Matched {
     /// Names the list has as they are.
     pub exact: u64,
-    /// Names the list has without the extension (`1193` for `1193.jpg`), or without folders as well.
+    /// Names the list has without the extension (`1193` for `1193.jpg`), or without folders as
+    /// well.
     pub stem: u64,
     /// Rows of the list that no name asked for.
     pub unused: u64,
     /// Numbers of the rows that are not 0.
     pub numbers: u64,
-    /// Those of them that are too small for a half and became 0, in rows whose other numbers are larger.
+    /// Those of them that are too small for a half and became 0, in rows whose other numbers are
+    /// larger.
     pub zeroed: u64,
 }
 
-/// Imports the rows of the pictures called `names` (repeated and empty names are ignored) into a feature
-/// store that covers exactly these names. An exact name in the list goes first, then the name without its
-/// extension, then without its folders too, then the one name that differs in spelling only. A name without a row counts as missing, as in
-/// [`crate::encode()`]. Equal rows are one image.
+/// Imports the rows of the pictures called `names` (repeated and empty names are ignored) into a
+/// feature store that covers exactly these names. An exact name in the list goes first, then the
+/// name without its extension, then without its folders too, then the one name that differs in
+/// spelling only. A name without a row counts as missing, as in [`crate::encode()`]. Equal rows are
+/// one image.
 ///
 /// # Errors
-/// If the files do not fit each other, a number is beyond f16 or a row as a whole below it, or too many names have no row:
-/// these are listed in `failed.csv` in the folder of unfinished work then.
+/// If the files do not fit each other, a number is beyond f16 or a row as a whole below it, or too
+/// many names have no row: these are listed in `failed.csv` in the folder of unfinished work then.
 pub fn precomputed(
     options: &PrecomputedOptions,
     names: impl IntoIterator<Item = String>,
@@ -145,7 +148,8 @@ struct Vectors {
 }
 
 impl Vectors {
-    /// Opens it; what cannot be mapped is unpacked beside the store first, and gone with the mapping.
+    /// Opens it; what cannot be mapped is unpacked beside the store first, and gone with the
+    /// mapping.
     fn open(options: &PrecomputedOptions, target: &Target) -> Result<Vectors> {
         let PrecomputedOptions { features, keys, tensor, key_column, .. } = options;
         if table::is_parquet(features) {

@@ -9,8 +9,8 @@ use fast_image_resize::{FilterType, ResizeAlg, ResizeOptions};
 
 use crate::decode::Rgb;
 
-/// The weights of the pixels around a point. Both are as wide as the reduction, so that nothing aliases, and both are
-/// what Pillow computes under these names.
+/// The weights of the pixels around a point. Both are as wide as the reduction, so that nothing
+/// aliases, and both are what Pillow computes under these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
     /// A triangle.
@@ -44,8 +44,9 @@ impl Part {
     }
 }
 
-/// Resizes a part of the picture to `[width, height]`; the aspect is not kept. Pixels beyond the part's edges, but in the
-/// picture, count as far as the filter reaches. `out` becomes `width * height * 3` bytes.
+/// Resizes a part of the picture to `[width, height]`; the aspect is not kept. Pixels beyond the
+/// part's edges, but in the picture, count as far as the filter reaches. `out` becomes `width *
+/// height * 3` bytes.
 pub fn resize(
     resizer: &mut Resizer,
     picture: &Rgb,

@@ -1,7 +1,8 @@
 //! One image feature as a store keeps it: halfs, or bytes and one scale.
 //!
-//! int8 is symmetric: a number is `round(127 x / m)` with `m` the row's largest magnitude, and `m / 127` is kept
-//! beside the row as its scale. It needs half the memory; the error is at most `m / 254`.
+//! int8 is symmetric: a number is `round(127 x / m)` with `m` the row's largest magnitude, and `m /
+//! 127` is kept beside the row as its scale. It needs half the memory; the error is at most `m /
+//! 254`.
 //!
 //! Knows one row. Does not know which image it is of.
 

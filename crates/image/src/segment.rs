@@ -142,7 +142,8 @@ impl Segment {
         self.tensors.bytes()
     }
 
-    /// Reads every row: each number has to be finite, and what the file says of the row's size true.
+    /// Reads every row: each number has to be finite, and what the file says of the row's size
+    /// true.
     pub fn verify(&self) -> Result<()> {
         for (at, key) in self.keys().iter().enumerate() {
             let row = self.stored(at);

@@ -1,7 +1,8 @@
-//! A feature store of random rows: what a store of this size weighs and costs, with nothing in it to see.
+//! A feature store of random rows: what a store of this size weighs and costs, with nothing in it
+//! to see.
 //!
-//! Knows names and a seed. Does not know pictures. A row depends on (seed, key) alone and a key on the name
-//! alone, so stores of overlapping sets of pictures agree on what they share.
+//! Knows names and a seed. Does not know pictures. A row depends on (seed, key) alone and a key on
+//! the name alone, so stores of overlapping sets of pictures agree on what they share.
 
 use std::path::Path;
 
@@ -19,13 +20,14 @@ use crate::write::{Maker, Target, Version};
 /// Numbers of a row at most.
 const DIM_MAX: usize = 1 << 16;
 
-/// Writes a feature store with a random row of `dim` numbers for each picture of `names` (repeated and empty
-/// names are ignored) as the folder `dir`: absent, empty or an older store, which it replaces whole or not at all.
-/// A row is drawn when it is written, so memory is bounded by the names.
+/// Writes a feature store with a random row of `dim` numbers for each picture of `names` (repeated
+/// and empty names are ignored) as the folder `dir`: absent, empty or an older store, which it
+/// replaces whole or not at all. A row is drawn when it is written, so memory is bounded by the
+/// names.
 ///
 /// # Errors
-/// [`Error::Option`] if there is no name or `dim` is 0 or beyond 65,536; [`Error::Content`] if `dir` holds
-/// something else; [`Error::Io`].
+/// [`Error::Option`] if there is no name or `dim` is 0 or beyond 65,536; [`Error::Content`] if
+/// `dir` holds something else; [`Error::Io`].
 pub fn simulated(
     dir: &Path,
     names: impl Iterator<Item = String>,
@@ -72,8 +74,9 @@ fn maker(dim: usize, seed: u64) -> Maker {
     Maker { encoder: format!("simulated-{dim}"), hash: hash.to_hex().to_string(), dim }
 }
 
-/// The row of an image: four numbers per word of splitmix64, of either sign and 1/16 to 1 in size. Their bits
-/// are drawn, not their values: rounding 1.6 billion floats to halves would take longer than the rest.
+/// The row of an image: four numbers per word of splitmix64, of either sign and 1/16 to 1 in size.
+/// Their bits are drawn, not their values: rounding 1.6 billion floats to halves would take longer
+/// than the rest.
 fn draw(seed: u64, key: ImageKey, dim: usize, row: &mut Vec<f16>) {
     /// Of each half the sign, the low two bits of the exponent and the mantissa.
     const DRAWN: u64 = 0x8fff_8fff_8fff_8fff;

@@ -1,8 +1,9 @@
 //! Names of pictures as people spell them, and the files they mean.
 //!
-//! Lists are made on other systems than the one that reads them: with `\` between folders, whole paths, `%20` for a space,
-//! letters with accents in one sign or two, other capitals. A name means the one file whose name is the same but for
-//! these; where there are several or none, it means none, and what comes near it is said.
+//! Lists are made on other systems than the one that reads them: with `\` between folders, whole
+//! paths, `%20` for a space, letters with accents in one sign or two, other capitals. A name means
+//! the one file whose name is the same but for these; where there are several or none, it means
+//! none, and what comes near it is said.
 //!
 //! The same is true of the names of rows that were made elsewhere.
 //!
@@ -106,7 +107,8 @@ impl Files {
     }
 }
 
-/// The paths that `name` may be, the likeliest first; `roots` are ways to write the folder's own path, with `/`.
+/// The paths that `name` may be, the likeliest first; `roots` are ways to write the folder's own
+/// path, with `/`.
 pub fn readings(name: &str, roots: &[String]) -> Vec<Reading> {
     let name = name.trim();
     let mut texts = Vec::new();

@@ -12,12 +12,14 @@
 //! images.json                 the card: which of these files are the newest version, and blake3 of each
 //! ```
 //! All numbers are little-endian. From Python each file is one line, say
-//! `safetensors.numpy.load_file("part-00-000001.safetensors")` or `polars.read_parquet("pictures-000001.parquet")`.
+//! `safetensors.numpy.load_file("part-00-000001.safetensors")` or
+//! `polars.read_parquet("pictures-000001.parquet")`.
 //!
-//! No file but the card and `failed.csv` is ever changed or written twice. A writer puts new files beside the old
-//! ones and then renames a new card over the old one: that rename is the commit. A reader that has opened a version
-//! keeps it, because its files stay mapped whatever happens to their names. Files that no card names any more are
-//! removed after the commit, or by the next writer. `write.rs` does this.
+//! No file but the card and `failed.csv` is ever changed or written twice. A writer puts new files
+//! beside the old ones and then renames a new card over the old one: that rename is the commit. A
+//! reader that has opened a version keeps it, because its files stay mapped whatever happens to
+//! their names. Files that no card names any more are removed after the commit, or by the next
+//! writer. `write.rs` does this.
 //!
 //! Knows these files. Does not know how a row was computed.
 
@@ -41,7 +43,8 @@ use crate::tensors::Tensors;
 struct Part {
     /// Oldest first.
     segments: Vec<Segment>,
-    /// The images that pictures show, ascending, and where they are; `None` where that is the one file as it is.
+    /// The images that pictures show, ascending, and where they are; `None` where that is the one
+    /// file as it is.
     merged: Option<(Vec<ImageKey>, Vec<Place>)>,
 }
 
@@ -91,7 +94,8 @@ pub struct Place {
     row: u32,
 }
 
-/// A version of a store, memory-mapped. Shared freely between threads; rows are read from the files as they are used.
+/// A version of a store, memory-mapped. Shared freely between threads; rows are read from the files
+/// as they are used.
 #[derive(Debug)]
 pub struct FeatureStore {
     dir: PathBuf,
@@ -110,8 +114,9 @@ pub struct FeatureStore {
 }
 
 impl FeatureStore {
-    /// Opens the newest version in `dir`: reads card and names, maps every part, checks format, shapes, order of
-    /// the keys and the counts of the card. Rows are not read; [`FeatureStore::verify`] does that.
+    /// Opens the newest version in `dir`: reads card and names, maps every part, checks format,
+    /// shapes, order of the keys and the counts of the card. Rows are not read;
+    /// [`FeatureStore::verify`] does that.
     pub fn open(dir: &Path) -> Result<FeatureStore> {
         /// How often a writer may be faster.
         const TRIES: usize = 100;
@@ -202,7 +207,8 @@ impl FeatureStore {
         &self.card
     }
 
-    /// The image key of a picture: [`ImageKey::NONE`] for unknown and failed pictures and for no picture.
+    /// The image key of a picture: [`ImageKey::NONE`] for unknown and failed pictures and for no
+    /// picture.
     pub fn key(&self, name: PictureName) -> ImageKey {
         self.names.binary_search(&name).map_or(ImageKey::NONE, |at| self.name_keys[at])
     }
@@ -212,12 +218,14 @@ impl FeatureStore {
         self.names.iter().copied().zip(self.name_keys.iter().copied())
     }
 
-    /// The feature of an image, or what was made of it, (dim), or nothing where the store has no such image.
+    /// The feature of an image, or what was made of it, (dim), or nothing where the store has no
+    /// such image.
     pub fn row(&self, key: ImageKey) -> Option<Row<'_>> {
         Some(self.row_at(self.place(key)?))
     }
 
-    /// Where the feature of an image is, for [`FeatureStore::row_at`]: to be looked for once and read often.
+    /// Where the feature of an image is, for [`FeatureStore::row_at`]: to be looked for once and
+    /// read often.
     pub fn place(&self, key: ImageKey) -> Option<Place> {
         if !key.is_some() {
             return None;
@@ -245,7 +253,8 @@ impl FeatureStore {
         self.parts[part].keys()
     }
 
-    /// Every row in the files, whether or not a picture still shows it: key and size of the picture.
+    /// Every row in the files, whether or not a picture still shows it: key and size of the
+    /// picture.
     pub(crate) fn stored(&self) -> impl Iterator<Item = (ImageKey, [u32; 2])> {
         let segments = self.parts.iter().flat_map(|part| &part.segments);
         segments
@@ -265,8 +274,9 @@ impl FeatureStore {
         })
     }
 
-    /// The control experiment: the same images, but handed to the wrong pictures. The keys are permuted
-    /// (Fisher-Yates by `seed`) among the names that have one; rows and keys stay as they are.
+    /// The control experiment: the same images, but handed to the wrong pictures. The keys are
+    /// permuted (Fisher-Yates by `seed`) among the names that have one; rows and keys stay as
+    /// they are.
     pub fn shuffled(mut self, seed: u64) -> FeatureStore {
         let mut random = ChaCha8Rng::seed_from_u64(seed);
         for last in (1..self.name_keys.len()).rev() {
@@ -277,7 +287,8 @@ impl FeatureStore {
         self
     }
 
-    /// Reads everything: checksums of all files, every value finite, every name's key has a row. On all cores.
+    /// Reads everything: checksums of all files, every value finite, every name's key has a row. On
+    /// all cores.
     pub fn verify(&self) -> Result<()> {
         let check = |name: &str, hash: blake3::Hash| match self.card.files.get(name) {
             Some(file) if file.blake3 == hash.to_hex().as_str() => Ok(()),

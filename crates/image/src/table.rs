@@ -1,10 +1,11 @@
 //! Vectors and pictures in Parquet files.
 //!
-//! - Vectors: a column of `fixed_size_list<float>` or `list<float>` (halfs, singles or doubles), and one of names.
+//! - Vectors: a column of `fixed_size_list<float>` or `list<float>` (halfs, singles or doubles),
+//!   and one of names.
 //! - Pictures, as Hugging Face keeps them: a column of `struct{bytes, path}`.
 //!
-//! Parquet cannot be read at random, so both are unpacked, batch by batch: vectors into one file of halfs that can be
-//! mapped, pictures into a folder.
+//! Parquet cannot be read at random, so both are unpacked, batch by batch: vectors into one file of
+//! halfs that can be mapped, pictures into a folder.
 //!
 //! Knows Parquet and Arrow. Does not know what a picture shows.
 
@@ -42,12 +43,13 @@ pub fn is_parquet(path: &Path) -> bool {
     read.is_ok() && bytes == *MAGIC
 }
 
-/// Unpacks the vectors in the Parquet file `path` into the new safetensors file `to`, tensor `rows` f16 [n, dim]; their names.
-/// `vectors` and `names` are the columns; found by type and by usual names unless given.
+/// Unpacks the vectors in the Parquet file `path` into the new safetensors file `to`, tensor `rows`
+/// f16 [n, dim]; their names. `vectors` and `names` are the columns; found by type and by usual
+/// names unless given.
 ///
 /// # Errors
-/// If a column is missing or ambiguous, a vector is null, of another length than the first or cannot be held by halfs, a
-/// name is null.
+/// If a column is missing or ambiguous, a vector is null, of another length than the first or
+/// cannot be held by halfs, a name is null.
 pub fn unpack_vectors(
     path: &Path,
     columns: (Option<&str>, Option<&str>),
@@ -127,12 +129,12 @@ pub enum SameName {
     Number,
 }
 
-/// Unpacks the pictures in the Parquet file `path` into `folder`, under their `path`, or their row's number counted from 0
-/// where they have none. A null is no picture.
+/// Unpacks the pictures in the Parquet file `path` into `folder`, under their `path`, or their
+/// row's number counted from 0 where they have none. A null is no picture.
 ///
 /// # Errors
-/// If there is no column of pictures, or not one; if no row has a picture; if two pictures have one name; if a `path` leads
-/// out of the folder; if a file cannot be written.
+/// If there is no column of pictures, or not one; if no row has a picture; if two pictures have one
+/// name; if a `path` leads out of the folder; if a file cannot be written.
 pub fn unpack_pictures(path: &Path, folder: &Path, same: SameName) -> Result<Unpacked> {
     guarded(path, || pictures_into(path, folder, same))
 }

@@ -1,7 +1,7 @@
 //! Named tensors in a memory-mapped safetensors file, and the streaming way to write one.
 //!
-//! Knows the safetensors layout (8 bytes of header length, a JSON header padded to 8 bytes, data with
-//! the widest types first) and alignment. Does not know what the tensors mean.
+//! Knows the safetensors layout (8 bytes of header length, a JSON header padded to 8 bytes, data
+//! with the widest types first) and alignment. Does not know what the tensors mean.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -105,7 +105,8 @@ pub struct TensorWriter {
 }
 
 impl TensorWriter {
-    /// Writes the header for `tensors` (name, type, shape), widest types first as the format asks for.
+    /// Writes the header for `tensors` (name, type, shape), widest types first as the format asks
+    /// for.
     pub fn create(path: PathBuf, tensors: &[(&str, Dtype, Vec<usize>)]) -> Result<TensorWriter> {
         let mut offset = 0;
         let mut infos = Vec::new();

@@ -1,4 +1,5 @@
-//! Writing a version of a feature store: all files into a folder nobody reads, then into the store, the card last.
+//! Writing a version of a feature store: all files into a folder nobody reads, then into the store,
+//! the card last.
 //!
 //! ```text
 //! <out>/              the store, as in `store.rs`
@@ -7,9 +8,10 @@
 //!     store/          the files of the next version
 //!     ..              the journal of an encoding, see `journal.rs`
 //! ```
-//! The first version appears by renaming `store/` to `<out>`. The files of a later one are moved into `<out>`, where no
-//! card names them, and then its card replaces the old one. Killed before that, the old version stands and the
-//! next writer removes what nobody names; killed after it, the new one stands.
+//! The first version appears by renaming `store/` to `<out>`. The files of a later one are moved
+//! into `<out>`, where no card names them, and then its card replaces the old one. Killed before
+//! that, the old version stands and the next writer removes what nobody names; killed after it, the
+//! new one stands.
 //!
 //! Knows the format of [`crate::store`]. Does not know where rows come from.
 
@@ -78,7 +80,8 @@ pub struct Target {
 }
 
 impl Target {
-    /// Takes the store at `out`, which is absent, empty or a store; removes what a killed writer left in it.
+    /// Takes the store at `out`, which is absent, empty or a store; removes what a killed writer
+    /// left in it.
     ///
     /// # Errors
     /// If there is something else, or another process is writing it.
@@ -136,15 +139,16 @@ impl Target {
         self.partial().join("store")
     }
 
-    /// Writes `version` and makes it the store's newest one, its parts on as many threads as there are cores.
-    /// On failure the store is as before, and nothing of the version stays behind.
+    /// Writes `version` and makes it the store's newest one, its parts on as many threads as there
+    /// are cores. On failure the store is as before, and nothing of the version stays behind.
     pub fn commit(&self, version: &Version<'_>) -> Result<StoreCard> {
         let threads = rayon::ThreadPoolBuilder::new().build();
         let threads = threads.map_err(|error| Error::option(format!("threads: {error}")))?;
         self.commit_together(version, &mut Alone, &threads)
     }
 
-    /// As [`Target::commit`], by all processes of `crew`, each of which writes some of the parts, on `threads`.
+    /// As [`Target::commit`], by all processes of `crew`, each of which writes some of the parts,
+    /// on `threads`.
     pub fn commit_together(
         &self,
         version: &Version<'_>,
@@ -251,11 +255,12 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     Err(Error::content(out, what))
 }
 
-/// One part: its new file, if it has one; of its images that pictures show, by key, the sums of their squares; its rows,
-/// shown or not.
+/// One part: its new file, if it has one; of its images that pictures show, by key, the sums of
+/// their squares; its rows, shown or not.
 type Part = (Option<(String, FileCard)>, Vec<f64>, usize);
 
-/// Writes the part files that the base of `version` has not into `folder`, those of one process of `crew` each.
+/// Writes the part files that the base of `version` has not into `folder`, those of one process of
+/// `crew` each.
 fn write_parts(
     folder: &Path,
     version: &Version<'_>,
@@ -322,7 +327,8 @@ fn describe(
                 .map(|name| (name.clone(), base.card().files[name].clone()))
         })
         .collect();
-    // In f64 and in the order of the keys, so that the scale has the same bits whoever encoded what when.
+    // In f64 and in the order of the keys, so that the scale has the same bits whoever encoded what
+    // when.
     let (mut sum, mut stored) = (0.0f64, 0);
     for (file, squares, rows) in parts {
         files.extend(file);
@@ -413,9 +419,10 @@ pub fn unsupported_by_format(pictures: &[Picture]) -> BTreeMap<String, u64> {
 }
 
 impl Target {
-    /// An error where more than the share `most` of the pictures failed: then something is wrong with the whole, not with
-    /// single pictures. They are listed in `failed.csv` in the folder of unfinished work, which stays. `looked_in` is the
-    /// folder or file they were looked up in.
+    /// An error where more than the share `most` of the pictures failed: then something is wrong
+    /// with the whole, not with single pictures. They are listed in `failed.csv` in the folder
+    /// of unfinished work, which stays. `looked_in` is the folder or file they were looked up
+    /// in.
     pub fn refuse_mostly_failed(
         &self,
         pictures: &[Picture],

@@ -1,9 +1,10 @@
 //! The inner loops of a matrix product, for whatever vectors the processor has.
 //!
-//! A tile of the destination, such as 12 rows of two vectors (6 where a processor has only 16 registers), is summed in
-//! registers over up to [`DEPTH`] products, then scaled and written. An element is always the same sum in the same
-//! order, one fused multiply-add after the other, wherever its tile begins and however wide vectors are: it depends
-//! on its own row, its own column and nothing else, and has the same bits on every processor that fuses.
+//! A tile of the destination, such as 12 rows of two vectors (6 where a processor has only 16
+//! registers), is summed in registers over up to [`DEPTH`] products, then scaled and written. An
+//! element is always the same sum in the same order, one fused multiply-add after the other,
+//! wherever its tile begins and however wide vectors are: it depends on its own row, its own column
+//! and nothing else, and has the same bits on every processor that fuses.
 
 use pulp::{Arch, Simd, WithSimd};
 
@@ -79,8 +80,9 @@ impl Widths {
     /// Those of vectors `S`.
     pub fn of<S: Simd>() -> Widths {
         let (two, four) = (2 * S::F32_LANES, 4 * S::F32_LANES);
-        // The sums of 6 rows of four vectors fit into 32 registers. Where two vectors are wide enough to keep all units
-        // busy, 12 rows of two do better: more of a panel stays in the nearest cache.
+        // The sums of 6 rows of four vectors fit into 32 registers. Where two vectors are wide
+        // enough to keep all units busy, 12 rows of two do better: more of a panel stays in
+        // the nearest cache.
         let many = S::REGISTER_COUNT >= 32;
         let usual = if many && S::F32_LANES < 16 { four } else { two };
         Widths { usual, in_place: if many { four } else { usual }, wide: four }
@@ -93,7 +95,8 @@ impl WithSimd for Product<'_, '_> {
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
         let Product { m, a, b, scale, onto, c, stride, mut ahead } = self;
-        // A zero that the compiler does not know: it would have tiles of known zeros written to memory and read back.
+        // A zero that the compiler does not know: it would have tiles of known zeros written to
+        // memory and read back.
         let zero = std::hint::black_box(0.0);
         for (first, width) in b.panels() {
             let columns = width.min(b.columns() - first);
@@ -185,8 +188,8 @@ fn tile<S: Simd, const M: usize, const N: usize>(
     let mut column = 0;
     for b in panel {
         for i in 0..M {
-            // SAFETY: `rows` asserts that `a` reaches its last row (of which `first + i` is one) in the last
-            // column of the panel; both indices grow from there.
+            // SAFETY: `rows` asserts that `a` reaches its last row (of which `first + i` is one) in
+            // the last column of the panel; both indices grow from there.
             #[allow(unsafe_code)]
             let a = unsafe { *a.data.get_unchecked(starts[i] + column) };
             let a = simd.splat_f32s(a);

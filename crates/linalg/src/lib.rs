@@ -1,8 +1,9 @@
 //! Matrix products on row-major slices, single-threaded, with the shapes asserted.
 //!
-//! Knows rows, columns and strides; not what a matrix means. The kernel is ours because the towers' products are what a training
-//! step is made of: it reads halfs without a pass of their own, packs a tower's weights once for all lanes, and gives the
-//! same bits whatever the vectors of the processor.
+//! Knows rows, columns and strides; not what a matrix means. The kernel is ours because the towers'
+//! products are what a training step is made of: it reads halfs without a pass of their own, packs
+//! a tower's weights once for all lanes, and gives the same bits whatever the vectors of the
+//! processor.
 
 #[doc(hidden)]
 pub mod check;
@@ -57,8 +58,8 @@ pub fn product(m: usize, a: Left, b: Panels, scale: f32, onto: Onto, c: &mut [f3
     product_with(m, a, b, scale, onto, c, None);
 }
 
-/// Like [`product`]; calls `ahead` again and again between the parts of the work, which is when memory is idle: for
-/// whoever knows what is read next, to [`fetch`] it.
+/// Like [`product`]; calls `ahead` again and again between the parts of the work, which is when
+/// memory is idle: for whoever knows what is read next, to [`fetch`] it.
 pub fn product_with(
     m: usize,
     a: Left,

@@ -107,8 +107,8 @@ impl Packed {
         data.chunks_mut(len).enumerate().for_each(|(at, block)| shape.transpose(at, b, block));
     }
 
-    /// The same in parts that may be done in any order and beside each other: the shape, the length of
-    /// a part, and all of them; part `at` is to be filled by [`Shape::transpose`].
+    /// The same in parts that may be done in any order and beside each other: the shape, the length
+    /// of a part, and all of them; part `at` is to be filled by [`Shape::transpose`].
     pub fn blocks_to_transpose(
         &mut self,
         depth: usize,

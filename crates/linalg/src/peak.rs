@@ -5,8 +5,8 @@ use pulp::{Arch, Simd, WithSimd};
 /// Independent sums: enough to keep every unit busy while a sum waits for its last addition.
 const SUMS: usize = 12;
 
-/// Does `rounds` rounds of fused multiply-adds on registers alone, in the widest vectors there are. Returns how many
-/// floating-point operations these were, and a value that depends on all of them.
+/// Does `rounds` rounds of fused multiply-adds on registers alone, in the widest vectors there are.
+/// Returns how many floating-point operations these were, and a value that depends on all of them.
 pub fn multiply_adds(rounds: u64) -> (u64, f32) {
     struct Rounds(u64);
     impl WithSimd for Rounds {

@@ -1,8 +1,9 @@
 //! Products whose left factor is mostly zeros, such as image features behind a ReLU.
 //!
-//! One block of up to DEPTH columns at a time is listed: of every row the columns that are not zero, ascending. A
-//! product then takes these alone. What is left out would have added zero times a finite number, so the result
-//! is that of [`product`](super::product), bit for bit; the choice between them is one of speed.
+//! One block of up to DEPTH columns at a time is listed: of every row the columns that are not
+//! zero, ascending. A product then takes these alone. What is left out would have added zero times
+//! a finite number, so the result is that of [`product`](super::product), bit for bit; the choice
+//! between them is one of speed.
 
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
@@ -18,8 +19,8 @@ struct Entry {
     value: f32,
 }
 
-/// Places of a row: more than DEPTH, so that the places that one column fills in all rows do not compete for the same few
-/// lines of a cache.
+/// Places of a row: more than DEPTH, so that the places that one column fills in all rows do not
+/// compete for the same few lines of a cache.
 const PLACES: usize = DEPTH + 8;
 
 /// A left factor (m, up to DEPTH), listed; reused from block to block.
@@ -50,7 +51,8 @@ impl Sparse {
         }
     }
 
-    /// Lists the `columns` columns of the `count` rows, up to DEPTH, that `row` gives: the transposed matrix.
+    /// Lists the `columns` columns of the `count` rows, up to DEPTH, that `row` gives: the
+    /// transposed matrix.
     pub fn list_columns<'a>(
         &mut self,
         columns: usize,

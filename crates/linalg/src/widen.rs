@@ -11,14 +11,15 @@ pub fn widen<'a>(width: usize, row: impl Fn(usize) -> &'a [f16], x: &mut [f32]) 
     }
 }
 
-/// Asks the processor to bring `halfs` near, and does not wait for them. A hint: where there is no such instruction,
-/// nothing happens.
+/// Asks the processor to bring `halfs` near, and does not wait for them. A hint: where there is no
+/// such instruction, nothing happens.
 #[inline]
 pub fn fetch(halfs: &[f16]) {
     #[cfg(target_arch = "x86_64")]
     for line in halfs.chunks(32) {
         use std::arch::x86_64::{_MM_HINT_T1, _mm_prefetch};
-        // SAFETY: the instruction reads nothing that the program could see, and the address is one of a slice.
+        // SAFETY: the instruction reads nothing that the program could see, and the address is one
+        // of a slice.
         #[allow(unsafe_code)]
         unsafe {
             _mm_prefetch::<_MM_HINT_T1>(line.as_ptr().cast());
@@ -50,12 +51,13 @@ impl<'a, R: Fn(usize) -> &'a [f16]> WithSimd for Widen<'_, R> {
     }
 }
 
-/// The float that a half is, without a branch, so that many are widened at once. (The conversion that processors have
-/// is not one that the compiler finds in a loop.)
+/// The float that a half is, without a branch, so that many are widened at once. (The conversion
+/// that processors have is not one that the compiler finds in a loop.)
 #[inline(always)]
 fn wide(half: u16) -> f32 {
     let half = u32::from(half);
-    // Exponent and fraction in their new places are 2^112 too small, subnormals too, and the product is exact.
+    // Exponent and fraction in their new places are 2^112 too small, subnormals too, and the
+    // product is exact.
     let size = f32::from_bits((half & 0x7fff) << 13) * f32::from_bits((127 + 112) << 23);
     // Infinity and what is not a number have all bits of the exponent, then as now.
     let special = if half & 0x7c00 == 0x7c00 { 0x7f80_0000 } else { 0 };

@@ -75,8 +75,8 @@ impl Cache {
         }
     }
 
-    /// Makes the files below `address` those of the objects `there`. What is being changed here ([`Index::pending`])
-    /// stays as it is.
+    /// Makes the files below `address` those of the objects `there`. What is being changed here
+    /// ([`Index::pending`]) stays as it is.
     pub fn fetch(
         &self,
         remote: &Remote,

@@ -1,17 +1,21 @@
 //! Where files are: in a folder here, or in a bucket (`s3://`, `gs://`, `az://`).
 //!
-//! Everything `ams` reads at random is mapped, so what is in a bucket is fetched into a folder of this host first, and
-//! what is made is made here and then uploaded. Both are whole or not at all, as far as a bucket allows that:
+//! Everything `ams` reads at random is mapped, so what is in a bucket is fetched into a folder of
+//! this host first, and what is made is made here and then uploaded. Both are whole or not at all,
+//! as far as a bucket allows that:
 //!
-//! - a fetch lists, fetches what it has not, and lists again; if something changed meanwhile, it begins anew;
-//! - an upload writes the files that say what belongs together ([`MANIFESTS`]) last. Where it has to write over objects
-//!   that such a file speaks of, it takes that file away first: a reader finds the old, the new, or nothing.
+//! - a fetch lists, fetches what it has not, and lists again; if something changed meanwhile, it
+//!   begins anew;
+//! - an upload writes the files that say what belongs together ([`MANIFESTS`]) last. Where it has
+//!   to write over objects that such a file speaks of, it takes that file away first: a reader
+//!   finds the old, the new, or nothing.
 //!
-//! A crate of its own, so that nothing that computes depends on an HTTP client; without the cargo feature `buckets`, nothing here does
-//! either, and every address in a bucket is an error that names the feature.
+//! A crate of its own, so that nothing that computes depends on an HTTP client; without the cargo
+//! feature `buckets`, nothing here does either, and every address in a bucket is an error that
+//! names the feature.
 //!
-//! Knows buckets, keys and names of files. Does not know what is in a file. Reads no environment: addresses of
-//! servers and credentials come in as arguments.
+//! Knows buckets, keys and names of files. Does not know what is in a file. Reads no environment:
+//! addresses of servers and credentials come in as arguments.
 
 pub mod address;
 mod cache;
@@ -37,7 +41,8 @@ use crate::remote::Remote;
 /// The files that say which others belong together. They are uploaded last.
 pub const MANIFESTS: [&str; 3] = ["dataset.json", "images.json", "MANIFEST.json"];
 
-/// Files that no manifest speaks of and that are written again with every version; uploaded after the manifests.
+/// Files that no manifest speaks of and that are written again with every version; uploaded after
+/// the manifests.
 const BESIDE: [&str; 1] = ["failed.csv"];
 
 /// Where things are that commands name.
@@ -84,8 +89,9 @@ enum Kind {
 }
 
 impl Locations {
-    /// Locations whose remote files are kept below `cache`. `environment` is where credentials and addresses of
-    /// servers are found: variables such as `AWS_ACCESS_KEY_ID`, `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`.
+    /// Locations whose remote files are kept below `cache`. `environment` is where credentials and
+    /// addresses of servers are found: variables such as `AWS_ACCESS_KEY_ID`,
+    /// `GOOGLE_APPLICATION_CREDENTIALS`, `AZURE_STORAGE_ACCOUNT_NAME`.
     pub fn new(
         cache: PathBuf,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -93,8 +99,8 @@ impl Locations {
         Locations { cache, environment: environment.into_iter().collect() }
     }
 
-    /// The file or folder `named`, as one that can be read here; fetched, if need be. What was fetched before and has not
-    /// changed is not fetched again.
+    /// The file or folder `named`, as one that can be read here; fetched, if need be. What was
+    /// fetched before and has not changed is not fetched again.
     ///
     /// # Errors
     /// If there is nothing at an address, or the server refuses or does not answer.
@@ -105,7 +111,8 @@ impl Locations {
         }
     }
 
-    /// As [`Locations::input`], of the version of a model: the folder `named`, or its newest version.
+    /// As [`Locations::input`], of the version of a model: the folder `named`, or its newest
+    /// version.
     ///
     /// # Errors
     /// As [`Locations::input`].
@@ -125,7 +132,8 @@ impl Locations {
         Err(address.error("there is no version of a model"))
     }
 
-    /// The versions that there are of the model in the folder `named`, whole or not; of a folder here, none.
+    /// The versions that there are of the model in the folder `named`, whole or not; of a folder
+    /// here, none.
     ///
     /// # Errors
     /// As [`Locations::input`].
@@ -136,7 +144,8 @@ impl Locations {
         }
     }
 
-    /// A place for something new. With `replace`, what is there already will be replaced by [`Destination::publish`].
+    /// A place for something new. With `replace`, what is there already will be replaced by
+    /// [`Destination::publish`].
     ///
     /// # Errors
     /// If there is something whole already and `replace` is false; else as [`Locations::input`].
@@ -159,8 +168,8 @@ impl Locations {
     }
 
     /// A place for something that may be there already and is changed; its content is fetched. With
-    /// [`Unfinished::GoesOn`], if an earlier [`Destination::publish`] failed and nobody else has written there since, what was
-    /// to be published is there instead.
+    /// [`Unfinished::GoesOn`], if an earlier [`Destination::publish`] failed and nobody else has
+    /// written there since, what was to be published is there instead.
     ///
     /// # Errors
     /// As [`Locations::input`], but for there being nothing.
@@ -240,8 +249,8 @@ impl Destination<'_> {
     /// Uploads what was written, if its place is not here.
     ///
     /// # Errors
-    /// If somebody else has written there meanwhile, or the server refuses or is lost. Readers then find what was there
-    /// before, or nothing.
+    /// If somebody else has written there meanwhile, or the server refuses or is lost. Readers then
+    /// find what was there before, or nothing.
     pub fn publish(&self) -> Result<()> {
         let Some(Upload { locations, address, kind }) = &self.remote else { return Ok(()) };
         let remote = locations.connect(address)?;

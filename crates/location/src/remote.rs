@@ -41,7 +41,8 @@ pub struct Remote {
 }
 
 impl Remote {
-    /// The bucket of `address`, with the credentials in `environment`. Nothing is asked of a server yet.
+    /// The bucket of `address`, with the credentials in `environment`. Nothing is asked of a server
+    /// yet.
     pub fn connect(address: &Address, environment: &[(String, String)]) -> Result<Remote> {
         let retry = RetryConfig {
             max_retries: 4,
@@ -86,8 +87,8 @@ impl Remote {
         Ok(Remote { store, address: address.clone(), runtime })
     }
 
-    /// What there is at `address`: one object, or all below it; by key. Objects that stand for folders are left out
-    /// ([`without_markers`]).
+    /// What there is at `address`: one object, or all below it; by key. Objects that stand for
+    /// folders are left out ([`without_markers`]).
     pub fn list(&self, address: &Address) -> Result<Vec<Object>> {
         let key = self.key(&address.key)?;
         let listed = self.runtime.block_on(async {
@@ -163,8 +164,8 @@ impl Remote {
         }
     }
 
-    /// Fetches objects to files, each whole or not at all; which of them there were: one without bytes may have stood for a
-    /// folder with nothing below it.
+    /// Fetches objects to files, each whole or not at all; which of them there were: one without
+    /// bytes may have stood for a folder with nothing below it.
     pub fn get(&self, wanted: &[(&Object, &Path)]) -> Result<Vec<bool>> {
         self.runtime.block_on(async {
             let one =
@@ -295,8 +296,9 @@ fn as_listed(object: &Object) -> GetOptions {
     GetOptions { if_match: (!is_time).then(|| object.tag.clone()), ..GetOptions::default() }
 }
 
-/// Leaves out objects that stand for folders, as consoles, Hadoop and file systems on buckets make them: `folder/` (which is
-/// listed as `folder`) and `folder_$folder$`, without bytes. `objects` are sorted, and are all below `prefix`.
+/// Leaves out objects that stand for folders, as consoles, Hadoop and file systems on buckets make
+/// them: `folder/` (which is listed as `folder`) and `folder_$folder$`, without bytes. `objects`
+/// are sorted, and are all below `prefix`.
 fn without_markers(mut objects: Vec<Object>, prefix: &str) -> Vec<Object> {
     let keys = objects.iter().map(|object| object.key.clone()).collect::<Vec<String>>();
     let is_folder = |key: &str| {

@@ -1,4 +1,5 @@
-//! In place of buckets, where the program was built without them: connecting is an error, and nothing else is ever called.
+//! In place of buckets, where the program was built without them: connecting is an error, and
+//! nothing else is ever called.
 
 use std::convert::Infallible;
 use std::ops::Range;

@@ -114,8 +114,8 @@ fn io_error(error: Error) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, what)
 }
 
-/// An object from its beginning on. One long answer would have to come faster than a server gives up, however slowly its rows
-/// are used; so pieces are asked for.
+/// An object from its beginning on. One long answer would have to come faster than a server gives
+/// up, however slowly its rows are used; so pieces are asked for.
 struct InOrder {
     remote: Arc<Remote>,
     object: Object,

@@ -117,7 +117,8 @@ fn objects_that_stand_for_folders_are_no_files() {
     assert_eq!(world.keys("shop"), expected);
     let files = world.fetch("shop/pictures").0.into_iter().map(|(key, _)| key);
     assert_eq!(files.collect::<Vec<String>>(), expected);
-    // The prefix itself, and a folder with nothing below it, whose key cannot be asked for without its `/`.
+    // The prefix itself, and a folder with nothing below it, whose key cannot be asked for without
+    // its `/`.
     let object = |key: &str, bytes| Object { key: key.to_owned(), bytes, tag: String::new() };
     let cache = Cache::new(&world.host.path().join("cache"), &address("shop/pictures"));
     let mut index = Index::default();

@@ -14,8 +14,8 @@ use crate::object::Object;
 use crate::remote::Remote;
 use crate::{BESIDE, is_manifest};
 
-/// Makes the objects at `address` the files of `local`, a folder or a file. `base` are the manifests that have to be there
-/// still, if somebody relies on them.
+/// Makes the objects at `address` the files of `local`, a folder or a file. `base` are the
+/// manifests that have to be there still, if somebody relies on them.
 pub fn upload(
     remote: &Remote,
     address: &Address,
@@ -60,8 +60,9 @@ pub fn upload(
     remote.delete(gone.map(|object| &object.key[..]))
 }
 
-/// The objects of `there` that manifests speak of: those whose names are listed as their `files`, or, where a manifest has no
-/// such list, all beside and below it. What an upload that failed has left behind is not among the former.
+/// The objects of `there` that manifests speak of: those whose names are listed as their `files`,
+/// or, where a manifest has no such list, all beside and below it. What an upload that failed has
+/// left behind is not among the former.
 pub fn spoken_of<'t>(
     remote: &Remote,
     there: &'t [Object],

@@ -1,7 +1,7 @@
 //! Times the kernels of one lane's share of a step: towers and rank network, forward and backward.
 //!
-//! `cargo run --release -p ams-model --example kernels`. Each line shows the time and a checksum, so
-//! that a fast wrong result cannot hide.
+//! `cargo run --release -p ams-model --example kernels`. Each line shows the time and a checksum,
+//! so that a fast wrong result cannot hide.
 
 use std::time::Instant;
 

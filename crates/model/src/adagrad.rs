@@ -3,13 +3,14 @@
 //! ```text
 //! a += g^2        w -= lr * g / (sqrt(a) + eps)
 //! ```
-//! One number of state per weight where Adam has two, and nothing that depends on the run's step: a row
-//! that is seen rarely keeps its rate (Duchi, Hazan, Singer, 2011).
+//! One number of state per weight where Adam has two, and nothing that depends on the run's step: a
+//! row that is seen rarely keeps its rate (Duchi, Hazan, Singer, 2011).
 
 /// Added to the root of the sum.
 const EPS: f32 = 1e-10;
 
-/// Updates weights `w` and the sums of squared gradients `a` by the gradient `dw`, all of one length.
+/// Updates weights `w` and the sums of squared gradients `a` by the gradient `dw`, all of one
+/// length.
 pub fn update(lr: f32, w: &mut [f32], a: &mut [f32], dw: &[f32]) {
     assert_eq!((w.len(), a.len()), (dw.len(), dw.len()), "weights, sums and gradient");
     for ((w, a), g) in w.iter_mut().zip(a).zip(dw) {

@@ -28,8 +28,8 @@ impl Default for Adam {
 }
 
 impl Adam {
-    /// Updates weights `w` and moments `m`, `v` by the gradient `dw`, all of one length, in step `t`,
-    /// counted from 1, with the learning rate `lr`.
+    /// Updates weights `w` and moments `m`, `v` by the gradient `dw`, all of one length, in step
+    /// `t`, counted from 1, with the learning rate `lr`.
     ///
     /// For one embedding row this is *lazy* Adam: call it only for the rows of the batch, with the
     /// step `t` of the whole run. Rows outside the batch keep weights and moments (dense Adam would

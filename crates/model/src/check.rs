@@ -11,8 +11,9 @@ pub fn values(seed: u64, len: usize) -> Vec<f32> {
 
 /// Asserts that `dx` is the gradient of `f` at `x`, by central differences of each coordinate.
 ///
-/// A PReLU kink within a step of `x` spoils the difference, not the gradient; a smaller step leaves the
-/// kink behind, though rounding weighs more. So a coordinate passes if it agrees at one of three steps.
+/// A PReLU kink within a step of `x` spoils the difference, not the gradient; a smaller step leaves
+/// the kink behind, though rounding weighs more. So a coordinate passes if it agrees at one of
+/// three steps.
 #[track_caller]
 pub fn assert_gradient(what: &str, x: &[f32], dx: &[f32], mut f: impl FnMut(&[f32]) -> f64) {
     assert_eq!(x.len(), dx.len(), "{what}: lengths");

@@ -1,8 +1,10 @@
-//! Inverted dropout (Srivastava et al., 2014): in training a unit is 0 with probability `rate`, else
-//! multiplied by 1 / (1 - rate), so that its mean stays and nothing has to be scaled afterwards.
+//! Inverted dropout (Srivastava et al., 2014): in training a unit is 0 with probability `rate`,
+//! else multiplied by 1 / (1 - rate), so that its mean stays and nothing has to be scaled
+//! afterwards.
 //!
-//! There is no generator: whether a unit is dropped is a hash of its row's seed, its layer and its place.
-//! So a row that is computed twice, or elsewhere, or again after a restart, has the same mask.
+//! There is no generator: whether a unit is dropped is a hash of its row's seed, its layer and its
+//! place. So a row that is computed twice, or elsewhere, or again after a restart, has the same
+//! mask.
 
 use crate::init::mix;
 
@@ -27,7 +29,8 @@ impl Dropout {
         self.rate = 0.0;
     }
 
-    /// Multiplies the units `x` (rows, width) of layer `layer`, or their gradients, with their masks.
+    /// Multiplies the units `x` (rows, width) of layer `layer`, or their gradients, with their
+    /// masks.
     pub fn apply(&self, layer: usize, width: usize, x: &mut [f32]) {
         if self.rate == 0.0 {
             return;

@@ -1,7 +1,7 @@
 //! First values: each a pure function of a seed and a name, never of a shared generator.
 //!
-//! A counter generator (splitmix64) makes value `i` of a stream from the stream's key and `i` alone,
-//! in integer and exactly rounded arithmetic: the same bits on every machine, in any order.
+//! A counter generator (splitmix64) makes value `i` of a stream from the stream's key and `i`
+//! alone, in integer and exactly rounded arithmetic: the same bits on every machine, in any order.
 
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 

@@ -1,12 +1,12 @@
 //! Pure arithmetic: kernels, towers, aggregators, the rank network, losses, optimizers, metrics.
 //!
 //! Knows slices, shapes, offsets and a seed. Does not know files, clocks, sockets, threads, ids, or
-//! where a row came from. Every function is single-threaded: parallelism is the caller's, so results
-//! depend on the arguments alone.
+//! where a row came from. Every function is single-threaded: parallelism is the caller's, so
+//! results depend on the arguments alone.
 //!
 //! Letters: B impressions, G groups, N behaviors in all groups, U unique images, R unique rows,
-//! D embedding width, F feature width. A gradient is `d` + the name of the value. Forward and backward
-//! of an operation are neighbors, and all matrices are row-major.
+//! D embedding width, F feature width. A gradient is `d` + the name of the value. Forward and
+//! backward of an operation are neighbors, and all matrices are row-major.
 
 pub mod init;
 pub mod params;

@@ -12,8 +12,8 @@ pub fn sigmoid(logit: f32) -> f32 {
 
 /// Sum over a batch of -log p(label), and its gradient.
 ///
-/// `logits` (B), `labels` (B) of 0 and 1; overwrites `dlogits` (B) with (p - label) * `scale`, where
-/// `scale` is one over the impressions of the *global* batch. Returns the unscaled sum.
+/// `logits` (B), `labels` (B) of 0 and 1; overwrites `dlogits` (B) with (p - label) * `scale`,
+/// where `scale` is one over the impressions of the *global* batch. Returns the unscaled sum.
 pub fn cross_entropy(logits: &[f32], labels: &[u8], scale: f32, dlogits: &mut Vec<f32>) -> f64 {
     assert_eq!(logits.len(), labels.len(), "logits and labels");
     dlogits.clear();

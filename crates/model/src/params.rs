@@ -1,7 +1,7 @@
 //! All dense weights of a network in one flat slice, with named views.
 //!
-//! Gradients and optimizer moments use the same layout, so that an all-reduce, an optimizer step or a
-//! copy is one call on one slice. Knows names, shapes and positions; not what a weight is for.
+//! Gradients and optimizer moments use the same layout, so that an all-reduce, an optimizer step or
+//! a copy is one call on one slice. Knows names, shapes and positions; not what a weight is for.
 
 use crate::init::{self, Init};
 

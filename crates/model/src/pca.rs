@@ -1,8 +1,8 @@
 //! Principal components of features: the directions in which they differ most.
 //!
-//! By subspace iteration from fixed first directions (Halko, Martinsson & Tropp 2011, Algorithm 4.4), which
-//! costs a few products with the data instead of a covariance matrix of F * F: enough for what a tower or a
-//! cosine makes of it. A function of the rows and their order alone.
+//! By subspace iteration from fixed first directions (Halko, Martinsson & Tropp 2011, Algorithm
+//! 4.4), which costs a few products with the data instead of a covariance matrix of F * F: enough
+//! for what a tower or a cosine makes of it. A function of the rows and their order alone.
 
 use half::f16;
 
@@ -20,8 +20,8 @@ const ITERATIONS: usize = 12;
 pub struct Pca {
     /// The mean of the rows; (F).
     pub mean: Vec<f32>,
-    /// Orthonormal directions, the one with the largest variance first; (P, F). Where rows do not have that many,
-    /// the last ones are zeros. The largest number of each is positive.
+    /// Orthonormal directions, the one with the largest variance first; (P, F). Where rows do not
+    /// have that many, the last ones are zeros. The largest number of each is positive.
     pub components: Vec<f32>,
     /// The variance in each direction; (P).
     pub variances: Vec<f32>,
@@ -77,7 +77,8 @@ fn centered(rows: &[&[f16]], width: usize) -> (Vec<f32>, Vec<f32>) {
     (x, mean)
 }
 
-/// Gram and Schmidt, twice for the sake of rounding; a row that depends on those before becomes zeros.
+/// Gram and Schmidt, twice for the sake of rounding; a row that depends on those before becomes
+/// zeros.
 fn orthonormal(rows: &mut [f32], width: usize) {
     for at in 0..rows.len() / width {
         let (before, rest) = rows.split_at_mut(at * width);
@@ -103,7 +104,8 @@ fn point_up(direction: &mut [f32]) {
     }
 }
 
-/// Eigenvalues of a symmetric matrix (n, n), descending, and eigenvectors in rows, by Jacobi's rotations.
+/// Eigenvalues of a symmetric matrix (n, n), descending, and eigenvectors in rows, by Jacobi's
+/// rotations.
 fn eigen(mut a: Vec<f64>, n: usize) -> (Vec<f64>, Vec<f64>) {
     const SWEEPS: usize = 30;
     let mut vectors = vec![0.0; n * n];

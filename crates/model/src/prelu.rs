@@ -62,9 +62,9 @@ fn backward_rows_in<'a, S: Simd>(
     }
 }
 
-/// 1 where `x` is positive, else `slope`. Both are at hand, so this is a mask and not a branch: signs
-/// of pre-activations are as good as random, and a branch would be mispredicted half of the time (measured: attention took three
-/// times as long). NaN times either factor stays NaN.
+/// 1 where `x` is positive, else `slope`. Both are at hand, so this is a mask and not a branch:
+/// signs of pre-activations are as good as random, and a branch would be mispredicted half of the
+/// time (measured: attention took three times as long). NaN times either factor stays NaN.
 #[inline(always)]
 fn factor(x: f32, slope: f32) -> f32 {
     if x > 0.0 { 1.0 } else { slope }

@@ -25,8 +25,8 @@ impl RowOptimizer {
         }
     }
 
-    /// Updates a row `w` (D) and its `state` (states, D) by the gradient `dw` (D), in the step of `adam`
-    /// with the learning rate `lr`.
+    /// Updates a row `w` (D) and its `state` (states, D) by the gradient `dw` (D), in the step of
+    /// `adam` with the learning rate `lr`.
     pub fn update(self, adam: &AdamStep, lr: f32, w: &mut [f32], state: &mut [f32], dw: &[f32]) {
         match self {
             RowOptimizer::Adam => {

@@ -4,9 +4,9 @@
 //! cosine      mean, largest, mean of the five largest, newest             4 numbers
 //! histogram   these, then ln(1 + cosines in bucket b) of 16 buckets        20 numbers
 //! ```
-//! Buckets are of equal width over [-1, 1]. Behaviors without an image do not count; without any pair, as for an
-//! ad without an image, all numbers are 0. A vector of zeros has the cosine 0 with everything. Nothing here
-//! has a gradient.
+//! Buckets are of equal width over [-1, 1]. Behaviors without an image do not count; without any
+//! pair, as for an ad without an image, all numbers are 0. A vector of zeros has the cosine 0 with
+//! everything. Nothing here has a gradient.
 
 use crate::linalg;
 use crate::pool::Columns;

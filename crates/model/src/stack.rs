@@ -1,8 +1,8 @@
-//! A stack of layers from the first pre-activation on: PReLU, dropout where it is set, fully connected, and
-//! so forth; the last layer is linear.
+//! A stack of layers from the first pre-activation on: PReLU, dropout where it is set, fully
+//! connected, and so forth; the last layer is linear.
 //!
-//! The first product is the caller's, because it is special everywhere: halfs in the tower, split by
-//! group and impression in the rank network.
+//! The first product is the caller's, because it is special everywhere: halfs in the tower, split
+//! by group and impression in the rank network.
 
 use crate::dropout::Dropout;
 use crate::init::Init;
@@ -40,7 +40,8 @@ impl StackScratch {
         &mut self.dropout
     }
 
-    /// The first layer's output (rows, first width), for the caller to fill before the forward pass.
+    /// The first layer's output (rows, first width), for the caller to fill before the forward
+    /// pass.
     pub fn first(&mut self, rows: usize, stack: &Stack) -> &mut [f32] {
         let depth = stack.widths.len();
         self.z.resize(depth, Vec::new());
@@ -57,8 +58,8 @@ impl StackScratch {
 
 impl Stack {
     /// Appends the weights of a stack of layers of `widths` outputs to `layout`: `<prefix>0.slope`,
-    /// `<prefix>1.weight`, `<prefix>1.bias`, `<prefix>1.slope`, ... `last_gain` multiplies the range of the
-    /// last layer's first weights.
+    /// `<prefix>1.weight`, `<prefix>1.bias`, `<prefix>1.slope`, ... `last_gain` multiplies the
+    /// range of the last layer's first weights.
     pub fn new(layout: &mut Layout, prefix: &str, widths: &[usize], last_gain: f32) -> Stack {
         assert!(!widths.is_empty() && !widths.contains(&0), "widths of {prefix}: {widths:?}");
         let (mut slopes, mut layers) = (Vec::new(), Vec::new());

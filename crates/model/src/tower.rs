@@ -1,11 +1,11 @@
-//! The tower: a trainable image model F-256-64-12 over fixed image features, PReLU between, the last
-//! layer linear. The same arithmetic serves any fixed vectors (text, sound).
+//! The tower: a trainable image model F-256-64-12 over fixed image features, PReLU between, the
+//! last layer linear. The same arithmetic serves any fixed vectors (text, sound).
 //!
-//! Features arrive as halfs, from wherever they live; they are widened on their way into the kernel, and have no
-//! gradient. Almost all of a training step's time is the first layer's two products. So its weights are packed once
-//! ([`Tower::pack`]) for all who embed with them, and the gradient of its matrix is a step of its own
-//! ([`Tower::backward_columns`]): some columns at a time, so that whoever adds up many of them can do so while
-//! they are in a cache.
+//! Features arrive as halfs, from wherever they live; they are widened on their way into the
+//! kernel, and have no gradient. Almost all of a training step's time is the first layer's two
+//! products. So its weights are packed once ([`Tower::pack`]) for all who embed with them, and the
+//! gradient of its matrix is a step of its own ([`Tower::backward_columns`]): some columns at a
+//! time, so that whoever adds up many of them can do so while they are in a cache.
 
 use std::ops::Range;
 
@@ -19,23 +19,26 @@ use crate::linear::Linear;
 use crate::params::{Layout, View};
 use crate::stack::{Stack, StackScratch};
 
-/// Rows widened at a time, and how much of each: what the kernel reads again and again stays in a cache.
+/// Rows widened at a time, and how much of each: what the kernel reads again and again stays in a
+/// cache.
 const BLOCK: usize = 256;
 const SPAN: usize = 2 * linalg::DEPTH;
 
-/// Rows fetched at a time for the next part of a gradient, whose product may have fewer tiles than rows.
+/// Rows fetched at a time for the next part of a gradient, whose product may have fewer tiles than
+/// rows.
 const AHEAD: usize = 2;
 
 /// Rows whose values are counted.
 const SAMPLE: usize = 4;
 
-/// Features of which a smaller share is not zero are listed instead of widened. `examples/kernels.rs`, 250 images, 2-core
-/// x86-64 with AVX-512, forward and matrix gradient in ms: widened 2.3 and 2.2 whatever the zeros; listed 2.0 and
-/// 2.0 at 80 % zeros, 1.4 and 1.4 at 90 %.
+/// Features of which a smaller share is not zero are listed instead of widened.
+/// `examples/kernels.rs`, 250 images, 2-core x86-64 with AVX-512, forward and matrix gradient in
+/// ms: widened 2.3 and 2.2 whatever the zeros; listed 2.0 and 2.0 at 80 % zeros, 1.4 and 1.4 at 90
+/// %.
 const SPARSE: f32 = 0.25;
 
-/// Gain of the last layer's first weights: embeddings begin about as small as the rows of ids, because
-/// dozens of them are summed.
+/// Gain of the last layer's first weights: embeddings begin about as small as the rows of ids,
+/// because dozens of them are summed.
 const LAST_GAIN: f32 = 0.1;
 
 /// The shape of a tower.
@@ -171,8 +174,8 @@ impl Tower {
         packed.pack_transposed(self.first.inputs, self.first.outputs, self.first_matrix().of(e));
     }
 
-    /// Embeds images: `rows` are (U, F), `scale` multiplies them, `first` is what [`Tower::pack`] made of `e`, `out`
-    /// becomes (U, D).
+    /// Embeds images: `rows` are (U, F), `scale` multiplies them, `first` is what [`Tower::pack`]
+    /// made of `e`, `out` becomes (U, D).
     ///
     /// Keeps in `scratch` what the backward pass needs.
     pub fn forward<R: Rows + ?Sized>(
@@ -225,8 +228,8 @@ impl Tower {
         self.stack.forward(e, rows.len(), stack, out);
     }
 
-    /// Adds the gradient of all weights but those of [`Tower::first_matrix`] to `de`, given `dout` (U, D), and `e`
-    /// and `scratch` of the forward pass.
+    /// Adds the gradient of all weights but those of [`Tower::first_matrix`] to `de`, given `dout`
+    /// (U, D), and `e` and `scratch` of the forward pass.
     pub fn backward(&self, e: &[f32], scratch: &mut TowerScratch, dout: &[f32], de: &mut [f32]) {
         let stack = &mut scratch.stack;
         self.stack.backward(e, dout.len() / self.dim(), stack, dout, de);
@@ -239,9 +242,9 @@ impl Tower {
         }
     }
 
-    /// Overwrites `dw`, (columns, first width), with the gradient of `columns` of [`Tower::first_matrix`], transposed,
-    /// given `rows` and `scale` of the forward pass and `scratch` of the backward pass. What will be asked for `next`
-    /// is brought near meanwhile.
+    /// Overwrites `dw`, (columns, first width), with the gradient of `columns` of
+    /// [`Tower::first_matrix`], transposed, given `rows` and `scale` of the forward pass and
+    /// `scratch` of the backward pass. What will be asked for `next` is brought near meanwhile.
     pub fn backward_columns<R: Rows + ?Sized>(
         &self,
         rows: &R,

@@ -12,7 +12,8 @@
 //! POST /admin/models/{model}/changes                   new pictures and items of the live version, see `edits`
 //! PUT  /admin/models/{model}/pictures/{name}           a new picture of it
 //! ```
-//! Pages of other hosts get nothing here, see `browser`: a change has the header `Content-Type: application/json` or `X-Ams-Admin: 1`.
+//! Pages of other hosts get nothing here, see `browser`: a change has the header `Content-Type:
+//! application/json` or `X-Ams-Admin: 1`.
 
 use std::sync::Arc;
 
@@ -130,7 +131,8 @@ async fn unload(
 /// Most characters that are kept of who somebody says to be.
 const NAME: usize = 200;
 
-/// Who decides something, as far as it says so: the header `From`, or the program that asked; and which token it had.
+/// Who decides something, as far as it says so: the header `From`, or the program that asked; and
+/// which token it had.
 fn who(headers: &HeaderMap) -> String {
     let said = [FROM, USER_AGENT].into_iter().find_map(|name| headers.get(name)?.to_str().ok());
     let said: String = said.unwrap_or("somebody").chars().take(NAME).collect();

@@ -3,7 +3,8 @@
 //! ```text
 //! bytes --Words::read--> Asked: model, what, page view --score--> Answer --Words::write--> bytes
 //! ```
-//! What is between the two does not know what a client speaks, so HTTP and gRPC have the same scores, limits and deadlines.
+//! What is between the two does not know what a client speaks, so HTTP and gRPC have the same
+//! scores, limits and deadlines.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};

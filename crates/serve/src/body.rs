@@ -3,8 +3,9 @@
 //! ```text
 //! frames --a buffer that grows with what came--> Body, with its share of the memory --expanded--> bytes
 //! ```
-//! A compressed body has two sizes, and the limit is for both. Expanding is work, so the threads that talk to clients do not do it.
-//! All bodies share one [`Memory`], from their first byte until they are answered: many clients together cost no more than it has.
+//! A compressed body has two sizes, and the limit is for both. Expanding is work, so the threads
+//! that talk to clients do not do it. All bodies share one [`Memory`], from their first byte until
+//! they are answered: many clients together cost no more than it has.
 
 use std::future::poll_fn;
 use std::io::Read;
@@ -21,15 +22,17 @@ use metrics::Counter;
 
 use crate::problem::{Kind, Problem};
 
-/// What a body may be compressed with, for the header `Accept-Encoding` of an answer that refuses something else.
+/// What a body may be compressed with, for the header `Accept-Encoding` of an answer that refuses
+/// something else.
 pub(crate) const ENCODINGS: &str = "gzip, identity";
 
-/// Bytes of the body of a call that needs no token: all of them ask for something by name, if for anything.
+/// Bytes of the body of a call that needs no token: all of them ask for something by name, if for
+/// anything.
 #[cfg(feature = "grpc")]
 const SMALL: usize = 4 << 10;
 
-/// How long what is left of a refused body is read and forgotten, so that a client that is still sending reads the refusal: a
-/// connection that is closed before is reset.
+/// How long what is left of a refused body is read and forgotten, so that a client that is still
+/// sending reads the refusal: a connection that is closed before is reset.
 const FORGETTING: Duration = Duration::from_secs(1);
 
 /// The memory of all bodies.
@@ -144,8 +147,8 @@ impl Body {
     /// Reads the body of an HTTP request.
     ///
     /// # Errors
-    /// If it is compressed in a way that is not known, has too many bytes, is broken or does not come in time, or if there is no
-    /// memory for it now.
+    /// If it is compressed in a way that is not known, has too many bytes, is broken or does not
+    /// come in time, or if there is no memory for it now.
     pub(crate) async fn read(
         bounds: Bounds<'_>,
         headers: &HeaderMap,
@@ -216,8 +219,8 @@ pub(crate) async fn bytes(
     read
 }
 
-/// Everything that comes, in one buffer: it grows with what came, not with what was announced, and a frame of one byte costs one
-/// byte.
+/// Everything that comes, in one buffer: it grows with what came, not with what was announced, and
+/// a frame of one byte costs one byte.
 async fn gathered(
     bounds: Bounds<'_>,
     body: &mut axum::body::Body,
@@ -376,7 +379,8 @@ mod tests {
         read.map_err(|problem| (problem.kind, problem.detail))
     }
 
-    /// They were kept as frames, which cost 32 bytes each, and told apart from what is too long by nothing.
+    /// They were kept as frames, which cost 32 bytes each, and told apart from what is too long by
+    /// nothing.
     #[tokio::test]
     async fn frames_of_one_byte_cost_one_byte() {
         let memory = Memory::new(4096, Counter::noop());

@@ -1,9 +1,10 @@
-//! What pages of other hosts can make a browser ask: refused at the admin port, and at the port of page views allowed for those that are
-//! named (CORS).
+//! What pages of other hosts can make a browser ask: refused at the admin port, and at the port of
+//! page views allowed for those that are named (CORS).
 //!
-//! A browser says which page asks (`Origin`, `Sec-Fetch-Site`), and lets pages of other hosts send neither JSON nor headers of their own
-//! without asking before. Who names an address of its own after this host (DNS rebinding) looks like a page of this host, but for the
-//! name in `Host`. Clients that are no browsers say none of this and are let in.
+//! A browser says which page asks (`Origin`, `Sec-Fetch-Site`), and lets pages of other hosts send
+//! neither JSON nor headers of their own without asking before. Who names an address of its own
+//! after this host (DNS rebinding) looks like a page of this host, but for the name in `Host`.
+//! Clients that are no browsers say none of this and are let in.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -34,8 +35,8 @@ const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
 /// Refuses what a page of another host asks of the admin port.
 ///
 /// # Errors
-/// With 403 if a browser says so, or the server is asked by a name that it does not have; with 415 if a browser could send it without
-/// saying so.
+/// With 403 if a browser says so, or the server is asked by a name that it does not have; with 415
+/// if a browser could send it without saying so.
 pub(crate) async fn own_pages_only(
     State(shared): State<Arc<Shared>>,
     request: Request,
@@ -79,7 +80,8 @@ fn check(method: &Method, uri: &Uri, headers: &HeaderMap, names: &[String]) -> R
     Ok(())
 }
 
-/// Whether a host, with or without a port, is this server's: an address, or a name that it was given.
+/// Whether a host, with or without a port, is this server's: an address, or a name that it was
+/// given.
 fn is_own(host: &str, names: &[String]) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
@@ -131,7 +133,8 @@ impl Cors {
     }
 }
 
-/// Tells browsers which pages may read an answer; and answers what they ask before they send a request (the preflight).
+/// Tells browsers which pages may read an answer; and answers what they ask before they send a
+/// request (the preflight).
 pub(crate) async fn shared_with_pages(
     State(shared): State<Arc<Shared>>,
     request: Request,

@@ -3,8 +3,8 @@
 //! ```text
 //! submit -> queue (at most `queue` jobs, else Busy) -> a thread, with buffers of its own -> the caller
 //! ```
-//! A job that panics costs its caller an answer and nobody else anything: the thread goes on with fresh buffers. Knows
-//! jobs and their buffers; not what they compute.
+//! A job that panics costs its caller an answer and nobody else anything: the thread goes on with
+//! fresh buffers. Knows jobs and their buffers; not what they compute.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};

@@ -1,4 +1,5 @@
-//! Changes of a served model, as the admin port is told them: new pictures and items, and what is gone.
+//! Changes of a served model, as the admin port is told them: new pictures and items, and what is
+//! gone.
 //!
 //! ```text
 //! POST /admin/models/{model}/changes            JSON, see `Edit`

@@ -1,5 +1,6 @@
-//! What Prometheus reads: what was counted, and what is true now. The latter is written from the state of the server when it is
-//! asked for, so that nothing is left of versions and models that are gone.
+//! What Prometheus reads: what was counted, and what is true now. The latter is written from the
+//! state of the server when it is asked for, so that nothing is left of versions and models that
+//! are gone.
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -9,7 +9,8 @@ use crate::grpc::{ranking, tensors};
 use crate::inference;
 use crate::problem::Problem;
 
-/// Reads `bytes` as what `kind` says: a page view in JSON, tensors over HTTP, a message, or changes. The page view, if it is one.
+/// Reads `bytes` as what `kind` says: a page view in JSON, tensors over HTTP, a message, or
+/// changes. The page view, if it is one.
 ///
 /// # Errors
 /// What is wrong with them.

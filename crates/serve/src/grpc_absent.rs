@@ -1,4 +1,5 @@
-//! In place of gRPC, where the server was built without it: a call is answered in gRPC's words, with UNIMPLEMENTED.
+//! In place of gRPC, where the server was built without it: a call is answered in gRPC's words,
+//! with UNIMPLEMENTED.
 
 use std::sync::Arc;
 
@@ -38,7 +39,8 @@ async fn refuse(request: Request) -> Response {
     if !kind.is_some_and(|kind| kind.starts_with("application/grpc")) {
         return Problem::new(Kind::MediaType, what).into_response();
     }
-    // Trailers without an answer may come as headers; spaces and backquotes are fine in both, a percent sign would not be.
+    // Trailers without an answer may come as headers; spaces and backquotes are fine in both, a
+    // percent sign would not be.
     let headers = [
         (CONTENT_TYPE, HeaderValue::from_static("application/grpc")),
         (STATUS, UNIMPLEMENTED),

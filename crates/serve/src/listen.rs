@@ -1,7 +1,9 @@
-//! Connections: accepted as long as there is room, encrypted if set so, and ended when a client dawdles.
+//! Connections: accepted as long as there is room, encrypted if set so, and ended when a client
+//! dawdles.
 //!
-//! HTTP/1.1 and HTTP/2 on one port; which one, the first bytes say, or the encryption's handshake. What a connection does is told to
-//! its [`Seat`], which says when it has done nothing for too long. In the end ([`Stage`]) answers ask clients of HTTP/1 to come no more, then
+//! HTTP/1.1 and HTTP/2 on one port; which one, the first bytes say, or the encryption's handshake.
+//! What a connection does is told to its [`Seat`], which says when it has done nothing for too
+//! long. In the end ([`Stage`]) answers ask clients of HTTP/1 to come no more, then
 //! the port closes, HTTP/2 says so (GOAWAY), and what is being answered gets a while.
 
 use std::convert::Infallible;
@@ -38,7 +40,8 @@ const STREAMS: u32 = 100;
 /// Bytes of the heads of an HTTP/2 request.
 const HEADS: u32 = 16 << 10;
 
-/// Bytes of a body that an HTTP/2 client may send before they are read, of one stream and of all of a connection.
+/// Bytes of a body that an HTTP/2 client may send before they are read, of one stream and of all of
+/// a connection.
 const STREAM_WINDOW: u32 = 64 << 10;
 const CONNECTION_WINDOW: u32 = 1 << 20;
 
@@ -48,7 +51,8 @@ const BUFFER: usize = 64 << 10;
 /// Connections that the operating system keeps until they are accepted.
 const BACKLOG: u32 = 1024;
 
-/// How long a connection that has to end and is not being answered may stay: to be told, and to send what it was about to.
+/// How long a connection that has to end and is not being answered may stay: to be told, and to
+/// send what it was about to.
 const PARTING: Duration = Duration::from_secs(1);
 
 /// How far the end of a server is.
@@ -148,7 +152,8 @@ impl Port {
         Arc::clone(&self.room)
     }
 
-    /// Serves `router` until the end, a shared address from when it is `ready`; how many requests were cut, because they were still being answered after the limits' farewell, or
+    /// Serves `router` until the end, a shared address from when it is `ready`; how many requests
+    /// were cut, because they were still being answered after the limits' farewell, or
     /// when that was cut short.
     pub async fn serve(
         self,

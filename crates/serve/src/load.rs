@@ -1,8 +1,10 @@
-//! A load for servers, from outside: requests that arrive whether or not earlier ones were answered.
+//! A load for servers, from outside: requests that arrive whether or not earlier ones were
+//! answered.
 //!
-//! Arrivals are a Poisson process, as those of many users who do not know each other. A latency counts from when a request
-//! should have been sent, not from when it was: a server that stalls is charged for everybody who would have come meanwhile
-//! (no coordinated omission). Knows bytes and statuses; not what they mean.
+//! Arrivals are a Poisson process, as those of many users who do not know each other. A latency
+//! counts from when a request should have been sent, not from when it was: a server that stalls is
+//! charged for everybody who would have come meanwhile (no coordinated omission). Knows bytes and
+//! statuses; not what they mean.
 
 use std::sync::Arc;
 use std::time::Duration;

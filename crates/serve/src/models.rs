@@ -8,11 +8,12 @@
 //!     |       \-- not yet --> arriving, looked at again
 //!     \-- anything wrong --> refused, with the reason, until a file changes; what was live stays live
 //! ```
-//! Everything a request needs is in one [`Snapshot`] that never changes; a swap puts another in its place. So no request
-//! sees two versions, and none waits for a swap. What is wrong with one model changes nothing for another. Knows bundles; no
-//! requests, no HTTP.
+//! Everything a request needs is in one [`Snapshot`] that never changes; a swap puts another in its
+//! place. So no request sees two versions, and none waits for a swap. What is wrong with one model
+//! changes nothing for another. Knows bundles; no requests, no HTTP.
 //!
-//! In reading order: [`decisions`]; `look`, what is found on disk; `orders`, what operators say; `deltas`.
+//! In reading order: [`decisions`]; `look`, what is found on disk; `orders`, what operators say;
+//! `deltas`.
 
 pub mod decisions;
 mod deltas;
@@ -115,7 +116,8 @@ pub struct Choice {
     pub pins: BTreeMap<String, u64>,
     /// How many versions of a model stay in memory beside those that serve, to go back to.
     pub keep: usize,
-    /// Bundles of up to so many bytes are copied into memory, where nobody can change them; larger ones are mapped.
+    /// Bundles of up to so many bytes are copied into memory, where nobody can change them; larger
+    /// ones are mapped.
     pub copied_bytes: u64,
 }
 
@@ -174,7 +176,8 @@ pub struct Status {
 const WARM_UP: usize = 3;
 
 impl Snapshot {
-    /// The version that answers: `version`, or for none the live one, or the canary for its share of users.
+    /// The version that answers: `version`, or for none the live one, or the canary for its share
+    /// of users.
     ///
     /// # Errors
     /// If there is none.
@@ -276,8 +279,8 @@ impl Models {
         }
     }
 
-    /// Whether page views may come: all models were looked through, and one of them serves. It stays so whatever becomes of
-    /// models later; of one model, [`Snapshot::find`] tells.
+    /// Whether page views may come: all models were looked through, and one of them serves. It
+    /// stays so whatever becomes of models later; of one model, [`Snapshot::find`] tells.
     pub fn ready(&self) -> bool {
         self.now().ready
     }
@@ -365,7 +368,8 @@ impl Models {
         Err(error.into())
     }
 
-    /// Opens a version, which checks everything, and scores its examples, so that the first request finds its memory read.
+    /// Opens a version, which checks everything, and scores its examples, so that the first request
+    /// finds its memory read.
     fn open(&self, folder: &Path) -> ams_bundle::Result<(Model, Option<String>)> {
         let memory = match files::bytes(folder)? <= self.choice.copied_bytes {
             true => Memory::Copied,
@@ -434,8 +438,8 @@ impl Models {
         tracing::info!(model = name, version, "live");
     }
 
-    /// Whether a model is on disk. A name comes from a path of a request: only what is listed is opened, and nothing is
-    /// remembered of what is not.
+    /// Whether a model is on disk. A name comes from a path of a request: only what is listed is
+    /// opened, and nothing is remembered of what is not.
     fn require(&self, name: &str) -> Result<(), Refusal> {
         let names = self.names()?;
         if names.iter().any(|known| known == name) {

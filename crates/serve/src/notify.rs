@@ -1,6 +1,7 @@
 //! What systemd is told of a service of type `notify`: that it is ready, and that it stops.
 
-/// Sends `state`, such as `READY=1`, to the socket that systemd named, if it did. Nothing depends on its arrival.
+/// Sends `state`, such as `READY=1`, to the socket that systemd named, if it did. Nothing depends
+/// on its arrival.
 #[cfg(target_os = "linux")]
 pub(crate) fn say(state: &str) {
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {

@@ -1,4 +1,5 @@
-//! Answers that are no success, as RFC 9457 has them: `application/problem+json` with type, title, status and detail.
+//! Answers that are no success, as RFC 9457 has them: `application/problem+json` with type, title,
+//! status and detail.
 
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
 use axum::http::{HeaderValue, StatusCode};
@@ -67,7 +68,8 @@ impl Kind {
     }
 }
 
-/// Bytes of a detail: what quotes a request is as long as that, and gRPC's clients refuse heads that are long.
+/// Bytes of a detail: what quotes a request is as long as that, and gRPC's clients refuse heads
+/// that are long.
 const DETAIL: usize = 1024;
 
 /// What is written where a detail was cut.

@@ -1,4 +1,5 @@
-//! What the system says about this process, under the names that all programs use for Prometheus. Only Linux says it.
+//! What the system says about this process, under the names that all programs use for Prometheus.
+//! Only Linux says it.
 
 /// Calls `metric` with a name, whether it only grows, what it is, and its value.
 #[cfg(target_os = "linux")]

@@ -1,8 +1,9 @@
-//! Files of secrets that change while a server runs: looked at every few seconds and when somebody asks, and read again when they are
-//! others than before.
+//! Files of secrets that change while a server runs: looked at every few seconds and when somebody
+//! asks, and read again when they are others than before.
 //!
-//! What a file holds decides, not its time: a cluster replaces secrets by links, and some disks know whole seconds only. What cannot be
-//! taken up leaves what was before. Knows files; not what they mean.
+//! What a file holds decides, not its time: a cluster replaces secrets by links, and some disks
+//! know whole seconds only. What cannot be taken up leaves what was before. Knows files; not what
+//! they mean.
 
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -46,7 +47,8 @@ struct Seen {
 /// Who wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Look {
-    /// The clock: a file that is just being written, or a key whose certificate comes next, is left for the next look.
+    /// The clock: a file that is just being written, or a key whose certificate comes next, is left
+    /// for the next look.
     Clock,
     /// Somebody, who says that the files are whole.
     Asked,
@@ -125,7 +127,8 @@ mod tests {
         assert_eq!(valid(), ["first"], "it may be half written");
         renewal.look(Look::Clock);
         assert_eq!(valid(), ["first", "second"]);
-        // Whatever is wrong with it, also if it is not there: what was read before holds, and it is said once.
+        // Whatever is wrong with it, also if it is not there: what was read before holds, and it is
+        // said once.
         for (bad, failures) in [(Some("short"), 1), (Some(""), 2), (None, 3)] {
             match bad {
                 Some(text) => std::fs::write(&file, text).unwrap(),

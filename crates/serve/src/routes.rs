@@ -321,7 +321,8 @@ async fn list(State(shared): Shareds) -> Response {
     Json(listed.collect::<Vec<_>>()).into_response()
 }
 
-/// What Triton's clients ask of the list of versions. They name a repository too, of which there is one here.
+/// What Triton's clients ask of the list of versions. They name a repository too, of which there is
+/// one here.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 struct Wanted {

@@ -4,8 +4,9 @@
 //! enter --> idle <--request begins, answer is sent--> at work --> gone
 //!             \--the longest idle one leaves, if another one wants in--/
 //! ```
-//! A connection is at work from the head of a request to the last byte of its answer that is handed to the connection. A call that
-//! lasts, such as a watch, does not count as work: whoever only listens makes room, but is not too long idle.
+//! A connection is at work from the head of a request to the last byte of its answer that is handed
+//! to the connection. A call that lasts, such as a watch, does not count as work: whoever only
+//! listens makes room, but is not too long idle.
 //!
 //! Knows addresses and times. Does not know sockets or protocols.
 
@@ -89,7 +90,8 @@ struct Own {
     is_fresh: bool,
     /// Answers on their way.
     sending: usize,
-    /// When a part of one of them was taken last. One of many that does not get on is between the client and whom it asks for.
+    /// When a part of one of them was taken last. One of many that does not get on is between the
+    /// client and whom it asks for.
     progress: Instant,
 }
 
@@ -122,8 +124,8 @@ impl Room {
         })
     }
 
-    /// A place for a connection of `address`, as soon as there is one; the longest idle connection makes room. None if the address
-    /// has as many as it may have.
+    /// A place for a connection of `address`, as soon as there is one; the longest idle connection
+    /// makes room. None if the address has as many as it may have.
     pub(crate) async fn enter(self: &Arc<Room>, address: IpAddr) -> Option<Arc<Seat>> {
         let address = address.to_canonical();
         loop {

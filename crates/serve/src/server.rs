@@ -53,11 +53,12 @@ pub struct Server {
     pub admin_address: SocketAddr,
 }
 
-/// Starts a server: binds both ports, then loads the models while it answers already that it lives, and is ready once
-/// every model has a live version.
+/// Starts a server: binds both ports, then loads the models while it answers already that it lives,
+/// and is ready once every model has a live version.
 ///
 /// # Errors
-/// If a port, a file of the encryption, or the folder of models is not to be had; what was expected.
+/// If a port, a file of the encryption, or the folder of models is not to be had; what was
+/// expected.
 pub fn start(settings: &Settings) -> Result<Server, String> {
     let listed = std::fs::read_dir(&settings.models);
     listed.map_err(|error| format!("{}: {error}", settings.models.display()))?;
@@ -112,7 +113,8 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
     Ok(Server { runtime, shared, renewal, stage, ports, address, admin_address })
 }
 
-/// How many connections each port may have: as many as are set, and not more than files may be open.
+/// How many connections each port may have: as many as are set, and not more than files may be
+/// open.
 fn connections(limits: &Limits) -> (usize, usize) {
     let files = system::open_files();
     let room = files.map_or(u64::MAX, |files| files.saturating_sub(OWN_FILES));
@@ -184,8 +186,9 @@ async fn watch_models(
 }
 
 impl Server {
-    /// Says `open` once signals are heard, and waits for SIGTERM or Ctrl-C; then is not ready for the limits' lame duck, and ends as
-    /// [`Server::stop`] does. A second signal ends it at once. SIGHUP has files of tokens and certificates read again. How many requests were
+    /// Says `open` once signals are heard, and waits for SIGTERM or Ctrl-C; then is not ready for
+    /// the limits' lame duck, and ends as [`Server::stop`] does. A second signal ends it at
+    /// once. SIGHUP has files of tokens and certificates read again. How many requests were
     /// cut.
     pub fn run(self, open: impl FnOnce()) -> usize {
         let mut signals = self.runtime.block_on(async { Signals::new() });
@@ -212,7 +215,8 @@ impl Server {
         self.end(signals.stop())
     }
 
-    /// Is ready for nothing more, answers what is being asked, and ends. How many requests were cut.
+    /// Is ready for nothing more, answers what is being asked, and ends. How many requests were
+    /// cut.
     pub fn stop(self) -> usize {
         self.shared.stopping.store(true, Ordering::Relaxed);
         self.end(std::future::pending())

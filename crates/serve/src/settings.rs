@@ -37,7 +37,8 @@ pub struct Settings {
     pub admin_tokens: Tokens,
     /// Whether every request is written into the log.
     pub access_log: bool,
-    /// The collector of OpenTelemetry that spans of requests are sent to: the whole address of its traces, if there is one.
+    /// The collector of OpenTelemetry that spans of requests are sent to: the whole address of its
+    /// traces, if there is one.
     pub otlp: Option<String>,
     /// Names, beside `localhost` and all addresses, that the admin port may be asked by.
     pub admin_hosts: Vec<String>,
@@ -58,8 +59,8 @@ pub struct Settings {
 pub enum Control {
     /// The highest good version of every model, looked for so often.
     Poll(Duration),
-    /// The highest good version when a server sees a model first; later only what an admin port is told. Decisions and deltas are
-    /// looked for so often.
+    /// The highest good version when a server sees a model first; later only what an admin port is
+    /// told. Decisions and deltas are looked for so often.
     Explicit(Duration),
 }
 
@@ -74,7 +75,8 @@ pub struct Limits {
     pub behaviors: usize,
     /// Requests that wait for a thread; more are turned away.
     pub queue: usize,
-    /// Open connections; for another one the longest idle one is closed, or it waits if all are at work.
+    /// Open connections; for another one the longest idle one is closed, or it waits if all are at
+    /// work.
     pub connections: usize,
     /// How long an answer may take; a request may ask for less.
     pub deadline: Duration,

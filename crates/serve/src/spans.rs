@@ -5,9 +5,10 @@
 //!   queue                                      internal: until a compute thread has it
 //!   compute                                    internal: read, scored and written
 //! ```
-//! Sampling, batches, attributes of the resource and headers are set by OpenTelemetry's own variables (`OTEL_TRACES_SAMPLER`,
-//! `OTEL_BSP_*`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`, `OTEL_EXPORTER_OTLP_HEADERS`). Spans that cannot be sent are counted
-//! and lost; no request waits for them.
+//! Sampling, batches, attributes of the resource and headers are set by OpenTelemetry's own
+//! variables (`OTEL_TRACES_SAMPLER`, `OTEL_BSP_*`, `OTEL_RESOURCE_ATTRIBUTES`, `OTEL_SERVICE_NAME`,
+//! `OTEL_EXPORTER_OTLP_HEADERS`). Spans that cannot be sent are counted and lost; no request waits
+//! for them.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime};
@@ -60,10 +61,12 @@ pub(crate) struct Span {
 }
 
 impl Spans {
-    /// Sends to the collector at `url`, the whole address of its traces; called inside a tokio runtime, which sends.
+    /// Sends to the collector at `url`, the whole address of its traces; called inside a tokio
+    /// runtime, which sends.
     ///
     /// # Errors
-    /// If `url` is not one of HTTP without encryption, or a variable of OpenTelemetry is not understood.
+    /// If `url` is not one of HTTP without encryption, or a variable of OpenTelemetry is not
+    /// understood.
     pub(crate) fn start(url: &str, telemetry: &Telemetry) -> Result<Spans, String> {
         if !url.starts_with("http://") {
             return Err(format!(
@@ -96,7 +99,8 @@ impl Spans {
         Ok(Spans { tracer: provider.tracer("ams-serve"), provider })
     }
 
-    /// The span of a request that just came, of which `trace` knows what it was sent; `trace` then names this span.
+    /// The span of a request that just came, of which `trace` knows what it was sent; `trace` then
+    /// names this span.
     pub(crate) fn begin(&self, trace: &mut Trace, method: &str, route: &str, path: &str) -> Span {
         let begin = (Instant::now(), SystemTime::now());
         let attributes = [

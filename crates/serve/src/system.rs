@@ -1,8 +1,10 @@
-//! What the process asks of the operating system and of its C library: open files, and memory that goes back.
+//! What the process asks of the operating system and of its C library: open files, and memory that
+//! goes back.
 //!
 //! Knows numbers. Does not know connections or requests.
 
-/// Raises the limit of open files to what an administrator allows; the limit then, or none if there is none or it is not known.
+/// Raises the limit of open files to what an administrator allows; the limit then, or none if there
+/// is none or it is not known.
 pub fn open_files() -> Option<u64> {
     #[cfg(unix)]
     {
@@ -24,8 +26,8 @@ pub fn open_files() -> Option<u64> {
     None
 }
 
-/// Gives memory that was freed back to the operating system. GNU's C library keeps it otherwise, for the next burst; others
-/// give it back themselves.
+/// Gives memory that was freed back to the operating system. GNU's C library keeps it otherwise,
+/// for the next burst; others give it back themselves.
 pub fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the call takes the allocator's own locks and moves nothing that is in use.

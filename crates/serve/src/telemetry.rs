@@ -1,4 +1,5 @@
-//! What is counted, in Prometheus' words. No global: every server has its own. What is true now, [`crate::exposition`] says.
+//! What is counted, in Prometheus' words. No global: every server has its own. What is true now,
+//! [`crate::exposition`] says.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -229,7 +230,8 @@ impl Telemetry {
         self.handle.render()
     }
 
-    /// Sorts what was observed into its buckets, which would pile up between visits of Prometheus otherwise.
+    /// Sorts what was observed into its buckets, which would pile up between visits of Prometheus
+    /// otherwise.
     pub fn tidy(&self) {
         self.handle.run_upkeep();
     }

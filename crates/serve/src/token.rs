@@ -12,8 +12,9 @@ use crate::renewal::Renewed;
 
 /// Hashes of the tokens that open a door; none: the door is open.
 ///
-/// The file has a token per line, so that an old and a new one can be valid together; empty lines and lines that begin with `#`
-/// are left out. Copies are one door: when the file is read again, all know.
+/// The file has a token per line, so that an old and a new one can be valid together; empty lines
+/// and lines that begin with `#` are left out. Copies are one door: when the file is read again,
+/// all know.
 #[derive(Clone, Default)]
 pub struct Tokens {
     hashes: Arc<ArcSwap<Vec<blake3::Hash>>>,
@@ -36,7 +37,8 @@ impl Tokens {
     /// The tokens in the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be read, or has no token or one that is too short; what is said has no token in it.
+    /// If it cannot be read, or has no token or one that is too short; what is said has no token in
+    /// it.
     pub fn read(path: &Path) -> Result<Tokens, String> {
         let hashes = Arc::new(ArcSwap::from_pointee(hashes(path)?));
         Ok(Tokens { hashes, file: Some(path.to_owned()) })
@@ -47,7 +49,8 @@ impl Tokens {
         self.hashes.load().is_empty()
     }
 
-    /// What tells tokens apart where nobody may read them: 8 hex digits of the hash of the one that came.
+    /// What tells tokens apart where nobody may read them: 8 hex digits of the hash of the one that
+    /// came.
     pub fn mark(headers: &HeaderMap) -> Option<String> {
         let token = given(headers)?;
         Some(blake3::hash(token).to_hex()[..8].to_owned())
@@ -67,7 +70,8 @@ impl Tokens {
             return Err(Problem::new(Kind::Token, what));
         };
         let given = blake3::hash(token);
-        // Equality of blake3's hashes takes the same time wherever they differ, and all are looked at.
+        // Equality of blake3's hashes takes the same time wherever they differ, and all are looked
+        // at.
         let known = hashes.iter().fold(false, |known, token| known | (*token == given));
         if known { Ok(()) } else { Err(Problem::new(Kind::Token, "the token is not valid here")) }
     }

@@ -1,9 +1,9 @@
-//! Which request is which: a request id and a trace's context come with it or are made here, go back with its answer, and stand
-//! in the log.
+//! Which request is which: a request id and a trace's context come with it or are made here, go
+//! back with its answer, and stand in the log.
 //!
 //! ```text
-//! X-Request-Id: 1 to 128 visible characters                              as it came, or 16 hex digits
-//! traceparent: 00-<trace id, 32>-<span id, 16>-<flags, 2 hex digits>     W3C Trace Context: the trace's id with a span of ours
+//! X-Request-Id: 1 to 128 visible characters                        as received, or 16 hex digits
+//! traceparent: 00-<trace id, 32>-<span id, 16>-<flags, 2>          the trace's id with a span of ours
 //! ```
 
 use std::hash::{BuildHasher, RandomState};
@@ -155,8 +155,8 @@ fn hex(number: u64) -> String {
     format!("{number:016x}")
 }
 
-/// Names a request, and writes what became of it into the log: always if it failed by a defect of ours, else if asked to. Its span
-/// goes to the collector, if there is one; those of probes do not.
+/// Names a request, and writes what became of it into the log: always if it failed by a defect of
+/// ours, else if asked to. Its span goes to the collector, if there is one; those of probes do not.
 pub(crate) async fn traced(
     State(shared): State<Arc<Shared>>,
     mut request: Request,

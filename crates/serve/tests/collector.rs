@@ -1,5 +1,5 @@
-//! Spans as a collector of OpenTelemetry gets them: a whole server, and a receiver that reads protocol buffers by OTLP's numbers of
-//! fields.
+//! Spans as a collector of OpenTelemetry gets them: a whole server, and a receiver that reads
+//! protocol buffers by OTLP's numbers of fields.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};

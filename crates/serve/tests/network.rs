@@ -1,5 +1,5 @@
-//! The server's ports as clients meet them that are slow, silent, many or bad: a whole server in this process, real sockets, and no
-//! model.
+//! The server's ports as clients meet them that are slow, silent, many or bad: a whole server in
+//! this process, real sockets, and no model.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};

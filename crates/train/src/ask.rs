@@ -1,8 +1,8 @@
 //! What one side of an exchange has to know to deduplicate: a map from ids to small numbers.
 //!
-//! [`Asks`] is the worker's view: every id it needs, once, by owner. [`Merge`] is the shard's view: every
-//! id any lane asked for, once, in lane order. Neither ever iterates its hash map, so results cannot
-//! depend on the map's order.
+//! [`Asks`] is the worker's view: every id it needs, once, by owner. [`Merge`] is the shard's view:
+//! every id any lane asked for, once, in lane order. Neither ever iterates its hash map, so results
+//! cannot depend on the map's order.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -32,8 +32,8 @@ impl Hasher for IdHasher {
 
 /// The ids of one kind a worker needs for its micro-batch.
 ///
-/// [`Asks::add`] gives an id its number in order of first need; [`Asks::close`] sorts the ids by owner,
-/// after which [`Asks::place`] tells where the answer to a number will be.
+/// [`Asks::add`] gives an id its number in order of first need; [`Asks::close`] sorts the ids by
+/// owner, after which [`Asks::place`] tells where the answer to a number will be.
 #[derive(Clone, Debug, Default)]
 pub struct Asks {
     seen: IdMap,

@@ -1,5 +1,5 @@
-//! Tables of rows of any size: how much memory they take, how long their growth holds up a step, how fast
-//! ids are found and rows updated. No samples, no network.
+//! Tables of rows of any size: how much memory they take, how long their growth holds up a step,
+//! how fast ids are found and rows updated. No samples, no network.
 
 use std::time::Instant;
 
@@ -83,8 +83,8 @@ struct Lane {
     longest: f64,
 }
 
-/// Fills tables on `threads` threads, then looks up and updates random rows. `resident` says what memory the
-/// process has, where that can be known.
+/// Fills tables on `threads` threads, then looks up and updates random rows. `resident` says what
+/// memory the process has, where that can be known.
 ///
 /// # Panics
 /// If threads cannot be started.
@@ -186,7 +186,8 @@ impl Lane {
         }
     }
 
-    /// One step of Adam for the rows in `slots`, as [`crate::shard::Shard::take_gradients`] does it.
+    /// One step of Adam for the rows in `slots`, as [`crate::shard::Shard::take_gradients`] does
+    /// it.
     fn update(&mut self, step: u64) {
         let adam = Adam::default().at(step, RATE);
         let Lane { table, slots, gradients, .. } = self;

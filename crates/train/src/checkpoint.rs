@@ -6,8 +6,8 @@
 //!   dense.safetensors     w, m, v f32: W, then every tower
 //!   MANIFEST.json         cursor, configuration, their blake3, size and blake3 of every file; written last
 //! ```
-//! One file per lane: going on with another number of processes is assignment, not resharding. Rows are
-//! written by ascending id, so the files do not depend on when an id was first seen.
+//! One file per lane: going on with another number of processes is assignment, not resharding. Rows
+//! are written by ascending id, so the files do not depend on when an id was first seen.
 //!
 //! All processes write into one folder, which has to be on a disk that all of them see:
 //! ```text
@@ -16,9 +16,9 @@
 //! rank 0        hears size and hash of every file, writes MANIFEST.json, fsyncs, renames to step-N
 //! rank 0        removes all but the newest `keep`, and the best epoch's where there is an early stop
 //! ```
-//! The rename is the commit: before it the folder has a name that no reader looks at. Between any two
-//! lines a process may die; the checkpoints before are untouched until the new one has its name. A step
-//! that fails on one rank fails on all, see [`crate::job::together`].
+//! The rename is the commit: before it the folder has a name that no reader looks at. Between any
+//! two lines a process may die; the checkpoints before are untouched until the new one has its
+//! name. A step that fails on one rank fails on all, see [`crate::job::together`].
 
 use std::path::{Path, PathBuf};
 
@@ -65,8 +65,8 @@ pub struct Meta {
     pub config: Config,
     /// The model.
     pub spec: Spec,
-    /// blake3 of the cards of the dataset and of the feature store: a cursor means something only in the
-    /// samples it was made in.
+    /// blake3 of the cards of the dataset and of the feature store: a cursor means something only
+    /// in the samples it was made in.
     pub sources: Sources,
     /// What validation said so far.
     #[serde(default, skip_serializing_if = "History::is_empty")]
@@ -107,8 +107,8 @@ impl Meta {
     }
 }
 
-/// The seal of `meta`, of what is written rather than what is understood: a later program may know more
-/// settings, with defaults for those that are not there.
+/// The seal of `meta`, of what is written rather than what is understood: a later program may know
+/// more settings, with defaults for those that are not there.
 fn seal(mut meta: serde_json::Value) -> String {
     if let Some(said) = meta.as_object_mut() {
         said.remove("blake3");
@@ -177,11 +177,12 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
-/// Writes the checkpoint of `lanes` as `meta` says and removes all but the newest `keep`; the best epoch's
-/// stays where there is an early stop. All processes call it together.
+/// Writes the checkpoint of `lanes` as `meta` says and removes all but the newest `keep`; the best
+/// epoch's stays where there is an early stop. All processes call it together.
 ///
 /// # Errors
-/// If any process cannot write its part; then nothing of it stays behind, and earlier ones are untouched.
+/// If any process cannot write its part; then nothing of it stays behind, and earlier ones are
+/// untouched.
 pub fn save(checkpoints: &Path, keep: usize, lanes: &mut Lanes, meta: Meta) -> Result<PathBuf> {
     let place = path(checkpoints, meta.cursor.step);
     let first = lanes.fabric().rank() == 0;
@@ -262,7 +263,8 @@ fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<
         let table = &shard.table;
         let slots = table.slots_by_id();
         let ids: Vec<u64> = slots.iter().map(|&slot| table.id(slot)).collect();
-        // Room for one lane's rows, known beforehand: a list that doubles would take up to twice that.
+        // Room for one lane's rows, known beforehand: a list that doubles would take up to twice
+        // that.
         let mut rows: Vec<f32> = Vec::with_capacity(slots.len() * table.width());
         slots.iter().for_each(|&slot| rows.extend_from_slice(table.state(slot)));
         let shape = [ids.len(), table.width() / table.dim(), table.dim()];

@@ -31,8 +31,8 @@ pub struct PlacementReport {
     pub tower_forwards: f64,
     /// Impressions, mean per step.
     pub impressions: f64,
-    /// Wall time; the first step, which makes the rows and the buffers, is not counted where there are
-    /// others.
+    /// Wall time; the first step, which makes the rows and the buffers, is not counted where there
+    /// are others.
     pub seconds_per_step: f64,
     /// Mean loss of the last step.
     pub loss: f64,
@@ -47,8 +47,8 @@ pub const STORED: [(Placement, FeatureFormat); 3] = [
     (Placement::Ams, FeatureFormat::F16),
 ];
 
-/// Trains `steps` steps of `config` with each of `variants`, from the same beginning; `job` gives the
-/// processes of each. All processes call it together.
+/// Trains `steps` steps of `config` with each of `variants`, from the same beginning; `job` gives
+/// the processes of each. All processes call it together.
 ///
 /// # Errors
 /// As [`Trainer::new`] and [`Trainer::step`].

@@ -1,5 +1,5 @@
-//! Principal components of a store's features: as towers that do not learn, and as what towers see instead of
-//! features.
+//! Principal components of a store's features: as towers that do not learn, and as what towers see
+//! instead of features.
 
 use std::borrow::Cow;
 
@@ -14,8 +14,8 @@ use crate::plan::{Plan, PlannedTower};
 /// Most images that components are fitted to. Keys are hashes, so the first ones are a fair sample.
 const SAMPLE: usize = 8192;
 
-/// Root mean square of the numbers that components make of features: about that of rows of ids, because dozens of
-/// them are summed.
+/// Root mean square of the numbers that components make of features: about that of rows of ids,
+/// because dozens of them are summed.
 const SIZE: f32 = 0.1;
 
 /// The first `count` components of the features of `store`.
@@ -33,7 +33,8 @@ pub fn project(store: FeatureStore, count: usize) -> FeatureStore {
     store.projected(Projection { mean, components })
 }
 
-/// Writes the weights of those towers among `dense` that are components of their content's features.
+/// Writes the weights of those towers among `dense` that are components of their content's
+/// features.
 pub fn place(plan: &Plan, stores: &[FeatureStore], dense: &mut [f32]) {
     for tower in plan.towers.iter().filter(|tower| tower.spec.weights == TowerWeights::Pca) {
         let pca = fit(&stores[tower.spec.content], tower.dim());

@@ -11,8 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 pub use crate::preset::Preset;
 
-/// Everything that decides what a training computes. Threads and processes are not here: they decide
-/// only where it is computed.
+/// Everything that decides what a training computes. Threads and processes are not here: they
+/// decide only where it is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
@@ -180,7 +180,8 @@ pub struct DataConfig {
 pub struct ContentConfig {
     /// What it is called, such as `text`; names its towers.
     pub name: String,
-    /// The feature store that `ams encode` wrote of it. Items have the names of their pictures here too.
+    /// The feature store that `ams encode` wrote of it. Items have the names of their pictures
+    /// here too.
     pub features: PathBuf,
 }
 
@@ -188,7 +189,8 @@ pub struct ContentConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// A name for several settings, of which the file may change each: `paper`, the defaults, or `small`.
+    /// A name for several settings, of which the file may change each: `paper`, the defaults, or
+    /// `small`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     /// Which images the network sees: `none`, `ad`, `behavior` or `joint`.
@@ -204,20 +206,23 @@ pub struct ModelConfig {
     pub towers: TowerSharing,
     /// Widths of the attention's two hidden layers.
     pub attention: [usize; 2],
-    /// How many image embeddings of a history, the newest, the aggregator `concatenate` puts end to end.
+    /// How many image embeddings of a history, the newest, the aggregator `concatenate` puts end
+    /// to end.
     pub concatenate_length: usize,
     /// Widths of the hidden layers behind the concatenation.
     pub mlp: Vec<usize>,
-    /// Ad fields that ask the second attention, and DIN's; `item` and, where there is one, `category`.
+    /// Ad fields that ask the second attention, and DIN's; `item` and, where there is one,
+    /// `category`.
     pub query_fields: Option<Vec<String>>,
     /// What a logit is made of: `mlp`, `logistic-regression`, `din` or `pre-rank`.
     pub base: Base,
     /// Widths of the layers of the pre-rank network's two vectors.
     pub pre_rank: Vec<usize>,
-    /// `product`: attention sees key * query, and the first layer ad * aggregate; `none` is the paper's.
+    /// `product`: attention sees key * query, and the first layer ad * aggregate; `none` is the
+    /// paper's.
     pub interactions: Interactions,
-    /// What the network is told of how alike the ad's image and those of the history are: `none`, `cosine` or
-    /// `histogram`.
+    /// What the network is told of how alike the ad's image and those of the history are: `none`,
+    /// `cosine` or `histogram`.
     pub similarity: Similarity,
     /// `trained`, or for comparison: `random` or `pca`, towers that do not learn.
     pub tower_weights: TowerWeights,
@@ -249,12 +254,13 @@ impl Default for ModelConfig {
     }
 }
 
-/// Where image features live and where the towers run (Section 4 and Table 2 of the paper). All three
-/// learn the same, but for the order in which gradients of the towers are added.
+/// Where image features live and where the towers run (Section 4 and Table 2 of the paper). All
+/// three learn the same, but for the order in which gradients of the towers are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
-    /// The Advanced Model Server: features stay on their shard, the towers run there, embeddings travel.
+    /// The Advanced Model Server: features stay on their shard, the towers run there, embeddings
+    /// travel.
     #[default]
     Ams,
     /// Features stay on their shard and travel to the workers, which run the towers.
@@ -331,11 +337,11 @@ pub struct TrainConfig {
     pub epochs: u32,
     /// Impressions per step, over all lanes.
     pub batch: usize,
-    /// How many of the dataset's parts, and with them of its users, are held out of the training; predicted
-    /// after each epoch. Divides the number of parts.
+    /// How many of the dataset's parts, and with them of its users, are held out of the training;
+    /// predicted after each epoch. Divides the number of parts.
     pub validation_parts: usize,
-    /// Ends the training after so many epochs without a greater GAUC of the users held out; its result is
-    /// then the best epoch.
+    /// Ends the training after so many epochs without a greater GAUC of the users held out; its
+    /// result is then the best epoch.
     pub early_stop: Option<u32>,
     /// Virtual nodes; a power of two. Part of the result: another number is another training.
     pub lanes: usize,
@@ -343,22 +349,25 @@ pub struct TrainConfig {
     pub placement: Placement,
     /// How features travel with `store-in-server`: `f16`, as they are stored, or `f32`.
     pub features_as: FeatureFormat,
-    /// How the dense gradients of the lanes are summed: exactly in `f32`, or in `bf16` for half the bytes.
+    /// How the dense gradients of the lanes are summed: exactly in `f32`, or in `bf16` for half
+    /// the bytes.
     pub all_reduce: Precision,
     /// Adam's learning rate at the first step.
     pub learning_rate: f32,
     /// How embedding rows are updated: `adam` or `adagrad`.
     pub rows: RowOptimizer,
-    /// Learning rate of the rows at the first step, if it is another one. Only the rows of a batch are touched;
-    /// frameworks whose Adam moves all rows in every step, long after their last gradient, do more at one rate.
+    /// Learning rate of the rows at the first step, if it is another one. Only the rows of a batch
+    /// are touched; frameworks whose Adam moves all rows in every step, long after their last
+    /// gradient, do more at one rate.
     pub rows_learning_rate: Option<f32>,
-    /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in the
-    /// training samples; 0 is none.
+    /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in
+    /// the training samples; 0 is none.
     pub l2_ids: f32,
-    /// Dropout on the hidden units of the towers, in training alone: the share of them that is dropped.
+    /// Dropout on the hidden units of the towers, in training alone: the share of them that is
+    /// dropped.
     pub tower_dropout: f32,
-    /// Decoupled weight decay (AdamW) of the towers' weight matrices, not of biases and slopes: each step
-    /// takes this times the learning rate from them.
+    /// Decoupled weight decay (AdamW) of the towers' weight matrices, not of biases and slopes:
+    /// each step takes this times the learning rate from them.
     pub tower_weight_decay: f32,
     /// The largest norm of the dense gradient, (W, E); a longer one is scaled to it.
     pub clip_norm: Option<f32>,
@@ -405,7 +414,8 @@ pub enum WarmParts {
 }
 
 impl Default for TrainConfig {
-    /// The paper's optimizer and two epochs, with a batch for one machine (the paper: 3,000 a node).
+    /// The paper's optimizer and two epochs, with a batch for one machine (the paper: 3,000 a
+    /// node).
     fn default() -> TrainConfig {
         TrainConfig {
             epochs: 2,

@@ -1,7 +1,8 @@
 //! How fast samples come: one epoch through the feeds, without a network behind them.
 //!
-//! The feeds and the deduplication are those of a training, step by step and lane by lane. Every pass opens the
-//! files anew, so it decodes all of them (from the system's cache, if they were read before).
+//! The feeds and the deduplication are those of a training, step by step and lane by lane. Every
+//! pass opens the files anew, so it decodes all of them (from the system's cache, if they were read
+//! before).
 
 use std::path::Path;
 use std::time::Instant;
@@ -84,8 +85,9 @@ struct Found {
     checksum: u64,
 }
 
-/// Reads the training samples of the dataset `samples` in steps of `batch` impressions on `lanes` lanes, for each of
-/// `threads`, and for the model that a configuration without further settings means.
+/// Reads the training samples of the dataset `samples` in steps of `batch` impressions on `lanes`
+/// lanes, for each of `threads`, and for the model that a configuration without further settings
+/// means.
 ///
 /// # Errors
 /// If the dataset cannot be read, or not in that many lanes.

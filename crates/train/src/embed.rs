@@ -1,4 +1,5 @@
-//! A tower at work on one half of a lane: on the shard with the placement `ams`, else on the worker.
+//! A tower at work on one half of a lane: on the shard with the placement `ams`, else on the
+//! worker.
 
 use std::ops::Range;
 
@@ -73,7 +74,8 @@ impl Rows for Features<'_> {
 }
 
 impl TowerRun {
-    /// Embeds (U) images into `out`, (U, D). In training with dropout, `masks` is the seed of the step's masks.
+    /// Embeds (U) images into `out`, (U, D). In training with dropout, `masks` is the seed of the
+    /// step's masks.
     pub fn forward(
         &mut self,
         plan: &Plan,
@@ -111,8 +113,8 @@ impl TowerRun {
         (*forwards, *backwards) = (rows.len(), 0);
     }
 
-    /// Adds the gradient of the tower to its place in `dense_grad`, given `dout`, (U, D); but for the matrix of
-    /// its first layer, see [`TowerRun::backward_columns`].
+    /// Adds the gradient of the tower to its place in `dense_grad`, given `dout`, (U, D); but for
+    /// the matrix of its first layer, see [`TowerRun::backward_columns`].
     pub fn backward(
         &mut self,
         plan: &Plan,
@@ -127,8 +129,8 @@ impl TowerRun {
         self.backwards = dout.len() / model.dim();
     }
 
-    /// Overwrites `dw`, (columns, outputs), with the gradient of `columns` of the first layer's matrix, transposed,
-    /// after the backward pass. `came` are the features that came by mail.
+    /// Overwrites `dw`, (columns, outputs), with the gradient of `columns` of the first layer's
+    /// matrix, transposed, after the backward pass. `came` are the features that came by mail.
     pub fn backward_columns(
         &self,
         plan: &Plan,

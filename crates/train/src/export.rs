@@ -1,7 +1,8 @@
 //! A step as plain tensors, for another program to take the very same step.
 //!
-//! One batch of all lanes together, in lane order: what it refers to, each once, and which of these every use is. Ids
-//! are numbered as rows, images as features. The format is told by `bench/peers/step.py`, which reads it.
+//! One batch of all lanes together, in lane order: what it refers to, each once, and which of these
+//! every use is. Ids are numbered as rows, images as features. The format is told by
+//! `bench/peers/step.py`, which reads it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -38,8 +39,9 @@ impl Tensor {
     }
 }
 
-/// Writes the first batch of `trainer`, whose training has not begun, as `step.safetensors` and `step.json` into the
-/// folder `dir`, which is there; for models of one trained tower. The training goes on from its beginning.
+/// Writes the first batch of `trainer`, whose training has not begun, as `step.safetensors` and
+/// `step.json` into the folder `dir`, which is there; for models of one trained tower. The training
+/// goes on from its beginning.
 ///
 /// # Errors
 /// If samples cannot be read, the files cannot be written, or the model is another.

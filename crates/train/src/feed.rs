@@ -1,8 +1,8 @@
 //! One lane's impressions, in the order of one epoch.
 //!
-//! A lane reads the parts of the dataset that belong to it. What fits into one window of groups is read
-//! once and shuffled anew each epoch; a larger lane shuffles its blocks, then the groups of one window
-//! after the other. The order depends on (seed, epoch, lane) alone.
+//! A lane reads the parts of the dataset that belong to it. What fits into one window of groups is
+//! read once and shuffled anew each epoch; a larger lane shuffles its blocks, then the groups of
+//! one window after the other. The order depends on (seed, epoch, lane) alone.
 
 use ams_data::samples::SampleFile;
 use ams_data::{Groups, Schema};
@@ -108,8 +108,8 @@ impl Feed {
         self.picks.clear();
     }
 
-    /// Appends whole groups to `into` until `until` impressions of this epoch were given (or the epoch
-    /// ends).
+    /// Appends whole groups to `into` until `until` impressions of this epoch were given (or the
+    /// epoch ends).
     ///
     /// # Errors
     /// If a sample file cannot be read.

@@ -1,10 +1,12 @@
-//! The first layers of the towers, where almost all arithmetic of a step is: what lanes share of them.
+//! The first layers of the towers, where almost all arithmetic of a step is: what lanes share of
+//! them.
 //!
-//! A layer is packed once a step for all lanes of the process. The gradient of its matrix, 4 MB in the paper's tower, is
-//! not written once per lane to be added up afterwards: some columns at a time, all local lanes' gradients are
-//! computed and added along the tree while they are in a cache. An element is the same sum in the same
-//! order as if every lane had written its own, so threads and processes do not show. And while the thread pool computes
-//! some columns, those that are done are summed over processes.
+//! A layer is packed once a step for all lanes of the process. The gradient of its matrix, 4 MB in
+//! the paper's tower, is not written once per lane to be added up afterwards: some columns at a
+//! time, all local lanes' gradients are computed and added along the tree while they are in a
+//! cache. An element is the same sum in the same order as if every lane had written its own, so
+//! threads and processes do not show. And while the thread pool computes some columns, those that
+//! are done are summed over processes.
 
 use std::cell::RefCell;
 use std::ops::Range;
@@ -18,8 +20,8 @@ use rayon::prelude::*;
 
 use crate::plan::{Plan, PlannedTower};
 
-/// Columns of a matrix whose gradient is one task: a piece of a feature is long enough to be fetched well, and the
-/// sums of a task stay in a cache.
+/// Columns of a matrix whose gradient is one task: a piece of a feature is long enough to be
+/// fetched well, and the sums of a task stay in a cache.
 const COLUMNS: usize = 256;
 
 /// See the module.
@@ -42,7 +44,8 @@ struct Task {
 }
 
 impl FirstLayers {
-    /// Packs the first layer of every tower of the dense weights `dense`, on the thread pool it is called in.
+    /// Packs the first layer of every tower of the dense weights `dense`, on the thread pool it is
+    /// called in.
     pub fn pack(&mut self, plan: &Plan, dense: &[f32]) {
         self.packed.resize_with(plan.towers.len(), Packed::default);
         for (tower, packed) in plan.towers.iter().zip(&mut self.packed) {
@@ -59,19 +62,22 @@ impl FirstLayers {
         &self.packed
     }
 
-    /// How many values of the dense gradient are summed over processes at once, by [`FirstLayers::gradient`].
+    /// How many values of the dense gradient are summed over processes at once, by
+    /// [`FirstLayers::gradient`].
     pub fn messages(plan: &Plan) -> impl Iterator<Item = usize> {
         let block =
             |(_, shape, at): (usize, [usize; 2], usize)| shape[0] * columns(shape, at).len();
         plan.rest.iter().map(|range| range.len()).chain(blocks(plan).map(block))
     }
 
-    /// Overwrites the first layers' matrices in `gradient` with the sum over all lanes of what `of_lane` computes for the
-    /// `lanes` of this process: it is given tower, lane and columns, the lane and columns that follow, some room, and where
-    /// to write (columns, outputs). Adds up the rest of `gradient`, which is the sum of the lanes of this process, over
-    /// processes besides.
+    /// Overwrites the first layers' matrices in `gradient` with the sum over all lanes of what
+    /// `of_lane` computes for the `lanes` of this process: it is given tower, lane and columns,
+    /// the lane and columns that follow, some room, and where to write (columns, outputs). Adds
+    /// up the rest of `gradient`, which is the sum of the lanes of this process, over processes
+    /// besides.
     ///
-    /// While the thread pool computes, this thread, which is none of it, sums over processes what is done.
+    /// While the thread pool computes, this thread, which is none of it, sums over processes what
+    /// is done.
     ///
     /// # Errors
     /// If a process is lost.

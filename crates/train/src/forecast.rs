@@ -1,12 +1,13 @@
 //! What a training will need, before there are machines for it: bytes, memory, seconds, efficiency.
 //!
-//! Everything here is computed, nothing measured. How far it can be trusted is in `bench/`, where it
-//! stands beside measured steps. What it assumes:
-//! - References to images follow Zipf's law with exponent 1 over the catalogue; so do the ids that name
-//!   the same items. Merging is what that law says, [`distinct`].
-//! - A host is one lane; its share of everything is the mean (hashing spreads ids and images evenly).
-//! - Computing and exchanging do not overlap, every link is used in both directions at its full speed,
-//!   and an exchange costs one latency per other host.
+//! Everything here is computed, nothing measured. How far it can be trusted is in `bench/`, where
+//! it stands beside measured steps. What it assumes:
+//! - References to images follow Zipf's law with exponent 1 over the catalogue; so do the ids that
+//!   name the same items. Merging is what that law says, [`distinct`].
+//! - A host is one lane; its share of everything is the mean (hashing spreads ids and images
+//!   evenly).
+//! - Computing and exchanging do not overlap, every link is used in both directions at its full
+//!   speed, and an exchange costs one latency per other host.
 
 use serde::Serialize;
 
@@ -101,8 +102,8 @@ const EXCHANGES: f64 = 5.0;
 /// Bytes of a row besides its numbers: id, and its place in the index at a usual load.
 const INDEX_BYTES: f64 = 8.0 + 24.0;
 
-/// How many distinct things `draws` references name, in expectation, among `things` whose popularity
-/// follows Zipf's law with exponent 1.
+/// How many distinct things `draws` references name, in expectation, among `things` whose
+/// popularity follows Zipf's law with exponent 1.
 ///
 /// Rank k has probability 1 / (k ln(things + 1)); the sum over ranks of 1 - exp(-draws p_k), as an
 /// integral over ln k by Simpson's rule.
@@ -148,7 +149,8 @@ pub fn forecast(workload: &Workload, cluster: &Cluster) -> Forecast {
     };
     let add = |a: [f64; 3], b: [f64; 3]| [a[0] + b[0], a[1] + b[1], a[2] + b[2]];
     let images = uses.iter().map(|&uses| merged(uses, workload.images)).fold([0.0; 3], add);
-    // An item and its picture are named by two ids of one popularity; the other fields have few values.
+    // An item and its picture are named by two ids of one popularity; the other fields have few
+    // values.
     let named = 2.0 * workload.images_per_impression.min(workload.ids_per_impression / 2.0);
     let few = workload.ids_per_impression - named;
     let item_ids = merged(named / 2.0, workload.images).map(|count| 2.0 * count);

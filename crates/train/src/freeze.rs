@@ -28,9 +28,10 @@ const IMAGE_BLOCK: usize = 256;
 /// Impressions whose scores a bundle carries to prove itself.
 const GOLDEN_IMPRESSIONS: usize = 32;
 
-/// Writes the model of `trainer`, a job of one process, as a bundle to `place`, which must not exist.
-/// `samples` are example requests to put beside it. If rows are to be kept as halfs, those of `trainer` are rounded first, for
-/// good, so that the bundle proves itself by the scores of rounded rows.
+/// Writes the model of `trainer`, a job of one process, as a bundle to `place`, which must not
+/// exist. `samples` are example requests to put beside it. If rows are to be kept as halfs, those
+/// of `trainer` are rounded first, for good, so that the bundle proves itself by the scores of
+/// rounded rows.
 ///
 /// # Errors
 /// If the store or the samples cannot be read, or the bundle cannot be written.

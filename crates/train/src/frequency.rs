@@ -1,10 +1,12 @@
 //! How often every id occurs in the training samples, counted once before the first step.
 //!
-//! The mini-batch aware L2 of DIN (Zhou et al., KDD 2018, Section 5.1) needs it: a row is drawn towards
-//! zero only in steps that use it, by lambda / (its occurrences) times itself. So frequent ids, which
-//! have much to learn from, are hardly held back, and rare ones cannot learn their few samples by heart.
+//! The mini-batch aware L2 of DIN (Zhou et al., KDD 2018, Section 5.1) needs it: a row is drawn
+//! towards zero only in steps that use it, by lambda / (its occurrences) times itself. So frequent
+//! ids, which have much to learn from, are hardly held back, and rare ones cannot learn their few
+//! samples by heart.
 //!
-//! Workers read their samples in rounds and tell the owners what they saw: (id, count), 3 words each.
+//! Workers read their samples in rounds and tell the owners what they saw: (id, count), 3 words
+//! each.
 
 use ams_fabric::{Fabric, Outbox, Post, Topology};
 use ams_image::FeatureStore;
@@ -17,8 +19,8 @@ use crate::lanes::Share;
 use crate::plan::Plan;
 use crate::worker::Worker;
 
-/// The occurrences of the ids that each local shard owns. `workers` read all their samples, in `rounds`.
-/// All processes call it together.
+/// The occurrences of the ids that each local shard owns. `workers` read all their samples, in
+/// `rounds`. All processes call it together.
 ///
 /// # Errors
 /// If samples cannot be read or a process is lost.

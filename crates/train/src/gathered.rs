@@ -1,6 +1,7 @@
 //! Predictions of all processes at the first one: row by row as words, in lane order.
 //!
-//! A row is 9 words: user, item, time (2 each, low first), logit, behaviors, and label | image << 1.
+//! A row is 9 words: user, item, time (2 each, low first), logit, behaviors, and label | image <<
+//! 1.
 
 use ams_bundle::Predictions;
 use ams_fabric::{Fabric, Lost, gather};

@@ -1,8 +1,8 @@
 //! The processes of one training, and what they have to agree on before the first step.
 //!
-//! What is found out by one process (a file it cannot read, a full disk) has to stop all of them: whoever
-//! waits for a process that gave up waits for ever. So whatever can fail on one process alone is done
-//! [`together`].
+//! What is found out by one process (a file it cannot read, a full disk) has to stop all of them:
+//! whoever waits for a process that gave up waits for ever. So whatever can fail on one process
+//! alone is done [`together`].
 
 use ams_fabric::{Fabric, Solo, gather};
 
@@ -15,8 +15,8 @@ pub struct Job {
     pub fabric: Box<dyn Fabric>,
     /// Threads of this process.
     pub threads: usize,
-    /// What this process is: name and value of everything that has to be the same in all of them, such as
-    /// the program's version.
+    /// What this process is: name and value of everything that has to be the same in all of them,
+    /// such as the program's version.
     pub facts: Vec<(String, String)>,
 }
 
@@ -88,8 +88,8 @@ fn differences_of<'a>(
     pairs.filter(|(_, here, there)| here != there).collect()
 }
 
-/// `mine`, if no process has an error; else that error everywhere, as [`Error::Elsewhere`] where it did
-/// not happen. All processes call it.
+/// `mine`, if no process has an error; else that error everywhere, as [`Error::Elsewhere`] where it
+/// did not happen. All processes call it.
 ///
 /// # Errors
 /// The error of the lowest rank that has one, or a lost process.

@@ -80,8 +80,8 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a run that goes on after the step `goes_on`, or of a new one; it runs on so many
-    /// processes and threads.
+    /// Opens the journal of a run that goes on after the step `goes_on`, or of a new one; it runs
+    /// on so many processes and threads.
     ///
     /// # Errors
     /// If something cannot be written.
@@ -148,7 +148,8 @@ impl Journal {
         self.append(&line)
     }
 
-    /// Writes a line about the users held out, after the epoch that ended at `cursor`, one of `epochs`.
+    /// Writes a line about the users held out, after the epoch that ended at `cursor`, one of
+    /// `epochs`.
     ///
     /// # Errors
     /// If it cannot be written.
@@ -192,8 +193,8 @@ impl Journal {
     }
 }
 
-/// Removes the lines of steps after `step` from the metrics: a process that was killed wrote them, and
-/// this one will take those steps again.
+/// Removes the lines of steps after `step` from the metrics: a process that was killed wrote them,
+/// and this one will take those steps again.
 fn forget_after(metrics: &Path, step: u64) -> Result<()> {
     let text = match fs::read_to_string(metrics) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),

@@ -7,8 +7,9 @@
 //! backward           --- gradients ------>  sum in lane order, row optimizer, towers backward
 //! ordered sum of (dW, dE) over all lanes, Adam on the replicated (W, E)
 //! ```
-//! Every arrow is one exchange between all lanes. Everything a lane computes is single-threaded; the
-//! lanes of a process run side by side on its thread pool, which is the only parallelism there is.
+//! Every arrow is one exchange between all lanes. Everything a lane computes is single-threaded;
+//! the lanes of a process run side by side on its thread pool, which is the only parallelism there
+//! is.
 
 use std::ops::Range;
 
@@ -48,7 +49,8 @@ pub struct Dense {
     pub v: Vec<f32>,
 }
 
-/// How far into the epoch a step reads: up to share `numerator / denominator` of each lane's impressions.
+/// How far into the epoch a step reads: up to share `numerator / denominator` of each lane's
+/// impressions.
 ///
 /// Every lane spends its impressions evenly over the steps of the epoch, so all lanes end together.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,7 +148,8 @@ impl Lanes {
         }
     }
 
-    /// The feature stores: of images, if the model or its image ids need one, and of further contents.
+    /// The feature stores: of images, if the model or its image ids need one, and of further
+    /// contents.
     pub fn stores(&self) -> &[FeatureStore] {
         &self.stores
     }
@@ -171,8 +174,8 @@ impl Lanes {
         &self.stages
     }
 
-    /// The mean per step of what all lanes of all processes did and sent since it was last asked. All
-    /// processes ask together.
+    /// The mean per step of what all lanes of all processes did and sent since it was last asked.
+    /// All processes ask together.
     ///
     /// # Errors
     /// If a process is lost.
@@ -188,8 +191,8 @@ impl Lanes {
         Ok(sum.per_step(steps))
     }
 
-    /// Counts the ids of all samples that `workers` read, in `rounds`, for their shards. All processes call
-    /// it together.
+    /// Counts the ids of all samples that `workers` read, in `rounds`, for their shards. All
+    /// processes call it together.
     ///
     /// # Errors
     /// As [`frequency::count`].
@@ -207,8 +210,8 @@ impl Lanes {
     }
 
     /// The workers' part up to their predictions: reads each lane's impressions up to `share`,
-    /// exchanges, and leaves the logits in the workers. Returns the impressions of all lanes. `masks` is the
-    /// seed of the step's dropout, if it is a step with dropout.
+    /// exchanges, and leaves the logits in the workers. Returns the impressions of all lanes.
+    /// `masks` is the seed of the step's dropout, if it is a step with dropout.
     ///
     /// # Errors
     /// If samples cannot be read or a process is lost.
@@ -384,7 +387,8 @@ impl Lanes {
             if let Some(most) = self.clip_norm {
                 clip(gradient, most);
             }
-            // Decoupled, as in AdamW (Loshchilov and Hutter, 2019): no part of the gradient or its moments.
+            // Decoupled, as in AdamW (Loshchilov and Hutter, 2019): no part of the gradient or its
+            // moments.
             let decay = lr * plan.tower_weight_decay;
             pool.install(|| {
                 for matrix in plan.tower_matrices().filter(|_| decay > 0.0) {

@@ -1,16 +1,18 @@
 //! Learning together: lanes, the step, tables, checkpoints, publishing.
 //!
-//! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests, the
-//! terminal or the environment.
+//! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests,
+//! the terminal or the environment.
 //!
-//! In reading order: [`config`] (with [`preset`]); [`trainer`], a training in memory, [`sources`], [`setup`] and [`job`], what it
-//! is made of; [`lanes`], the step; its halves [`worker`] (with [`micro`] and [`feed`]) and [`shard`] (with [`table`]
-//! and [`ask`]); [`embed`], the towers on either half, and [`components`], some that do not learn; [`traffic`], what a step moves, and [`frequency`],
-//! how often ids occur; [`checkpoint`], and
+//! In reading order: [`config`] (with [`preset`]); [`trainer`], a training in memory, [`sources`],
+//! [`setup`] and [`job`], what it is made of; [`lanes`], the step; its halves [`worker`] (with
+//! [`micro`] and [`feed`]) and [`shard`] (with [`table`] and [`ask`]); [`embed`], the towers on
+//! either half, and [`components`], some that do not learn; [`traffic`], what a step moves, and
+//! [`frequency`], how often ids occur; [`checkpoint`], and
 //! [`warm_start`], which begins with one;
-//! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training with
-//! its run folder (with [`journal`]); [`validation`], on users held out, and early stop;
-//! [`ablate`], many trainings compared; [`compare`], [`capacity`], [`data_rate`], [`measure`] and [`stages`], what is measured.
+//! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training
+//! with its run folder (with [`journal`]); [`validation`], on users held out, and early stop;
+//! [`ablate`], many trainings compared; [`compare`], [`capacity`], [`data_rate`], [`measure`] and
+//! [`stages`], what is measured.
 
 pub mod ablate;
 pub mod ask;

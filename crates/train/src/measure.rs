@@ -22,15 +22,17 @@ pub struct StepTimes {
     pub ms: f64,
     /// The fastest and the slowest step.
     pub ms_range: [f64; 2],
-    /// Milliseconds by stage, of all threads together divided by their number; means. What is missing to `ms`, threads
-    /// were waiting.
+    /// Milliseconds by stage, of all threads together divided by their number; means. What is
+    /// missing to `ms`, threads were waiting.
     pub stages_ms: Map<String, Value>,
-    /// Of the whole step's matrix products in the towers, in 10^9 floating-point operations a second of wall time.
+    /// Of the whole step's matrix products in the towers, in 10^9 floating-point operations a
+    /// second of wall time.
     pub gflops: f64,
-    /// Of these products alone, while they are computed: everything in the stages `tower_forward` and
-    /// `tower_matrix`, all threads together.
+    /// Of these products alone, while they are computed: everything in the stages `tower_forward`
+    /// and `tower_matrix`, all threads together.
     pub tower_gflops: f64,
-    /// Fused multiply-adds on registers alone, all threads, measured before and after; the better one.
+    /// Fused multiply-adds on registers alone, all threads, measured before and after; the better
+    /// one.
     pub peak_gflops: f64,
     /// `tower_gflops` over `peak_gflops`.
     pub tower_share_of_peak: f64,
@@ -118,8 +120,8 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
     })
 }
 
-/// Floating-point operations of a step's tower products: forward all layers, and the gradient of the first
-/// layer's matrix.
+/// Floating-point operations of a step's tower products: forward all layers, and the gradient of
+/// the first layer's matrix.
 fn tower_operations(trainer: &Trainer, backwards: f64, forwards: f64) -> f64 {
     let towers = &trainer.lanes().plan.towers;
     let of = |cost: &dyn Fn(&PlannedTower) -> usize| -> f64 {

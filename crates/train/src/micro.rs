@@ -1,4 +1,5 @@
-//! A worker's micro-batch: groups, the unique ids and images they need, and where each use finds its own.
+//! A worker's micro-batch: groups, the unique ids and images they need, and where each use finds
+//! its own.
 
 use ams_bundle::{ContentTowers, Keys};
 use ams_data::{Groups, Id, ImageKey, Ragged};
@@ -38,7 +39,8 @@ pub struct MicroBatch {
     pub features: Vec<Vec<f16>>,
 }
 
-/// Where each use of one content finds its embedding in those of a tower; [`NO_IMAGE`] without an image.
+/// Where each use of one content finds its embedding in those of a tower; [`NO_IMAGE`] without an
+/// image.
 #[derive(Default)]
 struct Uses {
     /// Of each impression's ad, in the ad tower's.
@@ -175,8 +177,8 @@ impl MicroBatch {
         }
     }
 
-    /// Writes every shard how often the micro-batch refers to each id it owns: the id, low first, and the
-    /// count.
+    /// Writes every shard how often the micro-batch refers to each id it owns: the id, low first,
+    /// and the count.
     pub fn write_occurrences(&self, lanes: usize, out: &mut Outbox) {
         let mut counts = vec![0; self.ids.len()];
         for &place in self.places.iter().flatten() {
@@ -226,14 +228,15 @@ impl MicroBatch {
         }
     }
 
-    /// The lists of every input, in the order of [`Plan::inputs`]: where each list begins, and which of the ids
-    /// asked for its values are.
+    /// The lists of every input, in the order of [`Plan::inputs`]: where each list begins, and
+    /// which of the ids asked for its values are.
     pub fn lists(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
         let places = self.lists.iter().zip(&self.places);
         places.map(|(lists, places)| (lists.offsets.as_slice(), &places[..]))
     }
 
-    /// Which of the images asked for each impression's ad and each behavior has; [`NO_IMAGE`] without one.
+    /// Which of the images asked for each impression's ad and each behavior has; [`NO_IMAGE`]
+    /// without one.
     pub fn image_uses(&self) -> (&[u32], &[u32]) {
         self.uses.first().map_or((&[], &[]), |uses| (&uses.ads, &uses.behaviors))
     }

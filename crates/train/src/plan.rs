@@ -34,8 +34,8 @@ pub struct Plan {
     pub rows: RowOptimizer,
     /// The rows' learning rate over that of the dense weights.
     pub rows_rate: f32,
-    /// The matrices of the first layers of the towers that learn, among the dense weights; their gradients are
-    /// computed for all lanes at once, see [`crate::first_layers`].
+    /// The matrices of the first layers of the towers that learn, among the dense weights; their
+    /// gradients are computed for all lanes at once, see [`crate::first_layers`].
     pub first_matrices: Vec<Range<usize>>,
     /// The rest of what learns, among the dense weights.
     pub rest: Vec<Range<usize>>,
@@ -166,8 +166,8 @@ impl Plan {
         format!("the gradient of {entry} of {place}")
     }
 
-    /// The initial dense weights; they depend on the seed and the parameters' names only. Components are not
-    /// known here, see [`crate::components`].
+    /// The initial dense weights; they depend on the seed and the parameters' names only.
+    /// Components are not known here, see [`crate::components`].
     pub fn dense_init(&self, seed: u64) -> Vec<f32> {
         let mut dense = self.network.init(seed);
         for tower in &self.towers {

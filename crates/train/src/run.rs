@@ -53,8 +53,8 @@ pub enum Start {
     Replace,
     /// Goes on from the newest checkpoint.
     Resume,
-    /// Goes on from the newest checkpoint if there is one, and begins anew if not: what a launcher wants
-    /// that starts a job again.
+    /// Goes on from the newest checkpoint if there is one, and begins anew if not: what a launcher
+    /// wants that starts a job again.
     Auto,
 }
 
@@ -81,13 +81,15 @@ pub struct RunReport {
     pub lanes: usize,
     /// The step it went on from; 0 for a new training.
     pub resumed_from: u64,
-    /// Whether all epochs were done, or ended early by validation; false if the watcher stopped the training.
+    /// Whether all epochs were done, or ended early by validation; false if the watcher stopped
+    /// the training.
     pub finished: bool,
     /// Epochs of the configuration.
     pub epochs: u32,
     /// With early stop the best epoch so far, counted from 0; the result of a finished training.
     pub best_epoch: Option<u32>,
-    /// What the model of that epoch is worth to the users held out; without early stop, of the last one.
+    /// What the model of that epoch is worth to the users held out; without early stop, of the
+    /// last one.
     pub validation: Option<Validation>,
     /// What all lanes together did and sent per step, on average over this process's steps.
     pub per_step: Counts,
@@ -98,9 +100,10 @@ pub fn folder(config: &Config) -> PathBuf {
     config.runs.join(&config.name)
 }
 
-/// Trains `config` in its run folder on the processes of `job`, which all call this together and see the
-/// same disk. `watch` sees every step and may stop the training: one process that wishes it stops all. It
-/// also sees the rounds of a validation, as steps of no impressions, and cannot stop these.
+/// Trains `config` in its run folder on the processes of `job`, which all call this together and
+/// see the same disk. `watch` sees every step and may stop the training: one process that wishes it
+/// stops all. It also sees the rounds of a validation, as steps of no impressions, and cannot stop
+/// these.
 ///
 /// # Errors
 /// If the run folder is taken or cannot be written, or the training fails.
@@ -115,7 +118,8 @@ pub fn train(
     let (processes, threads) = (job.fabric.size(), job.threads);
     let first = job.fabric.rank() == 0;
     together(&mut *job.fabric, config.check())?;
-    // Before anything is touched, and also where a checkpoint has the word later, which is one for all.
+    // Before anything is touched, and also where a checkpoint has the word later, which is one for
+    // all.
     agree(&mut *job.fabric, &facts_of(config))?;
     // Held until this function returns; the system gives it back if the process dies.
     let lock = match first {
@@ -291,7 +295,8 @@ enum Begin {
 /// What `start` means for what is in the run folder.
 fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
     let goes_on = !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty();
-    // A checkpoint that is there already is not written again: none may be left of another training.
+    // A checkpoint that is there already is not written again: none may be left of another
+    // training.
     let taken = goes_on || run.join(CONFIG).exists() || run.join(ENDED).exists();
     match start {
         Start::Fresh if taken => {
@@ -304,7 +309,8 @@ fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
         Start::Resume => Ok(Begin::GoOn),
         Start::Auto if goes_on => Ok(Begin::GoOn),
         Start::Auto => {
-            // Killed before its first checkpoint: to be taken over only if it was the same training.
+            // Killed before its first checkpoint: to be taken over only if it was the same
+            // training.
             if taken && journal::read_config(run)? != *config {
                 let what = "holds a training with another configuration; choose another name, or \
                             --replace it";

@@ -32,8 +32,8 @@ pub struct Setup {
 /// Makes what `config` means on `dataset` and `store`, on `threads` threads of this process.
 ///
 /// # Errors
-/// If the configuration does not fit the dataset, the feature store, or the number of processes; or if a
-/// sample file cannot be opened.
+/// If the configuration does not fit the dataset, the feature store, or the number of processes; or
+/// if a sample file cannot be opened.
 pub fn setup(
     config: &Config,
     dataset: &Dataset,

@@ -1,7 +1,8 @@
 //! The shard of a lane: owns rows and image features, runs the towers E where the features are.
 //!
 //! Requests of all lanes for one id or image are merged in lane order: one lookup, one forward, one
-//! backward. With the placement `ams` image features stay here; only embeddings and gradients are mailed.
+//! backward. With the placement `ams` image features stay here; only embeddings and gradients are
+//! mailed.
 
 use ams_data::ImageKey;
 use ams_fabric::{Mailbox, Outbox};
@@ -89,7 +90,8 @@ impl Shard {
         }
     }
 
-    /// Runs the towers over the images asked for, if they run here; `masks` as for [`TowerRun::forward`].
+    /// Runs the towers over the images asked for, if they run here; `masks` as for
+    /// [`TowerRun::forward`].
     pub fn embed(
         &mut self,
         plan: &Plan,
@@ -171,8 +173,8 @@ impl Shard {
         }
     }
 
-    /// Sums the gradients of all lanes per id and per image, in lane order, and updates the rows in the step
-    /// of `adam` with the learning rate `lr`.
+    /// Sums the gradients of all lanes per id and per image, in lane order, and updates the rows in
+    /// the step of `adam` with the learning rate `lr`.
     pub fn take_gradients(
         &mut self,
         plan: &Plan,
@@ -214,8 +216,8 @@ impl Shard {
         }
     }
 
-    /// Adds the towers' gradients to `dense_grad`, at their place among the dense weights; but for the matrices
-    /// of their first layers.
+    /// Adds the towers' gradients to `dense_grad`, at their place among the dense weights; but for
+    /// the matrices of their first layers.
     pub fn towers_backward(&mut self, plan: &Plan, dense: &[f32], dense_grad: &mut [f32]) {
         if plan.placement != Placement::Ams {
             return;

@@ -52,7 +52,8 @@ impl Sources {
     }
 }
 
-/// Opens what a training of `config` reads: its dataset and its feature stores, none, that of images, or more.
+/// Opens what a training of `config` reads: its dataset and its feature stores, none, that of
+/// images, or more.
 ///
 /// # Errors
 /// If the configuration does not make sense, or something cannot be opened or is empty.

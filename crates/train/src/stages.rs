@@ -28,7 +28,8 @@ pub enum Stage {
     TowerBackward,
     /// The sum of the other dense gradients over the lanes of the process.
     Sum,
-    /// The gradients of those matrices, of all lanes together, and meanwhile the sum of all dense gradients over processes.
+    /// The gradients of those matrices, of all lanes together, and meanwhile the sum of all dense
+    /// gradients over processes.
     TowerMatrix,
     /// The dense weights' optimizer.
     Optimizer,

@@ -1,7 +1,7 @@
 //! The rows of one shard: embedding, and what its optimizer keeps of it.
 //!
-//! Nothing here takes long because the table is large: rows are in pages that never move, and the index
-//! grows a small part at a time.
+//! Nothing here takes long because the table is large: rows are in pages that never move, and the
+//! index grows a small part at a time.
 
 use ams_model::init::row_init;
 
@@ -11,7 +11,8 @@ mod pages;
 use index::Index;
 use pages::Pages;
 
-/// Ids or rows that are asked of memory side by side. It answers some dozens in hardly more time than one.
+/// Ids or rows that are asked of memory side by side. It answers some dozens in hardly more time
+/// than one.
 pub const TOGETHER: usize = 16;
 
 /// Rows by id, in memory: `[row | state ..]` of `dim` floats each, so that an update is one pass.
@@ -37,8 +38,8 @@ pub struct RowMut<'a> {
 }
 
 impl Table {
-    /// An empty table whose rows start from (`seed`, `name`, id) and have so many numbers of state per
-    /// weight.
+    /// An empty table whose rows start from (`seed`, `name`, id) and have so many numbers of state
+    /// per weight.
     pub fn new(name: &str, seed: u64, dim: usize, states: usize) -> Table {
         let width = dim * (1 + states);
         Table {
@@ -77,7 +78,8 @@ impl Table {
         self.index.bytes() + self.ids.bytes() + self.values.bytes()
     }
 
-    /// The slot of `id`, made with its initial value if it is new. Slots count from 0 in order of first need.
+    /// The slot of `id`, made with its initial value if it is new. Slots count from 0 in order of
+    /// first need.
     pub fn slot_or_new(&mut self, id: u64) -> u32 {
         if let Some(slot) = self.slot(id) {
             return slot;
@@ -92,7 +94,8 @@ impl Table {
         self.index.find(id)
     }
 
-    /// Appends the slot of each of `ids`, made if it is new, as [`Table::slot_or_new`] one after the other.
+    /// Appends the slot of each of `ids`, made if it is new, as [`Table::slot_or_new`] one after
+    /// the other.
     pub fn slots_or_new(&mut self, ids: &[u64], slots: &mut Vec<Option<u32>>) {
         for ids in ids.chunks(TOGETHER) {
             let found = self.at_home(ids);
@@ -109,15 +112,16 @@ impl Table {
         }
     }
 
-    /// The slots of up to [`TOGETHER`] ids that are found at once: memory is asked for all of them, and nothing
-    /// depends on what comes.
+    /// The slots of up to [`TOGETHER`] ids that are found at once: memory is asked for all of them,
+    /// and nothing depends on what comes.
     fn at_home(&self, ids: &[u64]) -> [Option<u32>; TOGETHER] {
         let mut slots = [None; TOGETHER];
         slots.iter_mut().zip(ids).for_each(|(slot, &id)| *slot = self.index.at_home(id));
         slots
     }
 
-    /// Asks memory for some rows at once that are about to be used one after the other, [`TOGETHER`] or so.
+    /// Asks memory for some rows at once that are about to be used one after the other,
+    /// [`TOGETHER`] or so.
     pub fn fetch(&self, slots: impl IntoIterator<Item = u32>) {
         /// Floats of the smallest cache line there is.
         const LINE: usize = 16;

@@ -1,8 +1,8 @@
 //! What a step moves between lanes and how often it asks for the same thing, counted on the buffers
 //! themselves.
 //!
-//! Bytes count from lane to *other* lane, as if every lane were a machine of its own: that does not depend
-//! on how many lanes share a process. What really left a process is [`Counts::wire_bytes`].
+//! Bytes count from lane to *other* lane, as if every lane were a machine of its own: that does not
+//! depend on how many lanes share a process. What really left a process is [`Counts::wire_bytes`].
 
 use std::ops::AddAssign;
 
@@ -66,7 +66,8 @@ pub struct Asked {
 pub struct Storage {
     /// At the workers: samples, and with `store-in-worker` the features they refer to.
     pub worker: f64,
-    /// At the shards: rows of the ids asked for and, unless at the workers, features of the images.
+    /// At the shards: rows of the ids asked for and, unless at the workers, features of the
+    /// images.
     pub shard: f64,
 }
 

@@ -71,8 +71,8 @@ impl Trainer {
     /// A new training of `config` on the processes of `job`, which all call this together.
     ///
     /// # Errors
-    /// If the configuration does not make sense, or does not fit the dataset or the feature store, or if
-    /// the processes of the job are not alike.
+    /// If the configuration does not make sense, or does not fit the dataset or the feature store,
+    /// or if the processes of the job are not alike.
     pub fn new(config: Config, job: Job) -> Result<Trainer> {
         let Job { fabric, threads, mut facts } = job;
         let mut fabric = Metered::new(fabric);
@@ -118,8 +118,8 @@ impl Trainer {
     /// The training as the newest checkpoint below `checkpoints` left it.
     ///
     /// # Errors
-    /// If there is no checkpoint, or it is damaged, or does not fit the dataset or the feature store of
-    /// today.
+    /// If there is no checkpoint, or it is damaged, or does not fit the dataset or the feature
+    /// store of today.
     pub fn resume(checkpoints: &Path, mut job: Job) -> Result<Trainer> {
         let newest = checkpoint::newest(checkpoints, &mut *job.fabric)?;
         let opened = Checkpoint::open(&newest)
@@ -243,8 +243,8 @@ impl Trainer {
     }
 
     /// Predicts a split with the model as it is; ids never trained on count as zero rows. Rows come
-    /// part by part, whatever the number of lanes and processes. All processes call it together; the
-    /// first one gets all rows, the others none.
+    /// part by part, whatever the number of lanes and processes. All processes call it together;
+    /// the first one gets all rows, the others none.
     ///
     /// # Errors
     /// If samples cannot be read or a process is lost.
@@ -252,8 +252,8 @@ impl Trainer {
         self.predictions((split, Users::All), &mut || ())
     }
 
-    /// Validates the epoch that just ended, if users are held out and it was not validated yet. Calls
-    /// `alive` now and then. All processes call it together.
+    /// Validates the epoch that just ended, if users are held out and it was not validated yet.
+    /// Calls `alive` now and then. All processes call it together.
     ///
     /// # Errors
     /// As [`Trainer::evaluate`].
@@ -293,7 +293,8 @@ impl Trainer {
         Ok(gather_predictions(self.lanes.fabric(), all)?)
     }
 
-    /// The groups of about one batch of the training samples, as they lie in the files of one lane after the other.
+    /// The groups of about one batch of the training samples, as they lie in the files of one lane
+    /// after the other.
     pub(crate) fn first_batch(&mut self) -> Result<Groups> {
         let mut all = Groups::new(self.dataset.schema());
         let batch = self.config.train.batch;
@@ -304,8 +305,8 @@ impl Trainer {
         Ok(all)
     }
 
-    /// Predicts `samples` about `batch` impressions at a time; shows `visit` each local lane's worker
-    /// after each round.
+    /// Predicts `samples` about `batch` impressions at a time; shows `visit` each local lane's
+    /// worker after each round.
     pub(crate) fn predict(
         &mut self,
         samples: (SplitName, Users),

@@ -1,8 +1,8 @@
 //! Users held out of a training, what the model is worth to them, and when that ends the training.
 //!
-//! Users are spread over the parts of a dataset by hash. `train.validation_parts` of the training samples'
-//! parts are held out, the last of every so many, so that lanes, which own runs of parts, lose about the
-//! same. After each epoch they are predicted.
+//! Users are spread over the parts of a dataset by hash. `train.validation_parts` of the training
+//! samples' parts are held out, the last of every so many, so that lanes, which own runs of parts,
+//! lose about the same. After each epoch they are predicted.
 //!
 //! With `train.early_stop` the best epoch is the result of the run:
 //! ```text
@@ -12,8 +12,8 @@
 //! 3  ended.json is written whole: which checkpoint is the result
 //! 4  the checkpoints after it are removed, so that the newest one is the result
 //! ```
-//! Killed before 3, a training that goes on comes to 2 again; killed after it, it does what is left of 4
-//! and is done. A result whose checkpoint somebody removed counts no more.
+//! Killed before 3, a training that goes on comes to 2 again; killed after it, it does what is left
+//! of 4 and is done. A result whose checkpoint somebody removed counts no more.
 
 use std::fs;
 use std::path::Path;
@@ -159,7 +159,8 @@ impl History {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Ended {
-    /// The step of the checkpoint that is the result: the best epoch's, or the last one's without any.
+    /// The step of the checkpoint that is the result: the best epoch's, or the last one's without
+    /// any.
     pub result: u64,
     /// Steps taken.
     pub steps: u64,
@@ -186,8 +187,8 @@ impl Ended {
         checkpoint::remove_after(&checkpoints, self.result)
     }
 
-    /// How the training in `run` ended, if it did; finishes what a killed process did not. The first
-    /// process calls it.
+    /// How the training in `run` ended, if it did; finishes what a killed process did not. The
+    /// first process calls it.
     ///
     /// # Errors
     /// If the folder cannot be read or written.

@@ -1,7 +1,7 @@
 //! Beginning with the weights of another training (Section 6.5 of the paper: partial warm-up).
 //!
-//! Parts are found by their names, so the other model may differ in what is not taken over. Rows go to
-//! whoever owns them here, whatever the number of lanes there.
+//! Parts are found by their names, so the other model may differ in what is not taken over. Rows go
+//! to whoever owns them here, whatever the number of lanes there.
 
 use std::path::Path;
 

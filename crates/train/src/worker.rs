@@ -6,9 +6,9 @@
 //! answer     shard -> worker   n rows of D, k_0 embeddings, ..                 (f32)
 //! gradient   worker -> shard   loss (f64, 2 words), then as the answer, but for towers that do not learn
 //! ```
-//! That is the placement `ams`. The two others run the towers here: with `store-in-server` the answer
-//! holds features (f16, two a word) in place of embeddings, with `store-in-worker` every k_t is 0 and
-//! features are at hand; neither sends gradients of embeddings.
+//! That is the placement `ams`. The two others run the towers here: with `store-in-server` the
+//! answer holds features (f16, two a word) in place of embeddings, with `store-in-worker` every k_t
+//! is 0 and features are at hand; neither sends gradients of embeddings.
 
 use ams_data::ImageKey;
 use ams_fabric::{Mailbox, Outbox};
@@ -134,8 +134,8 @@ impl Worker {
         });
     }
 
-    /// The gradients of the towers, if they run here, but for the matrices of their first layers. Adds to
-    /// `dense_grad`.
+    /// The gradients of the towers, if they run here, but for the matrices of their first layers.
+    /// Adds to `dense_grad`.
     pub fn towers_backward(&mut self, plan: &Plan, dense: &[f32], dense_grad: &mut [f32]) {
         let Worker { batch, grads, towers, sums, counts, .. } = self;
         if plan.placement != Placement::Ams {

@@ -19,8 +19,8 @@ use crate::launch::{Launch, threads};
 use crate::locations::{here, localize};
 use crate::output::{Output, metric, table};
 
-/// Train the paper's tables on a dataset and compare: every row is the configuration with a few other
-/// settings. Goes on where it was interrupted.
+/// Train the paper's tables on a dataset and compare: every row is the configuration with a few
+/// other settings. Goes on where it was interrupted.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The configuration, a TOML file.
@@ -28,11 +28,12 @@ pub struct Arguments {
     /// Overrides one setting of all rows, such as `train.epochs=3`; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Which tables, of `arms`, `aggregators`, `base`, `warm-up`, `pre-rank` and `small`; all unless given.
+    /// Which tables, of `arms`, `aggregators`, `base`, `warm-up`, `pre-rank` and `small`; all
+    /// unless given.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     tables: Vec<String>,
-    /// Which rows also get a twin with shuffled images: all that see images, those of `arms` and `small`,
-    /// or none.
+    /// Which rows also get a twin with shuffled images: all that see images, those of `arms` and
+    /// `small`, or none.
     #[arg(long, value_enum, default_value_t = TwinsOf::Usual)]
     twins: TwinsOf,
     /// How many seeds every row is trained with, from the configuration's on.

@@ -18,8 +18,8 @@ use crate::commands::images::lines;
 use crate::failure::Failure;
 use crate::output::{Output, count};
 
-/// Tell a published model of new pictures and items, and of those that are gone, without training: a server that polls
-/// takes it up at once.
+/// Tell a published model of new pictures and items, and of those that are gone, without training:
+/// a server that polls takes it up at once.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -30,7 +30,8 @@ pub struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
     #[arg(required = true)]
     model: Option<PathBuf>,
-    /// A feature store: its pictures that the model does not know, or knows otherwise, are embedded by the model's towers.
+    /// A feature store: its pictures that the model does not know, or knows otherwise, are
+    /// embedded by the model's towers.
     #[arg(long, value_name = "STORE")]
     images: Option<PathBuf>,
     /// A prepared dataset: its items that the model does not know, or knows otherwise.
@@ -42,8 +43,8 @@ pub struct Arguments {
     /// Items that are gone, one a line.
     #[arg(long, value_name = "FILE")]
     remove_items: Option<PathBuf>,
-    /// The version before (a version folder): what its deltas told of pictures and items. A name whose image the model does not
-    /// know is carried if --images brings that.
+    /// The version before (a version folder): what its deltas told of pictures and items. A name
+    /// whose image the model does not know is carried if --images brings that.
     #[arg(long, value_name = "VERSION")]
     carry: Option<PathBuf>,
     #[command(subcommand)]
@@ -53,7 +54,8 @@ pub struct Arguments {
 /// What else is done with deltas.
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Open a version and each of its deltas, and say what is in them; fail at the first that is damaged or missing.
+    /// Open a version and each of its deltas, and say what is in them; fail at the first that is
+    /// damaged or missing.
     Verify {
         /// The bundle: a version folder, or a model folder for its newest version.
         model: PathBuf,

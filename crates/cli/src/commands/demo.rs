@@ -32,12 +32,12 @@ use crate::output::{Output, count, metric, table};
 /// The file that marks a folder as a demo's, which the next demo may replace.
 const MARK: &str = "demo.json";
 
-/// Numbers per picture: a quarter of the encoder's usual width, which a shop of drawn pictures does not
-/// need, and a third of the time.
+/// Numbers per picture: a quarter of the encoder's usual width, which a shop of drawn pictures does
+/// not need, and a third of the time.
 const DIM: usize = 1024;
 
-/// Run everything once on a synthetic shop: draw, prepare, encode, train four models, evaluate, publish,
-/// rank a page view.
+/// Run everything once on a synthetic shop: draw, prepare, encode, train four models, evaluate,
+/// publish, rank a page view.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The demo's folder; an earlier demo in it is replaced.

@@ -29,14 +29,16 @@ use crate::output::{BAR, Output, count};
 /// Turn the pictures of a dataset's items into image features.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The dataset whose items name the pictures; without one, `--list` does, or all pictures below `--images` are meant.
+    /// The dataset whose items name the pictures; without one, `--list` does, or all pictures
+    /// below `--images` are meant.
     #[arg(required_unless_present = "out")]
     dataset: Option<PathBuf>,
-    /// The folder the names are relative to, or a Parquet file of pictures (`struct{bytes, path}`).
+    /// The folder the names are relative to, or a Parquet file of pictures (`struct{bytes,
+    /// path}`).
     #[arg(long, value_name = "DIR", required_unless_present = "features")]
     images: Option<PathBuf>,
-    /// Names of pictures instead of a dataset's: a table as `ams prepare` reads it, with a column `image`, `path`, `filename` or
-    /// the like, or one name a line.
+    /// Names of pictures instead of a dataset's: a table as `ams prepare` reads it, with a column
+    /// `image`, `path`, `filename` or the like, or one name a line.
     #[arg(long, value_name = "FILE", conflicts_with = "dataset")]
     list: Option<PathBuf>,
     /// The column of `--list` that holds the names.
@@ -47,8 +49,8 @@ pub struct Arguments {
     out: Option<PathBuf>,
     #[command(flatten)]
     encoder: EncoderArguments,
-    /// Precomputed features: .npy or .safetensors, a row per line of `--keys`, or .parquet with a column of lists of
-    /// floats and one of names.
+    /// Precomputed features: .npy or .safetensors, a row per line of `--keys`, or .parquet with a
+    /// column of lists of floats and one of names.
     #[arg(long, value_name = "FILE")]
     features: Option<PathBuf>,
     /// Names of the precomputed rows, one a line.
@@ -60,14 +62,16 @@ pub struct Arguments {
     /// The tensor of a safetensors file, or the column of a Parquet file, that holds the features.
     #[arg(long, value_name = "NAME", requires = "features")]
     tensor: Option<String>,
-    /// How numbers are kept: halfs, or bytes with a scale per picture, which need half the memory; as the store
-    /// that is there does, unless given.
+    /// How numbers are kept: halfs, or bytes with a scale per picture, which need half the memory;
+    /// as the store that is there does, unless given.
     #[arg(long, value_enum)]
     rows: Option<RowsName>,
-    /// Largest share of pictures that may have no feature, 0 to 1; above it, nothing is made but the list of failures.
+    /// Largest share of pictures that may have no feature, 0 to 1; above it, nothing is made but
+    /// the list of failures.
     #[arg(long, value_name = "SHARE", default_value_t = 0.5, value_parser = share)]
     max_failed: f64,
-    /// Pictures of a Parquet file whose `path` repeats: the number of its row, counted from 0, is put before every name.
+    /// Pictures of a Parquet file whose `path` repeats: the number of its row, counted from 0, is
+    /// put before every name.
     #[arg(long, requires = "images", conflicts_with = "features")]
     number_repeated: bool,
     /// Pictures of the store that the dataset does not name stay.

@@ -16,10 +16,12 @@ use crate::failure::Failure;
 /// Which encoder, and its settings.
 #[derive(Debug, clap::Args)]
 pub struct EncoderArguments {
-    /// What turns a picture into numbers: `builtin`, `precomputed`, `vgg16-fc6`, `vgg16-fc8`, or an ONNX file.
+    /// What turns a picture into numbers: `builtin`, `precomputed`, `vgg16-fc6`, `vgg16-fc8`, or
+    /// an ONNX file.
     ///
-    /// `builtin` is a fixed description of color, gradients and texture that needs no weights. `precomputed` takes rows
-    /// made elsewhere, with `--features` and `--keys`. `vgg16-fc6` is the paper's encoder and wants `--weights`.
+    /// `builtin` is a fixed description of color, gradients and texture that needs no weights.
+    /// `precomputed` takes rows made elsewhere, with `--features` and `--keys`. `vgg16-fc6` is
+    /// the paper's encoder and wants `--weights`.
     #[arg(long, value_name = "NAME|FILE.onnx", default_value = "builtin")]
     encoder: String,
     /// Numbers per picture of the builtin encoder [default: 4096].
@@ -37,7 +39,8 @@ pub struct EncoderArguments {
     /// The ONNX network's tensor or node that is the image feature; its only output unless given.
     #[arg(long, value_name = "NAME")]
     output_node: Option<String>,
-    /// How an output of tokens or maps becomes one row; an ONNX network's output that is a row needs none.
+    /// How an output of tokens or maps becomes one row; an ONNX network's output that is a row
+    /// needs none.
     #[arg(long, value_enum)]
     pool: Option<PoolName>,
     #[command(flatten, next_help_heading = "How pictures are prepared for a network")]

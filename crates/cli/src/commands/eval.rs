@@ -54,8 +54,8 @@ pub fn run(
     Ok(())
 }
 
-/// Predicts a split on all processes of the job; the first one keeps the predictions at `path` if there
-/// is one, and evaluates them.
+/// Predicts a split on all processes of the job; the first one keeps the predictions at `path` if
+/// there is one, and evaluates them.
 pub fn evaluate_run(
     trainer: &mut Trainer,
     split: SplitName,

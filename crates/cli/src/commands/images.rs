@@ -63,7 +63,8 @@ struct Neighbors {
     /// The feature store.
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// A bundle whose towers have learned what is near: a version folder, or a model folder for its newest version.
+    /// A bundle whose towers have learned what is near: a version folder, or a model folder for
+    /// its newest version.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
     /// How many of each.

@@ -34,7 +34,8 @@ struct Movielens {
     /// The folder of posters, `<movie>.jpg`; `images` inside DIR unless given.
     #[arg(long, value_name = "DIR")]
     images: Option<PathBuf>,
-    /// Every rating is a positive and negatives are drawn, instead of ratings from 4 on being clicks.
+    /// Every rating is a positive and negatives are drawn, instead of ratings from 4 on being
+    /// clicks.
     #[arg(long)]
     implicit: bool,
     /// Replace a dataset that is there already.

@@ -1,4 +1,5 @@
-//! `ams plan`: what a training would need of machines that are not there yet. All of it is computed.
+//! `ams plan`: what a training would need of machines that are not there yet. All of it is
+//! computed.
 
 use ams_train::forecast::{Cluster, Forecast, Workload, forecast};
 use serde::Serialize;
@@ -6,8 +7,8 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::output::{Output, bytes, count, table};
 
-/// Compute bytes, memory, seconds per step and efficiency of a training on so many hosts. The defaults are
-/// the paper's workload.
+/// Compute bytes, memory, seconds per step and efficiency of a training on so many hosts. The
+/// defaults are the paper's workload.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Numbers of hosts, separated by commas.

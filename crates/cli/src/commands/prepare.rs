@@ -18,8 +18,8 @@ use crate::output::{Output, count, fitted, width};
 
 /// Turn an event log and an items table into a dataset, or check a dataset.
 ///
-/// A table is one or more files, folders or patterns such as 'logs/*.parquet', here or in a bucket: CSV, TSV, JSON lines
-/// (also with gzip or zstd), Parquet or Arrow IPC.
+/// A table is one or more files, folders or patterns such as 'logs/*.parquet', here or in a bucket:
+/// CSV, TSV, JSON lines (also with gzip or zstd), Parquet or Arrow IPC.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The event log: one row per impression (with a label) or per positive event.
@@ -55,7 +55,8 @@ pub struct Arguments {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Tables")]
 struct TableArguments {
-    /// What separates CSV cells in every table: `,` `;` `|` `::`, tab, `\t`, `^A`, `\x01`; found in the header unless given.
+    /// What separates CSV cells in every table: `,` `;` `|` `::`, tab, `\t`, `^A`, `\x01`; found
+    /// in the header unless given.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     delimiter: Option<Delimiter>,
     /// The same of the events alone.
@@ -67,8 +68,8 @@ struct TableArguments {
     /// Of the users.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     users_delimiter: Option<Delimiter>,
-    /// How the text of every table is encoded: utf-8 (UTF-16 with its mark is recognized), latin-1, windows-1252, utf-16le
-    /// or utf-16be.
+    /// How the text of every table is encoded: utf-8 (UTF-16 with its mark is recognized),
+    /// latin-1, windows-1252, utf-16le or utf-16be.
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     encoding: Option<Encoding>,
     /// The same of the events alone.
@@ -83,8 +84,9 @@ struct TableArguments {
     /// The same as `--encoding latin-1`.
     #[arg(long, hide = true, conflicts_with = "encoding")]
     latin1: bool,
-    /// What `"` means in every table: checked (begins and ends a cell; one that seems to swallow rows is an error), trusted
-    /// (without that check), backslash (`\"` is a mark within a cell) or none.
+    /// What `"` means in every table: checked (begins and ends a cell; one that seems to swallow
+    /// rows is an error), trusted (without that check), backslash (`\"` is a mark within a
+    /// cell) or none.
     #[arg(long, value_name = "HOW", value_parser = quoting)]
     quoting: Option<Quoting>,
     /// The same of the events alone.
@@ -227,7 +229,8 @@ pub struct SampleArguments {
     /// Labels are words, positive if one of these (`click,buy`), in any case.
     #[arg(long, value_name = "WORD", value_delimiter = ',', conflicts_with = "positive_from")]
     positive: Vec<String>,
-    /// How times are written: a format as of strptime (`%d/%m/%Y %H:%M`), or unix, unix-ms, unix-us, unix-ns.
+    /// How times are written: a format as of strptime (`%d/%m/%Y %H:%M`), or unix, unix-ms,
+    /// unix-us, unix-ns.
     #[arg(long, value_name = "FORMAT")]
     time_format: Option<String>,
     /// A share of the log that would be an error, and is to be none.
@@ -248,8 +251,8 @@ pub struct SampleArguments {
     /// Seed of the draw.
     #[arg(long, value_name = "N", default_value_t = 1)]
     negatives_seed: u64,
-    /// Share of the items that training never sees, neither shown, drawn nor in histories; the test
-    /// stays as it is, so that its cold items have impressions.
+    /// Share of the items that training never sees, neither shown, drawn nor in histories; the
+    /// test stays as it is, so that its cold items have impressions.
     #[arg(long, value_name = "SHARE")]
     hold_out_items: Option<f64>,
     /// Which items are held out.
@@ -278,7 +281,8 @@ enum AcceptName {
     Times,
     /// More than half of the rows left out.
     DroppedRows,
-    /// Most items without a row in the items table, or some whose row seems to be written in another form.
+    /// Most items without a row in the items table, or some whose row seems to be written in
+    /// another form.
     ItemsWithoutRow,
     /// The same of users and the users table.
     UsersWithoutRow,

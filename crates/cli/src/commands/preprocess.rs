@@ -10,14 +10,15 @@ use crate::failure::Failure;
 /// A preset, and what is different from it.
 #[derive(Debug, clap::Args)]
 pub struct PreprocessArguments {
-    /// As the network was trained; each of the following options changes one part of a preset, `custom` asks for all but
-    /// the last two [default for VGG16: imagenet].
+    /// As the network was trained; each of the following options changes one part of a preset,
+    /// `custom` asks for all but the last two [default for VGG16: imagenet].
     #[arg(long, value_enum)]
     preprocess: Option<Preset>,
     /// Width and height the network sees: one number, or WxH.
     #[arg(long, value_name = "N|WxH", value_parser = size)]
     size: Option<[u32; 2]>,
-    /// What it sees: the `whole` picture whatever its aspect, or the center of the picture whose shorter side is N pixels.
+    /// What it sees: the `whole` picture whatever its aspect, or the center of the picture whose
+    /// shorter side is N pixels.
     #[arg(long, value_name = "whole|N", value_parser = resize)]
     resize: Option<Resize>,
     /// How pixels are weighed, antialiased in either case.

@@ -18,7 +18,8 @@ pub struct Arguments {
     /// The request, a JSON file; `-` reads stdin.
     #[arg(long, value_name = "FILE", required_unless_present = "sample")]
     request: Option<PathBuf>,
-    /// Instead of a request: the bundle's own example number N, counted from 1 (see its samples.json).
+    /// Instead of a request: the bundle's own example number N, counted from 1 (see its
+    /// samples.json).
     #[arg(long, value_name = "N", conflicts_with = "request")]
     sample: Option<usize>,
 }

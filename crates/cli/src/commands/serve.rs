@@ -24,35 +24,41 @@ use crate::launch::threads;
 use crate::locations::here;
 use crate::output::Output;
 
-/// Serve the models of a folder over HTTP and gRPC: rank page views, and take new versions as they are published. Every flag may be
-/// a variable (`--admin-bind`: AMS_SERVE_ADMIN_BIND) or a key of the file --config instead.
+/// Serve the models of a folder over HTTP and gRPC: rank page views, and take new versions as they
+/// are published. Every flag may be a variable (`--admin-bind`: AMS_SERVE_ADMIN_BIND) or a key of
+/// the file --config instead.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The folder of models: `MODELS/<model>/<version>/`, as `ams publish --to MODELS` writes them.
+    /// The folder of models: `MODELS/<model>/<version>/`, as `ams publish --to MODELS` writes
+    /// them.
     models: PathBuf,
-    /// Read settings from this file, TOML: `admin-bind = "0.0.0.0:8601"`. Flags and the environment count before it.
+    /// Read settings from this file, TOML: `admin-bind = "0.0.0.0:8601"`. Flags and the
+    /// environment count before it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Where page views are asked for. Without --token-file, everybody who reaches it may ask.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8600")]
     bind: SocketAddr,
-    /// Where metrics are, and versions are changed. Without --admin-token-file, by everybody who reaches it.
+    /// Where metrics are, and versions are changed. Without --admin-token-file, by everybody who
+    /// reaches it.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8601")]
     admin_bind: SocketAddr,
     /// Seconds between looks for new versions.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
     poll: f64,
-    /// Take no new version by itself: an admin port is told which. What it was told is kept in MODELS/serving.json.
+    /// Take no new version by itself: an admin port is told which. What it was told is kept in
+    /// MODELS/serving.json.
     #[arg(long)]
     explicit: bool,
-    /// Serve this version of a model whatever else is decided, such as `shop=3`; may be given for several models.
+    /// Serve this version of a model whatever else is decided, such as `shop=3`; may be given for
+    /// several models.
     #[arg(long, value_name = "MODEL=VERSION", value_parser = pin)]
     pin: Vec<(String, u64)>,
     /// Versions of a model that stay in memory beside the live one, to go back to.
     #[arg(long, value_name = "N", default_value_t = 1)]
     keep: usize,
-    /// Megabytes of a bundle up to which it is copied into memory, where changes of its files do no harm; larger ones are read where
-    /// they are.
+    /// Megabytes of a bundle up to which it is copied into memory, where changes of its files do
+    /// no harm; larger ones are read where they are.
     #[arg(long, value_name = "MB", default_value_t = 4096)]
     copy_below: u64,
     /// Threads that score; as many as there are cores unless given.
@@ -73,7 +79,8 @@ pub struct Arguments {
     /// Behaviors of a page view.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     behaviors: u32,
-    /// Bytes of memory for all requests that are being read or wait for their answer; more are turned away with 503.
+    /// Bytes of memory for all requests that are being read or wait for their answer; more are
+    /// turned away with 503.
     #[arg(long, value_name = "N", default_value_t = 256 << 20)]
     request_memory: usize,
     /// Seconds until the body of a request has to be whole, if the deadline is not shorter.
@@ -82,10 +89,12 @@ pub struct Arguments {
     /// Open connections; for another one the longest idle one is closed.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// Open connections of one address; no limit unless given. Behind a proxy, all are the proxy's.
+    /// Open connections of one address; no limit unless given. Behind a proxy, all are the
+    /// proxy's.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     connections_per_address: Option<u32>,
-    /// Seconds a connection stays open without a request; longer than a balancer in front keeps it.
+    /// Seconds a connection stays open without a request; longer than a balancer in front keeps
+    /// it.
     #[arg(long, value_name = "S", default_value_t = 75.0, value_parser = seconds)]
     idle_timeout: f64,
     /// Seconds a client may take nothing of what is sent to it.
@@ -94,7 +103,8 @@ pub struct Arguments {
     /// Seconds a client may take for the handshake of TLS, and to answer a ping of HTTP/2.
     #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
     patience: f64,
-    /// Seconds that requests are still accepted when the server is asked to stop, and says that it is not ready; 0 for none.
+    /// Seconds that requests are still accepted when the server is asked to stop, and says that it
+    /// is not ready; 0 for none.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds_or_none)]
     lame_duck: f64,
     /// Seconds that requests get to end when the server is asked to stop.
@@ -103,30 +113,34 @@ pub struct Arguments {
     /// How the log is written, on stderr.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// What is written: error, warn, info, debug or trace, or levels of parts (`warn,ams_serve=debug`); RUST_LOG unless given, or
-    /// info.
+    /// What is written: error, warn, info, debug or trace, or levels of parts
+    /// (`warn,ams_serve=debug`); RUST_LOG unless given, or info.
     #[arg(long, value_name = "LEVELS")]
     log_level: Option<String>,
     /// Write a line for every request: its id, route, status and seconds.
     #[arg(long)]
     access_log: bool,
-    /// Send spans of requests to this collector of OpenTelemetry (OTLP over HTTP), such as http://localhost:4318;
-    /// OTEL_EXPORTER_OTLP_ENDPOINT unless given. Needs a program with the feature otel.
+    /// Send spans of requests to this OpenTelemetry collector (OTLP over HTTP), for example
+    /// http://localhost:4318; OTEL_EXPORTER_OTLP_ENDPOINT unless given. Needs the feature otel.
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
     /// Let another process bind the same --bind meanwhile (SO_REUSEPORT), if it says so too.
     #[arg(long)]
     reuse_port: bool,
-    /// A name that the admin port may be asked by, beside localhost and addresses; can be repeated.
+    /// A name that the admin port may be asked by, beside localhost and addresses; can be
+    /// repeated.
     #[arg(long, value_name = "NAME")]
     admin_host: Vec<String>,
-    /// Whose pages may ask for page views from a browser, such as https://shop.example; can be repeated. `*`, without tokens only: everybody's.
+    /// Whose pages may ask for page views from a browser, for example https://shop.example; can be
+    /// repeated. `*`, without tokens only: everybody's.
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
-    /// Serve the page /demo too: what the models make of their sample requests, side by side, and why.
+    /// Serve the page /demo too: what the models make of their sample requests, side by side, and
+    /// why.
     #[arg(long)]
     demo: bool,
-    /// The folder of pictures for it, as for `ams encode --images`; small copies are sent to whoever may ask.
+    /// The folder of pictures for it, as for `ams encode --images`; small copies are sent to
+    /// whoever may ask.
     #[arg(long, value_name = "DIR", requires = "demo")]
     demo_pictures: Option<PathBuf>,
     /// Tokens that may ask, one per line, sent as `Authorization: Bearer TOKEN`.
@@ -239,8 +253,8 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     }
 }
 
-/// Where spans go: the whole address of a collector's traces. OpenTelemetry's own variables mean every program of a machine, so they
-/// are no error for one that cannot send spans.
+/// Where spans go: the whole address of a collector's traces. OpenTelemetry's own variables mean
+/// every program of a machine, so they are no error for one that cannot send spans.
 fn collector(flag: Option<String>) -> Option<String> {
     let traces = |base: String| format!("{}/v1/traces", base.trim_end_matches('/'));
     let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());

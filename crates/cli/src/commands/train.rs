@@ -25,13 +25,15 @@ pub struct Arguments {
     /// Overrides one setting, such as `train.epochs=3`; may be given several times.
     #[arg(long, value_name = "KEY=VALUE")]
     set: Vec<String>,
-    /// Threads of each process; its share of the cores unless given. The result does not depend on it.
+    /// Threads of each process; its share of the cores unless given. The result does not depend on
+    /// it.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
     /// Go on from the newest checkpoint of the run.
     #[arg(long, conflicts_with_all = ["replace", "auto_resume"])]
     resume: bool,
-    /// Go on from the newest checkpoint if there is one, else begin: for launchers that start a job again.
+    /// Go on from the newest checkpoint if there is one, else begin: for launchers that start a
+    /// job again.
     #[arg(long, conflicts_with = "replace")]
     auto_resume: bool,
     /// Remove an earlier training of the same name.

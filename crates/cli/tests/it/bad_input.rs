@@ -175,7 +175,8 @@ fn pictures() {
     place.json(TRAIN);
 }
 
-/// Asserts that a command is refused with these words and a list of so many failures beside the store, and goes on.
+/// Asserts that a command is refused with these words and a list of so many failures beside the
+/// store, and goes on.
 fn refuses_with_list(place: &Place, arguments: &str, words: &[&str], failures: usize) {
     let done = place.run(arguments);
     assert_eq!(done.code, Some(1), "{done:#?}");

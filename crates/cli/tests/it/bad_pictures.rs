@@ -1,4 +1,5 @@
-//! A folder of pictures with everything in it that can be wrong with one: counted, listed, and the rest goes on.
+//! A folder of pictures with everything in it that can be wrong with one: counted, listed, and the
+//! rest goes on.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, chown, symlink};
@@ -49,8 +50,8 @@ fn is_above_permissions(place: &Place) -> bool {
     fs::metadata(place.path("")).unwrap().uid() == 0
 }
 
-/// Runs `ams` as a user for whom permissions count. The administrator becomes `nobody`, by a copy of the program in the
-/// place, where that user can reach it.
+/// Runs `ams` as a user for whom permissions count. The administrator becomes `nobody`, by a copy
+/// of the program in the place, where that user can reach it.
 fn run_as_user(place: &Place, arguments: &str) -> Option<Done> {
     if !is_above_permissions(place) {
         return Some(place.run(arguments));

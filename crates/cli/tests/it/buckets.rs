@@ -1,6 +1,6 @@
-//! Commands on a bucket: a real S3 server on this host (moto), asked by the real client; wrong buckets, missing
-//! credentials, and a server that dies in the middle. Skipped where moto is not installed: `pip install 'moto[server]'`
-//! into `target/venv`, as `.ci/run` does.
+//! Commands on a bucket: a real S3 server on this host (moto), asked by the real client; wrong
+//! buckets, missing credentials, and a server that dies in the middle. Skipped where moto is not
+//! installed: `pip install 'moto[server]'` into `target/venv`, as `.ci/run` does.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -190,7 +190,8 @@ fn the_way_through_a_bucket() {
         &["runs: s3://shop/runs is not on this host", "ams publish"],
     );
 
-    // A server that dies in the middle of a new dataset leaves none, of a change the version before.
+    // A server that dies in the middle of a new dataset leaves none, of a change the version
+    // before.
     let mortal = Mortal::before(server.at, 20);
     let half = format!("{prepare} --out s3://shop/half");
     refuses(run(&place, mortal.at, true, &half), &["s3://shop/half/"]);
@@ -202,8 +203,8 @@ fn the_way_through_a_bucket() {
     let picture = |at: usize| {
         items.lines().nth(at).unwrap().split(',').find(|it| it.starts_with("images/")).unwrap()
     };
-    // The names, the manifest of pictures, the card: a version is three uploads. Each time another picture goes, so that
-    // nothing an upload left behind is of use to the next one.
+    // The names, the manifest of pictures, the card: a version is three uploads. Each time another
+    // picture goes, so that nothing an upload left behind is of use to the next one.
     for uploads in 0..3 {
         let remove =
             format!("images remove s3://shop/data/images {}", picture(uploads as usize + 1));

@@ -1,4 +1,5 @@
-//! Configuration files: mistakes are shown where they are, and settings of the command line override the file.
+//! Configuration files: mistakes are shown where they are, and settings of the command line
+//! override the file.
 
 use crate::place::Place;
 

@@ -1,4 +1,5 @@
-//! What changes after a model was published: new pictures and items reach a server while it is asked.
+//! What changes after a model was published: new pictures and items reach a server while it is
+//! asked.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
@@ -267,8 +268,8 @@ fn a_damaged_delta_is_reported_and_what_served_serves_on() {
     assert_ne!(serving.score(&page), before);
 }
 
-/// Writers of deltas and publishers are killed again and again while the server is asked: no request fails, each is of one
-/// state of the model, and what is taken up is whole.
+/// Writers of deltas and publishers are killed again and again while the server is asked: no
+/// request fails, each is of one state of the model, and what is taken up is whole.
 #[test]
 fn killed_writers_cost_a_server_nothing() {
     let (place, page) = published();

@@ -1,4 +1,5 @@
-//! `ams encode` on folders and lists as people have them: what is found, and what is said of the rest.
+//! `ams encode` on folders and lists as people have them: what is found, and what is said of the
+//! rest.
 
 use std::fs;
 

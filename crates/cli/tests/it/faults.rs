@@ -1,6 +1,7 @@
-//! Trainings that die: killed at random moments, while they write a checkpoint, with a full disk. Every
-//! one has to come back, started again with the same command, and to end with the bits of a training
-//! that was never disturbed. Alone, and (with the feature `mpi`) as jobs of several processes.
+//! Trainings that die: killed at random moments, while they write a checkpoint, with a full disk.
+//! Every one has to come back, started again with the same command, and to end with the bits of a
+//! training that was never disturbed. Alone, and (with the feature `mpi`) as jobs of several
+//! processes.
 
 use std::fs;
 use std::path::PathBuf;
@@ -186,8 +187,8 @@ fn undisturbed(place: &Place) -> String {
     place.published("runs/undisturbed")
 }
 
-/// Kills a random process of the job at random moments, `kills` times, each time starting it again as the
-/// next of `starts` says; then lets it end. Its bundle has to be the undisturbed one.
+/// Kills a random process of the job at random moments, `kills` times, each time starting it again
+/// as the next of `starts` says; then lets it end. Its bundle has to be the undisturbed one.
 pub fn survive_kills(starts: &[Start], kills: usize, seed: u64) {
     let place = Place::for_faults();
     // Long enough that no life sees the end.
@@ -303,8 +304,8 @@ impl Drop for SmallDisk {
     }
 }
 
-/// Trains on a disk that holds two checkpoints but not three: a clear error, the two stay whole, and with
-/// more room the training goes on.
+/// Trains on a disk that holds two checkpoints but not three: a clear error, the two stay whole,
+/// and with more room the training goes on.
 pub fn survive_a_full_disk(start: Start) {
     let place = Place::for_faults();
     let want = undisturbed(&place);

@@ -162,7 +162,8 @@ impl Client {
         Ok(said(&answer))
     }
 
-    /// Calls `service/method` with a message that is marked as compressed by `encoding`, and is so by gzip.
+    /// Calls `service/method` with a message that is marked as compressed by `encoding`, and is so
+    /// by gzip.
     pub fn compressed(&self, call: &str, message: &Value, encoding: &str) -> (Code, Value) {
         let (service, method) = call.split_once('/').unwrap();
         let known = self.descriptions.get_service_by_name(service).unwrap();
@@ -245,8 +246,8 @@ where
     sender
 }
 
-/// What `connections` cost that ask for a lot without a token, and take nothing: calls of gRPC with large bodies, and answers that
-/// nobody reads.
+/// What `connections` cost that ask for a lot without a token, and take nothing: calls of gRPC with
+/// large bodies, and answers that nobody reads.
 pub fn flood(address: &str, connections: usize) {
     let host = address.split("//").nth(1).unwrap().to_owned();
     let mut runtime = tokio::runtime::Builder::new_multi_thread();

@@ -1,6 +1,6 @@
-//! The program as its users meet it: commands in a folder, exit codes, one JSON object on stdout, and
-//! errors that say what to do. Knows no crate of this workspace; what a command computes is tested
-//! where it is computed.
+//! The program as its users meet it: commands in a folder, exit codes, one JSON object on stdout,
+//! and errors that say what to do. Knows no crate of this workspace; what a command computes is
+//! tested where it is computed.
 
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 

@@ -1,5 +1,5 @@
-//! Jobs of several processes, as a user starts them: `mpirun -n 4 ams train ..`. Built with the feature
-//! `mpi`; needs Open MPI.
+//! Jobs of several processes, as a user starts them: `mpirun -n 4 ams train ..`. Built with the
+//! feature `mpi`; needs Open MPI.
 
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -136,8 +136,8 @@ fn a_stopped_process_is_noticed_and_the_job_goes_on_when_started_again() {
     place.json("train faults.toml --set name=undisturbed");
     let want = place.published("runs/undisturbed");
     let start = Start::Mpi(2);
-    // Longer than a process may sleep on a host that is busy with other tests: with 2 s a job was once
-    // ended before its first checkpoint.
+    // Longer than a process may sleep on a host that is busy with other tests: with 2 s a job was
+    // once ended before its first checkpoint.
     let mut job = Running::of(start, &place, "train faults.toml --watchdog 10");
     let begin = Instant::now();
     while place.checkpoints("runs/tiny").is_empty() {

@@ -1,4 +1,5 @@
-//! A number means the same wherever it comes from: in training data, in requests of every protocol, and in deltas.
+//! A number means the same wherever it comes from: in training data, in requests of every protocol,
+//! and in deltas.
 
 use std::path::Path;
 use std::process::Command;

@@ -1,5 +1,5 @@
-//! An operator's nights: what was decided outlives restarts and is followed by other servers, and what becomes of one model's files
-//! harms no other model and no answer.
+//! An operator's nights: what was decided outlives restarts and is followed by other servers, and
+//! what becomes of one model's files harms no other model and no answer.
 
 use std::collections::BTreeMap;
 
@@ -104,7 +104,8 @@ fn decisions_outlive_restarts_and_are_followed_by_other_servers() {
     assert_eq!(tell(&other, "versions/6/canary?percent=0").1["canary"], Value::Null);
     one.until("no canary", || seen(&one).iter().all(|version| version == 5));
 
-    // Unloaded, it is gone everywhere until a version is activated; servers stay ready for what else they have.
+    // Unloaded, it is gone everywhere until a version is activated; servers stay ready for what
+    // else they have.
     assert_eq!(tell(&one, "unload").1["unloaded"], true);
     other.until("unloaded", || other.score(&page).0 == 404);
     assert_eq!((one.score(&page).0, other.get("/health/ready").0), (404, 200));
@@ -257,7 +258,8 @@ fn a_version_that_is_copied_file_by_file_arrives() {
     serving.until("live", || answers(&serving, &page) == 2);
     assert_eq!(serving.state()["arriving"], json!({}));
 
-    // All there and not good; mended in place, it is tried again by itself, and at once when somebody says so.
+    // All there and not good; mended in place, it is tried again by itself, and at once when
+    // somebody says so.
     let ids = place.read("models/tiny/1/ids.safetensors");
     let mut bad = ids.clone();
     *bad.last_mut().unwrap() ^= 1;

@@ -1,4 +1,5 @@
-//! The server's pages as people meet them: in a browser, with mouse, keyboard and a phone. `pages.py` drives it.
+//! The server's pages as people meet them: in a browser, with mouse, keyboard and a phone.
+//! `pages.py` drives it.
 
 use std::path::Path;
 use std::process::Command;

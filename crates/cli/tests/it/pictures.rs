@@ -1,6 +1,6 @@
-//! A feature store whose writers die: killed at random moments while they encode, change and compact it. What was
-//! committed is never lost, what was encoded is not encoded again, and in the end the files are those of a run that
-//! was never disturbed.
+//! A feature store whose writers die: killed at random moments while they encode, change and
+//! compact it. What was committed is never lost, what was encoded is not encoded again, and in the
+//! end the files are those of a run that was never disturbed.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
@@ -94,7 +94,8 @@ fn killed_encodings_lose_at_most_their_last_chunks() {
     let mut kills = 0;
     let mut known = 0;
     for moment in Moments(7).take(40) {
-        // After so many chunks more, however fast the host is today, and then anywhere in the next one.
+        // After so many chunks more, however fast the host is today, and then anywhere in the next
+        // one.
         let enough = chunks(&place, "store.partial").len() + (moment * 9.0) as usize;
         let begin = Instant::now();
         let within = Duration::from_secs_f64(0.01 * moment);

@@ -80,8 +80,8 @@ impl Place {
         done.json()
     }
 
-    /// Runs a command that has to fail as the user's error, print nothing on stdout, say all of `words`
-    /// and leave the folder as it was.
+    /// Runs a command that has to fail as the user's error, print nothing on stdout, say all of
+    /// `words` and leave the folder as it was.
     pub fn refuses(&self, arguments: &str, words: &[&str]) {
         let before = self.files("");
         let done = self.run(&format!("{arguments} --json"));

@@ -1,4 +1,5 @@
-//! One page view in all its spellings: JSON, tensors and messages have the same scores, bit for bit.
+//! One page view in all its spellings: JSON, tensors and messages have the same scores, bit for
+//! bit.
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};

@@ -1,4 +1,5 @@
-//! How a server's process ends, is replaced, and is told things by signals: real processes under load.
+//! How a server's process ends, is replaced, and is told things by signals: real processes under
+//! load.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -61,7 +62,8 @@ fn no_request_is_lost_when_a_new_server_takes_over() {
     });
 }
 
-/// Clients of one address, who know nothing of a new server: some keep their connection, some come anew each time.
+/// Clients of one address, who know nothing of a new server: some keep their connection, some come
+/// anew each time.
 #[test]
 fn no_request_is_lost_when_a_new_server_takes_the_same_address() {
     let (place, page) = published();

@@ -1,4 +1,5 @@
-//! The server as its clients meet it: real processes, real sockets, versions that come and go while they ask.
+//! The server as its clients meet it: real processes, real sockets, versions that come and go while
+//! they ask.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
@@ -81,7 +82,8 @@ impl Serving {
         Serving::of(agent(), limited).once_ready()
     }
 
-    /// Likewise, by a user who owns nothing: what is nobody's to read, root reads all the same. None where there is no such program.
+    /// Likewise, by a user who owns nothing: what is nobody's to read, root reads all the same.
+    /// None where there is no such program.
     #[cfg(target_os = "linux")]
     pub fn by_nobody(place: &Place, arguments: &str) -> Option<Serving> {
         use std::os::unix::fs::PermissionsExt;
@@ -287,7 +289,8 @@ fn a_published_model_answers_as_the_program_does() {
     }
     anything(&place, &serving);
 
-    // The program measures servers too: an address, where `bench` otherwise takes paths of this host alone.
+    // The program measures servers too: an address, where `bench` otherwise takes paths of this
+    // host alone.
     let url = &serving.address;
     let bench =
         format!("bench serve --model models/tiny --candidates 4 --url {url} --rate 50 --seconds 1");
@@ -352,7 +355,8 @@ fn as_tensors(place: &Place, serving: &Serving, expected: &Value) {
     }
 }
 
-/// Whatever the description allows, and what it does not, made up by a program: no defect, and answers as described.
+/// Whatever the description allows, and what it does not, made up by a program: no defect, and
+/// answers as described.
 fn anything(place: &Place, serving: &Serving) {
     let workspace = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let program = workspace.join("target/venv/bin/schemathesis");
@@ -439,7 +443,8 @@ fn refusals(serving: &Serving, page: &Value) {
         415,
         "what a page elsewhere can make a browser send"
     );
-    // Half a head, half a body, no HTTP at all, and nothing: each is ended, the last three by the clock.
+    // Half a head, half a body, no HTTP at all, and nothing: each is ended, the last three by the
+    // clock.
     let half = format!("POST {score} HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{{");
     assert!(serving.raw(half.as_bytes()).starts_with("HTTP/1.1 408 "));
     assert!(serving.raw(b"\x16\x03\x01\x02\x00garbage\r\n\r\n").starts_with("HTTP/1.1 400 "));
@@ -467,7 +472,8 @@ fn versions_swap_under_load_and_no_request_fails() {
                     let (status, scored) = serving.score(&page);
                     assert_eq!(status, 200, "{scored}");
                     let version = scored["version"].as_u64().unwrap();
-                    // Odd versions are the first model, even ones the other: an answer is of one of them.
+                    // Odd versions are the first model, even ones the other: an answer is of one of
+                    // them.
                     let expected = if version % 2 == 1 { &first } else { &other };
                     assert_eq!(&scored["ctr"], expected, "version {version}");
                     asked.fetch_add(1, Ordering::Relaxed);
@@ -572,7 +578,8 @@ fn tokens_and_overload() {
     ] {
         assert_eq!(status(url.clone(), token), expected, "{url} {token:?}");
     }
-    // Far more at once than one thread and one place in the queue: all are answered, one way or the other.
+    // Far more at once than one thread and one place in the queue: all are answered, one way or the
+    // other.
     let (served, shed) = (AtomicUsize::new(0), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for _ in 0..12 {

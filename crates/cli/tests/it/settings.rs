@@ -1,4 +1,5 @@
-//! Settings of a server from the command line, the environment and a file: which of them counts, and what is said of a bad one.
+//! Settings of a server from the command line, the environment and a file: which of them counts,
+//! and what is said of a bad one.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -54,7 +55,8 @@ fn the_command_line_counts_before_the_environment_and_that_before_the_file() {
         (file.to_owned(), &environment, [11.0, 22.0, 23.0, 14_000.0]),
         (format!("{file} --deadline-ms 33000"), &environment, [11.0, 22.0, 33.0, 14_000.0]),
         (String::new(), &[("CONFIG", "serve.toml"), ("QUEUE", "9")], [11.0, 9.0, 13.0, 14_000.0]),
-        // What Kubernetes sets for a service of that name, and what is set to nothing, is left alone.
+        // What Kubernetes sets for a service of that name, and what is set to nothing, is left
+        // alone.
         (
             "models".to_owned(),
             &[

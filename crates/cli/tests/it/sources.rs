@@ -1,5 +1,5 @@
-//! Logs in the forms that people have them in: files, folders, patterns, compressions, formats. Each gives the dataset of the
-//! plain file, bit by bit, or an error that names the way out.
+//! Logs in the forms that people have them in: files, folders, patterns, compressions, formats.
+//! Each gives the dataset of the plain file, bit by bit, or an error that names the way out.
 
 use std::io::Write;
 

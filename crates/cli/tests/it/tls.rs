@@ -138,7 +138,8 @@ fn a_certificate_that_changes_is_shown_to_who_comes_later() {
     };
     assert_eq!(serving.score(&page).0, 200);
     assert!(trusts(&first) && !trusts(&second));
-    // A certificate without its key is not taken up; that nobody is left without an answer is the point.
+    // A certificate without its key is not taken up; that nobody is left without an answer is the
+    // point.
     place.write("server.pem", &renewed.certificate);
     serving.signal("HUP");
     serving.until("refused", || admin("/metrics").contains("ams_reload_failures_total 1\n"));

@@ -1,4 +1,5 @@
-//! The second pass: the parts of the users become groups in sample files, each on a thread of its own.
+//! The second pass: the parts of the users become groups in sample files, each on a thread of its
+//! own.
 
 use std::ops::Range;
 use std::path::Path;
@@ -177,7 +178,8 @@ impl<'a> Builder<'a> {
         Ok((tally, out))
     }
 
-    /// The pieces of a part that are in memory at a time: a whole part, unless it is large or pieces were asked for.
+    /// The pieces of a part that are in memory at a time: a whole part, unless it is large or
+    /// pieces were asked for.
     fn portions(&self, part: usize) -> Vec<Range<usize>> {
         let (each, asked) =
             (self.events.pieces() / self.options.parts, self.options.spill_per_part);
@@ -292,9 +294,9 @@ fn positive(log: &UserLog, at: usize) -> Positive {
     Positive { user: log.id, time: event.time, item: event.item, test: at >= log.test_begin }
 }
 
-/// A user's impressions, and where the test begins among them: the events, each positive followed by its
-/// negatives if there is a sampler. Within one event they are in order of the items, so that the position
-/// does not tell the label. Held-out items are shown in the test only.
+/// A user's impressions, and where the test begins among them: the events, each positive followed
+/// by its negatives if there is a sampler. Within one event they are in order of the items, so that
+/// the position does not tell the label. Held-out items are shown in the test only.
 fn impressions(
     log: &UserLog,
     held_out: impl Fn(u32) -> bool,

@@ -1,5 +1,5 @@
-//! Which column means what: explicit names, else aliases, and fields with their kinds. Knows names and
-//! examples; does not read a table beyond its first rows.
+//! Which column means what: explicit names, else aliases, and fields with their kinds. Knows names
+//! and examples; does not read a table beyond its first rows.
 
 use std::fmt;
 use std::str::FromStr;
@@ -36,8 +36,8 @@ pub struct Columns {
     pub context_fields: Option<Vec<FieldColumn>>,
 }
 
-/// A column that becomes a field, written `[name=]column[:kind[:separator]]`: `brand`, `genres:multi:|`,
-/// `eur=price:numeric`.
+/// A column that becomes a field, written `[name=]column[:kind[:separator]]`: `brand`,
+/// `genres:multi:|`, `eur=price:numeric`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct FieldColumn {
@@ -61,8 +61,8 @@ pub enum Kind {
 }
 
 impl Kind {
-    /// The value of a cell: empty if it is missing; the parts of a multi value end up separated by [`SEPARATOR`], and a
-    /// number is plain.
+    /// The value of a cell: empty if it is missing; the parts of a multi value end up separated by
+    /// [`SEPARATOR`], and a number is plain.
     pub(crate) fn read(&self, cell: &str, decimal: Option<Decimal>) -> Result<String, String> {
         match self {
             Kind::Categorical => value::category(cell).map(|value| value.into_owned()),

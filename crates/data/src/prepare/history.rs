@@ -36,8 +36,8 @@ pub(crate) struct LeftOut {
     pub(crate) light: u64,
 }
 
-/// Leaves out exact duplicates (same time, item and label) and, if asked, repeated positives. `events` are
-/// of one user, sorted by time, item and label; of duplicates the first stays.
+/// Leaves out exact duplicates (same time, item and label) and, if asked, repeated positives.
+/// `events` are of one user, sorted by time, item and label; of duplicates the first stays.
 pub(crate) fn clean(events: &mut Vec<Event>, repeats: Repeats) -> LeftOut {
     let mut out = LeftOut::default();
     let before = events.len();
@@ -58,7 +58,8 @@ pub(crate) fn clean(events: &mut Vec<Event>, repeats: Repeats) -> LeftOut {
 pub(crate) struct Bounds {
     /// A group's impressions are less than this many seconds after its first.
     pub(crate) span: i64,
-    /// And at most so many, unless one event alone has more (a positive with its sampled negatives).
+    /// And at most so many, unless one event alone has more (a positive with its sampled
+    /// negatives).
     pub(crate) most: usize,
 }
 
@@ -93,16 +94,16 @@ pub(crate) fn groups(shown: &[Shown], test_begin: usize, bounds: Bounds) -> Vec<
     groups
 }
 
-/// The behaviors a group may know: those strictly earlier than `first`, newest first, at most `most`. `past`
-/// is sorted by time.
+/// The behaviors a group may know: those strictly earlier than `first`, newest first, at most
+/// `most`. `past` is sorted by time.
 pub(crate) fn history(past: &[(u32, i64)], first: i64, most: usize, to: &mut Vec<(u32, i64)>) {
     let earlier = past.partition_point(|&(_, time)| time < first);
     to.clear();
     to.extend(past[..earlier].iter().rev().take(most));
 }
 
-/// Where a user's test begins if it is the last `fraction` of the events: the nearest position, moved later
-/// until it does not separate events of one instant.
+/// Where a user's test begins if it is the last `fraction` of the events: the nearest position,
+/// moved later until it does not separate events of one instant.
 pub(crate) fn tail_begin(events: &[Event], fraction: f64) -> usize {
     let held = (events.len() as f64 * fraction).round() as usize;
     let mut begin = events.len() - held.min(events.len());

@@ -1,11 +1,13 @@
-//! How many events happened when: a histogram of bounded size that does not depend on the order of arrival.
+//! How many events happened when: a histogram of bounded size that does not depend on the order of
+//! arrival.
 
 use std::collections::BTreeMap;
 
 /// Most buckets held.
 const MOST: usize = 1 << 20;
 
-/// Counts per bucket of `width` seconds, a power of two that doubles whenever there are too many buckets.
+/// Counts per bucket of `width` seconds, a power of two that doubles whenever there are too many
+/// buckets.
 pub(crate) struct Instants {
     width_log2: u32,
     most: usize,
@@ -38,8 +40,8 @@ impl Instants {
         Some((first << self.width_log2, last << self.width_log2))
     }
 
-    /// The instant that leaves closest to `fraction` of the events at or after it, at least one bucket on
-    /// either side; `None` if all events are in one bucket.
+    /// The instant that leaves closest to `fraction` of the events at or after it, at least one
+    /// bucket on either side; `None` if all events are in one bucket.
     pub(crate) fn cut(&self, fraction: f64) -> Option<i64> {
         let total: u64 = self.counts.values().sum();
         let wanted = fraction * total as f64;

@@ -1,4 +1,5 @@
-//! The catalogue while it is being collected: items as they come, named by numbers; sorted in the end.
+//! The catalogue while it is being collected: items as they come, named by numbers; sorted in the
+//! end.
 
 use arrow_array::LargeStringArray;
 use arrow_array::builder::LargeStringBuilder;
@@ -79,8 +80,8 @@ pub(crate) enum Added {
     Other,
 }
 
-/// Items as they come: those of the items table first, with their images and fields, then those only the
-/// events know.
+/// Items as they come: those of the items table first, with their images and fields, then those
+/// only the events know.
 pub(crate) struct Items {
     names: Interner,
     images: Texts,

@@ -14,7 +14,8 @@ pub(crate) struct Cells {
     pub(crate) field: FieldColumn,
 }
 
-/// Where the value of a user field comes from: a position among the event texts or the users table's.
+/// Where the value of a user field comes from: a position among the event texts or the users
+/// table's.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Origin {
     Events(usize),
@@ -271,8 +272,8 @@ fn describe_users(
     Ok((users, known, origins))
 }
 
-/// The key column of a describing table: the stated name or the events' name for it if it is there, else an
-/// alias, else `id`.
+/// The key column of a describing table: the stated name or the events' name for it if it is there,
+/// else an alias, else `id`.
 fn key(peek: &Peek, role: Role, stated: Option<&str>, in_events: &str) -> Result<usize> {
     let same = stated.and_then(|name| peek.position(name)).or_else(|| peek.position(in_events));
     match same {
@@ -284,8 +285,8 @@ fn key(peek: &Peek, role: Role, stated: Option<&str>, in_events: &str) -> Result
     }
 }
 
-/// The fields of a describing table: those listed, or, if nothing at all was listed, whatever is fit, its numbers with
-/// the decimal mark `unlisted`.
+/// The fields of a describing table: those listed, or, if nothing at all was listed, whatever is
+/// fit, its numbers with the decimal mark `unlisted`.
 fn described(
     peek: &Peek,
     what: &str,

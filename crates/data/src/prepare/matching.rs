@@ -1,5 +1,5 @@
-//! Whether tables fit each other: shares of rows and ids that no sound log has are errors, with an example of both
-//! sides and the option that accepts them.
+//! Whether tables fit each other: shares of rows and ids that no sound log has are errors, with an
+//! example of both sides and the option that accepts them.
 
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -3,22 +3,23 @@
 //! 1. *Map*: which column means what ([`plan`], [`Plan::understood`]).
 //! 2. *Collect*: every table is read once, in batches; events are set aside by user.
 //! 3. *Survey*, if negatives have to know all positives: the parts once.
-//! 4. *Build*: every thread of the current rayon pool takes one part of the users after the other. A portion of it at a
-//!    time is sorted, cut into groups and written.
+//! 4. *Build*: every thread of the current rayon pool takes one part of the users after the other.
+//!    A portion of it at a time is sorted, cut into groups and written.
 //!
-//! Memory is bounded by the catalogue and, per thread, one portion: a part, or less of it where a part is large. What
-//! comes out depends on the rows, not on their order, nor on threads.
+//! Memory is bounded by the catalogue and, per thread, one portion: a part, or less of it where a
+//! part is large. What comes out depends on the rows, not on their order, nor on threads.
 //!
-//! What the rules are: a positive event is a behavior of every later group of its user, strictly later
-//! than it. Exact duplicates (user, item, time, label) count once. A group is a run of a user's impressions less
-//! than `group_span` seconds and at most `group_max` long, on one side of the split. Rows without user, item
-//! or time are left out and counted; a missing label is an error. Dates without time are midnight UTC, so
-//! events of one day do not know each other. Items that only the events know have no image and no fields.
-//! A picture belongs to an item: its name comes from the items table.
+//! What the rules are: a positive event is a behavior of every later group of its user, strictly
+//! later than it. Exact duplicates (user, item, time, label) count once. A group is a run of a
+//! user's impressions less than `group_span` seconds and at most `group_max` long, on one side of
+//! the split. Rows without user, item or time are left out and counted; a missing label is an
+//! error. Dates without time are midnight UTC, so events of one day do not know each other. Items
+//! that only the events know have no image and no fields. A picture belongs to an item: its name
+//! comes from the items table.
 //!
-//! Items held out (`hold_out_items`) are left out of the training, also of its histories; the test stays, byte for
-//! byte, what it is without a hold-out, so that it compares models of both. [`crate::negatives`] says what that
-//! means for sampled negatives.
+//! Items held out (`hold_out_items`) are left out of the training, also of its histories; the test
+//! stays, byte for byte, what it is without a hold-out, so that it compares models of both.
+//! [`crate::negatives`] says what that means for sampled negatives.
 
 mod build;
 mod collect;
@@ -81,7 +82,8 @@ pub enum Accept {
     Times,
     /// More than half of the rows left out.
     DroppedRows,
-    /// Most items of the events without a row in the items table, or some that seem to have one in another form.
+    /// Most items of the events without a row in the items table, or some that seem to have one in
+    /// another form.
     ItemsWithoutRow,
     /// The same of users and the users table.
     UsersWithoutRow,
@@ -118,7 +120,8 @@ pub struct PrepareOptions {
     pub group_max: usize,
     /// Behaviors a group keeps.
     pub max_behaviors: usize,
-    /// Least weight (dwell time, say) of a positive event to become a behavior. An empty cell weighs nothing.
+    /// Least weight (dwell time, say) of a positive event to become a behavior. An empty cell
+    /// weighs nothing.
     pub min_weight: Option<f64>,
     /// Labels are numbers, positive from this one on (ratings).
     pub positive_from: Option<f64>,
@@ -138,15 +141,16 @@ pub struct PrepareOptions {
     pub decimal: Option<Decimal>,
     /// Parts of the dataset, a power of two.
     pub parts: usize,
-    /// Into how many pieces a part is divided at least while it is made, a power of two; more need less memory. Parts
-    /// that are large are divided in any case, into up to 16 pieces.
+    /// Into how many pieces a part is divided at least while it is made, a power of two; more need
+    /// less memory. Parts that are large are divided in any case, into up to 16 pieces.
     pub spill_per_part: usize,
 }
 
 /// Files that the rows of a part are set aside in, at least.
 const PIECES_PER_PART: usize = 16;
 
-/// Bytes of rows that are sorted and cut at a time, unless a piece has more; in memory they take about twice that.
+/// Bytes of rows that are sorted and cut at a time, unless a piece has more; in memory they take
+/// about twice that.
 const PORTION: u64 = 16 << 20;
 
 impl Default for PrepareOptions {
@@ -268,7 +272,8 @@ pub struct Plan {
 /// Finds out which column means what, from the headers and first rows.
 ///
 /// # Errors
-/// [`Error::Option`] if an option makes no sense; [`Error::Content`] if a column is missing or ambiguous.
+/// [`Error::Option`] if an option makes no sense; [`Error::Content`] if a column is missing or
+/// ambiguous.
 pub fn plan(inputs: Inputs, options: PrepareOptions) -> Result<Plan> {
     check_options(&options)?;
     let mapping = mapping::map(&inputs, &options)?;
@@ -300,8 +305,9 @@ impl Plan {
     /// Makes the dataset `out`. It appears whole or not at all.
     ///
     /// # Errors
-    /// [`Error::Content`] with file, row and column where a table is not what it should be, or with the
-    /// reason why there is nothing to learn from it; [`Error::Option`] if `out` is in the way; [`Error::Io`].
+    /// [`Error::Content`] with file, row and column where a table is not what it should be, or with
+    /// the reason why there is nothing to learn from it; [`Error::Option`] if `out` is in the
+    /// way; [`Error::Io`].
     pub fn run(
         &self,
         out: &Path,

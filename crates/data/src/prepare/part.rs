@@ -15,8 +15,8 @@ pub(crate) enum Cut {
     Tail(f64),
 }
 
-/// The events of some users, ordered by user text and time, ties by item, label and text: by content
-/// only, never by arrival.
+/// The events of some users, ordered by user text and time, ties by item, label and text: by
+/// content only, never by arrival.
 pub(crate) struct Part<'a> {
     users: Interner,
     order: Vec<u32>,

@@ -1,4 +1,5 @@
-//! Rows set aside by user: one temporary file per piece of the users, so that later only few pieces are in memory.
+//! Rows set aside by user: one temporary file per piece of the users, so that later only few pieces
+//! are in memory.
 //!
 //! ```text
 //! row: u32 length of what follows; then user text, then the texts and numbers the caller put
@@ -48,8 +49,8 @@ impl Spill {
         if self.bytes >= WAITING { self.flush() } else { Ok(()) }
     }
 
-    /// Appends what waits. Files are opened for this only: there may be more pieces than the system lets a
-    /// process hold open.
+    /// Appends what waits. Files are opened for this only: there may be more pieces than the system
+    /// lets a process hold open.
     pub(crate) fn flush(&mut self) -> Result<()> {
         for (piece, waiting) in
             self.waiting.iter_mut().enumerate().filter(|(_, bytes)| !bytes.is_empty())
@@ -70,7 +71,8 @@ impl Spill {
         Ok(())
     }
 
-    /// All rows of these pieces, those of a piece in the order they were set aside. To be called when finished.
+    /// All rows of these pieces, those of a piece in the order they were set aside. To be called
+    /// when finished.
     pub(crate) fn read(&self, pieces: Range<usize>) -> Result<Vec<u8>> {
         let bytes: u64 = self.sizes[pieces.clone()].iter().sum();
         let mut rows =

@@ -1,4 +1,5 @@
-//! Reading sample files into [`Groups`]: checks what it reads, hashes each distinct text of a block once.
+//! Reading sample files into [`Groups`]: checks what it reads, hashes each distinct text of a block
+//! once.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -34,11 +35,12 @@ pub struct SampleFile {
 }
 
 impl SampleFile {
-    /// Reads the footer of `path` and checks that every column `schema` needs is there with a usable type.
+    /// Reads the footer of `path` and checks that every column `schema` needs is there with a
+    /// usable type.
     ///
     /// # Errors
-    /// [`Error::Io`] if it cannot be opened, [`Error::Content`] if it is no Parquet file (truncated, say),
-    /// or lacks a column, or has one of another type.
+    /// [`Error::Io`] if it cannot be opened, [`Error::Content`] if it is no Parquet file
+    /// (truncated, say), or lacks a column, or has one of another type.
     pub fn open(path: &Path, schema: &Schema) -> Result<SampleFile> {
         guarded(path, || SampleFile::open_unguarded(path, schema))
     }
@@ -87,8 +89,8 @@ impl SampleFile {
         self.metadata.metadata().row_group(block).num_rows() as usize
     }
 
-    /// Number of impressions of block `block`, from the footer (every group has at least one, so the
-    /// label column holds one value per impression).
+    /// Number of impressions of block `block`, from the footer (every group has at least one, so
+    /// the label column holds one value per impression).
     pub fn impressions(&self, block: usize) -> usize {
         self.metadata.metadata().row_group(block).column(self.label_leaf).num_values() as usize
     }
@@ -101,8 +103,9 @@ impl SampleFile {
     /// Appends the groups of block `block` to `into`, which was made for the same schema.
     ///
     /// # Errors
-    /// [`Error::Io`], or [`Error::Content`] with block, row (1-based within the file) and column if a value
-    /// is missing or wrong; `into` then holds a part of the block and has to be cleared.
+    /// [`Error::Io`], or [`Error::Content`] with block, row (1-based within the file) and column if
+    /// a value is missing or wrong; `into` then holds a part of the block and has to be
+    /// cleared.
     pub fn read(&self, block: usize, into: &mut Groups) -> Result<()> {
         let block_error = |what: String| {
             Error::content(&self.path, format!("block {} of {}: {what}", block + 1, self.blocks()))
@@ -414,8 +417,8 @@ fn append_field(field: &Field, array: &ArrayRef, to: &mut Ragged<Id>) -> Result<
     Ok(())
 }
 
-/// A column of numbers as doubles; NaN is missing. Narrow floats are the shortest decimal that names them, as in a
-/// table.
+/// A column of numbers as doubles; NaN is missing. Narrow floats are the shortest decimal that
+/// names them, as in a table.
 fn numbers(array: &ArrayRef) -> Result<Vec<Option<f64>>, String> {
     let cast = |array: &ArrayRef, to: &DataType| {
         arrow_cast::cast(array, to).map_err(|error| error.to_string())

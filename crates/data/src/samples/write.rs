@@ -39,8 +39,8 @@ pub struct Impression<'a> {
 pub struct GroupRow<'a> {
     /// The user's raw text.
     pub user: &'a str,
-    /// One value per user field other than `user`, in schema order. Empty: no value. Parts of a multi
-    /// value are separated by [`crate::catalogue::SEPARATOR`].
+    /// One value per user field other than `user`, in schema order. Empty: no value. Parts of a
+    /// multi value are separated by [`crate::catalogue::SEPARATOR`].
     pub user_fields: &'a [&'a str],
     /// Past behaviors, newest first: item (a row of the catalogue) and unix seconds.
     pub behaviors: &'a [(u32, i64)],
@@ -67,8 +67,8 @@ pub struct SampleWriter {
 }
 
 impl SampleWriter {
-    /// Begins the file that will be `path`, in blocks of at most `block_groups` groups; items are named by
-    /// their rows in `catalogue`, which has the item fields of `schema`.
+    /// Begins the file that will be `path`, in blocks of at most `block_groups` groups; items are
+    /// named by their rows in `catalogue`, which has the item fields of `schema`.
     ///
     /// # Errors
     /// [`crate::Error::Io`] if the folder cannot be written.
@@ -167,8 +167,8 @@ impl SampleWriter {
         self.file.end_row_group()
     }
 
-    /// `item`, `image` and the other fields of `side` for these catalogue rows. Texts are not copied: a
-    /// column is the rows as keys into the catalogue's column.
+    /// `item`, `image` and the other fields of `side` for these catalogue rows. Texts are not
+    /// copied: a column is the rows as keys into the catalogue's column.
     fn item_columns(&self, items: &Int32Array, side: Side) -> Vec<ArrayRef> {
         let column =
             |name: &str| self.catalogue.column(name).expect("the catalogue has the item fields");

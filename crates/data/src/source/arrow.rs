@@ -1,9 +1,10 @@
 //! Columns of Parquet and Arrow as text: any scalar becomes what people would write for it.
 //!
-//! Integers are decimal; booleans `true` and `false`; floating point numbers the shortest decimal of their width, whole
-//! ones below 2^53 without `.0` (a column of integers with gaps is often stored so), NaN missing; decimals without
-//! trailing zeros; timestamps unix seconds, cut off towards the past; durations seconds; dates `2020-09-22`; UUIDs as
-//! they are usually written; the parts of a list separated by [`SEPARATOR`], missing ones left out.
+//! Integers are decimal; booleans `true` and `false`; floating point numbers the shortest decimal
+//! of their width, whole ones below 2^53 without `.0` (a column of integers with gaps is often
+//! stored so), NaN missing; decimals without trailing zeros; timestamps unix seconds, cut off
+//! towards the past; durations seconds; dates `2020-09-22`; UUIDs as they are usually written; the
+//! parts of a list separated by [`SEPARATOR`], missing ones left out.
 
 use std::io::Write;
 use std::path::Path;
@@ -163,7 +164,8 @@ impl Wanted {
 }
 
 impl ArrowColumns {
-    /// Of a schema; `is_uuid`: whether the file says otherwise than by an extension that a column holds UUIDs.
+    /// Of a schema; `is_uuid`: whether the file says otherwise than by an extension that a column
+    /// holds UUIDs.
     pub(crate) fn new(schema: &Schema, is_uuid: impl Fn(usize) -> bool) -> ArrowColumns {
         let fields = schema.fields();
         let names: Vec<String> =
@@ -174,8 +176,8 @@ impl ArrowColumns {
         ArrowColumns { names, kinds, unusable }
     }
 
-    /// Decides of columns of bytes by their `first` values whether they are text: older writers do not say so. What is
-    /// read of a column is nothing where it has no values.
+    /// Decides of columns of bytes by their `first` values whether they are text: older writers do
+    /// not say so. What is read of a column is nothing where it has no values.
     pub(crate) fn settle(
         &mut self,
         path: &Path,
@@ -230,7 +232,8 @@ impl ArrowColumns {
     }
 }
 
-/// Whether the first values of a batch of bytes are text; as many as whoever looks at the first rows of a table sees.
+/// Whether the first values of a batch of bytes are text; as many as whoever looks at the first
+/// rows of a table sees.
 fn begins_as_text(batch: &RecordBatch) -> bool {
     let few = batch.column(0).slice(0, batch.num_rows().min(BATCH_ROWS));
     let is_plain = |text: &str| !text.contains(|c: char| c.is_control() && !c.is_whitespace());

@@ -63,7 +63,8 @@ impl TextBatch {
         if column.is_null(row) { "" } else { column.value(row) }
     }
 
-    /// `line 7` or `row 7`: where row `row` of this batch is; with the file's name before it, where a table has several.
+    /// `line 7` or `row 7`: where row `row` of this batch is; with the file's name before it, where
+    /// a table has several.
     pub fn place(&self, row: usize) -> String {
         let place = match &self.places {
             Places::Rows(first) => format!("row {}", first + row as u64),

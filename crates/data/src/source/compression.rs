@@ -1,4 +1,5 @@
-//! gzip and zstd: what is compressed, recognized by its first bytes, becomes plain bytes on a thread of its own.
+//! gzip and zstd: what is compressed, recognized by its first bytes, becomes plain bytes on a
+//! thread of its own.
 
 use std::io::{self, BufReader, Read};
 use std::sync::mpsc::{Receiver, sync_channel};

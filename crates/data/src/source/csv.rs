@@ -1,8 +1,9 @@
 //! CSV and what is like it as a table of text.
 //!
-//! Taken apart here rather than by the csv crate, because that one cannot say where a quotation mark began that never
-//! ends, nor whether text follows the mark that ends a cell, and knows no delimiters of several characters: without these
-//! a single stray mark swallows rows unseen. A test compares the two wherever both have an answer.
+//! Taken apart here rather than by the csv crate, because that one cannot say where a quotation
+//! mark began that never ends, nor whether text follows the mark that ends a cell, and knows no
+//! delimiters of several characters: without these a single stray mark swallows rows unseen. A test
+//! compares the two wherever both have an answer.
 
 use std::path::Path;
 
@@ -337,8 +338,8 @@ impl Records {
         Ok(())
     }
 
-    /// Whether a cell is the end of one row, whole rows, and the beginning of another one, as many cells as rows have,
-    /// numbers where this row has numbers.
+    /// Whether a cell is the end of one row, whole rows, and the beginning of another one, as many
+    /// cells as rows have, numbers where this row has numbers.
     fn looks_swallowed(&self, position: usize) -> bool {
         let width = self.cells.len();
         let delimiter = self.table.splitter.delimiter.as_bytes();
@@ -552,7 +553,8 @@ impl Splitter {
         }
     }
 
-    /// The end of what is quoted from `mark` on, closing mark included, and whether there are escapes in it.
+    /// The end of what is quoted from `mark` on, closing mark included, and whether there are
+    /// escapes in it.
     fn quoted(&self, text: &[u8], mark: usize, ended: bool) -> Result<(usize, bool), Step> {
         let more = if ended { Step::Unclosed { mark } } else { Step::More { mark: Some(mark) } };
         let (mut at, mut escapes) = (mark + 1, false);
@@ -627,8 +629,9 @@ fn separator_line(line: &[u8]) -> Option<Delimiter> {
     }
 }
 
-/// What separates the cells of the line: whichever usual separator it has most of, outside of quotation marks, or
-/// `::`, if it has none of these; a comma if it has nothing. `cells`: how many there have to be, if that is known.
+/// What separates the cells of the line: whichever usual separator it has most of, outside of
+/// quotation marks, or `::`, if it has none of these; a comma if it has nothing. `cells`: how many
+/// there have to be, if that is known.
 fn guess_delimiter(line: &[u8], cells: Option<usize>) -> Delimiter {
     let mut quoted = false;
     let bare: Vec<u8> = line

@@ -14,7 +14,8 @@ pub enum Encoding {
     /// ISO 8859-1: every byte is a character.
     #[serde(rename = "latin-1", alias = "latin1")]
     Latin1,
-    /// Windows-1252: as Latin-1, with the marks of a typewriter and the euro among the control characters.
+    /// Windows-1252: as Latin-1, with the marks of a typewriter and the euro among the control
+    /// characters.
     #[serde(rename = "windows-1252")]
     Windows1252,
     /// UTF-16, the lower byte first.
@@ -46,10 +47,12 @@ impl Encoding {
         Encoding::ALL.iter().find(|(_, it)| *it == self).map_or("", |(name, _)| name)
     }
 
-    /// The encoding of a file that begins with `start`, and the length of its byte order mark. `self` is what was asked for.
+    /// The encoding of a file that begins with `start`, and the length of its byte order mark.
+    /// `self` is what was asked for.
     ///
     /// # Errors
-    /// What speaks against it, to be completed with the file's name; `flag` is how an encoding is asked for.
+    /// What speaks against it, to be completed with the file's name; `flag` is how an encoding is
+    /// asked for.
     pub(crate) fn of(self, start: &[u8], flag: &str) -> Result<(Encoding, usize), String> {
         let marked = match start {
             [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] => {

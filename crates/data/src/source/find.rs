@@ -1,7 +1,9 @@
-//! Which files a table is made of: files, folders and patterns become a list, ordered by the bytes of their paths.
+//! Which files a table is made of: files, folders and patterns become a list, ordered by the bytes
+//! of their paths.
 //!
-//! What is no data by custom is left out and counted: hidden files (`_SUCCESS`, `.part-0.crc`, `_delta_log`) and files
-//! without a byte. Folders called `key=value` are partitions, as Hive and Spark write them.
+//! What is no data by custom is left out and counted: hidden files (`_SUCCESS`, `.part-0.crc`,
+//! `_delta_log`) and files without a byte. Folders called `key=value` are partitions, as Hive and
+//! Spark write them.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};

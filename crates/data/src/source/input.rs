@@ -1,6 +1,8 @@
-//! Where the bytes of a table come from: a file of this host, bytes in memory, or whatever else can be read twice.
+//! Where the bytes of a table come from: a file of this host, bytes in memory, or whatever else can
+//! be read twice.
 //!
-//! Knows bytes and how to find files ([`Files`]). Does not know formats; buckets implement the same traits elsewhere.
+//! Knows bytes and how to find files ([`Files`]). Does not know formats; buckets implement the same
+//! traits elsewhere.
 
 use std::fmt::Debug;
 use std::fs::File;
@@ -49,15 +51,15 @@ pub trait ReadAt: Send + Sync {
 
 /// A place where files are found by name: this host, or a bucket.
 pub trait Files {
-    /// The file `named`, or all files below the folder `named`, hidden ones too; none if there is nothing. Their
-    /// order does not matter.
+    /// The file `named`, or all files below the folder `named`, hidden ones too; none if there is
+    /// nothing. Their order does not matter.
     ///
     /// # Errors
     /// If a folder cannot be listed, or what is there is neither a file nor a folder.
     fn list(&self, named: &Path) -> Result<Vec<Listed>>;
 
-    /// The names of files and folders that `pattern` matches, with `*`, `?`, `[..]` and `**` as in a shell. Where a
-    /// folder matches, what is below it need not be among them.
+    /// The names of files and folders that `pattern` matches, with `*`, `?`, `[..]` and `**` as in
+    /// a shell. Where a folder matches, what is below it need not be among them.
     ///
     /// # Errors
     /// If the pattern is none, or a folder cannot be listed.
@@ -67,7 +69,8 @@ pub trait Files {
 /// A file that was found.
 #[derive(Clone, Debug)]
 pub struct Listed {
-    /// Its name below the folder that was listed, with `/`; empty for a file that was itself named.
+    /// Its name below the folder that was listed, with `/`; empty for a file that was itself
+    /// named.
     pub below: String,
     /// Its bytes.
     pub input: Arc<dyn Input>,
@@ -119,8 +122,8 @@ fn listed(below: String, path: &Path, length: u64) -> Listed {
     Listed { below, input: Arc::new(LocalFile { path: path.to_path_buf(), length }) }
 }
 
-/// Whether a name below a folder is not data by custom: `_SUCCESS`, `.part-0.crc`, `_delta_log`. A partition's
-/// folder may begin with `_`.
+/// Whether a name below a folder is not data by custom: `_SUCCESS`, `.part-0.crc`, `_delta_log`. A
+/// partition's folder may begin with `_`.
 pub(crate) fn is_hidden(name: &str) -> bool {
     name.starts_with('.') || (name.starts_with('_') && !name.contains('='))
 }
@@ -174,7 +177,8 @@ impl Input for LocalFile {
     }
 }
 
-/// A file of this host at any place: short pieces are copied, long ones mapped, so that neither takes memory for long.
+/// A file of this host at any place: short pieces are copied, long ones mapped, so that neither
+/// takes memory for long.
 struct LocalAt {
     path: PathBuf,
     file: File,

@@ -1,5 +1,5 @@
-//! Arrow IPC as a table of text: files (Feather of version 2) and streams. Both are messages one after the other; where they are, a
-//! file's footer says, and a stream is looked through.
+//! Arrow IPC as a table of text: files (Feather of version 2) and streams. Both are messages one
+//! after the other; where they are, a file's footer says, and a stream is looked through.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -215,8 +215,8 @@ fn message(at: &dyn ReadAt, file: u64, block: &Block) -> Result<Buffer, ArrowErr
 /// More than a byte can become: zstd repeats one of four bytes up to 128 KiB times.
 const EXPANDS: u64 = 32_768;
 
-/// That no compressed buffer of a message says it would expand to more than it can: so much memory would be asked for, and a
-/// process that gets none ends.
+/// That no compressed buffer of a message says it would expand to more than it can: so much memory
+/// would be asked for, and a process that gets none ends.
 fn check_sizes(bytes: &[u8], block: &Block) -> Result<(), ArrowError> {
     let short = || invalid("a message is cut short");
     let (metadata, body) =

@@ -1,7 +1,8 @@
-//! JSON lines as a table of text: an object on each line, or objects one after the other, or one array of objects.
+//! JSON lines as a table of text: an object on each line, or objects one after the other, or one
+//! array of objects.
 //!
-//! A key that an object does not have is a missing value. Columns are the keys of the first rows. `NaN` and `Infinity`,
-//! which are no JSON but what Python writes, are taken as such.
+//! A key that an object does not have is a missing value. Columns are the keys of the first rows.
+//! `NaN` and `Infinity`, which are no JSON but what Python writes, are taken as such.
 
 use std::collections::HashMap;
 use std::io::Write;
@@ -435,7 +436,8 @@ fn extent(text: &[u8]) -> Option<usize> {
     None
 }
 
-/// Parses an object; again with what Python writes for numbers that are none, if it cannot be parsed.
+/// Parses an object; again with what Python writes for numbers that are none, if it cannot be
+/// parsed.
 fn parsed<T>(
     object: &[u8],
     mut parse: impl FnMut(&[u8]) -> serde_json::Result<T>,

@@ -31,8 +31,8 @@ pub(crate) fn unusable_names(columns: &[String]) -> Vec<Option<String>> {
     columns.iter().map(why).collect()
 }
 
-/// The shortest decimal of a floating point number without an exponent: whole numbers up to 2^53 without a fraction,
-/// larger ones with `.0`, as they may stand for several. NaN is nothing.
+/// The shortest decimal of a floating point number without an exponent: whole numbers up to 2^53
+/// without a fraction, larger ones with `.0`, as they may stand for several. NaN is nothing.
 pub(crate) fn write_float(value: f64, shortest: &dyn std::fmt::Display, to: &mut Vec<u8>) {
     use std::io::Write;
     const EXACT: f64 = 9_007_199_254_740_992.0;

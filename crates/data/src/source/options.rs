@@ -11,8 +11,8 @@ use super::Encoding;
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct TableOptions {
-    /// What the options of this table begin with on the command line, such as `events` for `--events-header`; only for
-    /// messages.
+    /// What the options of this table begin with on the command line, such as `events` for
+    /// `--events-header`; only for messages.
     pub name: String,
     /// CSV: what separates the cells. Not given: found in the header.
     pub delimiter: Option<Delimiter>,
@@ -155,8 +155,8 @@ impl From<Delimiter> for String {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Quoting {
-    /// A cell that begins with a mark ends at the next, doubled marks are one; a cell that seems to have swallowed the
-    /// rows after it is an error.
+    /// A cell that begins with a mark ends at the next, doubled marks are one; a cell that seems to
+    /// have swallowed the rows after it is an error.
     #[default]
     Checked,
     /// Likewise, but such a cell is taken as it is.

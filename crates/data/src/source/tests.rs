@@ -1,4 +1,5 @@
-//! Files as tables, through the public functions: what a file or a folder holds, and what is read of it.
+//! Files as tables, through the public functions: what a file or a folder holds, and what is read
+//! of it.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -23,7 +24,8 @@ use arrow_schema::{DataType, Field, Schema};
 
 use super::*;
 
-/// The rows of a table as `place: cell|cell`, after its columns that can be used and what it says about the others.
+/// The rows of a table as `place: cell|cell`, after its columns that can be used and what it says
+/// about the others.
 fn rows_of(table: &dyn Table) -> Result<Vec<String>> {
     let all = 0..table.columns().len();
     let usable: Vec<_> = all.clone().filter(|&at| table.unusable(at).is_none()).collect();

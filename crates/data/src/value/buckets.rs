@@ -8,8 +8,8 @@ use crate::Id;
 /// Most buckets of a numeric field.
 pub const MOST_BUCKETS: usize = 32;
 
-/// Ranges of numbers, each an id: bucket k holds the values from edge k-1 up to, but without, edge k. Values below
-/// the first edge or above the last fall into the buckets at the ends.
+/// Ranges of numbers, each an id: bucket k holds the values from edge k-1 up to, but without, edge
+/// k. Values below the first edge or above the last fall into the buckets at the ends.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 #[serde(transparent)]
 pub struct Buckets {
@@ -59,8 +59,9 @@ impl Buckets {
 /// Distinct values held before neighbors are counted together.
 const MOST_VALUES: usize = 1 << 16;
 
-/// How often which numbers occurred, in bounded memory: exact up to 65,536 distinct values, then neighbors whose
-/// leading bits agree are one. Depends on the numbers alone, neither on their order nor on how they were merged.
+/// How often which numbers occurred, in bounded memory: exact up to 65,536 distinct values, then
+/// neighbors whose leading bits agree are one. Depends on the numbers alone, neither on their order
+/// nor on how they were merged.
 #[derive(Clone, Debug, Default)]
 pub struct Sketch {
     /// Bits left out of the keys.
@@ -103,8 +104,8 @@ impl Sketch {
         self.counts = wider;
     }
 
-    /// Edges that divide the counted values into at most [`MOST_BUCKETS`] buckets of about equal size. Where there
-    /// are no more distinct values than buckets, each has one of its own.
+    /// Edges that divide the counted values into at most [`MOST_BUCKETS`] buckets of about equal
+    /// size. Where there are no more distinct values than buckets, each has one of its own.
     pub fn buckets(&self) -> Buckets {
         let mut counts: Vec<(u64, u64)> = self.counts.iter().map(|(&k, &n)| (k, n)).collect();
         counts.sort_unstable();
@@ -114,7 +115,8 @@ impl Sketch {
         let mut before = 0_u128;
         let mut begun = 0_u128;
         for (at, &(key, count)) in counts.iter().enumerate() {
-            // The bucket that `before` values lie in front of; an edge stands where a new one begins.
+            // The bucket that `before` values lie in front of; an edge stands where a new one
+            // begins.
             let bucket = before * MOST_BUCKETS as u128 / total;
             if at > 0 && (counts.len() <= MOST_BUCKETS || bucket > begun) {
                 edges.push(value(key));

@@ -49,11 +49,13 @@ pub fn id(text: &str) -> Result<Cow<'_, str>, String> {
     }
 }
 
-/// The value of a categorical cell; empty: none. White space around it does not count; `25.0` is `25`, as a column
-/// of whole numbers with gaps is written; `True` is `true`; a UUID is in small letters. Leading zeros count.
+/// The value of a categorical cell; empty: none. White space around it does not count; `25.0` is
+/// `25`, as a column of whole numbers with gaps is written; `True` is `true`; a UUID is in small
+/// letters. Leading zeros count.
 ///
 /// # Errors
-/// If a number was rounded on its way here (`1.2E+15`, a float of 2^53 or more): two ids may be one then.
+/// If a number was rounded on its way here (`1.2E+15`, a float of 2^53 or more): two ids may be one
+/// then.
 pub fn category(text: &str) -> Result<Cow<'_, str>, String> {
     let text = text.trim();
     let bytes = text.as_bytes();
@@ -127,8 +129,8 @@ fn is_uuid(bytes: &[u8]) -> bool {
         })
 }
 
-/// What is left of an id when its form is set aside: small letters and digits without leading zeros. Two ids that
-/// differ but are equal here are likely meant to be one.
+/// What is left of an id when its form is set aside: small letters and digits without leading
+/// zeros. Two ids that differ but are equal here are likely meant to be one.
 pub fn loose(id: &str) -> String {
     let id = id.trim().trim_end_matches(".0");
     let letters = id.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);

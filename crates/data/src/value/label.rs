@@ -16,8 +16,8 @@ pub struct LabelRule<'a> {
 const YES: [&str; 5] = ["true", "t", "yes", "y", "on"];
 const NO: [&str; 5] = ["false", "f", "no", "n", "off"];
 
-/// Reads a label: 1 or 0 in any spelling of these numbers (`1.00`), true or false, t or f, yes or no, y or n, on or off; or by
-/// the rule.
+/// Reads a label: 1 or 0 in any spelling of these numbers (`1.00`), true or false, t or f, yes or
+/// no, y or n, on or off; or by the rule.
 ///
 /// # Errors
 /// What came and what was expected.

@@ -4,8 +4,9 @@ use std::borrow::Cow;
 
 use crate::catalogue::SEPARATOR;
 
-/// The parts of a list that comes as one text, trimmed; empty ones are left out. A literal such as `['a', 'b']`,
-/// `["a"]`, `{a,b}` or `('a',)` is understood as what it is; else the text is cut at `separator`.
+/// The parts of a list that comes as one text, trimmed; empty ones are left out. A literal such as
+/// `['a', 'b']`, `["a"]`, `{a,b}` or `('a',)` is understood as what it is; else the text is cut at
+/// `separator`.
 pub fn parts<'a>(text: &'a str, separator: Option<&str>) -> Vec<Cow<'a, str>> {
     let text = text.trim();
     if let Some(parts) = literal(text, separator) {
@@ -27,7 +28,8 @@ pub fn is_literal(text: &str) -> bool {
     literal(text.trim(), None).is_some()
 }
 
-/// The parts of a list literal, what is not quoted in it cut at `separator`; `None` if `text` is none.
+/// The parts of a list literal, what is not quoted in it cut at `separator`; `None` if `text` is
+/// none.
 fn literal(text: &str, separator: Option<&str>) -> Option<Vec<String>> {
     let close = match text.as_bytes().first()? {
         b'[' => ']',

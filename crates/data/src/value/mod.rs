@@ -1,8 +1,9 @@
 //! The one reading of values: what a text says, wherever it comes from.
 //!
-//! Tables, requests and deltas hand over texts (a typed number or boolean as the text people write for it); what
-//! they mean is decided here and nowhere else, so that a value is the same id in training and in serving.
-//! `docs/values.md` says the same to people. Errors are phrases to be completed with file, row and column.
+//! Tables, requests and deltas hand over texts (a typed number or boolean as the text people write
+//! for it); what they mean is decided here and nowhere else, so that a value is the same id in
+//! training and in serving. `docs/values.md` says the same to people. Errors are phrases to be
+//! completed with file, row and column.
 
 pub mod buckets;
 mod id;

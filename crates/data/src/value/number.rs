@@ -15,8 +15,9 @@ pub enum Decimal {
     Comma,
 }
 
-/// Reads a finite number. Without `decimal` only plain numbers are accepted, because `1,234` means different
-/// numbers in different countries; with it, the other mark, a space or an apostrophe may group thousands.
+/// Reads a finite number. Without `decimal` only plain numbers are accepted, because `1,234` means
+/// different numbers in different countries; with it, the other mark, a space or an apostrophe may
+/// group thousands.
 ///
 /// # Errors
 /// What came and what was expected.
@@ -51,8 +52,8 @@ pub fn number(text: &str, decimal: Option<Decimal>) -> Result<f64, String> {
     })
 }
 
-/// Removes `mark`, spaces and apostrophes where they group thousands before `point`; `None` where they stand
-/// anywhere else.
+/// Removes `mark`, spaces and apostrophes where they group thousands before `point`; `None` where
+/// they stand anywhere else.
 fn without_thousands(text: &str, mark: char, point: char) -> Option<String> {
     let groups =
         |c: char| c == mark || matches!(c, ' ' | '\u{a0}' | '\u{202f}' | '\'' | '\u{2019}');
@@ -69,8 +70,8 @@ fn without_thousands(text: &str, mark: char, point: char) -> Option<String> {
     Some(text.chars().filter(|&c| !groups(c)).collect())
 }
 
-/// The value of a numeric field's cell: `None` if missing. A boolean counts 1 or 0; infinities are beyond all
-/// others.
+/// The value of a numeric field's cell: `None` if missing. A boolean counts 1 or 0; infinities are
+/// beyond all others.
 ///
 /// # Errors
 /// As [`number`].

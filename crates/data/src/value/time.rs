@@ -66,8 +66,8 @@ const UNITS: [(&str, i64); 4] =
     [("unix", 1), ("unix-ms", 1_000), ("unix-us", 1_000_000), ("unix-ns", 1_000_000_000)];
 
 impl TimeReader {
-    /// A reader of texts in `format`: as of strptime (`%d/%m/%Y %H:%M`), or `unix`, `unix-ms`, `unix-us`, `unix-ns`;
-    /// without one, of what [`instant`] knows.
+    /// A reader of texts in `format`: as of strptime (`%d/%m/%Y %H:%M`), or `unix`, `unix-ms`,
+    /// `unix-us`, `unix-ns`; without one, of what [`instant`] knows.
     ///
     /// # Errors
     /// If it is no format.
@@ -344,7 +344,8 @@ const TICKS_OF_1970: i64 = 621_355_968_000_000_000;
 /// Ticks of 2000 to 2099. As unix nanoseconds they would be of 1990.
 const TICKS: Range<i64> = 630_822_816_000_000_000..662_380_416_000_000_000;
 
-/// Digits alone: a compact date or time if they are one of a plausible year, else unix time by magnitude.
+/// Digits alone: a compact date or time if they are one of a plausible year, else unix time by
+/// magnitude.
 fn numeric(text: &str) -> Option<(TimeForm, i64)> {
     match text.len() {
         8 => {
@@ -381,7 +382,8 @@ fn midnight(date: Date) -> Option<i64> {
     Some(TimeZone::UTC.to_timestamp(date.at(0, 0, 0, 0)).ok()?.as_second())
 }
 
-/// The day that the first eight digits are, between 1990 and 2100. As unix seconds they would be of August 1970.
+/// The day that the first eight digits are, between 1990 and 2100. As unix seconds they would be of
+/// August 1970.
 fn compact_date(text: &str) -> Option<Date> {
     let date = Date::new(
         text.get(..4)?.parse().ok()?,

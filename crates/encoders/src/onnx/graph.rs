@@ -30,7 +30,8 @@ pub struct Graph {
     model: ModelProto,
 }
 
-/// What one output needs of a file's contents: nodes, weights, and the one input; in single precision.
+/// What one output needs of a file's contents: nodes, weights, and the one input; in single
+/// precision.
 pub struct Part {
     path: PathBuf,
     model: ModelProto,
@@ -167,7 +168,8 @@ impl Graph {
         Err(self.error(what))
     }
 
-    /// Tensors that `output` needs, itself among them, and the positions of the nodes that make them.
+    /// Tensors that `output` needs, itself among them, and the positions of the nodes that make
+    /// them.
     fn needs<'g>(&'g self, output: &'g str) -> (HashSet<&'g str>, BTreeSet<usize>) {
         let nodes = &self.graph().node;
         let mut makers = HashMap::new();

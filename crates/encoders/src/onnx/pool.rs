@@ -1,4 +1,5 @@
-//! From what a network's output holds of one picture to one row: as it is, its first token, or a mean over places.
+//! From what a network's output holds of one picture to one row: as it is, its first token, or a
+//! mean over places.
 //!
 //! Knows dimensions. Does not know networks.
 
@@ -47,8 +48,8 @@ enum Kind {
 }
 
 impl Pooling {
-    /// How the output of these dimensions becomes a row of each of `pictures` pictures; what is wrong with it, and what to
-    /// do about that, otherwise.
+    /// How the output of these dimensions becomes a row of each of `pictures` pictures; what is
+    /// wrong with it, and what to do about that, otherwise.
     pub fn new(shape: &[usize], pictures: usize, pool: Option<Pool>) -> Result<Pooling, String> {
         let own = match shape.first() {
             Some(first) if *first == pictures => &shape[1..],
@@ -139,7 +140,8 @@ impl Kind {
         match *own {
             _ if own.iter().filter(|size| **size > 1).count() < 2 => Kind::Row,
             [tokens, numbers] => Kind::Tokens { tokens, numbers },
-            // Some networks keep channels last, as TensorFlow and Swin do: square maps before more channels tell.
+            // Some networks keep channels last, as TensorFlow and Swin do: square maps before more
+            // channels tell.
             [height, width, channels] if height == width && channels > width => {
                 Kind::Maps { channels, places: height * width, last: true }
             }

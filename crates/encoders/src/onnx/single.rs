@@ -1,7 +1,9 @@
-//! Networks of half precision, computed in single precision: weights, constants and types are widened as the file is read.
+//! Networks of half precision, computed in single precision: weights, constants and types are
+//! widened as the file is read.
 //!
-//! Halfs (f16) and bfloats (bf16) are exact in f32, so a widened network differs from the file's only in that it does not
-//! round between its nodes. Kernels for f32 are the fast ones on every processor, and the only ones for some nodes.
+//! Halfs (f16) and bfloats (bf16) are exact in f32, so a widened network differs from the file's
+//! only in that it does not round between its nodes. Kernels for f32 are the fast ones on every
+//! processor, and the only ones for some nodes.
 //!
 //! Knows the file format's messages. Does not know what nodes compute.
 
@@ -22,7 +24,8 @@ pub fn is_narrow(kind: i32) -> bool {
     kind == DataType::Float16 as i32 || kind == DataType::Bfloat16 as i32
 }
 
-/// Widens all that is of half precision in `graph`; whether anything was. `outside` reads what a tensor keeps in a file.
+/// Widens all that is of half precision in `graph`; whether anything was. `outside` reads what a
+/// tensor keeps in a file.
 ///
 /// # Errors
 /// If a tensor has not as many values as its dimensions say, or `outside` fails.

@@ -3,16 +3,21 @@
 //! ```text
 //! a plane: (side + 2, side + 2, colors), zeros around
 //!
-//!   0 0 0 0 0      The three pixels left to right that a kernel's row sees lie end to end, 3 x colors numbers. So a
-//!   0 a b c 0      convolution is three products, one for each row of the kernel, whose left factor is the plane itself,
-//!   0 d e f 0      read with a stride of one pixel: nothing is copied. Rows run on over the border, where the products
-//!   0 g h i 0      are of no use and become zeros again.
+//!   0 0 0 0 0
+//!   0 a b c 0
+//!   0 d e f 0
+//!   0 g h i 0
 //!   0 0 0 0 0
 //! ```
+//! The three pixels left to right that a kernel's row sees lie end to end, 3 x colors numbers. So a
+//! convolution is three products, one for each row of the kernel, whose left factor is the plane
+//! itself, read with a stride of one pixel: nothing is copied. Rows run on over the border, where
+//! the products are of no use and become zeros again.
 
 use ams_linalg::{Left, Onto, Packed, product};
 
-/// Floats of the destination that are worked on at once: 256 KB, so that they stay in a core's cache.
+/// Floats of the destination that are worked on at once: 256 KB, so that they stay in a core's
+/// cache.
 const STRIP: usize = 64 * 1024;
 
 /// A square of pixels; see the module.
@@ -130,7 +135,8 @@ impl Convolution {
         let strip = (STRIP / row).max(1);
         for first in (0..side).step_by(strip) {
             let last = side.min(first + strip);
-            // From the first pixel of the first row to the last one of the last row, and the borders between.
+            // From the first pixel of the first row to the last one of the last row, and the
+            // borders between.
             let pixels = (last - first) * (side + 2) - 2;
             let sums = &mut to.data[(first + 1) * row + outputs..][..pixels * outputs];
             for (kernel, weights) in self.rows.iter().enumerate() {

@@ -1,4 +1,5 @@
-//! Encoders against what onnxruntime and PyTorch computed (`tests/golden/make.py`), and what they refuse.
+//! Encoders against what onnxruntime and PyTorch computed (`tests/golden/make.py`), and what they
+//! refuse.
 
 #[cfg(feature = "onnx")]
 mod onnx;
@@ -46,7 +47,8 @@ fn rows(encoder: &dyn Encoder, pictures: &[Rgb], together: usize) -> Vec<Vec<f32
     rows
 }
 
-/// Asserts that the rows of pictures of these sizes are those kept as `name`, to `tolerance` of the largest value.
+/// Asserts that the rows of pictures of these sizes are those kept as `name`, to `tolerance` of the
+/// largest value.
 fn check(name: &str, encoder: &dyn Encoder, sizes: &[[u32; 2]], tolerance: f32) {
     let kept = std::fs::read_to_string(golden("golden.json")).expect("a good file");
     let kept = &serde_json::from_str::<Value>(&kept).expect("a good file")[name];

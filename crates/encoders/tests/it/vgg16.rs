@@ -103,7 +103,8 @@ fn files_that_are_not_its_weights_are_refused() {
     assert!(error.contains("see 64x64 pixels, preprocessing makes 224x224"), "{error}");
 }
 
-/// All sizes as they are: `tests/torchvision_vgg16.py` writes weights and reference where the variable says.
+/// All sizes as they are: `tests/torchvision_vgg16.py` writes weights and reference where the
+/// variable says.
 #[test]
 fn rows_are_those_of_torchvision() {
     let Some(folder) = std::env::var_os("AMS_VGG16_REFERENCE") else {

@@ -35,9 +35,9 @@ pub struct Filters {
 }
 
 impl Filters {
-    /// Draws `len` filters of unit length. Half are waves (a frequency, a direction and a color under a
-    /// bell), half are noise; of each, every second one sums to zero over each channel and so answers to
-    /// structure only, the others also to color.
+    /// Draws `len` filters of unit length. Half are waves (a frequency, a direction and a color
+    /// under a bell), half are noise; of each, every second one sums to zero over each channel
+    /// and so answers to structure only, the others also to color.
     pub fn draw(len: usize, random: &mut ChaCha8Rng) -> Filters {
         let mut levels = [const { Vec::new() }; LEVELS];
         for at in 0..len {

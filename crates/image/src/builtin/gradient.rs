@@ -58,8 +58,8 @@ fn histograms(pyramid: &Pyramid, cells: &Cells, out: &mut [f32]) {
     normalize(out, cells);
 }
 
-/// Square roots, relative to the cell's own strength and the picture's: faint texture counts less than a
-/// strong edge, but does not vanish beside one.
+/// Square roots, relative to the cell's own strength and the picture's: faint texture counts less
+/// than a strong edge, but does not vanish beside one.
 fn normalize(out: &mut [f32], cells: &Cells) {
     let mean = out.iter().sum::<f32>() / (cells.grid * cells.grid) as f32;
     for bins in out.chunks_exact_mut(cells.bins) {

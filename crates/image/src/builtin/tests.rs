@@ -1,4 +1,5 @@
-//! What the builtin encoder promises: the same row always, sane numbers, and visible things recoverable.
+//! What the builtin encoder promises: the same row always, sane numbers, and visible things
+//! recoverable.
 
 use super::*;
 use std::f32::consts::TAU;

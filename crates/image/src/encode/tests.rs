@@ -1,4 +1,5 @@
-//! What a run promises: counted failures, one row per content, the same bytes whatever happened on the way.
+//! What a run promises: counted failures, one row per content, the same bytes whatever happened on
+//! the way.
 
 use super::*;
 use crate::card::{StoreCard, names_file};
@@ -8,7 +9,8 @@ use image::{ExtendedColorType, ImageEncoder};
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Three numbers: the mean color; counts its calls. A picture of pure blue is beyond f16, one of pure green below it.
+/// Three numbers: the mean color; counts its calls. A picture of pure blue is beyond f16, one of
+/// pure green below it.
 struct MeanColor {
     calls: AtomicU64,
     hash: &'static str,

@@ -7,9 +7,9 @@
 //! weight = W2 prelu(z1) + b2 (1)   no softmax: a long history may weigh more than a short one
 //! out = sum over the history of weight * e
 //! ```
-//! A pair is an impression and one behavior of its group, P of them in all. Pairs pass in blocks, so
-//! that the products are matrices while the buffers stay in a cache; the backward pass computes z0
-//! again rather than keep (P, 64) floats.
+//! A pair is an impression and one behavior of its group, P of them in all. Pairs pass in blocks,
+//! so that the products are matrices while the buffers stay in a cache; the backward pass computes
+//! z0 again rather than keep (P, 64) floats.
 
 use super::pairs::{self, Pair, Upper, UpperGradients};
 use super::{Histories, Widths};
@@ -25,9 +25,9 @@ const BLOCK: usize = 256;
 
 /// About what every behavior weighs before training: attention begins as a sum.
 ///
-/// Beginning at 0, with weights of random signs, costs time: on a toy shop (32 groups of 4 impressions
-/// and 20 behaviors a step) attention had an AUC of 0.68 after 500 steps and 0.76 after 1,000, and from
-/// 1 it had 0.72 and 0.79; after 3,000 steps they met.
+/// Beginning at 0, with weights of random signs, costs time: on a toy shop (32 groups of 4
+/// impressions and 20 behaviors a step) attention had an AUC of 0.68 after 500 steps and 0.76 after
+/// 1,000, and from 1 it had 0.72 and 0.79; after 3,000 steps they met.
 const FIRST_WEIGHT: f32 = 1.0;
 
 /// The weights of one channel.
@@ -63,7 +63,8 @@ pub(crate) struct AttentionScratch {
 }
 
 impl AttentionScratch {
-    /// What every pair of the last forward pass weighed, in order of impressions, then behaviors; (P).
+    /// What every pair of the last forward pass weighed, in order of impressions, then behaviors;
+    /// (P).
     pub fn weights(&self) -> &[f32] {
         &self.weights
     }

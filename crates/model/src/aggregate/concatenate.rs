@@ -1,6 +1,6 @@
-//! The first image embeddings of a history end to end, as many as a setting says: the newest ones, since
-//! histories are stored newest first. A shorter history is padded with zeros, and of a longer one the rest
-//! is not seen. It does not look at the ad, so it is one vector per group.
+//! The first image embeddings of a history end to end, as many as a setting says: the newest ones,
+//! since histories are stored newest first. A shorter history is padded with zeros, and of a longer
+//! one the rest is not seen. It does not look at the ad, so it is one vector per group.
 
 use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
 use crate::linalg;
@@ -65,8 +65,9 @@ mod tests {
     use super::*;
     use crate::aggregate::tests::alone;
 
-    /// Asserts what comes out of a history of `images`, whose embeddings are 10 11, 20 21 and 30 31 with
-    /// room for three, and the embeddings' gradients if that of what comes out is 1, 2, 3 and so forth.
+    /// Asserts what comes out of a history of `images`, whose embeddings are 10 11, 20 21 and 30 31
+    /// with room for three, and the embeddings' gradients if that of what comes out is 1, 2, 3
+    /// and so forth.
     #[track_caller]
     fn check(images: &[u32], expected: [f32; 6], gradients: [f32; 6]) {
         let behaviors = [0, images.len() as u32];

@@ -1,9 +1,9 @@
-//! The elementwise maximum of a history's image embeddings. It does not look at the ad, so it is one
-//! vector per group.
+//! The elementwise maximum of a history's image embeddings. It does not look at the ad, so it is
+//! one vector per group.
 //!
-//! Every column has a winner: the first behavior, in the order of the history, that attains the maximum.
-//! All of the column's gradient goes to it. A NaN beats every number, so that it is seen instead of
-//! stepped over; of several NaNs the first wins.
+//! Every column has a winner: the first behavior, in the order of the history, that attains the
+//! maximum. All of the column's gradient goes to it. A NaN beats every number, so that it is seen
+//! instead of stepped over; of several NaNs the first wins.
 
 use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
 
@@ -80,8 +80,8 @@ mod tests {
     const NAN: f32 = f32::NAN;
     const INFINITY: f32 = f32::INFINITY;
 
-    /// Asserts what comes out of a history whose embeddings, one column wide, are `history`, and that
-    /// the gradient goes to behavior `winner`.
+    /// Asserts what comes out of a history whose embeddings, one column wide, are `history`, and
+    /// that the gradient goes to behavior `winner`.
     #[track_caller]
     fn check(history: &[f32], expected: f32, winner: usize) {
         let images: Vec<u32> = (0..history.len() as u32).collect();

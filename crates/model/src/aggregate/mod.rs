@@ -1,7 +1,8 @@
 //! Aggregators: from the image embeddings of a history to one vector.
 //!
-//! One file per aggregator and one list, here. To add one: a file that implements `Aggregate`, and its line in
-//! [`Aggregator`] and in `LIST`. An empty history gives zeros, whichever the aggregator.
+//! One file per aggregator and one list, here. To add one: a file that implements `Aggregate`, and
+//! its line in [`Aggregator`] and in `LIST`. An empty history gives zeros, whichever the
+//! aggregator.
 
 pub(crate) mod attention;
 mod attentive;
@@ -224,8 +225,8 @@ pub(crate) trait Aggregate: Debug + Send + Sync {
         out: &mut [f32],
     );
 
-    /// The weights of each channel of attention in the last forward pass, and what of the ad the channel asks for; an aggregator
-    /// without attention has none.
+    /// The weights of each channel of attention in the last forward pass, and what of the ad the
+    /// channel asks for; an aggregator without attention has none.
     fn attention<'s>(&self, _scratch: &'s AggregateScratch) -> Vec<(&'static str, &'s [f32])> {
         Vec::new()
     }
@@ -424,8 +425,8 @@ pub(crate) mod tests {
         }
     }
 
-    /// The aggregate of one history by an aggregator that does not look at the ad, the slow and obvious
-    /// way; `length` is that of a concatenation.
+    /// The aggregate of one history by an aggregator that does not look at the ad, the slow and
+    /// obvious way; `length` is that of a concatenation.
     pub(crate) fn obvious(
         aggregator: Aggregator,
         dim: usize,

@@ -1,5 +1,5 @@
-//! The multi-query attentive aggregator: two channels of attention over the same embeddings, one that
-//! asks for the ad's image and one for the ad's ids; their outputs lie side by side.
+//! The multi-query attentive aggregator: two channels of attention over the same embeddings, one
+//! that asks for the ad's image and one for the ad's ids; their outputs lie side by side.
 
 use super::attention::Attention;
 use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};

@@ -1,8 +1,9 @@
 //! What attention does pair by pair, between its products.
 //!
-//! A pair is an impression and one behavior of its group. Pairs of one impression are neighbors, so what belongs to the
-//! impression stays in registers while its pairs pass, some columns of all of them at a time. Sums over
-//! pairs are in order of pairs, sums over columns in eight partial sums: neither knows how wide vectors are.
+//! A pair is an impression and one behavior of its group. Pairs of one impression are neighbors, so
+//! what belongs to the impression stays in registers while its pairs pass, some columns of all of
+//! them at a time. Sums over pairs are in order of pairs, sums over columns in eight partial sums:
+//! neither knows how wide vectors are.
 
 use pulp::{Arch, Simd};
 
@@ -58,7 +59,8 @@ pub(super) fn first_layer_in<'a, S: Simd>(
     }
 }
 
-/// Turns `dz0` from the gradient of a0 into that of z0, and adds it to those of the slope, the keys and the queries.
+/// Turns `dz0` from the gradient of a0 into that of z0, and adds it to those of the slope, the keys
+/// and the queries.
 #[pulp::with_simd(first_layer_backward = Arch::new())]
 #[inline(always)]
 pub(super) fn first_layer_backward_in<'a, S: Simd>(

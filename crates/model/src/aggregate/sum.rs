@@ -1,4 +1,5 @@
-//! The sum of a history's image embeddings. It does not look at the ad, so it is one vector per group.
+//! The sum of a history's image embeddings. It does not look at the ad, so it is one vector per
+//! group.
 
 use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
 use crate::linalg;

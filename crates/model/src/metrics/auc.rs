@@ -1,11 +1,12 @@
-//! AUC and GAUC, exact: pairs are counted in integers, so neither the order of impressions nor rounding
-//! plays a part.
+//! AUC and GAUC, exact: pairs are counted in integers, so neither the order of impressions nor
+//! rounding plays a part.
 //!
-//! Sorting is all the work, so it is apart from counting: what is sorted once may be counted as a whole
-//! and in any parts, each of which is in order too, and whoever has threads may sort with all of them.
+//! Sorting is all the work, so it is apart from counting: what is sorted once may be counted as a
+//! whole and in any parts, each of which is in order too, and whoever has threads may sort with all
+//! of them.
 
-/// The area under the ROC curve: the share of (positive, negative) pairs in which the positive has the
-/// greater score, pairs of equal scores counting half. `None` unless both classes occur.
+/// The area under the ROC curve: the share of (positive, negative) pairs in which the positive has
+/// the greater score, pairs of equal scores counting half. `None` unless both classes occur.
 ///
 /// `scores` and `labels` (0 or 1) are (B) each, in any order.
 pub fn auc(scores: &[f32], labels: &[u8]) -> Option<f64> {
@@ -20,8 +21,8 @@ pub fn auc(scores: &[f32], labels: &[u8]) -> Option<f64> {
 /// GAUC, and whom it is about.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Gauc {
-    /// The sum over users of impressions times AUC, over the sum of their impressions; users of one
-    /// class are in neither sum. `None` if that leaves nobody.
+    /// The sum over users of impressions times AUC, over the sum of their impressions; users of
+    /// one class are in neither sum. `None` if that leaves nobody.
     pub gauc: Option<f64>,
     /// Number of users.
     pub users: u64,
@@ -52,8 +53,8 @@ pub struct Impression {
 impl Impression {
     /// One impression; its label is 0 or 1.
     pub fn new(user: u64, score: f32, label: u8, marks: u16) -> Impression {
-        // The bits of floats are in the order of floats but for the sign: negative ones run backwards, and
-        // come after the others. Adding 0 makes -0 the 0 that it equals.
+        // The bits of floats are in the order of floats but for the sign: negative ones run
+        // backwards, and come after the others. Adding 0 makes -0 the 0 that it equals.
         let bits = (score + 0.0).to_bits();
         let rank = if bits >> 31 == 0 { bits | 1 << 31 } else { !bits };
         Impression { user, rank, label, marks }
@@ -120,8 +121,8 @@ pub fn gauc_of_sorted<'a>(impressions: impl IntoIterator<Item = &'a Impression>)
     result
 }
 
-/// Shows `visit` each user with the number of their impressions and their AUC. Impressions are in the
-/// order of [`Impression::by_user`], and so are the users.
+/// Shows `visit` each user with the number of their impressions and their AUC. Impressions are in
+/// the order of [`Impression::by_user`], and so are the users.
 pub(super) fn aucs_of_sorted<'a>(
     impressions: impl IntoIterator<Item = &'a Impression>,
     mut visit: impl FnMut(u64, u64, Option<f64>),

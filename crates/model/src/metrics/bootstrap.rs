@@ -1,9 +1,9 @@
 //! How far a metric, or the difference of two, may be trusted: a bootstrap by users.
 //!
-//! Impressions of one user are not independent, users are. So users are drawn with replacement, as many
-//! as there are, and a metric is computed of the impressions of those drawn, again and again. Draws
-//! depend on the seed alone: two models tested on the same impressions see the same draws, and their
-//! difference is *paired*, free of what is hard or easy for both.
+//! Impressions of one user are not independent, users are. So users are drawn with replacement, as
+//! many as there are, and a metric is computed of the impressions of those drawn, again and again.
+//! Draws depend on the seed alone: two models tested on the same impressions see the same draws,
+//! and their difference is *paired*, free of what is hard or easy for both.
 
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -97,11 +97,11 @@ impl Bootstrap {
     }
 }
 
-/// The mean over `pairs` (of seeds, say) of the first metric minus the second, with the interval of that
-/// mean. `None` if there is no pair or a value is not defined.
+/// The mean over `pairs` (of seeds, say) of the first metric minus the second, with the interval of
+/// that mean. `None` if there is no pair or a value is not defined.
 ///
-/// Both metrics of a pair are of the same impressions and have the same draws. Draws that define no value
-/// are left out.
+/// Both metrics of a pair are of the same impressions and have the same draws. Draws that define no
+/// value are left out.
 pub fn difference(pairs: &[(&Resampled, &Resampled)]) -> Option<Interval> {
     let mean = |of: &dyn Fn(&Resampled) -> Option<f64>| {
         let differences = pairs.iter().map(|&(a, b)| Some(of(a)? - of(b)?));

@@ -35,7 +35,8 @@ pub struct Metrics {
 }
 
 impl Metrics {
-    /// The metrics of impressions in any order: `users`, `logits` and `labels` (0 or 1) are (B) each.
+    /// The metrics of impressions in any order: `users`, `logits` and `labels` (0 or 1) are (B)
+    /// each.
     pub fn of(users: &[u64], logits: &[f32], labels: &[u8]) -> Metrics {
         let mut impressions = Impression::all(users, logits, labels);
         impressions.sort_unstable_by_key(Impression::by_score);
@@ -44,7 +45,8 @@ impl Metrics {
         Metrics::with_ranking(auc, gauc_of_sorted(&impressions), logits, labels)
     }
 
-    /// The metrics of impressions whose AUC and GAUC are known; `logits` and `labels` (0 or 1) are (B) each.
+    /// The metrics of impressions whose AUC and GAUC are known; `logits` and `labels` (0 or 1) are
+    /// (B) each.
     pub fn with_ranking(auc: Option<f64>, gauc: Gauc, logits: &[f32], labels: &[u8]) -> Metrics {
         Metrics {
             auc,

@@ -11,8 +11,8 @@ pub fn log_loss(logits: &[f32], labels: &[u8]) -> Option<f64> {
     (!labels.is_empty()).then(|| losses.sum::<f64>() / labels.len() as f64)
 }
 
-/// Log loss over the log loss of predicting the base rate for everybody: below 1 is better than that.
-/// `None` unless both classes occur.
+/// Log loss over the log loss of predicting the base rate for everybody: below 1 is better than
+/// that. `None` unless both classes occur.
 ///
 /// `logits` and `labels` (0 or 1) are (B) each.
 pub fn normalized_entropy(logits: &[f32], labels: &[u8]) -> Option<f64> {

@@ -41,14 +41,14 @@ pub enum Base {
     /// Embeddings, fully connected layers, one output.
     #[default]
     Mlp,
-    /// No hidden layer: a weighted sum of all inputs. An id adds one number to it, the product of its row
-    /// and the weights of its field.
+    /// No hidden layer: a weighted sum of all inputs. An id adds one number to it, the product of
+    /// its row and the weights of its field.
     LogisticRegression,
-    /// As `Mlp`, and the ids of behaviors are weighed by attention to the ad's before they are added
-    /// (Deep Interest Network, KDD 2018).
+    /// As `Mlp`, and the ids of behaviors are weighed by attention to the ad's before they are
+    /// added (Deep Interest Network, KDD 2018).
     Din,
-    /// The inner product of a user vector and an ad vector, each of fully connected layers: both can be
-    /// computed ahead. Nothing may look at user and ad at once, nor at the context.
+    /// The inner product of a user vector and an ad vector, each of fully connected layers: both
+    /// can be computed ahead. Nothing may look at user and ad at once, nor at the context.
     PreRank,
 }
 
@@ -84,7 +84,8 @@ impl Interactions {
     pub const ALL: [Interactions; 2] = [Interactions::None, Interactions::Product];
 }
 
-/// What the network is told of how alike the ad's image and those of the history are, before any training.
+/// What the network is told of how alike the ad's image and those of the history are, before any
+/// training.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Similarity {
@@ -117,12 +118,12 @@ pub struct RankConfig {
     /// What a logit is made of.
     #[serde(default)]
     pub base: Base,
-    /// For [`Base::Din`]: the impression field that each field with one list per behavior is compared
-    /// with, as indices.
+    /// For [`Base::Din`]: the impression field that each field with one list per behavior is
+    /// compared with, as indices.
     #[serde(default)]
     pub behavior_fields: Vec<usize>,
-    /// Names of the contents with towers, such as images; every one has the same arm, aggregator, and so
-    /// forth. The parameters of the first one have no prefix.
+    /// Names of the contents with towers, such as images; every one has the same arm, aggregator,
+    /// and so forth. The parameters of the first one have no prefix.
     #[serde(default = "RankConfig::contents")]
     pub contents: Vec<String>,
     /// Which images the network sees.
@@ -131,8 +132,8 @@ pub struct RankConfig {
     pub aggregator: Aggregator,
     /// Hidden widths of an attention network; the paper's are 64 and 16.
     pub attention: [usize; 2],
-    /// How many embeddings of a history, the newest, [`Aggregator::Concatenate`] puts end to end (the paper
-    /// does not say); the other aggregators do not look at it.
+    /// How many embeddings of a history, the newest, [`Aggregator::Concatenate`] puts end to end
+    /// (the paper does not say); the other aggregators do not look at it.
     #[serde(default = "RankConfig::concatenate_length")]
     pub concatenate_length: usize,
     /// Hidden widths of the network; the paper's are 200 and 80.

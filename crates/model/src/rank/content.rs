@@ -1,5 +1,5 @@
-//! What the rank network makes of one content, such as images: the ad's embedding, the aggregate of the
-//! history, products of both, and how alike they were before any training.
+//! What the rank network makes of one content, such as images: the ad's embedding, the aggregate of
+//! the history, products of both, and how alike they were before any training.
 
 use std::sync::Arc;
 
@@ -14,8 +14,8 @@ use crate::params::{Layout, View};
 use crate::pool::Columns;
 use crate::similarity::{self, SimilarityScratch};
 
-/// The weights of one content, and its columns in the inputs of the network. Columns know no width of
-/// the whole: that is settled when all contents are known.
+/// The weights of one content, and its columns in the inputs of the network. Columns know no width
+/// of the whole: that is settled when all contents are known.
 #[derive(Clone, Debug)]
 pub(super) struct Content {
     ad_no_image: Option<View>,
@@ -71,7 +71,8 @@ impl Inputs<'_> {
 }
 
 impl Content {
-    /// Appends the weights, whose names begin with `prefix`, to `layout`, and the columns to `widths`.
+    /// Appends the weights, whose names begin with `prefix`, to `layout`, and the columns to
+    /// `widths`.
     pub fn new(
         config: &RankConfig,
         layout: &mut Layout,
@@ -138,8 +139,8 @@ impl Content {
         }
     }
 
-    /// Adds to `dw` and to the query fields of `d`, and overwrites `grads`, given the gradients `d` of the
-    /// inputs `x` of the forward pass.
+    /// Adds to `dw` and to the query fields of `d`, and overwrites `grads`, given the gradients `d`
+    /// of the inputs `x` of the forward pass.
     pub fn backward(
         &self,
         w: &[f32],

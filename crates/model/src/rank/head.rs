@@ -1,5 +1,5 @@
-//! From the inputs of the rank network to its logits: the user part u once per group, the impression part
-//! a once per impression.
+//! From the inputs of the rank network to its logits: the user part u once per group, the
+//! impression part a once per impression.
 //!
 //! ```text
 //! layers    Wu u ---+                                      W[u; a] = Wu u + Wa a: what a group's
@@ -67,8 +67,8 @@ pub(super) struct HeadScratch {
 }
 
 impl Head {
-    /// The inputs' widths are `u` and `a`; appends the weights of hidden layers of `mlp` units and one
-    /// output to `layout`.
+    /// The inputs' widths are `u` and `a`; appends the weights of hidden layers of `mlp` units and
+    /// one output to `layout`.
     pub fn layers(layout: &mut Layout, (u, a): (usize, usize), mlp: &[usize]) -> Head {
         let outputs: Vec<usize> = mlp.iter().copied().chain([1]).collect();
         let init = match mlp.is_empty() {

@@ -28,7 +28,8 @@ impl ImageScratch {
         }));
     }
 
-    /// Adds the last gradient to `dno_image` (D) and overwrites `dembeddings` with the others, (U, D).
+    /// Adds the last gradient to `dno_image` (D) and overwrites `dembeddings` with the others, (U,
+    /// D).
     pub fn give(&self, dno_image: &mut [f32], dembeddings: &mut Vec<f32>) {
         let (unique, last) = self.dembeddings.split_at(self.dembeddings.len() - dno_image.len());
         dembeddings.clear();

@@ -1,7 +1,8 @@
-//! Attention over the ids of behaviors (Deep Interest Network, Section 4.3): what of a history matters for this ad.
+//! Attention over the ids of behaviors (Deep Interest Network, Section 4.3): what of a history
+//! matters for this ad.
 //!
-//! A behavior is the embeddings of its fields side by side, the query those of the ad's fields of the same
-//! names. Attention sees both and their product; its weights are not normalized.
+//! A behavior is the embeddings of its fields side by side, the query those of the ad's fields of
+//! the same names. Attention sees both and their product; its weights are not normalized.
 
 use super::batch::RankBatch;
 use super::config::RankConfig;
@@ -44,7 +45,8 @@ impl InterestScratch {
 }
 
 impl Interest {
-    /// Appends the weights of `attention.ids` to `layout`; the output begins at column `first` of a.
+    /// Appends the weights of `attention.ids` to `layout`; the output begins at column `first` of
+    /// a.
     pub fn new(config: &RankConfig, layout: &mut Layout, first: usize) -> Interest {
         let (dim, fields) = (config.dim, config.behavior_fields.len());
         let widths = Widths {

@@ -10,9 +10,9 @@
 //! ad * aggregate, cosines      (settings) -+
 //! behaviors weighed by the ad's ids  (DIN) +
 //! ```
-//! `head` makes a logit of u and a; `content` what images add to them, which any other content with towers
-//! (text) adds likewise; `interest` is DIN. An impression or behavior without an image has a learned
-//! embedding instead.
+//! `head` makes a logit of u and a; `content` what images add to them, which any other content with
+//! towers (text) adds likewise; `interest` is DIN. An impression or behavior without an image has a
+//! learned embedding instead.
 //!
 //! Knows rows and embeddings by index; not which id or image they belong to, nor who computed them.
 
@@ -54,10 +54,11 @@ pub struct RankNetwork {
 pub struct Attended<'a> {
     /// What of the history it weighed: a content, or `ids`.
     pub over: &'a str,
-    /// What of the ad it asked for: `image` (the fields where the arm has no ad image), `fields`, or `ids`.
+    /// What of the ad it asked for: `image` (the fields where the arm has no ad image), `fields`,
+    /// or `ids`.
     pub query: &'static str,
-    /// The weight of every pair of an impression and a behavior of its group, in order of impressions, then behaviors. Not
-    /// normalized: a weight may be negative or more than 1.
+    /// The weight of every pair of an impression and a behavior of its group, in order of
+    /// impressions, then behaviors. Not normalized: a weight may be negative or more than 1.
     pub weights: &'a [f32],
 }
 
@@ -82,8 +83,8 @@ impl Widths {
     }
 }
 
-/// Activations of a forward pass, for its backward pass, and room for gradients; reused from step to
-/// step.
+/// Activations of a forward pass, for its backward pass, and room for gradients; reused from step
+/// to step.
 #[derive(Clone, Debug, Default)]
 pub struct RankScratch {
     /// Input of the group part, (G, group width), and its gradient.
@@ -98,7 +99,8 @@ pub struct RankScratch {
 }
 
 impl RankScratch {
-    /// User vectors, (G, V), and ad vectors, (B, V), of the last forward pass of a pre-rank network.
+    /// User vectors, (G, V), and ad vectors, (B, V), of the last forward pass of a pre-rank
+    /// network.
     pub fn vectors(&self) -> (&[f32], &[f32]) {
         (&self.head.users, &self.head.ads)
     }
@@ -188,8 +190,8 @@ impl RankNetwork {
         self.head.forward(w, batch, (u, a), head, logits);
     }
 
-    /// Adds to `dw` and overwrites `grads`, given `dlogits` (B) and `w`, `batch` and `scratch` of the
-    /// forward pass.
+    /// Adds to `dw` and overwrites `grads`, given `dlogits` (B) and `w`, `batch` and `scratch` of
+    /// the forward pass.
     pub fn backward(
         &self,
         w: &[f32],
@@ -224,7 +226,8 @@ impl RankNetwork {
         }
     }
 
-    /// What attention weighed in the forward pass that `scratch` is of; nothing if the network has none.
+    /// What attention weighed in the forward pass that `scratch` is of; nothing if the network has
+    /// none.
     pub fn attention<'a>(&'a self, scratch: &'a RankScratch) -> Vec<Attended<'a>> {
         let names = self.config.contents.iter();
         let mut attended = Vec::new();

@@ -1,4 +1,5 @@
-//! Every arm with every aggregator and every base network, against differences and against the formulas.
+//! Every arm with every aggregator and every base network, against differences and against the
+//! formulas.
 
 use super::*;
 use crate::aggregate::Aggregator;
@@ -145,8 +146,8 @@ fn run_with(
     (logits, Floats { w: dw, rows: grads.drows, ads, behaviors })
 }
 
-/// Every arm and aggregator as the paper has them, and with each of the other settings that can be had with
-/// it.
+/// Every arm and aggregator as the paper has them, and with each of the other settings that can be
+/// had with it.
 fn every_network() -> impl Iterator<Item = RankNetwork> {
     let shapes = ImageArm::ALL
         .into_iter()
@@ -246,8 +247,8 @@ fn an_arm_sees_its_images_alone() {
     }
 }
 
-/// The network of arm joint and an aggregator that does not look at the ad, for one impression, as the
-/// formulas are written.
+/// The network of arm joint and an aggregator that does not look at the ad, for one impression, as
+/// the formulas are written.
 fn logit_by_hand(network: &RankNetwork, x: &Floats, inputs: &[f32]) -> f32 {
     let get = |name: &str| network.layout.get(name).expect("a weight").view.of(&x.w);
     let (group, impression) = (get("mlp.0.group.weight"), get("mlp.0.impression.weight"));
@@ -404,7 +405,8 @@ fn impossible_shapes_are_explained() {
     }
 }
 
-/// A history of 1,000 behaviors, of one and of none; an ad with an image and one without; labels all alike.
+/// A history of 1,000 behaviors, of one and of none; an ad with an image and one without; labels
+/// all alike.
 #[test]
 fn histories_of_any_length_and_labels_all_alike_are_defined() {
     let long = |order: &dyn Fn(u32) -> u32| -> (Vec<u32>, Vec<u32>) {

@@ -1,4 +1,5 @@
-//! Messages that are compressed by gzip: the frame says that one is, so the mark is taken off and the message is expanded elsewhere.
+//! Messages that are compressed by gzip: the frame says that one is, so the mark is taken off and
+//! the message is expanded elsewhere.
 
 use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};

@@ -1,7 +1,8 @@
 //! The messages of `crates/serve/proto`, as Rust has them.
 //!
-//! They are made by `prost-build` from what `protox` reads, and lie beside the code, so that building the program takes neither, nor
-//! a `protoc`. A test makes them again and compares; with `AMS_WRITE_MESSAGES=1` it writes them.
+//! They are made by `prost-build` from what `protox` reads, and lie beside the code, so that
+//! building the program takes neither, nor a `protoc`. A test makes them again and compares; with
+//! `AMS_WRITE_MESSAGES=1` it writes them.
 
 /// `ranking.proto`.
 #[allow(missing_docs, clippy::all)]

@@ -6,10 +6,12 @@
 //! grpc.health.v1.Health            Check, List, Watch
 //! grpc.reflection.v1.ServerReflection   ServerReflectionInfo
 //! ```
-//! A call is an HTTP/2 request to `/service/method`, so it has a route like any other: counted, admitted by the same tokens, with
-//! the same limits. Messages may come compressed by gzip; answers are not. `tonic` knows frames and trailers; a message's bytes are
-//! expanded, read and written where they are answered, on a compute thread. In reading order: [`messages`]; [`compression`];
-//! [`ranking`] and [`tensors`], what they mean; [`status`], problems; [`health`] and [`reflection`].
+//! A call is an HTTP/2 request to `/service/method`, so it has a route like any other: counted,
+//! admitted by the same tokens, with the same limits. Messages may come compressed by gzip; answers
+//! are not. `tonic` knows frames and trailers; a message's bytes are expanded, read and written
+//! where they are answered, on a compute thread. In reading order: [`messages`]; [`compression`];
+//! [`ranking`] and [`tensors`], what they mean; [`status`], problems; [`health`] and
+//! [`reflection`].
 
 mod compression;
 mod health;

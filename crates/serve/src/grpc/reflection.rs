@@ -1,4 +1,5 @@
-//! gRPC's server reflection: the services and their messages, as the files of `proto/` describe them, for clients that have no such files.
+//! gRPC's server reflection: the services and their messages, as the files of `proto/` describe
+//! them, for clients that have no such files.
 //!
 //! What is known of a description is no more than names: enough to find the file that has one.
 

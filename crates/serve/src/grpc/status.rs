@@ -6,7 +6,8 @@ use tonic::{Code, Status};
 
 use crate::problem::{Kind, Problem};
 
-/// Milliseconds after which a client that was turned away may try again: gRPC's retry policies read it from here.
+/// Milliseconds after which a client that was turned away may try again: gRPC's retry policies read
+/// it from here.
 const PUSHBACK: &str = "grpc-retry-pushback-ms";
 
 impl Kind {

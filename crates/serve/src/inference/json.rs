@@ -1,7 +1,8 @@
 //! The Open Inference Protocol over HTTP: tensors as JSON, or as bytes behind it.
 //!
-//! The binary tensor data extension: header `Inference-Header-Content-Length` says how many bytes of the body are JSON, each
-//! tensor's `binary_data_size` how many of the rest are its. Answers are JSON, which the extension allows.
+//! The binary tensor data extension: header `Inference-Header-Content-Length` says how many bytes
+//! of the body are JSON, each tensor's `binary_data_size` how many of the rest are its. Answers are
+//! JSON, which the extension allows.
 
 use ams_bundle::PageView;
 use ams_bundle::json::or_null;

@@ -1,4 +1,5 @@
-//! The Open Inference Protocol, version 2: a page view as named tensors, for clients that speak it already (KServe, Triton's).
+//! The Open Inference Protocol, version 2: a page view as named tensors, for clients that speak it
+//! already (KServe, Triton's).
 //!
 //! ```text
 //! inputs    user.id BYTES [1]                  candidates.item BYTES [N]       user.behaviors.item BYTES [M]
@@ -7,12 +8,13 @@
 //!                                                BYTES [N]                       BYTES [M]
 //! outputs   ctr FP32 [N], ecpm FP64 [N]        in the order of the candidates
 //! ```
-//! Only `candidates.item` is required; an empty text and NaN are no value, and behaviors without an item are padding. These are the
-//! usual types; any other will do whose values are what they have to be ([`values`]). Shapes may have sides of 1, since some
-//! clients have batches: `[1, N]`, `[N, 1]`. A column of shape `[N, K]` has K values a row.
+//! Only `candidates.item` is required; an empty text and NaN are no value, and behaviors without an
+//! item are padding. These are the usual types; any other will do whose values are what they have
+//! to be ([`values`]). Shapes may have sides of 1, since some clients have batches: `[1, N]`, `[N,
+//! 1]`. A column of shape `[N, K]` has K values a row.
 //!
-//! [`values`], what types are; [`tensors`], what tensors mean; how HTTP spells them is [`json`]'s, how gRPC does is
-//! [`crate::grpc`]'s. Here is what is answered.
+//! [`values`], what types are; [`tensors`], what tensors mean; how HTTP spells them is [`json`]'s,
+//! how gRPC does is [`crate::grpc`]'s. Here is what is answered.
 
 pub(crate) mod json;
 pub(crate) mod tensors;

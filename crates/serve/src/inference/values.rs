@@ -71,7 +71,8 @@ impl Datatype {
         Some((1u64 << bits) as f64)
     }
 
-    /// The values of tensor `name` in `bytes`: little-endian; a text is its length in four bytes, and its UTF-8.
+    /// The values of tensor `name` in `bytes`: little-endian; a text is its length in four bytes,
+    /// and its UTF-8.
     pub fn of_bytes(self, name: &str, mut bytes: &[u8]) -> Result<Vec<Text>, Problem> {
         let of = self.name();
         let read = match self {

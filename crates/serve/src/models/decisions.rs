@@ -1,5 +1,5 @@
-//! What operators decided about the models of a folder, kept in the folder: it outlives a restart, and all servers of the folder
-//! follow it.
+//! What operators decided about the models of a folder, kept in the folder: it outlives a restart,
+//! and all servers of the folder follow it.
 //!
 //! ```text
 //! MODELS/serving.json   {"format": "ams-serving/1", "models": {"shop": {
@@ -9,7 +9,8 @@
 //!                          "canary":    {"version": 4, "percent": 5, "by": "..", "at": ..},
 //!                          "unloaded":  {"by": "..", "at": ..}}}}
 //! ```
-//! `at` is in unix seconds. The file appears whole; who changes it holds the lock `.serving.lock` beside it.
+//! `at` is in unix seconds. The file appears whole; who changes it holds the lock `.serving.lock`
+//! beside it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -81,7 +82,8 @@ pub struct Decided {
     /// The version that serves whatever comes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Pinned>,
-    /// The version that servers with `--explicit` serve until they are told to look for a higher one.
+    /// The version that servers with `--explicit` serve until they are told to look for a higher
+    /// one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Pinned>,
     /// Versions that do not become live by themselves.
@@ -195,8 +197,8 @@ pub(super) struct Book {
 }
 
 impl Book {
-    /// Follows the file: what another server decided counts here, unless it says only what it said before a decision that could
-    /// not be written.
+    /// Follows the file: what another server decided counts here, unless it says only what it said
+    /// before a decision that could not be written.
     ///
     /// # Errors
     /// As [`Decisions::read`]; then what was known stays.
@@ -215,11 +217,13 @@ impl Book {
         self.on_disk.is_some()
     }
 
-    /// Decides something about a model: written first, then known. Where the folder cannot be written it is known here alone,
-    /// and [`Book::unkept`] says why: an operator who takes a version back at night must not be stopped by a full disk.
+    /// Decides something about a model: written first, then known. Where the folder cannot be
+    /// written it is known here alone, and [`Book::unkept`] says why: an operator who takes a
+    /// version back at night must not be stopped by a full disk.
     ///
     /// # Errors
-    /// If `change` fails, another server does not end its change, or the file is damaged; then nothing has changed.
+    /// If `change` fails, another server does not end its change, or the file is damaged; then
+    /// nothing has changed.
     pub(super) fn decide<R>(
         &mut self,
         folder: &Path,

@@ -1,4 +1,5 @@
-//! Deltas: small changes of versions that serve, taken up from disk, or made here and written there first.
+//! Deltas: small changes of versions that serve, taken up from disk, or made here and written there
+//! first.
 
 use std::sync::{Arc, PoisonError};
 
@@ -67,11 +68,12 @@ impl Models {
         self.telemetry.delta_refused(name);
     }
 
-    /// Makes the delta that follows a version, the live one unless given: written to disk, then served. Returns its
-    /// number; none, if `changes` are none.
+    /// Makes the delta that follows a version, the live one unless given: written to disk, then
+    /// served. Returns its number; none, if `changes` are none.
     ///
     /// # Errors
-    /// If the version is not loaded, `changes` fails, or the delta cannot be written; then nothing has changed.
+    /// If the version is not loaded, `changes` fails, or the delta cannot be written; then nothing
+    /// has changed.
     pub fn edit(
         &self,
         name: &str,

@@ -1,4 +1,5 @@
-//! What is found on disk, and what comes of it: new versions, decisions of other servers, deltas, files that were changed.
+//! What is found on disk, and what comes of it: new versions, decisions of other servers, deltas,
+//! files that were changed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
@@ -9,12 +10,12 @@ use super::decisions::{Decided, Mark, Pinned, Share};
 use super::{Canary, Loaded, Models, Refusal, Versions};
 
 impl Models {
-    /// Looks for models, versions and decisions on disk, and makes of every model that version live that should be. What was
-    /// refused is tried again when one of its files changes.
+    /// Looks for models, versions and decisions on disk, and makes of every model that version live
+    /// that should be. What was refused is tried again when one of its files changes.
     ///
     /// # Errors
-    /// If the folder cannot be listed, or what was decided is not known; what is wrong with a model is in
-    /// [`super::Snapshot::status`].
+    /// If the folder cannot be listed, or what was decided is not known; what is wrong with a model
+    /// is in [`super::Snapshot::status`].
     pub fn poll(&self) -> Result<(), Refusal> {
         self.look(false)
     }
@@ -33,7 +34,8 @@ impl Models {
             let mut book = self.book();
             let read = book.follow(&self.folder);
             if !book.is_known() {
-                // A version that was taken back must not be live because nobody can read that it was.
+                // A version that was taken back must not be live because nobody can read that it
+                // was.
                 read?;
             } else if let Err(error) = read {
                 tracing::error!(%error, "what was decided before counts on");
@@ -133,7 +135,8 @@ impl Models {
             }
             return;
         }
-        // From the highest down: a corrupt one leaves the next best. What serves is not left for a lower one but if it was taken back.
+        // From the highest down: a corrupt one leaves the next best. What serves is not left for a
+        // lower one but if it was taken back.
         let better = |version: &u64| taken_back || live.is_none_or(|live| *version > live);
         let good = |version: &u64| !decided.withdrawn.contains_key(version) && better(version);
         let found = found.into_iter().rev().filter(good);
@@ -156,8 +159,9 @@ impl Models {
         }
     }
 
-    /// Does what follows from a decision, if nothing else was decided here meanwhile: loading takes time, and an order that came in
-    /// between must not be undone until the next look. Whether it was done.
+    /// Does what follows from a decision, if nothing else was decided here meanwhile: loading takes
+    /// time, and an order that came in between must not be undone until the next look. Whether
+    /// it was done.
     fn while_decided(&self, name: &str, decided: &Decided, act: impl FnOnce()) -> bool {
         let book = self.book();
         let is_so = book.decisions.of(name) == *decided;
@@ -167,7 +171,8 @@ impl Models {
         is_so
     }
 
-    /// Writes down what a server that is only to serve what it is told found first, so that it serves it after a restart too.
+    /// Writes down what a server that is only to serve what it is told found first, so that it
+    /// serves it after a restart too.
     fn keep_choice(&self, name: &str, version: u64) {
         let mark = Mark::of("a look of a server with --explicit");
         let kept = self.decide(name, |decided| {
@@ -248,8 +253,9 @@ impl Models {
         self.note(name, |versions| versions.unreadable = Some(said));
     }
 
-    /// Forgets models whose folder is gone: at once where none of its versions served, otherwise when it was gone twice. If all
-    /// are gone, the folder of models itself is not what it was, such as a disk that was taken away; then what serves serves on.
+    /// Forgets models whose folder is gone: at once where none of its versions served, otherwise
+    /// when it was gone twice. If all are gone, the folder of models itself is not what it was,
+    /// such as a disk that was taken away; then what serves serves on.
     fn forget(&self, names: &[String]) {
         let now = self.now();
         let is_gone = |name: &String| !names.contains(name);

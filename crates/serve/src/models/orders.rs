@@ -1,5 +1,6 @@
-//! What operators say: which version serves, which one no more, and who gets a new one first. Every decision is written before
-//! it counts, so that it outlives this process and all servers of the folder follow it.
+//! What operators say: which version serves, which one no more, and who gets a new one first. Every
+//! decision is written before it counts, so that it outlives this process and all servers of the
+//! folder follow it.
 
 use std::sync::Arc;
 
@@ -9,8 +10,8 @@ use super::decisions::{Decided, Mark, Pinned, Share};
 use super::{Canary, Models, Refusal};
 
 impl Models {
-    /// Makes a version live, which is loaded first unless it is. The highest good one leaves the way free for higher ones;
-    /// any other is pinned.
+    /// Makes a version live, which is loaded first unless it is. The highest good one leaves the
+    /// way free for higher ones; any other is pinned.
     ///
     /// # Errors
     /// If it is not there or not good; then what was live stays live.
@@ -36,8 +37,8 @@ impl Models {
         Ok(())
     }
 
-    /// Takes the live version back: the one that was live before is live again, or the next lower good one on disk, and this
-    /// one is not made live by itself. Returns which.
+    /// Takes the live version back: the one that was live before is live again, or the next lower
+    /// good one on disk, and this one is not made live by itself. Returns which.
     ///
     /// # Errors
     /// If there is no other that is good.
@@ -81,7 +82,8 @@ impl Models {
         Ok(before)
     }
 
-    /// Gives `percent` of the users version `version`, or ends that with 0; it does not become live by itself then.
+    /// Gives `percent` of the users version `version`, or ends that with 0; it does not become live
+    /// by itself then.
     ///
     /// # Errors
     /// If it is not there, not good, or live already.

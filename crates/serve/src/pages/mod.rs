@@ -1,4 +1,5 @@
-//! Pages for people: `/docs`, the description of what can be asked, and `/demo`, page views to look at.
+//! Pages for people: `/docs`, the description of what can be asked, and `/demo`, page views to look
+//! at.
 //!
 //! ```text
 //! GET /docs, /docs/app.js, app.css, ..         the description, readable, with requests to try
@@ -6,8 +7,9 @@
 //! GET /demo, /demo/app.js, app.css, ..         only if set so
 //! GET /demo/picture?model=MODEL&item=ITEM      the picture of an item, small; with a token, if tokens are asked for
 //! ```
-//! All of it is in the binary and written by hand, and asks no other host for anything. The pages ask what every other client
-//! may ask, so they know nothing of models that a client could not know.
+//! All of it is in the binary and written by hand, and asks no other host for anything. The pages
+//! ask what every other client may ask, so they know nothing of models that a client could not
+//! know.
 
 mod pictures;
 
@@ -34,11 +36,13 @@ use crate::settings::Demo;
 use crate::shared::Shared;
 use pictures::Pictures;
 
-/// Nothing but what this server sends runs, is shown or is asked; `blob:` are pictures that had to be asked for with a token.
+/// Nothing but what this server sends runs, is shown or is asked; `blob:` are pictures that had to
+/// be asked for with a token.
 const POLICY: &str = "default-src 'self'; img-src 'self' blob:; base-uri 'none'; form-action 'none'; \
      frame-ancestors 'none'; object-src 'none'";
 
-/// How long somebody waits for a picture. A person's past is dozens of them, which may be large, and come one after the other.
+/// How long somebody waits for a picture. A person's past is dozens of them, which may be large,
+/// and come one after the other.
 const WAIT: Duration = Duration::from_secs(30);
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -80,7 +84,8 @@ fn told(page: &str, what: &str, is_there: bool) -> String {
     page.replace("</head>", &format!("<meta name=\"{what}\" content=\"{said}\">\n</head>"))
 }
 
-/// A file of the binary, of which no answer has a copy. Asked for each time: another version of the program may have another one.
+/// A file of the binary, of which no answer has a copy. Asked for each time: another version of the
+/// program may have another one.
 fn file<S: Clone + Send + Sync + 'static>(
     kind: &'static str,
     text: impl Into<Bytes>,
@@ -113,8 +118,8 @@ struct Whose {
     item: String,
 }
 
-/// The picture of an item. The client says which item, and the model which picture: no text of a request is ever part of a
-/// path.
+/// The picture of an item. The client says which item, and the model which picture: no text of a
+/// request is ever part of a path.
 async fn picture(
     State(shared): State<Arc<Shared>>,
     pictures: Arc<Pictures>,

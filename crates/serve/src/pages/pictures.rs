@@ -1,5 +1,5 @@
-//! The pictures of a demo: found by the hash of their names, which is all a model knows of them, made small when somebody
-//! looks, and kept in memory as far as there is room.
+//! The pictures of a demo: found by the hash of their names, which is all a model knows of them,
+//! made small when somebody looks, and kept in memory as far as there is room.
 //!
 //! Knows a folder and names. Does not know items or models, nor HTTP.
 
@@ -36,7 +36,8 @@ pub(crate) struct Pictures {
     kept: Mutex<Kept>,
 }
 
-/// The files of the folder by the hashes of their names, as samples spell them: relative to the folder.
+/// The files of the folder by the hashes of their names, as samples spell them: relative to the
+/// folder.
 #[derive(Debug)]
 struct Listed {
     names: HashMap<PictureName, Box<str>>,
@@ -128,7 +129,8 @@ impl Pictures {
         folder.ok().zip(file.ok()).is_some_and(|(folder, file)| file.starts_with(folder))
     }
 
-    /// The file of a picture. A list that lacks it is made again now and then: pictures are added every day.
+    /// The file of a picture. A list that lacks it is made again now and then: pictures are added
+    /// every day.
     fn file(&self, name: PictureName) -> Result<Option<Box<str>>, String> {
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         let lacks =

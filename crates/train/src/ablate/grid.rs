@@ -217,8 +217,8 @@ const BASE: Table = Table {
     ],
 };
 
-/// The first baseline of a warm row is as warm as itself; the paper's headline, +.0078, is of warm against
-/// cold, the second one.
+/// The first baseline of a warm row is as warm as itself; the paper's headline, +.0078, is of warm
+/// against cold, the second one.
 const WARM_UP: Table = Table {
     name: "warm-up",
     title: "What of yesterday's model to begin with",

@@ -10,14 +10,15 @@
 //!   results.jsonl            the results, one a line, with the rows each stands for
 //! <out>/.ablate.lock         held by the process that works on it
 //! ```
-//! A run is known by what decides its result (configuration, dataset, features), so a finished one is not
-//! repeated, whatever tables it is in, and what was changed in between is trained anew beside it. A run
-//! that was interrupted goes on from its checkpoint. Checkpoints of finished runs go, unless another run
-//! is to begin with them.
+//! A run is known by what decides its result (configuration, dataset, features), so a finished one
+//! is not repeated, whatever tables it is in, and what was changed in between is trained anew
+//! beside it. A run that was interrupted goes on from its checkpoint. Checkpoints of finished runs
+//! go, unless another run is to begin with them.
 //!
-//! In reading order: [`grid`], what is compared, as data; [`plan`], the trainings this takes; [`outcome`],
-//! what one came to; [`report`], what they say together; [`text`], how that is written. Does not know how
-//! settings are spelled or trainings watched: who calls it configures and trains.
+//! In reading order: [`grid`], what is compared, as data; [`plan`], the trainings this takes;
+//! [`outcome`], what one came to; [`report`], what they say together; [`text`], how that is
+//! written. Does not know how settings are spelled or trainings watched: who calls it configures
+//! and trains.
 
 pub mod grid;
 pub mod outcome;
@@ -93,12 +94,12 @@ pub struct Ablation {
 }
 
 impl Ablation {
-    /// Plans what `request` takes and reads what is done of it. `configure` makes the configuration with
-    /// some settings, `key=value` each.
+    /// Plans what `request` takes and reads what is done of it. `configure` makes the configuration
+    /// with some settings, `key=value` each.
     ///
     /// # Errors
-    /// If a configuration does not make sense or does not fit its dataset, the folder is in use or cannot
-    /// be written, or a result in it is damaged.
+    /// If a configuration does not make sense or does not fit its dataset, the folder is in use or
+    /// cannot be written, or a result in it is damaged.
     pub fn open<E: From<Error>>(
         request: &Request,
         configure: &dyn Fn(&[String]) -> Result<Config, E>,
@@ -176,8 +177,8 @@ impl Ablation {
         Ok(Some(run))
     }
 
-    /// Takes note that the training `name` is done as `report` says: evaluates it, unless that was done
-    /// before, and removes checkpoints nobody needs. GAUC of the test.
+    /// Takes note that the training `name` is done as `report` says: evaluates it, unless that was
+    /// done before, and removes checkpoints nobody needs. GAUC of the test.
     ///
     /// # Errors
     /// If its checkpoint or the test cannot be read, or a result not be written.

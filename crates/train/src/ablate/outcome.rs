@@ -1,5 +1,5 @@
-//! What one training of an ablation came to: its files, and its scores on all test impressions and on
-//! those of items that were hardly ever shown.
+//! What one training of an ablation came to: its files, and its scores on all test impressions and
+//! on those of items that were hardly ever shown.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -43,7 +43,8 @@ pub struct Finished {
 }
 
 impl Finished {
-    /// Writes predictions and result into `results`. The result comes last: with it, the run is done.
+    /// Writes predictions and result into `results`. The result comes last: with it, the run is
+    /// done.
     ///
     /// # Errors
     /// If something cannot be written.

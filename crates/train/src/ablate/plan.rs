@@ -11,8 +11,8 @@ use crate::error::{Error, Result};
 use crate::job::facts_of;
 use crate::sources::Sources;
 
-/// What is added to the seed of a training that begins with another one's weights: it has to shuffle in
-/// another way.
+/// What is added to the seed of a training that begins with another one's weights: it has to
+/// shuffle in another way.
 const WARM_SEED: u64 = 1000;
 
 /// A training.
@@ -57,8 +57,8 @@ pub struct PlannedTable {
 pub struct Plan {
     /// The tables.
     pub tables: Vec<PlannedTable>,
-    /// The trainings in the order in which they are done: all with the first seed, then all with the
-    /// second, so that an ablation that was interrupted is balanced.
+    /// The trainings in the order in which they are done: all with the first seed, then all with
+    /// the second, so that an ablation that was interrupted is balanced.
     pub runs: Vec<Run>,
 }
 
@@ -187,8 +187,8 @@ pub fn check_base(base: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What decides a result, as blake3: the configuration but for names and folders, the training it begins
-/// with, and what it reads.
+/// What decides a result, as blake3: the configuration but for names and folders, the training it
+/// begins with, and what it reads.
 fn hash(config: &Config, yesterday: Option<&str>, sources: &Sources) -> String {
     const PLACES: [&str; 5] =
         ["name", "runs", "data.samples", "data.images", "train.warm_start.from"];

@@ -1,5 +1,5 @@
-//! What the trainings of an ablation say together: means over seeds, and differences between rows with
-//! their intervals.
+//! What the trainings of an ablation say together: means over seeds, and differences between rows
+//! with their intervals.
 
 use ams_data::schema::Counts;
 use ams_model::metrics::{Bootstrap, Interval, Resampled, difference};

@@ -126,8 +126,8 @@ fn preamble(report: &Report) -> String {
     )
 }
 
-/// The figures of the report with all their digits: a line for each row and part of the test, with the
-/// differences to its first baseline and to its twin.
+/// The figures of the report with all their digits: a line for each row and part of the test, with
+/// the differences to its first baseline and to its twin.
 pub fn csv(report: &Report) -> String {
     let mut header = words(&["table", "row", "shuffled", "slice", "impressions", "seeds"]);
     for metric in ["gauc", "auc", "logloss"] {

@@ -1,12 +1,14 @@
-//! Slots by id: open addressing in many parts, each of which grows alone, so that no growth takes long.
+//! Slots by id: open addressing in many parts, each of which grows alone, so that no growth takes
+//! long.
 //!
 //! ```text
 //! hash of an id    8 bits  which part       part     [ line | line | .. ]     at most 5/6 of its places in use
 //! (40 bits)       32 bits  home in it       line     5 ids, 5 slots + 1       one cache line, filled in order
 //! ```
-//! An id is in the first line with room from its home on: nine of ten times in its home, so that to find it costs
-//! one line of memory and no guess. Homes are in the order of hashes, so a part grows in one pass over its old
-//! and its new lines. A slot + 1 of 0 is a free place; its id is 0, which is an id like any other elsewhere.
+//! An id is in the first line with room from its home on: nine of ten times in its home, so that to
+//! find it costs one line of memory and no guess. Homes are in the order of hashes, so a part grows
+//! in one pass over its old and its new lines. A slot + 1 of 0 is a free place; its id is 0, which
+//! is an id like any other elsewhere.
 
 /// Bits of the hash that choose the part.
 const PART_BITS: u32 = 8;
@@ -41,7 +43,8 @@ impl Default for Index {
 }
 
 impl Index {
-    /// The slot of `id`, if it is in its home. Always does the same, so that many of these run side by side.
+    /// The slot of `id`, if it is in its home. Always does the same, so that many of these run side
+    /// by side.
     pub fn at_home(&self, id: u64) -> Option<u32> {
         let lines = &self.parts[part_of(id)].lines;
         lines.get(home_of(id, lines.len()))?.slot(id)
@@ -80,7 +83,8 @@ impl Index {
 }
 
 impl Part {
-    /// A quarter more lines: few places are free, and as everything is moved in order, that is quick.
+    /// A quarter more lines: few places are free, and as everything is moved in order, that is
+    /// quick.
     fn grow(&mut self, number: usize) {
         let len = self.lines.len();
         let mut more = len + (len / 4).max(1);
@@ -144,7 +148,8 @@ mod tests {
 
     /// Ids that all have one home in a part of any size.
     fn alike(many: u64) -> Vec<u64> {
-        // The hash's low bits, which choose nothing, count through a run of products; Newton finds the inverse.
+        // The hash's low bits, which choose nothing, count through a run of products; Newton finds
+        // the inverse.
         const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
         let newton = |x: u64, _| x.wrapping_mul(2u64.wrapping_sub(x.wrapping_mul(FACTOR)));
         let inverse = (0..5).fold(FACTOR, newton);

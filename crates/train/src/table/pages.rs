@@ -10,8 +10,8 @@ pub struct Pages<T> {
     /// Rows per page are 2^shift.
     shift: u32,
     len: usize,
-    /// All full but the last one. The first one grows by doubling, so that a small list is small; all others
-    /// have their whole room from the start.
+    /// All full but the last one. The first one grows by doubling, so that a small list is small;
+    /// all others have their whole room from the start.
     pages: Vec<Vec<T>>,
 }
 

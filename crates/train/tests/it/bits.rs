@@ -146,8 +146,8 @@ fn resumed(config: &Config, size: usize) -> Vec<StepReport> {
 #[test]
 fn after_a_kill_no_impression_is_skipped_or_seen_twice() {
     let folder = TempDir::new().unwrap();
-    // In the middle of the first epoch, at its end, in the middle of the second; shuffled all in memory, and
-    // in windows that do not end where a step does.
+    // In the middle of the first epoch, at its end, in the middle of the second; shuffled all in
+    // memory, and in windows that do not end where a step does.
     for (case, (before, shuffle_groups)) in
         [(3, 1000), (8, 1000), (11, 5), (3, 5)].into_iter().enumerate()
     {

@@ -19,7 +19,8 @@ use super::shop::{
 /// The steps of [`stopped`].
 const STEPS: [u64; 3] = [8, 12, 14];
 
-/// A training below `runs` that was stopped after step 14 of 16 and has the checkpoints of [`STEPS`].
+/// A training below `runs` that was stopped after step 14 of 16 and has the checkpoints of
+/// [`STEPS`].
 fn stopped(runs: &Path) -> Config {
     static STOPPED: OnceLock<TempDir> = OnceLock::new();
     let config = |runs: &Path| {
@@ -178,7 +179,8 @@ fn no_bit_of_a_manifest_may_change() {
     }
 }
 
-/// A checkpoint of a program that did not know a setting yet: its seal holds, and the setting is the usual.
+/// A checkpoint of a program that did not know a setting yet: its seal holds, and the setting is
+/// the usual.
 #[test]
 fn a_checkpoint_from_before_a_setting_is_read() {
     let folder = TempDir::new().unwrap();

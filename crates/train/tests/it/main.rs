@@ -1,6 +1,6 @@
-//! Whole trainings on a tiny synthetic shop, on threads and on processes that are threads: bits, the step
-//! beside an obvious one, what travels, checkpoints, refusals. Real processes and real signals are
-//! tested where they are started, in `cli`.
+//! Whole trainings on a tiny synthetic shop, on threads and on processes that are threads: bits,
+//! the step beside an obvious one, what travels, checkpoints, refusals. Real processes and real
+//! signals are tested where they are started, in `cli`.
 
 // Helpers of tests may unwrap like tests.
 #![allow(clippy::unwrap_used)]

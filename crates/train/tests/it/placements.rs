@@ -7,8 +7,8 @@ use tempfile::TempDir;
 
 use super::shop::{PLACEMENTS, Trained, config, narrow, train_in_memory};
 
-/// How far the losses of two placements may be apart, relative to the loss: gradients of the towers are added
-/// in another order. Measured over two epochs: 1.5e-8.
+/// How far the losses of two placements may be apart, relative to the loss: gradients of the towers
+/// are added in another order. Measured over two epochs: 1.5e-8.
 const TOLERANCE: f64 = 1e-6;
 
 /// A narrow model with these towers, trained like this.

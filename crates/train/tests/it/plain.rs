@@ -1,8 +1,9 @@
-//! One training step as one would write it down: no lanes, no exchange, nothing merged, sums in f64.
+//! One training step as one would write it down: no lanes, no exchange, nothing merged, sums in
+//! f64.
 //!
-//! Every id of every list has a row of its own, and every reference to an image its own run through a
-//! tower, in plain loops. Only the network W is the trainer's, over one batch of all lanes' impressions; its
-//! kernels have their own twins in `model`.
+//! Every id of every list has a row of its own, and every reference to an image its own run through
+//! a tower, in plain loops. Only the network W is the trainer's, over one batch of all lanes'
+//! impressions; its kernels have their own twins in `model`.
 
 use std::collections::BTreeMap;
 
@@ -98,7 +99,8 @@ pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -
     let (group_fields, rest) = views.split_at(plan.group_inputs.len());
     let (impression_fields, behavior_fields) = rest.split_at(plan.impression_inputs.len());
 
-    // An embedding for every reference to an image, and a sketch for each of an ad, then of a behavior.
+    // An embedding for every reference to an image, and a sketch for each of an ad, then of a
+    // behavior.
     let content = |(towers, keys): (&ContentTowers, &Keys)| {
         let all = [&keys.ads[..], &keys.behaviors].concat();
         [

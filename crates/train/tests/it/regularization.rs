@@ -1,4 +1,5 @@
-//! Dropout and weight decay of the towers: what they touch, and that no mask depends on where it is made.
+//! Dropout and weight decay of the towers: what they touch, and that no mask depends on where it is
+//! made.
 
 use std::collections::BTreeSet;
 

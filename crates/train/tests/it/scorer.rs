@@ -41,7 +41,8 @@ fn the_scorer_says_what_the_trainer_says() {
     }
 }
 
-/// Every base network, what the network is told besides, towers that do not learn, and two contents.
+/// Every base network, what the network is told besides, towers that do not learn, and two
+/// contents.
 #[test]
 fn the_scorer_says_what_the_trainer_says_of_other_networks() {
     let folder = TempDir::new().unwrap();

@@ -16,10 +16,10 @@ use tempfile::TempDir;
 use super::plain;
 use super::shop::{PLACEMENTS, config, shop};
 
-/// How far gradients may be from the obvious ones: the largest difference over the largest gradient, of
-/// every layer of W and of the towers (its weights, bias and slopes together) and of every row. Not of every
-/// tensor: the last bias of an attention is one number, a sum over all pairs whose terms all but cancel.
-/// Measured: layers 2.4e-6, rows 2.4e-6.
+/// How far gradients may be from the obvious ones: the largest difference over the largest
+/// gradient, of every layer of W and of the towers (its weights, bias and slopes together) and of
+/// every row. Not of every tensor: the last bias of an attention is one number, a sum over all
+/// pairs whose terms all but cancel. Measured: layers 2.4e-6, rows 2.4e-6.
 const TOLERANCE: f64 = 1e-5;
 
 /// Likewise for the loss. Measured: 5.0e-9.
@@ -28,7 +28,8 @@ const LOSS_TOLERANCE: f64 = 1e-7;
 /// What Adam's first moment after one step has to be divided by, to be the gradient.
 const ONE_LESS_BETA1: f32 = 1.0 - 0.9;
 
-/// Where every layer lies among the dense weights: its weights, bias and slopes, or one lone vector.
+/// Where every layer lies among the dense weights: its weights, bias and slopes, or one lone
+/// vector.
 fn layers(plan: &Plan) -> Vec<(String, Range<usize>)> {
     let mut found: Vec<(String, Range<usize>)> = Vec::new();
     let mut add = |of: &str, start: usize, layout: &Layout| {
@@ -76,7 +77,8 @@ fn gradients(trainer: &Trainer) -> (Vec<f64>, BTreeMap<u64, Vec<f64>>) {
 
 /// Takes one step of `config` and compares it with the obvious one.
 fn check(case: &str, config: &Config) {
-    // Without hidden layers a row of an id that all share is a sum whose terms all but cancel. Measured: 4.3e-5.
+    // Without hidden layers a row of an id that all share is a sum whose terms all but cancel.
+    // Measured: 4.3e-5.
     let cancels = config.model.base == Base::LogisticRegression;
     let of_rows = if cancels { 1e-4 } else { TOLERANCE };
     let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
@@ -128,7 +130,8 @@ fn a_step_is_the_obvious_one() {
     }
 }
 
-/// Every base network, what the network is told besides, towers that do not learn, and two contents.
+/// Every base network, what the network is told besides, towers that do not learn, and two
+/// contents.
 #[test]
 fn a_step_of_other_networks_is_the_obvious_one() {
     let folder = TempDir::new().unwrap();
@@ -137,7 +140,8 @@ fn a_step_of_other_networks_is_the_obvious_one() {
         change(&mut config);
         config
     };
-    // The same pictures by two other encoders would do; here, the same features seen by other towers.
+    // The same pictures by two other encoders would do; here, the same features seen by other
+    // towers.
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     let pre_rank = |config: &mut Config| {
         config.model.base = Base::PreRank;

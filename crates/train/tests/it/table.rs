@@ -44,7 +44,8 @@ fn first(id: u64, dim: usize, width: usize) -> Vec<f32> {
     values
 }
 
-/// Ids as they come: few that come again and again, any, the ends, and some that differ in single bits.
+/// Ids as they come: few that come again and again, any, the ends, and some that differ in single
+/// bits.
 fn id() -> impl Strategy<Value = u64> {
     prop_oneof![
         0..40u64,

@@ -92,7 +92,8 @@ fn moved(config: &Config, lanes: &Lanes, lane_references: &[References], size: u
             as f64;
     }
     let all_reduce = AllReduce::new(config.train.all_reduce.into());
-    // What learns beside the towers' first matrices, and these, which are one message each as small as they are here.
+    // What learns beside the towers' first matrices, and these, which are one message each as small
+    // as they are here.
     let matrices = plan.trained().map(|(_, tower)| tower.first_matrix().len());
     let messages = plan.rest.iter().map(|range| range.len()).chain(matrices);
     words.all_reduce =
@@ -100,8 +101,8 @@ fn moved(config: &Config, lanes: &Lanes, lane_references: &[References], size: u
     Counts { traffic: words, ..Counts::default() }.times(4.0).traffic
 }
 
-/// By hand: bytes of a step that belong to no kind: one word that says how many follow, for every two lanes
-/// of different processes, in each of the three exchanges of mail.
+/// By hand: bytes of a step that belong to no kind: one word that says how many follow, for every
+/// two lanes of different processes, in each of the three exchanges of mail.
 fn headers(lanes: usize, size: usize) -> f64 {
     let abroad = lanes * (lanes - lanes / size);
     (3 * 4 * abroad) as f64

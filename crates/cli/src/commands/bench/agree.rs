@@ -15,8 +15,8 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, count};
 
-/// Ask for the impressions of a run's test, one by one, and compare: what the trainer says of them, what the bundle scores,
-/// and, with --url, what a server answers.
+/// Ask for the impressions of a run's test, one by one, and compare: what the trainer says of them,
+/// what the bundle scores, and, with --url, what a server answers.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The run folder.
@@ -103,7 +103,8 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     Ok(())
 }
 
-/// The first impressions of the test as page views of one candidate, in the order of the trainer's predictions.
+/// The first impressions of the test as page views of one candidate, in the order of the trainer's
+/// predictions.
 fn pages(dataset: &Dataset, most: usize) -> Result<Vec<ams_bundle::PageView>, Failure> {
     let mut pages = Vec::new();
     for part in 0..dataset.card().parts {

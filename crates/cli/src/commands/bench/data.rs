@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, count, table};
 
-/// Read one epoch of a dataset, shuffled, as a training does: impressions per second of reading alone and of reading
-/// and finding every step's distinct ids and images.
+/// Read one epoch of a dataset, shuffled, as a training does: impressions per second of reading
+/// alone and of reading and finding every step's distinct ids and images.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The dataset.

@@ -70,8 +70,8 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     Ok(())
 }
 
-/// Predictions that depend on the seed and their number alone. Clicked ones have scores that are greater
-/// by one deviation.
+/// Predictions that depend on the seed and their number alone. Clicked ones have scores that are
+/// greater by one deviation.
 fn simulated(arguments: &Arguments) -> Predictions {
     let mut predictions = Predictions::default();
     for row in 0..arguments.scores {

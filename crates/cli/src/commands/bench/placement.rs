@@ -1,4 +1,5 @@
-//! `ams bench placement`: the three placements of one training side by side, as in Table 2 of the paper.
+//! `ams bench placement`: the three placements of one training side by side, as in Table 2 of the
+//! paper.
 
 use std::path::PathBuf;
 
@@ -13,7 +14,8 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, bytes, count, table};
 
-/// The paper's Table 2 in bytes: placement, storage of workers and servers, communication, of it images.
+/// The paper's Table 2 in bytes: placement, storage of workers and servers, communication, of it
+/// images.
 const PAPER: [(&str, [f64; 4]); 3] = [
     ("store-in-worker", [5.1e9, 0.0, 128e6, 0.0]),
     ("store-in-server", [134e6, 30.3e6, 5.1e9, 5.0e9]),

@@ -9,8 +9,8 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{BAR, Output, count, table};
 
-/// Fill the tables of 8 lanes with rows and Adam's state: bytes per row, pauses while they grow, lookups and
-/// updates per second.
+/// Fill the tables of 8 lanes with rows and Adam's state: bytes per row, pauses while they grow,
+/// lookups and updates per second.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// Rows of all lanes together, such as 5e7, which take about 8.5 GB of memory.
@@ -25,7 +25,8 @@ pub struct Arguments {
     /// Steps in which random rows are looked up and updated.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     steps: u64,
-    /// Numbers of threads to do all of it with, one after the other; one and all cores unless given.
+    /// Numbers of threads to do all of it with, one after the other; one and all cores unless
+    /// given.
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = thread_count)]
     threads: Vec<usize>,
 }

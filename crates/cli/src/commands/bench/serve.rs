@@ -12,8 +12,8 @@ use crate::failure::Failure;
 use crate::launch::Launch;
 use crate::output::{Output, table};
 
-/// Score page views of a published model, one after the other on one core, and say how long each takes; or, with --url, ask
-/// a server for them at a given rate, whether or not it keeps up.
+/// Score page views of a published model, one after the other on one core, and say how long each
+/// takes; or, with --url, ask a server for them at a given rate, whether or not it keeps up.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
@@ -22,7 +22,8 @@ pub struct Arguments {
     /// Candidates of a page view: one run for each number.
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "400")]
     candidates: Vec<usize>,
-    /// Behaviors of its user: one run for each number. A model looks at no more than it was trained with.
+    /// Behaviors of its user: one run for each number. A model looks at no more than it was
+    /// trained with.
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "32")]
     behaviors: Vec<usize>,
     /// Page views of a run.
@@ -191,8 +192,8 @@ fn size(page: &PageView) -> (usize, usize) {
     (page.candidates.item.len(), page.user.behaviors.item.len())
 }
 
-/// The bundle's examples, each with so many candidates and behaviors: the items of all examples, over and
-/// over, beginning elsewhere each time.
+/// The bundle's examples, each with so many candidates and behaviors: the items of all examples,
+/// over and over, beginning elsewhere each time.
 fn pages(
     samples: &[PageView],
     candidates: usize,

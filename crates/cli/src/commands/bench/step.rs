@@ -1,4 +1,5 @@
-//! `ams bench step`: what a training step costs, stage by stage, and how near that is to what the processor can do.
+//! `ams bench step`: what a training step costs, stage by stage, and how near that is to what the
+//! processor can do.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -18,9 +19,10 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, bytes, table};
 
-/// Time the steps of a training by stage: of a configuration, or without one the reference step: 1,024
-/// impressions in 128 groups, histories of 64, 60 fields of ids of width 16, a tower 4096-256-64-16 for ads
-/// and behaviors, two-query attention, layers of 200 and 80. It is taken again and again on one batch.
+/// Time the steps of a training by stage: of a configuration, or without one the reference step:
+/// 1,024 impressions in 128 groups, histories of 64, 60 fields of ids of width 16, a tower
+/// 4096-256-64-16 for ads and behaviors, two-query attention, layers of 200 and 80. It is taken
+/// again and again on one batch.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The configuration, a TOML file; the reference step without one.
@@ -43,8 +45,8 @@ pub struct Arguments {
     /// Threads; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
-    /// Also writes the first batch and all weights into this folder, as `step.json` and `step.safetensors`, so that
-    /// another program can take the same step.
+    /// Also writes the first batch and all weights into this folder, as `step.json` and
+    /// `step.safetensors`, so that another program can take the same step.
     #[arg(long, value_name = "DIR")]
     export: Option<PathBuf>,
 }
@@ -87,7 +89,8 @@ fn reference(folder: &Path, arguments: &Arguments) -> Result<Config, Failure> {
         groups: 128,
         behaviors_mean: arguments.behaviors as f64,
         items: arguments.images,
-        // With item and image of the ad and of the history, 20 fields of a group and 40 of an impression.
+        // With item and image of the ad and of the history, 20 fields of a group and 40 of an
+        // impression.
         user_fields: 18,
         item_fields: 1,
         context_fields: 38,

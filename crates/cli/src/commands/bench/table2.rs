@@ -27,7 +27,8 @@ const LANES: usize = 32;
 /// Width of the paper's image feature, the output of VGG16's FC6.
 const FEATURE_DIM: usize = 4096;
 
-/// What is run: the three placements, and the second one with features as floats too, as in the paper.
+/// What is run: the three placements, and the second one with features as floats too, as in the
+/// paper.
 const VARIANTS: [(Placement, FeatureFormat); 4] = [
     (Placement::StoreInWorker, FeatureFormat::F16),
     (Placement::StoreInServer, FeatureFormat::F32),
@@ -35,11 +36,12 @@ const VARIANTS: [(Placement, FeatureFormat); 4] = [
     (Placement::Ams, FeatureFormat::F16),
 ];
 
-/// Run the three placements on simulated batches with the statistics of the paper's: 60,000 impressions,
-/// 320 k image references and 1.4 M ids on 32 lanes, 4096-D features.
+/// Run the three placements on simulated batches with the statistics of the paper's: 60,000
+/// impressions, 320 k image references and 1.4 M ids on 32 lanes, 4096-D features.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The paper's own size: 60,000 impressions a batch. Needs about 3 GB of disk and 11 GB of memory.
+    /// The paper's own size: 60,000 impressions a batch. Needs about 3 GB of disk and 11 GB of
+    /// memory.
     #[arg(long, conflicts_with = "scale")]
     paper: bool,
     /// A batch this many times smaller than the paper's.
@@ -48,7 +50,8 @@ pub struct Arguments {
     /// Steps to take with each placement; the first one is not timed.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=100))]
     steps: u64,
-    /// Where samples and features are put; kept, and used again for the same shape, if given; else gone afterwards.
+    /// Where samples and features are put; kept, and used again for the same shape, if given; else
+    /// gone afterwards.
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
     /// Threads; as many as there are cores unless given.
@@ -70,8 +73,8 @@ struct Report {
 /// The figures the paper's argument rests on, all of measured bytes.
 #[derive(Debug, Serialize)]
 struct Ratios {
-    /// Bytes sent by `store-in-server` per byte sent by `ams`, without the sum of the dense gradients;
-    /// features travel as f32, as in the paper.
+    /// Bytes sent by `store-in-server` per byte sent by `ams`, without the sum of the dense
+    /// gradients; features travel as f32, as in the paper.
     store_in_server_to_ams: f64,
     /// The same with features as f16, as they are stored.
     store_in_server_f16_to_ams: f64,
