@@ -43,8 +43,8 @@ PEERS = ["torch", "onnx"]
 class Server:
     """A process that answers at `url`; killed in the end."""
 
-    def __init__(self, command, url, ready, environment=None):
-        self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    def __init__(self, command, url, ready, environment=None, log=subprocess.DEVNULL):
+        self.process = subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL, stderr=log,
                                         env={**os.environ, **(environment or {})}, start_new_session=True)
         self.url = url
         for _ in range(600):

@@ -33,6 +33,8 @@ PORT, ADMIN = 8620, 8621
 URL, ADMIN_URL = f"http://127.0.0.1:{PORT}", f"http://127.0.0.1:{ADMIN}"
 # Versions of the model that stay on disk.
 KEPT = 3
+# Versions that are not good have higher numbers: every look tries them first.
+BAD = 1_000_000
 
 
 def http(url, method="GET", body=None, headers=None):
@@ -67,7 +69,8 @@ class Soak:
     # What happens, once.
 
     def highest(self):
-        return max(int(version.name) for version in (self.models / MODEL).iterdir() if version.name.isdigit())
+        numbers = (int(version.name) for version in (self.models / MODEL).iterdir() if version.name.isdigit())
+        return max(number for number in numbers if number < BAD)
 
     def appear(self, version, change=lambda folder: None):
         """A copy of the first version, whole at once or file by file."""
@@ -94,11 +97,13 @@ class Soak:
 
     def bad_version(self):
         def cut(folder):
-            file = folder / "rows.safetensors"
+            file = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+            os.chmod(file, 0o644)
             os.truncate(file, file.stat().st_size // 2)
 
         def change(folder):
-            file = next(file for file in folder.iterdir() if file.stat().st_size > 4096)
+            file = max(folder.iterdir(), key=lambda file: file.stat().st_size)
+            os.chmod(file, 0o644)
             with open(file, "r+b") as opened:
                 opened.seek(2048)
                 byte = opened.read(1)
@@ -106,10 +111,11 @@ class Soak:
                 opened.write(bytes([byte[0] ^ 255]))
 
         def empty(folder):
+            os.chmod(folder / "MANIFEST.json", 0o644)
             (folder / "MANIFEST.json").write_bytes(b"")
 
         with self.folder:
-            number = self.highest() + 1000
+            number = self.highest() + BAD
             self.appear(number, self.random.choice([cut, change, empty]))
         time.sleep(3)
         with self.folder:
@@ -224,7 +230,7 @@ class Soak:
         command = [self.bench.options.ams, "serve", self.models, "--bind", f"127.0.0.1:{PORT}", "--admin-bind", f"127.0.0.1:{ADMIN}",
                    "--poll", "0.5", "--idle-timeout", "20", "--token-file", self.tokens]
         self.began = time.time()
-        with Server(command, URL, "/health/ready") as self.server:
+        with open(self.out / "server.log", "w") as log, Server(command, URL, "/health/ready", log=log) as self.server:
             self.bench.token = self.tokens
             full = self.bench.saturation(self.server)["answered_per_second"]
             self.rate = full / 2
