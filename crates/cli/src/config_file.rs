@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use ams_train::preset;
+use ams_train::settings::preset;
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 

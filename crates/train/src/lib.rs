@@ -1,59 +1,30 @@
-//! Learning together: lanes, the step, tables, checkpoints, publishing.
+//! Learning together: lanes, the step, checkpoints, publishing.
 //!
-//! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests,
-//! the terminal or the environment.
-//!
-//! In reading order: [`config`] (with [`preset`]); [`trainer`], a training in memory, [`sources`],
-//! [`setup`] and [`job`], what it is made of; [`lanes`], the step; its halves [`worker`] (with
-//! [`micro`] and [`feed`]) and [`shard`] (with [`table`] and [`ask`]); [`embed`], the towers on
-//! either half, and [`components`], some that do not learn; [`traffic`], what a step moves, and
-//! [`frequency`], how often ids occur; [`checkpoint`], and
-//! [`warm_start`], which begins with one;
-//! [`gathered`], predictions in one place; [`freeze`], from lanes to a bundle; [`run`], a training
-//! with its run folder (with [`journal`]); [`validation`], on users held out, and early stop;
-//! [`ablate`], many trainings compared; [`compare`], [`capacity`], [`data_rate`], [`measure`] and
-//! [`stages`], what is measured.
+//! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests, the
+//! terminal or the environment. Each wing imports those above it in this list alone.
 
+/// Many trainings compared.
 pub mod ablate;
-pub mod ask;
-pub mod capacity;
-pub mod checkpoint;
-pub mod compare;
-pub mod components;
-pub mod config;
-pub mod data_rate;
-pub mod embed;
+/// Why a training cannot start or go on.
 pub mod error;
-pub mod export;
-pub mod feed;
-pub mod first_layers;
-pub mod forecast;
-pub mod freeze;
-pub mod frequency;
-pub mod gathered;
-pub mod job;
-pub mod journal;
-pub mod lanes;
+/// What is measured of trainings, steps, tables and samples.
 pub mod measure;
-pub mod micro;
-pub mod plan;
-pub mod preset;
+/// From lanes to a bundle.
+pub mod publish;
+/// A training with its folder: trainer, checkpoints, validation.
 pub mod run;
+/// What a training computes, as a TOML file spells it.
+pub mod settings;
+/// What a training is made of before its first step: its sources, its model, its processes.
 pub mod setup;
-pub mod shard;
-pub mod sources;
-pub mod stages;
-pub mod table;
-pub mod traffic;
-pub mod trainer;
-pub mod validation;
-pub mod warm_start;
-pub mod worker;
+/// The step: workers, shards and the three exchanges between them.
+pub mod step;
 
-pub use config::{Config, Placement};
 pub use error::{Error, Result};
-pub use job::Job;
-pub use trainer::{StepReport, Trainer};
+pub use run::state::StepReport;
+pub use run::trainer::Trainer;
+pub use settings::{Config, Placement};
+pub use setup::job::Job;
 
 // Its own tests are in the same program as those beside the code.
 #[cfg(test)]

@@ -15,8 +15,8 @@ use ams_image::builtin::Builtin;
 use ams_image::crew::Alone;
 use ams_image::encode::EncodeOptions;
 use ams_train::Job;
-use ams_train::config::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
 use ams_train::run::{self, Start};
+use ams_train::settings::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::encode::{encode_pictures, pictures};

@@ -3,7 +3,7 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ams_fabric::{AllReduce, Fabric, Rounding, Topology, gather};
-use ams_train::job::agree;
+use ams_train::setup::job::agree;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::train::thread_count;

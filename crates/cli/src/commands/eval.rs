@@ -6,7 +6,8 @@ use ams_bundle::{Evaluation, evaluate};
 use ams_data::Id;
 use ams_data::dataset::SplitName;
 use ams_location::Locations;
-use ams_train::{Trainer, run};
+use ams_train::Trainer;
+use ams_train::run;
 
 use crate::commands::train::thread_count;
 use crate::failure::Failure;

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use ams_location::Locations;
 use ams_train::run::{self, RunReport, Start, Wish};
-use ams_train::traffic::{Asked, Counts};
+use ams_train::step::traffic::{Asked, Counts};
 use ams_train::{Config, Job};
 
 use crate::config_file;

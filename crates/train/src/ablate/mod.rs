@@ -40,12 +40,12 @@ use crate::ablate::grid::{Table, Twins};
 use crate::ablate::outcome::{Finished, Frequency, SLICES, TestSet, predictions_of};
 use crate::ablate::plan::{Place, Plan, Run, check_base};
 use crate::ablate::report::{DatasetFigures, Outcome, Report, SliceFigures};
-use crate::checkpoint;
-use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::job::{Job, facts_of};
+use crate::run::checkpoint;
 use crate::run::{self, CHECKPOINTS, RunReport};
-use crate::sources::{self, Sources};
+use crate::settings::Config;
+use crate::setup::job::{Job, facts_of};
+use crate::setup::sources::{self, Sources};
 use ams_data::lock::Lock;
 
 /// The tables in Markdown.

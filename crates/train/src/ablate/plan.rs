@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use toml::Value;
 
 use crate::ablate::grid::{Row, Table, Twins};
-use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::job::facts_of;
-use crate::sources::Sources;
+use crate::settings::Config;
+use crate::setup::job::facts_of;
+use crate::setup::sources::Sources;
 
 /// What is added to the seed of a training that begins with another one's weights: it has to
 /// shuffle in another way.

@@ -7,8 +7,8 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_fabric::ThreadFabric;
 use ams_model::RowOptimizer;
-use ams_train::config::{ImageArm, ModelConfig, WarmParts, WarmStart};
 use ams_train::run::{self, Start, Wish};
+use ams_train::settings::{ImageArm, ModelConfig, WarmParts, WarmStart};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -165,7 +165,7 @@ fn row_optimizers_learn_and_go_on_with_their_state() {
 }
 
 /// Occurrences of every id in the training samples, by going through them one by one.
-fn occurrences(config: &Config, plan: &ams_train::plan::Plan) -> BTreeMap<u64, u32> {
+fn occurrences(config: &Config, plan: &ams_train::setup::network::Plan) -> BTreeMap<u64, u32> {
     let store = ams_image::FeatureStore::open(&config.data.samples.join("images")).unwrap();
     let dataset = Dataset::open(&config.data.samples).unwrap();
     let mut counts = BTreeMap::new();

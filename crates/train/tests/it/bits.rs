@@ -3,8 +3,8 @@
 use ams_bundle::Predictions;
 use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
-use ams_train::config::{Base, ContentConfig, Interactions, Precision, Similarity};
 use ams_train::run::{self, Start, Wish};
+use ams_train::settings::{Base, ContentConfig, Interactions, Precision, Similarity};
 use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
 

@@ -6,7 +6,7 @@ use std::sync::OnceLock;
 
 use ams_bundle::folder::{Folder, MANIFEST};
 use ams_fabric::ThreadFabric;
-use ams_train::checkpoint::{self, Checkpoint, FORMAT, Meta};
+use ams_train::run::checkpoint::{self, Checkpoint, FORMAT, Meta};
 use ams_train::run::{self, Start, Wish};
 use ams_train::{Config, Error, Job};
 use tempfile::TempDir;

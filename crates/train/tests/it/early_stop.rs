@@ -8,8 +8,9 @@ use std::sync::OnceLock;
 use ams_data::Groups;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
+use ams_train::run::checkpoint;
 use ams_train::run::{self, RunReport, Start, ValidationLine, Wish};
-use ams_train::{Config, Job, Trainer, checkpoint};
+use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
 use super::shop::{copy_folder, go_on, narrow, publish_run, shop, stop_at, train, train_in_memory};

@@ -3,7 +3,7 @@
 use ams_data::Groups;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
-use ams_train::feed::{Feed, Order};
+use ams_train::step::feed::{Feed, Order};
 
 use super::shop::shop;
 

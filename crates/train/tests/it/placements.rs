@@ -2,7 +2,7 @@
 
 use ams_bundle::TowerSharing;
 use ams_train::Config;
-use ams_train::config::{FeatureFormat, Placement};
+use ams_train::settings::{FeatureFormat, Placement};
 use tempfile::TempDir;
 
 use super::shop::{PLACEMENTS, Trained, config, narrow, train_in_memory};

@@ -18,10 +18,11 @@ use ams_model::rank::{
     ContentBatch, InputGrads, Lists, NO_IMAGE, RankBatch, RankScratch, Sketches,
 };
 use ams_model::tower::Tower;
-use ams_train::feed::{Feed, Order};
-use ams_train::lanes::Share;
-use ams_train::plan::{Plan, PlannedTower};
-use ams_train::{Config, components};
+use ams_train::Config;
+use ams_train::setup::components;
+use ams_train::setup::network::{Plan, PlannedTower};
+use ams_train::step::share::Share;
+use ams_train::step::feed::{Feed, Order};
 
 /// The impressions that each lane learns from in the first step.
 pub fn first_step(config: &Config) -> Vec<Groups> {

@@ -6,8 +6,8 @@ use std::collections::BTreeSet;
 use ams_bundle::TowerSharing;
 use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
-use ams_train::config::Placement;
 use ams_train::run::{self, Start};
+use ams_train::settings::Placement;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 

@@ -9,8 +9,11 @@ use ams_data::samples::SampleFile;
 use ams_data::{Groups, Id};
 use ams_image::FeatureStore;
 use ams_model::{Aggregator, ImageArm};
-use ams_train::config::{Base, ContentConfig, Interactions, ModelConfig, Similarity, TowerSharing};
-use ams_train::{Config, Job, run};
+use ams_train::run;
+use ams_train::settings::{
+    Base, ContentConfig, Interactions, ModelConfig, Similarity, TowerSharing,
+};
+use ams_train::{Config, Job};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
 use arrow_array::{Array, RecordBatch};

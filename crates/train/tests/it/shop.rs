@@ -11,10 +11,11 @@ use ams_data::synth::{ShopConfig, generate};
 use ams_fabric::{Fabric, ThreadFabric};
 use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
-use ams_train::config::{DataConfig, ModelConfig, Placement, TrainConfig};
+use ams_train::publish;
 use ams_train::run::{self, RunReport, Start, Wish};
-use ams_train::traffic::Counts;
-use ams_train::{Config, Error, Job, StepReport, Trainer, freeze};
+use ams_train::settings::{DataConfig, ModelConfig, Placement, TrainConfig};
+use ams_train::step::traffic::Counts;
+use ams_train::{Config, Error, Job, StepReport, Trainer};
 use tempfile::TempDir;
 
 /// Every placement.
@@ -129,7 +130,7 @@ pub fn publish(config: &Config, threads: usize) -> (PathBuf, String) {
 pub fn publish_run(run: &Path, threads: usize) -> (PathBuf, String) {
     let mut trainer = run::open(run, Job::solo(threads)).expect("a finished run");
     let place = run.join("bundle/1");
-    let manifest = freeze::publish(&mut trainer, &place, &[], RowFormat::F32).expect("a bundle");
+    let manifest = publish::publish(&mut trainer, &place, &[], RowFormat::F32).expect("a bundle");
     (place, manifest.hash())
 }
 

@@ -6,10 +6,10 @@ use std::ops::Range;
 use ams_bundle::TowerSharing;
 use ams_model::ImageArm;
 use ams_model::params::Layout;
-use ams_train::config::{
+use ams_train::settings::{
     Aggregator, Base, ContentConfig, Interactions, Placement, Similarity, TowerWeights,
 };
-use ams_train::plan::Plan;
+use ams_train::setup::network::Plan;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use ams_model::init::row_init;
-use ams_train::table::Table;
+use ams_train::step::table::Table;
 use proptest::prelude::*;
 
 const SEED: u64 = 5;

@@ -8,10 +8,10 @@ use ams_data::id::part_of;
 use ams_fabric::{AllReduce, ThreadFabric};
 use ams_image::FeatureStore;
 use ams_model::ImageArm;
-use ams_train::config::{FeatureFormat, Placement, Precision};
-use ams_train::lanes::Lanes;
-use ams_train::plan::PlannedTower;
-use ams_train::traffic::{Asked, Counts, Storage, Traffic};
+use ams_train::settings::{FeatureFormat, Placement, Precision};
+use ams_train::setup::network::PlannedTower;
+use ams_train::step::Lanes;
+use ams_train::step::traffic::{Asked, Counts, Storage, Traffic};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 

@@ -7,7 +7,8 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, read_texts};
 use ams_model::loss::sigmoid;
 use ams_serve::load;
-use ams_train::{Job, run};
+use ams_train::Job;
+use ams_train::run;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::publish::page;

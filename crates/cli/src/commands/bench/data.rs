@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ams_train::data_rate::{DataReport, Rate, measure};
+use ams_train::measure::samples::{DataReport, Rate, measure};
 
 use crate::commands::train::thread_count;
 use crate::failure::Failure;

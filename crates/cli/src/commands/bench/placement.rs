@@ -4,8 +4,8 @@
 use std::path::PathBuf;
 
 use ams_train::Config;
-use ams_train::compare::{PlacementReport, STORED, placements};
-use ams_train::config::{FeatureFormat, Placement};
+use ams_train::measure::placements::{PlacementReport, STORED, placements};
+use ams_train::settings::{FeatureFormat, Placement};
 use serde::Serialize;
 
 use crate::commands::train::{asked, thread_count};

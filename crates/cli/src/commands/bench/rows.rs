@@ -1,7 +1,7 @@
 //! `ams bench rows`: tables of embedding rows filled to any size, looked up in and updated.
 
-use ams_train::capacity::{RowsReport, Size, rows};
-use ams_train::measure::resident;
+use ams_train::measure::steps::resident;
+use ams_train::measure::tables::{RowsReport, Size, rows};
 use serde::Serialize;
 
 use crate::commands::train::thread_count;

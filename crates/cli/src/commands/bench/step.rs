@@ -8,9 +8,10 @@ use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
 use ams_data::simulate::{SimulateConfig, simulate};
 use ams_image::simulated;
-use ams_train::config::{DataConfig, ModelConfig, TrainConfig};
-use ams_train::measure::{self, StepTimes};
-use ams_train::{Config, Trainer, export};
+use ams_train::measure::export;
+use ams_train::measure::steps::{self, StepTimes};
+use ams_train::settings::{DataConfig, ModelConfig, TrainConfig};
+use ams_train::{Config, Trainer};
 use tempfile::TempDir;
 
 use crate::commands::train::thread_count;

@@ -10,8 +10,8 @@ use ams_data::simulate::{SimulateConfig, SimulateReport, simulate};
 use ams_data::staging::write_whole;
 use ams_image::simulated;
 use ams_train::Config;
-use ams_train::compare::PlacementReport;
-use ams_train::config::{DataConfig, FeatureFormat, ModelConfig, Placement, TrainConfig};
+use ams_train::measure::placements::PlacementReport;
+use ams_train::settings::{DataConfig, FeatureFormat, ModelConfig, Placement, TrainConfig};
 use serde::Serialize;
 use tempfile::TempDir;
 

@@ -1,0 +1,156 @@
+//! From lanes to a bundle: rows in the order of their ids, every image of the store embedded once.
+
+use std::borrow::Cow;
+use std::path::Path;
+
+use ams_bundle::files::{self, ContentTable, Frozen, Golden, Meta, RowFormat, Weights};
+use ams_bundle::folder::Manifest;
+use ams_bundle::request::PageView;
+use ams_data::catalogue::Catalogue;
+use ams_data::dataset::SplitName;
+use ams_data::{Groups, ImageKey};
+use ams_image::FeatureStore;
+use ams_model::linalg::Packed;
+use ams_model::tower::TowerScratch;
+use half::f16;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::run::trainer::{Rounds, Trainer};
+use crate::setup::network::PlannedTower;
+use crate::step::Lanes;
+use crate::step::table::Table;
+use crate::step::users::Users;
+
+/// Images embedded at once when the table is made.
+const IMAGE_BLOCK: usize = 256;
+
+/// Impressions whose scores a bundle carries to prove itself.
+const GOLDEN_IMPRESSIONS: usize = 32;
+
+/// Writes the model of `trainer`, a job of one process, as a bundle to `place`, which must not
+/// exist. `samples` are example requests to put beside it. If rows are to be kept as halfs, those
+/// of `trainer` are rounded first, for good, so that the bundle proves itself by the scores of
+/// rounded rows.
+///
+/// # Errors
+/// If the store or the samples cannot be read, or the bundle cannot be written.
+pub fn publish(
+    trainer: &mut Trainer,
+    place: &Path,
+    samples: &[PageView],
+    rows: RowFormat,
+) -> Result<Manifest<Meta>> {
+    assert_eq!(trainer.lanes_mut().fabric().size(), 1, "a bundle holds the rows of all lanes");
+    if rows == RowFormat::F16 {
+        trainer.lanes_mut().shards.iter_mut().for_each(|shard| round_rows(&mut shard.table));
+    }
+    let golden = golden(trainer)?;
+    let catalogue = Catalogue::open(trainer.dataset())?;
+    let lanes = trainer.lanes();
+    let weights = weights(lanes);
+    let frozen = Frozen {
+        spec: &lanes.plan.spec,
+        weights: &weights,
+        catalogue: &catalogue,
+        golden: &golden,
+        run: &trainer.config().name,
+        steps: trainer.cursor().step,
+        samples,
+        rows,
+    };
+    Ok(files::write(place, &frozen)?)
+}
+
+/// Rounds every row to halfs.
+fn round_rows(table: &mut Table) {
+    for slot in table.slots_by_id() {
+        let row = table.row_mut(slot).row;
+        row.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
+    }
+}
+
+/// All numbers of the model. Ids and images come lane by lane, which is in ascending order: a lane
+/// owns a range of the hash space.
+fn weights(lanes: &Lanes) -> Weights {
+    let all: usize = lanes.shards.iter().map(|shard| shard.table.len()).sum();
+    let mut ids = Vec::with_capacity(all);
+    let mut rows = Vec::with_capacity(all * lanes.plan.spec.dim);
+    for shard in &lanes.shards {
+        let table = &shard.table;
+        for slot in table.slots_by_id() {
+            ids.push(table.id(slot));
+            rows.extend_from_slice(table.row(slot));
+        }
+    }
+    let contents = match lanes.stores() {
+        [] => vec![ContentTable::default()],
+        stores => (0..stores.len()).map(|content| content_table(lanes, content)).collect(),
+    };
+    Weights { dense: lanes.dense.w.clone(), ids, rows, contents }
+}
+
+/// Every image of a content's store through every tower of the content.
+fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
+    let (plan, store, dense) = (&lanes.plan, &lanes.stores()[content], &lanes.dense.w[..]);
+    let pictures = store.pictures().map(|(name, key)| (name.0, key.0)).collect();
+    let projection = store.projection().cloned();
+    let towers: Vec<&PlannedTower> =
+        plan.towers.iter().filter(|tower| tower.spec.content == content).collect();
+    if towers.is_empty() {
+        return ContentTable { pictures, projection, ..ContentTable::default() };
+    }
+    let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
+    let pack = |tower: &&PlannedTower| {
+        let mut first = Packed::default();
+        tower.model.pack(&dense[tower.range.clone()], &mut first);
+        first
+    };
+    let first: Vec<Packed> = towers.iter().map(pack).collect();
+    let embed = |keys: &&[ImageKey]| embed_part((&towers, &first), dense, store, keys);
+    let embedded: Vec<Vec<Vec<f32>>> =
+        lanes.pool().install(|| parts.par_iter().map(embed).collect());
+    let keys = parts.iter().flat_map(|keys| keys.iter().map(|key| key.0)).collect();
+    let of_tower = |tower: usize| embedded.iter().flat_map(|part| &part[tower]).copied().collect();
+    let embeddings = (0..towers.len()).map(of_tower).collect();
+    ContentTable { pictures, keys, embeddings, projection }
+}
+
+/// The images of one part through every tower.
+fn embed_part(
+    (towers, first): (&[&PlannedTower], &[Packed]),
+    dense: &[f32],
+    store: &FeatureStore,
+    keys: &[ImageKey],
+) -> Vec<Vec<f32>> {
+    let mut scratch = TowerScratch::default();
+    let mut block = Vec::new();
+    let mut embeddings = vec![Vec::new(); towers.len()];
+    for keys in keys.chunks(IMAGE_BLOCK) {
+        let row = |&key| store.row(key).expect("the store lists this key").halfs();
+        let rows: Vec<Cow<[f16]>> = keys.iter().map(row).collect();
+        let rows: Vec<&[f16]> = rows.iter().map(|row| &row[..]).collect();
+        for ((tower, first), embeddings) in towers.iter().zip(first).zip(&mut embeddings) {
+            let e = &dense[tower.range.clone()];
+            let first = first.panels();
+            tower.model.forward(e, first, &rows[..], tower.scale, &mut scratch, &mut block);
+            embeddings.extend_from_slice(&block);
+        }
+    }
+    embeddings
+}
+
+/// Some impressions of the test (or, without one, of the training) and what the model says of them.
+fn golden(trainer: &mut Trainer) -> Result<Golden> {
+    let split = match trainer.dataset().card().counts.test {
+        0 => SplitName::Train,
+        _ => SplitName::Test,
+    };
+    let mut golden = Golden { groups: Groups::new(trainer.dataset().schema()), logits: Vec::new() };
+    trainer.predict((split, Users::All), GOLDEN_IMPRESSIONS, Rounds::First, |_, worker| {
+        let groups = &worker.batch.groups;
+        (0..groups.len()).for_each(|group| golden.groups.push_from(groups, group));
+        golden.logits.extend_from_slice(&worker.logits);
+    })?;
+    Ok(golden)
+}

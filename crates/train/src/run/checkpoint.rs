@@ -1,0 +1,403 @@
+//! Checkpoints: everything a training needs to go on as if it had never stopped.
+//!
+//! ```text
+//! step-N/
+//!   lane-LL.safetensors   ids u64 (n) ascending, rows f32 (n, 1 + states, D): embedding, optimizer
+//!   dense.safetensors     w, m, v f32: W, then every tower
+//!   MANIFEST.json         cursor, configuration, their blake3, size and blake3 of every file; written last
+//! ```
+//! One file per lane: going on with another number of processes is assignment, not resharding. Rows
+//! are written by ascending id, so the files do not depend on when an id was first seen.
+//!
+//! All processes write into one folder, which has to be on a disk that all of them see:
+//! ```text
+//! rank 0        makes .step-N.building, after removing what a killed job left
+//! every rank    writes the files of its lanes, fsynced       (rank 0 also dense.safetensors)
+//! rank 0        hears size and hash of every file, writes MANIFEST.json, fsyncs, renames to step-N
+//! rank 0        removes all but the newest `keep`, and the best epoch's where there is an early stop
+//! ```
+//! The rename is the commit: before it the folder has a name that no reader looks at. Between any
+//! two lines a process may die; the checkpoints before are untouched until the new one has its
+//! name. A step that fails on one rank fails on all, see [`crate::setup::job::together`].
+
+use std::path::{Path, PathBuf};
+
+use ams_bundle::folder::{Folder, FolderWriter, MANIFEST, Tensor};
+use ams_bundle::{ImageSource, Spec};
+use ams_fabric::{Fabric, gather};
+use safetensors::SafeTensors;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::run::state::{Cursor, History};
+use crate::settings::Config;
+use crate::setup::job::together;
+use crate::setup::sources::Sources;
+use crate::step::{Dense, Lanes};
+
+/// `format` of the manifests this build reads and writes.
+pub const FORMAT: &str = "ams-checkpoint/2";
+
+/// The file of the dense weights.
+const DENSE: &str = "dense.safetensors";
+
+/// What the manifest of a checkpoint says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Meta {
+    /// Where the training stood.
+    pub cursor: Cursor,
+    /// Its configuration.
+    pub config: Config,
+    /// The model.
+    pub spec: Spec,
+    /// blake3 of the cards of the dataset and of the feature store: a cursor means something only
+    /// in the samples it was made in.
+    pub sources: Sources,
+    /// What validation said so far.
+    #[serde(default, skip_serializing_if = "History::is_empty")]
+    pub history: History,
+    /// [`Meta::sealed`]: the manifest has hashes of all files but itself.
+    pub blake3: String,
+}
+
+impl Meta {
+    /// The same with its seal: blake3 of everything it says as JSON, but for the seal itself.
+    pub fn sealed(mut self) -> Meta {
+        let json = serde_json::to_string(&self).expect("a manifest is JSON");
+        let said = serde_json::from_str(&json).expect("what was written can be read");
+        self.blake3 = seal(said);
+        self
+    }
+
+    /// How the model and the sources of this checkpoint differ from what they are today.
+    pub fn difference(&self, spec: &Spec, sources: &Sources) -> Option<String> {
+        let images = |source: &Option<ImageSource>| match source {
+            Some(source) => format!("{} ({} numbers)", source.encoder, source.dim),
+            None => "no image features".to_owned(),
+        };
+        let (was, is) = (images(&self.spec.image_source), images(&spec.image_source));
+        if was != is {
+            return Some(format!("was trained on image features of {was}, but now there are {is}"));
+        }
+        if self.spec.image_source != spec.image_source || self.sources.images != sources.images {
+            return Some(format!(
+                "was trained on other image features of {was} than there are now"
+            ));
+        }
+        if self.spec != *spec {
+            return Some("was trained on other fields than the dataset has now".to_owned());
+        }
+        let what = "was trained on another dataset than the one that is there now";
+        (self.sources != *sources).then(|| what.to_owned())
+    }
+}
+
+/// The seal of `meta`, of what is written rather than what is understood: a later program may know
+/// more settings, with defaults for those that are not there.
+fn seal(mut meta: serde_json::Value) -> String {
+    if let Some(said) = meta.as_object_mut() {
+        said.remove("blake3");
+    }
+    blake3::hash(meta.to_string().as_bytes()).to_hex().to_string()
+}
+
+/// The folder of the checkpoint after `step` steps.
+pub fn path(checkpoints: &Path, step: u64) -> PathBuf {
+    checkpoints.join(format!("step-{step}"))
+}
+
+/// The finished checkpoints below `checkpoints`, oldest first.
+///
+/// # Errors
+/// If the folder cannot be listed; a missing folder holds none.
+pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let mut found = Vec::new();
+    for path in entries(checkpoints)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+/// The newest checkpoint below `checkpoints`, as the first process sees it. All processes call it
+/// together.
+///
+/// # Errors
+/// If there is none, or the folder cannot be listed.
+pub fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
+    let mine = match fabric.rank() {
+        0 => list(checkpoints).and_then(|all| match all.last() {
+            Some((step, _)) => Ok(*step),
+            None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
+        }),
+        _ => Ok(0),
+    };
+    let step = together(fabric, mine)?;
+    Ok(path(checkpoints, gather::numbers(fabric, &[step])?[0][0]))
+}
+
+/// `error` of the newest checkpoint, with the way out if there is an earlier one.
+pub fn damaged(checkpoints: &Path, newest: &Path, error: Error) -> Error {
+    let earlier = list(checkpoints).unwrap_or_default();
+    match earlier.iter().rev().find(|(_, path)| path != newest) {
+        None => error,
+        Some((_, older)) => Error::Damaged {
+            newest: Box::new(error),
+            damaged: newest.display().to_string(),
+            older: older.display().to_string(),
+        },
+    }
+}
+
+/// Everything in `folder`; nothing if there is no such folder.
+fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
+    match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries
+            .and_then(|entries| entries.map(|entry| Ok(entry?.path())).collect())
+            .map_err(Error::io(folder)),
+    }
+}
+
+/// Writes the checkpoint of `lanes` as `meta` says and removes all but the newest `keep`; the best
+/// epoch's stays where there is an early stop. All processes call it together.
+///
+/// # Errors
+/// If any process cannot write its part; then nothing of it stays behind, and earlier ones are
+/// untouched.
+pub fn save(checkpoints: &Path, keep: usize, lanes: &mut Lanes, meta: Meta) -> Result<PathBuf> {
+    let place = path(checkpoints, meta.cursor.step);
+    let first = lanes.fabric().rank() == 0;
+    if lanes.fabric().any(first && place.exists())? {
+        // Taken already: the training stopped right after it.
+        return Ok(place);
+    }
+    let begun = match first {
+        true => begin(checkpoints, &place).map(Some),
+        false => Ok(None),
+    };
+    let mut folder = match together(lanes.fabric(), begun)? {
+        Some(folder) => folder,
+        None => FolderWriter::join(&place)?,
+    };
+    let written = write_files(lanes, first, &mut folder);
+    together(lanes.fabric(), written)?;
+    let entries = serde_json::to_string(folder.entries()).expect("names and hashes are JSON");
+    let all = gather::texts(lanes.fabric(), &entries)?;
+    let finished = match first {
+        true => finish(folder, &all, meta, checkpoints, keep),
+        false => Ok(()),
+    };
+    together(lanes.fabric(), finished)?;
+    Ok(place)
+}
+
+/// Makes the folder to write into, in a place without leftovers of killed processes.
+fn begin(checkpoints: &Path, place: &Path) -> Result<FolderWriter> {
+    sweep(checkpoints)?;
+    Ok(FolderWriter::create(place)?)
+}
+
+/// Removes leftovers of killed processes.
+fn sweep(checkpoints: &Path) -> Result<()> {
+    for path in entries(checkpoints)? {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.starts_with(".step-") {
+            std::fs::remove_dir_all(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the checkpoints of later steps than `step`, and what killed processes left.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn remove_after(checkpoints: &Path, step: u64) -> Result<()> {
+    sweep(checkpoints)?;
+    let all = list(checkpoints)?.into_iter();
+    all.filter(|(at, _)| *at > step).try_for_each(|(at, place)| retire(checkpoints, at, &place))
+}
+
+/// Removes the checkpoint of step `step`, which is at `place`.
+fn retire(checkpoints: &Path, step: u64, place: &Path) -> Result<()> {
+    // Renamed first: killed half-way, nothing that looks like a checkpoint stays.
+    let retired = checkpoints.join(format!(".step-{step}.retired"));
+    std::fs::rename(place, &retired).map_err(Error::io(place))?;
+    std::fs::remove_dir_all(&retired).map_err(Error::io(&retired))
+}
+
+/// Writes the files of the local lanes and, at the first process, of the dense weights.
+fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<()> {
+    if first {
+        let dense = &lanes.dense;
+        let shape = [dense.w.len()];
+        folder.add_tensors(
+            DENSE,
+            &[
+                Tensor::f32("w", &shape, &dense.w),
+                Tensor::f32("m", &shape, &dense.m),
+                Tensor::f32("v", &shape, &dense.v),
+            ],
+        )?;
+    }
+    for (lane, shard) in lanes.topology.local().zip(&lanes.shards) {
+        let table = &shard.table;
+        let slots = table.slots_by_id();
+        let ids: Vec<u64> = slots.iter().map(|&slot| table.id(slot)).collect();
+        // Room for one lane's rows, known beforehand: a list that doubles would take up to twice
+        // that.
+        let mut rows: Vec<f32> = Vec::with_capacity(slots.len() * table.width());
+        slots.iter().for_each(|&slot| rows.extend_from_slice(table.state(slot)));
+        let shape = [ids.len(), table.width() / table.dim(), table.dim()];
+        let tensors = [Tensor::u64("ids", &ids), Tensor::f32("rows", &shape, &rows)];
+        folder.add_tensors(&lane_file(lane), &tensors)?;
+    }
+    Ok(())
+}
+
+/// Gives the folder its manifest and its name, then removes old checkpoints.
+fn finish(
+    mut folder: FolderWriter,
+    entries: &[String],
+    meta: Meta,
+    checkpoints: &Path,
+    keep: usize,
+) -> Result<()> {
+    for entries in entries {
+        folder.adopt(serde_json::from_str(entries).expect("the other ranks write JSON"));
+    }
+    let best = meta.config.train.early_stop.and(meta.history.best).map(|best| best.step);
+    folder.finish(FORMAT, meta)?;
+    let mut all = list(checkpoints)?;
+    all.truncate(all.len().saturating_sub(keep));
+    let old = all.into_iter().filter(|(step, _)| Some(*step) != best);
+    old.into_iter().try_for_each(|(step, place)| retire(checkpoints, step, &place))
+}
+
+/// A checkpoint on disk.
+pub struct Checkpoint {
+    folder: Folder<Meta>,
+}
+
+impl Checkpoint {
+    /// Opens the checkpoint in `path`.
+    ///
+    /// # Errors
+    /// If it is none, or of another format, or if its manifest has changed.
+    pub fn open(path: &Path) -> Result<Checkpoint> {
+        let folder: Folder<Meta> = Folder::open(path, FORMAT)?;
+        let manifest = path.join(MANIFEST);
+        let text = std::fs::read(&manifest).map_err(Error::io(&manifest))?;
+        let mut said: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|error| Error::content(&manifest, error.to_string()))?;
+        let (got, want) = (seal(said["meta"].take()), &folder.manifest.meta.blake3);
+        if got != *want {
+            let what = format!("blake3 of meta is {got}, expected {want}");
+            return Err(Error::content(manifest, what));
+        }
+        Ok(Checkpoint { folder })
+    }
+
+    /// What the manifest says.
+    pub fn meta(&self) -> &Meta {
+        &self.folder.manifest.meta
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Fills freshly made `lanes` of the same model.
+    ///
+    /// # Errors
+    /// If a file is missing, changed, or does not fit the model.
+    pub fn restore(&self, lanes: &mut Lanes) -> Result<()> {
+        let len = lanes.plan.dense_len();
+        self.tensors(DENSE, |tensors, path| {
+            let read = |name| exactly(tensors, name, len, path);
+            lanes.dense = Dense { w: read("w")?, m: read("m")?, v: read("v")? };
+            Ok(())
+        })?;
+        for (lane, shard) in lanes.topology.local().zip(&mut lanes.shards) {
+            let width = shard.table.width();
+            let (ids, rows) = self.rows(lane, width)?;
+            for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
+                if !shard.table.restore(id, state) {
+                    let path = self.path().join(lane_file(lane));
+                    return Err(Error::content(path, format!("id {id} has two rows")));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The `len` dense weights.
+    ///
+    /// # Errors
+    /// If the file is missing, changed, or has another number of weights.
+    pub fn dense(&self, len: usize) -> Result<Vec<f32>> {
+        let mut weights = Vec::new();
+        self.tensors(DENSE, |tensors, path| {
+            weights = exactly(tensors, "w", len, path)?;
+            Ok(())
+        })?;
+        Ok(weights)
+    }
+
+    /// The ids of lane `lane`, ascending, and their rows with all state, `width` floats each.
+    ///
+    /// # Errors
+    /// If the file is missing, changed, or its rows have another width.
+    pub fn rows(&self, lane: usize, width: usize) -> Result<(Vec<u64>, Vec<f32>)> {
+        let mut rows = (Vec::new(), Vec::new());
+        self.tensors(&lane_file(lane), |tensors, path| {
+            let ids = tensors.tensor("ids").map_err(|e| Error::content(path, e.to_string()))?;
+            let ids: Vec<u64> = bytemuck::pod_collect_to_vec(ids.data());
+            let values = exactly(tensors, "rows", ids.len() * width, path)?;
+            rows = (ids, values);
+            Ok(())
+        })?;
+        Ok(rows)
+    }
+
+    /// Reads and verifies a file and shows its tensors to `read`.
+    fn tensors(
+        &self,
+        name: &str,
+        read: impl FnOnce(&SafeTensors<'_>, &Path) -> Result<()>,
+    ) -> Result<()> {
+        let path = self.folder.path().join(name);
+        let bytes = self.folder.read(name)?;
+        let tensors = SafeTensors::deserialize(&bytes)
+            .map_err(|error| Error::content(&path, error.to_string()))?;
+        read(&tensors, &path)
+    }
+}
+
+/// The `len` floats called `name`.
+fn exactly(tensors: &SafeTensors<'_>, name: &str, len: usize, path: &Path) -> Result<Vec<f32>> {
+    let values = floats(tensors, name, path)?;
+    if values.len() != len {
+        let what = format!("{name} has {} floats, expected {len}", values.len());
+        return Err(Error::content(path, what));
+    }
+    Ok(values)
+}
+
+fn floats(tensors: &SafeTensors<'_>, name: &str, path: &Path) -> Result<Vec<f32>> {
+    let view = tensors.tensor(name).map_err(|error| Error::content(path, error.to_string()))?;
+    if view.dtype() != safetensors::Dtype::F32 {
+        return Err(Error::content(path, format!("{name} is {:?}, expected F32", view.dtype())));
+    }
+    Ok(bytemuck::pod_collect_to_vec(view.data()))
+}
+
+fn lane_file(lane: usize) -> String {
+    format!("lane-{lane:02}.safetensors")
+}

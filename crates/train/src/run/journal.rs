@@ -1,0 +1,230 @@
+//! The files of a run folder that say what is going on: configuration, environment, metrics, log.
+//!
+//! Written by the first process of a job alone.
+
+use std::fs::{self, File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::run::layout::{CONFIG, ENVIRONMENT, LOG, METRICS};
+use crate::run::state::{Cursor, StepReport, Validation};
+use crate::run::trainer::Trainer;
+use crate::settings::Config;
+use crate::step::traffic::Counts;
+
+/// A line of `metrics.jsonl` about steps.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct MetricsLine {
+    /// Steps taken.
+    pub step: u64,
+    /// Epoch, counted from 0.
+    pub epoch: u32,
+    /// Impressions learned from so far.
+    pub impressions: u64,
+    /// Mean loss over the impressions since the line before.
+    pub loss: f64,
+    /// Learning rate of the last step.
+    pub learning_rate: f32,
+    /// Seconds since this process began to train.
+    pub seconds: f64,
+    /// What all lanes together did and sent per step, on average since the line before.
+    pub per_step: Counts,
+}
+
+/// A line of `metrics.jsonl` about the users held out, after an epoch.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ValidationLine {
+    /// Steps taken.
+    pub step: u64,
+    /// The epoch, counted from 0.
+    pub epoch: u32,
+    /// What the model is worth to them.
+    pub validation: Validation,
+}
+
+/// What all lines of `metrics.jsonl` have.
+#[derive(Deserialize)]
+struct Line {
+    step: u64,
+}
+
+/// The configuration of the run in `run`.
+///
+/// # Errors
+/// If there is none, or it cannot be read.
+pub fn read_config(run: &Path) -> Result<Config> {
+    let path = run.join(CONFIG);
+    let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
+    toml::from_str(&text).map_err(|error| Error::content(&path, error.to_string()))
+}
+
+/// The files of a run folder that grow.
+pub struct Journal {
+    metrics: (PathBuf, File),
+    log: (PathBuf, File),
+    /// Loss and impressions since the last line.
+    loss_sum: f64,
+    impressions: u64,
+    last: Option<StepReport>,
+    /// Mean loss of the last line.
+    loss: Option<f64>,
+}
+
+impl Journal {
+    /// Opens the journal of a run that goes on after the step `goes_on`, or of a new one; it runs
+    /// on so many processes and threads.
+    ///
+    /// # Errors
+    /// If something cannot be written.
+    pub fn open(
+        run: &Path,
+        goes_on: Option<u64>,
+        trainer: &Trainer,
+        (processes, threads): (usize, usize),
+    ) -> Result<Journal> {
+        fs::create_dir_all(run).map_err(Error::io(run))?;
+        if let Some(step) = goes_on {
+            forget_after(&run.join(METRICS), step)?;
+        }
+        if !run.join(CONFIG).exists() {
+            write_new(&run.join(CONFIG), &to_toml(trainer.config(), run)?)?;
+        }
+        let environment = environment(trainer, processes, threads);
+        write_new(&run.join(ENVIRONMENT), &environment)?;
+        let mut journal = Journal {
+            metrics: append(run.join(METRICS))?,
+            log: append(run.join(LOG))?,
+            loss_sum: 0.0,
+            impressions: 0,
+            last: None,
+            loss: None,
+        };
+        let (step, steps) = (goes_on.unwrap_or(0), trainer.steps());
+        journal.say(&format!(
+            "start at step {step} of {steps} on {processes} processes of {threads} threads"
+        ))?;
+        Ok(journal)
+    }
+
+    /// Mean loss of the last line.
+    pub fn loss(&self) -> Option<f64> {
+        self.loss
+    }
+
+    /// Takes note of a step.
+    pub fn step(&mut self, report: &StepReport) {
+        self.loss_sum += report.loss * report.impressions as f64;
+        self.impressions += report.impressions;
+        self.last = Some(*report);
+    }
+
+    /// Writes a line about the steps since the one before, if there were any.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn line(&mut self, seconds: f64, per_step: Counts) -> Result<()> {
+        let Some(report) = self.last.filter(|_| self.impressions > 0) else { return Ok(()) };
+        let loss = self.loss_sum / self.impressions as f64;
+        self.loss = Some(loss);
+        let line = MetricsLine {
+            step: report.cursor.step,
+            epoch: report.cursor.epoch,
+            impressions: report.cursor.impressions,
+            loss,
+            learning_rate: report.learning_rate,
+            seconds,
+            per_step,
+        };
+        (self.loss_sum, self.impressions) = (0.0, 0);
+        self.append(&line)
+    }
+
+    /// Writes a line about the users held out, after the epoch that ended at `cursor`, one of
+    /// `epochs`.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn validation(&mut self, cursor: Cursor, epochs: u32, said: Validation) -> Result<()> {
+        let Cursor { step, epoch, .. } = cursor;
+        self.append(&ValidationLine { step, epoch, validation: said })?;
+        let of =
+            |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
+        self.say(&format!(
+            "step {step}, validation after {} of {epochs} epochs: GAUC {}, AUC {}, log loss {}",
+            epoch + 1,
+            of(said.gauc),
+            of(said.auc),
+            of(said.logloss)
+        ))
+    }
+
+    /// Appends a line to the metrics.
+    fn append(&mut self, line: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string(line).expect("a line of numbers is JSON");
+        // One write: a process killed here leaves at most one line that is cut short.
+        let written = self.metrics.1.write_all(format!("{text}\n").as_bytes());
+        written.map_err(Error::io(&self.metrics.0))
+    }
+
+    /// Logs where the process ended.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn end(&mut self, step: u64, seconds: f64) -> Result<()> {
+        let loss = self.loss.map_or("none".to_owned(), |loss| format!("{loss:.6}"));
+        self.say(&format!("step {step}, loss {loss}, {seconds:.1} s"))
+    }
+
+    /// Appends a line to the log.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn say(&mut self, text: &str) -> Result<()> {
+        writeln!(self.log.1, "{text}").map_err(Error::io(&self.log.0))
+    }
+}
+
+/// Removes the lines of steps after `step` from the metrics: a process that was killed wrote them,
+/// and this one will take those steps again.
+fn forget_after(metrics: &Path, step: u64) -> Result<()> {
+    let text = match fs::read_to_string(metrics) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        read => read.map_err(Error::io(metrics))?,
+    };
+    let stays =
+        |text: &&str| serde_json::from_str::<Line>(text).is_ok_and(|line| line.step <= step);
+    let kept: Vec<&str> = text.lines().filter(stays).collect();
+    let end = if kept.is_empty() { "" } else { "\n" };
+    write_new(metrics, &(kept.join("\n") + end))
+}
+
+fn append(path: PathBuf) -> Result<(PathBuf, File)> {
+    let file = OpenOptions::new().create(true).append(true).open(&path);
+    file.map_err(Error::io(&path)).map(|file| (path, file))
+}
+
+fn write_new(path: &Path, text: &str) -> Result<()> {
+    ams_data::staging::write_whole(path, text).map_err(Error::from)
+}
+
+fn to_toml(config: &Config, run: &Path) -> Result<String> {
+    toml::to_string(config).map_err(|error| Error::content(run.join(CONFIG), error.to_string()))
+}
+
+fn environment(trainer: &Trainer, processes: usize, threads: usize) -> String {
+    let source = trainer.lanes().plan.spec.image_source.as_ref();
+    let environment = serde_json::json!({
+        "ams": env!("CARGO_PKG_VERSION"),
+        "os": std::env::consts::OS,
+        "processor": std::env::consts::ARCH,
+        "processes": processes,
+        "threads": threads,
+        "lanes": trainer.config().train.lanes,
+        "dataset": trainer.dataset().card(),
+        "images": source,
+    });
+    format!("{environment:#}\n")
+}

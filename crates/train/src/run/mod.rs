@@ -1,0 +1,358 @@
+//! A training with its folder.
+//!
+//! ```text
+//! runs/<name>/
+//!   config.toml          the resolved configuration: train it again and get the same bits
+//!   environment.json     program version, processor, processes, threads, dataset, image encoder
+//!   metrics.jsonl        one object every `train.log_every` steps, and one after each epoch with validation
+//!   train.log            what happened when, for people
+//!   checkpoints/step-N/  see `checkpoint`
+//!   ended.json           which checkpoint is the result of a training with early stop, see `validation`
+//!   predictions/         written by `ams eval`
+//! runs/.<name>.lock      held by the job that trains the run
+//! ```
+//! The first process writes all of it but the checkpoints, which every process writes its lanes to.
+
+pub mod assemble;
+pub mod checkpoint;
+pub mod ended;
+pub mod journal;
+pub mod layout;
+pub mod predictions;
+pub mod state;
+pub mod trainer;
+pub mod validation;
+pub mod warm_start;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use serde::Serialize;
+
+use crate::error::{Error, Result};
+use crate::run::ended::{Ended, is_there};
+use crate::run::journal::Journal;
+use crate::run::state::{StepReport, Validation};
+use crate::run::trainer::Trainer;
+use crate::settings::Config;
+use crate::setup::job::{Job, agree, facts_of, together};
+use crate::step::traffic::Counts;
+use ams_data::lock::Lock;
+
+pub use crate::run::journal::{MetricsLine, ValidationLine};
+pub use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, METRICS, folder};
+
+/// What the watcher of a training wants next.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wish {
+    /// The next step.
+    GoOn,
+    /// A checkpoint, and the end.
+    Stop,
+}
+
+/// Whether a run folder may hold an earlier training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A new training; a folder with an earlier one is an error.
+    Fresh,
+    /// A new training; an earlier one of the same name is removed.
+    Replace,
+    /// Goes on from the newest checkpoint.
+    Resume,
+    /// Goes on from the newest checkpoint if there is one, and begins anew if not: what a launcher
+    /// wants that starts a job again.
+    Auto,
+}
+
+/// What a training came to; `--json` of `ams train`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunReport {
+    /// The run folder.
+    pub run: PathBuf,
+    /// Steps taken, over all processes that worked on the run.
+    pub steps: u64,
+    /// Impressions learned from by this process.
+    pub impressions: u64,
+    /// Seconds of this process spent on steps.
+    pub seconds: f64,
+    /// Impressions per second of this process.
+    pub impressions_per_second: f64,
+    /// Mean loss over the last line of metrics; none if there was no step left to take.
+    pub loss: Option<f64>,
+    /// Threads of each process.
+    pub threads: usize,
+    /// Processes.
+    pub processes: usize,
+    /// Lanes.
+    pub lanes: usize,
+    /// The step it went on from; 0 for a new training.
+    pub resumed_from: u64,
+    /// Whether all epochs were done, or ended early by validation; false if the watcher stopped
+    /// the training.
+    pub finished: bool,
+    /// Epochs of the configuration.
+    pub epochs: u32,
+    /// With early stop the best epoch so far, counted from 0; the result of a finished training.
+    pub best_epoch: Option<u32>,
+    /// What the model of that epoch is worth to the users held out; without early stop, of the
+    /// last one.
+    pub validation: Option<Validation>,
+    /// What all lanes together did and sent per step, on average over this process's steps.
+    pub per_step: Counts,
+}
+
+/// Trains `config` in its run folder on the processes of `job`, which all call this together and
+/// see the same disk. `watch` sees every step and may stop the training: one process that wishes it
+/// stops all. It also sees the rounds of a validation, as steps of no impressions, and cannot stop
+/// these.
+///
+/// # Errors
+/// If the run folder is taken or cannot be written, or the training fails.
+pub fn train(
+    config: &Config,
+    start: Start,
+    mut job: Job,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Wish,
+) -> Result<RunReport> {
+    let run = folder(config);
+    let checkpoints = run.join(CHECKPOINTS);
+    let (processes, threads) = (job.fabric.size(), job.threads);
+    let first = job.fabric.rank() == 0;
+    together(&mut *job.fabric, config.check())?;
+    // Before anything is touched, and also where a checkpoint has the word later, which is one for
+    // all.
+    agree(&mut *job.fabric, &facts_of(config))?;
+    // Held until this function returns; the system gives it back if the process dies.
+    let lock = match first {
+        true => Lock::take(&config.runs, &config.name).map(Some).map_err(Error::from),
+        false => Ok(None),
+    };
+    let _lock = together(&mut *job.fabric, lock)?;
+    let decided = match first {
+        true => decide(&run, config, start),
+        false => Ok(Begin::New { replace: false }),
+    };
+    let begin = together(&mut *job.fabric, decided)?;
+    let goes_on = job.fabric.any(first && begin == Begin::GoOn)?;
+    let settled = match first && goes_on {
+        true => Ended::settle(&run),
+        false => Ok(None),
+    };
+    let settled = together(&mut *job.fabric, settled)?;
+    let ended = Ended::tell(settled, &mut *job.fabric)?;
+    let mut trainer = match goes_on {
+        true => {
+            let trainer = Trainer::resume(&checkpoints, job)?;
+            let same = Config { runs: config.runs.clone(), ..trainer.config().clone() };
+            if same != *config {
+                let what = "the checkpoint was trained with another configuration than this one";
+                return Err(Error::content(run.join(CONFIG), what));
+            }
+            trainer
+        }
+        false => {
+            let mut trainer = Trainer::new(config.clone(), job)?;
+            trainer.warm_start()?;
+            trainer
+        }
+    };
+    let resumed_from = trainer.cursor().step;
+    let best = trainer.history().best.filter(|_| goes_on && config.train.early_stop.is_some());
+    let there = match best.filter(|_| first) {
+        Some(best) => is_there(&checkpoints, best.step),
+        None => Ok(()),
+    };
+    together(trainer.lanes_mut().fabric(), there)?;
+    let place = (processes, threads);
+    let opened = match first {
+        true => {
+            let taken = ended.map_or(resumed_from, |ended| ended.steps);
+            open_journal(&run, begin, taken, &trainer, place).map(Some)
+        }
+        false => Ok(None),
+    };
+    let mut journal = together(trainer.lanes_mut().fabric(), opened)?;
+    let clock = Instant::now();
+    let before = trainer.cursor().impressions;
+    let mut counted = Counted { counts: Counts::default(), until: resumed_from };
+    let finished = match ended {
+        Some(_) => true,
+        None => learn(config, &mut trainer, &mut journal, &mut counted, watch)?,
+    };
+    let seconds = clock.elapsed().as_secs_f64();
+    let counts = counted.take(&mut trainer)?;
+    let taken = ended.map_or(trainer.cursor().step, |ended| ended.steps);
+    if let Some(journal) = &mut journal {
+        journal.line(seconds, counts)?;
+        journal.end(taken, seconds)?;
+    }
+    let mut place = trainer.checkpoint(&checkpoints)?;
+    let history = ended.map_or(trainer.history(), |ended| ended.history);
+    if finished && config.train.early_stop.is_some() {
+        let ended = ended.unwrap_or_else(|| Ended::at(trainer.cursor(), history));
+        let concluded = if first { ended.conclude(&run) } else { Ok(()) };
+        together(trainer.lanes_mut().fabric(), concluded)?;
+        place = checkpoint::path(&checkpoints, ended.result);
+    }
+    if let Some(journal) = &mut journal {
+        journal.say(&format!("checkpoint {}", place.display()))?;
+    }
+    let best = history.best.filter(|_| config.train.early_stop.is_some());
+    let impressions = trainer.cursor().impressions - before;
+    Ok(RunReport {
+        run,
+        steps: taken,
+        impressions,
+        seconds,
+        impressions_per_second: impressions as f64 / seconds.max(1e-9),
+        loss: journal.and_then(|journal| journal.loss()),
+        threads,
+        processes,
+        lanes: config.train.lanes,
+        resumed_from,
+        finished,
+        epochs: config.train.epochs,
+        best_epoch: best.map(|best| best.epoch),
+        validation: best.map(|best| best.validation).or(history.last),
+        per_step: counted.counts.per_step(trainer.cursor().step - resumed_from),
+    })
+}
+
+/// What was done and sent, and until which step that was asked.
+struct Counted {
+    counts: Counts,
+    until: u64,
+}
+
+impl Counted {
+    /// Asks about the steps since then: their mean.
+    fn take(&mut self, trainer: &mut Trainer) -> Result<Counts> {
+        let step = trainer.cursor().step;
+        let counts = trainer.lanes_mut().take_counts()?;
+        self.counts += counts.times((step - self.until) as f64);
+        self.until = step;
+        Ok(counts)
+    }
+}
+
+/// Takes steps until the training is done, or `watch` stops it before; whether it is done.
+fn learn(
+    config: &Config,
+    trainer: &mut Trainer,
+    journal: &mut Option<Journal>,
+    counted: &mut Counted,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Wish,
+) -> Result<bool> {
+    // Not the trainer's: the run may have been moved since its checkpoint was written.
+    let checkpoints = folder(config).join(CHECKPOINTS);
+    let clock = Instant::now();
+    let (train, steps, begin) = (&config.train, trainer.steps(), trainer.cursor().step);
+    let mut stop = false;
+    loop {
+        let cursor = trainer.cursor();
+        let round = StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 };
+        // First of all, so that every checkpoint at the end of an epoch knows what validation said.
+        let validated = trainer.validate(&mut || {
+            watch(&round, steps);
+        })?;
+        if let (Some(journal), Some(validation)) = (&mut *journal, validated) {
+            journal.validation(cursor, train.epochs, validation)?;
+        }
+        if trainer.is_done() {
+            return Ok(true);
+        }
+        if stop {
+            return Ok(false);
+        }
+        let due = train.checkpoint_every.is_some_and(|n| n > 0 && cursor.step.is_multiple_of(n));
+        let best = train.early_stop.is_some() && trainer.is_at_epoch_end();
+        if cursor.step > begin && (due || best) {
+            trainer.checkpoint(&checkpoints)?;
+        }
+        let Some(report) = trainer.step()? else { return Ok(true) };
+        if let Some(journal) = journal {
+            journal.step(&report);
+        }
+        let step = report.cursor.step;
+        if step.is_multiple_of(train.log_every.max(1)) || step == steps {
+            let counts = counted.take(trainer)?;
+            if let Some(journal) = journal {
+                journal.line(clock.elapsed().as_secs_f64(), counts)?;
+            }
+        }
+        stop = trainer.lanes_mut().fabric().any(watch(&report, steps) == Wish::Stop)?;
+    }
+}
+
+/// How a training begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Begin {
+    /// At step 0, in the place of an earlier training or not.
+    New { replace: bool },
+    /// At the newest checkpoint.
+    GoOn,
+}
+
+/// What `start` means for what is in the run folder.
+fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
+    let goes_on = !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty();
+    // A checkpoint that is there already is not written again: none may be left of another
+    // training.
+    let taken = goes_on || run.join(CONFIG).exists() || run.join(ENDED).exists();
+    match start {
+        Start::Fresh if taken => {
+            let what = "holds an earlier training; choose another name, go on with --resume, or \
+                        --replace it";
+            Err(Error::content(run, what))
+        }
+        Start::Fresh => Ok(Begin::New { replace: false }),
+        Start::Replace => Ok(Begin::New { replace: taken }),
+        Start::Resume => Ok(Begin::GoOn),
+        Start::Auto if goes_on => Ok(Begin::GoOn),
+        Start::Auto => {
+            // Killed before its first checkpoint: to be taken over only if it was the same
+            // training.
+            if taken && journal::read_config(run)? != *config {
+                let what = "holds a training with another configuration; choose another name, or \
+                            --replace it";
+                return Err(Error::content(run, what));
+            }
+            Ok(Begin::New { replace: taken })
+        }
+    }
+}
+
+/// Makes the run folder, or goes on in it after `taken` steps.
+fn open_journal(
+    run: &Path,
+    begin: Begin,
+    taken: u64,
+    trainer: &Trainer,
+    place: (usize, usize),
+) -> Result<Journal> {
+    if begin == (Begin::New { replace: true }) {
+        // Renamed first: killed half-way, nothing that looks like a training stays.
+        let retired = run.with_file_name(format!(".{}.retired", trainer.config().name));
+        if retired.exists() {
+            fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+        }
+        fs::rename(run, &retired).map_err(Error::io(run))?;
+        fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+    }
+    Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, place)
+}
+
+/// Opens the training of a run folder as its newest checkpoint left it, to evaluate or publish it.
+///
+/// # Errors
+/// If the folder holds no training, or none with a checkpoint.
+pub fn open(run: &Path, mut job: Job) -> Result<Trainer> {
+    let there = match run.join(CONFIG).exists() {
+        true => Ok(()),
+        false => Err(Error::content(run, "is not a run folder: it has no config.toml")),
+    };
+    together(&mut *job.fabric, there)?;
+    Trainer::resume(&run.join(CHECKPOINTS), job)
+}

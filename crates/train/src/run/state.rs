@@ -1,0 +1,119 @@
+//! What is known of a training between two steps: where it stands, and what validation said.
+
+use serde::{Deserialize, Serialize};
+
+/// Where a training stands.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cursor {
+    /// Steps taken.
+    pub step: u64,
+    /// The epoch, counted from 0.
+    pub epoch: u32,
+    /// Steps taken in this epoch.
+    pub step_in_epoch: u64,
+    /// Impressions learned from.
+    pub impressions: u64,
+}
+
+/// What a step of a training did; nothing, if it was a round of a validation.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct StepReport {
+    /// Where the training stands after it.
+    pub cursor: Cursor,
+    /// Impressions of the step.
+    pub impressions: u64,
+    /// Mean loss of the step.
+    pub loss: f64,
+    /// Learning rate of the step.
+    pub learning_rate: f32,
+}
+
+/// What a model is worth to the users held out; `None` where a metric is not defined.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Validation {
+    /// AUC within users, weighted by their impressions.
+    pub gauc: Option<f64>,
+    /// Area under the ROC curve.
+    pub auc: Option<f64>,
+    /// Mean cross-entropy.
+    pub logloss: Option<f64>,
+}
+
+/// The best epoch so far.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Best {
+    /// The epoch, counted from 0.
+    pub epoch: u32,
+    /// Steps taken at its end.
+    pub step: u64,
+    /// How good it was.
+    pub validation: Validation,
+}
+
+/// What validation said so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// Epochs validated.
+    pub epochs: u32,
+    /// The last of them.
+    pub last: Option<Validation>,
+    /// The one with the greatest GAUC, the first of equals; none without any.
+    pub best: Option<Best>,
+}
+
+impl History {
+    /// Whether nothing was validated.
+    pub fn is_empty(&self) -> bool {
+        self.epochs == 0
+    }
+
+    /// Adds the epoch that ended at `cursor`.
+    pub fn add(&mut self, cursor: Cursor, validation: Validation) {
+        self.epochs = cursor.epoch + 1;
+        self.last = Some(validation);
+        let best = self.best.and_then(|best| best.validation.gauc);
+        let better = validation.gauc.is_some_and(|gauc| best.is_none_or(|best| gauc > best));
+        if better {
+            self.best = Some(Best { epoch: cursor.epoch, step: cursor.step, validation });
+        }
+    }
+
+    /// Whether `patience` epochs, if there is such a limit, went by without a better one.
+    pub fn is_spent(&self, patience: Option<u32>) -> bool {
+        let best = self.best.map_or(0, |best| best.epoch + 1);
+        patience.is_some_and(|patience| self.epochs.saturating_sub(best) >= patience)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The best epoch and where it stops, of GAUCs epoch by epoch.
+    fn history(gaucs: &[Option<f64>], patience: u32) -> (Option<u32>, Option<usize>) {
+        let mut history = History::default();
+        for (epoch, &gauc) in gaucs.iter().enumerate() {
+            let cursor = Cursor { epoch: epoch as u32, step: 8, ..Cursor::default() };
+            history.add(cursor, Validation { gauc, ..Validation::default() });
+            if history.is_spent(Some(patience)) {
+                return (history.best.map(|best| best.epoch), Some(epoch));
+            }
+            assert!(!history.is_spent(None));
+        }
+        (history.best.map(|best| best.epoch), None)
+    }
+
+    #[test]
+    fn patience_counts_epochs_without_a_better_gauc() {
+        let some = |gaucs: &[f64]| gaucs.iter().map(|&gauc| Some(gauc)).collect::<Vec<_>>();
+        assert_eq!(history(&some(&[0.5, 0.6, 0.55, 0.7]), 1), (Some(1), Some(2)));
+        assert_eq!(history(&some(&[0.5, 0.6, 0.55, 0.7]), 2), (Some(3), None));
+        assert_eq!(history(&some(&[0.6, 0.6, 0.6]), 2), (Some(0), Some(2)), "ties are not better");
+        assert_eq!(history(&[None, None, None], 2), (None, Some(1)));
+        assert_eq!(history(&[None, Some(0.4), None], 2), (Some(1), None));
+    }
+}

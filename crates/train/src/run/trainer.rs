@@ -1,0 +1,408 @@
+//! A training: from a configuration to steps, predictions and a checkpoint.
+
+use std::path::{Path, PathBuf};
+
+use ams_bundle::Predictions;
+use ams_data::dataset::{Dataset, SplitName};
+use ams_data::schema::ITEM;
+use ams_data::{Groups, Side, id::Id};
+use ams_fabric::Metered;
+use ams_fabric::gather;
+use ams_model::metrics::Metrics;
+use ams_model::schedule::Schedule;
+use rayon::prelude::*;
+
+use crate::error::{Error, Result};
+use crate::run::assemble::{Assembly, assemble};
+use crate::run::checkpoint::{self, Checkpoint, Meta};
+use crate::run::layout::CHECKPOINTS;
+use crate::run::predictions::gather_predictions;
+use crate::run::state::{Cursor, History, StepReport, Validation};
+use crate::run::validation;
+use crate::run::warm_start;
+use crate::settings::Config;
+use crate::setup::job::{Job, agree, facts_of, together};
+use crate::setup::sources::{self, Sources};
+use crate::step::feed::{self, Order};
+use crate::step::shard::Unknown;
+use crate::step::share::Share;
+use crate::step::users::Users;
+use crate::step::worker::Worker;
+use crate::step::{Lanes, StepOutcome};
+
+/// How much of a split to predict.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Rounds {
+    /// One batch.
+    First,
+    /// All of it.
+    All,
+}
+
+/// A training in memory.
+pub struct Trainer {
+    config: Config,
+    dataset: Dataset,
+    sources: Sources,
+    lanes: Lanes,
+    workers: Vec<Worker>,
+    cursor: Cursor,
+    history: History,
+    /// Impressions of one epoch.
+    learned: u64,
+    steps_per_epoch: u64,
+    /// Whether the feeds stand where the cursor says.
+    started: bool,
+    /// Whether the occurrences of ids are known.
+    counted: bool,
+}
+
+impl Trainer {
+    /// A new training of `config` on the processes of `job`, which all call this together.
+    ///
+    /// # Errors
+    /// If the configuration does not make sense, or does not fit the dataset or the feature store,
+    /// or if the processes of the job are not alike.
+    pub fn new(config: Config, job: Job) -> Result<Trainer> {
+        let Job { fabric, threads, mut facts } = job;
+        let mut fabric = Metered::new(fabric);
+        facts.extend(facts_of(&config));
+        agree(&mut fabric, &facts)?;
+        let sources = sources::open(&config);
+        let (dataset, stores) = together(&mut fabric, sources)?;
+        let sources = Sources::of(&dataset, &stores);
+        agree(&mut fabric, &sources.facts())?;
+        let made = assemble(&config, &dataset, &stores, &fabric, threads);
+        let Assembly { plan, topology, pool, workers } = together(&mut fabric, made)?;
+        let learned = learned(&config, &dataset, &workers, &mut fabric)?;
+        let steps_per_epoch = Share::steps(learned, config.train.batch);
+        let sum = (config.train.all_reduce.into(), config.train.clip_norm);
+        let lanes = Lanes::new(plan, config.seed, topology, stores, sum, fabric, pool);
+        Ok(Trainer {
+            config,
+            dataset,
+            sources,
+            lanes,
+            workers,
+            cursor: Cursor::default(),
+            history: History::default(),
+            learned,
+            steps_per_epoch,
+            started: false,
+            counted: false,
+        })
+    }
+
+    /// Takes over what the configuration's warm start says, if it has one. For a new training only.
+    ///
+    /// # Errors
+    /// If that training has no checkpoint, it is damaged, or its parts do not fit this model.
+    pub fn warm_start(&mut self) -> Result<()> {
+        let Some(warm) = self.config.train.warm_start.clone() else { return Ok(()) };
+        let checkpoints = warm.from.join(CHECKPOINTS);
+        let newest = checkpoint::newest(&checkpoints, self.lanes.fabric())?;
+        let taken = warm_start::take(&newest, warm.parts, &mut self.lanes);
+        together(self.lanes.fabric(), taken)
+    }
+
+    /// The training as the newest checkpoint below `checkpoints` left it.
+    ///
+    /// # Errors
+    /// If there is no checkpoint, or it is damaged, or does not fit the dataset or the feature
+    /// store of today.
+    pub fn resume(checkpoints: &Path, mut job: Job) -> Result<Trainer> {
+        let newest = checkpoint::newest(checkpoints, &mut *job.fabric)?;
+        let opened = Checkpoint::open(&newest)
+            .map_err(|error| checkpoint::damaged(checkpoints, &newest, error));
+        let checkpoint = together(&mut *job.fabric, opened)?;
+        let meta = checkpoint.meta();
+        let mut trainer = Trainer::new(meta.config.clone(), job)?;
+        let Trainer { lanes, sources, .. } = &mut trainer;
+        let restored = match meta.difference(&lanes.plan.spec, sources) {
+            Some(what) => Err(Error::content(&newest, what)),
+            None => checkpoint
+                .restore(lanes)
+                .map_err(|error| checkpoint::damaged(checkpoints, &newest, error)),
+        };
+        together(trainer.lanes.fabric(), restored)?;
+        (trainer.cursor, trainer.history) = (meta.cursor, meta.history);
+        Ok(trainer)
+    }
+
+    /// The configuration.
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// The dataset.
+    pub fn dataset(&self) -> &Dataset {
+        &self.dataset
+    }
+
+    /// The lanes, for publishing.
+    pub fn lanes(&self) -> &Lanes {
+        &self.lanes
+    }
+
+    /// The lanes, for counting and for exchanges of all processes.
+    pub fn lanes_mut(&mut self) -> &mut Lanes {
+        &mut self.lanes
+    }
+
+    /// Where the training stands.
+    pub fn cursor(&self) -> Cursor {
+        self.cursor
+    }
+
+    /// What validation said so far.
+    pub fn history(&self) -> History {
+        self.history
+    }
+
+    /// Whether an epoch just ended.
+    pub fn is_at_epoch_end(&self) -> bool {
+        self.cursor.step_in_epoch == self.steps_per_epoch
+    }
+
+    /// Whether all epochs were done, or validation ends the training early.
+    pub fn is_done(&self) -> bool {
+        let epochs = self.cursor.epoch + u32::from(self.is_at_epoch_end());
+        epochs >= self.config.train.epochs || self.history.is_spent(self.config.train.early_stop)
+    }
+
+    /// Steps of the whole training, if nothing ends it early.
+    pub fn steps(&self) -> u64 {
+        self.steps_per_epoch * u64::from(self.config.train.epochs)
+    }
+
+    /// Takes the next step; `None` when all epochs are done.
+    ///
+    /// # Errors
+    /// As [`Lanes::train_step`].
+    pub fn step(&mut self) -> Result<Option<StepReport>> {
+        if self.is_at_epoch_end() {
+            self.cursor.epoch += 1;
+            self.cursor.step_in_epoch = 0;
+            self.started = false;
+        }
+        if self.cursor.epoch >= self.config.train.epochs {
+            return Ok(None);
+        }
+        if !self.started {
+            if self.config.train.l2_ids > 0.0 && !self.counted {
+                let mut readers = self.readers((SplitName::Train, Users::Learned))?;
+                self.lanes.count_ids(&mut readers, self.steps_per_epoch)?;
+                self.counted = true;
+            }
+            self.start_epoch()?;
+        }
+        let share = self.share(self.cursor.step_in_epoch + 1);
+        let step = self.cursor.step + 1;
+        let train = &self.config.train;
+        let lr = Schedule { lr: train.learning_rate, decay: train.decay, every: train.decay_every }
+            .at(self.cursor.step);
+        let StepOutcome { impressions, loss } =
+            self.lanes.train_step(&mut self.workers, share, step, lr)?;
+        self.cursor.step = step;
+        self.cursor.step_in_epoch += 1;
+        self.cursor.impressions += impressions;
+        Ok(Some(StepReport { cursor: self.cursor, impressions, loss, learning_rate: lr }))
+    }
+
+    fn share(&self, step_in_epoch: u64) -> Share {
+        Share { numerator: step_in_epoch, denominator: self.steps_per_epoch }
+    }
+
+    /// Brings the feeds to where the cursor says, passing over what was learned from already.
+    fn start_epoch(&mut self) -> Result<()> {
+        let Cursor { epoch, step_in_epoch, .. } = self.cursor;
+        let share = self.share(step_in_epoch);
+        let done: Vec<Result<()>> = self.lanes.pool().install(|| {
+            let each = self.workers.par_iter_mut().with_max_len(1);
+            each.map(|worker| {
+                worker.feed.start(epoch);
+                if step_in_epoch > 0 {
+                    worker.read(share.of(worker.feed.impressions()))?;
+                }
+                Ok(())
+            })
+            .collect()
+        });
+        self.started = true;
+        done.into_iter().collect()
+    }
+
+    /// Predicts a split with the model as it is; ids never trained on count as zero rows. Rows come
+    /// part by part, whatever the number of lanes and processes. All processes call it together;
+    /// the first one gets all rows, the others none.
+    ///
+    /// # Errors
+    /// If samples cannot be read or a process is lost.
+    pub fn evaluate(&mut self, split: SplitName) -> Result<Predictions> {
+        self.predictions((split, Users::All), &mut || ())
+    }
+
+    /// Validates the epoch that just ended, if users are held out and it was not validated yet.
+    /// Calls `alive` now and then. All processes call it together.
+    ///
+    /// # Errors
+    /// As [`Trainer::evaluate`].
+    pub fn validate(&mut self, alive: &mut dyn FnMut()) -> Result<Option<Validation>> {
+        let due = self.is_at_epoch_end() && self.history.epochs <= self.cursor.epoch;
+        if self.config.train.validation_parts == 0 || !due {
+            return Ok(None);
+        }
+        // No part of a step.
+        let meter = self.lanes.metered().meter();
+        let all = self.predictions((SplitName::Train, Users::HeldOut), alive)?;
+        let first = self.lanes.fabric().rank() == 0;
+        let metrics = first.then(|| Metrics::of(&all.users, &all.logits, &all.labels));
+        let validation = validation::tell(metrics, self.lanes.fabric())?;
+        self.lanes.metered().restore(meter);
+        self.history.add(self.cursor, validation);
+        Ok(Some(validation))
+    }
+
+    /// What the model predicts of `samples`, at the first process.
+    fn predictions(
+        &mut self,
+        samples: (SplitName, Users),
+        alive: &mut dyn FnMut(),
+    ) -> Result<Predictions> {
+        let item = self.item_column();
+        let mut lanes = vec![Predictions::default(); self.lanes.shards.len()];
+        let batch = self.config.train.batch;
+        self.predict(samples, batch, Rounds::All, |lane, worker| {
+            if lane == 0 {
+                alive();
+            }
+            collect(worker, item, &mut lanes[lane]);
+        })?;
+        let mut all = Predictions::default();
+        lanes.into_iter().for_each(|predictions| all.extend(predictions));
+        Ok(gather_predictions(self.lanes.fabric(), all)?)
+    }
+
+    /// The groups of about one batch of the training samples, as they lie in the files of one lane
+    /// after the other.
+    pub(crate) fn first_batch(&mut self) -> Result<Groups> {
+        let mut all = Groups::new(self.dataset.schema());
+        let batch = self.config.train.batch;
+        self.predict((SplitName::Train, Users::All), batch, Rounds::First, |_, worker| {
+            let groups = &worker.batch.groups;
+            (0..groups.len()).for_each(|group| all.push_from(groups, group));
+        })?;
+        Ok(all)
+    }
+
+    /// Predicts `samples` about `batch` impressions at a time; shows `visit` each local lane's
+    /// worker after each round.
+    pub(crate) fn predict(
+        &mut self,
+        samples: (SplitName, Users),
+        batch: usize,
+        rounds: Rounds,
+        mut visit: impl FnMut(usize, &Worker),
+    ) -> Result<()> {
+        let mut workers = self.readers(samples)?;
+        let counts = &self.dataset.card().counts;
+        let impressions = match samples {
+            (SplitName::Test, _) => counts.test,
+            (SplitName::Train, Users::All) => counts.train,
+            (SplitName::Train, Users::Learned) => self.learned,
+            (SplitName::Train, Users::HeldOut) => counts.train.saturating_sub(self.learned),
+        };
+        let denominator = Share::steps(impressions, batch);
+        let last = match rounds {
+            Rounds::First => 1,
+            Rounds::All => denominator,
+        };
+        for numerator in 1..=last {
+            let share = Share { numerator, denominator };
+            self.lanes.predict(&mut workers, share, Unknown::Zero, None)?;
+            workers.iter().enumerate().for_each(|(lane, worker)| visit(lane, worker));
+        }
+        Ok(())
+    }
+
+    /// Workers that read `samples` once, as they lie in the files.
+    fn readers(&self, samples: (SplitName, Users)) -> Result<Vec<Worker>> {
+        let topology = self.lanes.topology;
+        let reader = |lane| {
+            let lane = (lane, topology.lanes());
+            let mut feed = feed::open(&self.dataset, samples, lane, Order::Files, &self.config)?;
+            feed.start(0);
+            Ok(Worker::new(&self.lanes.plan, feed))
+        };
+        topology.local().map(reader).collect()
+    }
+
+    /// Which ad column holds the item.
+    fn item_column(&self) -> usize {
+        let mut fields = self.dataset.schema().side(Side::Ad);
+        fields.position(|field| field.name == ITEM).expect("every schema has the ad's item")
+    }
+
+    /// Writes a checkpoint below `checkpoints`. All processes call it together.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn checkpoint(&mut self, checkpoints: &Path) -> Result<PathBuf> {
+        let meta = Meta {
+            cursor: self.cursor,
+            config: self.config.clone(),
+            spec: self.lanes.plan.spec.clone(),
+            sources: self.sources.clone(),
+            history: self.history,
+            blake3: String::new(),
+        };
+        checkpoint::save(
+            checkpoints,
+            self.config.train.keep_checkpoints,
+            &mut self.lanes,
+            meta.sealed(),
+        )
+    }
+}
+
+/// The training impressions of the users that are not held out, which `workers` read.
+fn learned(
+    config: &Config,
+    dataset: &Dataset,
+    workers: &[Worker],
+    fabric: &mut Metered,
+) -> Result<u64> {
+    let all = dataset.card().counts.train;
+    let held_out = config.train.validation_parts;
+    if held_out == 0 {
+        return Ok(all);
+    }
+    let mine: u64 = workers.iter().map(|worker| worker.feed.impressions()).sum();
+    let learned: u64 = gather::numbers(fabric, &[mine])?.iter().flatten().sum();
+    if learned == 0 || learned >= all {
+        let what = format!(
+            "{held_out} of {} parts leave {learned} of {all} impressions to learn from, expected some on both sides",
+            dataset.card().parts
+        );
+        return Err(Error::Config { key: "train.validation_parts".into(), what });
+    }
+    Ok(learned)
+}
+
+/// Appends what a worker predicted.
+fn collect(worker: &Worker, item: usize, to: &mut Predictions) {
+    let groups = &worker.batch.groups;
+    for group in 0..groups.len() {
+        let impressions = groups.impressions.range(group);
+        to.users.extend(impressions.clone().map(|_| groups.users[group].0));
+        let behaviors = groups.behaviors.range(group).len() as u32;
+        to.behaviors.extend(impressions.map(|_| behaviors));
+    }
+    let items = &groups.ad_fields[item];
+    let item = |row| items.row(row).first().copied().unwrap_or(Id(0)).0;
+    to.items.extend((0..items.len()).map(item));
+    to.labels.extend_from_slice(&groups.labels);
+    to.times.extend_from_slice(&groups.times);
+    to.logits.extend_from_slice(&worker.logits);
+    to.with_image.extend(worker.ad_keys().iter().map(|key| key.is_some()));
+}

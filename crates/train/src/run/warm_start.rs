@@ -1,0 +1,95 @@
+//! Beginning with the weights of another training (Section 6.5 of the paper: partial warm-up).
+//!
+//! Parts are found by their names, so the other model may differ in what is not taken over. Rows go
+//! to whoever owns them here, whatever the number of lanes there.
+
+use std::path::Path;
+
+use ams_data::part_of;
+use ams_model::params::Layout;
+
+use crate::error::{Error, Result};
+use crate::run::checkpoint::Checkpoint;
+use crate::settings::WarmParts;
+use crate::setup::network::Plan;
+use crate::step::Lanes;
+
+/// Takes `parts` of the checkpoint in `path` over into new `lanes`.
+///
+/// # Errors
+/// If the checkpoint is damaged, or has a part in another shape.
+pub fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<()> {
+    if parts == WarmParts::None {
+        return Ok(());
+    }
+    let checkpoint = Checkpoint::open(path)?;
+    let there = Plan::new(checkpoint.meta().spec.clone(), &checkpoint.meta().config.train);
+    let weights = checkpoint.dense(there.dense_len())?;
+    let Lanes { plan, dense, .. } = lanes;
+    if parts != WarmParts::Towers {
+        let (from, to) = (there.network.layout(), plan.network.layout());
+        let (range, into) = (there.network_range(), plan.network_range());
+        copy("the network", from, &weights[range], to, &mut dense.w[into], path)?;
+    }
+    for (_, tower) in plan.trained() {
+        let name = &tower.spec.name;
+        let Some(same) = there.towers.iter().find(|other| other.spec.name == *name) else {
+            return Err(Error::content(path, format!("has no tower {name:?} to begin with")));
+        };
+        let (from, to) = (same.model.layout(), tower.model.layout());
+        let into = &mut dense.w[tower.range.clone()];
+        copy(&format!("tower {name}"), from, &weights[same.range.clone()], to, into, path)?;
+    }
+    if parts == WarmParts::All {
+        take_rows(&checkpoint, &there, lanes)?;
+    }
+    Ok(())
+}
+
+/// Copies every parameter by its name.
+fn copy(
+    what: &str,
+    from: &Layout,
+    values: &[f32],
+    to: &Layout,
+    into: &mut [f32],
+    path: &Path,
+) -> Result<()> {
+    for entry in &to.entries {
+        let same = from.entries.iter().find(|other| other.name == entry.name);
+        let Some(same) = same.filter(|other| other.shape == entry.shape) else {
+            let found = same.map_or("none".to_owned(), |other| format!("{:?}", other.shape));
+            let text = format!(
+                "cannot be begun with: {} of {what} has shape {found}, expected {:?}",
+                entry.name, entry.shape
+            );
+            return Err(Error::content(path, text));
+        };
+        into[entry.view.offset..][..entry.view.len]
+            .copy_from_slice(&values[same.view.offset..][..same.view.len]);
+    }
+    Ok(())
+}
+
+/// The rows that the local lanes own, without what an optimizer kept of them.
+fn take_rows(checkpoint: &Checkpoint, there: &Plan, lanes: &mut Lanes) -> Result<()> {
+    let dim = lanes.plan.spec.dim;
+    if there.spec.dim != dim {
+        let what = format!("has rows of {} numbers, expected {dim}", there.spec.dim);
+        return Err(Error::content(checkpoint.path(), what));
+    }
+    let width = dim * (1 + there.rows.states());
+    let (all, local) = (lanes.topology.lanes(), lanes.topology.local());
+    for lane in 0..checkpoint.meta().config.train.lanes {
+        let (ids, rows) = checkpoint.rows(lane, width)?;
+        for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
+            let owner = part_of(id, all);
+            if local.contains(&owner) {
+                let table = &mut lanes.shards[owner - local.start].table;
+                let slot = table.slot_or_new(id);
+                table.row_mut(slot).row.copy_from_slice(&state[..dim]);
+            }
+        }
+    }
+    Ok(())
+}

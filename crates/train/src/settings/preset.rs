@@ -1,0 +1,102 @@
+//! Named settings: what a configuration begins with, before its own keys.
+
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+/// A name for several settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Preset {
+    /// The paper's network and optimizer: the defaults.
+    Paper,
+    /// For small data: the best found on logs of some hundred thousand impressions, see `bench/`.
+    Small,
+}
+
+/// [`Preset::Small`].
+const SMALL: &str = r#"
+[model]
+base = "din"
+aggregator = "attentive"
+towers = "shared"
+pca = 64
+tower = [12]
+interactions = "product"
+similarity = "histogram"
+
+[train]
+rows_learning_rate = 0.002
+l2_ids = 0.01
+tower_weight_decay = 1.0
+"#;
+
+impl Preset {
+    fn settings(self) -> Table {
+        let text = match self {
+            Preset::Paper => "",
+            Preset::Small => SMALL,
+        };
+        toml::from_str(text).expect("presets are TOML")
+    }
+}
+
+/// Puts the settings of `model.preset`, where `config` has one, where it has none of its own.
+pub fn expand(config: &mut Table) {
+    let preset = config.get("model").and_then(|model| model.get("preset")).cloned();
+    // What is no preset is found out when the configuration is understood.
+    if let Some(preset) = preset.and_then(|preset| preset.try_into::<Preset>().ok()) {
+        merge(config, preset.settings());
+    }
+}
+
+/// Adds what `under` has and `table` has not.
+fn merge(table: &mut Table, under: Table) {
+    for (key, value) in under {
+        match (table.get_mut(&key), value) {
+            (Some(Value::Table(table)), Value::Table(under)) => merge(table, under),
+            (Some(_), _) => {}
+            (None, value) => {
+                table.insert(key, value);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Config;
+    use crate::settings::{ModelConfig, TowerSharing, TrainConfig};
+
+    fn read(text: &str) -> Config {
+        let mut table: Table = toml::from_str(text).expect("TOML");
+        expand(&mut table);
+        let config = Config::deserialize(Value::Table(table)).expect("a configuration");
+        config.check().expect("a good one");
+        config
+    }
+
+    #[test]
+    fn a_preset_stands_below_the_keys_of_the_file() {
+        let head = "name = 'x'\n[data]\nsamples = 's'\n";
+        let plain = read(head);
+        let paper = read(&format!("{head}[model]\npreset = 'paper'\n"));
+        let preset = Some(Preset::Paper);
+        assert_eq!(paper, Config { model: ModelConfig { preset, ..plain.model.clone() }, ..plain });
+        assert_eq!(
+            (paper.model, paper.train),
+            (ModelConfig { preset, ..ModelConfig::default() }, TrainConfig::default())
+        );
+
+        let small = read(&format!("{head}[model]\npreset = 'small'\nmlp = [7]\n"));
+        assert_eq!((&small.model.mlp[..], small.model.towers), (&[7][..], TowerSharing::Shared));
+        let other = read(&format!("{head}[model]\npreset = 'small'\ntowers = 'separate'\n"));
+        assert_eq!(
+            (other.model.towers, other.model.pca),
+            (TowerSharing::Separate, small.model.pca)
+        );
+        // What a run writes down means the same, whatever presets become later.
+        let written = toml::to_string(&small).expect("TOML");
+        assert_eq!(read(&written), small);
+    }
+}

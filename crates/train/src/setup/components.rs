@@ -1,0 +1,60 @@
+//! Principal components of a store's features: as towers that do not learn, and as what towers see
+//! instead of features.
+
+use std::borrow::Cow;
+
+use ams_bundle::TowerWeights;
+use ams_data::ImageKey;
+use ams_image::{FeatureStore, Projection};
+use ams_model::pca::Pca;
+use half::f16;
+
+use crate::setup::network::{Plan, PlannedTower};
+
+/// Most images that components are fitted to. Keys are hashes, so the first ones are a fair sample.
+const SAMPLE: usize = 8192;
+
+/// Root mean square of the numbers that components make of features: about that of rows of ids,
+/// because dozens of them are summed.
+const SIZE: f32 = 0.1;
+
+/// The first `count` components of the features of `store`.
+fn fit(store: &FeatureStore, count: usize) -> Pca {
+    let keys = (0..store.card().parts).flat_map(|part| store.keys(part));
+    let row = |key: &ImageKey| store.row(*key).expect("the store lists this key");
+    let rows: Vec<Cow<[f16]>> = keys.take(SAMPLE).map(|key| row(key).halfs()).collect();
+    let rows: Vec<&[f16]> = rows.iter().map(|row| &row[..]).collect();
+    Pca::fit(&rows, store.dim(), count)
+}
+
+/// `store` with the first `count` components of every feature in its place.
+pub fn project(store: FeatureStore, count: usize) -> FeatureStore {
+    let Pca { mean, components, .. } = fit(&store, count);
+    store.projected(Projection { mean, components })
+}
+
+/// Writes the weights of those towers among `dense` that are components of their content's
+/// features.
+pub fn place(plan: &Plan, stores: &[FeatureStore], dense: &mut [f32]) {
+    for tower in plan.towers.iter().filter(|tower| tower.spec.weights == TowerWeights::Pca) {
+        let pca = fit(&stores[tower.spec.content], tower.dim());
+        place_one(tower, &pca, &mut dense[tower.range.clone()]);
+    }
+}
+
+/// One linear layer: it sees features times `tower.scale`.
+fn place_one(tower: &PlannedTower, pca: &Pca, e: &mut [f32]) {
+    let layout = tower.model.layout();
+    let view = |name: &str| layout.get(name).expect("a tower of one layer has these").view;
+    let power: f32 = pca.variances.iter().sum::<f32>() / pca.variances.len() as f32;
+    let gain = if power > 0.0 { SIZE / power.sqrt() } else { 0.0 };
+    let weights = view("0.weight").of_mut(e);
+    for (weight, component) in weights.iter_mut().zip(&pca.components) {
+        *weight = component * gain / tower.scale;
+    }
+    let rows = pca.components.chunks_exact(pca.mean.len());
+    for (bias, component) in view("0.bias").of_mut(e).iter_mut().zip(rows) {
+        let along: f32 = component.iter().zip(&pca.mean).map(|(c, mean)| c * mean).sum();
+        *bias = -gain * along;
+    }
+}

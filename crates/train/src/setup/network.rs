@@ -1,0 +1,178 @@
+//! What every lane knows about the model, resolved once per training.
+
+use std::ops::Range;
+
+use ams_bundle::{ContentTowers, Input, Spec, TowerSpec};
+use ams_model::RowOptimizer;
+use ams_model::params::Entry;
+use ams_model::rank::RankNetwork;
+use ams_model::tower::Tower;
+
+use crate::settings::{FeatureFormat, Placement, TrainConfig};
+
+/// The networks of a [`Spec`] and where their weights lie in the one flat slice of dense weights.
+pub struct Plan {
+    /// The model.
+    pub spec: Spec,
+    /// What is pooled once per group.
+    pub group_inputs: Vec<Input>,
+    /// What is pooled per impression.
+    pub impression_inputs: Vec<Input>,
+    /// What is pooled per behavior.
+    pub behavior_inputs: Vec<Input>,
+    /// The rank network W.
+    pub network: RankNetwork,
+    /// The towers E.
+    pub towers: Vec<PlannedTower>,
+    /// Which tower does what, by content.
+    pub contents: Vec<ContentTowers>,
+    /// Where features live and towers run.
+    pub placement: Placement,
+    /// How features travel, if they do.
+    pub features_as: FeatureFormat,
+    /// How rows are updated.
+    pub rows: RowOptimizer,
+    /// The rows' learning rate over that of the dense weights.
+    pub rows_rate: f32,
+    /// The matrices of the first layers of the towers that learn, among the dense weights; their
+    /// gradients are computed for all lanes at once, see [`crate::step::first_layers`].
+    pub first_matrices: Vec<Range<usize>>,
+    /// The rest of what learns, among the dense weights.
+    pub rest: Vec<Range<usize>>,
+    /// How strongly rows are drawn towards zero, see [`crate::step::frequency`].
+    pub l2_ids: f32,
+    /// Share of the towers' hidden units that are dropped in training.
+    pub tower_dropout: f32,
+    /// How much the towers' weight matrices shrink, in units of the learning rate.
+    pub tower_weight_decay: f32,
+}
+
+/// One tower, and where its weights lie.
+pub struct PlannedTower {
+    /// Its name, content and weights.
+    pub spec: TowerSpec,
+    /// Its network.
+    pub model: Tower,
+    /// Where it lies among the dense weights.
+    pub range: Range<usize>,
+    /// What features are multiplied with.
+    pub scale: f32,
+}
+
+impl PlannedTower {
+    /// Width of a feature (F).
+    pub fn input(&self) -> usize {
+        self.model.config().input
+    }
+
+    /// Where the matrix of the first layer lies among the dense weights.
+    pub fn first_matrix(&self) -> Range<usize> {
+        let view = self.model.first_matrix();
+        self.range.start + view.offset..self.range.start + view.offset + view.len
+    }
+
+    /// Width of an embedding.
+    pub fn dim(&self) -> usize {
+        self.model.dim()
+    }
+}
+
+impl Plan {
+    /// Resolves `spec`, trained as `train` says.
+    pub fn new(spec: Spec, train: &TrainConfig) -> Plan {
+        let network = RankNetwork::new(spec.rank_config());
+        let mut end = network.layout().len();
+        let mut towers = Vec::new();
+        for tower in spec.towers() {
+            let model = Tower::new(tower.config.clone());
+            let range = end..end + model.layout().len();
+            end = range.end;
+            let scale = spec.contents()[tower.content].1.scale;
+            towers.push(PlannedTower { spec: tower, model, range, scale });
+        }
+        let mut rest = Vec::new();
+        rest.push(0..network.layout().len());
+        let mut first_matrices = Vec::new();
+        for tower in towers.iter().filter(|tower| tower.spec.is_trained()) {
+            let matrix = tower.first_matrix();
+            rest.extend([tower.range.start..matrix.start, matrix.end..tower.range.end]);
+            first_matrices.push(matrix);
+        }
+        Plan {
+            first_matrices,
+            rest,
+            group_inputs: spec.group_inputs(),
+            impression_inputs: spec.impression_inputs(),
+            behavior_inputs: spec.behavior_inputs(),
+            network,
+            towers,
+            contents: spec.content_towers(),
+            placement: train.placement,
+            features_as: train.features_as,
+            rows: train.rows,
+            rows_rate: train.rows_learning_rate.map_or(1.0, |rate| rate / train.learning_rate),
+            l2_ids: train.l2_ids,
+            tower_dropout: train.tower_dropout,
+            tower_weight_decay: train.tower_weight_decay,
+            spec,
+        }
+    }
+
+    /// All inputs: per group, then per impression, then per behavior.
+    pub fn inputs(&self) -> impl Iterator<Item = Input> {
+        let inputs = self.group_inputs.iter().chain(&self.impression_inputs);
+        inputs.chain(&self.behavior_inputs).copied()
+    }
+
+    /// Where W lies among the dense weights.
+    pub fn network_range(&self) -> Range<usize> {
+        0..self.network.layout().len()
+    }
+
+    /// Where the weight matrices of the towers that learn lie among the dense weights.
+    pub fn tower_matrices(&self) -> impl Iterator<Item = Range<usize>> {
+        self.trained().flat_map(|(_, tower)| {
+            let entries = tower.model.layout().entries.iter();
+            let matrices = entries.filter(|entry| entry.shape.len() == 2);
+            matrices.map(|entry| {
+                let start = tower.range.start + entry.view.offset;
+                start..start + entry.view.len
+            })
+        })
+    }
+
+    /// Number of dense weights: W and every tower.
+    pub fn dense_len(&self) -> usize {
+        self.towers.last().map_or(self.network.layout().len(), |tower| tower.range.end)
+    }
+
+    /// The towers that learn, with their numbers: gradients of their embeddings are sent.
+    pub fn trained(&self) -> impl Iterator<Item = (usize, &PlannedTower)> {
+        self.towers.iter().enumerate().filter(|(_, tower)| tower.spec.is_trained())
+    }
+
+    /// Which parameter the dense weight at `at` belongs to, for messages.
+    pub fn name_of_dense(&self, at: usize) -> String {
+        let tower = self.towers.iter().find(|tower| tower.range.contains(&at));
+        let (place, layout, at) = match tower {
+            Some(PlannedTower { spec, model, range, .. }) => {
+                (format!("tower {}", spec.name), model.layout(), at - range.start)
+            }
+            None => ("the network".to_owned(), self.network.layout(), at),
+        };
+        let covers =
+            |entry: &&Entry| (entry.view.offset..entry.view.offset + entry.view.len).contains(&at);
+        let entry = layout.entries.iter().find(covers).map_or("?", |entry| &entry.name);
+        format!("the gradient of {entry} of {place}")
+    }
+
+    /// The initial dense weights; they depend on the seed and the parameters' names only.
+    /// Components are not known here, see [`crate::setup::components`].
+    pub fn dense_init(&self, seed: u64) -> Vec<f32> {
+        let mut dense = self.network.init(seed);
+        for tower in &self.towers {
+            dense.extend(tower.model.init(seed, &tower.spec.name));
+        }
+        dense
+    }
+}

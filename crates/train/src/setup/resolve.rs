@@ -1,0 +1,96 @@
+//! From a configuration and the dataset that it names to a model and the place of its lanes. Reads no
+//! file.
+
+use ams_bundle::{FurtherContent, ImageSource, Spec};
+use ams_data::Side;
+use ams_data::dataset::Dataset;
+use ams_data::schema::ITEM;
+use ams_fabric::{Fabric, Topology};
+use ams_image::FeatureStore;
+
+use crate::error::{Error, Result};
+use crate::settings::Config;
+
+/// The model that `config` means on this dataset.
+///
+/// # Errors
+/// The key of a setting that does not fit the dataset.
+pub fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore]) -> Result<Spec> {
+    let schema = dataset.schema();
+    let names: Vec<&str> = schema.fields.iter().map(|field| &field.name[..]).collect();
+    for name in &config.data.exclude_fields {
+        if !names.contains(&&name[..]) {
+            let what = format!("there is no field {name:?}; the dataset has {}", names.join(", "));
+            return Err(Error::Config { key: "data.exclude_fields".into(), what });
+        }
+    }
+    let excluded = |name: &str| config.data.exclude_fields.iter().any(|field| field == name);
+    let ad: Vec<&str> =
+        schema.side(Side::Ad).map(|field| &field.name[..]).filter(|name| !excluded(name)).collect();
+    let query_fields = match &config.model.query_fields {
+        Some(fields) => {
+            if let Some(name) = fields.iter().find(|name| !ad.contains(&&name[..])) {
+                let what = format!("there is no ad field {name:?}; possible are {}", ad.join(", "));
+                return Err(Error::Config { key: "model.query_fields".into(), what });
+            }
+            fields.clone()
+        }
+        None => {
+            let default = [ITEM, "category"].into_iter().filter(|name| ad.contains(name));
+            default.map(str::to_owned).collect()
+        }
+    };
+    let mut sources = stores.iter().map(|store| ImageSource {
+        encoder: store.card().encoder.clone(),
+        encoder_hash: store.card().encoder_hash.clone(),
+        dim: store.card().dim,
+        scale: store.scale(),
+        pca: store.projection().map(|projection| projection.outputs()),
+    });
+    let names = config.data.contents.iter().map(|content| content.name.clone());
+    let spec = Spec {
+        fields: schema.clone(),
+        exclude_fields: config.data.exclude_fields.clone(),
+        max_behaviors: dataset.card().max_behaviors,
+        images: config.model.images,
+        aggregator: config.model.aggregator,
+        dim: config.model.embedding_dim,
+        attention: config.model.attention,
+        concatenate_length: config.model.concatenate_length,
+        mlp: config.model.mlp.clone(),
+        query_fields,
+        tower: config.model.tower.clone(),
+        sharing: config.model.towers,
+        image_source: sources.next(),
+        base: config.model.base,
+        pre_rank: config.model.pre_rank.clone(),
+        interactions: config.model.interactions,
+        similarity: config.model.similarity,
+        tower_weights: config.model.tower_weights,
+        further: names.zip(sources).map(|(name, source)| FurtherContent { name, source }).collect(),
+    };
+    if let Err(what) = spec.check() {
+        return Err(Error::Config { key: "model".into(), what });
+    }
+    Ok(spec)
+}
+
+/// Where the lanes are.
+///
+/// # Errors
+/// If the dataset or the job cannot be divided into so many lanes.
+pub fn topology(config: &Config, dataset: &Dataset, fabric: &dyn Fabric) -> Result<Topology> {
+    let (lanes, parts) = (config.train.lanes, dataset.card().parts);
+    let bad = |what| Err(Error::Config { key: "train.lanes".into(), what });
+    if lanes > parts || parts % lanes != 0 {
+        return bad(format!("{lanes} lanes cannot share the dataset's {parts} parts evenly"));
+    }
+    match Topology::new(lanes, fabric) {
+        Some(topology) => Ok(topology),
+        None => bad(format!(
+            "{lanes} lanes cannot be shared by {} processes; both have to be powers of two, and at \
+             least one lane per process",
+            fabric.size()
+        )),
+    }
+}

@@ -1,0 +1,109 @@
+//! What a training reads, and how to tell that it is the same as before.
+
+use std::path::{Path, PathBuf};
+
+use ams_data::dataset::Dataset;
+use ams_image::FeatureStore;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+use crate::settings::Config;
+use crate::setup::components;
+
+/// The folder of the feature store inside a dataset, unless the configuration names another.
+const IMAGES: &str = "images";
+
+/// What a training reads, as blake3 of the cards that describe it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Sources {
+    /// Of the dataset's card.
+    pub dataset: String,
+    /// Of the feature store's card, which lists the hash of each of its files.
+    pub images: Option<String>,
+    /// The same for each further content.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub further: Vec<String>,
+}
+
+impl Sources {
+    /// Of what is open.
+    pub fn of(dataset: &Dataset, stores: &[FeatureStore]) -> Sources {
+        fn hash(card: &impl Serialize) -> String {
+            let json = serde_json::to_vec(card).expect("cards are JSON");
+            blake3::hash(&json).to_hex().to_string()
+        }
+        let mut stores = stores.iter().map(|store| hash(store.card()));
+        Sources { dataset: hash(dataset.card()), images: stores.next(), further: stores.collect() }
+    }
+
+    /// The hashes by name, for comparing processes.
+    pub fn facts(&self) -> Vec<(String, String)> {
+        let images = self.images.clone().unwrap_or_else(|| "none".to_owned());
+        let mut facts = vec![
+            ("blake3 of the dataset's card".to_owned(), self.dataset.clone()),
+            ("blake3 of the feature store's card".to_owned(), images),
+        ];
+        let further = self.further.iter().enumerate();
+        facts.extend(further.map(|(at, hash)| {
+            (format!("blake3 of the card of data.contents[{at}]"), hash.clone())
+        }));
+        facts
+    }
+}
+
+/// Opens what a training of `config` reads: its dataset and its feature stores, none, that of
+/// images, or more.
+///
+/// # Errors
+/// If the configuration does not make sense, or something cannot be opened or is empty.
+pub fn open(config: &Config) -> Result<(Dataset, Vec<FeatureStore>)> {
+    config.check()?;
+    let dataset = Dataset::open(&config.data.samples)?;
+    if dataset.card().counts.train == 0 {
+        return Err(Error::content(dataset.dir(), "has no training impressions"));
+    }
+    let Some(dir) = image_dir(config)? else { return Ok((dataset, Vec::new())) };
+    let mut stores = vec![open_store(config, &dir, "model.pca")?];
+    for content in &config.data.contents {
+        stores.push(open_store(config, &content.features, "data.contents")?);
+    }
+    Ok((dataset, stores))
+}
+
+/// Whether the dataset at `samples` has a feature store inside.
+pub(crate) fn has_images(samples: &Path) -> bool {
+    samples.join(IMAGES).exists()
+}
+
+/// Where the image features are. Every arm gets image ids where there are some.
+fn image_dir(config: &Config) -> Result<Option<PathBuf>> {
+    let inside = config.data.samples.join(IMAGES);
+    match &config.data.images {
+        Some(dir) => Ok(Some(dir.clone())),
+        None if inside.exists() => Ok(Some(inside)),
+        None if config.needs_images() => {
+            let what = format!(
+                "the model sees images (model.images, model.similarity or data.contents), but there is no \
+                 feature store in {}; run `ams encode` or set data.images",
+                inside.display()
+            );
+            Err(Error::Config { key: "data.images".into(), what })
+        }
+        None => Ok(None),
+    }
+}
+
+/// One store: shuffled and projected, if the configuration says so.
+fn open_store(config: &Config, dir: &Path, key: &str) -> Result<FeatureStore> {
+    let mut store = FeatureStore::open(dir)?;
+    if let Some(seed) = config.data.shuffle_images {
+        store = store.shuffled(seed);
+    }
+    let (Some(pca), true) = (config.model.pca, config.needs_images()) else { return Ok(store) };
+    if pca > store.dim() {
+        let what = format!("{pca} components of {} numbers in {}", store.dim(), dir.display());
+        return Err(Error::Config { key: key.to_owned(), what });
+    }
+    Ok(components::project(store, pca))
+}

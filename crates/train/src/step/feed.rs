@@ -1,0 +1,215 @@
+//! One lane's impressions, in the order of one epoch.
+//!
+//! A lane reads the parts of the dataset that belong to it. What fits into one window of groups is
+//! read once and shuffled anew each epoch; a larger lane shuffles its blocks, then the groups of
+//! one window after the other. The order depends on (seed, epoch, lane) alone.
+
+use std::ops::Range;
+
+use ams_data::dataset::{Dataset, SplitName};
+use ams_data::samples::SampleFile;
+use ams_data::{Card, Groups, Schema};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use crate::error::Result;
+use crate::settings::Config;
+use crate::step::users::Users;
+
+/// In which order a feed gives its groups.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Order {
+    /// As they lie in the files.
+    Files,
+    /// Shuffled by this seed and lane, each epoch anew.
+    Shuffled {
+        /// The seed of the run.
+        seed: u64,
+        /// The lane.
+        lane: usize,
+    },
+}
+
+/// Reads the groups of one lane.
+pub struct Feed {
+    files: Vec<SampleFile>,
+    /// (file, block) of every block.
+    blocks: Vec<(usize, usize)>,
+    impressions: u64,
+    groups: usize,
+    order: Order,
+    window_groups: usize,
+    /// This epoch's block order and the next one to read.
+    queue: Vec<u32>,
+    next_block: usize,
+    /// Groups in memory, the order to give them in, and the next one.
+    window: Groups,
+    picks: Vec<u32>,
+    next_pick: usize,
+    windows_read: u64,
+    epoch: u32,
+    taken: u64,
+}
+
+impl Feed {
+    /// A feed over `files`, holding about `window_groups` groups in memory.
+    pub fn new(
+        files: Vec<SampleFile>,
+        schema: &Schema,
+        order: Order,
+        window_groups: usize,
+    ) -> Feed {
+        let mut blocks = Vec::new();
+        let (mut impressions, mut groups) = (0, 0);
+        for (index, file) in files.iter().enumerate() {
+            for block in 0..file.blocks() {
+                blocks.push((index, block));
+                impressions += file.impressions(block) as u64;
+                groups += file.groups(block);
+            }
+        }
+        Feed {
+            files,
+            blocks,
+            impressions,
+            groups,
+            order,
+            window_groups: window_groups.max(1),
+            queue: Vec::new(),
+            next_block: 0,
+            window: Groups::new(schema),
+            picks: Vec::new(),
+            next_pick: 0,
+            windows_read: 0,
+            epoch: 0,
+            taken: 0,
+        }
+    }
+
+    /// Impressions of one epoch.
+    pub fn impressions(&self) -> u64 {
+        self.impressions
+    }
+
+    /// Starts epoch `epoch` from its beginning.
+    pub fn start(&mut self, epoch: u32) {
+        self.epoch = epoch;
+        self.taken = 0;
+        self.next_block = 0;
+        self.next_pick = 0;
+        self.windows_read = 0;
+        self.queue.clear();
+        self.queue.extend(0..self.blocks.len() as u32);
+        if self.in_one_window() {
+            if self.window.len() == self.groups {
+                // Still in memory from the epoch before.
+                self.next_block = self.queue.len();
+                self.pick();
+                return;
+            }
+        } else if let Order::Shuffled { seed, lane } = self.order {
+            shuffle(&mut self.queue, &mut rng(seed, lane, epoch, 0));
+        }
+        self.picks.clear();
+    }
+
+    /// Appends whole groups to `into` until `until` impressions of this epoch were given (or the
+    /// epoch ends).
+    ///
+    /// # Errors
+    /// If a sample file cannot be read.
+    pub fn take(&mut self, until: u64, into: &mut Groups) -> Result<()> {
+        while self.taken < until {
+            if self.next_pick == self.picks.len() && !self.read_window()? {
+                break;
+            }
+            let group = self.picks[self.next_pick] as usize;
+            self.next_pick += 1;
+            self.taken += self.window.impressions.range(group).len() as u64;
+            into.push_from(&self.window, group);
+        }
+        Ok(())
+    }
+
+    fn in_one_window(&self) -> bool {
+        self.groups <= self.window_groups
+    }
+
+    /// Reads the next window; false at the end of the epoch.
+    fn read_window(&mut self) -> Result<bool> {
+        if self.next_block == self.queue.len() {
+            return Ok(false);
+        }
+        self.window.clear();
+        while self.next_block < self.queue.len()
+            && (self.window.is_empty() || self.in_one_window() || self.next_fits())
+        {
+            let (file, block) = self.blocks[self.queue[self.next_block] as usize];
+            self.files[file].read(block, &mut self.window)?;
+            self.next_block += 1;
+        }
+        self.pick();
+        Ok(!self.window.is_empty())
+    }
+
+    fn next_fits(&self) -> bool {
+        let (file, block) = self.blocks[self.queue[self.next_block] as usize];
+        self.window.len() + self.files[file].groups(block) <= self.window_groups
+    }
+
+    /// Decides the order of the groups in the window.
+    fn pick(&mut self) {
+        self.windows_read += 1;
+        self.next_pick = 0;
+        self.picks.clear();
+        self.picks.extend(0..self.window.len() as u32);
+        if let Order::Shuffled { seed, lane } = self.order {
+            shuffle(&mut self.picks, &mut rng(seed, lane, self.epoch, self.windows_read));
+        }
+    }
+}
+
+/// The generator of one shuffle: each (seed, lane, epoch, window) has its own.
+fn rng(seed: u64, lane: usize, epoch: u32, window: u64) -> ChaCha8Rng {
+    let mut key = [0; 32];
+    let words = [seed, lane as u64, u64::from(epoch), window];
+    for (bytes, word) in key.chunks_exact_mut(8).zip(words) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    ChaCha8Rng::from_seed(key)
+}
+
+/// Fisher and Yates; the bias of the multiply-shift draw is below 2^-32.
+fn shuffle(values: &mut [u32], rng: &mut ChaCha8Rng) {
+    for last in (1..values.len()).rev() {
+        let draw = (u128::from(rng.next_u64()) * (last as u128 + 1)) >> 64;
+        values.swap(last, draw as usize);
+    }
+}
+
+/// The feed of one lane, over the samples of `users` in a split.
+///
+/// # Errors
+/// If a sample file cannot be opened.
+pub fn open(
+    dataset: &Dataset,
+    (split, users): (SplitName, Users),
+    (lane, lanes): (usize, usize),
+    order: Order,
+    config: &Config,
+) -> Result<Feed> {
+    let (parts, held_out) = (dataset.card().parts, config.train.validation_parts);
+    // A part without users has a file without rows: a missing one is a loss nobody would notice.
+    let open = |part| SampleFile::open(&dataset.part_path(split, part), dataset.schema());
+    let files: ams_data::Result<Vec<SampleFile>> = parts_of(dataset.card(), lane, lanes)
+        .filter(|&part| users.read(part, parts, held_out))
+        .map(open)
+        .collect();
+    Ok(Feed::new(files?, dataset.schema(), order, config.train.shuffle_groups))
+}
+
+/// The parts of the dataset that lane `lane` reads: an aligned run of them.
+pub fn parts_of(card: &Card, lane: usize, lanes: usize) -> Range<usize> {
+    let each = card.parts / lanes;
+    lane * each..(lane + 1) * each
+}

@@ -1,0 +1,67 @@
+//! How often every id occurs in the training samples, counted once before the first step.
+//!
+//! The mini-batch aware L2 of DIN (Zhou et al., KDD 2018, Section 5.1) needs it: a row is drawn
+//! towards zero only in steps that use it, by lambda / (its occurrences) times itself. So frequent
+//! ids, which have much to learn from, are hardly held back, and rare ones cannot learn their few
+//! samples by heart.
+//!
+//! Workers read their samples in rounds and tell the owners what they saw: (id, count), 3 words
+//! each.
+
+use ams_fabric::{Fabric, Outbox, Post, Topology};
+use ams_image::FeatureStore;
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use crate::error::Result;
+use crate::setup::network::Plan;
+use crate::step::dedup::IdMap;
+use crate::step::share::Share;
+use crate::step::worker::Worker;
+
+/// The occurrences of the ids that each local shard owns. `workers` read all their samples, in
+/// `rounds`. All processes call it together.
+///
+/// # Errors
+/// If samples cannot be read or a process is lost.
+pub fn count(
+    plan: &Plan,
+    stores: &[FeatureStore],
+    workers: &mut [Worker],
+    rounds: u64,
+    topology: Topology,
+    (fabric, pool): (&mut dyn Fabric, &ThreadPool),
+) -> Result<Vec<IdMap>> {
+    let (lanes, local) = (topology.lanes(), topology.local());
+    let mut seen = vec![IdMap::default(); local.len()];
+    let mut mail = vec![Outbox::default(); local.len()];
+    let mut post = Post::default();
+    for numerator in 1..=rounds {
+        let share = Share { numerator, denominator: rounds };
+        let read: Vec<Result<()>> = pool.install(|| {
+            let each = workers.par_iter_mut().zip(&mut mail).with_max_len(1);
+            each.map(|(worker, mail)| {
+                worker.read(share.of(worker.feed.impressions()))?;
+                worker.batch.deduplicate(plan, stores, lanes);
+                worker.batch.write_occurrences(lanes, mail);
+                Ok(())
+            })
+            .collect()
+        });
+        read.into_iter().collect::<Result<()>>()?;
+        let mail = post.deliver(topology, fabric, &mail)?;
+        pool.install(|| {
+            let each = seen.par_iter_mut().zip(local.clone()).with_max_len(1);
+            each.for_each(|(seen, lane)| {
+                for worker in 0..lanes {
+                    for said in mail.read(worker, lane).chunks_exact(3) {
+                        let id = u64::from(said[0]) | u64::from(said[1]) << 32;
+                        let count = seen.entry(id).or_default();
+                        *count = count.saturating_add(said[2]);
+                    }
+                }
+            });
+        });
+    }
+    Ok(seen)
+}
