@@ -1,5 +1,6 @@
 //! Small things that everybody, or the first process, has to know. Rare, so nothing here is tuned.
 
+use crate::words as pairs;
 use crate::{Fabric, Lost};
 
 /// Words sent to the first rank at once; a message stays far below what MPI can count.
@@ -29,10 +30,9 @@ pub fn words(fabric: &mut dyn Fabric, mine: &[u32]) -> Result<Vec<Vec<u32>>, Los
 /// # Errors
 /// As [`Fabric::exchange`].
 pub fn numbers(fabric: &mut dyn Fabric, mine: &[u64]) -> Result<Vec<Vec<u64>>, Lost> {
-    let split: Vec<u32> = mine.iter().flat_map(|&n| [n as u32, (n >> 32) as u32]).collect();
-    let join = |part: Vec<u32>| {
-        part.chunks_exact(2).map(|pair| u64::from(pair[0]) | u64::from(pair[1]) << 32).collect()
-    };
+    let mut split = Vec::with_capacity(2 * mine.len());
+    mine.iter().for_each(|&number| pairs::push(&mut split, number));
+    let join = |part: Vec<u32>| pairs::numbers(&part).collect();
     Ok(words(fabric, &split)?.into_iter().map(join).collect())
 }
 

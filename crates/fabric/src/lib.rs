@@ -7,7 +7,8 @@
 //! (several ranks inside one process, for tests and simulations) and, with the feature `mpi`, `mpi`
 //! (processes of an MPI job); [`mail`], how lanes address each other across ranks; [`sum`], the
 //! fixed binary tree along which lanes are added up, and [`reduce`], the same sum over processes;
-//! [`gather`], small things that everybody has to know; [`metered`], how much was sent.
+//! [`gather`], small things that everybody has to know; [`words`], larger numbers as words;
+//! [`metered`], how much was sent.
 
 pub mod gather;
 pub mod mail;
@@ -18,6 +19,7 @@ pub mod reduce;
 mod solo;
 pub mod sum;
 mod threads;
+pub mod words;
 
 pub use mail::{Mailbox, Outbox, Post, Topology};
 pub use metered::Metered;

@@ -43,7 +43,7 @@ pub fn publish(
 ) -> Result<Manifest<Meta>> {
     assert_eq!(trainer.lanes_mut().fabric().size(), 1, "a bundle holds the rows of all lanes");
     if rows == RowFormat::F16 {
-        trainer.lanes_mut().shards.iter_mut().for_each(|shard| round_rows(&mut shard.table));
+        trainer.lanes_mut().shards_mut().for_each(|shard| round_rows(&mut shard.table));
     }
     let golden = golden(trainer)?;
     let catalogue = Catalogue::open(trainer.dataset())?;
@@ -73,10 +73,10 @@ fn round_rows(table: &mut Table) {
 /// All numbers of the model. Ids and images come lane by lane, which is in ascending order: a lane
 /// owns a range of the hash space.
 fn weights(lanes: &Lanes) -> Weights {
-    let all: usize = lanes.shards.iter().map(|shard| shard.table.len()).sum();
+    let all: usize = lanes.shards().map(|shard| shard.table.len()).sum();
     let mut ids = Vec::with_capacity(all);
     let mut rows = Vec::with_capacity(all * lanes.plan.spec.dim);
-    for shard in &lanes.shards {
+    for shard in lanes.shards() {
         let table = &shard.table;
         for slot in table.slots_by_id() {
             ids.push(table.id(slot));

@@ -18,6 +18,7 @@ use crate::error::Result;
 use crate::run::assemble::{Assembly, assemble};
 use crate::settings::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
 use crate::setup::sources;
+use crate::step::lane::Seat;
 use crate::step::share::Share;
 use crate::step::traffic::Counts;
 
@@ -183,10 +184,11 @@ fn run(
             let each = workers.par_iter_mut().zip(&mut of_lanes).zip(topology.local());
             each.with_max_len(1)
                 .map(|((worker, (found, asks)), lane)| {
+                    let seat = Seat { lane, lanes };
                     worker.read(share.of(worker.feed.impressions()))?;
                     found.add_groups(&worker.batch.groups);
                     if pass == Pass::Batch {
-                        worker.ask(&plan, stores, (lane, lanes), asks);
+                        worker.ask(&plan, stores, seat, asks);
                         found.counts += worker.counts;
                         found.mix(worker.batch.ids.by_owner());
                         worker.batch.images.iter().for_each(|asks| found.mix(asks.by_owner()));

@@ -245,7 +245,7 @@ fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<
             ],
         )?;
     }
-    for (lane, shard) in lanes.topology.local().zip(&lanes.shards) {
+    for (lane, shard) in lanes.topology.local().zip(lanes.shards()) {
         let table = &shard.table;
         let slots = table.slots_by_id();
         let ids: Vec<u64> = slots.iter().map(|&slot| table.id(slot)).collect();
@@ -324,7 +324,7 @@ impl Checkpoint {
             lanes.dense = Dense { w: read("w")?, m: read("m")?, v: read("v")? };
             Ok(())
         })?;
-        for (lane, shard) in lanes.topology.local().zip(&mut lanes.shards) {
+        for (lane, shard) in lanes.topology.local().zip(lanes.shards_mut()) {
             let width = shard.table.width();
             let (ids, rows) = self.rows(lane, width)?;
             for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {

@@ -4,7 +4,7 @@
 //! 1.
 
 use ams_bundle::Predictions;
-use ams_fabric::{Fabric, Lost, gather};
+use ams_fabric::{Fabric, Lost, gather, words};
 
 /// Words of a row.
 const ROW: usize = 9;
@@ -17,19 +17,19 @@ pub fn gather_predictions(fabric: &mut dyn Fabric, mine: Predictions) -> Result<
     if fabric.size() == 1 {
         return Ok(mine);
     }
-    let mut words = Vec::with_capacity(mine.len() * ROW);
+    let mut sent = Vec::with_capacity(mine.len() * ROW);
     for row in 0..mine.len() {
         let time = mine.times[row] as u64;
         for number in [mine.users[row], mine.items[row], time] {
-            words.extend([number as u32, (number >> 32) as u32]);
+            words::push(&mut sent, number);
         }
         let bits = u32::from(mine.labels[row]) | u32::from(mine.with_image[row]) << 1;
-        words.extend([mine.logits[row].to_bits(), mine.behaviors[row], bits]);
+        sent.extend([mine.logits[row].to_bits(), mine.behaviors[row], bits]);
     }
     let mut all = Predictions::default();
-    for words in gather::to_first(fabric, &words)? {
-        for row in words.chunks_exact(ROW) {
-            let number = |at: usize| u64::from(row[at]) | u64::from(row[at + 1]) << 32;
+    for received in gather::to_first(fabric, &sent)? {
+        for row in received.chunks_exact(ROW) {
+            let number = |at: usize| words::number(&row[at..]);
             all.users.push(number(0));
             all.items.push(number(2));
             all.times.push(number(4) as i64);

@@ -24,11 +24,10 @@ use crate::settings::Config;
 use crate::setup::job::{Job, agree, facts_of, together};
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
-use crate::step::shard::Unknown;
 use crate::step::share::Share;
 use crate::step::users::Users;
 use crate::step::worker::Worker;
-use crate::step::{Lanes, StepOutcome};
+use crate::step::{DenseSettings, Lanes, Pass, StepOutcome};
 
 /// How much of a split to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,7 +75,10 @@ impl Trainer {
         let Assembly { plan, topology, pool, workers } = together(&mut fabric, made)?;
         let learned = learned(&config, &dataset, &workers, &mut fabric)?;
         let steps_per_epoch = Share::steps(learned, config.train.batch);
-        let sum = (config.train.all_reduce.into(), config.train.clip_norm);
+        let sum = DenseSettings {
+            rounding: config.train.all_reduce.into(),
+            clip_norm: config.train.clip_norm,
+        };
         let lanes = Lanes::new(plan, config.seed, topology, stores, sum, fabric, pool);
         Ok(Trainer {
             config,
@@ -270,7 +272,7 @@ impl Trainer {
         alive: &mut dyn FnMut(),
     ) -> Result<Predictions> {
         let item = self.item_column();
-        let mut lanes = vec![Predictions::default(); self.lanes.shards.len()];
+        let mut lanes = vec![Predictions::default(); self.lanes.shards().count()];
         let batch = self.config.train.batch;
         self.predict(samples, batch, Rounds::All, |lane, worker| {
             if lane == 0 {
@@ -319,7 +321,7 @@ impl Trainer {
         };
         for numerator in 1..=last {
             let share = Share { numerator, denominator };
-            self.lanes.predict(&mut workers, share, Unknown::Zero, None)?;
+            self.lanes.forward(&mut workers, share, Pass::Evaluate)?;
             workers.iter().enumerate().for_each(|(lane, worker)| visit(lane, worker));
         }
         Ok(())

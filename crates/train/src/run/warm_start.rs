@@ -85,7 +85,8 @@ fn take_rows(checkpoint: &Checkpoint, there: &Plan, lanes: &mut Lanes) -> Result
         for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
             let owner = part_of(id, all);
             if local.contains(&owner) {
-                let table = &mut lanes.shards[owner - local.start].table;
+                let mut shards = lanes.shards_mut().skip(owner - local.start);
+                let table = &mut shards.next().expect("the lane is local").table;
                 let slot = table.slot_or_new(id);
                 table.row_mut(slot).row.copy_from_slice(&state[..dim]);
             }

@@ -12,7 +12,8 @@ use half::f16;
 use crate::settings::Placement;
 use crate::setup::network::Plan;
 use crate::step::dedup::Asks;
-use crate::step::tower_run::read_features;
+use crate::step::lane::Seat;
+use crate::step::mail::{self, Ask, Values};
 use crate::step::traffic::Counts;
 
 /// Groups on their way through the network.
@@ -155,30 +156,22 @@ impl MicroBatch {
         }
     }
 
-    /// Writes the asks of every shard; see [`crate::step::worker`] for the words.
+    /// Writes the asks of every shard.
     pub fn write_asks(&self, placement: Placement, lanes: usize, out: &mut Outbox) {
-        // Features that are at hand are not asked for.
-        let images = match placement {
-            Placement::StoreInWorker => &[],
-            Placement::Ams | Placement::StoreInServer => &self.images[..],
-        };
         out.clear();
         for lane in 0..lanes {
-            let words = out.words();
-            words.push(self.len() as u32);
-            words.push(self.ids.of(lane).len() as u32);
-            words.extend(images.iter().map(|asks| asks.of(lane).len() as u32));
-            words.resize(words.len() + self.images.len() - images.len(), 0);
-            for asks in std::iter::once(&self.ids).chain(images) {
-                let ids = asks.of(lane).iter();
-                words.extend(ids.flat_map(|&id| [id as u32, (id >> 32) as u32]));
-            }
+            let images = self.images.iter().map(|asks| match placement {
+                // Features that are at hand are not asked for.
+                Placement::StoreInWorker => &[][..],
+                Placement::Ams | Placement::StoreInServer => asks.of(lane),
+            });
+            let lists = std::iter::once(self.ids.of(lane)).chain(images);
+            Ask::write(self.len(), lists, out.words());
             out.seal();
         }
     }
 
-    /// Writes every shard how often the micro-batch refers to each id it owns: the id, low first,
-    /// and the count.
+    /// Writes every shard how often the micro-batch refers to each id that it owns.
     pub fn write_occurrences(&self, lanes: usize, out: &mut Outbox) {
         let mut counts = vec![0; self.ids.len()];
         for &place in self.places.iter().flatten() {
@@ -188,43 +181,37 @@ impl MicroBatch {
         for lane in 0..lanes {
             let counts = &counts[self.ids.range(lane)];
             for (&id, &count) in self.ids.of(lane).iter().zip(counts) {
-                out.words().extend([id as u32, (id >> 32) as u32, count]);
+                mail::push_occurrences(id, count, out.words());
             }
             out.seal();
         }
     }
 
     /// Reads the answers of every shard.
-    pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, lane: usize, lanes: usize) {
+    pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, seat: Seat) {
         let dim = plan.spec.dim;
         self.rows.clear();
         self.embeddings.iter_mut().for_each(Vec::clear);
         self.features.iter_mut().for_each(Vec::clear);
-        for shard in 0..lanes {
-            let answer = mail.read(shard, lane);
-            let (rows, mut rest) = answer.split_at(self.ids.of(shard).len() * dim);
-            self.rows.extend_from_slice(bytemuck::cast_slice(rows));
+        for shard in 0..seat.lanes {
+            let mut answer = Values::of_answer(mail.read(shard, seat.lane));
+            self.rows.extend_from_slice(answer.floats(self.ids.of(shard).len() * dim));
             for (tower, asks) in self.images.iter().enumerate() {
                 let (images, planned) = (asks.of(shard).len(), &plan.towers[tower]);
-                let words = match plan.placement {
-                    Placement::Ams => images * planned.dim(),
-                    Placement::StoreInServer => images * plan.features_as.words(planned.input()),
-                    Placement::StoreInWorker => 0,
-                };
-                let (part, tail) = rest.split_at(words);
                 match plan.placement {
                     Placement::Ams => {
-                        self.embeddings[tower].extend_from_slice(bytemuck::cast_slice(part));
+                        let embeddings = answer.floats(images * planned.dim());
+                        self.embeddings[tower].extend_from_slice(embeddings);
                     }
                     Placement::StoreInServer => {
-                        let (dim, into) = (planned.input(), &mut self.features[tower]);
-                        read_features(part, dim, plan.features_as, into);
+                        let (dim, format) = (planned.input(), plan.features_as);
+                        let words = answer.words(images * format.words(dim));
+                        mail::read_features(words, dim, format, &mut self.features[tower]);
                     }
                     Placement::StoreInWorker => {}
                 }
-                rest = tail;
             }
-            assert!(rest.is_empty(), "shard {shard} answers what it was asked");
+            answer.end(shard);
         }
     }
 

@@ -7,6 +7,7 @@
 use std::hash::{BuildHasherDefault, Hasher};
 
 use ams_data::part_of;
+use ams_fabric::words;
 use hashbrown::HashMap;
 
 /// A map keyed by ids, which are hashes already.
@@ -138,10 +139,9 @@ impl Merge {
         self.starts.push(0);
     }
 
-    /// Takes the asks of the next lane: two words, low first, per id.
+    /// Takes the asks of the next lane: two words an id.
     pub fn take(&mut self, words: &[u32]) {
-        for pair in words.chunks_exact(2) {
-            let id = u64::from(pair[0]) | u64::from(pair[1]) << 32;
+        for id in words::numbers(words) {
             let next = self.ids.len() as u32;
             let number = *self.seen.entry(id).or_insert(next);
             if number == next {

@@ -10,12 +10,10 @@
 
 use std::cell::RefCell;
 use std::ops::Range;
-use std::sync::mpsc;
 
-use ams_fabric::{AllReduce, Fabric, Lost, Rounding, sum};
+use ams_fabric::{Rounding, sum};
 use ams_model::linalg::Packed;
 use ams_model::tower::Room;
-use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::setup::network::{Plan, PlannedTower};
@@ -31,9 +29,6 @@ pub struct FirstLayers {
     /// Gradients of COLUMNS columns each, (outputs, columns), of one tower after the other.
     blocks: Vec<Vec<f32>>,
 }
-
-/// A lane, and some columns of a matrix.
-type LaneColumns = (usize, Range<usize>);
 
 /// What a task needs, kept by its thread.
 #[derive(Default)]
@@ -62,91 +57,87 @@ impl FirstLayers {
         &self.packed
     }
 
-    /// How many values of the dense gradient are summed over processes at once, by
-    /// [`FirstLayers::gradient`].
-    pub fn messages(plan: &Plan) -> impl Iterator<Item = usize> {
-        let block =
-            |(_, shape, at): (usize, [usize; 2], usize)| shape[0] * columns(shape, at).len();
-        plan.rest.iter().map(|range| range.len()).chain(blocks(plan).map(block))
-    }
-
-    /// Overwrites the first layers' matrices in `gradient` with the sum over all lanes of what
-    /// `of_lane` computes for the `lanes` of this process: it is given tower, lane and columns,
-    /// the lane and columns that follow, some room, and where to write (columns, outputs). Adds
-    /// up the rest of `gradient`, which is the sum of the lanes of this process, over processes
-    /// besides.
-    ///
-    /// While the thread pool computes, this thread, which is none of it, sums over processes what
-    /// is done.
-    ///
-    /// # Errors
-    /// If a process is lost.
-    pub fn gradient(
+    /// Blocks of the gradients of all first layers that learn, and room for each.
+    pub fn blocks(
         &mut self,
         plan: &Plan,
-        pool: &ThreadPool,
-        lanes: usize,
-        of_lane: impl Fn(usize, LaneColumns, LaneColumns, &mut Room, &mut [f32]) + Sync,
-        processes: (&mut dyn Fabric, &mut AllReduce),
-        gradient: &mut [f32],
-    ) -> Result<(), Lost> {
-        let (fabric, all_reduce) = processes;
-        let of_towers: Vec<(usize, [usize; 2], usize)> = blocks(plan).collect();
-        self.blocks.resize_with(of_towers.len(), Vec::new);
-        let rounding = all_reduce.rounding();
-        let compute = |(number, shape, at): (usize, [usize; 2], usize), block: &mut Vec<f32>| {
-            sum_of_lanes(
-                shape,
-                at,
-                lanes,
-                rounding,
-                |of, next, room, dw| of_lane(number, of, next, room, dw),
-                block,
-            );
-        };
-        if fabric.size() == 1 {
-            let blocks = self.blocks.par_iter_mut().zip(&of_towers).with_max_len(1);
-            pool.install(|| blocks.for_each(|(block, &of)| compute(of, block)));
-        } else {
-            pool.in_place_scope(|scope| {
-                let (done, arrived) = mpsc::channel();
-                for (at, (block, &of)) in self.blocks.iter_mut().zip(&of_towers).enumerate() {
-                    let (compute, done) = (&compute, done.clone());
-                    scope.spawn(move |_| {
-                        compute(of, block);
-                        // Nobody listens after a process was lost.
-                        let _ = done.send((at, block));
-                    });
-                }
-                drop(done);
-                for range in &plan.rest {
-                    all_reduce.run(fabric, &mut gradient[range.clone()])?;
-                }
-                // Threads end blocks in any order; all processes sum them in one.
-                let mut early: Vec<Option<&mut Vec<f32>>> =
-                    of_towers.iter().map(|_| None).collect();
-                for at in 0..early.len() {
-                    while early[at].is_none() {
-                        // If a task panicked, the scope goes on with its panic.
-                        let Ok((at, block)) = arrived.recv() else { return Ok(()) };
-                        early[at] = Some(block);
-                    }
-                    if let Some(block) = early[at].take() {
-                        all_reduce.run(fabric, block)?;
-                    }
-                }
-                Ok(())
-            })?;
-        }
+    ) -> impl IndexedParallelIterator<Item = (Block, &mut Vec<f32>)> {
+        let blocks: Vec<Block> = blocks(plan).collect();
+        self.blocks.resize_with(blocks.len(), Vec::new);
+        blocks.into_par_iter().zip(&mut self.blocks)
+    }
+
+    /// Overwrites the first layers' matrices in `gradient` with the blocks.
+    pub fn join(&self, plan: &Plan, gradient: &mut [f32]) {
         let mut rest = &self.blocks[..];
         for (_, tower) in plan.trained() {
             let (blocks, tail) = rest.split_at(count(shape(tower)));
             rest = tail;
-            let matrix = &mut gradient[tower.first_matrix()];
-            pool.install(|| join(blocks, shape(tower)[1], matrix));
+            join(blocks, shape(tower)[1], &mut gradient[tower.first_matrix()]);
         }
-        Ok(())
     }
+}
+
+/// Some columns of one tower's first matrix.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    /// The tower.
+    pub tower: usize,
+    /// Outputs and inputs of the matrix.
+    shape: [usize; 2],
+    /// Which block of the matrix.
+    at: usize,
+}
+
+impl Block {
+    /// Number of values.
+    pub fn values(&self) -> usize {
+        self.shape[0] * columns(self.shape, self.at).len()
+    }
+
+    /// Overwrites `block`, (outputs, columns), with the sum of the gradients of the `lanes` of this
+    /// process along the tree. `of_lane` computes one lane's, (columns, outputs).
+    pub fn sum_of_lanes(
+        self,
+        lanes: usize,
+        rounding: Rounding,
+        of_lane: impl Fn(Columns, &mut Room, &mut [f32]),
+        block: &mut Vec<f32>,
+    ) {
+        thread_local! {
+            static TASK: RefCell<Task> = RefCell::default();
+        }
+        let Block { tower, shape, at } = self;
+        let (outputs, mine, last) = (shape[0], columns(shape, at), count(shape) - 1);
+        let len = self.values();
+        TASK.with_borrow_mut(|Task { room, waiting }| {
+            sum::tree_in_turn(lanes, len, rounding, waiting, |lane, dw| {
+                let (next_lane, next_columns) = if lane + 1 < lanes {
+                    (lane + 1, mine.clone())
+                } else {
+                    (0, columns(shape, (at + 1).min(last)))
+                };
+                let here = Columns { tower, lane, columns: mine.clone(), next_lane, next_columns };
+                of_lane(here, room, dw);
+            });
+            transpose(&waiting[..len], outputs, block);
+        });
+    }
+}
+
+/// Columns of a tower's first matrix whose gradient one lane computes.
+#[derive(Clone, Debug)]
+pub struct Columns {
+    /// The tower.
+    pub tower: usize,
+    /// The lane, of those of this process.
+    pub lane: usize,
+    /// The columns.
+    pub columns: Range<usize>,
+    /// The lane whose features are used next, to be fetched meanwhile.
+    pub next_lane: usize,
+    /// Their columns.
+    pub next_columns: Range<usize>,
 }
 
 /// Outputs and inputs of a tower's first layer.
@@ -159,44 +150,17 @@ fn count([_, inputs]: [usize; 2]) -> usize {
     inputs.div_ceil(COLUMNS)
 }
 
-/// The blocks of all matrices that learn: tower, shape, and which one of the matrix.
-fn blocks(plan: &Plan) -> impl Iterator<Item = (usize, [usize; 2], usize)> {
-    plan.trained().flat_map(|(number, tower)| {
-        let shape = shape(tower);
-        (0..count(shape)).map(move |at| (number, shape, at))
+/// The blocks of all matrices that learn.
+pub fn blocks(plan: &Plan) -> impl Iterator<Item = Block> {
+    plan.trained().flat_map(|(tower, planned)| {
+        let shape = shape(planned);
+        (0..count(shape)).map(move |at| Block { tower, shape, at })
     })
 }
 
 /// The columns of block `at`.
 fn columns([_, inputs]: [usize; 2], at: usize) -> Range<usize> {
     at * COLUMNS..((at + 1) * COLUMNS).min(inputs)
-}
-
-/// Block `at` of the gradient of one matrix, of all local lanes.
-fn sum_of_lanes(
-    shape: [usize; 2],
-    at: usize,
-    lanes: usize,
-    rounding: Rounding,
-    of_lane: impl Fn(LaneColumns, LaneColumns, &mut Room, &mut [f32]),
-    block: &mut Vec<f32>,
-) {
-    thread_local! {
-        static TASK: RefCell<Task> = RefCell::default();
-    }
-    let outputs = shape[0];
-    let (mine, last) = (columns(shape, at), count(shape) - 1);
-    let len = outputs * mine.len();
-    TASK.with_borrow_mut(|Task { room, waiting }| {
-        sum::tree_in_turn(lanes, len, rounding, waiting, |lane, dw| {
-            let next = match lane + 1 < lanes {
-                true => (lane + 1, mine.clone()),
-                false => (0, columns(shape, (at + 1).min(last))),
-            };
-            of_lane((lane, mine.clone()), next, room, dw);
-        });
-        transpose(&waiting[..len], outputs, block);
-    });
 }
 
 /// Overwrites a matrix, rows of `inputs` values, with its blocks.
@@ -227,17 +191,17 @@ mod tests {
     fn blocks_of_columns_become_one_matrix() {
         let (outputs, inputs, lanes) = (3, 2 * COLUMNS + 5, 4);
         let mut matrix = vec![f32::NAN; outputs * inputs];
-        let of_lane =
-            |(lane, columns): LaneColumns, _: LaneColumns, _: &mut Room, dw: &mut [f32]| {
-                for (column, dw) in columns.zip(dw.chunks_exact_mut(outputs)) {
-                    for (output, dw) in dw.iter_mut().enumerate() {
-                        *dw = ((lane + 1) * (output * inputs + column)) as f32;
-                    }
+        let of_lane = |Columns { lane, columns, .. }: Columns, _: &mut Room, dw: &mut [f32]| {
+            for (column, dw) in columns.zip(dw.chunks_exact_mut(outputs)) {
+                for (output, dw) in dw.iter_mut().enumerate() {
+                    *dw = ((lane + 1) * (output * inputs + column)) as f32;
                 }
-            };
+            }
+        };
         let (shape, mut blocks) = ([outputs, inputs], vec![Vec::new(); 3]);
         for (at, block) in blocks.iter_mut().enumerate() {
-            sum_of_lanes(shape, at, lanes, Rounding::Exact, of_lane, block);
+            let it = Block { tower: 0, shape, at };
+            it.sum_of_lanes(lanes, Rounding::Exact, of_lane, block);
         }
         join(&blocks, inputs, &mut matrix);
         let expected: Vec<f32> = (0..matrix.len()).map(|at| 10.0 * at as f32).collect();

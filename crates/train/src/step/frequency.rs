@@ -5,8 +5,7 @@
 //! ids, which have much to learn from, are hardly held back, and rare ones cannot learn their few
 //! samples by heart.
 //!
-//! Workers read their samples in rounds and tell the owners what they saw: (id, count), 3 words
-//! each.
+//! Workers read their samples in rounds and send the owners the counts of their ids.
 
 use ams_fabric::{Fabric, Outbox, Post, Topology};
 use ams_image::FeatureStore;
@@ -16,6 +15,7 @@ use rayon::prelude::*;
 use crate::error::Result;
 use crate::setup::network::Plan;
 use crate::step::dedup::IdMap;
+use crate::step::mail;
 use crate::step::share::Share;
 use crate::step::worker::Worker;
 
@@ -30,34 +30,34 @@ pub fn count(
     workers: &mut [Worker],
     rounds: u64,
     topology: Topology,
-    (fabric, pool): (&mut dyn Fabric, &ThreadPool),
+    fabric: &mut dyn Fabric,
+    pool: &ThreadPool,
 ) -> Result<Vec<IdMap>> {
     let (lanes, local) = (topology.lanes(), topology.local());
     let mut seen = vec![IdMap::default(); local.len()];
-    let mut mail = vec![Outbox::default(); local.len()];
+    let mut outboxes = vec![Outbox::default(); local.len()];
     let mut post = Post::default();
     for numerator in 1..=rounds {
         let share = Share { numerator, denominator: rounds };
         let read: Vec<Result<()>> = pool.install(|| {
-            let each = workers.par_iter_mut().zip(&mut mail).with_max_len(1);
-            each.map(|(worker, mail)| {
+            let each = workers.par_iter_mut().zip(&mut outboxes).with_max_len(1);
+            each.map(|(worker, outbox)| {
                 worker.read(share.of(worker.feed.impressions()))?;
                 worker.batch.deduplicate(plan, stores, lanes);
-                worker.batch.write_occurrences(lanes, mail);
+                worker.batch.write_occurrences(lanes, outbox);
                 Ok(())
             })
             .collect()
         });
         read.into_iter().collect::<Result<()>>()?;
-        let mail = post.deliver(topology, fabric, &mail)?;
+        let mail = post.deliver(topology, fabric, &outboxes)?;
         pool.install(|| {
             let each = seen.par_iter_mut().zip(local.clone()).with_max_len(1);
             each.for_each(|(seen, lane)| {
                 for worker in 0..lanes {
-                    for said in mail.read(worker, lane).chunks_exact(3) {
-                        let id = u64::from(said[0]) | u64::from(said[1]) << 32;
+                    for (id, more) in mail::occurrences(mail.read(worker, lane)) {
                         let count = seen.entry(id).or_default();
-                        *count = count.saturating_add(said[2]);
+                        *count = count.saturating_add(more);
                     }
                 }
             });

@@ -13,9 +13,12 @@
 
 pub mod batch;
 pub mod dedup;
+pub mod dense_sum;
 pub mod feed;
 pub mod first_layers;
 pub mod frequency;
+pub mod lane;
+pub mod mail;
 pub mod shard;
 pub mod share;
 pub mod stages;
@@ -25,13 +28,9 @@ pub mod traffic;
 pub mod users;
 pub mod worker;
 
-use std::ops::Range;
-
-use ams_fabric::{
-    AllReduce, Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather, sum,
-};
+use ams_fabric::{Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather, sum};
 use ams_image::FeatureStore;
-use ams_model::adam::{Adam, AdamStep};
+use ams_model::adam::Adam;
 use ams_model::dropout;
 use ams_model::tower::Room;
 use rayon::ThreadPool;
@@ -41,7 +40,10 @@ use crate::error::{Error, Result};
 use crate::settings::Placement;
 use crate::setup::components;
 use crate::setup::network::Plan;
-use crate::step::first_layers::FirstLayers;
+use crate::step::dense_sum::DenseSum;
+use crate::step::first_layers::{Columns, FirstLayers};
+use crate::step::lane::{Lane, Seat};
+use crate::step::mail::{Ask, Gradients};
 use crate::step::shard::{Shard, Unknown};
 use crate::step::share::Share;
 use crate::step::stages::{Stage, Stages};
@@ -71,30 +73,54 @@ pub struct StepOutcome {
     pub loss: f64,
 }
 
+/// Why lanes run forward.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pass {
+    /// In a step, counted from 1: unknown ids get rows, and towers drop units.
+    Train {
+        /// The step.
+        step: u64,
+    },
+    /// To predict: the rows of unknown ids are zeros, as in the scorer.
+    Evaluate,
+}
+
+/// How the dense gradient is summed and used.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct DenseSettings {
+    /// How sums over lanes are rounded.
+    pub rounding: Rounding,
+    /// The largest norm of the gradient.
+    pub clip_norm: Option<f32>,
+}
+
 /// All lanes of this process.
 pub struct Lanes {
     /// The model.
     pub plan: Plan,
     /// Where lanes are.
     pub topology: Topology,
-    /// The shards of the local lanes, in lane order.
-    pub shards: Vec<Shard>,
     /// The dense weights.
     pub dense: Dense,
+    /// The local lanes, in their order.
+    lanes: Vec<Lane>,
     stores: Vec<FeatureStore>,
     fabric: Metered,
     pool: ThreadPool,
     adam: Adam,
-    all_reduce: AllReduce,
+    dense_sum: DenseSum,
     clip_norm: Option<f32>,
     /// The seed of the run.
     seed: u64,
-    /// What the local lanes did and sent since it was last asked, in so many steps.
-    counts: (Counts, u64),
+    /// Counters of the local lanes since the last [`Lanes::take_counts`].
+    counts: Counts,
+    /// Steps that they cover.
+    counted: u64,
     first_layers: FirstLayers,
     stages: Stages,
-    gradients: Vec<Vec<f32>>,
-    asks: Vec<Outbox>,
+    /// What workers send to shards, by local lane.
+    requests: Vec<Outbox>,
+    /// What shards send to workers.
     answers: Vec<Outbox>,
     post: Post,
 }
@@ -106,7 +132,7 @@ impl Lanes {
         seed: u64,
         topology: Topology,
         stores: Vec<FeatureStore>,
-        (rounding, clip_norm): (Rounding, Option<f32>),
+        settings: DenseSettings,
         fabric: Metered,
         pool: ThreadPool,
     ) -> Lanes {
@@ -115,25 +141,35 @@ impl Lanes {
         assert_eq!(w.len(), plan.dense_len());
         let local = topology.local();
         Lanes {
-            shards: local.clone().map(|_| Shard::new(&plan, seed)).collect(),
+            lanes: local.clone().map(|_| Lane::new(&plan, seed)).collect(),
             dense: Dense { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w },
-            gradients: local.clone().map(|_| vec![0.0; plan.dense_len()]).collect(),
-            asks: local.clone().map(|_| Outbox::default()).collect(),
+            requests: local.clone().map(|_| Outbox::default()).collect(),
             answers: local.map(|_| Outbox::default()).collect(),
             post: Post::default(),
             first_layers: FirstLayers::default(),
             stages: Stages::default(),
             adam: Adam::default(),
-            all_reduce: AllReduce::new(rounding),
-            clip_norm,
+            dense_sum: DenseSum::new(settings.rounding),
+            clip_norm: settings.clip_norm,
             seed,
-            counts: (Counts::default(), 0),
+            counts: Counts::default(),
+            counted: 0,
             plan,
             topology,
             stores,
             fabric,
             pool,
         }
+    }
+
+    /// The shards of the local lanes, in their order.
+    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+        self.lanes.iter().map(|lane| &lane.shard)
+    }
+
+    /// The same, to be changed.
+    pub fn shards_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
+        self.lanes.iter_mut().map(|lane| &mut lane.shard)
     }
 
     /// The feature stores: of images, if the model or its image ids need one, and of further
@@ -154,7 +190,7 @@ impl Lanes {
 
     /// The dense gradient of the last step, of all lanes.
     pub fn gradient(&self) -> &[f32] {
-        &self.gradients[0]
+        &self.lanes[0].gradient
     }
 
     /// Where time goes.
@@ -168,7 +204,8 @@ impl Lanes {
     /// # Errors
     /// If a process is lost.
     pub fn take_counts(&mut self) -> Result<Counts> {
-        let (mut mine, steps) = std::mem::take(&mut self.counts);
+        let mut mine = std::mem::take(&mut self.counts);
+        let steps = std::mem::take(&mut self.counted);
         mine.wire_bytes = self.fabric.take().bytes as f64;
         let mut sum = Counts::default();
         for bits in gather::numbers(&mut self.fabric, &mine.to_bits())? {
@@ -185,81 +222,15 @@ impl Lanes {
     /// # Errors
     /// As [`frequency::count`].
     pub fn count_ids(&mut self, workers: &mut [Worker], rounds: u64) -> Result<()> {
-        let Lanes { plan, stores, topology, fabric, pool, shards, .. } = self;
-        let how = (fabric as &mut dyn Fabric, &*pool);
-        let counted = frequency::count(plan, stores, workers, rounds, *topology, how)?;
-        shards.iter_mut().zip(counted).for_each(|(shard, counted)| shard.frequency = counted);
+        let Lanes { plan, stores, topology, fabric, pool, lanes, .. } = self;
+        let counted = frequency::count(plan, stores, workers, rounds, *topology, fabric, pool)?;
+        lanes.iter_mut().zip(counted).for_each(|(lane, counted)| lane.shard.frequency = counted);
         Ok(())
     }
 
     /// The thread pool, for work lane by lane.
     pub fn pool(&self) -> &ThreadPool {
         &self.pool
-    }
-
-    /// The workers' part up to their predictions: reads each lane's impressions up to `share`,
-    /// exchanges, and leaves the logits in the workers. Returns the impressions of all lanes.
-    /// `masks` is the seed of the step's dropout, if it is a step with dropout.
-    ///
-    /// # Errors
-    /// If samples cannot be read or a process is lost.
-    pub fn predict(
-        &mut self,
-        workers: &mut [Worker],
-        share: Share,
-        unknown: Unknown,
-        masks: Option<u64>,
-    ) -> Result<u64> {
-        let Lanes { plan, topology, shards, dense, stores, fabric, pool, first_layers, .. } = self;
-        let (stages, threads) = (&self.stages, pool.current_num_threads());
-        let (plan, dense, stores) = (&*plan, &dense.w[..], &stores[..]);
-        stages.run_on(threads, Stage::Pack, || pool.install(|| first_layers.pack(plan, dense)));
-        let weights = Weights { dense, first: first_layers.packed() };
-        let topology = *topology;
-        let (lanes, local) = (topology.lanes(), topology.local());
-
-        // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
-        let read: Vec<Result<()>> = pool.install(|| {
-            let each = workers.par_iter_mut().zip(&mut self.asks).zip(local.clone());
-            each.with_max_len(1)
-                .map(|((worker, asks), lane)| {
-                    let until = share.of(worker.feed.impressions());
-                    stages.run(Stage::Read, || worker.read(until))?;
-                    stages.run(Stage::Ask, || worker.ask(plan, stores, (lane, lanes), asks));
-                    Ok(())
-                })
-                .collect()
-        });
-        read.into_iter().collect::<Result<()>>()?;
-
-        let (post, mailed, outboxes) = (&mut self.post, &mut *fabric, &self.asks);
-        let mail = stages
-            .run_on(threads, Stage::Mail, move || post.deliver(topology, mailed, outboxes))?;
-        let impressions =
-            (0..lanes).map(|worker| u64::from(mail.read(worker, local.start)[0])).sum();
-        pool.install(|| {
-            let each = shards.par_iter_mut().zip(&mut self.answers).zip(local.clone());
-            each.with_max_len(1).for_each(|((shard, answers), lane)| {
-                stages.run(Stage::Lookup, || shard.take_asks(&mail, lane, lanes, unknown));
-                stages.run(Stage::TowerForward, || shard.embed(plan, weights, stores, masks));
-                stages.run(Stage::Lookup, || {
-                    shard.write_answers(plan, stores, (lane, lanes), answers);
-                });
-            });
-        });
-
-        let (post, mailed, outboxes) = (&mut self.post, &mut *fabric, &self.answers);
-        let mail = stages
-            .run_on(threads, Stage::Mail, move || post.deliver(topology, mailed, outboxes))?;
-        pool.install(|| {
-            let each = workers.par_iter_mut().zip(local);
-            each.with_max_len(1).for_each(|(worker, lane)| {
-                stages.run(Stage::Lookup, || worker.read_answers(plan, &mail, lane, lanes));
-                stages.run(Stage::TowerForward, || worker.embed(plan, weights, stores, masks));
-                stages.run(Stage::NetworkForward, || worker.predict(plan, dense));
-            });
-        });
-        Ok(impressions)
     }
 
     /// Step `step` (counted from 1) of the training, with learning rate `lr`.
@@ -273,99 +244,201 @@ impl Lanes {
         step: u64,
         lr: f32,
     ) -> Result<StepOutcome> {
-        let drops = self.plan.tower_dropout > 0.0;
-        let masks = drops.then(|| dropout::step_seed(self.seed, step));
-        let impressions = self.predict(workers, share, Unknown::Create, masks)?;
+        let impressions = self.forward(workers, share, Pass::Train { step })?;
         if impressions == 0 {
             return Ok(StepOutcome { impressions, loss: 0.0 });
         }
-        let weight = 1.0 / impressions as f32;
-        let adam = self.adam.at(step, lr);
-
-        let Lanes { plan, topology, shards, dense, stores, fabric, pool, .. } = self;
-        let (plan, stores) = (&*plan, &stores[..]);
-        let (stages, threads) = (&self.stages, pool.current_num_threads());
-        let rows_lr = lr * plan.rows_rate;
-        let of_rows = (self.adam.at(step, rows_lr), rows_lr);
-        let topology = *topology;
-        let (lanes, local) = (topology.lanes(), topology.local());
-        pool.install(|| {
-            let each = workers.par_iter_mut().zip(&mut self.asks).zip(&mut self.gradients);
-            each.zip(local.clone()).with_max_len(1).for_each(
-                |(((worker, gradients), dense_grad), lane)| {
-                    plan.rest.iter().for_each(|range| dense_grad[range.clone()].fill(0.0));
-                    stages.run(Stage::NetworkBackward, || {
-                        worker.backward(plan, &dense.w, weight, dense_grad);
-                    });
-                    stages.run(Stage::TowerBackward, || {
-                        worker.towers_backward(plan, &dense.w, dense_grad);
-                    });
-                    stages.run(Stage::Lookup, || {
-                        worker.write_gradients(plan, (lane, lanes), gradients);
-                    });
-                },
-            );
-        });
-
-        let (post, mailed, outboxes) = (&mut self.post, &mut *fabric, &self.asks);
-        let mail = stages
-            .run_on(threads, Stage::Mail, move || post.deliver(topology, mailed, outboxes))?;
-        let loss = sum_of_losses(&mail, lanes, local.start) / impressions as f64;
+        self.backward(workers, 1.0 / impressions as f32);
+        let loss = self.send_gradients(workers)? / impressions as f64;
         if !loss.is_finite() {
             return Err(Error::NotFinite { step, what: "the loss".to_owned() });
         }
-        pool.install(|| {
-            let each = shards.par_iter_mut().zip(&mut self.gradients).zip(local);
-            each.with_max_len(1).for_each(|((shard, dense_grad), lane)| {
-                stages.run(Stage::Rows, || {
-                    shard.take_gradients(plan, &mail, (lane, lanes), of_rows);
-                });
-                stages.run(Stage::TowerBackward, || {
-                    shard.towers_backward(plan, &dense.w, dense_grad);
-                });
-            });
-        });
-        let run = |tower, at: usize| match plan.placement {
-            Placement::Ams => (shards[at].tower(tower), None),
-            _ => workers[at].tower(plan, tower),
-        };
-        let columns = |tower, (at, columns), (next, of_next), room: &mut Room, dw: &mut [f32]| {
-            let ((mine, came), (other, of_other)) = (run(tower, at), run(tower, next));
-            let next = Some((other, of_other, of_next));
-            mine.backward_columns(plan, tower, stores, came, columns, next, room, dw);
-        };
-        let Lanes { first_layers, gradients, all_reduce, .. } = self;
-        stages.run_on(threads, Stage::Sum, || {
-            pool.install(|| sum_lanes(gradients, &plan.rest, all_reduce.rounding()));
-        });
-        let (count, processes) = (shards.len(), (fabric as &mut dyn Fabric, all_reduce));
-        stages.run_on(threads, Stage::TowerMatrix, || {
-            first_layers.gradient(plan, pool, count, columns, processes, &mut gradients[0])
-        })?;
-        self.update_dense(step, adam, lr)?;
+        self.update_rows(step, lr);
+        self.sum_dense(workers)?;
+        self.update_dense(step, lr)?;
         self.count(workers);
         Ok(StepOutcome { impressions, loss })
     }
 
-    /// Adds up what the local lanes did and sent in this step.
+    /// Reads each lane's impressions up to `share`, exchanges asks and answers, and leaves the
+    /// logits in the workers. Returns the impressions of all lanes.
+    ///
+    /// # Errors
+    /// If samples cannot be read or a process is lost.
+    pub fn forward(&mut self, workers: &mut [Worker], share: Share, pass: Pass) -> Result<u64> {
+        let dropout_seed = match pass {
+            Pass::Train { step } if self.plan.tower_dropout > 0.0 => {
+                Some(dropout::step_seed(self.seed, step))
+            }
+            _ => None,
+        };
+        let Lanes { plan, dense, stages, pool, first_layers, .. } = self;
+        let threads = pool.current_num_threads();
+        stages.run_on(threads, Stage::Pack, || {
+            pool.install(|| first_layers.pack(plan, &dense.w));
+        });
+        self.ask(workers, share)?;
+        let impressions = self.answer(pass, dropout_seed)?;
+        self.predict(workers, dropout_seed)?;
+        Ok(impressions)
+    }
+
+    /// Has every worker read its impressions up to `share` and write its asks.
+    fn ask(&mut self, workers: &mut [Worker], share: Share) -> Result<()> {
+        let Lanes { plan, topology, stores, pool, stages, requests, .. } = self;
+        let local = topology.local();
+        // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
+        let read: Vec<Result<()>> = pool.install(|| {
+            let each = workers.par_iter_mut().zip(requests).zip(local).with_max_len(1);
+            each.map(|((worker, request), lane)| {
+                let seat = Seat { lane, lanes: topology.lanes() };
+                let until = share.of(worker.feed.impressions());
+                stages.run(Stage::Read, || worker.read(until))?;
+                stages.run(Stage::Ask, || worker.ask(plan, stores, seat, request));
+                Ok(())
+            })
+            .collect()
+        });
+        read.into_iter().collect()
+    }
+
+    /// Sends the asks to the shards, which look up rows, embed images and write their answers.
+    /// Returns the impressions of all lanes.
+    fn answer(&mut self, pass: Pass, dropout_seed: Option<u64>) -> Result<u64> {
+        let mail = deliver(
+            &self.stages,
+            &self.pool,
+            &mut self.post,
+            self.topology,
+            &mut self.fabric,
+            &self.requests,
+        )?;
+        let Lanes { plan, topology, lanes, dense, stores, pool, first_layers, stages, .. } = self;
+        let weights = Weights { dense: &dense.w, first: first_layers.packed() };
+        let (all, first, lists) = (topology.lanes(), topology.local().start, 1 + plan.towers.len());
+        let impressions =
+            (0..all).map(|worker| Ask::read(mail.read(worker, first), lists).impressions).sum();
+        let each = lanes.par_iter_mut().zip(&mut self.answers);
+        each_lane(pool, *topology, each, |seat, (lane, answer)| {
+            let shard = &mut lane.shard;
+            stages.run(Stage::Lookup, || shard.take_asks(&mail, seat, pass.unknown()));
+            stages.run(Stage::TowerForward, || shard.embed(plan, weights, stores, dropout_seed));
+            stages.run(Stage::Lookup, || shard.write_answers(plan, stores, seat, answer));
+        });
+        Ok(impressions)
+    }
+
+    /// Sends the answers to the workers, which predict.
+    fn predict(&mut self, workers: &mut [Worker], dropout_seed: Option<u64>) -> Result<()> {
+        let mail = deliver(
+            &self.stages,
+            &self.pool,
+            &mut self.post,
+            self.topology,
+            &mut self.fabric,
+            &self.answers,
+        )?;
+        let Lanes { plan, topology, dense, stores, pool, first_layers, stages, .. } = self;
+        let weights = Weights { dense: &dense.w, first: first_layers.packed() };
+        each_lane(pool, *topology, workers.par_iter_mut(), |seat, worker| {
+            stages.run(Stage::Lookup, || worker.read_answers(plan, &mail, seat));
+            stages.run(Stage::TowerForward, || worker.embed(plan, weights, stores, dropout_seed));
+            stages.run(Stage::NetworkForward, || worker.predict(plan, &dense.w));
+        });
+        Ok(())
+    }
+
+    /// Loss and gradients of every worker, each impression weighing `weight`: those of the dense
+    /// weights are in the lanes, those of rows and embeddings in the workers.
+    fn backward(&mut self, workers: &mut [Worker], weight: f32) {
+        let Lanes { plan, topology, lanes, dense, pool, stages, .. } = self;
+        let each = workers.par_iter_mut().zip(lanes);
+        each_lane(pool, *topology, each, |_, (worker, Lane { gradient, .. })| {
+            plan.rest.iter().for_each(|range| gradient[range.clone()].fill(0.0));
+            stages.run(Stage::NetworkBackward, || {
+                worker.backward(plan, &dense.w, weight, gradient);
+            });
+            stages.run(Stage::TowerBackward, || worker.towers_backward(plan, &dense.w, gradient));
+        });
+    }
+
+    /// Sends the gradients of rows and embeddings to the shards, which sum them. Returns the sum of
+    /// the losses of all lanes.
+    fn send_gradients(&mut self, workers: &mut [Worker]) -> Result<f64> {
+        let Lanes { plan, topology, pool, stages, requests, .. } = self;
+        let each = workers.par_iter_mut().zip(requests);
+        each_lane(pool, *topology, each, |seat, (worker, request)| {
+            stages.run(Stage::Lookup, || worker.write_gradients(plan, seat, request));
+        });
+        let mail = deliver(
+            &self.stages,
+            &self.pool,
+            &mut self.post,
+            self.topology,
+            &mut self.fabric,
+            &self.requests,
+        )?;
+        let Lanes { plan, topology, lanes, pool, stages, .. } = self;
+        each_lane(pool, *topology, lanes.par_iter_mut(), |seat, lane| {
+            stages.run(Stage::Rows, || lane.shard.sum_gradients(plan, &mail, seat));
+        });
+        let first = topology.local().start;
+        let loss = |worker| Gradients::read(mail.read(worker, first)).loss;
+        Ok(sum::tree_f64(&mut (0..topology.lanes()).map(loss).collect::<Vec<_>>()))
+    }
+
+    /// Updates the rows by the summed gradients, in step `step` with the learning rate `lr` of the
+    /// dense weights, and runs the towers of the shards backward.
+    fn update_rows(&mut self, step: u64, lr: f32) {
+        let Lanes { plan, topology, lanes, dense, pool, stages, adam, .. } = self;
+        let rows_lr = lr * plan.rows_rate;
+        let adam = adam.at(step, rows_lr);
+        each_lane(pool, *topology, lanes.par_iter_mut(), |_, Lane { shard, gradient }| {
+            stages.run(Stage::Rows, || shard.update_rows(plan, adam, rows_lr));
+            stages.run(Stage::TowerBackward, || shard.towers_backward(plan, &dense.w, gradient));
+        });
+    }
+
+    /// Sums the dense gradients of all lanes of all processes into that of the first local lane.
+    fn sum_dense(&mut self, workers: &[Worker]) -> Result<()> {
+        let Lanes { plan, lanes, stores, fabric, pool, stages, dense_sum, first_layers, .. } = self;
+        let threads = pool.current_num_threads();
+        stages.run_on(threads, Stage::Sum, || pool.install(|| dense_sum.of_lanes(plan, lanes)));
+        let mut gradient = std::mem::take(&mut lanes[0].gradient);
+        let at = |tower, lane: usize| match plan.placement {
+            Placement::Ams => lanes[lane].shard.tower(tower),
+            _ => workers[lane].tower(plan, tower),
+        };
+        let of_lane = |here: Columns, room: &mut Room, dw: &mut [f32]| {
+            let next = (at(here.tower, here.next_lane), here.next_columns);
+            let tower = at(here.tower, here.lane);
+            tower.backward_columns(plan, here.tower, stores, here.columns, Some(next), room, dw);
+        };
+        let (count, sum) = (lanes.len(), &mut gradient);
+        let summed = stages.run_on(threads, Stage::TowerMatrix, || {
+            dense_sum.of_processes(plan, pool, fabric, first_layers, count, of_lane, sum)
+        });
+        self.lanes[0].gradient = gradient;
+        Ok(summed?)
+    }
+
+    /// Adds up the counters of the local lanes in this step.
     fn count(&mut self, workers: &[Worker]) {
-        let (sum, steps) = &mut self.counts;
-        workers.iter().for_each(|worker| *sum += worker.counts);
-        self.shards.iter().for_each(|shard| *sum += shard.counts);
+        workers.iter().for_each(|worker| self.counts += worker.counts);
+        self.lanes.iter().for_each(|lane| self.counts += lane.shard.counts);
         // Once for the job, whatever the number of processes.
         if self.topology.local().start == 0 {
-            let of = |values| self.all_reduce.words_moved(values, self.topology.lanes());
-            let words: usize = FirstLayers::messages(&self.plan).map(of).sum();
-            sum.traffic.all_reduce += 4.0 * words as f64;
+            let words = self.dense_sum.words_moved(&self.plan, self.topology.lanes());
+            self.counts.traffic.all_reduce += 4.0 * words as f64;
         }
-        *steps += 1;
+        self.counted += 1;
     }
 
     /// Takes Adam's step of the dense weights, with the learning rate `lr`.
-    fn update_dense(&mut self, step: u64, adam: AdamStep, lr: f32) -> Result<()> {
-        let Lanes { plan, dense, pool, gradients, .. } = self;
-        let (stages, threads) = (&self.stages, pool.current_num_threads());
-        let gradient = &mut gradients[0];
+    fn update_dense(&mut self, step: u64, lr: f32) -> Result<()> {
+        let Lanes { plan, dense, pool, lanes, stages, .. } = self;
+        let (adam, threads) = (self.adam.at(step, lr), pool.current_num_threads());
+        let gradient = &mut lanes[0].gradient;
         stages.run_on(threads, Stage::Optimizer, || {
             let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, g| all & g.is_finite());
             if !pool.install(|| gradient.par_chunks(DENSE_CHUNK).all(finite)) {
@@ -396,25 +469,43 @@ impl Lanes {
     }
 }
 
-/// Adds all lanes' gradients in `ranges` into the first one along the tree, a chunk per task.
-fn sum_lanes(gradients: &mut [Vec<f32>], ranges: &[Range<usize>], rounding: Rounding) {
-    if rounding != Rounding::Exact {
-        gradients.par_iter_mut().for_each(|gradient| {
-            ranges.iter().for_each(|range| rounding.leaves(&mut gradient[range.clone()]));
-        });
+impl Pass {
+    /// What becomes of ids without a row.
+    fn unknown(self) -> Unknown {
+        match self {
+            Pass::Train { .. } => Unknown::Create,
+            Pass::Evaluate => Unknown::Zero,
+        }
     }
-    let mut stride = 1;
-    while stride < gradients.len() {
-        gradients.par_chunks_mut(2 * stride).for_each(|pair| {
-            let (left, right) = pair.split_at_mut(stride);
-            for range in ranges {
-                let left = left[0][range.clone()].par_chunks_mut(DENSE_CHUNK);
-                let right = right[0][range.clone()].par_chunks(DENSE_CHUNK);
-                left.zip(right).for_each(|(left, right)| sum::add(left, right, rounding));
-            }
-        });
-        stride *= 2;
-    }
+}
+
+/// Runs `work` for every local lane with its part of `each`, side by side on the thread pool.
+fn each_lane<T: Send>(
+    pool: &ThreadPool,
+    topology: Topology,
+    each: impl IndexedParallelIterator<Item = T>,
+    work: impl Fn(Seat, T) + Send + Sync,
+) {
+    let lanes = topology.lanes();
+    pool.install(|| {
+        let each = each.zip(topology.local()).with_max_len(1);
+        each.for_each(|(part, lane)| work(Seat { lane, lanes }, part));
+    });
+}
+
+/// One exchange between all lanes.
+fn deliver<'a>(
+    stages: &Stages,
+    pool: &ThreadPool,
+    post: &'a mut Post,
+    topology: Topology,
+    fabric: &mut Metered,
+    outboxes: &'a [Outbox],
+) -> Result<Mailbox<'a>> {
+    let threads = pool.current_num_threads();
+    let delivered =
+        stages.run_on(threads, Stage::Mail, move || post.deliver(topology, fabric, outboxes));
+    Ok(delivered?)
 }
 
 /// Scales the gradient to the norm `most` if it is longer. All processes have the same bits of it.
@@ -425,13 +516,4 @@ fn clip(gradient: &mut [f32], most: f32) {
         let factor = (f64::from(most) / norm) as f32;
         gradient.iter_mut().for_each(|g| *g *= factor);
     }
-}
-
-/// The losses of all lanes, added along the tree.
-fn sum_of_losses(mail: &Mailbox<'_>, lanes: usize, lane: usize) -> f64 {
-    let loss = |worker| {
-        let words = mail.read(worker, lane);
-        f64::from_bits(u64::from(words[0]) | u64::from(words[1]) << 32)
-    };
-    sum::tree_f64(&mut (0..lanes).map(loss).collect::<Vec<_>>())
 }

@@ -10,12 +10,13 @@ use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
 
 use crate::settings::Placement;
-use crate::setup::network::Plan;
+use crate::setup::network::{Plan, PlannedTower};
 use crate::step::dedup::{IdMap, Merge};
+use crate::step::lane::Seat;
+use crate::step::mail::{self, Ask, Gradients, Values};
 use crate::step::table::{TOGETHER, Table};
-use crate::step::tower_run::{Images, TowerRun, Weights, push_feature};
+use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
-use crate::step::worker::GRADIENT_HEADER;
 
 /// What the rows' first values are drawn for.
 pub const ROWS: &str = "embedding";
@@ -68,20 +69,14 @@ impl Shard {
     }
 
     /// Takes the asks of all lanes: merges them and looks up or makes the rows.
-    pub fn take_asks(&mut self, mail: &Mailbox<'_>, lane: usize, lanes: usize, unknown: Unknown) {
+    pub fn take_asks(&mut self, mail: &Mailbox<'_>, seat: Seat, unknown: Unknown) {
         self.ids.clear();
         self.towers.iter_mut().for_each(|tower| tower.images.clear());
-        for worker in 0..lanes {
-            let words = mail.read(worker, lane);
-            let (header, mut rest) = words.split_at(2 + self.towers.len());
-            let merges =
-                std::iter::once(&mut self.ids).chain(self.towers.iter_mut().map(|t| &mut t.images));
-            for (merge, &count) in merges.zip(&header[1..]) {
-                let (part, tail) = rest.split_at(2 * count as usize);
-                merge.take(part);
-                rest = tail;
-            }
-            assert!(rest.is_empty(), "worker {worker} asks what it says");
+        for worker in 0..seat.lanes {
+            let ask = Ask::read(mail.read(worker, seat.lane), 1 + self.towers.len());
+            let images = self.towers.iter_mut().map(|tower| &mut tower.images);
+            let merges = std::iter::once(&mut self.ids).chain(images);
+            merges.zip(ask.lists()).for_each(|(merge, list)| merge.take(list));
         }
         self.slots.clear();
         match unknown {
@@ -90,14 +85,14 @@ impl Shard {
         }
     }
 
-    /// Runs the towers over the images asked for, if they run here; `masks` as for
-    /// [`TowerRun::forward`].
+    /// Runs the towers over the images asked for, if they run here; `dropout_seed`
+    /// as for [`TowerRun::forward`].
     pub fn embed(
         &mut self,
         plan: &Plan,
         weights: Weights,
         stores: &[FeatureStore],
-        masks: Option<u64>,
+        dropout_seed: Option<u64>,
     ) {
         let Shard { towers, counts, .. } = self;
         *counts = Counts::default();
@@ -108,61 +103,41 @@ impl Shard {
             counts.images.unique_per_shard += images.len() as f64;
             counts.storage.shard += (images.len() * plan.towers[index].input() * 2) as f64;
             if plan.placement == Placement::Ams {
-                let images = Images { keys: images, came: None };
+                let images = Images { keys: images, mailed: None };
                 let out = &mut tower.embeddings;
-                tower.run.forward(plan, index, weights, stores, images, masks, out);
+                tower.run.forward(plan, index, weights, stores, images, dropout_seed, out);
                 counts.tower_forwards += tower.run.forwards as f64;
             }
         }
     }
 
-    /// Writes every worker the rows it asked for, and the embeddings or features.
+    /// Writes every worker the rows that it asked for, and the embeddings or features.
     pub fn write_answers(
         &mut self,
         plan: &Plan,
         stores: &[FeatureStore],
-        (lane, lanes): (usize, usize),
+        seat: Seat,
         out: &mut Outbox,
     ) {
         let Shard { table, ids, slots, towers, counts, .. } = self;
-        let dim = table.dim();
+        let (dim, lane) = (table.dim(), seat.lane);
         out.clear();
-        for worker in 0..lanes {
+        for worker in 0..seat.lanes {
             let words = out.words();
             let start = words.len();
             for asks in ids.of(worker).chunks(TOGETHER) {
                 table.fetch(asks.iter().filter_map(|&ask| slots[ask as usize]));
                 for &ask in asks {
                     match slots[ask as usize] {
-                        Some(slot) => {
-                            words.extend_from_slice(bytemuck::cast_slice(table.row(slot)))
-                        }
-                        None => words.resize(words.len() + dim, 0),
+                        Some(slot) => mail::push_floats(table.row(slot), words),
+                        None => mail::push_zeros(dim, words),
                     }
                 }
             }
             let rows = words.len();
             counts.traffic.rows += bytes(rows - start, lane, worker);
-            for (index, tower) in towers.iter().enumerate() {
-                let (asks, dim) = (tower.images.of(worker), plan.towers[index].dim());
-                match plan.placement {
-                    Placement::Ams => {
-                        for &ask in asks {
-                            let start = ask as usize * dim;
-                            let row = &tower.embeddings[start..start + dim];
-                            words.extend_from_slice(bytemuck::cast_slice(row));
-                        }
-                    }
-                    Placement::StoreInServer => {
-                        let store = &stores[plan.towers[index].spec.content];
-                        for &ask in asks {
-                            let key = ImageKey(tower.images.ids[ask as usize]);
-                            let row = store.row(key).expect("the store named this key");
-                            push_feature(&row.halfs(), plan.features_as, words);
-                        }
-                    }
-                    Placement::StoreInWorker => assert!(asks.is_empty(), "features are at hand"),
-                }
+            for (tower, planned) in towers.iter().zip(&plan.towers) {
+                tower.write_answer(plan, planned, stores, worker, words);
             }
             let images = bytes(words.len() - rows, lane, worker);
             match plan.placement {
@@ -173,34 +148,30 @@ impl Shard {
         }
     }
 
-    /// Sums the gradients of all lanes per id and per image, in lane order, and updates the rows in
-    /// the step of `adam` with the learning rate `lr`.
-    pub fn take_gradients(
-        &mut self,
-        plan: &Plan,
-        mail: &Mailbox<'_>,
-        (lane, lanes): (usize, usize),
-        (adam, lr): (AdamStep, f32),
-    ) {
+    /// Sums the gradients of all lanes per id and per image, in lane order.
+    pub fn sum_gradients(&mut self, plan: &Plan, mail: &Mailbox<'_>, seat: Seat) {
         let dim = self.table.dim();
         zero(&mut self.drows, self.ids.ids.len() * dim);
         for (tower, planned) in self.towers.iter_mut().zip(&plan.towers) {
             zero(&mut tower.dembeddings, tower.images.ids.len() * planned.dim());
         }
-        for worker in 0..lanes {
-            let words = &mail.read(worker, lane)[GRADIENT_HEADER..];
-            let mut rest: &[f32] = bytemuck::cast_slice(words);
-            rest = add_by_ask(self.ids.of(worker), dim, rest, &mut self.drows);
+        for worker in 0..seat.lanes {
+            let mut values = Gradients::read(mail.read(worker, seat.lane)).values;
+            add_by_ask(self.ids.of(worker), dim, &mut values, &mut self.drows);
             if plan.placement == Placement::Ams {
                 for (index, planned) in plan.trained() {
                     let tower = &mut self.towers[index];
                     let asks = tower.images.of(worker);
-                    rest = add_by_ask(asks, planned.dim(), rest, &mut tower.dembeddings);
+                    add_by_ask(asks, planned.dim(), &mut values, &mut tower.dembeddings);
                 }
             }
-            assert!(rest.is_empty(), "worker {worker} sends gradients of what it was answered");
+            values.end(worker);
         }
-        let drows = self.drows.chunks_exact_mut(dim);
+    }
+
+    /// Updates the rows by the summed gradients, in the step of `adam` with the learning rate `lr`.
+    pub fn update_rows(&mut self, plan: &Plan, adam: AdamStep, lr: f32) {
+        let drows = self.drows.chunks_exact_mut(self.table.dim());
         for (at, ((slot, drow), id)) in self.slots.iter().zip(drows).zip(&self.ids.ids).enumerate()
         {
             if at.is_multiple_of(TOGETHER) {
@@ -231,22 +202,52 @@ impl Shard {
 }
 
 impl Shard {
-    /// The run of tower `tower`, where towers run on shards.
-    pub fn tower(&self, tower: usize) -> &TowerRun {
-        &self.towers[tower].run
+    /// Tower `tower`, where towers run on shards.
+    pub fn tower(&self, tower: usize) -> TowerAt<'_> {
+        TowerAt { run: &self.towers[tower].run, mailed: None }
     }
 }
 
-/// Adds one worker's gradients to the sums of what it asked for; returns the rest of the mail.
-fn add_by_ask<'a>(asks: &[u32], dim: usize, words: &'a [f32], sums: &mut [f32]) -> &'a [f32] {
-    let (part, rest) = words.split_at(asks.len() * dim);
-    for (&ask, gradient) in asks.iter().zip(part.chunks_exact(dim)) {
+impl TowerState {
+    /// Appends what `worker` asked for of this tower.
+    fn write_answer(
+        &self,
+        plan: &Plan,
+        planned: &PlannedTower,
+        stores: &[FeatureStore],
+        worker: usize,
+        words: &mut Vec<u32>,
+    ) {
+        let (asks, dim) = (self.images.of(worker), planned.dim());
+        match plan.placement {
+            Placement::Ams => {
+                for &ask in asks {
+                    let start = ask as usize * dim;
+                    mail::push_floats(&self.embeddings[start..start + dim], words);
+                }
+            }
+            Placement::StoreInServer => {
+                let store = &stores[planned.spec.content];
+                for &ask in asks {
+                    let key = ImageKey(self.images.ids[ask as usize]);
+                    let row = store.row(key).expect("the store named this key");
+                    mail::push_feature(&row.halfs(), plan.features_as, words);
+                }
+            }
+            Placement::StoreInWorker => assert!(asks.is_empty(), "features are at hand"),
+        }
+    }
+}
+
+/// Adds one worker's gradients to the sums of the ids or images that it asked for.
+fn add_by_ask(asks: &[u32], dim: usize, values: &mut Values<'_>, sums: &mut [f32]) {
+    let gradients = values.floats(asks.len() * dim);
+    for (&ask, gradient) in asks.iter().zip(gradients.chunks_exact(dim)) {
         let start = ask as usize * dim;
         for (sum, value) in sums[start..start + dim].iter_mut().zip(gradient) {
             *sum += value;
         }
     }
-    rest
 }
 
 fn zero(buffer: &mut Vec<f32>, len: usize) {

@@ -10,7 +10,6 @@ use ams_model::linalg::Packed;
 use ams_model::tower::{Room, Rows, TowerScratch};
 use half::f16;
 
-use crate::settings::FeatureFormat;
 use crate::setup::network::{Plan, PlannedTower};
 
 /// The weights of a step.
@@ -27,15 +26,15 @@ pub struct Weights<'a> {
 pub struct Images<'a> {
     /// Their keys; (U).
     pub keys: &'a [u64],
-    /// Their features, (U, F), where they came by mail; else they are in the store.
-    pub came: Option<&'a [f16]>,
+    /// Their features, (U, F), where a shard sent them; else they are in the store.
+    pub mailed: Option<&'a [f16]>,
 }
 
 /// What one tower keeps from its forward to its backward pass, and how much it did.
 #[derive(Default)]
 pub struct TowerRun {
     scratch: TowerScratch,
-    /// Where the features are in the store, unless they came.
+    /// Where the features are in the store, unless a shard sent them.
     places: Vec<Place>,
     /// The features as halfs, (U, F), where the store keeps them otherwise.
     widened: Vec<f16>,
@@ -45,20 +44,26 @@ pub struct TowerRun {
     pub backwards: usize,
 }
 
-/// What will be asked for next: a run, its features if they came by mail, and columns.
-pub type Next<'a> = (&'a TowerRun, Option<&'a [f16]>, Range<usize>);
+/// A tower at work, and the features that a shard sent for it.
+#[derive(Clone, Copy)]
+pub struct TowerAt<'a> {
+    /// The tower.
+    pub run: &'a TowerRun,
+    /// The features, (U, F), where a shard sent them; else they are in the store.
+    pub mailed: Option<&'a [f16]>,
+}
 
 /// The features of a tower's images.
 enum Features<'a> {
     Stored(&'a FeatureStore, &'a [Place]),
-    Came(&'a [f16], usize),
+    Mailed(&'a [f16], usize),
 }
 
 impl Rows for Features<'_> {
     fn len(&self) -> usize {
         match self {
             Features::Stored(_, places) => places.len(),
-            Features::Came(rows, dim) => rows.len() / dim,
+            Features::Mailed(rows, dim) => rows.len() / dim,
         }
     }
 
@@ -68,7 +73,7 @@ impl Rows for Features<'_> {
                 Row::F16(row) => row,
                 Row::Int8(..) => unreachable!("rows of bytes are widened before"),
             },
-            Features::Came(rows, dim) => &rows[at * dim..(at + 1) * dim],
+            Features::Mailed(rows, dim) => &rows[at * dim..(at + 1) * dim],
         }
     }
 }
@@ -83,22 +88,22 @@ impl TowerRun {
         weights: Weights,
         stores: &[FeatureStore],
         images: Images,
-        masks: Option<u64>,
+        dropout_seed: Option<u64>,
         out: &mut Vec<f32>,
     ) {
         let PlannedTower { spec, model, range, scale } = &plan.towers[tower];
         let TowerRun { scratch, places, widened, forwards, backwards } = self;
         let dropout = scratch.dropout();
-        match masks.filter(|_| spec.is_trained()) {
-            Some(masks) => {
-                let seeds = images.keys.iter().map(|&key| dropout::row_seed(masks, tower, key));
+        match dropout_seed.filter(|_| spec.is_trained()) {
+            Some(seed) => {
+                let seeds = images.keys.iter().map(|&key| dropout::row_seed(seed, tower, key));
                 dropout.set(plan.tower_dropout, seeds);
             }
             None => dropout.clear(),
         }
         let store = &stores[spec.content];
         places.clear();
-        if images.came.is_none() {
+        if images.mailed.is_none() {
             let place = |&key| store.place(ImageKey(key)).expect("the store named this key");
             places.extend(images.keys.iter().map(place));
         }
@@ -106,8 +111,8 @@ impl TowerRun {
         if store.row_type() != RowType::F16 {
             places.iter().for_each(|&place| store.row_at(place).push_halfs(widened));
         }
-        let came = images.came.or(some(widened));
-        let rows = features(store, places, came, model.config().input);
+        let mailed = images.mailed.or(some(widened));
+        let rows = features(store, places, mailed, model.config().input);
         let first = weights.first[tower].panels();
         model.forward(&weights.dense[range.clone()], first, &rows, *scale, scratch, out);
         (*forwards, *backwards) = (rows.len(), 0);
@@ -128,36 +133,37 @@ impl TowerRun {
         model.backward(e, &mut self.scratch, dout, de);
         self.backwards = dout.len() / model.dim();
     }
+}
 
+impl TowerAt<'_> {
     /// Overwrites `dw`, (columns, outputs), with the gradient of `columns` of the first layer's
-    /// matrix, transposed, after the backward pass. `came` are the features that came by mail.
+    /// matrix, transposed, after the backward pass. Meanwhile it fetches what is computed `next`.
     pub fn backward_columns(
         &self,
         plan: &Plan,
         tower: usize,
         stores: &[FeatureStore],
-        came: Option<&[f16]>,
         columns: Range<usize>,
-        next: Option<Next>,
+        next: Option<(TowerAt<'_>, Range<usize>)>,
         room: &mut Room,
         dw: &mut [f32],
     ) {
         let PlannedTower { spec, model, scale, .. } = &plan.towers[tower];
         let (store, dim) = (&stores[spec.content], model.config().input);
-        let rows = self.features(store, came, dim);
-        let next = next.map(|(run, came, columns)| (run.features(store, came, dim), columns));
+        let rows = self.features(store, dim);
+        let next = next.map(|(other, columns)| (other.features(store, dim), columns));
         let next = next.as_ref().map(|(rows, columns)| (rows, columns.clone()));
-        model.backward_columns(&rows, *scale, &self.scratch, columns, next, room, dw);
+        model.backward_columns(&rows, *scale, &self.run.scratch, columns, next, room, dw);
     }
+}
 
-    /// The features of the last forward pass; `came` are those that came by mail.
-    fn features<'a>(
-        &'a self,
-        store: &'a FeatureStore,
-        came: Option<&'a [f16]>,
-        dim: usize,
-    ) -> Features<'a> {
-        features(store, &self.places, came.or(some(&self.widened)), dim)
+impl<'a> TowerAt<'a> {
+    /// The features of the last forward pass.
+    fn features<'b>(&self, store: &'b FeatureStore, dim: usize) -> Features<'b>
+    where
+        'a: 'b,
+    {
+        features(store, &self.run.places, self.mailed.or(some(&self.run.widened)), dim)
     }
 }
 
@@ -169,56 +175,8 @@ fn some(widened: &[f16]) -> Option<&[f16]> {
 fn features<'a>(
     store: &'a FeatureStore,
     places: &'a [Place],
-    came: Option<&'a [f16]>,
+    mailed: Option<&'a [f16]>,
     dim: usize,
 ) -> Features<'a> {
-    came.map_or(Features::Stored(store, places), |rows| Features::Came(rows, dim))
-}
-
-/// Appends a feature as words: two halfs each, or one float.
-pub fn push_feature(row: &[f16], format: FeatureFormat, words: &mut Vec<u32>) {
-    match format {
-        FeatureFormat::F16 => words.extend(row.chunks(2).map(|pair| {
-            let high = pair.get(1).map_or(0, |half| u32::from(half.to_bits()));
-            u32::from(pair[0].to_bits()) | high << 16
-        })),
-        FeatureFormat::F32 => words.extend(row.iter().map(|half| half.to_f32().to_bits())),
-    }
-}
-
-/// Appends the features of `dim` numbers in `words`, as [`push_feature`] wrote them, to `into`.
-pub fn read_features(words: &[u32], dim: usize, format: FeatureFormat, into: &mut Vec<f16>) {
-    for row in words.chunks_exact(format.words(dim)) {
-        match format {
-            FeatureFormat::F16 => {
-                let halfs = row.iter().flat_map(|word| [*word as u16, (word >> 16) as u16]);
-                into.extend(halfs.take(dim).map(f16::from_bits));
-            }
-            FeatureFormat::F32 => {
-                into.extend(row.iter().map(|word| f16::from_f32(f32::from_bits(*word))));
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn features_survive_the_way() {
-        for (dim, format) in [1, 2, 5, 8]
-            .into_iter()
-            .flat_map(|dim| [(dim, FeatureFormat::F16), (dim, FeatureFormat::F32)])
-        {
-            let numbers = (0..3 * dim).map(|at| f16::from_f32((at as f32 - 2.5) / 7.0));
-            let rows: Vec<f16> = numbers.collect();
-            let mut words = Vec::new();
-            rows.chunks(dim).for_each(|row| push_feature(row, format, &mut words));
-            assert_eq!(words.len(), 3 * format.words(dim));
-            let mut back = Vec::new();
-            read_features(&words, dim, format, &mut back);
-            assert_eq!(back, rows);
-        }
-    }
+    mailed.map_or(Features::Stored(store, places), |rows| Features::Mailed(rows, dim))
 }

@@ -1,14 +1,4 @@
 //! The worker of a lane: reads its impressions, asks for what they need, runs the network W.
-//!
-//! The mail between a worker and a shard, as words (n: ids, k_t: image keys of tower t):
-//! ```text
-//! ask        worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..      (ids, keys: 2 words)
-//! answer     shard -> worker   n rows of D, k_0 embeddings, ..                 (f32)
-//! gradient   worker -> shard   loss (f64, 2 words), then as the answer, but for towers that do not learn
-//! ```
-//! That is the placement `ams`. The two others run the towers here: with `store-in-server` the
-//! answer holds features (f16, two a word) in place of embeddings, with `store-in-worker` every k_t
-//! is 0 and features are at hand; neither sends gradients of embeddings.
 
 use ams_data::ImageKey;
 use ams_fabric::{Mailbox, Outbox};
@@ -22,11 +12,10 @@ use crate::settings::Placement;
 use crate::setup::network::Plan;
 use crate::step::batch::MicroBatch;
 use crate::step::feed::Feed;
-use crate::step::tower_run::{Images, TowerRun, Weights};
+use crate::step::lane::Seat;
+use crate::step::mail;
+use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
-
-/// Words of a gradient before the rows: the loss.
-pub const GRADIENT_HEADER: usize = 2;
 
 /// The half of a lane that holds samples.
 pub struct Worker {
@@ -73,43 +62,37 @@ impl Worker {
     }
 
     /// Asks every shard for what the micro-batch needs.
-    pub fn ask(
-        &mut self,
-        plan: &Plan,
-        stores: &[FeatureStore],
-        (lane, lanes): (usize, usize),
-        out: &mut Outbox,
-    ) {
+    pub fn ask(&mut self, plan: &Plan, stores: &[FeatureStore], seat: Seat, out: &mut Outbox) {
         let Worker { batch, counts, .. } = self;
         *counts = Counts::default();
-        batch.deduplicate(plan, stores, lanes);
-        batch.write_asks(plan.placement, lanes, out);
-        let words = (0..lanes).map(|shard| bytes(out.to(shard).len(), lane, shard));
+        batch.deduplicate(plan, stores, seat.lanes);
+        batch.write_asks(plan.placement, seat.lanes, out);
+        let words = (0..seat.lanes).map(|shard| bytes(out.to(shard).len(), seat.lane, shard));
         counts.traffic.ids = words.sum();
         batch.count(plan, counts);
     }
 
     /// Reads the answers of every shard.
-    pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, lane: usize, lanes: usize) {
-        self.batch.read_answers(plan, mail, lane, lanes);
+    pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, seat: Seat) {
+        self.batch.read_answers(plan, mail, seat);
     }
 
-    /// Runs the towers over the images of the micro-batch, if they run here; `masks` as for
-    /// [`TowerRun::forward`].
+    /// Runs the towers over the images of the micro-batch, if they run here; `dropout_seed`
+    /// as for [`TowerRun::forward`].
     pub fn embed(
         &mut self,
         plan: &Plan,
         weights: Weights,
         stores: &[FeatureStore],
-        masks: Option<u64>,
+        dropout_seed: Option<u64>,
     ) {
         let Worker { batch, towers, counts, .. } = self;
         if plan.placement != Placement::Ams {
             for (index, tower) in towers.iter_mut().enumerate() {
-                let came = came(plan, &batch.features[index]);
-                let images = Images { keys: batch.images[index].by_owner(), came };
+                let mailed = mailed(plan, &batch.features[index]);
+                let images = Images { keys: batch.images[index].by_owner(), mailed };
                 let out = &mut batch.embeddings[index];
-                tower.forward(plan, index, weights, stores, images, masks, out);
+                tower.forward(plan, index, weights, stores, images, dropout_seed, out);
                 counts.tower_forwards += tower.forwards as f64;
             }
         }
@@ -149,24 +132,17 @@ impl Worker {
         }
     }
 
-    /// Sends every shard the gradients of what it answered.
-    pub fn write_gradients(
-        &mut self,
-        plan: &Plan,
-        (lane, lanes): (usize, usize),
-        out: &mut Outbox,
-    ) {
+    /// Writes every shard the gradients of its answer.
+    pub fn write_gradients(&mut self, plan: &Plan, seat: Seat, out: &mut Outbox) {
         let Worker { batch, grads, sums, counts, .. } = self;
-        let dim = plan.spec.dim;
-        let loss = self.loss.to_bits();
+        let (dim, lane) = (plan.spec.dim, seat.lane);
         out.clear();
-        for shard in 0..lanes {
+        for shard in 0..seat.lanes {
             let words = out.words();
             let start = words.len();
-            words.extend([loss as u32, (loss >> 32) as u32]);
+            mail::push_loss(self.loss, words);
             let range = batch.ids.range(shard);
-            let drows = &grads.drows[range.start * dim..range.end * dim];
-            words.extend_from_slice(bytemuck::cast_slice(drows));
+            mail::push_floats(&grads.drows[range.start * dim..range.end * dim], words);
             let rows = words.len();
             counts.traffic.row_grads += bytes(rows - start, lane, shard);
             if plan.placement == Placement::Ams {
@@ -174,7 +150,7 @@ impl Worker {
                     let (range, dim) = (batch.images[tower].range(shard), planned.dim());
                     let range = range.start * dim..range.end * dim;
                     let gradients = embedding_gradients(plan, tower, grads, range, sums);
-                    words.extend_from_slice(bytemuck::cast_slice(gradients));
+                    mail::push_floats(gradients, words);
                 }
                 counts.traffic.embedding_grads += bytes(words.len() - rows, lane, shard);
             }
@@ -182,9 +158,10 @@ impl Worker {
         }
     }
 
-    /// The run of tower `tower` and the features that came for it, where towers run on workers.
-    pub fn tower(&self, plan: &Plan, tower: usize) -> (&TowerRun, Option<&[f16]>) {
-        (&self.towers[tower], came(plan, &self.batch.features[tower]))
+    /// Tower `tower`, where towers run on workers.
+    pub fn tower(&self, plan: &Plan, tower: usize) -> TowerAt<'_> {
+        let mailed = mailed(plan, &self.batch.features[tower]);
+        TowerAt { run: &self.towers[tower], mailed }
     }
 
     /// The image of each impression's ad; (B).
@@ -193,8 +170,8 @@ impl Worker {
     }
 }
 
-/// What came of the features of a tower's images, if they do not lie in the store at hand.
-fn came<'a>(plan: &Plan, features: &'a [f16]) -> Option<&'a [f16]> {
+/// The features of a tower's images as a shard sent them, if they do not lie in the store at hand.
+fn mailed<'a>(plan: &Plan, features: &'a [f16]) -> Option<&'a [f16]> {
     (plan.placement == Placement::StoreInServer).then_some(features)
 }
 

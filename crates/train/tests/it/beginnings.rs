@@ -32,7 +32,7 @@ fn today(folder: &TempDir, parts: WarmParts) -> Config {
 
 /// All rows of the lanes of this process.
 fn rows(trainer: &Trainer) -> BTreeMap<u64, Vec<f32>> {
-    let tables = trainer.lanes().shards.iter().map(|shard| &shard.table);
+    let tables = trainer.lanes().shards().map(|shard| &shard.table);
     tables
         .flat_map(|table| {
             (0..table.len() as u32).map(|slot| (table.id(slot), table.row(slot).to_vec()))
@@ -156,7 +156,7 @@ fn row_optimizers_learn_and_go_on_with_their_state() {
     let halves = run::train(&config, Start::Resume, Job::solo(1), go_on).unwrap();
     let halves = run::open(&halves.run, Job::solo(1)).unwrap();
     assert!(rows(&halves) == rows(&end) && halves.lanes().dense.w == end.lanes().dense.w);
-    let table = &end.lanes().shards[0].table;
+    let table = &end.lanes().shards().next().unwrap().table;
     assert_eq!(table.width(), 2 * table.dim(), "one number of state per weight");
     config.train.rows = RowOptimizer::Adam;
     config.name = "adam".to_owned();
@@ -196,7 +196,7 @@ fn rows_are_drawn_to_zero_by_their_frequency() {
             trainer.step().unwrap().unwrap();
             let seen = occurrences(&config, &trainer.lanes().plan);
             let mut found = BTreeMap::new();
-            for table in trainer.lanes().shards.iter().map(|shard| &shard.table) {
+            for table in trainer.lanes().shards().map(|shard| &shard.table) {
                 for slot in table.slots_by_id() {
                     let (id, dim) = (table.id(slot), table.dim());
                     found.insert(id, table.state(slot)[dim..2 * dim].to_vec());

@@ -275,7 +275,7 @@ fn users_held_out_are_not_learned_from() {
     let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
     while trainer.step().unwrap().is_some() {}
     let has_row =
-        |user: &u64| trainer.lanes().shards.iter().any(|shard| shard.table.slot(*user).is_some());
+        |user: &u64| trainer.lanes().shards().any(|shard| shard.table.slot(*user).is_some());
     assert!(users[0].iter().all(has_row), "who is learned from has a row");
     assert!(!users[1].iter().any(has_row));
     assert_eq!(trainer.cursor().impressions, impressions[0]);

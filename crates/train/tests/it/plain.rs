@@ -21,8 +21,8 @@ use ams_model::tower::Tower;
 use ams_train::Config;
 use ams_train::setup::components;
 use ams_train::setup::network::{Plan, PlannedTower};
-use ams_train::step::share::Share;
 use ams_train::step::feed::{Feed, Order};
+use ams_train::step::share::Share;
 
 /// The impressions that each lane learns from in the first step.
 pub fn first_step(config: &Config) -> Vec<Groups> {

@@ -105,7 +105,7 @@ fn trainer_without(config: &Config, trainer: &Trainer) -> Trainer {
     let mut plain = Trainer::new(config, Job::solo(1)).unwrap();
     let lanes = plain.lanes_mut();
     lanes.dense.w.clone_from(&trainer.lanes().dense.w);
-    for (shard, from) in lanes.shards.iter_mut().zip(&trainer.lanes().shards) {
+    for (shard, from) in lanes.shards_mut().zip(trainer.lanes().shards()) {
         for slot in from.table.slots_by_id() {
             assert!(shard.table.restore(from.table.id(slot), from.table.state(slot)));
         }

@@ -65,7 +65,7 @@ fn gradients(trainer: &Trainer) -> (Vec<f64>, BTreeMap<u64, Vec<f64>>) {
     let gradient = |m: &f32| f64::from(*m) / f64::from(ONE_LESS_BETA1);
     let lanes = trainer.lanes();
     let mut rows = BTreeMap::new();
-    for table in lanes.shards.iter().map(|shard| &shard.table) {
+    for table in lanes.shards().map(|shard| &shard.table) {
         for slot in table.slots_by_id() {
             let (dim, state) = (table.dim(), table.state(slot));
             let drow = state[dim..2 * dim].iter().map(gradient).collect();

@@ -1,0 +1,217 @@
+//! The messages between the workers and the shards of a step, as words.
+//!
+//! ```text
+//! ask          worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..   (ids, keys: 2 words)
+//! answer       shard -> worker   n rows of D, k_0 embeddings, ..              (f32)
+//! gradients    worker -> shard   loss (f64), then as the answer, but for towers that do not learn
+//! occurrences  worker -> shard   (id, count) ..       once, before the first step
+//! ```
+//! n is the number of ids and k_t that of the image keys of tower t which the shard owns. That is
+//! the placement `ams`. The two others run the towers at the worker: with `store-in-server` the
+//! answer holds features (f16, two a word, or f32) in place of embeddings, with `store-in-worker`
+//! every k_t is 0 and features are at hand; neither sends gradients of embeddings.
+//!
+//! A message that does not add up is a defect: reading it panics.
+
+use ams_fabric::words;
+use half::f16;
+
+use crate::settings::FeatureFormat;
+
+/// The ids and image keys that a worker needs of one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    /// Impressions of the worker's micro-batch.
+    pub impressions: u64,
+    counts: &'a [u32],
+    ids: &'a [u32],
+}
+
+impl<'a> Ask<'a> {
+    /// Appends an ask for `lists`: the ids, then the image keys of every tower.
+    pub fn write<'b>(
+        impressions: usize,
+        lists: impl Iterator<Item = &'b [u64]> + Clone,
+        to: &mut Vec<u32>,
+    ) {
+        to.push(impressions as u32);
+        to.extend(lists.clone().map(|list| list.len() as u32));
+        lists.flatten().for_each(|&id| words::push(to, id));
+    }
+
+    /// Reads an ask of `lists` lists.
+    pub fn read(message: &'a [u32], lists: usize) -> Ask<'a> {
+        let (header, ids) = message.split_at(1 + lists);
+        let counts = &header[1..];
+        let expected: usize = counts.iter().map(|&count| 2 * count as usize).sum();
+        assert_eq!(ids.len(), expected, "the words of an ask's ids");
+        Ask { impressions: u64::from(header[0]), counts, ids }
+    }
+
+    /// The lists, two words an id.
+    pub fn lists(&self) -> impl Iterator<Item = &'a [u32]> {
+        let mut rest = self.ids;
+        self.counts.iter().map(move |&count| {
+            let (list, tail) = rest.split_at(2 * count as usize);
+            rest = tail;
+            list
+        })
+    }
+}
+
+/// What is left to read of an answer, or of gradients behind their loss.
+#[derive(Clone, Copy, Debug)]
+pub struct Values<'a>(&'a [u32]);
+
+impl<'a> Values<'a> {
+    /// Reads an answer.
+    pub fn of_answer(message: &'a [u32]) -> Values<'a> {
+        Values(message)
+    }
+
+    /// The next `len` words.
+    pub fn words(&mut self, len: usize) -> &'a [u32] {
+        let (part, rest) = self.0.split_at(len);
+        self.0 = rest;
+        part
+    }
+
+    /// The next `len` floats.
+    pub fn floats(&mut self, len: usize) -> &'a [f32] {
+        bytemuck::cast_slice(self.words(len))
+    }
+
+    /// Checks that all was read of the message of lane `from`.
+    pub fn end(self, from: usize) {
+        assert!(self.0.is_empty(), "lane {from}'s message has {} trailing words", self.0.len());
+    }
+}
+
+/// Appends floats.
+pub fn push_floats(values: &[f32], to: &mut Vec<u32>) {
+    to.extend_from_slice(bytemuck::cast_slice(values));
+}
+
+/// Appends `len` zeros.
+pub fn push_zeros(len: usize, to: &mut Vec<u32>) {
+    to.resize(to.len() + len, 0);
+}
+
+/// Appends the loss that gradients begin with.
+pub fn push_loss(loss: f64, to: &mut Vec<u32>) {
+    words::push(to, loss.to_bits());
+}
+
+/// The gradients that a worker sends to one shard.
+#[derive(Clone, Copy, Debug)]
+pub struct Gradients<'a> {
+    /// Sum of the losses of the worker's micro-batch.
+    pub loss: f64,
+    /// Gradients of rows, then of embeddings.
+    pub values: Values<'a>,
+}
+
+impl<'a> Gradients<'a> {
+    /// Reads gradients.
+    pub fn read(message: &'a [u32]) -> Gradients<'a> {
+        let (loss, values) = message.split_at(2);
+        Gradients { loss: f64::from_bits(words::number(loss)), values: Values(values) }
+    }
+}
+
+/// Appends how often an id occurs.
+pub fn push_occurrences(id: u64, count: u32, to: &mut Vec<u32>) {
+    words::push(to, id);
+    to.push(count);
+}
+
+/// Ids and how often each occurs.
+pub fn occurrences(message: &[u32]) -> impl Iterator<Item = (u64, u32)> {
+    message.chunks_exact(3).map(|words| (words::number(words), words[2]))
+}
+
+/// Appends a feature as words: two halfs each, or one float.
+pub fn push_feature(row: &[f16], format: FeatureFormat, to: &mut Vec<u32>) {
+    match format {
+        FeatureFormat::F16 => to.extend(row.chunks(2).map(|pair| {
+            let high = pair.get(1).map_or(0, |half| u32::from(half.to_bits()));
+            u32::from(pair[0].to_bits()) | high << 16
+        })),
+        FeatureFormat::F32 => to.extend(row.iter().map(|half| half.to_f32().to_bits())),
+    }
+}
+
+/// Appends the features of `dim` numbers in `words`, as [`push_feature`] wrote them, to `into`.
+pub fn read_features(words: &[u32], dim: usize, format: FeatureFormat, into: &mut Vec<f16>) {
+    for row in words.chunks_exact(format.words(dim)) {
+        match format {
+            FeatureFormat::F16 => {
+                let halfs = row.iter().flat_map(|word| [*word as u16, (word >> 16) as u16]);
+                into.extend(halfs.take(dim).map(f16::from_bits));
+            }
+            FeatureFormat::F32 => {
+                into.extend(row.iter().map(|word| f16::from_f32(f32::from_bits(*word))));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn asks_are_read_as_written() {
+        let lists: [&[u64]; 3] = [&[7, u64::MAX], &[], &[1 << 40]];
+        let mut message = Vec::new();
+        Ask::write(5, lists.into_iter(), &mut message);
+        assert_eq!(message[..4], [5, 2, 0, 1]);
+        let ask = Ask::read(&message, 3);
+        let read: Vec<Vec<u64>> = ask.lists().map(|list| words::numbers(list).collect()).collect();
+        assert_eq!((ask.impressions, read), (5, lists.map(<[u64]>::to_vec).to_vec()));
+    }
+
+    #[test]
+    fn answers_and_gradients_are_read_as_written() {
+        let mut message = Vec::new();
+        push_loss(-1.5e-300, &mut message);
+        push_floats(&[0.5, f32::MIN_POSITIVE], &mut message);
+        push_zeros(2, &mut message);
+        let Gradients { loss, mut values } = Gradients::read(&message);
+        assert_eq!(loss, -1.5e-300);
+        assert_eq!(values.floats(3), [0.5, f32::MIN_POSITIVE, 0.0]);
+        assert_eq!(values.words(1), [0]);
+        values.end(0);
+    }
+
+    #[test]
+    #[should_panic(expected = "lane 3's message has 1 trailing words")]
+    fn a_message_that_is_too_long_is_a_defect() {
+        Values::of_answer(&[1]).end(3);
+    }
+
+    #[test]
+    fn occurrences_are_read_as_written() {
+        let all = [(u64::MAX, 1), (3, u32::MAX)];
+        let mut message = Vec::new();
+        all.iter().for_each(|&(id, count)| push_occurrences(id, count, &mut message));
+        assert_eq!(occurrences(&message).collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn features_are_read_as_written() {
+        for (dim, format) in [1, 2, 5, 8]
+            .into_iter()
+            .flat_map(|dim| [(dim, FeatureFormat::F16), (dim, FeatureFormat::F32)])
+        {
+            let numbers = (0..3 * dim).map(|at| f16::from_f32((at as f32 - 2.5) / 7.0));
+            let rows: Vec<f16> = numbers.collect();
+            let mut words = Vec::new();
+            rows.chunks(dim).for_each(|row| push_feature(row, format, &mut words));
+            assert_eq!(words.len(), 3 * format.words(dim));
+            let mut back = Vec::new();
+            read_features(&words, dim, format, &mut back);
+            assert_eq!(back, rows);
+        }
+    }
+}
