@@ -7,7 +7,8 @@
 //! (several ranks inside one process, for tests and simulations) and, with the feature `mpi`, `mpi`
 //! (processes of an MPI job); [`mail`], how lanes address each other across ranks; [`sum`], the
 //! fixed binary tree along which lanes are added up, and [`reduce`], the same sum over processes;
-//! [`gather`], small things that everybody has to know; [`words`], larger numbers as words;
+//! [`gather`], small things that everybody has to know; [`together`], errors that stop all
+//! processes; [`words`], larger numbers as words;
 //! [`metered`], how much was sent.
 
 pub mod gather;
@@ -19,6 +20,7 @@ pub mod reduce;
 mod solo;
 pub mod sum;
 mod threads;
+pub mod together;
 pub mod words;
 
 pub use mail::{Mailbox, Outbox, Post, Topology};
@@ -27,6 +29,7 @@ pub use reduce::AllReduce;
 pub use solo::Solo;
 pub use sum::Rounding;
 pub use threads::ThreadFabric;
+pub use together::{agree, on_first, together};
 
 /// Why processes cannot exchange. The job ends; the launcher starts it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]

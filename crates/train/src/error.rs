@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use ams_data::Error as FileError;
+use ams_fabric::together::{Disagreement, Elsewhere};
 
 /// Result of this room.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -65,6 +66,18 @@ pub enum Error {
     /// Another process is gone.
     #[error(transparent)]
     Lost(#[from] ams_fabric::Lost),
+}
+
+impl From<Elsewhere> for Error {
+    fn from(Elsewhere { rank, what }: Elsewhere) -> Error {
+        Error::Elsewhere { rank, what }
+    }
+}
+
+impl From<Disagreement> for Error {
+    fn from(Disagreement { differences }: Disagreement) -> Error {
+        Error::Disagree { differences }
+    }
 }
 
 impl Error {

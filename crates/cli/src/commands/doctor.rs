@@ -3,7 +3,6 @@
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use ams_fabric::{AllReduce, Fabric, Rounding, Topology, gather};
-use ams_train::setup::job::agree;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::train::thread_count;
@@ -91,7 +90,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     let topology = topology?;
     let mut facts = launch::facts();
     facts.push(("lanes".to_owned(), arguments.lanes.to_string()));
-    agree(fabric, &facts)?;
+    ams_fabric::agree::<ams_train::Error>(fabric, &facts)?;
     let (exchange_bytes, exchange_seconds) = time_exchange(fabric)?;
     let all_reduce_seconds = time_all_reduce(fabric, Rounding::Exact)?;
     let all_reduce_bf16_seconds = time_all_reduce(fabric, Rounding::Bf16)?;

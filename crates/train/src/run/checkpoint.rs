@@ -18,20 +18,19 @@
 //! ```
 //! The rename is the commit: before it the folder has a name that no reader looks at. Between any
 //! two lines a process may die; the checkpoints before are untouched until the new one has its
-//! name. A step that fails on one rank fails on all, see [`crate::setup::job::together`].
+//! name. A step that fails on one rank fails on all, see [`ams_fabric::together`].
 
 use std::path::{Path, PathBuf};
 
 use ams_bundle::folder::{Folder, FolderWriter, MANIFEST, Tensor};
 use ams_bundle::{ImageSource, Spec};
-use ams_fabric::{Fabric, gather};
+use ams_fabric::{Fabric, gather, on_first, together};
 use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::run::state::{Cursor, History};
 use crate::settings::Config;
-use crate::setup::job::together;
 use crate::setup::sources::Sources;
 use crate::step::{Dense, Lanes};
 
@@ -129,14 +128,11 @@ pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
 /// # Errors
 /// If there is none, or the folder cannot be listed.
 pub fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
-    let mine = match fabric.rank() {
-        0 => list(checkpoints).and_then(|all| match all.last() {
-            Some((step, _)) => Ok(*step),
-            None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
-        }),
-        _ => Ok(0),
+    let newest = || match list(checkpoints)?.last() {
+        Some((step, _)) => Ok(*step),
+        None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
     };
-    let step = together(fabric, mine)?;
+    let step = on_first(fabric, newest)?.unwrap_or(0);
     Ok(path(checkpoints, gather::numbers(fabric, &[step])?[0][0]))
 }
 
@@ -176,11 +172,8 @@ pub fn save(checkpoints: &Path, keep: usize, lanes: &mut Lanes, meta: Meta) -> R
         // Taken already: the training stopped right after it.
         return Ok(place);
     }
-    let begun = match first {
-        true => begin(checkpoints, &place).map(Some),
-        false => Ok(None),
-    };
-    let mut folder = match together(lanes.fabric(), begun)? {
+    let begun = on_first(lanes.fabric(), || begin(checkpoints, &place))?;
+    let mut folder = match begun {
         Some(folder) => folder,
         None => FolderWriter::join(&place)?,
     };
@@ -188,11 +181,7 @@ pub fn save(checkpoints: &Path, keep: usize, lanes: &mut Lanes, meta: Meta) -> R
     together(lanes.fabric(), written)?;
     let entries = serde_json::to_string(folder.entries()).expect("names and hashes are JSON");
     let all = gather::texts(lanes.fabric(), &entries)?;
-    let finished = match first {
-        true => finish(folder, &all, meta, checkpoints, keep),
-        false => Ok(()),
-    };
-    together(lanes.fabric(), finished)?;
+    on_first(lanes.fabric(), || finish(folder, &all, meta, checkpoints, keep))?;
     Ok(place)
 }
 

@@ -28,6 +28,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
+use ams_fabric::{agree, on_first, together};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -36,7 +37,7 @@ use crate::run::journal::Journal;
 use crate::run::state::{StepReport, Validation};
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
-use crate::setup::job::{Job, agree, facts_of, together};
+use crate::setup::job::{Job, facts_of};
 use crate::step::traffic::Counts;
 use ams_data::lock::Lock;
 
@@ -113,97 +114,34 @@ pub struct RunReport {
 pub fn train(
     config: &Config,
     start: Start,
-    mut job: Job,
+    job: Job,
     watch: &mut dyn FnMut(&StepReport, u64) -> Wish,
 ) -> Result<RunReport> {
-    let run = folder(config);
-    let checkpoints = run.join(CHECKPOINTS);
     let (processes, threads) = (job.fabric.size(), job.threads);
-    let first = job.fabric.rank() == 0;
-    together(&mut *job.fabric, config.check())?;
-    // Before anything is touched, and also where a checkpoint has the word later, which is one for
-    // all.
-    agree(&mut *job.fabric, &facts_of(config))?;
-    // Held until this function returns; the system gives it back if the process dies.
-    let lock = match first {
-        true => Lock::take(&config.runs, &config.name).map(Some).map_err(Error::from),
-        false => Ok(None),
-    };
-    let _lock = together(&mut *job.fabric, lock)?;
-    let decided = match first {
-        true => decide(&run, config, start),
-        false => Ok(Begin::New { replace: false }),
-    };
-    let begin = together(&mut *job.fabric, decided)?;
-    let goes_on = job.fabric.any(first && begin == Begin::GoOn)?;
-    let settled = match first && goes_on {
-        true => Ended::settle(&run),
-        false => Ok(None),
-    };
-    let settled = together(&mut *job.fabric, settled)?;
-    let ended = Ended::tell(settled, &mut *job.fabric)?;
-    let mut trainer = match goes_on {
-        true => {
-            let trainer = Trainer::resume(&checkpoints, job)?;
-            let same = Config { runs: config.runs.clone(), ..trainer.config().clone() };
-            if same != *config {
-                let what = "the checkpoint was trained with another configuration than this one";
-                return Err(Error::content(run.join(CONFIG), what));
-            }
-            trainer
-        }
-        false => {
-            let mut trainer = Trainer::new(config.clone(), job)?;
-            trainer.warm_start()?;
-            trainer
-        }
-    };
-    let resumed_from = trainer.cursor().step;
-    let best = trainer.history().best.filter(|_| goes_on && config.train.early_stop.is_some());
-    let there = match best.filter(|_| first) {
-        Some(best) => is_there(&checkpoints, best.step),
-        None => Ok(()),
-    };
-    together(trainer.lanes_mut().fabric(), there)?;
-    let place = (processes, threads);
-    let opened = match first {
-        true => {
-            let taken = ended.map_or(resumed_from, |ended| ended.steps);
-            open_journal(&run, begin, taken, &trainer, place).map(Some)
-        }
-        false => Ok(None),
-    };
-    let mut journal = together(trainer.lanes_mut().fabric(), opened)?;
-    let clock = Instant::now();
-    let before = trainer.cursor().impressions;
-    let mut counted = Counted { counts: Counts::default(), until: resumed_from };
+    let Begun { mut trainer, mut journal, ended, lock: _lock } = begin(config, start, job)?;
+    let (clock, before) = (Instant::now(), trainer.cursor());
+    let mut counted = Counted { counts: Counts::default(), until: before.step };
     let finished = match ended {
         Some(_) => true,
         None => learn(config, &mut trainer, &mut journal, &mut counted, watch)?,
     };
     let seconds = clock.elapsed().as_secs_f64();
     let counts = counted.take(&mut trainer)?;
-    let taken = ended.map_or(trainer.cursor().step, |ended| ended.steps);
+    let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
     if let Some(journal) = &mut journal {
         journal.line(seconds, counts)?;
-        journal.end(taken, seconds)?;
+        journal.end(steps, seconds)?;
     }
-    let mut place = trainer.checkpoint(&checkpoints)?;
     let history = ended.map_or(trainer.history(), |ended| ended.history);
-    if finished && config.train.early_stop.is_some() {
-        let ended = ended.unwrap_or_else(|| Ended::at(trainer.cursor(), history));
-        let concluded = if first { ended.conclude(&run) } else { Ok(()) };
-        together(trainer.lanes_mut().fabric(), concluded)?;
-        place = checkpoint::path(&checkpoints, ended.result);
-    }
+    let place = conclude(config, &mut trainer, ended.filter(|_| finished), finished)?;
     if let Some(journal) = &mut journal {
         journal.say(&format!("checkpoint {}", place.display()))?;
     }
     let best = history.best.filter(|_| config.train.early_stop.is_some());
-    let impressions = trainer.cursor().impressions - before;
+    let impressions = trainer.cursor().impressions - before.impressions;
     Ok(RunReport {
-        run,
-        steps: taken,
+        run: folder(config),
+        steps,
         impressions,
         seconds,
         impressions_per_second: impressions as f64 / seconds.max(1e-9),
@@ -211,13 +149,91 @@ pub fn train(
         threads,
         processes,
         lanes: config.train.lanes,
-        resumed_from,
+        resumed_from: before.step,
         finished,
         epochs: config.train.epochs,
         best_epoch: best.map(|best| best.epoch),
         validation: best.map(|best| best.validation).or(history.last),
-        per_step: counted.counts.per_step(trainer.cursor().step - resumed_from),
+        per_step: counted.counts.per_step(trainer.cursor().step - before.step),
     })
+}
+
+/// A training that takes its next step.
+struct Begun {
+    trainer: Trainer,
+    /// At the first process.
+    journal: Option<Journal>,
+    /// How it ended, if it has nothing left to do.
+    ended: Option<Ended>,
+    /// Held while this process trains, by the first one; the system gives it back if the process
+    /// dies.
+    lock: Option<Lock>,
+}
+
+/// Begins or resumes the training of `config` in its run folder.
+fn begin(config: &Config, start: Start, mut job: Job) -> Result<Begun> {
+    let run = folder(config);
+    let checkpoints = run.join(CHECKPOINTS);
+    let place = (job.fabric.size(), job.threads);
+    let fabric = &mut *job.fabric;
+    together(fabric, config.check())?;
+    // Before anything is touched, and also where a checkpoint has the word later, which is one for
+    // all.
+    agree::<Error>(fabric, &facts_of(config))?;
+    let lock = on_first(fabric, || Ok::<_, Error>(Lock::take(&config.runs, &config.name)?))?;
+    let begin = on_first(fabric, || decide(&run, config, start))?;
+    let goes_on = fabric.any(begin == Some(Begin::GoOn))?;
+    let settled = on_first(fabric, || if goes_on { Ended::settle(&run) } else { Ok(None) })?;
+    let ended = Ended::tell(settled.flatten(), fabric)?;
+    let mut trainer = if goes_on {
+        resumed(config, &run, job)?
+    } else {
+        let mut trainer = Trainer::new(config.clone(), job)?;
+        trainer.warm_start()?;
+        trainer
+    };
+    let best = trainer.history().best.filter(|_| goes_on && config.train.early_stop.is_some());
+    on_first(trainer.lanes_mut().fabric(), || match best {
+        Some(best) => is_there(&checkpoints, best.step),
+        None => Ok(()),
+    })?;
+    let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
+    let opened = match begin {
+        Some(begin) => open_journal(&run, begin, steps, &trainer, place).map(Some),
+        None => Ok(None),
+    };
+    let journal = together(trainer.lanes_mut().fabric(), opened)?;
+    Ok(Begun { trainer, journal, ended, lock })
+}
+
+/// The training of the newest checkpoint in `run`, which has to be that of `config`.
+fn resumed(config: &Config, run: &Path, job: Job) -> Result<Trainer> {
+    let trainer = Trainer::resume(&run.join(CHECKPOINTS), job)?;
+    let same = Config { runs: config.runs.clone(), ..trainer.config().clone() };
+    if same != *config {
+        let what = "the checkpoint was trained with another configuration than this one";
+        return Err(Error::content(run.join(CONFIG), what));
+    }
+    Ok(trainer)
+}
+
+/// Writes the last checkpoint and, where an early stop ends the training, makes the best epoch's the
+/// result. Returns the checkpoint that is the result.
+fn conclude(
+    config: &Config,
+    trainer: &mut Trainer,
+    ended: Option<Ended>,
+    finished: bool,
+) -> Result<PathBuf> {
+    let run = folder(config);
+    let checkpoints = run.join(CHECKPOINTS);
+    let place = trainer.checkpoint(&checkpoints)?;
+    if !finished || config.train.early_stop.is_none() {
+        return Ok(place);
+    }
+    let ended = ended.unwrap_or_else(|| Ended::at(trainer.cursor(), trainer.history()));
+    on_first(trainer.lanes_mut().fabric(), || ended.conclude(&run))?;
+    Ok(checkpoint::path(&checkpoints, ended.result))
 }
 
 /// What was done and sent, and until which step that was asked.
