@@ -20,9 +20,10 @@ use std::fs;
 use std::path::Path;
 
 use crate::changes::Changes;
-use crate::delta::{self, State};
+use crate::delta;
+use crate::deltas;
 use crate::error::{Error, Result};
-use crate::model::Model;
+use crate::model::{Model, State};
 
 /// What became of the deltas of a version.
 #[derive(Clone, Debug)]
@@ -54,7 +55,7 @@ pub fn compact(dir: &Path) -> Result<Compacted> {
     let last = model.deltas();
     if before > 1 {
         let all = Changes::of(&model);
-        let place = delta::compacted_place(model.path(), last);
+        let place = deltas::compacted_place(model.path(), last);
         let follows = model.hash().to_owned();
         delta::write_at(&place, &bundle, &all, (last, follows, covers))?;
         let again = bundle.next();
@@ -78,15 +79,15 @@ pub fn compact(dir: &Path) -> Result<Compacted> {
 
 /// Removes deltas that are in a wider one, and what killed writers left.
 fn sweep(version_dir: &Path) -> Result<()> {
-    let compacted = delta::listed(version_dir, |(first, last)| first < last)?;
-    let widest = compacted.iter().rev().find(|(_, place)| delta::is_there(place));
+    let compacted = deltas::listed(version_dir, |(first, last)| first < last)?;
+    let widest = compacted.iter().rev().find(|(_, place)| deltas::is_there(place));
     let Some((&(_, widest), _)) = widest else { return Ok(()) };
-    let deltas = delta::deltas_of(version_dir);
+    let deltas = deltas::deltas_of(version_dir);
     for entry in fs::read_dir(&deltas).map_err(Error::io(&deltas))? {
         let entry = entry.map_err(Error::io(&deltas))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let covered = delta::span(name)
+        let covered = deltas::span(name)
             .is_some_and(|(first, last)| last < widest || first == last && last == widest);
         let left = name.starts_with('.') && name.ends_with(".building");
         if covered || left {

@@ -15,12 +15,11 @@ use ams_data::{ImageKey, PictureName};
 use ams_model::linalg::Projection;
 use ams_model::{ContentBatch, NO_IMAGE, Sketches};
 
-use crate::delta;
 use crate::error::Result;
-use crate::files::{IMAGE_TABLE, Meta, PICTURES, PROJECTION};
 use crate::folder::{Folder, FolderWriter, Owned, Tensor};
 use crate::input::Keys;
-use crate::layer::{Found, From, Layered, Table, Values};
+use crate::layer::{self, Found, From, Layered, Table, Values};
+use crate::layout::{IMAGE_TABLE, Meta, PICTURES, PROJECTION};
 use crate::numbers::Numbers;
 use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
 use crate::tensors::TensorFile;
@@ -152,10 +151,10 @@ pub(crate) fn write_changes(
             let values = images.values().flat_map(of).collect();
             table.push((tower.name, Owned::F32([images.len(), zeros.len()], values)));
         }
-        let (keys, gone) = delta::keys(images);
+        let (keys, gone) = layer::keys(images);
         table.push((format!("{prefix}keys"), Owned::U64(keys)));
         table.push((format!("{prefix}keys.gone"), Owned::U32(gone)));
-        let (hashes, gone) = delta::keys(pictures);
+        let (hashes, gone) = layer::keys(pictures);
         let means = pictures.values().map(|key| key.unwrap_or(ImageKey::NONE.0)).collect();
         names.push((format!("{prefix}names"), Owned::U64(hashes)));
         names.push((format!("{prefix}names.gone"), Owned::U32(gone)));

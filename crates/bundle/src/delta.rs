@@ -1,13 +1,6 @@
-//! What changed since a bundle was published: new pictures and items, rows, and what is gone.
+//! What changed since a bundle was published: new pictures and items, rows, and what is gone; read
+//! and written.
 //!
-//! ```text
-//! <model>/<version>/deltas/0001/
-//!   MANIFEST.json     format, and Meta: the bundle and the delta before
-//!   ids.safetensors, image_table.safetensors, pictures.safetensors, items.safetensors
-//!                     as in a bundle; each list of hashes x has x.gone u32: 1 where something is removed
-//! <model>/<version>/deltas/0001-0009/
-//!                     the same of deltas 1 to 9 as one, see `compact`
-//! ```
 //! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle, and is
 //! read-only. The networks' weights are the bundle's: with others, all rows and embeddings would
 //! mean something else.
@@ -16,147 +9,71 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::fs;
-use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use ams_data::lock::Lock;
 use ams_data::{Id, PictureName, Ragged};
-use serde::{Deserialize, Serialize};
 
 use crate::changes::{Changes, Item};
-use crate::contents::{self, ContentTables};
+use crate::contents;
+pub use crate::deltas::{FORMAT, Meta};
+use crate::deltas::{following, is_there, listed, place};
 use crate::error::{Error, Result};
-use crate::files::{IDS, IMAGE_TABLE, PICTURES};
 use crate::folder::{Folder, FolderWriter, MANIFEST, Owned};
-use crate::items::{self, ITEMS, ItemFields};
-use crate::layer::Table;
-use crate::model::Model;
-use crate::rows::{self, Rows};
+use crate::items::{self, ITEMS};
+use crate::layer::keys;
+use crate::layout::{IDS, IMAGE_TABLE, PICTURES};
+use crate::model::{Delta, Model, State};
+use crate::rows;
 use crate::tensors::{Texts, lengths};
-
-/// `format` of the deltas this build reads and writes.
-pub const FORMAT: &str = "ams-delta/1";
 
 /// How long a writer waits for another: a delta is written in moments.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// What a delta's manifest says.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Meta {
-    /// Hash of the bundle.
-    pub base: String,
-    /// Hash of the delta before, or of the bundle.
-    pub follows: String,
-    /// From 1.
-    pub number: u64,
-    /// Hashes of the deltas that this one takes the place of, from the first to number `number`;
-    /// of one that was written as such, none.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub covers: Vec<String>,
-    /// Ids whose rows change.
-    pub ids: u64,
-    /// Images that change.
-    pub images: u64,
-    /// Names of pictures that change.
-    pub pictures: u64,
-    /// Items that change.
-    pub items: u64,
-}
-
-/// What deltas brought to a model.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct State {
-    /// The number of the last one, or 0.
-    pub number: u64,
-    /// Its hash, or the bundle's. If it was compacted, that which it had before.
-    pub hash: String,
-    /// What its manifest says.
-    pub meta: Option<Arc<Meta>>,
-}
-
-/// One delta, read and checked.
-pub(crate) struct Delta {
-    pub rows: Arc<Table<Rows>>,
-    pub contents: Vec<ContentTables>,
-    pub items: Arc<Table<ItemFields>>,
-    pub state: State,
-}
-
-/// Where delta `number` of the version in a folder is.
-pub(crate) fn place(version_dir: &Path, number: u64) -> PathBuf {
-    deltas_of(version_dir).join(format!("{number:04}"))
-}
-
-/// Where deltas 1 to `last` are as one.
-pub(crate) fn compacted_place(version_dir: &Path, last: u64) -> PathBuf {
-    deltas_of(version_dir).join(format!("0001-{last:04}"))
-}
-
-pub(crate) fn deltas_of(version_dir: &Path) -> PathBuf {
-    version_dir.join("deltas")
-}
-
-/// The deltas a folder's name stands for, the first and the last.
-pub(crate) fn span(name: &str) -> Option<(u64, u64)> {
-    let number = |text: &str| {
-        text.parse().ok().filter(|number: &u64| *number > 0 && format!("{number:04}") == text)
-    };
-    match name.split_once('-') {
-        None => number(name).map(|number| (number, number)),
-        Some((first, last)) => {
-            Some((number(first)?, number(last)?)).filter(|(first, _)| *first == 1)
+impl Model {
+    /// Opens a version (`<model>/<version>/`) or the highest version of a model (`<model>/`), with
+    /// all its deltas. Everything is checked: hashes, shapes, orders; and the golden logits are
+    /// computed again.
+    ///
+    /// # Errors
+    /// If there is no bundle, a file is missing, changed or does not fit the spec, or a golden
+    /// logit differs.
+    pub fn open(dir: &Path) -> Result<Model> {
+        let mut model = Model::open_bundle(dir)?;
+        while let Some(next) = model.next()? {
+            model = next;
         }
+        Ok(model)
     }
-}
 
-/// The folders of deltas that are `wanted`, by first and last number; with or without a manifest.
-///
-/// # Errors
-/// If their folder is there and cannot be listed.
-pub(crate) fn listed(
-    version_dir: &Path,
-    wanted: impl Fn((u64, u64)) -> bool,
-) -> Result<BTreeMap<(u64, u64), PathBuf>> {
-    let deltas = deltas_of(version_dir);
-    let entries = match fs::read_dir(&deltas) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(BTreeMap::new()),
-        Err(error) => return Err(Error::io(&deltas)(error)),
-    };
-    let mut listed = BTreeMap::new();
-    for entry in entries {
-        let path = entry.map_err(Error::io(&deltas))?.path();
-        let span = path.file_name().and_then(|name| name.to_str()).and_then(span);
-        if let Some(span) = span.filter(|&span| wanted(span)) {
-            listed.insert(span, path);
-        }
+    /// The model with the delta that follows, if there is one on disk, in the same kind of memory.
+    ///
+    /// # Errors
+    /// If that is damaged or does not follow this model.
+    pub fn next(&self) -> Result<Option<Model>> {
+        Ok(next(self)?.map(|delta| self.with(delta)))
     }
-    Ok(listed)
-}
 
-/// Whether there is a delta in a folder: it has a manifest.
-pub(crate) fn is_there(place: &Path) -> bool {
-    place.join(MANIFEST).is_file()
-}
+    /// Writes `changes` as a delta after the last one on disk, which others may have written since
+    /// this model was opened, and returns the model with all of them. What is no news by then
+    /// is left out; if that is everything, nothing is written.
+    ///
+    /// # Errors
+    /// If another process writes for too long, a delta before is damaged, or it cannot be written;
+    /// then nothing has changed.
+    pub fn change(&self, changes: &Changes) -> Result<Model> {
+        write(self, changes)
+    }
 
-/// Where the delta is, or would be, that follows number `number`, and the number that comes with
-/// it. Of deltas that are also there as one, that one: it brings everybody to its end who is before
-/// it, and the others may be on their way out.
-///
-/// # Errors
-/// If the folder of deltas is there and cannot be listed.
-pub(crate) fn following(version_dir: &Path, number: u64) -> Result<(PathBuf, u64)> {
-    // There may be thousands, at every look: only those that are several in one are looked at.
-    let compacted = listed(version_dir, |(first, last)| first < last && last > number)?;
-    let widest = compacted.into_iter().rev().find(|(_, place)| is_there(place));
-    Ok(match widest {
-        Some(((_, last), place)) => (place, last),
-        None => (place(version_dir, number + 1), number + 1),
-    })
+    /// Where the delta is, or will be, that [`Model::next`] opens.
+    ///
+    /// # Errors
+    /// If the folder of deltas is there and cannot be listed.
+    pub fn next_place(&self) -> Result<PathBuf> {
+        Ok(following(self.path(), self.deltas())?.0)
+    }
 }
 
 /// The lock of those who write deltas of a version, after some waiting.
@@ -310,11 +227,6 @@ fn write_items(
     folder.add_owned(ITEMS, &tensors)
 }
 
-/// The keys of `changes`, ascending, and which are gone.
-pub(crate) fn keys<V>(changes: &BTreeMap<u64, Option<V>>) -> (Vec<u64>, Vec<u32>) {
-    changes.iter().map(|(key, value)| (*key, u32::from(value.is_none()))).unzip()
-}
-
 /// The delta that follows `model`, if there is one.
 ///
 /// # Errors
@@ -398,6 +310,7 @@ mod tests {
     use crate::similar::Wanted;
     use ams_data::{FieldKind, ImageKey};
     use ams_model::ImageArm;
+    use std::fs;
 
     fn logits(model: &Model, fixture: &Fixture) -> Vec<f32> {
         let (mut logits, groups) = (Vec::new(), fixture.groups(&ROWS));
@@ -707,26 +620,6 @@ mod tests {
             assert!(error.contains("put its files back from a copy; or remove it"), "{error}");
             let error = crate::compact(&fixture.place(1)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
-        }
-    }
-
-    #[test]
-    fn names_of_folders_are_numbers() {
-        for (name, expected) in [
-            ("0001", Some((1, 1))),
-            ("12345", Some((12345, 12345))),
-            ("0001-0009", Some((1, 9))),
-            ("0002-0009", None),
-            ("0000", None),
-            ("1", None),
-            ("01234", None),
-            ("0001-9", None),
-            ("0001-", None),
-            ("-0001", None),
-            (".0001.building", None),
-            ("+001", None),
-        ] {
-            assert_eq!(span(name), expected, "{name}");
         }
     }
 

@@ -8,9 +8,10 @@ use ams_model::{RankNetwork, Tower};
 use half::f16;
 
 use crate::contents;
+use crate::dense;
 use crate::error::{Error, Result};
-use crate::files::{self, DENSE, Meta};
 use crate::folder::Folder;
+use crate::layout::Meta;
 use crate::spec::{Spec, TowerSpec};
 
 /// All towers of a model.
@@ -40,16 +41,7 @@ pub(crate) fn read_dense(
     spec: &Spec,
     network: &RankNetwork,
 ) -> Result<(Vec<f32>, Embedder)> {
-    let file = folder.tensors(DENSE)?;
-    let mut parts = Vec::new();
-    for (prefix, layout) in files::dense_layouts(spec, network) {
-        let mut part = Vec::with_capacity(layout.len());
-        for entry in &layout.entries {
-            part.extend_from_slice(&file.f32(&format!("{prefix}{}", entry.name), &entry.shape)?);
-        }
-        parts.push(part);
-    }
-    let mut parts = parts.into_iter();
+    let mut parts = dense::read(folder, spec, network)?.into_iter();
     let w = parts.next().expect("the network comes first");
     let ready = |(spec, e): (TowerSpec, Vec<f32>)| {
         let tower = Tower::new(spec.config.clone());

@@ -58,45 +58,51 @@ pub struct Attention {
     pub weights: Vec<f32>,
 }
 
-/// See [`Model::explain`].
-pub(crate) fn explain(model: &Model, page: &PageView, scratch: &mut Scratch) -> Result<Explained> {
-    let mut ctr = Vec::new();
-    model.ctrs(page, scratch, &mut ctr)?;
-    let most = page.options.top_k.unwrap_or(EXPLAINED).min(EXPLAINED_MAX);
-    let places: Vec<usize> = by_ecpm(page, &ctr).into_iter().map(|(at, _)| at).take(most).collect();
-    let rows = newest_first(model, page)?;
-    let attention = attention(model, scratch, &places, rows.len());
-    let mut asked = page.clone();
-    asked.options.top_k = None;
-    asked.candidates = page.candidates.at(&places);
-    let mut without = |left: &[usize], ctr: &mut Vec<f32>| {
-        asked.user.behaviors = page.user.behaviors.at(left);
-        model.ctrs(&asked, scratch, ctr)
-    };
-    let (mut nothing, mut raises) = (Vec::new(), vec![Vec::new(); places.len()]);
-    without(&[], &mut nothing)?;
-    let mut others = Vec::new();
-    for row in &rows {
-        let left: Vec<usize> = rows.iter().copied().filter(|other| other != row).collect();
-        without(&left, &mut others)?;
-        for ((raises, &at), other) in raises.iter_mut().zip(&places).zip(&others) {
-            raises.push(ctr[at] - other);
+impl Model {
+    /// What every past behavior does to the scores of the best candidates.
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    pub fn explain(&self, page: &PageView, scratch: &mut Scratch) -> Result<Explained> {
+        let mut ctr = Vec::new();
+        self.ctrs(page, scratch, &mut ctr)?;
+        let most = page.options.top_k.unwrap_or(EXPLAINED).min(EXPLAINED_MAX);
+        let places: Vec<usize> =
+            by_ecpm(page, &ctr).into_iter().map(|(at, _)| at).take(most).collect();
+        let rows = newest_first(self, page)?;
+        let attention = attention(self, scratch, &places, rows.len());
+        let mut asked = page.clone();
+        asked.options.top_k = None;
+        asked.candidates = page.candidates.at(&places);
+        let mut without = |left: &[usize], ctr: &mut Vec<f32>| {
+            asked.user.behaviors = page.user.behaviors.at(left);
+            self.ctrs(&asked, scratch, ctr)
+        };
+        let (mut nothing, mut raises) = (Vec::new(), vec![Vec::new(); places.len()]);
+        without(&[], &mut nothing)?;
+        let mut others = Vec::new();
+        for row in &rows {
+            let left: Vec<usize> = rows.iter().copied().filter(|other| other != row).collect();
+            without(&left, &mut others)?;
+            for ((raises, &at), other) in raises.iter_mut().zip(&places).zip(&others) {
+                raises.push(ctr[at] - other);
+            }
         }
+        let candidates = places.iter().zip(nothing).zip(raises).zip(attention);
+        Ok(Explained {
+            behaviors: rows.iter().map(|&row| page.user.behaviors.item[row].0.clone()).collect(),
+            rows,
+            candidates: candidates
+                .map(|(((&at, ctr_without_history), raises), attention)| ExplainedCandidate {
+                    item: page.candidates.item[at].0.clone(),
+                    ctr: ctr[at],
+                    ctr_without_history,
+                    raises,
+                    attention,
+                })
+                .collect(),
+        })
     }
-    let candidates = places.iter().zip(nothing).zip(raises).zip(attention);
-    Ok(Explained {
-        behaviors: rows.iter().map(|&row| page.user.behaviors.item[row].0.clone()).collect(),
-        rows,
-        candidates: candidates
-            .map(|(((&at, ctr_without_history), raises), attention)| ExplainedCandidate {
-                item: page.candidates.item[at].0.clone(),
-                ctr: ctr[at],
-                ctr_without_history,
-                raises,
-                attention,
-            })
-            .collect(),
-    })
 }
 
 /// What was weighed when the candidates were scored, of those at `places`, each with `behaviors`

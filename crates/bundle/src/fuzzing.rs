@@ -10,10 +10,10 @@ use std::path::Path;
 use serde_json::{Value, json};
 
 use crate::compact::compact;
-use crate::delta;
+use crate::deltas;
 use crate::error::{Error, Result};
-use crate::files::hash_of;
 use crate::folder::MANIFEST;
+use crate::layout::hash_of;
 use crate::model::{Model, Scratch};
 use crate::spec::Spec;
 
@@ -65,8 +65,8 @@ impl Seeds {
             self.write(&folder, &[])?;
         }
         // What the input before left.
-        let _ = fs::remove_dir_all(delta::deltas_of(&folder));
-        delta.write(&delta::place(&folder, 1), input)?;
+        let _ = fs::remove_dir_all(deltas::deltas_of(&folder));
+        delta.write(&deltas::place(&folder, 1), input)?;
         let model = Model::open(&folder).map_err(say)?;
         let mut changes = crate::Changes::default();
         changes.rows.insert(1, Some(vec![0.0; model.spec().dim]));
@@ -170,7 +170,7 @@ mod tests {
         changes.remove_item(&model, "2").unwrap();
         model.change(&changes).unwrap();
         let from = fixture.place(1);
-        for (from, to) in [(from.clone(), "bundle"), (delta::place(&from, 1), "delta")] {
+        for (from, to) in [(from.clone(), "bundle"), (deltas::place(&from, 1), "delta")] {
             let to = seeds.join(to);
             fs::create_dir_all(&to).unwrap();
             let mut names: Vec<_> =

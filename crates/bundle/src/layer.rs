@@ -5,6 +5,7 @@
 //! layer; the table below stays as it is, in its file, shared by all states of the model. Looking
 //! up asks the layer first.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::index::Index;
@@ -162,11 +163,15 @@ impl<V: Values> Layered<V> {
     }
 }
 
+/// The keys of `changes`, ascending, and which are gone.
+pub(crate) fn keys<V>(changes: &BTreeMap<u64, Option<V>>) -> (Vec<u64>, Vec<u32>) {
+    changes.iter().map(|(key, value)| (*key, u32::from(value.is_none()))).unzip()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use proptest::prelude::*;
-    use std::collections::BTreeMap;
 
     impl Values for Vec<i32> {
         fn merged(&self, newer: &Self, order: &[From]) -> Self {

@@ -4,24 +4,27 @@
 //!
 //! In reading order: [`spec`], what a model is, and [`input`], what it reads of a sample;
 //! [`folder`], files that appear together, [`tensors`] in them, and [`numbers`] where they are;
-//! [`files`], a bundle being written (with [`contents`], [`items`] and [`golden`]), or [`arrival`],
-//! one being copied; [`model`], a bundle being used; [`request`], what it is asked, read by
-//! [`json`], [`resolve`], what that means to it, and [`page`], what it answers, and
-//! [`mod@explain`], why; [`mod@similar`], pictures like one; [`Changes`] after publishing,
-//! [`delta`]s of them, which [`mod@compact`] makes one, and [`carry`], what of them the next
-//! version gets; [`predictions`], [`ranking`] and [`mod@evaluate`], how good a model is;
-//! [`vectors`], those of a pre-rank network.
+//! [`layout`], the names of files, and [`deltas`], of those that come later; [`contents`],
+//! [`items`] and [`golden`], parts of a bundle; [`files`], a bundle being written, or [`arrival`],
+//! one being copied; [`request`], what a model is asked, read by [`json`]; [`model`], the state of
+//! a bundle in memory, which imports nothing that asks it. After it: [`resolve`], what a request
+//! means to it, and [`page`], what it answers, and [`mod@explain`], why; [`mod@similar`], pictures
+//! like one; [`Changes`] after publishing, [`delta`]s of them, which [`mod@compact`] makes one, and
+//! [`carry`], what of them the next version gets; [`predictions`], [`ranking`] and
+//! [`mod@evaluate`], how good a model is; [`vectors`], those of a pre-rank network.
 
 pub mod error;
 pub mod folder;
 pub mod index;
 pub mod input;
+pub mod layout;
 pub mod numbers;
 pub mod spec;
 pub mod tensors;
 
 pub mod arrival;
 pub mod contents;
+mod dense;
 pub mod files;
 pub mod golden;
 pub mod items;
@@ -30,6 +33,7 @@ pub mod carry;
 mod changes;
 pub mod compact;
 pub mod delta;
+pub mod deltas;
 mod embed;
 mod layer;
 mod rows;
@@ -37,6 +41,7 @@ mod rows;
 pub mod explain;
 pub mod json;
 pub mod model;
+mod open;
 pub mod page;
 pub mod request;
 pub mod resolve;

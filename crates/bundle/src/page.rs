@@ -54,15 +54,39 @@ pub struct Missing {
     pub ids: BTreeMap<String, usize>,
 }
 
-/// See [`Model::ctrs`].
-pub(crate) fn ctrs(
-    model: &Model,
-    page: &PageView,
-    scratch: &mut Scratch,
-    ctr: &mut Vec<f32>,
-) -> Result<Missing> {
-    let missing = ctrs_while(model, page, scratch, ctr, || true)?;
-    Ok(missing.expect("nobody stops it"))
+impl Model {
+    /// Ranks the candidates of a page view by eCPM. Unknown users, items, images and ids are scored
+    /// with defaults and listed.
+    ///
+    /// # Errors
+    /// If the request contradicts itself or names fields the model does not have.
+    pub fn score<'p>(&self, page: &'p PageView) -> Result<Ranked<'p>> {
+        self.score_with(page, &mut Scratch::default())
+    }
+
+    /// Like [`Model::score`], with buffers of the caller: nothing is allocated per candidate.
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    pub fn score_with<'p>(&self, page: &'p PageView, scratch: &mut Scratch) -> Result<Ranked<'p>> {
+        let ranked = score_while(self, page, scratch, || true)?;
+        Ok(ranked.expect("nobody stops it"))
+    }
+
+    /// Overwrites `ctr` with the predicted click-through rate of every candidate, in the order of
+    /// the request; what is unknown and scored with defaults.
+    ///
+    /// # Errors
+    /// As [`Model::score`].
+    pub fn ctrs(
+        &self,
+        page: &PageView,
+        scratch: &mut Scratch,
+        ctr: &mut Vec<f32>,
+    ) -> Result<Missing> {
+        let missing = ctrs_while(self, page, scratch, ctr, || true)?;
+        Ok(missing.expect("nobody stops it"))
+    }
 }
 
 /// Candidates that are scored between two questions whether to go on: some milliseconds.
@@ -161,16 +185,6 @@ pub fn by_ecpm(page: &PageView, ctr: &[f32]) -> Vec<(usize, f64)> {
     let mut order: Vec<(usize, f64)> = (0..ctr.len()).map(|at| (at, ecpm(at))).collect();
     order.sort_by(|a, b| b.1.total_cmp(&a.1));
     order
-}
-
-/// See [`Model::score_with`].
-pub(crate) fn score<'p>(
-    model: &Model,
-    page: &'p PageView,
-    scratch: &mut Scratch,
-) -> Result<Ranked<'p>> {
-    let ranked = score_while(model, page, scratch, || true)?;
-    Ok(ranked.expect("nobody stops it"))
 }
 
 /// Like [`Model::score_with`], as long as `goes_on`, which is asked before every thousand

@@ -9,7 +9,6 @@ use serde::{Deserialize, Serialize};
 
 use ams_data::PictureName;
 
-use crate::contents::Content;
 use crate::error::{Error, Result};
 use crate::items::Item;
 use crate::json;
@@ -60,44 +59,46 @@ impl Wanted {
     }
 }
 
-/// See [`Model::similar`].
-pub(crate) fn similar<'m>(
-    model: &'m Model,
-    images: &Content,
-    wanted: &Wanted,
-) -> Result<Similar<'m>> {
-    let (tower, name) = tower(model, wanted)?;
-    let items = model.items();
-    let top_k = wanted.top_k.unwrap_or(TOP_K);
-    if !(1..=TOP_K_MAX).contains(&top_k) {
-        return Err(Error::request(format!("top_k is {top_k}, expected 1 to {TOP_K_MAX}")));
+impl Model {
+    /// The known items whose pictures are most like one.
+    ///
+    /// # Errors
+    /// If the model has no images, or does not know what is asked for.
+    pub fn similar(&self, wanted: &Wanted) -> Result<Similar<'_>> {
+        let images = &self.contents()[0];
+        let (tower, name) = tower(self, wanted)?;
+        let items = self.items();
+        let top_k = wanted.top_k.unwrap_or(TOP_K);
+        if !(1..=TOP_K_MAX).contains(&top_k) {
+            return Err(Error::request(format!("top_k is {top_k}, expected 1 to {TOP_K_MAX}")));
+        }
+        let (itself, picture) = asked(self, wanted)?;
+        let Some(vector) = images.embedding(tower, images.key(picture)) else {
+            return Err(Error::request("the model has no embedding of the picture"));
+        };
+        let length = dot(vector, vector).sqrt();
+        let mut found: Vec<(f32, u64, Item)> = (items.all())
+            .filter(|&(_, item)| Some(item) != itself)
+            .filter_map(|(hash, item)| {
+                let other = images.embedding(tower, images.key(items.picture(item)))?;
+                Some((cosine(vector, length, other), hash, item))
+            })
+            .collect();
+        let first =
+            |a: &(f32, u64, Item), b: &(f32, u64, Item)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
+        if found.len() > top_k {
+            found.select_nth_unstable_by(top_k, first);
+            found.truncate(top_k);
+        }
+        found.sort_unstable_by(first);
+        let names: Option<Vec<&str>> = found.iter().map(|&(_, _, item)| items.name(item)).collect();
+        let Some(names) = names else {
+            let what = "its bundle was published before bundles had the names of items".to_owned();
+            return Err(Error::Model { what });
+        };
+        let cosine = found.into_iter().map(|(cosine, ..)| cosine).collect();
+        Ok(Similar { tower: name, items: names, cosine })
     }
-    let (itself, picture) = asked(model, wanted)?;
-    let Some(vector) = images.embedding(tower, images.key(picture)) else {
-        return Err(Error::request("the model has no embedding of the picture"));
-    };
-    let length = dot(vector, vector).sqrt();
-    let mut found: Vec<(f32, u64, Item)> = (items.all())
-        .filter(|&(_, item)| Some(item) != itself)
-        .filter_map(|(hash, item)| {
-            let other = images.embedding(tower, images.key(items.picture(item)))?;
-            Some((cosine(vector, length, other), hash, item))
-        })
-        .collect();
-    let first =
-        |a: &(f32, u64, Item), b: &(f32, u64, Item)| b.0.total_cmp(&a.0).then(a.1.cmp(&b.1));
-    if found.len() > top_k {
-        found.select_nth_unstable_by(top_k, first);
-        found.truncate(top_k);
-    }
-    found.sort_unstable_by(first);
-    let names: Option<Vec<&str>> = found.iter().map(|&(_, _, item)| items.name(item)).collect();
-    let Some(names) = names else {
-        let what = "its bundle was published before bundles had the names of items".to_owned();
-        return Err(Error::Model { what });
-    };
-    let cosine = found.into_iter().map(|(cosine, ..)| cosine).collect();
-    Ok(Similar { tower: name, items: names, cosine })
 }
 
 /// The number and the name of the tower that is meant.
