@@ -18,13 +18,15 @@ use parquet::arrow::ArrowWriter;
 
 use ams_model::linalg::Projection;
 
-use crate::contents::ContentTable;
-use crate::files::{self, Frozen, Golden, Meta, RowFormat, Weights};
-use crate::folder::Manifest;
+use crate::files::folder::Manifest;
+use crate::files::golden::Golden;
+use crate::files::layout::Meta;
 use crate::input::Keys;
 use crate::model::Model;
 use crate::request::PageView;
 use crate::spec::{ImageSource, Spec, TowerSharing, TowerWeights};
+use crate::tables::contents::ContentTable;
+use crate::write::{Frozen, RowFormat, Weights, write};
 
 /// Item, picture and category.
 type Item = (&'static str, Option<&'static str>, Option<&'static str>);
@@ -102,7 +104,7 @@ impl Fixture {
             samples: &self.samples,
             rows: self.rows,
         };
-        files::write(&self.place(version), &frozen)
+        write(&self.place(version), &frozen)
     }
 
     pub(crate) fn place(&self, version: u64) -> std::path::PathBuf {

@@ -9,11 +9,11 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::compact::compact;
-use crate::deltas;
+use crate::delta::compact::compact;
 use crate::error::{Error, Result};
-use crate::folder::MANIFEST;
-use crate::layout::hash_of;
+use crate::files::deltas;
+use crate::files::folder::MANIFEST;
+use crate::files::layout::hash_of;
 use crate::model::{Model, Scratch};
 use crate::spec::Spec;
 

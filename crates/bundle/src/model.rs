@@ -11,18 +11,18 @@ use std::sync::Arc;
 use ams_data::{Groups, Id, ImageKey, PictureName, Ragged};
 use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
-use crate::contents::{Content, ContentScratch, ContentTables};
-use crate::deltas;
-use crate::embed::Embedder;
 use crate::error::{Error, Result};
+use crate::files::deltas;
+use crate::files::layout::Meta;
+use crate::files::numbers::Memory;
 use crate::input::{Input, Keys};
-use crate::items::{ItemFields, Items};
-use crate::layer::Table;
-use crate::layout::Meta;
-use crate::numbers::Memory;
 use crate::request::PageView;
-use crate::rows;
 use crate::spec::Spec;
+use crate::tables::contents::{Content, ContentScratch, ContentTables};
+use crate::tables::embed::Embedder;
+use crate::tables::items::{ItemFields, Items};
+use crate::tables::layer::Table;
+use crate::tables::rows;
 
 /// A frozen model, ready to score. What it was published with is shared by all its states: a delta
 /// makes another model of it, which costs what the deltas hold.
@@ -324,9 +324,9 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::files::RowFormat;
     use crate::fixture::{Fixture, ROWS, spec};
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
+    use crate::write::RowFormat;
     use ams_model::{Aggregator, ImageArm, Interactions, Similarity};
 
     #[test]

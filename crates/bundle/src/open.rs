@@ -4,18 +4,18 @@ use std::path::{Component, Path, PathBuf};
 
 use ams_model::RankNetwork;
 
-use crate::contents;
-use crate::embed::read_dense;
 use crate::error::{Error, Result};
-use crate::folder::{Folder, MANIFEST};
-use crate::golden::{GOLDEN, Golden};
-use crate::items::{ITEMS, Items};
-use crate::layout::{self, FORMAT, IDS, Meta, SAMPLES};
+use crate::files::folder::{Folder, MANIFEST};
+use crate::files::golden::{GOLDEN, Golden};
+use crate::files::layout::{self, FORMAT, IDS, Meta, SAMPLES};
+use crate::files::numbers::Memory;
 use crate::model::{Bundle, Model, Scratch};
-use crate::numbers::Memory;
 use crate::request::PageView;
-use crate::rows;
 use crate::spec::Spec;
+use crate::tables::contents;
+use crate::tables::embed::read_dense;
+use crate::tables::items::{ITEMS, Items};
+use crate::tables::rows;
 
 /// Most a recomputed golden logit may differ from the trainer's, as a share of it where it is above
 /// 1.
@@ -156,8 +156,8 @@ fn read_samples(folder: &Folder<Meta>) -> Result<Vec<PageView>> {
 mod tests {
     use super::*;
     use crate::Changes;
+    use crate::files::folder::FolderWriter;
     use crate::fixture::{Fixture, replace};
-    use crate::folder::FolderWriter;
     use ams_data::Id;
     use ams_model::ImageArm;
     use std::fs;

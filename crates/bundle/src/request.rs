@@ -10,7 +10,7 @@
 //! ```
 //! Only `candidates.item` is required; what is `null` is absent. A behavior whose item is `null` or
 //! the empty text is padding: its row counts for nothing. Knows the spelling; what names and texts
-//! mean is [`crate::resolve`]'s.
+//! mean is [`crate::page::resolve`]'s.
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -3,9 +3,9 @@
 use std::borrow::Cow;
 use std::path::Path;
 
-use ams_bundle::files::{self, ContentTable, Frozen, Golden, Meta, RowFormat, Weights};
 use ams_bundle::folder::Manifest;
 use ams_bundle::request::PageView;
+use ams_bundle::{ContentTable, Frozen, Golden, Meta, RowFormat, Weights, write};
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::SplitName;
 use ams_data::{Groups, ImageKey};
@@ -59,7 +59,7 @@ pub fn publish(
         samples,
         rows,
     };
-    Ok(files::write(place, &frozen)?)
+    Ok(write(place, &frozen)?)
 }
 
 /// Rounds every row to halfs.

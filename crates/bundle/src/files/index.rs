@@ -4,7 +4,7 @@
 //! Ids, keys and names are hashes, so they fill the range evenly and a bucket holds about one of
 //! them. Any other ascending list works too, only slower.
 
-use crate::numbers::Numbers;
+use crate::files::numbers::Numbers;
 
 /// An ascending list of different hashes and where each is.
 #[derive(Clone, Debug)]

@@ -12,8 +12,8 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::input::Input;
 use crate::model::{Model, Scratch};
+use crate::page::resolve::{Resolved, resolve};
 use crate::request::PageView;
-use crate::resolve::{Resolved, resolve};
 
 /// The answer to a page view: which version of which model ranked it, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]

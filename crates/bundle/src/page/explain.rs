@@ -8,9 +8,9 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::model::{Model, Scratch};
-use crate::page::by_ecpm;
+use crate::page::rank::by_ecpm;
+use crate::page::resolve::newest_first;
 use crate::request::PageView;
-use crate::resolve::newest_first;
 
 /// Candidates that are explained unless the request's `top_k` says otherwise, and the most there
 /// may be.

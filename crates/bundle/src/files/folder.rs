@@ -20,8 +20,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::numbers::Memory;
-use crate::tensors::TensorFile;
+use crate::files::numbers::Memory;
+use crate::files::tensors::TensorFile;
 
 /// The last file of a folder.
 pub const MANIFEST: &str = "MANIFEST.json";

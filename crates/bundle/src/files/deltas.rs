@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::folder::{Listed, MANIFEST};
+use crate::files::folder::{Listed, MANIFEST};
 
 /// `format` of the deltas this build reads and writes.
 pub const FORMAT: &str = "ams-delta/1";

@@ -28,8 +28,8 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Scratch};
+use crate::page::resolve::{CANDIDATES_MAX, resolve};
 use crate::request::{PageView, Text};
-use crate::resolve::{CANDIDATES_MAX, resolve};
 
 /// The file of the ads' vectors.
 pub const ADS: &str = "ads.parquet";

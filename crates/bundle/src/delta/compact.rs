@@ -19,10 +19,11 @@
 use std::fs;
 use std::path::Path;
 
-use crate::changes::Changes;
-use crate::delta;
-use crate::deltas;
+use crate::delta::changes::Changes;
+use crate::delta::follow::next_or_stuck;
+use crate::delta::write::{lock, write_at};
 use crate::error::{Error, Result};
+use crate::files::deltas;
 use crate::model::{Model, State};
 
 /// What became of the deltas of a version.
@@ -41,9 +42,9 @@ pub struct Compacted {
 /// be written. Then all deltas are as they were.
 pub fn compact(dir: &Path) -> Result<Compacted> {
     let bundle = Model::open_bundle(dir)?;
-    let _writer = delta::lock(bundle.path())?;
+    let _writer = lock(bundle.path())?;
     let (mut model, mut covers, mut before) = (bundle.clone(), Vec::new(), 0);
-    while let Some(next) = delta::next_or_stuck(&model)? {
+    while let Some(next) = next_or_stuck(&model)? {
         model = next;
         before += 1;
         match model.last_delta() {
@@ -57,7 +58,7 @@ pub fn compact(dir: &Path) -> Result<Compacted> {
         let all = Changes::of(&model);
         let place = deltas::compacted_place(model.path(), last);
         let follows = model.hash().to_owned();
-        delta::write_at(&place, &bundle, &all, (last, follows, covers))?;
+        write_at(&place, &bundle, &all, (last, follows, covers))?;
         let again = bundle.next();
         let same = |again: &Model| {
             let State { number, hash, .. } = again.delta();

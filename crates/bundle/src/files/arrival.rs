@@ -13,7 +13,7 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
-use crate::folder::{Listed, MANIFEST};
+use crate::files::folder::{Listed, MANIFEST};
 
 /// What was seen of a folder's files: the manifest, then each file it lists, in order of their
 /// names. Two equal stamps mean that no file came, went, grew, or was written or replaced in

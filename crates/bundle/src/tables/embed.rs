@@ -7,12 +7,12 @@ use ams_model::tower::TowerScratch;
 use ams_model::{RankNetwork, Tower};
 use half::f16;
 
-use crate::contents;
-use crate::dense;
 use crate::error::{Error, Result};
-use crate::folder::Folder;
-use crate::layout::Meta;
+use crate::files::folder::Folder;
+use crate::files::layout::Meta;
 use crate::spec::{Spec, TowerSpec};
+use crate::tables::contents;
+use crate::tables::dense;
 
 /// All towers of a model.
 #[derive(Debug)]

@@ -7,8 +7,8 @@
 use ams_model::{Layout, RankNetwork, Tower};
 
 use crate::error::Result;
-use crate::folder::{Folder, FolderWriter, Tensor};
-use crate::layout::{DENSE, Meta};
+use crate::files::folder::{Folder, FolderWriter, Tensor};
+use crate::files::layout::{DENSE, Meta};
 use crate::spec::{Spec, TowerSpec};
 
 /// The names of the dense tensors of a model, with layouts, in order of the weights.

@@ -8,8 +8,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::index::Index;
-use crate::numbers::Numbers;
+use crate::files::index::Index;
+use crate::files::numbers::Numbers;
 
 /// Values by place, one for each key of a table.
 pub(crate) trait Values: Sized {

@@ -8,9 +8,9 @@ use ams_data::schema::{ITEM, USER};
 use ams_data::{Field, Groups, Id, PictureName, Ragged, Side};
 
 use crate::error::{Error, Result};
-use crate::items::{Item, Items};
 use crate::model::Model;
 use crate::request::{Cell, FeatureColumns, Features, Options, PageView, Text};
+use crate::tables::items::{Item, Items};
 
 /// Most candidates of one request.
 pub const CANDIDATES_MAX: usize = 10_000;

@@ -4,8 +4,11 @@ use ams_model::metrics::{Impression, Metrics, log_loss};
 use rayon::prelude::*;
 use serde::Serialize;
 
-pub use crate::predictions::Predictions;
-use crate::ranking::Ranking;
+pub mod predictions;
+pub mod ranking;
+
+pub use predictions::Predictions;
+use ranking::Ranking;
 
 /// The metrics of a test; `None` where a metric is not defined.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]

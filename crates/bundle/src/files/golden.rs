@@ -11,8 +11,8 @@
 use ams_data::{Groups, Id, PictureName, Ragged, Schema};
 
 use crate::error::Result;
-use crate::folder::{FolderWriter, Tensor};
-use crate::tensors::{TensorFile, lengths};
+use crate::files::folder::{FolderWriter, Tensor};
+use crate::files::tensors::{TensorFile, lengths};
 
 /// The file's name.
 pub const GOLDEN: &str = "golden.safetensors";
@@ -120,9 +120,9 @@ fn pictures(file: &TensorFile, name: &str, rows: usize) -> Result<Vec<PictureNam
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::folder::serialize;
+    use crate::files::numbers::Bytes;
     use crate::fixture::{Fixture, spec};
-    use crate::folder::serialize;
-    use crate::numbers::Bytes;
     use ams_model::ImageArm;
 
     #[test]

@@ -21,7 +21,7 @@ use ams_data::Error as FileError;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::folder::MANIFEST;
+use crate::files::folder::MANIFEST;
 use crate::spec::Spec;
 
 /// `format` of the bundles this build reads and writes.

@@ -14,9 +14,9 @@ use ams_data::schema::ITEM;
 use ams_data::{Field, Id, PictureName, Ragged, Schema, Side};
 
 use crate::error::{Error, Result};
-use crate::folder::{FolderWriter, Tensor};
-use crate::layer::{Found, From, Layered, Table, Values};
-use crate::tensors::{TensorFile, Texts, lengths};
+use crate::files::folder::{FolderWriter, Tensor};
+use crate::files::tensors::{TensorFile, Texts, lengths};
+use crate::tables::layer::{Found, From, Layered, Table, Values};
 
 /// The file's name.
 pub const ITEMS: &str = "items.safetensors";

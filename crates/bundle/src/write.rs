@@ -1,26 +1,20 @@
 //! Writing a bundle: everything needed to compute a score, in files any program can read, as
-//! [`crate::layout`] says.
+//! [`crate::files::layout`] says.
 
 use std::path::Path;
 
 use ams_data::catalogue::Catalogue;
 use half::f16;
 
-use crate::contents;
-pub use crate::contents::ContentTable;
-pub use crate::deltas::bytes;
-use crate::dense;
 use crate::error::{Error, Result};
-use crate::folder::{FolderWriter, Manifest, Tensor};
-pub use crate::golden::Golden;
-use crate::items::Items;
-pub use crate::layout::{
-    DENSE, FORMAT, IDS, IMAGE_TABLE, Meta, PICTURES, PROJECTION, SAMPLES, next_version,
-    whole_versions,
-};
-use crate::layout::{hash_of, json};
+use crate::files::folder::{FolderWriter, Manifest, Tensor};
+use crate::files::golden::Golden;
+use crate::files::layout::{FORMAT, IDS, Meta, SAMPLES, hash_of, json};
 use crate::request::PageView;
 use crate::spec::Spec;
+use crate::tables::contents::{self, ContentTable};
+use crate::tables::dense;
+use crate::tables::items::Items;
 
 /// All numbers of a model.
 #[derive(Clone, Debug, Default, PartialEq)]

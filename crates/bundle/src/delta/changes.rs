@@ -11,11 +11,11 @@ use ams_data::schema::ITEM;
 use ams_data::value::is_missing;
 use ams_data::{Field, Id, ImageKey, PictureName};
 
-use crate::contents::ContentChanges;
 use crate::error::{Error, Result};
-use crate::items::{Item as KnownItem, Items};
 use crate::model::Model;
 use crate::request::Cell;
+use crate::tables::contents::ContentChanges;
+use crate::tables::items::{Item as KnownItem, Items};
 
 /// Changes, on their way into a delta. Keys are hashes; no value: it is gone.
 #[derive(Clone, Debug, Default, PartialEq)]

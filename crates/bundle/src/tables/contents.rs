@@ -16,13 +16,13 @@ use ams_model::linalg::Projection;
 use ams_model::{ContentBatch, NO_IMAGE, Sketches};
 
 use crate::error::Result;
-use crate::folder::{Folder, FolderWriter, Owned, Tensor};
+use crate::files::folder::{Folder, FolderWriter, Owned, Tensor};
+use crate::files::layout::{IMAGE_TABLE, Meta, PICTURES, PROJECTION};
+use crate::files::numbers::Numbers;
+use crate::files::tensors::TensorFile;
 use crate::input::Keys;
-use crate::layer::{self, Found, From, Layered, Table, Values};
-use crate::layout::{IMAGE_TABLE, Meta, PICTURES, PROJECTION};
-use crate::numbers::Numbers;
 use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
-use crate::tensors::TensorFile;
+use crate::tables::layer::{self, Found, From, Layered, Table, Values};
 
 /// The numbers of one content.
 #[derive(Clone, Debug, Default, PartialEq)]

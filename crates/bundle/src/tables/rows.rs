@@ -7,9 +7,9 @@
 use ams_data::{Id, Ragged};
 
 use crate::error::Result;
-use crate::layer::{From, Table, Values};
-use crate::numbers::{Floats, Numbers};
-use crate::tensors::TensorFile;
+use crate::files::numbers::{Floats, Numbers};
+use crate::files::tensors::TensorFile;
+use crate::tables::layer::{From, Table, Values};
 
 /// Rows by place.
 #[derive(Clone, Debug)]
@@ -47,7 +47,7 @@ impl Values for Rows {
 }
 
 /// All rows of a model.
-pub(crate) type Layered = crate::layer::Layered<Rows>;
+pub(crate) type Layered = crate::tables::layer::Layered<Rows>;
 
 /// Reads rows of `dim` numbers.
 ///

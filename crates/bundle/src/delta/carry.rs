@@ -10,10 +10,10 @@
 
 use ams_data::{Field, Id, ImageKey, PictureName};
 
-use crate::changes::{Changes, Item};
+use crate::delta::changes::{Changes, Item};
 use crate::error::{Error, Result};
-use crate::items::Items;
 use crate::model::Model;
+use crate::tables::items::Items;
 
 /// What was carried over. What the next version has already is not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -10,10 +10,10 @@ use safetensors::SafeTensors;
 use safetensors::tensor::{Dtype, TensorView};
 
 use crate::error::{Error, Result};
-use crate::index::Index;
-use crate::numbers::{Bytes, Floats, Numbers};
+use crate::files::index::Index;
+use crate::files::numbers::{Bytes, Floats, Numbers};
 
-/// A safetensors file, mapped or copied, opened by [`crate::folder::Folder::tensors`].
+/// A safetensors file, mapped or copied, opened by [`crate::files::folder::Folder::tensors`].
 #[derive(Debug)]
 pub struct TensorFile {
     path: PathBuf,
@@ -257,7 +257,7 @@ pub fn lengths(offsets: &Offsets) -> Vec<u32> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::folder::Tensor;
+    use crate::files::folder::Tensor;
 
     fn file() -> TensorFile {
         let tensors = [
@@ -266,7 +266,7 @@ mod tests {
             Tensor::u64("ids", &[7, u64::MAX]),
             Tensor::u32("counts", &[3]),
         ];
-        let bytes = crate::folder::serialize(&tensors).unwrap();
+        let bytes = crate::files::folder::serialize(&tensors).unwrap();
         TensorFile::new("f.safetensors".into(), Bytes::Owned(bytes)).unwrap()
     }
 
@@ -290,7 +290,7 @@ mod tests {
             Tensor::u64("ids", bytemuck::cast_slice(&column.values)),
             Tensor::u32("huge", &[u32::MAX, 1]),
         ];
-        let bytes = crate::folder::serialize(&tensors).unwrap();
+        let bytes = crate::files::folder::serialize(&tensors).unwrap();
         let file = TensorFile::new("f".into(), Bytes::Owned(bytes)).unwrap();
         let names = ["n", "ids"].map(str::to_owned);
         assert_eq!(file.ragged(&names, 3).unwrap(), column);
@@ -308,9 +308,11 @@ mod tests {
             Tensor::u32("cut", &[2, 0, 2]),
             Tensor::u8("latin", b"a\xe9bc"),
         ];
-        let file =
-            TensorFile::new("f".into(), Bytes::Owned(crate::folder::serialize(&tensors).unwrap()))
-                .unwrap();
+        let file = TensorFile::new(
+            "f".into(),
+            Bytes::Owned(crate::files::folder::serialize(&tensors).unwrap()),
+        )
+        .unwrap();
         let texts = file.texts(["lengths", "bytes"], 3).unwrap().unwrap();
         assert_eq!([0, 1, 2].map(|row| texts.row(row)), ["a", "", "\u{e9}b"]);
         assert!(file.texts(["none", "neither"], 3).unwrap().is_none());

@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 use ams_data::PictureName;
 
 use crate::error::{Error, Result};
-use crate::items::Item;
 use crate::json;
 use crate::model::Model;
 use crate::request::Text;
+use crate::tables::items::Item;
 
 /// Items that are answered with unless the request says otherwise, and the most there may be.
 const TOP_K: usize = 10;

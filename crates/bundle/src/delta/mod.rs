@@ -1,0 +1,23 @@
+//! What changed since a bundle was published: new pictures and items, rows, and what is gone.
+//!
+//! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle, and is
+//! read-only; [`crate::files::deltas`] says what is in one. The networks' weights are the bundle's:
+//! with others, all rows and embeddings would mean something else.
+//!
+//! In reading order: [`Changes`] become a delta in `write`; `follow` reads deltas onto a model;
+//! [`compact`] makes many one; [`carry`] tells the next version.
+
+pub(crate) mod changes;
+
+pub(crate) mod follow;
+pub(crate) mod write;
+
+pub mod carry;
+pub mod compact;
+
+#[cfg(test)]
+mod tests;
+
+pub use crate::files::deltas::{FORMAT, Meta};
+pub use changes::Changes;
+pub use follow::verify;

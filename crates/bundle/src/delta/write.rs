@@ -1,0 +1,143 @@
+//! Writing deltas. One process at a time does, under the lock `.deltas.lock` of the version.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::time::Duration;
+
+use ams_data::lock::Lock;
+use ams_data::{Id, PictureName, Ragged};
+
+use crate::delta::changes::{Changes, Item};
+use crate::delta::follow::next_or_stuck;
+use crate::error::{Error, Result};
+use crate::files::deltas::{FORMAT, Meta, place};
+use crate::files::folder::{FolderWriter, Owned};
+use crate::files::layout::IDS;
+use crate::files::tensors::{Texts, lengths};
+use crate::model::Model;
+use crate::tables::contents;
+use crate::tables::items::{self, ITEMS};
+use crate::tables::layer::keys;
+
+/// How long a writer waits for another: a delta is written in moments.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+impl Model {
+    /// Writes `changes` as a delta after the last one on disk, which others may have written since
+    /// this model was opened, and returns the model with all of them. What is no news by then
+    /// is left out; if that is everything, nothing is written.
+    ///
+    /// # Errors
+    /// If another process writes for too long, a delta before is damaged, or it cannot be written;
+    /// then nothing has changed.
+    pub fn change(&self, changes: &Changes) -> Result<Model> {
+        write(self, changes)
+    }
+}
+
+/// The lock of those who write deltas of a version, after some waiting.
+///
+/// # Errors
+/// If another process holds it for too long, or it cannot be written.
+pub(crate) fn lock(version_dir: &Path) -> Result<Lock> {
+    Ok(Lock::wait(version_dir, "deltas", PATIENCE)?)
+}
+
+/// Writes `changes` as the delta that follows `model` and what others wrote after it. Returns the
+/// model with all of these.
+///
+/// # Errors
+/// If another process writes for too long, a delta before is damaged, or something cannot be
+/// written; then nothing stays behind.
+pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
+    changes.check(model.spec().dim)?;
+    let _writer = lock(model.path())?;
+    let mut newest = model.clone();
+    while let Some(next) = next_or_stuck(&newest)? {
+        newest = next;
+    }
+    // Changes say what is, so they mean the same after those of others; but may be no news any
+    // more.
+    let changes = match newest.deltas() == model.deltas() {
+        true => Cow::Borrowed(changes),
+        false => Cow::Owned(changes.news(&newest)),
+    };
+    if changes.is_empty() {
+        return Ok(newest);
+    }
+    let number = newest.deltas() + 1;
+    let follows = newest.delta().hash.clone();
+    write_at(&place(model.path(), number), model, &changes, (number, follows, Vec::new()))?;
+    let next = newest.next()?;
+    next.ok_or_else(|| Error::content(model.path(), "the delta just written is not there"))
+}
+
+/// Writes `changes` of `model` as a delta at `place`: its number, the hash of what it follows, and
+/// of those it takes the place of.
+///
+/// # Errors
+/// If it cannot be written; then nothing stays behind.
+pub(crate) fn write_at(
+    place: &Path,
+    model: &Model,
+    changes: &Changes,
+    (number, follows, covers): (u64, String, Vec<String>),
+) -> Result<()> {
+    let spec = model.spec();
+    let mut folder = FolderWriter::create(place)?;
+    let row = |row: &Option<Vec<f32>>| row.clone().unwrap_or_else(|| vec![0.0; spec.dim]);
+    let rows = changes.rows.values().flat_map(row).collect();
+    let (ids, gone) = keys(&changes.rows);
+    let tensors = [
+        ("rows".to_owned(), Owned::F32([ids.len(), spec.dim], rows)),
+        ("ids".to_owned(), Owned::U64(ids)),
+        ("ids.gone".to_owned(), Owned::U32(gone)),
+    ];
+    folder.add_owned(IDS, &tensors)?;
+    let of_contents = contents::write_changes(spec, &changes.contents, &mut folder)?;
+    write_items(model, &changes.items, &mut folder)?;
+    let meta = Meta {
+        base: model.hash().to_owned(),
+        follows,
+        number,
+        covers,
+        ids: changes.rows.len() as u64,
+        images: of_contents.0 as u64,
+        pictures: of_contents.1 as u64,
+        items: changes.items.len() as u64,
+    };
+    folder.publish(FORMAT, meta)?;
+    Ok(())
+}
+
+fn write_items(
+    model: &Model,
+    changes: &BTreeMap<u64, Option<Item>>,
+    folder: &mut FolderWriter,
+) -> Result<()> {
+    static NOTHING: Item =
+        Item { text: String::new(), picture: PictureName::NONE, fields: Vec::new() };
+    let known: Vec<&Item> =
+        changes.values().map(|item| item.as_ref().unwrap_or(&NOTHING)).collect();
+    let (items, gone) = keys(changes);
+    let mut tensors = vec![
+        ("items".to_owned(), Owned::U64(items)),
+        ("items.gone".to_owned(), Owned::U32(gone)),
+        ("pictures".to_owned(), Owned::U64(known.iter().map(|item| item.picture.0).collect())),
+    ];
+    let texts: Texts = known.iter().map(|item| item.text.clone()).collect();
+    let (name_lengths, bytes) = texts.parts();
+    tensors.push((items::NAMES[0].to_owned(), Owned::U32(name_lengths)));
+    tensors.push((items::NAMES[1].to_owned(), Owned::U8(bytes.as_bytes().to_vec())));
+    for (field, known_field) in model.items().fields().iter().enumerate() {
+        let mut column = Ragged::default();
+        for item in &known {
+            column.push(item.fields.get(field).map_or(&[][..], |ids| ids));
+        }
+        let [lengths_name, ids_name] = items::names(&known_field.name);
+        tensors.push((lengths_name, Owned::U32(lengths(&column.offsets))));
+        tensors.push((ids_name, Owned::U64(column.values.iter().map(|id: &Id| id.0).collect())));
+    }
+    folder.add_owned(ITEMS, &tensors)
+}

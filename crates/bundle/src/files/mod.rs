@@ -1,0 +1,20 @@
+//! Files of a bundle: how they appear together, what they are called, and the numbers in them.
+//!
+//! In reading order: [`folder`], files that appear together, [`tensors`] in them, and [`numbers`]
+//! where they are, found by an [`index`]; [`layout`], names and manifests of bundles, and
+//! [`deltas`], of what comes later; [`golden`], logits to be computed again; [`arrival`], a folder
+//! that is being copied.
+
+pub mod folder;
+pub mod index;
+pub mod numbers;
+pub mod tensors;
+
+pub mod deltas;
+pub mod layout;
+
+pub mod arrival;
+pub mod golden;
+
+pub use deltas::bytes;
+pub use layout::{next_version, whole_versions};

@@ -1,0 +1,13 @@
+//! Tables of a bundle, which deltas lie over: looked up by hash, written and read.
+//!
+//! In reading order: `layer`, a table with changes over it; `rows` of ids; [`items`]; [`contents`],
+//! what towers made of pictures; `dense`, the weights, and `embed`, towers for new pictures.
+
+pub(crate) mod layer;
+
+pub mod contents;
+pub mod items;
+pub(crate) mod rows;
+
+pub(crate) mod dense;
+pub(crate) mod embed;
