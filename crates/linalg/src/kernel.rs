@@ -1,18 +1,15 @@
 //! The inner loops of a matrix product, for whatever vectors the processor has.
 //!
 //! A tile of the destination, such as 12 rows of two vectors (6 where a processor has only 16
-//! registers), is summed in registers over up to [`DEPTH`] products, then scaled and written. An
-//! element is always the same sum in the same order, one fused multiply-add after the other,
-//! wherever its tile begins and however wide vectors are: it depends on its own row, its own column
-//! and nothing else, and has the same bits on every processor that fuses.
+//! registers), is summed in registers over up to [`DEPTH`](super::DEPTH) products, then scaled and
+//! written. An element is always the same sum in the same order, one fused multiply-add after the
+//! other, wherever its tile begins and however wide vectors are: it depends on its own row, its own
+//! column and nothing else, and has the same bits on every processor that fuses.
 
 use pulp::{Arch, Simd, WithSimd};
 
 use super::Onto;
 use super::panels::Panels;
-
-/// Products summed in registers before they reach the destination.
-pub const DEPTH: usize = 256;
 
 /// The left factor (m, k): element (i, l) is `data[i * row + l * column]`.
 #[derive(Clone, Copy, Debug)]
@@ -49,43 +46,6 @@ impl Product<'_, '_> {
         assert!(a.data.len() > rows * a.row + depth * a.column, "the left factor");
         assert!(self.c.len() >= rows * self.stride + b.columns(), "the destination");
         Arch::new().dispatch(self);
-    }
-}
-
-/// How wide panels are, in floats: at most four vectors.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Widths {
-    /// What a product is fastest with.
-    pub usual: usize,
-    /// Up to what width a product does well with a matrix that is one panel as it is.
-    pub in_place: usize,
-    /// What a listed left factor is fastest with.
-    pub wide: usize,
-}
-
-impl Widths {
-    /// Those of this processor.
-    pub fn here() -> Widths {
-        struct Here;
-        impl WithSimd for Here {
-            type Output = Widths;
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, _: S) -> Widths {
-                Widths::of::<S>()
-            }
-        }
-        Arch::new().dispatch(Here)
-    }
-
-    /// Those of vectors `S`.
-    pub fn of<S: Simd>() -> Widths {
-        let (two, four) = (2 * S::F32_LANES, 4 * S::F32_LANES);
-        // The sums of 6 rows of four vectors fit into 32 registers. Where two vectors are wide
-        // enough to keep all units busy, 12 rows of two do better: more of a panel stays in
-        // the nearest cache.
-        let many = S::REGISTER_COUNT >= 32;
-        let usual = if many && S::F32_LANES < 16 { four } else { two };
-        Widths { usual, in_place: if many { four } else { usual }, wide: four }
     }
 }
 

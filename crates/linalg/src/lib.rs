@@ -13,15 +13,17 @@ mod peak;
 mod projection;
 mod sparse;
 mod widen;
+mod widths;
 
 use std::cell::RefCell;
 
-pub use kernel::{DEPTH, Left};
+pub use kernel::Left;
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
 pub use projection::Projection;
 pub use sparse::{Sparse, count_values};
 pub use widen::{fetch, widen};
+pub use widths::DEPTH;
 
 use kernel::Product;
 use pulp::{Arch, Simd};
@@ -247,7 +249,7 @@ mod tests {
         let left = Left { data: &a, row: k, column: 1 };
         let (mut expected, mut packed) = (vec![0.0; m * n], Packed::default());
         a_b([m, n, k], &a, &b, 0.5, Onto::Nothing, &mut expected);
-        let widths = kernel::Widths::of::<S>();
+        let widths = widths::Widths::of::<S>();
         for width in [widths.usual, widths.wide] {
             let mut c = vec![f32::NAN; m * n];
             packed.pack_as(width, k, n, &b);

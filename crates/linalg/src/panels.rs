@@ -8,7 +8,7 @@
 //! ```
 
 use super::fit;
-use super::kernel::{DEPTH, Widths};
+use super::widths::{DEPTH, Widths};
 
 /// Columns are filled up to a multiple of this, so that every vector is whole.
 const ROUND: usize = 16;

@@ -8,8 +8,9 @@
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::kernel::{DEPTH, To, write};
+use super::kernel::{To, write};
 use super::panels::Panels;
+use super::widths::DEPTH;
 use super::{Onto, fit, widen};
 
 /// A value other than zero, and its column in the block.
