@@ -8,32 +8,32 @@
 //!
 //! Knows folders, names and encoders. Does not know items or clicks.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+mod known;
+mod look;
+
+use std::collections::{HashMap, HashSet};
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::Mutex;
 
 use ams_data::schema::PARTS;
 use ams_data::{Error, ImageKey, Result};
-use half::f16;
-use rayon::prelude::*;
-use serde::Serialize;
 
+use self::known::{Known, KnownRows, Row};
+use self::look::{Found, Looker};
 use crate::card::CARD;
 use crate::crew::{self, Alone, Crew, Told};
-use crate::decode::{Limits, Rgb, decode};
-use crate::encoder::{Encoder, Scratch};
-use crate::failure::{Failure, Reason};
-use crate::halves::{self, Unfit};
-use crate::journal::{Chunk, Journal, Place};
-use crate::manifest::{Picture, read_pictures};
-use crate::picture_file::{PictureFolder, content_key};
-use crate::precomputed::Matched;
-use crate::row::{self, RowType};
-use crate::segment::RowSource;
+use crate::decode::Limits;
+use crate::encoder::Encoder;
+use crate::journal::Journal;
+use crate::manifest::{Picture, distinct, read_pictures};
+use crate::picture_file::PictureFolder;
+use crate::row::RowType;
 use crate::store::FeatureStore;
 use crate::write::{self, Maker, Target, Version};
+
+pub use crate::report::{EncodeReport, Respelled};
 
 /// Part files of one part from which on an encoding puts them together.
 const SEGMENTS_MAX: usize = 32;
@@ -98,55 +98,6 @@ pub struct Progress {
     pub reused: u64,
     /// Names that failed.
     pub failed: u64,
-}
-
-/// What came out. Serialized, it is the core of `encode --json`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct EncodeReport {
-    /// Distinct images in the store.
-    pub images: u64,
-    /// Images encoded (or imported) by this run.
-    pub encoded: u64,
-    /// Images whose row was known: from the store that was there, or an interrupted run.
-    pub reused: u64,
-    /// Picture names that have no feature, by reason.
-    pub failed: BTreeMap<String, u64>,
-    /// Pictures of formats that are not decoded, by format: part of `failed`.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub unsupported: BTreeMap<String, u64>,
-    /// Numbers per row.
-    pub dim: usize,
-    /// The encoder in words.
-    pub encoder: String,
-    /// Picture names looked at.
-    pub names: u64,
-    /// Names that are those of a file but for their spelling.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub respelled: Option<Respelled>,
-    /// How names were found in a list of precomputed features.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub matched: Option<Matched>,
-}
-
-/// Names that are those of a file but for how they are spelled: whole paths, `\\`, `%20`, other
-/// capitals.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-pub struct Respelled {
-    /// How many.
-    pub names: u64,
-    /// The first of them.
-    pub name: String,
-    /// Its file.
-    pub file: String,
-}
-
-impl Respelled {
-    pub(crate) fn of(pictures: &[Picture]) -> Option<Respelled> {
-        let mut found = pictures.iter().filter_map(|it| Some((&it.name, it.file.as_ref()?)));
-        let (name, file) = found.next()?;
-        let (name, file) = (name.clone(), file.clone());
-        Some(Respelled { names: 1 + found.count() as u64, name, file })
-    }
 }
 
 /// Encodes the pictures called `names` (relative to the folder of pictures; repeated and empty
@@ -251,17 +202,6 @@ fn is_interrupt(error: &Error) -> bool {
     matches!(error, Error::Io { source, .. } if source.kind() == ErrorKind::Interrupted)
 }
 
-/// The names in ascending order, each once.
-pub(crate) fn distinct(names: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
-    let mut names = names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<String>>();
-    names.sort_unstable();
-    names.dedup();
-    if names.is_empty() {
-        return Err(Error::option("there is no picture to encode: no item names one"));
-    }
-    Ok(names)
-}
-
 fn check(options: &EncodeOptions) -> Result<()> {
     let EncodeOptions { images, out, .. } = options;
     if !images.is_dir() {
@@ -305,44 +245,6 @@ impl Older {
     }
 }
 
-/// What is known about a content.
-#[derive(Clone, Debug)]
-enum Known {
-    /// A thread is encoding it just now.
-    Claimed,
-    /// It has a row.
-    Encoded { size: [u32; 2], place: Row },
-    /// It has none.
-    Failed(Failure),
-}
-
-/// Where a row is.
-#[derive(Clone, Copy, Debug)]
-enum Row {
-    /// In the older store.
-    Older,
-    /// In the journal.
-    Journal(Place),
-}
-
-/// What a thread found out about one name.
-enum Found {
-    /// There are no bytes to look at.
-    Unread(Failure),
-    /// This content is somebody else's work, or done.
-    Seen(File),
-    /// This content is new: its row, or why not.
-    New(File, std::result::Result<([u32; 2], Vec<f16>), Failure>),
-}
-
-/// A picture file that was read.
-struct File {
-    key: ImageKey,
-    bytes: u64,
-    /// Its name, where that is spelled otherwise than the picture's.
-    name: Option<String>,
-}
-
 /// One run of [`encode`].
 struct Run<'a> {
     options: &'a EncodeOptions,
@@ -353,21 +255,6 @@ struct Run<'a> {
     before: HashSet<ImageKey>,
     journal: Journal,
     looker: Looker<'a>,
-}
-
-/// What threads need to look at pictures.
-struct Looker<'a> {
-    options: &'a EncodeOptions,
-    folder: PictureFolder,
-    encoder: &'a dyn Encoder,
-    known: Mutex<HashMap<ImageKey, Known>>,
-}
-
-/// Where the rows are that a run found or knew.
-struct KnownRows<'a> {
-    journal: &'a Journal,
-    older: Option<&'a FeatureStore>,
-    known: &'a HashMap<ImageKey, Known>,
 }
 
 impl<'a> Run<'a> {
@@ -395,7 +282,8 @@ impl<'a> Run<'a> {
         }
         let before = known.keys().copied().collect();
         let folder = PictureFolder::new(&options.images);
-        let looker = Looker { options, folder, encoder, known: Mutex::new(known) };
+        let (limits, known) = (&options.limits, Mutex::new(known));
+        let looker = Looker { limits, folder, encoder, known };
         Ok(Run { options, threads, older, rows, before, journal, looker })
     }
 
@@ -493,151 +381,6 @@ impl<'a> Run<'a> {
         let version = Version { maker, rows: *rows, pictures, base, source };
         target.commit_together(&version, crew, threads)?;
         Ok(())
-    }
-}
-
-impl Looker<'_> {
-    /// Looks at some names, on the threads of the current pool.
-    fn look_at(&self, names: &[String]) -> Vec<Found> {
-        let look = |scratch: &mut Scratch, names: &[String]| self.look(names, scratch);
-        let batches = names.par_chunks(self.encoder.batch().max(1));
-        batches.map_init(Scratch::default, look).flatten_iter().collect()
-    }
-
-    fn known(&self) -> MutexGuard<'_, HashMap<ImageKey, Known>> {
-        self.known.lock().expect("no thread panics while it holds the lock")
-    }
-
-    /// The work of as many names as the encoder takes at once, on any thread.
-    fn look(&self, names: &[String], scratch: &mut Scratch) -> Vec<Found> {
-        let mut fitted = Vec::new();
-        let look = |name: &String| self.look_before(name, &mut fitted, scratch);
-        let mut found = names.iter().map(look).collect::<Vec<Found>>();
-        let dim = self.encoder.dim();
-        let mut rows = vec![0.0; fitted.len() * dim];
-        let encoded = match fitted.is_empty() {
-            true => Ok(()),
-            false => self.encoder.encode(&fitted, scratch, &mut rows),
-        };
-        let mut rows = rows.chunks_exact(dim);
-        for found in &mut found {
-            if let Found::New(_, row) = found
-                && let Ok((size, _)) = *row
-            {
-                let new = rows.next().expect("a row for every fitted picture");
-                *row = encoded.clone().and_then(|()| Ok((size, halves(new)?)));
-            }
-        }
-        found
-    }
-
-    /// What can be said of a name before its picture is encoded. If it has to be, `fitted` grows by
-    /// it, and its row is still empty.
-    fn look_before(&self, name: &str, fitted: &mut Vec<Rgb>, scratch: &mut Scratch) -> Found {
-        let (bytes, name) = match self.folder.read(name, &self.options.limits) {
-            Ok(read) => read,
-            Err(failure) => return Found::Unread(failure),
-        };
-        let key = content_key(&bytes);
-        let file = File { key, bytes: bytes.len() as u64, name };
-        {
-            let mut known = self.known();
-            if known.contains_key(&key) {
-                return Found::Seen(file);
-            }
-            known.insert(key, Known::Claimed);
-        }
-        let row = decode(&bytes, &self.options.limits).map(|picture| {
-            let size = [picture.width, picture.height];
-            fitted.push(self.encoder.fit(picture, scratch));
-            (size, Vec::new())
-        });
-        Found::New(file, row)
-    }
-
-    /// Writes the new rows of a chunk to the journal; returns how many.
-    fn keep(&self, journal: &mut Journal, found: &[Found]) -> Result<u64> {
-        let mut chunk = Chunk::default();
-        for found in found {
-            match found {
-                Found::New(file, Ok((size, row))) => {
-                    chunk.keys.push(file.key);
-                    chunk.sizes.push(*size);
-                    chunk.rows.extend_from_slice(row);
-                }
-                Found::New(file, Err(failure)) => {
-                    self.known().insert(file.key, Known::Failed(failure.clone()));
-                }
-                Found::Unread(_) | Found::Seen(..) => {}
-            }
-        }
-        if !chunk.keys.is_empty() {
-            let number = journal.push(&chunk)?;
-            let mut known = self.known();
-            for (row, (key, size)) in chunk.keys.iter().zip(&chunk.sizes).enumerate() {
-                let place = Row::Journal(Place { chunk: number, row });
-                known.insert(*key, Known::Encoded { size: *size, place });
-            }
-        }
-        Ok(chunk.keys.len() as u64)
-    }
-
-    /// The manifest's line for one name, once its chunk is kept.
-    fn picture(&self, name: &str, found: Found) -> Picture {
-        let none = Picture {
-            name: name.to_string(),
-            key: ImageKey::NONE,
-            bytes: 0,
-            width: 0,
-            height: 0,
-            failure: None,
-            file: None,
-        };
-        let (key, bytes, file) = match found {
-            Found::Unread(failure) => return Picture { failure: Some(failure), ..none },
-            Found::Seen(file) | Found::New(file, _) => (file.key, file.bytes, file.name),
-        };
-        match &self.known()[&key] {
-            Known::Claimed => {
-                unreachable!("every claim of a chunk is settled when the chunk is kept")
-            }
-            Known::Failed(failure) => {
-                Picture { bytes, failure: Some(failure.clone()), file, ..none }
-            }
-            Known::Encoded { size: [width, height], .. } => {
-                Picture { key, bytes, width: *width, height: *height, file, ..none }
-            }
-        }
-    }
-}
-
-impl RowSource for KnownRows<'_> {
-    fn row<'a>(&'a self, key: ImageKey, _: &'a mut Vec<f16>) -> Result<row::Row<'a>> {
-        Ok(match &self.known[&key] {
-            Known::Encoded { place: Row::Journal(place), .. } => {
-                row::Row::F16(self.journal.row(*place))
-            }
-            Known::Encoded { place: Row::Older, .. } => {
-                let older = self.older.and_then(|older| older.stored_row(key));
-                older.expect("it was listed by the older store")
-            }
-            Known::Claimed | Known::Failed(_) => unreachable!("only images with a row are written"),
-        })
-    }
-}
-
-/// The row as f16, or why halfs cannot hold it.
-fn halves(row: &[f32]) -> std::result::Result<Vec<f16>, Failure> {
-    let mut halves = Vec::with_capacity(row.len());
-    match halves::put(row.iter().copied(), f16::from_f32, &mut halves) {
-        Ok(_) => Ok(halves),
-        Err(unfit) => {
-            let reason = match unfit {
-                Unfit::Beyond(..) => Reason::NotFinite,
-                Unfit::Small(_) => Reason::TooSmall,
-            };
-            Err(Failure::new(reason, unfit.words("the encoder's row")))
-        }
     }
 }
 

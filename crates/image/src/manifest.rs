@@ -60,6 +60,17 @@ impl Picture {
     }
 }
 
+/// The names in ascending order, each once.
+pub fn distinct(names: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
+    let mut names = names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<String>>();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Err(Error::option("there is no picture to encode: no item names one"));
+    }
+    Ok(names)
+}
+
 fn schema() -> Schema {
     Schema::new(vec![
         Field::new("name", DataType::Utf8, false),

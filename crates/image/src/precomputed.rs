@@ -9,21 +9,22 @@ use std::path::{Path, PathBuf};
 
 use ams_data::{Error, ImageKey, Result};
 use half::f16;
-use serde::Serialize;
 
-use crate::encode::{EncodeReport, Respelled, distinct};
 use crate::failure::{Failure, Reason};
 use crate::halves::Tally;
 use crate::listing::lines_of;
-use crate::manifest::{Picture, read_pictures};
+use crate::manifest::{Picture, distinct, read_pictures};
 use crate::matrix::Matrix;
 use crate::picture_file::content_key;
+use crate::report::{EncodeReport, Respelled};
 use crate::row::{Row, RowType};
 use crate::segment::RowSource;
 use crate::spelling::{Files, Meant, readings};
 use crate::store::FeatureStore;
 use crate::table;
 use crate::write::{self, Maker, Target, Version};
+
+pub use crate::report::Matched;
 
 /// What to import.
 #[derive(Clone, Debug)]
@@ -63,23 +64,6 @@ impl PrecomputedOptions {
             max_failed: 0.5,
         }
     }
-}
-
-/// How picture names were found in the list.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Matched {
-    /// Names the list has as they are.
-    pub exact: u64,
-    /// Names the list has without the extension (`1193` for `1193.jpg`), or without folders as
-    /// well.
-    pub stem: u64,
-    /// Rows of the list that no name asked for.
-    pub unused: u64,
-    /// Numbers of the rows that are not 0.
-    pub numbers: u64,
-    /// Those of them that are too small for a half and became 0, in rows whose other numbers are
-    /// larger.
-    pub zeroed: u64,
 }
 
 /// Imports the rows of the pictures called `names` (repeated and empty names are ignored) into a

@@ -10,8 +10,7 @@ use ams_data::{Error, ImageKey, Result};
 use half::f16;
 
 use crate::card::StoreCard;
-use crate::encode::distinct;
-use crate::manifest::Picture;
+use crate::manifest::{Picture, distinct};
 use crate::picture_file::content_key;
 use crate::row::{Row, RowType};
 use crate::segment::RowSource;

@@ -4,8 +4,11 @@
 use super::*;
 use crate::card::{StoreCard, names_file};
 use crate::decode::Rgb;
+use crate::encoder::Scratch;
+use crate::failure::Failure;
 use ams_data::PictureName;
 use image::{ExtendedColorType, ImageEncoder};
+use std::collections::BTreeMap;
 use std::fs;
 use std::sync::atomic::{AtomicU64, Ordering};
 
