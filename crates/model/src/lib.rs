@@ -19,7 +19,6 @@ pub mod stack;
 
 pub mod aggregate;
 pub mod rank;
-mod similarity;
 pub mod tower;
 
 pub mod adagrad;

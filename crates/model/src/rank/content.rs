@@ -6,13 +6,13 @@ use std::sync::Arc;
 use super::batch::{ContentBatch, ContentGrads, RankBatch};
 use super::config::{Interactions, RankConfig};
 use super::images::ImageScratch;
-use super::{Widths as InputWidths, gather, gather_backward};
+use super::inputs::{Widths as InputWidths, gather, gather_backward};
+use super::similarity::{self, SimilarityScratch};
 use crate::aggregate::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};
 use crate::init::{Init, ROW_RANGE};
 use crate::linalg::{self, fit, zeros};
 use crate::params::{Layout, View};
 use crate::pool::Columns;
-use crate::similarity::{self, SimilarityScratch};
 
 /// The weights of one content, and its columns in the inputs of the network. Columns know no width
 /// of the whole: that is settled when all contents are known.

@@ -6,7 +6,7 @@
 
 use super::batch::RankBatch;
 use super::config::RankConfig;
-use super::{gather, gather_backward};
+use super::inputs::{gather, gather_backward};
 use crate::aggregate::attention::{Attention, AttentionScratch};
 use crate::aggregate::{Histories, Widths};
 use crate::linalg::{fit, zeros};

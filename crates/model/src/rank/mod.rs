@@ -21,14 +21,17 @@ mod config;
 mod content;
 mod head;
 mod images;
+mod inputs;
 mod interest;
+mod similarity;
 
-use crate::linalg::{self, fit, zeros};
+use crate::linalg::{fit, zeros};
 use crate::params::Layout;
 use crate::pool::{self, Columns};
 
 use content::{Content, ContentScratch, Inputs};
 use head::{Head, HeadScratch};
+use inputs::Widths;
 use interest::{Interest, InterestScratch};
 
 pub use crate::pool::Lists;
@@ -60,27 +63,6 @@ pub struct Attended<'a> {
     /// The weight of every pair of an impression and a behavior of its group, in order of
     /// impressions, then behaviors. Not normalized: a weight may be negative or more than 1.
     pub weights: &'a [f32],
-}
-
-/// Widths of the inputs u and a.
-#[derive(Clone, Copy, Debug)]
-struct Widths {
-    u: usize,
-    a: usize,
-}
-
-impl Widths {
-    /// Makes room for `width` more columns in u; the first of them.
-    fn in_u(&mut self, width: usize) -> usize {
-        self.u += width;
-        self.u - width
-    }
-
-    /// The same in a.
-    fn in_a(&mut self, width: usize) -> usize {
-        self.a += width;
-        self.a - width
-    }
 }
 
 /// Activations of a forward pass, for its backward pass, and room for gradients; reused from step
@@ -276,26 +258,6 @@ impl RankNetwork {
                 let Sketches { ads, behaviors: of, .. } = content.sketches;
                 assert_eq!((ads.len(), of.len()), (impressions, behaviors), "sketches");
             }
-        }
-    }
-}
-
-/// Overwrites `out` with `columns` of each row of `x`, side by side.
-fn gather(rows: usize, columns: &[Columns], x: &[f32], out: &mut Vec<f32>) {
-    out.clear();
-    for row in 0..rows {
-        columns.iter().for_each(|columns| out.extend_from_slice(columns.of(x, row)));
-    }
-}
-
-/// Adds each row of `dout` to `columns` of `dx`.
-fn gather_backward(rows: usize, columns: &[Columns], dout: &[f32], dx: &mut [f32]) {
-    let mut rest = dout;
-    for row in 0..rows {
-        for columns in columns {
-            let (part, after) = rest.split_at(columns.dim);
-            linalg::add(part, columns.of_mut(dx, row));
-            rest = after;
         }
     }
 }

@@ -8,9 +8,10 @@
 //! pair, as for an ad without an image, all numbers are 0. A vector of zeros has the cosine 0 with
 //! everything. Nothing here has a gradient.
 
+use super::batch::{NO_IMAGE, RankBatch, Sketches};
+use super::config::Similarity;
 use crate::linalg;
 use crate::pool::Columns;
-use crate::rank::{NO_IMAGE, RankBatch, Similarity, Sketches};
 
 /// Buckets of a histogram.
 const BUCKETS: usize = 16;
@@ -34,14 +35,14 @@ impl Similarity {
 
 /// Room for one batch.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct SimilarityScratch {
+pub(super) struct SimilarityScratch {
     /// 1 / length of each vector; 0 for zeros.
     inverse: Vec<f32>,
     cosines: Vec<f32>,
 }
 
 /// Overwrites `columns` of `a` (B, _) with the numbers of each impression.
-pub(crate) fn forward(
+pub(super) fn forward(
     similarity: Similarity,
     batch: &RankBatch,
     sketches: Sketches,

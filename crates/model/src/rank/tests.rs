@@ -5,6 +5,7 @@ use super::*;
 use crate::aggregate::Aggregator;
 use crate::aggregate::tests::obvious;
 use crate::check::{assert_close, assert_gradient, values};
+use crate::linalg;
 use crate::loss::cross_entropy;
 
 const D: usize = 3;
