@@ -11,8 +11,8 @@
 //! so that the products are matrices while the buffers stay in a cache; the backward pass computes
 //! z0 again rather than keep (P, 64) floats.
 
+use super::inputs::{Histories, Widths};
 use super::pairs::{self, Pair, Upper, UpperGradients};
-use super::{Histories, Widths};
 use crate::init::Init;
 use crate::linalg::{self, Left, Onto, Packed, fit, zeros};
 use crate::linear::Linear;

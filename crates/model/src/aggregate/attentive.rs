@@ -1,7 +1,8 @@
 //! The attentive aggregator: one channel of attention that asks for the ad's image.
 
 use super::attention::Attention;
-use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};
+use super::inputs::{Histories, Queries, QueryGrads, Widths};
+use super::operation::{Aggregate, AggregateScratch, Per};
 use crate::params::Layout;
 
 /// The attentive aggregator.

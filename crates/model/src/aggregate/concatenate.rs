@@ -2,7 +2,8 @@
 //! since histories are stored newest first. A shorter history is padded with zeros, and of a longer
 //! one the rest is not seen. It does not look at the ad, so it is one vector per group.
 
-use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
+use super::inputs::{Histories, Queries, QueryGrads};
+use super::operation::{Aggregate, AggregateScratch, Per};
 use crate::linalg;
 
 /// The concatenate aggregator. It has no weights.

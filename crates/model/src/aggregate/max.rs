@@ -5,7 +5,8 @@
 //! maximum. All of the column's gradient goes to it. A NaN beats every number, so that it is seen
 //! instead of stepped over; of several NaNs the first wins.
 
-use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
+use super::inputs::{Histories, Queries, QueryGrads};
+use super::operation::{Aggregate, AggregateScratch, Per};
 
 /// The max aggregator. It has no weights.
 #[derive(Clone, Debug)]

@@ -7,23 +7,26 @@
 pub(crate) mod attention;
 mod attentive;
 mod concatenate;
+mod inputs;
 mod max;
 mod multi_query;
+mod operation;
 mod pairs;
 mod sum;
 
-use std::fmt::Debug;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::params::Layout;
-use attention::AttentionScratch;
 use attentive::Attentive;
 use concatenate::Concatenate;
 use max::Max;
 use multi_query::MultiQueryAttentive;
 use sum::Sum;
+
+pub(crate) use inputs::{Histories, Queries, QueryGrads, Widths};
+pub(crate) use operation::{Aggregate, AggregateScratch, Per};
 
 /// The aggregators there are, as a setting.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -129,120 +132,6 @@ impl Aggregator {
 pub(crate) enum Query {
     Image,
     Fields,
-}
-
-/// The histories of a batch. Its indices have been checked.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Histories<'a> {
-    /// Where each group's impressions begin, (G + 1).
-    pub impressions: &'a [u32],
-    /// Where each group's behaviors begin, (G + 1).
-    pub behaviors: &'a [u32],
-    /// The image of each behavior, an index into `embeddings`, (N).
-    pub images: &'a [u32],
-    /// Image embeddings, (U, D).
-    pub embeddings: &'a [f32],
-}
-
-impl<'a> Histories<'a> {
-    /// Number of groups (G).
-    fn groups(&self) -> usize {
-        self.behaviors.len() - 1
-    }
-
-    /// Number of impressions (B).
-    fn impressions(&self) -> usize {
-        self.impressions[self.groups()] as usize
-    }
-
-    /// The images of the behaviors of `group`.
-    fn images(&self, group: usize) -> &'a [u32] {
-        &self.images[self.behaviors[group] as usize..self.behaviors[group + 1] as usize]
-    }
-}
-
-/// What attention may look for, per impression.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Queries<'a> {
-    /// The ad's image embedding, or the ad's fields again where the arm has no ad image; (B, _).
-    pub image: &'a [f32],
-    /// The embeddings of the ad's query fields, (B, _).
-    pub fields: &'a [f32],
-}
-
-/// Gradients of [`Queries`], of the same shapes; the aggregator adds to them.
-#[derive(Debug)]
-pub(crate) struct QueryGrads<'a> {
-    pub image: &'a mut [f32],
-    pub fields: &'a mut [f32],
-}
-
-/// Sizes an aggregator is built from.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Widths {
-    /// Width of an image embedding (D).
-    pub dim: usize,
-    /// Width of [`Queries::image`].
-    pub image_query: usize,
-    /// Width of [`Queries::fields`].
-    pub field_query: usize,
-    /// Hidden widths of an attention network.
-    pub attention: [usize; 2],
-    /// How many embeddings a concatenation has room for.
-    pub concatenate: usize,
-    /// Whether attention sees key * query too.
-    pub product: bool,
-}
-
-/// What an aggregate belongs to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Per {
-    Group,
-    Impression,
-}
-
-/// Activations of a forward pass, for its backward pass.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct AggregateScratch {
-    channels: [AttentionScratch; 2],
-}
-
-/// An aggregator with the places of its weights.
-pub(crate) trait Aggregate: Debug + Send + Sync {
-    /// What an aggregate belongs to.
-    fn per(&self) -> Per;
-
-    /// Width of an aggregate.
-    fn width(&self) -> usize;
-
-    /// Overwrites `out`, (G or B, width).
-    fn forward(
-        &self,
-        w: &[f32],
-        histories: Histories,
-        queries: Queries,
-        scratch: &mut AggregateScratch,
-        out: &mut [f32],
-    );
-
-    /// The weights of each channel of attention in the last forward pass, and what of the ad the
-    /// channel asks for; an aggregator without attention has none.
-    fn attention<'s>(&self, _scratch: &'s AggregateScratch) -> Vec<(&'static str, &'s [f32])> {
-        Vec::new()
-    }
-
-    /// Adds to `dw`, `dqueries` and `dembeddings` (U, D), given `dout` (G or B, width).
-    fn backward(
-        &self,
-        w: &[f32],
-        histories: Histories,
-        queries: Queries,
-        scratch: &mut AggregateScratch,
-        dout: &[f32],
-        dw: &mut [f32],
-        dqueries: QueryGrads,
-        dembeddings: &mut [f32],
-    );
 }
 
 #[cfg(test)]

@@ -2,7 +2,8 @@
 //! that asks for the ad's image and one for the ad's ids; their outputs lie side by side.
 
 use super::attention::Attention;
-use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};
+use super::inputs::{Histories, Queries, QueryGrads, Widths};
+use super::operation::{Aggregate, AggregateScratch, Per};
 use crate::params::Layout;
 
 /// The multi-query attentive aggregator.

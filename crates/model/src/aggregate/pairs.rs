@@ -7,7 +7,7 @@
 
 use pulp::{Arch, Simd};
 
-use super::Histories;
+use super::inputs::Histories;
 use crate::linalg;
 use crate::pool::Columns;
 

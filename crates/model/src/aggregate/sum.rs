@@ -1,7 +1,8 @@
 //! The sum of a history's image embeddings. It does not look at the ad, so it is one vector per
 //! group.
 
-use super::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads};
+use super::inputs::{Histories, Queries, QueryGrads};
+use super::operation::{Aggregate, AggregateScratch, Per};
 use crate::linalg;
 
 /// The sum aggregator. It has no weights.

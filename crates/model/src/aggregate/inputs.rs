@@ -1,0 +1,64 @@
+//! What aggregators are given: histories, queries, and the sizes of both.
+
+/// The histories of a batch. Its indices have been checked.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Histories<'a> {
+    /// Where each group's impressions begin, (G + 1).
+    pub impressions: &'a [u32],
+    /// Where each group's behaviors begin, (G + 1).
+    pub behaviors: &'a [u32],
+    /// The image of each behavior, an index into `embeddings`, (N).
+    pub images: &'a [u32],
+    /// Image embeddings, (U, D).
+    pub embeddings: &'a [f32],
+}
+
+impl<'a> Histories<'a> {
+    /// Number of groups (G).
+    pub(super) fn groups(&self) -> usize {
+        self.behaviors.len() - 1
+    }
+
+    /// Number of impressions (B).
+    pub(super) fn impressions(&self) -> usize {
+        self.impressions[self.groups()] as usize
+    }
+
+    /// The images of the behaviors of `group`.
+    pub(super) fn images(&self, group: usize) -> &'a [u32] {
+        &self.images[self.behaviors[group] as usize..self.behaviors[group + 1] as usize]
+    }
+}
+
+/// What attention may look for, per impression.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Queries<'a> {
+    /// The ad's image embedding, or the ad's fields again where the arm has no ad image; (B, _).
+    pub image: &'a [f32],
+    /// The embeddings of the ad's query fields, (B, _).
+    pub fields: &'a [f32],
+}
+
+/// Gradients of [`Queries`], of the same shapes; the aggregator adds to them.
+#[derive(Debug)]
+pub(crate) struct QueryGrads<'a> {
+    pub image: &'a mut [f32],
+    pub fields: &'a mut [f32],
+}
+
+/// Sizes an aggregator is built from.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Widths {
+    /// Width of an image embedding (D).
+    pub dim: usize,
+    /// Width of [`Queries::image`].
+    pub image_query: usize,
+    /// Width of [`Queries::fields`].
+    pub field_query: usize,
+    /// Hidden widths of an attention network.
+    pub attention: [usize; 2],
+    /// How many embeddings a concatenation has room for.
+    pub concatenate: usize,
+    /// Whether attention sees key * query too.
+    pub product: bool,
+}
