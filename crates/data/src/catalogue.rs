@@ -22,12 +22,10 @@ use parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderB
 use crate::dataset::{Dataset, ITEMS};
 use crate::guard::guarded;
 use crate::parquet_file::{self, ParquetFile};
-use crate::samples::IMAGE;
-use crate::schema::{Field, ITEM, Schema, Side};
+use crate::schema::{Field, IMAGE, ITEM, Schema, Side};
 use crate::{Error, Result};
 
-/// Separates the parts of a multi value held as one text; it does not occur in sane data.
-pub const SEPARATOR: char = '\u{1f}';
+pub use crate::value::SEPARATOR;
 
 /// The parts of a value; empty ones are no values.
 pub fn parts(value: &str) -> impl Iterator<Item = &str> {

@@ -1,11 +1,12 @@
-//! A dataset folder: its card and where its files are. Does not read or write samples itself.
+//! A dataset folder: its card and where its files are. Does not read or write samples.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use crate::schema::{Card, FORMAT, FieldKind, ITEM, Schema, Side, USER};
-use crate::{Error, Id, Result, SampleFile, staging};
-use hashbrown::HashMap;
+use crate::schema::{
+    BEHAVIORS, Card, FORMAT, FieldKind, IMAGE, IMPRESSIONS, ITEM, LABEL, Schema, Side, TIME, USER,
+};
+use crate::{Error, Result, staging};
 
 /// File name of the card.
 pub const CARD: &str = "dataset.json";
@@ -82,19 +83,6 @@ impl Dataset {
     /// The sample file of part `part`. A part without groups still has its file.
     pub fn part_path(&self, split: SplitName, part: usize) -> PathBuf {
         part_path(&self.dir, split, part)
-    }
-
-    /// How often each item is shown in one half of the dataset; reads nothing but the items.
-    ///
-    /// # Errors
-    /// As [`SampleFile::open`] and [`SampleFile::read`].
-    pub fn item_counts(&self, split: SplitName) -> Result<HashMap<Id, u32>> {
-        let mut counts = HashMap::new();
-        for part in 0..self.card.parts {
-            SampleFile::open(&self.part_path(split, part), self.schema())?
-                .count_items(&mut counts)?;
-        }
-        Ok(counts)
     }
 
     /// The catalogue file.
@@ -199,7 +187,6 @@ fn columns_of(side: Side) -> &'static str {
 }
 
 fn reserved(side: Side, name: &str) -> Option<String> {
-    use crate::samples::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
     let taken: &[&str] = match side {
         Side::User => &[BEHAVIORS, IMPRESSIONS],
         Side::Behavior => &[IMAGE, TIME],

@@ -31,20 +31,8 @@ mod read;
 mod text;
 mod write;
 
+pub use crate::schema::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
+pub use layout::BLOCK_GROUPS;
 pub use read::SampleFile;
 pub use text::{TextGroup, TextItem, Texts, read_texts};
 pub use write::{GroupRow, Impression, SampleWriter};
-
-/// Most groups in one row group of the files this crate writes.
-pub const BLOCK_GROUPS: usize = 1024;
-
-/// The list of past behaviors.
-pub const BEHAVIORS: &str = "behaviors";
-/// The list of impressions.
-pub const IMPRESSIONS: &str = "impressions";
-/// The column that names a picture.
-pub const IMAGE: &str = "image";
-/// The column that says when.
-pub const TIME: &str = "time";
-/// The column that says clicked or not.
-pub const LABEL: &str = "label";

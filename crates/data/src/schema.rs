@@ -30,6 +30,21 @@ pub const USER: &str = "user";
 /// The name of the field that identifies the item, on the ad and the behavior side.
 pub const ITEM: &str = "item";
 
+/// The list of past behaviors, in a sample file.
+pub const BEHAVIORS: &str = "behaviors";
+
+/// The list of impressions, likewise.
+pub const IMPRESSIONS: &str = "impressions";
+
+/// The column that names a picture.
+pub const IMAGE: &str = "image";
+
+/// The column that says when.
+pub const TIME: &str = "time";
+
+/// The column that says clicked or not.
+pub const LABEL: &str = "label";
+
 /// What a field describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]

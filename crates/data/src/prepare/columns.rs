@@ -6,10 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::catalogue::SEPARATOR;
 use crate::source::Table;
 use crate::value::buckets::MOST_BUCKETS;
-use crate::value::{self, Buckets, Decimal};
+use crate::value::{self, Buckets, Decimal, SEPARATOR};
 use crate::{Error, FieldKind, Result};
 
 /// The mapping as a user states it; what is not stated is found by alias.

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use arrow_schema::{DataType, Field as ArrowField, Fields, SchemaRef};
 
-use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
-use crate::schema::{Field, ITEM, Schema, Side, USER};
+use crate::schema::{BEHAVIORS, Field, IMAGE, IMPRESSIONS, ITEM, LABEL, Schema, Side, TIME, USER};
 use crate::{Error, Result};
+
+/// Most groups in one row group of the files this crate writes.
+pub const BLOCK_GROUPS: usize = 1024;
 
 /// What [`SampleFile::open`] looks for: the Parquet leaves to read, in file order.
 pub(super) struct Columns {

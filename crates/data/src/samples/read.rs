@@ -16,10 +16,10 @@ use parquet::arrow::arrow_reader::{
     ParquetRecordBatchReaderBuilder,
 };
 
-use super::layout::{Columns, dictionary_texts, is_number};
-use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
+use super::layout::{BLOCK_GROUPS, Columns, dictionary_texts, is_number};
+use crate::dataset::{Dataset, SplitName};
 use crate::guard::guarded;
-use crate::schema::{Field, ITEM, Schema, Side, USER};
+use crate::schema::{BEHAVIORS, Field, IMAGE, IMPRESSIONS, ITEM, LABEL, Schema, Side, TIME, USER};
 use crate::{Error, Groups, Id, Offsets, PictureName, Ragged, Result};
 
 /// One sample file: its footer, and its blocks on demand. Blocks may be read from several threads.
@@ -113,8 +113,7 @@ impl SampleFile {
         let group = self.metadata.metadata().row_group(block);
         if group.columns().iter().any(|column| column.num_values() > i64::from(i32::MAX)) {
             return Err(block_error(format!(
-                "a column of more than 2^31 values; write row groups of about {} rows",
-                super::BLOCK_GROUPS
+                "a column of more than 2^31 values; write row groups of about {BLOCK_GROUPS} rows"
             )));
         }
         let mut row = self.first_rows[block];
@@ -222,6 +221,21 @@ impl SampleFile {
         into.times.extend(times);
         into.behavior_times.extend(behavior_times);
         Ok(())
+    }
+}
+
+impl Dataset {
+    /// How often each item is shown in one half of the dataset; reads nothing but the items.
+    ///
+    /// # Errors
+    /// As [`SampleFile::open`] and [`SampleFile::read`].
+    pub fn item_counts(&self, split: SplitName) -> Result<HashMap<Id, u32>> {
+        let mut counts = HashMap::new();
+        for part in 0..self.card().parts {
+            SampleFile::open(&self.part_path(split, part), self.schema())?
+                .count_items(&mut counts)?;
+        }
+        Ok(counts)
     }
 }
 

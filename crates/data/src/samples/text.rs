@@ -8,10 +8,9 @@ use std::path::Path;
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::{Field as Value, Row};
 
-use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
 use crate::error::{Error, Result};
 use crate::guard::guarded;
-use crate::schema::{Field, ITEM, Schema, Side, USER};
+use crate::schema::{BEHAVIORS, Field, IMAGE, IMPRESSIONS, ITEM, LABEL, Schema, Side, TIME, USER};
 use crate::value::number_text;
 
 /// The values of one field: its name, and no, one or (if multi) several texts.

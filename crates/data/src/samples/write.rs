@@ -12,11 +12,10 @@ use arrow_array::{
 use arrow_buffer::OffsetBuffer;
 use arrow_schema::{DataType, Field as ArrowField, Fields};
 
-use super::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
 use crate::Result;
 use crate::catalogue::{Catalogue, parts};
 use crate::parquet_file::ParquetFile;
-use crate::schema::{Field, ITEM, Schema, Side, USER};
+use crate::schema::{BEHAVIORS, Field, IMAGE, IMPRESSIONS, ITEM, LABEL, Schema, Side, TIME, USER};
 
 /// A block ends early when it has so many behaviors or impressions: histories may be set very long.
 const BLOCK_VALUES: usize = 1 << 20;

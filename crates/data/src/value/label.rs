@@ -1,6 +1,7 @@
 //! Labels: clicked or not.
 
-use super::{Decimal, number};
+use super::id::is_missing;
+use super::number::{Decimal, number};
 
 /// What makes a label positive, beyond the usual words.
 #[derive(Clone, Copy, Debug, Default)]
@@ -27,7 +28,7 @@ pub fn label(text: &str, rule: LabelRule) -> Result<u8, String> {
         "0" if rule.from.is_none() && rule.words.is_empty() => return Ok(0),
         _ => {}
     }
-    if super::is_missing(text) {
+    if is_missing(text) {
         return Err("no label; expected 0 or 1 in every row".to_string());
     }
     if let Some(from) = rule.from {

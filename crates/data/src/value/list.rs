@@ -2,7 +2,8 @@
 
 use std::borrow::Cow;
 
-use crate::catalogue::SEPARATOR;
+/// Separates the parts of a multi value held as one text; it does not occur in sane data.
+pub const SEPARATOR: char = '\u{1f}';
 
 /// The parts of a list that comes as one text, trimmed; empty ones are left out. A literal such as
 /// `['a', 'b']`, `["a"]`, `{a,b}` or `('a',)` is understood as what it is; else the text is cut at

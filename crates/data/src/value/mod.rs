@@ -15,6 +15,6 @@ mod time;
 pub use buckets::{Buckets, Sketch};
 pub use id::{category, id, is_missing, loose};
 pub use label::{LabelRule, label};
-pub use list::{is_literal, parts};
+pub use list::{SEPARATOR, is_literal, parts};
 pub use number::{Decimal, measure, number, number_text};
 pub use time::{TimeForm, TimeReader, instant, is_plausible, show_time};
