@@ -17,10 +17,10 @@ use arrow_array::{Array, ArrayRef, FixedSizeListArray, RecordBatch, StringArray}
 use arrow_cast::CastOptions;
 use arrow_schema::{DataType, Field, Schema, TimeUnit};
 
+use super::batch::{BATCH_ROWS, Places, TextBatch};
 use super::names::{unusable_names, write_float};
-use super::{BATCH_ROWS, Places, TextBatch};
-use crate::catalogue::SEPARATOR;
 use crate::guard::guarded;
+use crate::value::SEPARATOR;
 use crate::{Error, Result};
 
 /// What a column of Arrow is to this program.

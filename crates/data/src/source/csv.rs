@@ -7,11 +7,12 @@
 
 use std::path::Path;
 
-use super::batch::NoText;
+use super::batch::{BatchBuilder, NoText, TextBatch};
 use super::encoding::Encoding;
-use super::options::{Delimiter, Quoting};
+use super::names;
+use super::options::{Delimiter, Quoting, TableOptions};
+use super::table::{Batches, Table};
 use super::text::{Text, Window, line_ends};
-use super::{BatchBuilder, Batches, Table, TableOptions, TextBatch, names};
 use crate::{Error, Result};
 
 /// A CSV file.

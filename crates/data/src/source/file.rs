@@ -9,9 +9,10 @@ use super::format::{self, Format, START};
 use super::input::Input;
 use super::ipc::IpcTable;
 use super::json::JsonTable;
+use super::options::TableOptions;
 use super::parquet::ParquetTable;
+use super::table::{Batches, Table};
 use super::text::Text;
-use super::{Batches, Table, TableOptions};
 use crate::guard::guarded;
 use crate::{Error, Result};
 
@@ -175,4 +176,12 @@ impl Table for FileTable {
     fn hint(&self) -> Option<String> {
         self.table().hint()
     }
+}
+
+/// The error of a file that has no bytes.
+pub(super) fn empty(input: &dyn Input) -> Error {
+    Error::content(
+        input.path(),
+        "an empty file; expected a header and rows, JSON lines, Parquet or Arrow IPC",
+    )
 }

@@ -13,7 +13,7 @@ use arrow_schema::{ArrowError, SchemaRef};
 use super::arrow::{ArrowColumns, Wanted};
 use super::batch::BATCH_ROWS;
 use super::input::{Input, ReadAt};
-use super::{Batches, Table};
+use super::table::{Batches, Table};
 use crate::{Error, Result};
 
 /// An Arrow IPC file or stream.

@@ -12,10 +12,12 @@ use serde::de::{
     DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor,
 };
 
+use super::batch::BatchBuilder;
 use super::names::{shortened, write_float};
+use super::options::TableOptions;
+use super::table::{Batches, Table};
 use super::text::{Text, Window, line_ends};
-use super::{BatchBuilder, Batches, Table, TableOptions};
-use crate::catalogue::SEPARATOR;
+use crate::value::SEPARATOR;
 use crate::{Error, Result};
 
 /// Rows whose keys become columns, at most.

@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{BATCH_ROWS, Batches, Places, Table, TextBatch};
+use super::batch::{BATCH_ROWS, Places, TextBatch};
+use super::table::{Batches, Table};
 use crate::Result;
 
 /// A table in memory.

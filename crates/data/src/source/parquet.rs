@@ -17,7 +17,7 @@ use parquet::file::reader::{ChunkReader, Length};
 use super::arrow::{ArrowColumns, Wanted};
 use super::batch::{BATCH_BYTES, BATCH_ROWS};
 use super::input::{Input, ReadAt};
-use super::{Batches, Table};
+use super::table::{Batches, Table};
 use crate::parquet_file::unreadable;
 use crate::{Error, Result};
 

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use arrow_array::{Array, StringArray};
 
-use super::file::FileTable;
+use super::batch::TextBatch;
+use super::file::{FileTable, empty};
 use super::find::{Found, Part, Skipped};
-use super::{Batches, Table, TableOptions, TextBatch};
+use super::options::TableOptions;
+use super::table::{Batches, Table};
 use crate::{Error, Result};
 
 /// The files of a table, read one after the other.
@@ -60,7 +62,7 @@ pub(crate) fn open(found: Found, options: &TableOptions) -> Result<Box<dyn Table
                     skipped.example = part.name.to_string();
                 }
             }
-            None => return Err(super::empty(part.input.as_ref())),
+            None => return Err(empty(part.input.as_ref())),
         }
     }
     let Some((first, table)) = opened.first() else {
