@@ -10,16 +10,21 @@ use rayon::prelude::*;
 use super::collect::Collected;
 use super::history::{Bounds, LeftOut, Shown, groups, history};
 use super::mapping::{Mapping, Origin};
-use super::matching::Sample;
 use super::measured::Measured;
+use super::options::PrepareOptions;
 use super::part::{Cut, Part, UserLog};
+use super::report::{Dropped, Progress};
+use super::sample::Sample;
 use super::spill::{Row, Spill, rows};
-use super::{Dropped, PORTION, PrepareOptions, Progress};
 use crate::Result;
 use crate::catalogue::Catalogue;
 use crate::dataset::{SplitName, part_path};
 use crate::negatives::{Drawn, Positive, Sampler};
 use crate::samples::{BLOCK_GROUPS, GroupRow, Impression, SampleWriter};
+
+/// Bytes of rows that are sorted and cut at a time, unless a piece has more; in memory they take
+/// about twice that.
+const PORTION: u64 = 16 << 20;
 
 /// What the second pass counts.
 #[derive(Clone, Debug, Default)]

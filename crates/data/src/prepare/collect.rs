@@ -6,14 +6,18 @@ use std::path::Path;
 use super::instants::Instants;
 use super::items::{Added, Items};
 use super::mapping::{Cells, Described, Mapping};
-use super::matching::Sample;
+use super::options::{Accept, Inputs, PrepareOptions};
+use super::report::{Dropped, Progress};
+use super::sample::Sample;
 use super::spill::Spill;
-use super::{Accept, Dropped, Inputs, PIECES_PER_PART, PrepareOptions, Progress};
 use crate::source::{Table, TextBatch};
 use crate::value::{
     Decimal, TimeForm, TimeReader, id, is_missing, is_plausible, label, number, show_time,
 };
 use crate::{Error, Result};
+
+/// Files that the rows of a part are set aside in, at least.
+const PIECES_PER_PART: usize = 16;
 
 /// What the first pass leaves.
 pub(crate) struct Collected {

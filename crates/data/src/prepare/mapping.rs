@@ -1,7 +1,7 @@
 //! From stated and found columns to what the later passes read: positions, fields, the schema.
 
 use super::columns::{FieldColumn, Peek, Role, Understood};
-use super::{Inputs, PrepareOptions};
+use super::options::{Inputs, PrepareOptions};
 use crate::dataset::check_schema;
 use crate::schema::{Field, FieldKind, ITEM, Schema, Side, USER};
 use crate::value::{Decimal, TimeReader, show_time};

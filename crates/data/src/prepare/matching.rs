@@ -1,11 +1,12 @@
 //! Whether tables fit each other: shares of rows and ids that no sound log has are errors, with an
 //! example of both sides and the option that accepts them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::build::Tally;
 use super::collect::Collected;
-use super::{Accept, Dropped, Inputs, PrepareOptions};
+use super::options::{Accept, Inputs, PrepareOptions};
+use super::report::Dropped;
 use crate::source::Table;
 use crate::value::loose;
 use crate::{Error, Result};
@@ -21,32 +22,6 @@ const IMPLAUSIBLE: f64 = 0.01;
 
 /// Share of rows left out, and of rows that contradict an earlier one, that is an error.
 const LEFT_OUT: f64 = 0.5;
-
-/// Texts kept of each side.
-const KEPT: usize = 4096;
-
-/// The first texts of many by their order, so that the same are kept whatever came first.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Sample {
-    texts: BTreeSet<String>,
-}
-
-impl Sample {
-    pub(crate) fn add(&mut self, text: &str) {
-        let full = self.texts.len() >= KEPT;
-        if full && self.texts.last().is_some_and(|last| text >= last.as_str()) {
-            return;
-        }
-        self.texts.insert(text.to_string());
-        if self.texts.len() > KEPT {
-            self.texts.pop_last();
-        }
-    }
-
-    pub(crate) fn merge(&mut self, other: &Sample) {
-        other.texts.iter().for_each(|text| self.add(text));
-    }
-}
 
 fn percent(part: u64, whole: u64) -> String {
     format!("{part} of {whole} ({:.0} %)", 100.0 * part as f64 / whole.max(1) as f64)

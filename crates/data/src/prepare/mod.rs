@@ -30,152 +30,29 @@ mod items;
 mod mapping;
 mod matching;
 mod measured;
+mod options;
 mod part;
+mod report;
+mod sample;
 mod spill;
 
 use std::path::Path;
-
-use serde::{Deserialize, Serialize};
 
 use self::build::{Builder, Tally};
 use self::collect::Collected;
 pub use self::columns::{Columns, FieldColumn, Kind, Understood};
 pub use self::history::Repeats;
 use self::mapping::Mapping;
+pub use self::options::{Accept, Inputs, PrepareOptions, SplitBy};
+use self::options::{check_options, test_from};
 use self::part::Cut;
+pub use self::report::{Dropped, PrepareReport, Progress};
 use crate::dataset::{CARD, SplitName, write_card};
-use crate::negatives::{Drawn, NegativeOptions};
-use crate::schema::{Card, Counts, FORMAT, HoldOut, Labels, PARTS, Schema, Split};
-use crate::source::Table;
+use crate::schema::{Card, Counts, FORMAT, Labels, Schema, Split};
 use crate::staging::StagedFolder;
 pub use crate::value::Decimal;
-use crate::value::{LabelRule, TimeReader, instant, show_time};
+use crate::value::show_time;
 use crate::{Error, Result};
-
-/// The tables a dataset is made of.
-pub struct Inputs {
-    /// One row per impression or positive event.
-    pub events: Box<dyn Table>,
-    /// One row per item.
-    pub items: Option<Box<dyn Table>>,
-    /// One row per user.
-    pub users: Option<Box<dyn Table>>,
-}
-
-/// Where train ends and test begins.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum SplitBy {
-    /// Test is what happened at or after this instant (any form a time column may have).
-    TestFrom(String),
-    /// Test is the last fraction of the events, cut at an instant.
-    Last(f64),
-    /// Test is the last fraction of each user's events.
-    UserTail(f64),
-}
-
-/// Shares of a log that are an error unless they are accepted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Accept {
-    /// Times before 1990 or after 2099; accepted, such rows are kept.
-    Times,
-    /// More than half of the rows left out.
-    DroppedRows,
-    /// Most items of the events without a row in the items table, or some that seem to have one in
-    /// another form.
-    ItemsWithoutRow,
-    /// The same of users and the users table.
-    UsersWithoutRow,
-    /// More than half of the rows of the items table contradict an earlier row of the same item.
-    RepeatedRows,
-}
-
-impl Accept {
-    /// What `--accept` calls it.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Accept::Times => "times",
-            Accept::DroppedRows => "dropped-rows",
-            Accept::ItemsWithoutRow => "items-without-row",
-            Accept::UsersWithoutRow => "users-without-row",
-            Accept::RepeatedRows => "repeated-rows",
-        }
-    }
-}
-
-/// How a dataset is made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct PrepareOptions {
-    /// What the dataset is called; not given: as its folder.
-    pub name: Option<String>,
-    /// Which column means what.
-    pub columns: Columns,
-    /// Where train ends.
-    pub split: SplitBy,
-    /// Seconds a group may span.
-    pub group_span: i64,
-    /// Impressions a group may have.
-    pub group_max: usize,
-    /// Behaviors a group keeps.
-    pub max_behaviors: usize,
-    /// Least weight (dwell time, say) of a positive event to become a behavior. An empty cell
-    /// weighs nothing.
-    pub min_weight: Option<f64>,
-    /// Labels are numbers, positive from this one on (ratings).
-    pub positive_from: Option<f64>,
-    /// Labels are words, positive if among these, in any case.
-    pub positive: Vec<String>,
-    /// How times are written, as of strptime, or `unix`, `unix-ms`, `unix-us`, `unix-ns`.
-    pub time_format: Option<String>,
-    /// What is no error.
-    pub accept: Vec<Accept>,
-    /// What to do with repeated positives of one user and item.
-    pub repeats: Repeats,
-    /// Negatives to be drawn, for logs that hold positives only.
-    pub negatives: Option<NegativeOptions>,
-    /// Items that training is not to see.
-    pub hold_out_items: Option<HoldOut>,
-    /// Which mark separates the fraction of numbers.
-    pub decimal: Option<Decimal>,
-    /// Parts of the dataset, a power of two.
-    pub parts: usize,
-    /// Into how many pieces a part is divided at least while it is made, a power of two; more need
-    /// less memory. Parts that are large are divided in any case, into up to 16 pieces.
-    pub spill_per_part: usize,
-}
-
-/// Files that the rows of a part are set aside in, at least.
-const PIECES_PER_PART: usize = 16;
-
-/// Bytes of rows that are sorted and cut at a time, unless a piece has more; in memory they take
-/// about twice that.
-const PORTION: u64 = 16 << 20;
-
-impl Default for PrepareOptions {
-    fn default() -> Self {
-        PrepareOptions {
-            name: None,
-            columns: Columns::default(),
-            split: SplitBy::Last(0.1),
-            group_span: 86_400,
-            group_max: 64,
-            max_behaviors: 50,
-            min_weight: None,
-            positive_from: None,
-            positive: Vec::new(),
-            time_format: None,
-            accept: Vec::new(),
-            repeats: Repeats::Keep,
-            negatives: None,
-            hold_out_items: None,
-            decimal: None,
-            parts: PARTS,
-            spill_per_part: 1,
-        }
-    }
-}
 
 /// What to do with a dataset that is already there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -185,81 +62,6 @@ pub enum Existing {
     Refuse,
     /// It is replaced once the new one is complete. Only datasets (and empty folders) are.
     Replace,
-}
-
-/// How far the preparation is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Progress {
-    /// Reading the events.
-    Reading {
-        /// Rows so far.
-        rows: u64,
-    },
-    /// Looking at all positives before negatives are drawn.
-    Surveying {
-        /// Parts so far.
-        done: usize,
-        /// Of how many.
-        total: usize,
-    },
-    /// Writing sample files.
-    Writing {
-        /// Parts so far.
-        done: usize,
-        /// Of how many.
-        total: usize,
-    },
-}
-
-/// Rows that are not in the dataset as they were in the log, by reason.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
-pub struct Dropped {
-    /// Same user, item, time and label as another row.
-    pub duplicates: u64,
-    /// Positives for an item the user had before, if only first ones are kept.
-    pub repeated: u64,
-    /// Positives that weigh too little to be behaviors; they are still impressions.
-    pub light: u64,
-    /// Rows below `positive_from` where negatives are sampled.
-    pub not_positive: u64,
-    /// Rows of the training period for an item that is held out.
-    pub held_out: u64,
-    /// Rows without user: empty, or a word such as NULL.
-    pub without_user: u64,
-    /// Rows without item, likewise.
-    pub without_item: u64,
-    /// Rows without time, likewise.
-    pub without_time: u64,
-    /// Rows whose time is before 1990 or after 2099.
-    pub implausible_time: u64,
-}
-
-/// What was made.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct PrepareReport {
-    /// As in the card.
-    #[serde(flatten)]
-    pub counts: Counts,
-    /// As in the card.
-    pub split: Split,
-    /// As in the card.
-    pub labels: Labels,
-    /// Rows of the events.
-    pub rows: u64,
-    /// What was left out.
-    pub dropped: Dropped,
-    /// Items that only the events know.
-    pub items_without_row: u64,
-    /// Users of the samples that the users table does not know, if there is one.
-    pub users_without_row: u64,
-    /// Cells that hold a word for nothing, such as NULL or nan, and are read as missing.
-    pub null_words: u64,
-    /// Rows of the items table for an item that had one before (the first counts).
-    pub items_redescribed: u64,
-    /// Rows of the users table for a user that had one before (the first counts).
-    pub users_redescribed: u64,
-    /// What came of drawing negatives.
-    pub drawn: Option<Drawn>,
 }
 
 /// Tables, options, and what was understood of them.
@@ -278,17 +80,6 @@ pub fn plan(inputs: Inputs, options: PrepareOptions) -> Result<Plan> {
     check_options(&options)?;
     let mapping = mapping::map(&inputs, &options)?;
     Ok(Plan { inputs, options, mapping })
-}
-
-impl PrepareOptions {
-    /// What makes a label positive.
-    fn label_rule(&self) -> LabelRule<'_> {
-        LabelRule { from: self.positive_from, words: &self.positive, decimal: self.decimal }
-    }
-
-    fn accepts(&self, what: Accept) -> bool {
-        self.accept.contains(&what)
-    }
 }
 
 impl Plan {
@@ -465,13 +256,6 @@ impl Plan {
     }
 }
 
-impl Dropped {
-    /// Rows that never reached a part.
-    fn missing(&self) -> u64 {
-        self.without_user + self.without_item + self.without_time + self.implausible_time
-    }
-}
-
 fn counts(tally: &Tally, catalogue: &crate::Catalogue) -> Counts {
     let impressions = tally.train + tally.test;
     Counts {
@@ -486,51 +270,6 @@ fn counts(tally: &Tally, catalogue: &crate::Catalogue) -> Counts {
         test: tally.test,
         ..Counts::default()
     }
-}
-
-/// The instant of `test_from`: in the log's stated format, or any that is understood by itself.
-fn test_from(text: &str, format: Option<&str>) -> Result<i64> {
-    let stated = format.map(|_| TimeReader::new(format).and_then(|mut times| times.read(text)));
-    match (stated, instant(text)) {
-        (Some(Ok(time)), _) | (_, Ok((_, time))) => Ok(time),
-        (_, Err(what)) => Err(Error::option(format!("test_from: {what}"))),
-    }
-}
-
-fn check_options(options: &PrepareOptions) -> Result<()> {
-    let require = |holds: bool, what: String| if holds { Ok(()) } else { Err(Error::option(what)) };
-    for (name, value) in [("parts", options.parts), ("spill_per_part", options.spill_per_part)] {
-        let fits = value.is_power_of_two() && value <= 1 << 14;
-        require(fits, format!("{name} is {value}; expected a power of two up to 16384"))?;
-    }
-    require(options.group_max > 0, "group_max is 0; a group has impressions".to_string())?;
-    let span = options.group_span;
-    require(span > 0, format!("group_span is {span}; expected seconds, at least 1"))?;
-    if let SplitBy::Last(fraction) | SplitBy::UserTail(fraction) = options.split {
-        let fits = fraction > 0.0 && fraction < 1.0;
-        require(fits, format!("a test fraction of {fraction}; expected between 0 and 1"))?;
-    }
-    if let Some(HoldOut { share, .. }) = options.hold_out_items {
-        let fits = share > 0.0 && share < 1.0;
-        require(fits, format!("{share} of the items held out; expected a share between 0 and 1"))?;
-    }
-    let format = options.time_format.as_deref();
-    TimeReader::new(format).map_err(Error::option)?;
-    if let SplitBy::TestFrom(text) = &options.split {
-        test_from(text, format)?;
-    }
-    let both = options.positive_from.is_some() && !options.positive.is_empty();
-    require(
-        !both,
-        "positive and positive_from are both given; labels are words or numbers".to_string(),
-    )?;
-    if let Some(negatives) = &options.negatives {
-        require(
-            negatives.count > 0,
-            "0 negatives per positive; leave negatives out instead".to_string(),
-        )?;
-    }
-    Ok(())
 }
 
 /// That `out` may become a dataset.
@@ -552,48 +291,5 @@ fn check_place(out: &Path, existing: Existing) -> Result<()> {
             refuse("is a dataset already; choose another folder, or --replace it")
         }
         (false, false, _) => refuse("is not empty and not a dataset; it will not be replaced"),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::negatives::Method;
-
-    #[test]
-    fn options_as_toml() {
-        let text = r#"
-            name = "shop"
-            split = { user_tail = 0.2 }
-            repeats = "first_only"
-            decimal = ","
-            [columns]
-            user = "client"
-            item_fields = ["brand", "tags:multi:;", "eur=price:numeric"]
-            [negatives]
-            count = 2
-            method = "contemporary"
-            [hold_out_items]
-            share = 0.25
-        "#;
-        let options: PrepareOptions = toml::from_str(text).unwrap();
-        assert_eq!(options.split, SplitBy::UserTail(0.2));
-        assert_eq!((options.repeats, options.decimal), (Repeats::FirstOnly, Some(Decimal::Comma)));
-        assert_eq!(options.columns.item_fields.as_ref().unwrap()[2].name, "eur");
-        let negatives = options.negatives.as_ref().unwrap();
-        assert_eq!(
-            (negatives.count, negatives.method, negatives.days),
-            (2, Method::Contemporary, 3)
-        );
-        assert_eq!(options.hold_out_items, Some(HoldOut { share: 0.25, seed: 1 }));
-        let back = toml::to_string(&options).unwrap();
-        assert_eq!(toml::from_str::<PrepareOptions>(&back).unwrap(), options);
-    }
-
-    #[test]
-    fn unknown_options_and_fields_are_refused() {
-        let error = |text: &str| toml::from_str::<PrepareOptions>(text).unwrap_err().to_string();
-        assert!(error("group_spam = 3").contains("unknown field `group_spam`"));
-        assert!(error("[columns]\nitem_fields = ['a:color']").contains("expected [name=]column"));
     }
 }
