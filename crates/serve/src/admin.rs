@@ -26,19 +26,19 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
 use serde::Deserialize;
 
+use crate::access::traced;
 use crate::answer::json;
 use crate::body::Body;
 use crate::browser::own_pages_only;
 use crate::edits::{self, Edit};
 use crate::exposition;
+use crate::http::{
+    Accepts, Shareds, health, json_response, no_such_method, no_such_path, of_protocol, version_of,
+};
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
-use crate::routes::{health, no_such_method, no_such_path, of_protocol, says_json, version_of};
 use crate::shared::Shared;
 use crate::token::Tokens;
-use crate::trace::traced;
-
-type Shareds = State<Arc<Shared>>;
 
 /// The paths.
 pub fn router(shared: &Arc<Shared>) -> Router {
@@ -83,7 +83,7 @@ async fn status(State(shared): Shareds) -> Response {
 }
 
 fn said(models: &Models) -> Response {
-    ([(CONTENT_TYPE, "application/json")], json(&models.now().status())).into_response()
+    json_response(json(&models.now().status()))
 }
 
 /// Changes what is served, away from the threads that talk to clients, and says what came of it.
@@ -147,10 +147,7 @@ async fn edit(
     Path(model): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
-    if !says_json(&request) {
-        let what = "expected the header `Content-Type: application/json`";
-        return Err(Problem::new(Kind::MediaType, what));
-    }
+    Accepts::Json.check(request.headers())?;
     let (head, body) = request.into_parts();
     let body = Body::read(shared.bounds(), &head.headers, body).await?;
     let read = move || Ok(Edit::parse(&body.expanded()?)?);

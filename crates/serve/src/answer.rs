@@ -20,7 +20,7 @@ use crate::compute::Lost;
 #[cfg(feature = "grpc")]
 use crate::grpc::{ranking, tensors};
 use crate::inference::{self, Inferred, Wanted};
-use crate::models::{Loaded, Refusal, Snapshot};
+use crate::models::{Loaded, Snapshot};
 use crate::problem::{Kind, Problem};
 use crate::settings::Limits;
 use crate::shared::Shared;
@@ -176,18 +176,6 @@ pub(crate) struct Explanation<'a> {
     pub version: u64,
     #[serde(flatten)]
     pub explained: ams_bundle::Explained,
-}
-
-impl From<Refusal> for Problem {
-    fn from(refusal: Refusal) -> Problem {
-        let kind = match &refusal {
-            Refusal::Absent(_) => Kind::NotFound,
-            Refusal::Unready(_) => Kind::Unready,
-            Refusal::Bundle(ams_bundle::Error::Request { .. }) => Kind::Request,
-            Refusal::State(_) | Refusal::Bundle(_) => Kind::Conflict,
-        };
-        Problem::new(kind, refusal.to_string())
-    }
 }
 
 impl Shared {

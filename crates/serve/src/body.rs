@@ -20,11 +20,7 @@ use axum::http::header::{CONTENT_ENCODING, EXPECT};
 use flate2::read::MultiGzDecoder;
 use metrics::Counter;
 
-use crate::problem::{Kind, Problem};
-
-/// What a body may be compressed with, for the header `Accept-Encoding` of an answer that refuses
-/// something else.
-pub(crate) const ENCODINGS: &str = "gzip, identity";
+use crate::problem::{ENCODINGS, Kind, Problem};
 
 /// Bytes of the body of a call that needs no token: all of them ask for something by name, if for
 /// anything.

@@ -19,8 +19,8 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
+use crate::http::is_json;
 use crate::problem::{Kind, Problem};
-use crate::routes::is_json;
 use crate::shared::Shared;
 
 /// What a browser says of the page that asks.
@@ -91,46 +91,6 @@ fn is_own(host: &str, names: &[String]) -> bool {
     name.parse::<IpAddr>().is_ok()
         || name.eq_ignore_ascii_case("localhost")
         || names.iter().any(|own| name.eq_ignore_ascii_case(own.trim_end_matches('.')))
-}
-
-/// The pages of other hosts that may ask for page views.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Cors {
-    origins: Vec<HeaderValue>,
-}
-
-impl Cors {
-    /// Pages of `origins`, such as `https://shop.example`; `*` is all.
-    ///
-    /// # Errors
-    /// If one is no origin; what was expected.
-    pub fn new(origins: &[String]) -> Result<Cors, String> {
-        let read = |origin: &String| {
-            let wrong =
-                || format!("{origin:?} is no origin, expected such as https://shop.example, or *");
-            let is_origin = origin.parse::<Uri>().is_ok_and(|uri| {
-                let (scheme, host) = (uri.scheme_str(), uri.authority());
-                let text = scheme.zip(host).map(|(scheme, host)| format!("{scheme}://{host}"));
-                text.is_some_and(|text| text == *origin && !text.contains('@'))
-            });
-            let value = HeaderValue::from_str(&origin.to_ascii_lowercase()).ok();
-            value.filter(|_| origin == "*" || is_origin).ok_or_else(wrong)
-        };
-        Ok(Cors { origins: origins.iter().map(read).collect::<Result<_, _>>()? })
-    }
-
-    /// Whether pages of all hosts may ask.
-    pub fn is_for_all(&self) -> bool {
-        self.origins.iter().any(|origin| origin == "*")
-    }
-
-    /// What a page of `origin` is told, if it may ask.
-    fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
-        if self.is_for_all() {
-            return Some(HeaderValue::from_static("*"));
-        }
-        self.origins.iter().find(|own| *own == origin).cloned()
-    }
 }
 
 /// Tells browsers which pages may read an answer; and answers what they ask before they send a
@@ -226,37 +186,5 @@ mod tests {
         // HTTP/2 has the host elsewhere.
         let uri = Uri::from_static("http://attacker.example/metrics");
         assert!(check(&Method::GET, &uri, &HeaderMap::new(), &[]).is_err());
-    }
-
-    #[test]
-    fn origins_are_those_of_browsers() {
-        let of = |origins: &[&str]| {
-            Cors::new(&origins.iter().map(|&o| o.to_owned()).collect::<Vec<_>>())
-        };
-        let cors = of(&["https://shop.example", "http://localhost:3000"]).unwrap();
-        let allowed = |cors: &Cors, origin: &'static str| {
-            cors.allowed(&HeaderValue::from_static(origin))
-                .map(|value| value.to_str().unwrap().to_owned())
-        };
-        assert_eq!(allowed(&cors, "https://shop.example").unwrap(), "https://shop.example");
-        assert_eq!(allowed(&cors, "http://localhost:3000").unwrap(), "http://localhost:3000");
-        for other in
-            ["http://shop.example", "https://shop.example:444", "null", "https://a.shop.example"]
-        {
-            assert_eq!(allowed(&cors, other), None, "{other}");
-        }
-        assert_eq!(allowed(&of(&["*"]).unwrap(), "https://any.example").unwrap(), "*");
-        assert_eq!(allowed(&Cors::default(), "https://any.example"), None);
-        for wrong in [
-            "shop.example",
-            "https://shop.example/",
-            "https://shop.example/a",
-            "null",
-            "",
-            "https://",
-            "https://me@shop.example",
-        ] {
-            assert!(of(&[wrong]).unwrap_err().contains("expected such as"), "{wrong}");
-        }
     }
 }

@@ -19,11 +19,13 @@
 //! Cargo features: `grpc`, `otel` and `tls`. What is missing is refused in words that name the
 //! feature.
 
+mod access;
 pub mod admin;
 pub mod answer;
 pub mod body;
 pub mod browser;
 pub mod compute;
+mod cors;
 pub mod edits;
 #[cfg(feature = "tls")]
 pub mod encryption;
@@ -39,6 +41,7 @@ pub mod grpc;
 #[cfg(not(feature = "grpc"))]
 #[path = "grpc_absent.rs"]
 mod grpc;
+mod http;
 pub mod inference;
 pub mod listen;
 pub mod load;
@@ -64,7 +67,7 @@ pub mod token;
 mod trace;
 pub mod traffic;
 
-pub use browser::Cors;
+pub use cors::Cors;
 pub use server::{Server, start};
 pub use settings::{Control, Demo, Limits, Settings, Tls};
 

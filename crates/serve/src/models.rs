@@ -12,13 +12,14 @@
 //! place. So no request sees two versions, and none waits for a swap. What is wrong with one model
 //! changes nothing for another. Knows bundles; no requests, no HTTP.
 //!
-//! In reading order: [`decisions`]; `look`, what is found on disk; `orders`, what operators say;
+//! In reading order: `refusal`, why something is not done; [`decisions`]; `look`, what is found on disk; `orders`, what operators say;
 //! `deltas`.
 
 pub mod decisions;
 mod deltas;
 mod look;
 mod orders;
+mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -34,6 +35,8 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::decisions::{Book, Decided};
 use crate::telemetry::{Telemetry, VersionMetrics};
+
+pub use self::refusal::Refusal;
 
 /// A version in memory.
 #[derive(Clone, Debug)]
@@ -88,23 +91,6 @@ pub struct Snapshot {
     models: BTreeMap<String, Versions>,
     /// Whether all models were looked through and one of them served: it stays so.
     ready: bool,
-}
-
-/// What is asked for and not there.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// No model or version of that name.
-    #[error("{0}")]
-    Absent(String),
-    /// No model or version of that name yet: they are being looked for.
-    #[error("{0}; the server is not ready: its models are still being looked for")]
-    Unready(String),
-    /// Not in this state of the model.
-    #[error("{0}")]
-    State(String),
-    /// The bundle, or a file beside it, is not good.
-    #[error(transparent)]
-    Bundle(#[from] ams_bundle::Error),
 }
 
 /// How versions are chosen, and where they are kept.
@@ -260,6 +246,17 @@ impl Snapshot {
     }
 }
 
+/// A model with all of its deltas that are good, and what is wrong with the one after them.
+fn followed(mut model: Model) -> (Model, Option<String>) {
+    loop {
+        match model.next() {
+            Ok(Some(next)) => model = next,
+            Ok(None) => return (model, None),
+            Err(error) => return (model, Some(error.to_string())),
+        }
+    }
+}
+
 fn list(names: &[&str]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
@@ -375,7 +372,7 @@ impl Models {
             true => Memory::Copied,
             false => Memory::Mapped,
         };
-        let (model, refused) = deltas::followed(Model::open_bundle_in(folder, memory)?);
+        let (model, refused) = followed(Model::open_bundle_in(folder, memory)?);
         let mut scratch = Scratch::default();
         for page in (0..WARM_UP).flat_map(|_| model.samples()) {
             model.score_with(page, &mut scratch)?;

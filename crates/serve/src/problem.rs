@@ -6,8 +6,12 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::body::ENCODINGS;
 use crate::compute::Lost;
+use crate::models::Refusal;
+
+/// What a body may be compressed with, for the header `Accept-Encoding` of an answer that refuses
+/// something else.
+pub(crate) const ENCODINGS: &str = "gzip, identity";
 
 /// One kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -117,6 +121,18 @@ impl From<ams_bundle::Error> for Problem {
             _ => Kind::Internal,
         };
         Problem::new(kind, error.to_string())
+    }
+}
+
+impl From<Refusal> for Problem {
+    fn from(refusal: Refusal) -> Problem {
+        let kind = match &refusal {
+            Refusal::Absent(_) => Kind::NotFound,
+            Refusal::Unready(_) => Kind::Unready,
+            Refusal::Bundle(ams_bundle::Error::Request { .. }) => Kind::Request,
+            Refusal::State(_) | Refusal::Bundle(_) => Kind::Conflict,
+        };
+        Problem::new(kind, refusal.to_string())
     }
 }
 

@@ -22,24 +22,25 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Path, Query, Request as HttpRequest, State};
-use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
-use axum::http::{HeaderValue, StatusCode};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Deserializer, Serialize, de};
-use serde_json::json;
 
+use crate::access::traced;
 use crate::answer::{self, About, Ask, Request, Target, Words};
 use crate::body::{Body, bytes};
-use crate::browser::{Cors, shared_with_pages};
+use crate::browser::shared_with_pages;
+use crate::cors::Cors;
+use crate::http::{
+    Accepts, Shareds, admitted, health, json_response, no_such_method, no_such_path, of_protocol,
+    version_of,
+};
 use crate::models::Loaded;
-use crate::pages;
-use crate::problem::{Detail, Kind, Problem};
+use crate::problem::{Kind, Problem};
 use crate::shared::Shared;
-use crate::trace::traced;
-use crate::{grpc, inference};
+use crate::{grpc, inference, pages};
 
 /// The paths.
 pub fn router(shared: &Arc<Shared>) -> Router {
@@ -77,71 +78,8 @@ pub fn router(shared: &Arc<Shared>) -> Router {
     router.layer(from_fn_with_state(Arc::clone(shared), traced)).with_state(Arc::clone(shared))
 }
 
-/// What can be asked, in the words of OpenAPI 3.1.
-pub const OPENAPI: &str = include_str!("openapi.json");
-
-/// What everybody may know: whether the server lives, and whether it should get requests.
-pub fn health() -> Router<Arc<Shared>> {
-    let ready = |State(shared): State<Arc<Shared>>| async move {
-        match shared.ready() {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
-        }
-    };
-    let alive = || async { "alive\n" };
-    let about = || async {
-        let (name, extensions) = (inference::SERVER, inference::EXTENSIONS);
-        let version = env!("CARGO_PKG_VERSION");
-        Json(json!({"name": name, "version": version, "extensions": extensions}))
-    };
-    Router::new()
-        .route("/health/live", get(alive))
-        .route("/health/ready", get(ready))
-        .route("/openapi.json", get(|| async { json_response(OPENAPI) }))
-        .route("/v2", get(about))
-        .route("/v2/health/live", get(alive))
-        .route("/v2/health/ready", get(ready))
-}
-
-pub(crate) async fn no_such_path() -> Problem {
-    Problem::new(Kind::NotFound, "no such path")
-}
-
-/// Spells problems as the Open Inference Protocol does, below its path.
-pub(crate) async fn of_protocol(request: HttpRequest, next: Next) -> Response {
-    let path = request.uri().path();
-    let is_of = path == "/v2" || path.starts_with("/v2/");
-    let mut response = next.run(request).await;
-    if is_of && (response.status().is_client_error() || response.status().is_server_error()) {
-        let detail = match response.extensions_mut().remove() {
-            Some(Detail(detail)) => detail,
-            // Not ours, or no problem but an answer, such as that of readiness.
-            None => response.status().canonical_reason().unwrap_or("problem").to_owned(),
-        };
-        let (mut head, _) = response.into_parts();
-        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        head.headers.remove(CONTENT_LENGTH);
-        return Response::from_parts(head, json!({ "error": detail }).to_string().into());
-    }
-    response
-}
-
-pub(crate) async fn no_such_method() -> Problem {
-    Problem::new(Kind::Method, "this path knows other methods")
-}
-
-/// Lets requests with a valid token in.
-pub(crate) async fn admitted(
-    State(shared): State<Arc<Shared>>,
-    request: HttpRequest,
-    next: Next,
-) -> Result<Response, Problem> {
-    shared.tokens.check(request.headers())?;
-    Ok(next.run(request).await)
-}
-
 /// Counts what is answered, by route and not by path: paths are as many as clients can think of.
-async fn counted(State(shared): State<Arc<Shared>>, request: HttpRequest, next: Next) -> Response {
+async fn counted(State(shared): Shareds, request: HttpRequest, next: Next) -> Response {
     let begin = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
@@ -164,13 +102,6 @@ impl Place {
     }
 }
 
-/// The version of a path. It has one spelling, as its folder has: caches and logs know paths.
-pub(crate) fn version_of(text: &str) -> Result<u64, Problem> {
-    let version = text.parse().ok().filter(|version: &u64| version.to_string() == text);
-    let wrong = || Problem::new(Kind::NotFound, format!("version {text:?} is no whole number"));
-    version.ok_or_else(wrong)
-}
-
 /// What `page` is told beside the page view.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -190,7 +121,6 @@ fn or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>,
     text.parse().map(Some).map_err(wrong)
 }
 
-type Shareds = State<Arc<Shared>>;
 type Answer = Result<Response, Problem>;
 type Places = Result<Path<Place>, axum::extract::rejection::PathRejection>;
 type Queries = Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>;
@@ -201,19 +131,19 @@ fn page_view(ask: Ask) -> impl FnOnce(Target) -> About {
 }
 
 async fn score(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, page_view(Ask::Score), request).await
+    ask(state, place, page_view(Ask::Score), Accepts::Json, request).await
 }
 
 async fn pre_rank(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, page_view(Ask::PreRank), request).await
+    ask(state, place, page_view(Ask::PreRank), Accepts::Json, request).await
 }
 
 async fn explain(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, page_view(Ask::Explain), request).await
+    ask(state, place, page_view(Ask::Explain), Accepts::Json, request).await
 }
 
 async fn similar(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, About::Similar, request).await
+    ask(state, place, About::Similar, Accepts::Json, request).await
 }
 
 async fn page(state: Shareds, place: Places, query: Queries, request: HttpRequest) -> Answer {
@@ -224,7 +154,7 @@ async fn page(state: Shareds, place: Places, query: Queries, request: HttpReques
         return Err(Problem::new(Kind::Request, what));
     }
     let page = Ask::Page { pre_rank, keep: keep.unwrap_or(answer::KEEP) };
-    ask(state, place, page_view(page), request).await
+    ask(state, place, page_view(page), Accepts::Json, request).await
 }
 
 async fn describe(State(shared): Shareds, place: Places) -> Answer {
@@ -242,7 +172,7 @@ async fn model_ready(State(shared): Shareds, place: Places) -> Answer {
 /// How many bytes of a body are JSON, in the binary tensor data extension.
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
-async fn infer(state: Shareds, place: Places, mut request: HttpRequest) -> Answer {
+async fn infer(state: Shareds, place: Places, request: HttpRequest) -> Answer {
     let header = request.headers().get(HEADER_LENGTH).map(|value| value.to_str());
     let header = match header {
         None => None,
@@ -253,10 +183,9 @@ async fn infer(state: Shareds, place: Places, mut request: HttpRequest) -> Answe
             })?)
         }
     };
-    // Triton's client says application/octet-stream, or nothing.
-    request.headers_mut().remove(CONTENT_TYPE);
     let tensors = |target| About::PageView(Words::Tensors { target, header });
-    ask(state, place, tensors, request).await
+    // Triton's client says application/octet-stream, or nothing.
+    ask(state, place, tensors, Accepts::Anything, request).await
 }
 
 /// Reads the body, has it answered on a compute thread, and says what came of it.
@@ -264,15 +193,13 @@ async fn ask(
     State(shared): Shareds,
     place: Places,
     about: impl FnOnce(Target) -> About,
+    accepts: Accepts,
     request: HttpRequest,
 ) -> Answer {
     let came = Instant::now();
     let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
     let version = place.version()?;
-    if !says_json(&request) {
-        let what = "expected the header `Content-Type: application/json`";
-        return Err(Problem::new(Kind::MediaType, what));
-    }
+    accepts.check(request.headers())?;
     let about = about(Target { model: place.model, version });
     let (head, body) = request.into_parts();
     let (snapshot, deadline) = (shared.models.now(), shared.limits.deadline);
@@ -280,24 +207,6 @@ async fn ask(
     let body = Body::read(bounds, &head.headers, body).await?;
     let request = Request { snapshot, about, body, came, deadline };
     Ok(json_response(shared.answer(request).await?))
-}
-
-pub(crate) fn says_json(request: &HttpRequest) -> bool {
-    let value = request.headers().get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-    // Not what pages of other sites can make a browser send.
-    value.is_none_or(is_json)
-}
-
-/// Whether a content type is JSON's.
-pub(crate) fn is_json(value: &str) -> bool {
-    let kind = value.split(';').next().unwrap_or_default().trim();
-    kind.eq_ignore_ascii_case("application/json")
-}
-
-fn json_response(body: impl Into<axum::body::Body>) -> Response {
-    let mut response = Response::new(body.into());
-    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
 }
 
 async fn nothing(State(shared): Shareds, request: HttpRequest) -> Answer {
@@ -401,7 +310,7 @@ async fn card(State(shared): Shareds, place: Places) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use crate::http::OPENAPI;
     use ams_bundle::{PageView, similar};
     use serde_json::Value;
 

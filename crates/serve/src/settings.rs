@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::browser::Cors;
+use crate::cors::Cors;
 use crate::edits::Pictures;
 use crate::token::Tokens;
 

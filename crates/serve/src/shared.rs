@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::answer::Buffers;
 use crate::body::{Bounds, Memory};
-use crate::browser::Cors;
 use crate::compute::Pool;
+use crate::cors::Cors;
 use crate::edits::Pictures;
 use crate::models::{Choice, Models};
 use crate::settings::{Control, Demo, Limits, Settings};

@@ -1,5 +1,5 @@
 //! Which request is which: a request id and a trace's context come with it or are made here, go
-//! back with its answer, and stand in the log.
+//! back with its answer, and stand in the log (`access`).
 //!
 //! ```text
 //! X-Request-Id: 1 to 128 visible characters                        as received, or 16 hex digits
@@ -11,21 +11,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, LazyLock, OnceLock};
 use std::time::Instant;
 
-use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, HeaderValue, Method, StatusCode};
-use axum::middleware::Next;
-use axum::response::Response;
-
-use crate::shared::Shared;
+use axum::http::{HeaderMap, HeaderValue};
 
 /// The header of a request's id.
 const ID: &str = "x-request-id";
 
 /// The header of a trace's context.
 const CONTEXT: &str = "traceparent";
-
-/// Most characters of a path in the log.
-const PATH: usize = 200;
 
 /// What a request is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,6 +48,11 @@ tokio::task_local! {
 }
 
 impl Work {
+    /// Notes here what `answering` queues.
+    pub fn of<F: Future>(self: &Arc<Work>, answering: F) -> impl Future<Output = F::Output> {
+        WORK.scope(Arc::clone(self), answering)
+    }
+
     /// Of the request that this task answers, which is about to wait for a compute thread.
     pub fn queued() -> Option<Arc<Work>> {
         let work = WORK.try_with(Arc::clone).ok()?;
@@ -119,7 +116,8 @@ impl Trace {
         (self.trace, self.span, self.flags) = (trace, span, flags);
     }
 
-    fn tell(&self, headers: &mut HeaderMap) {
+    /// Writes the id and the context into the headers of an answer.
+    pub fn tell(&self, headers: &mut HeaderMap) {
         let context = format!("00-{}-{}-{:02x}", self.trace, self.span, self.flags);
         for (name, value) in [(ID, &self.id), (CONTEXT, &context)] {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -153,70 +151,6 @@ fn random() -> u64 {
 
 fn hex(number: u64) -> String {
     format!("{number:016x}")
-}
-
-/// Names a request, and writes what became of it into the log: always if it failed by a defect of
-/// ours, else if asked to. Its span goes to the collector, if there is one; those of probes do not.
-pub(crate) async fn traced(
-    State(shared): State<Arc<Shared>>,
-    mut request: Request,
-    next: Next,
-) -> Response {
-    let begin = Instant::now();
-    let mut trace = Trace::of(request.headers());
-    let about = (shared.access_log || shared.spans.is_some()).then(|| About::of(&request));
-    let span = about.as_ref().filter(|about| !about.route.starts_with("/health"));
-    let span = span.zip(shared.spans.as_ref());
-    let span = span.map(|(About { method, path, route }, spans)| {
-        (spans, spans.begin(&mut trace, method.as_str(), route, path))
-    });
-    request.extensions_mut().insert(trace.clone());
-    let (mut response, span) = match span {
-        None => (next.run(request).await, None),
-        Some((spans, span)) => {
-            let work = Arc::new(Work::default());
-            let response = WORK.scope(Arc::clone(&work), next.run(request)).await;
-            (response, Some((spans, span, work)))
-        }
-    };
-    trace.tell(response.headers_mut());
-    let status = response.status();
-    if let Some((spans, span, work)) = span {
-        let grpc = response.headers().get("grpc-status").and_then(|status| status.to_str().ok());
-        spans.end(span, status.as_u16(), grpc, &work);
-    }
-    if let Some(About { method, path, route }) = about.filter(|_| shared.access_log) {
-        tracing::info!(
-            target: "ams_serve::access",
-            request_id = trace.id,
-            trace_id = trace.trace_id(),
-            %method,
-            path,
-            route,
-            status = status.as_u16(),
-            seconds = begin.elapsed().as_secs_f64(),
-            "answered"
-        );
-    } else if status == StatusCode::INTERNAL_SERVER_ERROR {
-        tracing::error!(request_id = trace.id, trace_id = trace.trace_id(), "failed by a defect");
-    }
-    response
-}
-
-/// What is said of a request.
-struct About {
-    method: Method,
-    path: String,
-    route: String,
-}
-
-impl About {
-    fn of(request: &Request) -> About {
-        let path = request.uri().path().chars().take(PATH).collect();
-        let route = request.extensions().get::<MatchedPath>();
-        let route = route.map_or_else(|| "none".to_owned(), |route| route.as_str().to_owned());
-        About { method: request.method().clone(), path, route }
-    }
 }
 
 #[cfg(test)]

@@ -5,8 +5,7 @@ use axum::body::Bytes;
 use axum::http::{HeaderMap, HeaderName, HeaderValue};
 use axum::response::Response;
 
-use crate::body::ENCODINGS;
-use crate::problem::{Kind, Problem};
+use crate::problem::{ENCODINGS, Kind, Problem};
 
 /// How a call's messages are compressed, where their frames say that they are.
 const ENCODING: HeaderName = HeaderName::from_static("grpc-encoding");

@@ -13,12 +13,14 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Status;
 use tonic::server::{Grpc, ServerStreamingService};
 
+use super::call::{Framed, Raw, SERVICES, framed, refused, said};
+use super::messages::decoded;
 use super::messages::health::health_check_response::ServingStatus;
 use super::messages::health::{
     HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
 };
-use super::{Framed, Raw, SERVICES, Shareds, decoded, framed, refused, said};
 use crate::body::{Body, Held};
+use crate::http::Shareds;
 use crate::listen::Lasts;
 use crate::problem::{Kind, Problem};
 use crate::shared::Shared;

@@ -4,6 +4,11 @@
 //! building the program takes neither, nor a `protoc`. A test makes them again and compares; with
 //! `AMS_WRITE_MESSAGES=1` it writes them.
 
+use axum::body::Bytes;
+use prost::Message;
+
+use crate::problem::{Kind, Problem};
+
 /// `ranking.proto`.
 #[allow(missing_docs, clippy::all)]
 #[path = "generated/ams.v1.rs"]
@@ -30,6 +35,14 @@ pub mod reflection;
 
 /// All of `crates/serve/proto`, described: a `google.protobuf.FileDescriptorSet`.
 pub(super) const DESCRIPTIONS: &[u8] = include_bytes!("generated/descriptions.binpb");
+
+/// Reads a message.
+///
+/// # Errors
+/// If the bytes are none of its kind.
+pub(crate) fn decoded<M: Message + Default>(message: Bytes) -> Result<M, Problem> {
+    M::decode(message).map_err(|error| Problem::new(Kind::Request, format!("request: {error}")))
+}
 
 #[cfg(test)]
 mod tests {

@@ -13,6 +13,7 @@
 //! [`ranking`] and [`tensors`], what they mean; [`status`], problems; [`health`] and
 //! [`reflection`].
 
+mod call;
 mod compression;
 mod health;
 pub mod messages;
@@ -21,41 +22,26 @@ mod reflection;
 mod status;
 pub(crate) mod tensors;
 
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::Bytes;
 use axum::extract::{Request as HttpRequest, State};
 use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::post;
-use prost::Message;
-use prost::bytes::{Buf, BufMut};
-use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
-use tonic::server::{Grpc, UnaryService};
 
 use crate::answer::{About, Call, Request, Target, Words};
-use crate::body::{Body, Bounds, Held, bytes};
+use crate::http::Shareds;
 use crate::inference;
 use crate::problem::{Kind, Problem};
 use crate::shared::Shared;
+use call::{HEALTH, INFERENCE, RANKING, REFLECTION, SERVICES, refused, said, unary};
 use messages::inference as open;
 
 pub(crate) use status::status_of;
-
-/// The services, as their clients call them.
-const RANKING: &str = "ams.v1.Ranking";
-const INFERENCE: &str = "inference.GRPCInferenceService";
-const HEALTH: &str = "grpc.health.v1.Health";
-const REFLECTION: &str = "grpc.reflection.v1.ServerReflection";
-const SERVICES: [&str; 4] = [RANKING, INFERENCE, HEALTH, REFLECTION];
-
-type Shareds = State<Arc<Shared>>;
 
 /// The paths.
 pub(crate) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
@@ -109,127 +95,6 @@ async fn admitted(State(shared): Shareds, request: HttpRequest, next: Next) -> R
 
 async fn no_such_method() -> Response {
     refused(Problem::new(Kind::Method, "this service knows other methods"))
-}
-
-fn refused(problem: Problem) -> Response {
-    Status::from(problem).into_http::<axum::body::Body>()
-}
-
-/// A message as its bytes.
-#[derive(Clone, Copy, Debug)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Raw;
-    type Decoder = Raw;
-
-    fn encoder(&mut self) -> Raw {
-        Raw
-    }
-
-    fn decoder(&mut self) -> Raw {
-        Raw
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
-}
-
-/// What answers one message with another.
-struct Answering<F> {
-    /// What answers, and the memory of the message.
-    answer: Option<(F, Held)>,
-    gzip: bool,
-    most: usize,
-}
-
-impl<F, A> UnaryService<Bytes> for Answering<F>
-where
-    F: FnOnce(Body) -> A,
-    A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
-{
-    type Response = Bytes;
-    type Future = Pin<Box<dyn Future<Output = Result<tonic::Response<Bytes>, Status>> + Send>>;
-
-    fn call(&mut self, request: tonic::Request<Bytes>) -> Self::Future {
-        let (message, gzip, most) = (request.into_inner(), self.gzip, self.most);
-        let once = self.answer.take();
-        let answer = once.map(|(answer, held)| answer(Body::of(message, gzip, most, Some(held))));
-        Box::pin(async move {
-            let answer = answer.ok_or_else(|| Status::internal("a call is answered once"))?;
-            Ok(tonic::Response::new(answer.await?.into()))
-        })
-    }
-}
-
-/// Reads a call's message within the limits, and sends what `answer` makes of it.
-async fn unary<F, A>(bounds: Bounds<'_>, request: HttpRequest, answer: F) -> Response
-where
-    F: FnOnce(Body) -> A,
-    A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
-{
-    let Framed { request, gzip, held } = match framed(bounds, request).await {
-        Ok(framed) => framed,
-        Err(problem) => return refused(problem),
-    };
-    let most = bounds.most;
-    let mut grpc = Grpc::new(Raw).max_decoding_message_size(most);
-    let answering = Answering { answer: Some((answer, held)), gzip, most };
-    grpc.unary(answering, request).await.map(axum::body::Body::new)
-}
-
-/// A call whose message has come.
-struct Framed {
-    /// The message, in its frame.
-    request: HttpRequest,
-    /// Whether it is gzip.
-    gzip: bool,
-    /// Its memory.
-    held: Held,
-}
-
-/// Reads the one message of a call.
-async fn framed(bounds: Bounds<'_>, request: HttpRequest) -> Result<Framed, Problem> {
-    let (mut head, body) = request.into_parts();
-    let (body, held) = bytes(bounds, &head.headers, body).await?;
-    let (body, gzip) = compression::taken_off(&mut head.headers, body)?;
-    Ok(Framed { request: HttpRequest::from_parts(head, body.into()), gzip, held })
-}
-
-/// Answers at once what needs no computing.
-async fn said<Q: Message + Default, A: Message>(
-    bounds: Bounds<'_>,
-    request: HttpRequest,
-    answer: impl FnOnce(Q) -> Result<A, Problem>,
-) -> Response {
-    let answer = |message: Body| {
-        let message = message.expanded().and_then(decoded);
-        let answer = message.and_then(answer).map(|answer| answer.encode_to_vec());
-        std::future::ready(answer)
-    };
-    unary(bounds, request, answer).await
-}
-
-fn decoded<M: Message + Default>(message: Bytes) -> Result<M, Problem> {
-    M::decode(message).map_err(|error| Problem::new(Kind::Request, format!("request: {error}")))
 }
 
 /// Has a page view answered on a compute thread.

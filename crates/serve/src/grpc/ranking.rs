@@ -9,8 +9,7 @@ use ams_bundle::{Explained, Scored};
 use axum::body::Bytes;
 use prost::Message;
 
-use super::decoded;
-use super::messages::ranking as proto;
+use super::messages::{decoded, ranking as proto};
 use crate::answer::{Answer, Ask, Asked, Call, Explanation, KEEP, Target};
 use crate::inference::wrong;
 use crate::problem::Problem;

@@ -14,9 +14,10 @@ use tokio_stream::{Stream, StreamExt};
 use tonic::server::{Grpc, StreamingService};
 use tonic::{Code, Status, Streaming};
 
-use super::messages::DESCRIPTIONS;
+use super::call::{Raw, SERVICES};
 use super::messages::reflection as proto;
-use super::{Raw, SERVICES, Shareds, decoded};
+use super::messages::{DESCRIPTIONS, decoded};
+use crate::http::Shareds;
 use crate::listen::Lasts;
 use crate::problem::{Kind, Problem};
 use proto::server_reflection_request::MessageRequest;

@@ -5,14 +5,13 @@ use ams_bundle::request::Text;
 use axum::body::Bytes;
 use prost::Message;
 
-use super::decoded;
-use super::messages::inference as proto;
+use super::messages::{decoded, inference as proto};
 use crate::answer::{Ask, Asked, Target};
+use crate::http::version_of;
 use crate::inference::tensors::{Tensor, page_view};
 use crate::inference::values::{Datatype, text, utf8};
 use crate::inference::{self, Described, Inferred, Wanted, wrong};
 use crate::problem::Problem;
-use crate::routes::version_of;
 use proto::model_infer_response::InferOutputTensor;
 use proto::model_metadata_response::TensorMetadata;
 

@@ -21,7 +21,7 @@ use ams_data::lock::Lock;
 use ams_data::staging::{sync_folder, write_whole};
 use serde::{Deserialize, Serialize};
 
-use super::Refusal;
+use super::refusal::Refusal;
 
 /// The file's name.
 pub const FILE: &str = "serving.json";

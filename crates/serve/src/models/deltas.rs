@@ -5,18 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use ams_bundle::{Changes, Model};
 
-use super::{Loaded, Models, Refusal, Snapshot};
-
-/// A model with all of its deltas that are good, and what is wrong with the one after them.
-pub(super) fn followed(mut model: Model) -> (Model, Option<String>) {
-    loop {
-        match model.next() {
-            Ok(Some(next)) => model = next,
-            Ok(None) => return (model, None),
-            Err(error) => return (model, Some(error.to_string())),
-        }
-    }
-}
+use super::{Loaded, Models, Refusal, Snapshot, followed};
 
 impl Models {
     /// Takes up the deltas that followed the versions in memory. One that is damaged is reported in

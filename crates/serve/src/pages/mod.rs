@@ -30,8 +30,8 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde::Deserialize;
 
+use crate::http::admitted;
 use crate::problem::{Kind, Problem};
-use crate::routes::admitted;
 use crate::settings::Demo;
 use crate::shared::Shared;
 use pictures::Pictures;

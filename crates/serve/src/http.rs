@@ -1,0 +1,128 @@
+//! What the paths of both ports share: admission, content types, answers in JSON, health, and
+//! problems of paths that do not exist.
+
+use std::sync::Arc;
+
+use axum::extract::{Request, State};
+use axum::http::header::{CONTENT_LENGTH, CONTENT_TYPE};
+use axum::http::{HeaderMap, HeaderValue, StatusCode};
+use axum::middleware::Next;
+use axum::response::Response;
+use axum::routing::get;
+use axum::{Json, Router};
+use serde_json::json;
+
+use crate::inference;
+use crate::problem::{Detail, Kind, Problem};
+use crate::shared::Shared;
+
+/// All that requests share, as handlers get it.
+pub(crate) type Shareds = State<Arc<Shared>>;
+
+/// What can be asked, in the words of OpenAPI 3.1.
+pub(crate) const OPENAPI: &str = include_str!("openapi.json");
+
+/// What everybody may know: whether the server lives, and whether it should get requests.
+pub(crate) fn health() -> Router<Arc<Shared>> {
+    let ready = |State(shared): Shareds| async move {
+        match shared.ready() {
+            true => (StatusCode::OK, "ready\n"),
+            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+        }
+    };
+    let alive = || async { "alive\n" };
+    let about = || async {
+        let (name, extensions) = (inference::SERVER, inference::EXTENSIONS);
+        let version = env!("CARGO_PKG_VERSION");
+        Json(json!({"name": name, "version": version, "extensions": extensions}))
+    };
+    Router::new()
+        .route("/health/live", get(alive))
+        .route("/health/ready", get(ready))
+        .route("/openapi.json", get(|| async { json_response(OPENAPI) }))
+        .route("/v2", get(about))
+        .route("/v2/health/live", get(alive))
+        .route("/v2/health/ready", get(ready))
+}
+
+pub(crate) async fn no_such_path() -> Problem {
+    Problem::new(Kind::NotFound, "no such path")
+}
+
+/// Spells problems as the Open Inference Protocol does, below its path.
+pub(crate) async fn of_protocol(request: Request, next: Next) -> Response {
+    let path = request.uri().path();
+    let is_of = path == "/v2" || path.starts_with("/v2/");
+    let mut response = next.run(request).await;
+    if is_of && (response.status().is_client_error() || response.status().is_server_error()) {
+        let detail = match response.extensions_mut().remove() {
+            Some(Detail(detail)) => detail,
+            // Not ours, or no problem but an answer, such as that of readiness.
+            None => response.status().canonical_reason().unwrap_or("problem").to_owned(),
+        };
+        let (mut head, _) = response.into_parts();
+        head.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        head.headers.remove(CONTENT_LENGTH);
+        return Response::from_parts(head, json!({ "error": detail }).to_string().into());
+    }
+    response
+}
+
+pub(crate) async fn no_such_method() -> Problem {
+    Problem::new(Kind::Method, "this path knows other methods")
+}
+
+/// Lets requests with a valid token in.
+pub(crate) async fn admitted(
+    State(shared): Shareds,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    shared.tokens.check(request.headers())?;
+    Ok(next.run(request).await)
+}
+
+/// The version of a path. It has one spelling, as its folder has: caches and logs know paths.
+pub(crate) fn version_of(text: &str) -> Result<u64, Problem> {
+    let version = text.parse().ok().filter(|version: &u64| version.to_string() == text);
+    let wrong = || Problem::new(Kind::NotFound, format!("version {text:?} is no whole number"));
+    version.ok_or_else(wrong)
+}
+
+/// Content types of requests that a route accepts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accepts {
+    /// JSON alone, or none at all.
+    Json,
+    /// Any: what clients send differs.
+    Anything,
+}
+
+impl Accepts {
+    /// Checks the content type of a request.
+    ///
+    /// # Errors
+    /// With 415 if it is not accepted.
+    pub fn check(self, headers: &HeaderMap) -> Result<(), Problem> {
+        let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
+        // Not what pages of other sites can make a browser send.
+        if self == Accepts::Json && !value.is_none_or(is_json) {
+            let what = "expected the header `Content-Type: application/json`";
+            return Err(Problem::new(Kind::MediaType, what));
+        }
+        Ok(())
+    }
+}
+
+/// Whether a content type is JSON's.
+pub(crate) fn is_json(value: &str) -> bool {
+    let kind = value.split(';').next().unwrap_or_default().trim();
+    kind.eq_ignore_ascii_case("application/json")
+}
+
+/// An answer in JSON.
+pub(crate) fn json_response(body: impl Into<axum::body::Body>) -> Response {
+    let mut response = Response::new(body.into());
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}
