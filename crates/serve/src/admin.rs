@@ -27,16 +27,17 @@ use axum::routing::{get, post, put};
 use serde::Deserialize;
 
 use crate::access::traced;
-use crate::answer::json;
+use crate::answer::version_of;
 use crate::body::Body;
 use crate::browser::own_pages_only;
 use crate::edits::{self, Edit};
 use crate::exposition;
 use crate::http::{
-    Accepts, Shareds, health, json_response, no_such_method, no_such_path, of_protocol, version_of,
+    Accepts, Shareds, health, json_response, no_such_method, no_such_path, of_protocol,
 };
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
+use crate::protocol::json;
 use crate::shared::Shared;
 use crate::token::Tokens;
 
@@ -83,7 +84,7 @@ async fn status(State(shared): Shareds) -> Response {
 }
 
 fn said(models: &Models) -> Response {
-    json_response(json(&models.now().status()))
+    json_response(json::write(&models.now().status()))
 }
 
 /// Changes what is served, away from the threads that talk to clients, and says what came of it.

@@ -3,11 +3,11 @@
 use ams_bundle::{PageView, similar};
 use axum::body::Bytes;
 
-use crate::answer::{Asked, Call};
+use crate::answer::{Ask, Asked, Target};
 use crate::edits::Edit;
-use crate::grpc::{ranking, tensors};
-use crate::inference;
 use crate::problem::Problem;
+use crate::protocol::protobuf::{self, Call};
+use crate::protocol::{json, tensors};
 
 /// Reads `bytes` as what `kind` says: a page view in JSON, tensors over HTTP, a message, or
 /// changes. The page view, if it is one.
@@ -15,20 +15,21 @@ use crate::problem::Problem;
 /// # Errors
 /// What is wrong with them.
 pub fn read(kind: u8, bytes: &[u8]) -> Result<Option<PageView>, String> {
-    let message = |call| ranking::parse(call, Bytes::copy_from_slice(bytes));
+    let target = Target { model: String::new(), version: None };
+    let message = |call| protobuf::read(call, Bytes::copy_from_slice(bytes));
     let asked = |asked: Result<Asked, Problem>| asked.map(|asked| Some(asked.page));
     let read = match kind % 7 {
-        0 => PageView::parse(bytes).map(Some).map_err(Problem::from),
-        1 => inference::json::parse(bytes, None).map(|(page, _)| Some(page)),
+        0 => asked(json::read(&target, &Ask::Score, bytes)),
+        1 => asked(tensors::read(&target, None, bytes)),
         2 => {
             // As many bytes as the first two say are JSON.
             let (length, bytes) = bytes.split_first_chunk().unwrap_or((&[0; 2], bytes));
             let header = usize::from(u16::from_le_bytes(*length));
-            inference::json::parse(bytes, Some(header)).map(|(page, _)| Some(page))
+            asked(tensors::read(&target, Some(header), bytes))
         }
         3 => asked(message(Call::Score)),
         4 => asked(message(Call::Page)),
-        5 => asked(tensors::parse(Bytes::copy_from_slice(bytes))),
+        5 => asked(message(Call::Infer)),
         _ => {
             let changes = Edit::parse(bytes).map(|_| None).map_err(Problem::from);
             changes.or_else(|problem| match similar::Wanted::parse(bytes) {

@@ -82,13 +82,6 @@ pub(crate) async fn admitted(
     Ok(next.run(request).await)
 }
 
-/// The version of a path. It has one spelling, as its folder has: caches and logs know paths.
-pub(crate) fn version_of(text: &str) -> Result<u64, Problem> {
-    let version = text.parse().ok().filter(|version: &u64| version.to_string() == text);
-    let wrong = || Problem::new(Kind::NotFound, format!("version {text:?} is no whole number"));
-    version.ok_or_else(wrong)
-}
-
 /// Content types of requests that a route accepts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Accepts {

@@ -4,17 +4,32 @@
 //! of its own: what a score is, [`ams_bundle`] says, so it is the same here, in `ams score` and in
 //! an evaluation.
 //!
-//! In reading order: [`settings`], what can be set; [`models`], which versions serve, and how that
-//! changes; [`compute`], the threads that score; [`body`], what came; [`answer`], from a request's
-//! bytes to an answer's, and [`inference`] and `grpc`, the same in other protocols' words;
-//! [`problem`], [`token`] and [`browser`], answers that are none and who gets none; [`edits`], how
-//! what is served changes a little; [`pages`], what people look at; [`shared`], what all requests
-//! share; [`routes`] and [`admin`], the paths of the two ports; [`listen`], `seats` and
-//! [`encryption`], connections; [`server`], all of it together, from start to stop; `renewal`,
-//! secrets that change meanwhile; [`system`], what the operating system gives; [`telemetry`] and
-//! [`traffic`], what is counted; `exposition`, what Prometheus reads; `trace`, what requests are
-//! called; `spans`, what a collector of traces is sent; `notify`, what systemd is told. And
-//! [`load`], somebody who asks a lot.
+//! The modules, each above those it imports:
+//!
+//! ```text
+//! server                            both ports, from start to stop
+//! routes, admin                     the paths of the two ports
+//! grpc, pages                       calls; pages for people
+//! browser, access, exposition       what pages of other hosts may ask; the access log; metrics as text
+//! http                              admission, content types, health
+//! request                           from a request's bytes to its answer's, on a compute thread
+//! protocol                          bytes as what is asked, answers as bytes
+//! shared                            the state that all requests share
+//! answer                            the operations, of models and page views
+//! inference                         page views as tensors
+//! listen, encryption, seats         connections
+//! settings, cors, token, edits      what is set; who may ask; changes of a served model
+//! body                              a request's body, within limits
+//! problem                           errors as responses
+//! models, compute                   which versions serve; the threads that score
+//! spans, trace, renewal             spans and names of requests; files of secrets that are read again
+//! traffic, telemetry                what is counted
+//! system, process, notify           the operating system; systemd
+//! load                              a client that measures a server
+//! ```
+//!
+//! A reader begins with [`settings`], [`models`] and [`answer`], and then follows a request:
+//! [`listen`], [`routes`], `request`, `protocol`.
 //!
 //! Cargo features: `grpc`, `otel` and `tls`. What is missing is refused in words that name the
 //! feature.
@@ -50,7 +65,9 @@ mod notify;
 pub mod pages;
 pub mod problem;
 mod process;
+mod protocol;
 mod renewal;
+mod request;
 pub mod routes;
 mod seats;
 pub mod server;

@@ -12,8 +12,8 @@
 //! place. So no request sees two versions, and none waits for a swap. What is wrong with one model
 //! changes nothing for another. Knows bundles; no requests, no HTTP.
 //!
-//! In reading order: `refusal`, why something is not done; [`decisions`]; `look`, what is found on disk; `orders`, what operators say;
-//! `deltas`.
+//! In reading order: `refusal`, errors; [`decisions`]; `look`, what is found on disk; `orders`,
+//! what operators say; `deltas`.
 
 pub mod decisions;
 mod deltas;

@@ -29,16 +29,17 @@ use axum::{Json, Router};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::access::traced;
-use crate::answer::{self, About, Ask, Request, Target, Words};
+use crate::answer::{self, Ask, Target, version_of};
 use crate::body::{Body, bytes};
 use crate::browser::shared_with_pages;
 use crate::cors::Cors;
 use crate::http::{
     Accepts, Shareds, admitted, health, json_response, no_such_method, no_such_path, of_protocol,
-    version_of,
 };
 use crate::models::Loaded;
 use crate::problem::{Kind, Problem};
+use crate::protocol::Protocol;
+use crate::request::{About, Request};
 use crate::shared::Shared;
 use crate::{grpc, inference, pages};
 
@@ -127,7 +128,7 @@ type Queries = Result<Query<PageQuery>, axum::extract::rejection::QueryRejection
 
 /// A page view in JSON, of which this is asked.
 fn page_view(ask: Ask) -> impl FnOnce(Target) -> About {
-    |target| About::PageView(Words::Json(target, ask))
+    |target| About::PageView(Protocol::Json(target, ask))
 }
 
 async fn score(state: Shareds, place: Places, request: HttpRequest) -> Answer {
@@ -183,7 +184,7 @@ async fn infer(state: Shareds, place: Places, request: HttpRequest) -> Answer {
             })?)
         }
     };
-    let tensors = |target| About::PageView(Words::Tensors { target, header });
+    let tensors = |target| About::PageView(Protocol::Tensors { target, header });
     // Triton's client says application/octet-stream, or nothing.
     ask(state, place, tensors, Accepts::Anything, request).await
 }

@@ -12,9 +12,9 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
 
 use super::compression;
-use super::messages::decoded;
 use crate::body::{Body, Bounds, Held, bytes};
 use crate::problem::Problem;
+use crate::protocol::protobuf::messages::decoded;
 
 /// The services, as their clients call them.
 pub(super) const RANKING: &str = "ams.v1.Ranking";

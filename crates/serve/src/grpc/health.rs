@@ -14,15 +14,15 @@ use tonic::Status;
 use tonic::server::{Grpc, ServerStreamingService};
 
 use super::call::{Framed, Raw, SERVICES, framed, refused, said};
-use super::messages::decoded;
-use super::messages::health::health_check_response::ServingStatus;
-use super::messages::health::{
-    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
-};
 use crate::body::{Body, Held};
 use crate::http::Shareds;
 use crate::listen::Lasts;
 use crate::problem::{Kind, Problem};
+use crate::protocol::protobuf::messages::decoded;
+use crate::protocol::protobuf::messages::health::health_check_response::ServingStatus;
+use crate::protocol::protobuf::messages::health::{
+    HealthCheckRequest, HealthCheckResponse, HealthListRequest, HealthListResponse,
+};
 use crate::shared::Shared;
 
 /// How often the status is looked at for those who watch.

@@ -9,18 +9,15 @@
 //! A call is an HTTP/2 request to `/service/method`, so it has a route like any other: counted,
 //! admitted by the same tokens, with the same limits. Messages may come compressed by gzip; answers
 //! are not. `tonic` knows frames and trailers; a message's bytes are expanded, read and written
-//! where they are answered, on a compute thread. In reading order: [`messages`]; [`compression`];
-//! [`ranking`] and [`tensors`], what they mean; [`status`], problems; [`health`] and
-//! [`reflection`].
+//! where they are answered, on a compute thread; what they mean is `protocol::protobuf`'s. In
+//! reading order: `status`, problems; `compression`; `call`, how messages come and go; `health` and
+//! `reflection`.
 
 mod call;
 mod compression;
 mod health;
-pub mod messages;
-pub(crate) mod ranking;
 mod reflection;
 mod status;
-pub(crate) mod tensors;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -33,13 +30,16 @@ use axum::middleware::{Next, from_fn, from_fn_with_state, map_response};
 use axum::response::Response;
 use axum::routing::post;
 
-use crate::answer::{About, Call, Request, Target, Words};
+use crate::answer::Target;
 use crate::http::Shareds;
 use crate::inference;
 use crate::problem::{Kind, Problem};
+use crate::protocol::Protocol;
+use crate::protocol::protobuf::messages::inference as open;
+use crate::protocol::protobuf::{Call, tensors};
+use crate::request::{About, Request};
 use crate::shared::Shared;
 use call::{HEALTH, INFERENCE, RANKING, REFLECTION, SERVICES, refused, said, unary};
-use messages::inference as open;
 
 pub(crate) use status::status_of;
 
@@ -106,7 +106,7 @@ async fn ask(shared: Arc<Shared>, call: Call, request: HttpRequest) -> Response 
     };
     let of_call = Arc::clone(&shared);
     let answer = |body| async move {
-        let (snapshot, about) = (of_call.models.now(), About::PageView(Words::Call(call)));
+        let (snapshot, about) = (of_call.models.now(), About::PageView(Protocol::Call(call)));
         of_call.answer(Request { snapshot, about, body, came, deadline }).await
     };
     unary(shared.bounds().within(deadline), request, answer).await

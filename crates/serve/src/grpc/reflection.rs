@@ -15,11 +15,10 @@ use tonic::server::{Grpc, StreamingService};
 use tonic::{Code, Status, Streaming};
 
 use super::call::{Raw, SERVICES};
-use super::messages::reflection as proto;
-use super::messages::{DESCRIPTIONS, decoded};
 use crate::http::Shareds;
 use crate::listen::Lasts;
 use crate::problem::{Kind, Problem};
+use crate::protocol::protobuf::messages::{DESCRIPTIONS, decoded, reflection as proto};
 use proto::server_reflection_request::MessageRequest;
 use proto::server_reflection_response::MessageResponse;
 

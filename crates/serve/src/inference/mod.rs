@@ -13,10 +13,9 @@
 //! to be ([`values`]). Shapes may have sides of 1, since some clients have batches: `[1, N]`, `[N,
 //! 1]`. A column of shape `[N, K]` has K values a row.
 //!
-//! [`values`], what types are; [`tensors`], what tensors mean; how HTTP spells them is [`json`]'s,
-//! how gRPC does is [`crate::grpc`]'s. Here is what is answered.
+//! [`values`], what types are; [`tensors`], what tensors mean; how HTTP and
+//! gRPC spell them is `protocol`'s. Here is what is answered.
 
-pub(crate) mod json;
 pub(crate) mod tensors;
 pub(crate) mod values;
 

@@ -1,4 +1,10 @@
-//! `ams.v1.Ranking`: its messages as page views, and answers as its messages.
+//! Protocol buffers: the messages of gRPC's calls as page views, and answers as messages.
+//!
+//! Those of `ams.v1.Ranking` are read and written here, those of the Open Inference Protocol in
+//! [`tensors`].
+
+pub(crate) mod messages;
+pub(crate) mod tensors;
 
 use std::collections::BTreeMap;
 
@@ -9,13 +15,31 @@ use ams_bundle::{Explained, Scored};
 use axum::body::Bytes;
 use prost::Message;
 
-use super::messages::{decoded, ranking as proto};
-use crate::answer::{Answer, Ask, Asked, Call, Explanation, KEEP, Target};
+use self::messages::{decoded, ranking as proto};
+use crate::answer::{Answer, Ask, Asked, Explanation, KEEP, Target};
 use crate::inference::wrong;
 use crate::problem::Problem;
 
+/// The calls that ask something of a page view.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Call {
+    /// `ams.v1.Ranking/Score`
+    Score,
+    /// `ams.v1.Ranking/PreRank`
+    PreRank,
+    /// `ams.v1.Ranking/Page`
+    Page,
+    /// `ams.v1.Ranking/Explain`
+    Explain,
+    /// `inference.GRPCInferenceService/ModelInfer`
+    Infer,
+}
+
 /// Reads the message of a call.
-pub(crate) fn parse(call: Call, message: Bytes) -> Result<Asked, Problem> {
+///
+/// # Errors
+/// If it is not what the call has.
+pub(crate) fn read(call: Call, message: Bytes) -> Result<Asked, Problem> {
     let ask = match call {
         Call::Page => {
             let proto::PageRequest { model, version, page_view, pre_rank, keep } =
@@ -25,7 +49,8 @@ pub(crate) fn parse(call: Call, message: Bytes) -> Result<Asked, Problem> {
         }
         Call::PreRank => Ask::PreRank,
         Call::Explain => Ask::Explain,
-        Call::Score | Call::Infer => Ask::Score,
+        Call::Score => Ask::Score,
+        Call::Infer => return tensors::read(message),
     };
     let proto::RankRequest { model, version, page_view } = decoded(message)?;
     Ok(Asked { target: Target { model, version }, ask, page: page(page_view)? })
@@ -90,12 +115,12 @@ fn columns(columns: BTreeMap<String, proto::Column>) -> FeatureColumns {
     columns.into_iter().map(|(name, column)| (name, rows(column))).collect()
 }
 
-/// The message of an answer.
-pub(crate) fn answer(answer: &Answer<'_>) -> Vec<u8> {
+/// Writes the message of an answer.
+pub(crate) fn write(answer: &Answer<'_>) -> Vec<u8> {
     match answer {
         Answer::Ranked(scored) => ranked(scored).encode_to_vec(),
         Answer::Explained(explanation) => explained(explanation).encode_to_vec(),
-        Answer::Inferred(inferred) => super::tensors::answer(inferred),
+        Answer::Inferred(inferred) => tensors::write(inferred),
     }
 }
 
@@ -188,7 +213,7 @@ mod tests {
         let (model, version) = ("m".to_owned(), Some(3));
         let request =
             proto::RankRequest { model: model.clone(), version, page_view: Some(view.clone()) };
-        let asked = parse(Call::Explain, request.encode_to_vec().into()).unwrap();
+        let asked = read(Call::Explain, request.encode_to_vec().into()).unwrap();
         assert_eq!(asked.page, PageView::parse(json).unwrap());
         assert_eq!(
             (asked.target, asked.ask),
@@ -198,11 +223,11 @@ mod tests {
         let page_view = Some(view);
         let request =
             proto::PageRequest { model, page_view, pre_rank: "p".to_owned(), ..Default::default() };
-        let asked = parse(Call::Page, request.encode_to_vec().into()).unwrap();
+        let asked = read(Call::Page, request.encode_to_vec().into()).unwrap();
         assert_eq!(asked.page, PageView::parse(json).unwrap());
         assert_eq!(asked.ask, Ask::Page { pre_rank: "p".to_owned(), keep: 400 });
-        assert_eq!(parse(Call::Score, Bytes::new()).unwrap().page, PageView::default());
-        let problem = parse(Call::Score, Bytes::from_static(b"{}")).unwrap_err();
+        assert_eq!(read(Call::Score, Bytes::new()).unwrap().page, PageView::default());
+        let problem = read(Call::Score, Bytes::from_static(b"{}")).unwrap_err();
         assert!(problem.detail.starts_with("request: failed to decode"), "{}", problem.detail);
     }
 
@@ -221,15 +246,15 @@ mod tests {
         let request =
             proto::PageRequest { page_view: Some(view), keep: Some(3), ..Default::default() };
         let bytes = request.encode_to_vec();
-        let (mut read, mut refused) = (0, 0);
+        let (mut good, mut refused) = (0, 0);
         for at in 0..bytes.len() {
             for value in 0..=255 {
                 let mut changed = bytes.clone();
                 changed[at] = value;
                 for length in [at, bytes.len()] {
                     for call in [Call::Score, Call::Page] {
-                        match parse(call, Bytes::copy_from_slice(&changed[..length])) {
-                            Ok(_) => read += 1,
+                        match read(call, Bytes::copy_from_slice(&changed[..length])) {
+                            Ok(_) => good += 1,
                             Err(problem) => {
                                 assert_eq!(problem.kind, crate::problem::Kind::Request);
                                 refused += 1;
@@ -239,6 +264,6 @@ mod tests {
                 }
             }
         }
-        assert!(read > 1000 && refused > 1000, "{read} {refused}");
+        assert!(good > 1000 && refused > 1000, "{good} {refused}");
     }
 }

@@ -34,7 +34,7 @@ pub mod health;
 pub mod reflection;
 
 /// All of `crates/serve/proto`, described: a `google.protobuf.FileDescriptorSet`.
-pub(super) const DESCRIPTIONS: &[u8] = include_bytes!("generated/descriptions.binpb");
+pub(crate) const DESCRIPTIONS: &[u8] = include_bytes!("generated/descriptions.binpb");
 
 /// Reads a message.
 ///
@@ -57,7 +57,7 @@ mod tests {
     #[test]
     fn the_messages_are_those_described() {
         let here = Path::new(env!("CARGO_MANIFEST_DIR"));
-        let (proto, generated) = (here.join("proto"), here.join("src/grpc/generated"));
+        let (proto, generated) = (here.join("proto"), here.join("src/protocol/protobuf/generated"));
         let files = ["ranking.proto", "open_inference.proto", "health.proto", "reflection.proto"];
         let described = protox::compile(files.map(|file| proto.join(file)), [&proto]).unwrap();
         let descriptions = described.encode_to_vec();

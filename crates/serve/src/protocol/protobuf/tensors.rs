@@ -6,8 +6,7 @@ use axum::body::Bytes;
 use prost::Message;
 
 use super::messages::{decoded, inference as proto};
-use crate::answer::{Ask, Asked, Target};
-use crate::http::version_of;
+use crate::answer::{Ask, Asked, Target, version_of};
 use crate::inference::tensors::{Tensor, page_view};
 use crate::inference::values::{Datatype, text, utf8};
 use crate::inference::{self, Described, Inferred, Wanted, wrong};
@@ -16,7 +15,7 @@ use proto::model_infer_response::InferOutputTensor;
 use proto::model_metadata_response::TensorMetadata;
 
 /// Who is meant; an empty version is none.
-pub(super) fn target(model: String, version: &str) -> Result<Target, Problem> {
+pub(crate) fn target(model: String, version: &str) -> Result<Target, Problem> {
     if version.is_empty() {
         return Ok(Target { model, version: None });
     }
@@ -24,7 +23,10 @@ pub(super) fn target(model: String, version: &str) -> Result<Target, Problem> {
 }
 
 /// Reads a request.
-pub(crate) fn parse(message: Bytes) -> Result<Asked, Problem> {
+///
+/// # Errors
+/// If it is not the tensors of a page view.
+pub(crate) fn read(message: Bytes) -> Result<Asked, Problem> {
     let request: proto::ModelInferRequest = decoded(message)?;
     let target = target(request.model_name, &request.model_version)?;
     let (inputs, raw) = (&request.inputs, &request.raw_input_contents);
@@ -116,8 +118,8 @@ fn of_contents(
     Ok(values)
 }
 
-/// The message of an answer: as bytes if the request's were.
-pub(crate) fn answer(inferred: &Inferred<'_>) -> Vec<u8> {
+/// Writes the message of an answer: as bytes if the request's were.
+pub(crate) fn write(inferred: &Inferred<'_>) -> Vec<u8> {
     let Inferred { model, wanted, ctr, ecpm } = inferred;
     let (mut outputs, mut raw_output_contents) = (Vec::new(), Vec::new());
     let mut add = |name: &str, datatype: &str, count: usize, contents, bytes: Vec<u8>| {
@@ -152,7 +154,7 @@ pub(crate) fn answer(inferred: &Inferred<'_>) -> Vec<u8> {
 }
 
 /// What the protocol says of a model.
-pub(super) fn describe(model: &Model) -> proto::ModelMetadataResponse {
+pub(crate) fn describe(model: &Model) -> proto::ModelMetadataResponse {
     let inference::Description { name, versions, platform, inputs, outputs } =
         inference::describe(model);
     let tensor = |Described { name, datatype, shape }| TensorMetadata {
@@ -184,7 +186,7 @@ mod tests {
     fn parsed(inputs: Vec<InferInputTensor>, raw: &[&[u8]]) -> Result<Asked, Problem> {
         let raw_input_contents = raw.iter().map(|&bytes| Bytes::copy_from_slice(bytes)).collect();
         let request = proto::ModelInferRequest { inputs, raw_input_contents, ..Default::default() };
-        parse(request.encode_to_vec().into())
+        read(request.encode_to_vec().into())
     }
 
     #[test]

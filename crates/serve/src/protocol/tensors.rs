@@ -10,9 +10,10 @@ use ams_bundle::request::Text;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::tensors::{Tensor, page_view};
-use super::values::Datatype;
-use super::{CTR, ECPM, Inferred, Wanted, wrong};
+use crate::answer::{Ask, Asked, Target};
+use crate::inference::tensors::{Tensor, page_view};
+use crate::inference::values::Datatype;
+use crate::inference::{CTR, ECPM, Inferred, Wanted, wrong};
 use crate::problem::Problem;
 
 /// A request; keys beside these are of no use here.
@@ -96,7 +97,15 @@ fn flat(data: &Value) -> Vec<&Value> {
 }
 
 /// Reads a request whose first `header` bytes are JSON, all of them if not said.
-pub(crate) fn parse(body: &[u8], header: Option<usize>) -> Result<(PageView, Wanted), Problem> {
+///
+/// # Errors
+/// If the JSON, or the bytes behind it, are not the tensors of a page view.
+pub(crate) fn read(target: &Target, header: Option<usize>, body: &[u8]) -> Result<Asked, Problem> {
+    let (page, wanted) = parse(body, header)?;
+    Ok(Asked { target: target.clone(), ask: Ask::Infer(wanted), page })
+}
+
+fn parse(body: &[u8], header: Option<usize>) -> Result<(PageView, Wanted), Problem> {
     let cut = body.split_at_checked(header.unwrap_or(body.len()));
     let (text, mut tail) = cut.ok_or_else(|| {
         wrong(format!(
@@ -114,8 +123,8 @@ pub(crate) fn parse(body: &[u8], header: Option<usize>) -> Result<(PageView, Wan
     Ok((page_view(tensors)?, wanted))
 }
 
-/// An answer as JSON.
-pub(crate) fn answer(inferred: &Inferred<'_>) -> Value {
+/// Writes an answer.
+pub(crate) fn write(inferred: &Inferred<'_>) -> Vec<u8> {
     let Inferred { model, wanted, ctr, ecpm } = inferred;
     let mut outputs = Vec::new();
     if let Some(ctr) = ctr {
@@ -134,7 +143,7 @@ pub(crate) fn answer(inferred: &Inferred<'_>) -> Value {
     if let Some(id) = &wanted.id {
         answer["id"] = json!(id);
     }
-    answer
+    super::json::write(&answer)
 }
 
 #[cfg(test)]
