@@ -76,7 +76,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
             .map_err(|error| Failure::user(format!("{}: {error}", dir.display())))?;
         export::step(&mut trainer, dir)?;
     }
-    let times = measure::steps(&mut trainer, arguments.warm_up, arguments.steps)?;
+    let times = steps::steps(&mut trainer, arguments.warm_up, arguments.steps)?;
     output.finish(&times, || text(&times));
     Ok(())
 }
