@@ -42,7 +42,7 @@ pub struct Compacted {
 /// be written. Then all deltas are as they were.
 pub fn compact(dir: &Path) -> Result<Compacted> {
     let bundle = Model::open_bundle(dir)?;
-    let _writer = lock(bundle.path())?;
+    let _writer = lock(&bundle)?;
     let (mut model, mut covers, mut before) = (bundle.clone(), Vec::new(), 0);
     while let Some(next) = next_or_stuck(&model)? {
         model = next;

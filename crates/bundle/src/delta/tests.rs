@@ -388,3 +388,31 @@ fn what_does_not_fit_is_refused_before_anything_is_written() {
     assert!(changes.is_empty());
     assert!(!fixture.place(1).join("deltas").exists());
 }
+
+#[test]
+fn a_version_that_was_removed_or_replaced_has_no_more_deltas() {
+    let changes = Changes { rows: ids().into(), ..Changes::default() };
+    let fixture = Fixture::new(ImageArm::None);
+    let model = fixture.model();
+    let place = fixture.place(1);
+    fs::rename(&place, place.with_file_name("2")).unwrap();
+    let error = model.change(&changes).unwrap_err().to_string();
+    assert!(error.contains("was removed after this model was opened"), "{error}");
+    assert!(!place.exists(), "nothing was made");
+    let other = Fixture::of(crate::spec::Spec { mlp: vec![5], ..spec(ImageArm::None) });
+    fs::rename(other.place(1), &place).unwrap();
+    let error = model.change(&changes).unwrap_err().to_string();
+    assert!(error.contains("is another version now"), "{error}");
+    assert_eq!(
+        fs::read_dir(&place)
+            .unwrap()
+            .filter(|entry| {
+                entry.as_ref().unwrap().file_name().to_string_lossy().contains("delta")
+            })
+            .count(),
+        0
+    );
+    fs::rename(&place, place.with_file_name("3")).unwrap();
+    fs::rename(place.with_file_name("2"), &place).unwrap();
+    assert_eq!(model.change(&changes).unwrap().deltas(), 1);
+}

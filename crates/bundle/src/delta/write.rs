@@ -12,7 +12,7 @@ use crate::delta::changes::{Changes, Item};
 use crate::delta::follow::next_or_stuck;
 use crate::error::{Error, Result};
 use crate::files::deltas::{FORMAT, Meta, place};
-use crate::files::folder::{FolderWriter, Owned};
+use crate::files::folder::{FolderWriter, Listed, MANIFEST, Owned};
 use crate::files::layout::IDS;
 use crate::files::tensors::{Texts, lengths};
 use crate::model::Model;
@@ -39,9 +39,27 @@ impl Model {
 /// The lock of those who write deltas of a version, after some waiting.
 ///
 /// # Errors
-/// If another process holds it for too long, or it cannot be written.
-pub(crate) fn lock(version_dir: &Path) -> Result<Lock> {
-    Ok(Lock::wait(version_dir, "deltas", PATIENCE)?)
+/// If the version is not there any more, another process holds the lock for too long, or it cannot
+/// be written.
+pub(crate) fn lock(model: &Model) -> Result<Lock> {
+    // Before, so that no folder is made where one was removed; and after, because it may be removed
+    // meanwhile.
+    check_there(model)?;
+    let lock = Lock::wait(model.path(), "deltas", PATIENCE)?;
+    check_there(model)?;
+    Ok(lock)
+}
+
+/// Checks that the version on disk is still the one that was opened: a model in memory outlives its
+/// files.
+fn check_there(model: &Model) -> Result<()> {
+    let there = model.path().join(MANIFEST).exists();
+    if there && Listed::read(model.path())?.hash() == model.hash() {
+        return Ok(());
+    }
+    let what = if there { "is another version now" } else { "was removed" };
+    let what = format!("{what} after this model was opened: no delta can follow it");
+    Err(Error::content(model.path(), what))
 }
 
 /// Writes `changes` as the delta that follows `model` and what others wrote after it. Returns the
@@ -52,7 +70,7 @@ pub(crate) fn lock(version_dir: &Path) -> Result<Lock> {
 /// written; then nothing stays behind.
 pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
     changes.check(model.spec().dim)?;
-    let _writer = lock(model.path())?;
+    let _writer = lock(model)?;
     let mut newest = model.clone();
     while let Some(next) = next_or_stuck(&newest)? {
         newest = next;

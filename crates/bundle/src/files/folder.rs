@@ -77,6 +77,11 @@ impl Listed {
         check_names(path, &self.files)
     }
 
+    /// As [`Manifest::hash`].
+    pub fn hash(&self) -> String {
+        hash(&self.files)
+    }
+
     /// The sizes of all files together, in bytes.
     pub fn bytes(&self) -> u64 {
         let sizes = self.files.values().map(|entry| entry.bytes);
@@ -103,14 +108,18 @@ fn check_names(path: &Path, files: &BTreeMap<String, FileEntry>) -> Result<()> {
 impl<T> Manifest<T> {
     /// blake3 over the names and hashes of all files: equal files, equal hash.
     pub fn hash(&self) -> String {
-        let mut hasher = blake3::Hasher::new();
-        for (name, entry) in &self.files {
-            hasher.update(name.as_bytes());
-            hasher.update(&[0]);
-            hasher.update(entry.blake3.as_bytes());
-        }
-        hasher.finalize().to_hex().to_string()
+        hash(&self.files)
     }
+}
+
+fn hash(files: &BTreeMap<String, FileEntry>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, entry) in files {
+        hasher.update(name.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(entry.blake3.as_bytes());
+    }
+    hasher.finalize().to_hex().to_string()
 }
 
 /// A folder under construction; removed again if dropped before [`FolderWriter::finish`].

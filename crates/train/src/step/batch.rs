@@ -12,8 +12,8 @@ use half::f16;
 use crate::settings::Placement;
 use crate::setup::network::Plan;
 use crate::step::dedup::Asks;
-use crate::step::lane::Seat;
 use crate::step::mail::{self, Ask, Values};
+use crate::step::seat::Seat;
 use crate::step::traffic::Counts;
 
 /// Groups on their way through the network.

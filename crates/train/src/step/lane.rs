@@ -3,15 +3,6 @@
 use crate::setup::network::Plan;
 use crate::step::shard::Shard;
 
-/// Which lane it is, of how many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat {
-    /// Its number, from 0.
-    pub lane: usize,
-    /// All lanes of the job.
-    pub lanes: usize,
-}
-
 /// What a lane keeps from step to step besides its worker.
 pub struct Lane {
     /// The rows and images that it owns.

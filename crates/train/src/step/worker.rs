@@ -12,8 +12,8 @@ use crate::settings::Placement;
 use crate::setup::network::Plan;
 use crate::step::batch::MicroBatch;
 use crate::step::feed::Feed;
-use crate::step::lane::Seat;
 use crate::step::mail;
+use crate::step::seat::Seat;
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
 
