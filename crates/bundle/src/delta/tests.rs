@@ -400,6 +400,7 @@ fn a_version_that_was_removed_or_replaced_has_no_more_deltas() {
     assert!(error.contains("was removed after this model was opened"), "{error}");
     assert!(!place.exists(), "nothing was made");
     let other = Fixture::of(crate::spec::Spec { mlp: vec![5], ..spec(ImageArm::None) });
+    other.model();
     fs::rename(other.place(1), &place).unwrap();
     let error = model.change(&changes).unwrap_err().to_string();
     assert!(error.contains("is another version now"), "{error}");
