@@ -119,3 +119,27 @@ pub(crate) fn json_response(body: impl Into<axum::body::Body>) -> Response {
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     response
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_route_of_json_accepts_no_other_content_type() {
+        for (value, json) in [
+            (None, true),
+            (Some("application/json"), true),
+            (Some("Application/JSON; charset=utf-8"), true),
+            (Some("application/jsonish"), false),
+            (Some("application/octet-stream"), false),
+            (Some("text/plain"), false),
+        ] {
+            let value = value.map(|value| (CONTENT_TYPE, HeaderValue::from_static(value)));
+            let headers = HeaderMap::from_iter(value);
+            assert_eq!(Accepts::Json.check(&headers).is_ok(), json, "{headers:?}");
+            assert!(Accepts::Anything.check(&headers).is_ok(), "{headers:?}");
+        }
+        let plain = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("text/plain"))]);
+        assert_eq!(Accepts::Json.check(&plain).unwrap_err().kind, Kind::MediaType);
+    }
+}
