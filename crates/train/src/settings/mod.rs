@@ -1,4 +1,8 @@
 //! The settings of a training, as a TOML file spells them.
+//!
+//! `docs/configuration.md` is generated from the doc comments of the fields here, in this order:
+//! the meaning, `Default: ..` where a key without a value has one, `Range: ..`. A list below them
+//! has the values of an enumeration that another crate defines.
 
 pub mod preset;
 
@@ -13,25 +17,26 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 pub use crate::settings::preset::Preset;
 
-/// Everything that decides what a training computes. Threads and processes are not here: they
-/// decide only where it is computed.
+/// Every setting that decides the result of a training. Threads and processes are not among them:
+/// they decide only where it is computed.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Config {
-    /// What the run is called: its folder below `runs`.
+    /// Name of the run, and of its folder in `runs`. Range: a folder's name, which is not empty,
+    /// has no `/` and no `\`, and does not begin with `.`.
     pub name: String,
-    /// The seed of every initial value and shuffle.
+    /// Seed of all initial weights, shuffles and dropout masks. Range: 0 to 9223372036854775807.
     #[serde(default = "Config::seed")]
     pub seed: u64,
-    /// The folder that holds the run folders.
+    /// Folder of the run folders; it is created where it does not exist.
     #[serde(default = "Config::runs")]
     pub runs: PathBuf,
-    /// What to learn from.
+    /// Dataset and image features of the training.
     pub data: DataConfig,
-    /// What to learn.
+    /// Rank network and towers.
     #[serde(default)]
     pub model: ModelConfig,
-    /// How to learn.
+    /// Optimization, and its division among lanes.
     #[serde(default)]
     pub train: TrainConfig,
 }
@@ -155,23 +160,27 @@ impl Config {
     }
 }
 
-/// What to learn from.
+/// Dataset and image features of a training.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DataConfig {
-    /// The dataset folder that `ams prepare`, `ams import` or another program wrote.
+    /// Dataset folder that `ams prepare`, `ams import` or another program wrote.
     pub samples: PathBuf,
-    /// The feature store that `ams encode` wrote; `images` inside `samples` if there is one.
+    /// Feature store of the images, which `ams encode` wrote. Default: the folder `images` in
+    /// `samples`, if it exists. Range: required without that folder if `model.images` or
+    /// `model.similarity` is not `none`, or if there is a `data.contents`.
     #[serde(default)]
     pub images: Option<PathBuf>,
-    /// Control: gives every picture name another picture, by this seed. Pictures then carry no
-    /// information about their items, so nothing may be gained from them.
+    /// Seed of a permutation of every store's features among the names of pictures, for a negative
+    /// control: features are then independent of their items. Default: no permutation. Range: 0 to
+    /// 9223372036854775807.
     #[serde(default)]
     pub shuffle_images: Option<u64>,
-    /// Fields the model must not see, such as `user`.
+    /// Names of fields that are no input of the model. Range: fields of the dataset.
     #[serde(default)]
     pub exclude_fields: Vec<String>,
-    /// Further contents with towers of their own, such as vectors of texts.
+    /// Further contents with towers of their own, for example vectors of texts. They have the arm,
+    /// the aggregator and the tower widths of the images.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub contents: Vec<ContentConfig>,
 }
@@ -180,55 +189,94 @@ pub struct DataConfig {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ContentConfig {
-    /// What it is called, such as `text`; names its towers.
+    /// Name of the content, a prefix of the names of its towers. Range: letters, digits, `-` and
+    /// `_` of ASCII; not empty, not `image`, and no two contents of one name.
     pub name: String,
-    /// The feature store that `ams encode` wrote of it. Items have the names of their pictures
-    /// here too.
+    /// Feature store of the content, which `ams encode` wrote. Items have the names of their
+    /// pictures in it, too.
     pub features: PathBuf,
 }
 
-/// What to learn: the rank network of the paper.
+/// Rank network and towers; the defaults are the network of the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelConfig {
-    /// A name for several settings, of which the file may change each: `paper`, the defaults, or
-    /// `small`.
+    /// Name of a set of values that stand in for the defaults; keys of the file take precedence.
+    /// Default: `paper`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    /// Which images the network sees: `none`, `ad`, `behavior` or `joint`.
+    /// Images whose embeddings are inputs of the rank network (the arm). Ids of images are fields
+    /// in every arm.
+    /// - `none`: No images.
+    /// - `ad`: The image of the ad.
+    /// - `behavior`: The images of the behaviors.
+    /// - `joint`: The images of the ad and of the behaviors.
     pub images: ImageArm,
-    /// How behavior images become one vector: `concatenate`, `max`, `sum`, `attentive` or
-    /// `multi-query-attentive`.
+    /// Function from the image embeddings of a history to one vector.
+    /// - `concatenate`: The newest `concatenate_length` embeddings, end to end.
+    /// - `max`: The maximum of each column.
+    /// - `sum`: The sum of the embeddings.
+    /// - `attentive`: A sum weighted by attention, whose query is the image of the ad, or the query
+    ///   fields in an arm without it.
+    /// - `multi-query-attentive`: Two such sums side by side, the second with the query fields as
+    ///   its query.
     pub aggregator: Aggregator,
-    /// Width of every embedding.
+    /// Width of every embedding of an id or of an image, in numbers. Range: 1 to 16777216.
     pub embedding_dim: usize,
-    /// Widths of the tower's layers; the last one is `embedding_dim`.
+    /// Output widths of the tower's layers, in numbers. Range: each 1 to 16777216; at least one
+    /// layer, and the last width is `embedding_dim`; exactly one layer with `tower_weights =
+    /// "pca"`.
     pub tower: Vec<usize>,
-    /// One tower for ad and behavior images, or one each.
+    /// Sharing of towers between the images of ads and of behaviors.
+    /// - `separate`: One tower for ads and one for behaviors.
+    /// - `shared`: One tower for both.
     pub towers: TowerSharing,
-    /// Widths of the attention's two hidden layers.
+    /// Widths of the two hidden layers of each attention network, in numbers. Range: each 1 to
+    /// 16777216.
     pub attention: [usize; 2],
-    /// How many image embeddings of a history, the newest, the aggregator `concatenate` puts end
-    /// to end.
+    /// Number of image embeddings, the newest of a history, that the aggregator `concatenate`
+    /// keeps. Range: at least 1; with `aggregator = "concatenate"`, at most 16777216 numbers in
+    /// these embeddings.
     pub concatenate_length: usize,
-    /// Widths of the hidden layers behind the concatenation.
+    /// Widths of the hidden layers of the rank network, in numbers. Range: each 1 to 16777216; the
+    /// list may be empty.
     pub mlp: Vec<usize>,
-    /// Ad fields that ask the second attention, and DIN's; `item` and, where there is one,
-    /// `category`.
+    /// Ad fields in the query of the second attention, and those whose behaviors DIN attends to.
+    /// Default: `item` and `category`, where the ad has them. Range: ad fields of the dataset that
+    /// are not excluded; at least one if attention has a query of fields; at least one that
+    /// behaviors have, too, with `base = "din"`.
     pub query_fields: Option<Vec<String>>,
-    /// What a logit is made of: `mlp`, `logistic-regression`, `din` or `pre-rank`.
+    /// Form of the rank network. Range: `din` needs a query field that behaviors have, too;
+    /// `pre-rank` needs `interactions = "none"`, `similarity = "none"` and, with images of
+    /// behaviors, the aggregator `sum`, `max` or `concatenate`.
+    /// - `mlp`: Fully connected layers over pooled embeddings, with one output.
+    /// - `logistic-regression`: A weighted sum of all inputs, without hidden layers.
+    /// - `din`: As `mlp`, with behaviors weighted by attention to the ad (Deep Interest Network).
+    /// - `pre-rank`: The inner product of a user vector and an ad vector, each from fully connected
+    ///   layers; context fields are no input.
     pub base: Base,
-    /// Widths of the layers of the pre-rank network's two vectors.
+    /// Output widths of the layers of both vectors of the pre-rank network, in numbers. Range: each
+    /// 1 to 16777216; at least one layer.
     pub pre_rank: Vec<usize>,
-    /// `product`: attention sees key * query, and the first layer ad * aggregate; `none` is the
-    /// paper's.
+    /// Elementwise products as further inputs.
+    /// - `none`: No products, as in the paper.
+    /// - `product`: Key times query in attention, and ad image times aggregate in the first layer.
     pub interactions: Interactions,
-    /// What the network is told of how alike the ad's image and those of the history are: `none`,
-    /// `cosine` or `histogram`.
+    /// Similarity of the ad's image feature to those of the history as a further input, which is
+    /// not trained.
+    /// - `none`: No similarity.
+    /// - `cosine`: The mean, the maximum, the mean of the five largest, and the newest of the
+    ///   cosines.
+    /// - `histogram`: These four, and the number of cosines in each bucket of a histogram.
     pub similarity: Similarity,
-    /// `trained`, or for comparison: `random` or `pca`, towers that do not learn.
+    /// Origin of the weights of the towers.
+    /// - `trained`: Trained with the rank network.
+    /// - `random`: The initial weights, which are not trained: a random projection.
+    /// - `pca`: The first principal components of the features, in one linear layer that is not
+    ///   trained.
     pub tower_weights: TowerWeights,
-    /// How many principal components of a feature the towers see in its place.
+    /// Number of principal components of a feature that are the input of the towers. Default: the
+    /// input is the feature itself. Range: at least 1, and at most the width of the features.
     pub pca: Option<usize>,
 }
 
@@ -256,18 +304,19 @@ impl Default for ModelConfig {
     }
 }
 
-/// Where image features live and where the towers run (Section 4 and Table 2 of the paper). All
-/// three learn the same, but for the order in which gradients of the towers are added.
+/// Place of the image features and of the towers (Section 4 and Table 2 of the paper). All three
+/// learn the same, but for the order in which gradients of the towers are added.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Placement {
-    /// The Advanced Model Server: features stay on their shard, the towers run there, embeddings
-    /// travel.
+    /// Features stay on the shard that owns the image, towers run there, and embeddings are sent:
+    /// the Advanced Model Server.
     #[default]
     Ams,
-    /// Features stay on their shard and travel to the workers, which run the towers.
+    /// Features stay on the shard that owns the image and are sent to the workers, which run the
+    /// towers.
     StoreInServer,
-    /// Every worker has the features its samples refer to, and runs the towers.
+    /// Every worker has the features of its samples and runs the towers.
     StoreInWorker,
 }
 
@@ -282,14 +331,14 @@ impl Placement {
     }
 }
 
-/// How image features travel with [`Placement::StoreInServer`].
+/// Number format of image features that are sent, with [`Placement::StoreInServer`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum FeatureFormat {
-    /// As they are stored.
+    /// 16-bit floats, as they are stored.
     #[default]
     F16,
-    /// As floats, like the paper's; the same numbers in twice the bytes.
+    /// 32-bit floats, as in the paper: the same values in twice the bytes.
     F32,
 }
 
@@ -311,14 +360,14 @@ impl FeatureFormat {
     }
 }
 
-/// How the dense gradients of the lanes are summed.
+/// Number format of the sums of dense gradients over lanes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Precision {
-    /// Every partial sum is a float.
+    /// Every partial sum is a 32-bit float.
     #[default]
     F32,
-    /// Every partial sum is rounded to bf16, so that half the bytes travel.
+    /// Every partial sum is rounded to bf16, so that half the bytes are sent.
     Bf16,
 }
 
@@ -331,87 +380,102 @@ impl From<Precision> for Rounding {
     }
 }
 
-/// How to learn.
+/// Optimization, and its division among lanes.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// How often the training impressions are seen.
+    /// Number of passes over the training impressions. Range: at least 1.
     pub epochs: u32,
-    /// Impressions per step, over all lanes.
+    /// Number of impressions per step, over all lanes together. Range: at least `lanes`.
     pub batch: usize,
-    /// How many of the dataset's parts, and with them of its users, are held out of the training;
-    /// predicted after each epoch. Divides the number of parts.
+    /// Number of the dataset's parts, and with them of its users, that are held out of training and
+    /// predicted after each epoch. With 0 there is no validation. Range: 0, or a divisor of the
+    /// dataset's number of parts that is less than it; `lanes` is then at most half the number of
+    /// parts, and both sides have impressions.
     pub validation_parts: usize,
-    /// Ends the training after so many epochs without a greater GAUC of the users held out; its
-    /// result is then the best epoch.
+    /// Number of consecutive epochs without a greater GAUC of the held-out users after which the
+    /// training ends. The result of the run is then its best epoch. Default: no early stop. Range:
+    /// at least 1; needs `validation_parts`.
     pub early_stop: Option<u32>,
-    /// Virtual nodes; a power of two. Part of the result: another number is another training.
+    /// Number of lanes, among which the parts of the dataset and the rows of ids are divided. It is
+    /// part of the result: another number is another training. Range: a power of two, at most the
+    /// dataset's number of parts and at least the number of processes.
     pub lanes: usize,
-    /// Where image features live and towers run: `ams`, `store-in-server` or `store-in-worker`.
+    /// Place of the image features and of the towers.
     pub placement: Placement,
-    /// How features travel with `store-in-server`: `f16`, as they are stored, or `f32`.
+    /// Number format of image features that are sent; it has an effect with `placement =
+    /// "store-in-server"` only.
     pub features_as: FeatureFormat,
-    /// How the dense gradients of the lanes are summed: exactly in `f32`, or in `bf16` for half
-    /// the bytes.
+    /// Number format of the sums of dense gradients over lanes.
     pub all_reduce: Precision,
-    /// Adam's learning rate at the first step.
+    /// Learning rate of Adam at the first step. Range: more than 0.
     pub learning_rate: f32,
-    /// How embedding rows are updated: `adam` or `adagrad`.
+    /// Optimizer of the rows of ids, which updates only rows that the batch uses.
+    /// - `adam`: Adam, with two numbers of state per weight.
+    /// - `adagrad`: Adagrad, with one number of state per weight.
     pub rows: RowOptimizer,
-    /// Learning rate of the rows at the first step, if it is another one. Only the rows of a batch
-    /// are touched; frameworks whose Adam moves all rows in every step, long after their last
-    /// gradient, do more at one rate.
+    /// Learning rate of the rows of ids at the first step. A framework whose Adam updates all rows
+    /// in every step, also without a gradient, moves rows further at the same rate. Default:
+    /// `learning_rate`. Range: more than 0.
     pub rows_learning_rate: Option<f32>,
-    /// Lambda of DIN's mini-batch aware L2 on the rows of ids, each divided by its occurrences in
-    /// the training samples; 0 is none.
+    /// Coefficient lambda of DIN's mini-batch aware L2 regularization of the rows of ids; the term
+    /// of a row is divided by the occurrences of its id in the training samples. Range: at least 0.
     pub l2_ids: f32,
-    /// Dropout on the hidden units of the towers, in training alone: the share of them that is
-    /// dropped.
+    /// Probability that a hidden unit of a tower is dropped in training. Range: at least 0 and less
+    /// than 1; more than 0 needs a `model.tower` of at least two layers.
     pub tower_dropout: f32,
-    /// Decoupled weight decay (AdamW) of the towers' weight matrices, not of biases and slopes:
-    /// each step takes this times the learning rate from them.
+    /// Decoupled weight decay (AdamW) of the towers' weight matrices, without biases and slopes:
+    /// each step subtracts this times the learning rate times the weight. Range: at least 0;
+    /// times `learning_rate`, less than 1.
     pub tower_weight_decay: f32,
-    /// The largest norm of the dense gradient, (W, E); a longer one is scaled to it.
+    /// Maximum norm of the dense gradient, of W and E together; a longer gradient is scaled to it.
+    /// Default: no maximum. Range: more than 0.
     pub clip_norm: Option<f32>,
-    /// What the learning rate is multiplied with every `decay_every` steps.
+    /// Factor by which both learning rates are multiplied every `decay_every` steps. Range: more
+    /// than 0 and at most 1.
     pub decay: f32,
-    /// Steps between decays.
+    /// Number of steps between two decays of the learning rates. Range: at least 1.
     pub decay_every: u64,
-    /// Groups of one lane that are held in memory and shuffled together.
+    /// Number of groups, approximately, that a lane holds in memory and shuffles together. Range:
+    /// at least 0, where 0 counts as 1.
     pub shuffle_groups: usize,
-    /// Steps between checkpoints; without it, one at the end.
+    /// Number of steps between two checkpoints. Default: one checkpoint, at the end, and with
+    /// `early_stop` one after each epoch. Range: at least 0, where 0 counts as no value.
     pub checkpoint_every: Option<u64>,
-    /// How many checkpoints stay.
+    /// Number of checkpoints, the newest, that are kept; with `early_stop`, that of the best epoch
+    /// is kept as well. Range: at least 1.
     pub keep_checkpoints: usize,
-    /// Steps between lines of `metrics.jsonl`.
+    /// Number of steps between two lines of `metrics.jsonl`. Range: at least 0, where 0 counts as
+    /// 1.
     pub log_every: u64,
-    /// The training to begin from, such as yesterday's.
+    /// Earlier training whose weights are the initial weights. Optimizers and schedules begin anew.
     pub warm_start: Option<WarmStart>,
 }
 
-/// Which weights of which training to begin with. Optimizers and schedules begin anew.
+/// Initial weights from an earlier training. Optimizers and schedules begin anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmStart {
-    /// The run folder of that training; its newest checkpoint counts.
+    /// Run folder of the earlier training; its newest checkpoint is read. Range: a run with a
+    /// checkpoint, and the same shapes of all parts that are taken over.
     pub from: PathBuf,
-    /// What of it.
+    /// Parts of the model whose weights are taken over.
     #[serde(default)]
     pub parts: WarmParts,
 }
 
-/// The parts of a model that a warm start takes over.
+/// Parts of a model that a warm start takes over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WarmParts {
-    /// Everything.
+    /// All parts.
     All,
-    /// Everything but the rows of ids: the paper's partial warm-up, its best.
+    /// All parts but the rows of ids: the paper's partial warm-up.
     #[default]
     AllButIds,
-    /// The towers alone.
+    /// The towers.
     Towers,
-    /// Nothing: as if there were no warm start.
+    /// No part: the training begins as without a warm start.
     None,
 }
 

@@ -1,15 +1,15 @@
-//! Named settings: what a configuration begins with, before its own keys.
+//! Presets: sets of values that stand in for the defaults, below the keys of a file.
 
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-/// A name for several settings.
+/// Name of a set of values that stand in for the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Preset {
-    /// The paper's network and optimizer: the defaults.
+    /// The network and the optimizer of the paper: the defaults.
     Paper,
-    /// For small data: the best found on logs of some hundred thousand impressions, see `bench/`.
+    /// For small data: the best values found on logs of some hundred thousand impressions.
     Small,
 }
 

@@ -9,6 +9,7 @@ mod allocations;
 mod beginnings;
 mod bits;
 mod checkpoints;
+mod configuration;
 mod early_stop;
 mod feed;
 mod jobs;
