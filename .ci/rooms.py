@@ -45,13 +45,16 @@ def expanded(path):
     return [name for part in [*parts, part] if part.strip() for name in expanded(match[1] + part.strip())]
 
 
-def imports(text, here):
+def imports(text, here, modules):
     """Paths from the root of the crate that the text names."""
     found = []
+    # A parent may leave `self::` out.
+    for child in {name[-1] for name in modules if here and name[:-1] == here}:
+        text = re.sub(rf"(?<![\w:]){child}::", f"self::{child}::", text)
     for use in re.findall(r"\buse\s+((?:crate|super|self)::[^;]*);", text):
         found += expanded(re.sub(r"\s+as\s+\w+", "", use))
     rest = re.sub(r"\buse\s+[^;]*;", "", text)
-    found += re.findall(r"\b(?:crate|super)(?:::\w+)+", rest)
+    found += re.findall(r"\b(?:crate|super|self)(?:::\w+)+", rest)
     for path in found:
         parts = [part.strip() for part in re.sub(r"\s", "", path).split("::")]
         start = list(here)
@@ -69,7 +72,7 @@ def graph(source):
     arrows = {name: set() for name in modules}
     for file in files:
         here = module(source, file)
-        for path in imports(code(file), here):
+        for path in imports(code(file), here, modules):
             while path and path not in modules:
                 path = path[:-1]
             # What stands in the root of a crate are re-exports: they lead nowhere new.

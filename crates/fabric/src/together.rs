@@ -26,8 +26,8 @@ pub struct Disagreement {
     pub differences: String,
 }
 
-/// `mine`, if no process has an error; else that error everywhere, as [`Elsewhere`] where it did not
-/// happen. All processes call it.
+/// `mine`, if no process has an error; else that error everywhere, as [`Elsewhere`] where it did
+/// not happen. All processes call it.
 ///
 /// # Errors
 /// The error of the lowest rank that has one, or a lost process.

@@ -1,24 +1,31 @@
 //! Learning together: lanes, the step, checkpoints, publishing.
 //!
-//! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests, the
-//! terminal or the environment. Each wing imports those above it in this list alone.
+//! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests,
+//! the terminal or the environment. Each wing imports those above it in this list alone.
+
+/// Why a training cannot start or go on.
+pub mod error;
+
+/// What a training computes, as a TOML file spells it.
+pub mod settings;
+
+/// What a training is made of before its first step: its sources, its model, its processes.
+pub mod setup;
+
+/// The step: workers, shards and the exchanges between them.
+pub mod step;
+
+/// A training with its folder: trainer, checkpoints, validation.
+pub mod run;
+
+/// From lanes to a bundle.
+pub mod publish;
 
 /// Many trainings compared.
 pub mod ablate;
-/// Why a training cannot start or go on.
-pub mod error;
+
 /// What is measured of trainings, steps, tables and samples.
 pub mod measure;
-/// From lanes to a bundle.
-pub mod publish;
-/// A training with its folder: trainer, checkpoints, validation.
-pub mod run;
-/// What a training computes, as a TOML file spells it.
-pub mod settings;
-/// What a training is made of before its first step: its sources, its model, its processes.
-pub mod setup;
-/// The step: workers, shards and the three exchanges between them.
-pub mod step;
 
 pub use error::{Error, Result};
 pub use run::state::StepReport;

@@ -186,7 +186,7 @@ impl Lane {
         }
     }
 
-    /// One step of Adam for the rows in `slots`, as [`crate::step::shard::Shard::take_gradients`] does
+    /// One step of Adam for the rows in `slots`, as [`crate::step::shard::Shard::update_rows`] does
     /// it.
     fn update(&mut self, step: u64) {
         let adam = Adam::default().at(step, RATE);

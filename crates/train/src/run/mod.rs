@@ -217,8 +217,8 @@ fn resumed(config: &Config, run: &Path, job: Job) -> Result<Trainer> {
     Ok(trainer)
 }
 
-/// Writes the last checkpoint and, where an early stop ends the training, makes the best epoch's the
-/// result. Returns the checkpoint that is the result.
+/// Writes the last checkpoint and, where an early stop ends the training, makes the best epoch's
+/// the result. Returns the checkpoint that is the result.
 fn conclude(
     config: &Config,
     trainer: &mut Trainer,

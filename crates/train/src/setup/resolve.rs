@@ -1,5 +1,5 @@
-//! From a configuration and the dataset that it names to a model and the place of its lanes. Reads no
-//! file.
+//! From a configuration and the dataset that it names to a model and the place of its lanes. Reads
+//! no file.
 
 use ams_bundle::{FurtherContent, ImageSource, Spec};
 use ams_data::Side;
