@@ -75,7 +75,8 @@ where
         return Ok(());
     }
     // A fact is two lines: names and values have their line breaks escaped.
-    let line = |text: &str| text.replace('\\', "\\\\").replace('\n', "\\n") + "\n";
+    let line =
+        |text: &str| text.replace('\\', "\\\\").replace('\n', "\\n").replace('\r', "\\r") + "\n";
     let text: String = facts.iter().map(|(name, value)| line(name) + &line(value)).collect();
     let all = gather::texts(fabric, &text)?;
     let all: Vec<Vec<(&str, &str)>> = all.iter().map(|text| pairs(text)).collect();

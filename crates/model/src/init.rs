@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn first_values_never_change() {
-        // Two builds must agree on rows nobody has seen: a bundle scores new ids with them.
+        // Two builds must agree on rows nobody has seen: a resumed training makes them anew.
         let first = row(42, "rows", 7)[0];
         let key = mix(xxh3_64_with_seed(b"rows", 42) ^ mix(7));
         let expected = (((mix(key) >> 41) as f64 + 0.5) / f64::from(1 << 22) - 1.0) * 0.05;

@@ -254,19 +254,33 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
 }
 
 /// Where spans go: the whole address of a collector's traces. OpenTelemetry's own variables mean
-/// every program of a machine, so they are no error for one that cannot send spans.
+/// every program of a machine, so one that cannot send spans there says so and serves without.
 fn collector(flag: Option<String>) -> Option<String> {
     let traces = |base: String| format!("{}/v1/traces", base.trim_end_matches('/'));
     let variable = |name| std::env::var(name).ok().filter(|value| !value.trim().is_empty());
     if let Some(base) = flag {
         return Some(traces(base));
     }
-    let is_off = variable("OTEL_SDK_DISABLED").is_some_and(|it| it.eq_ignore_ascii_case("true"));
+    let says = |name, word| variable(name).is_some_and(|it| it.eq_ignore_ascii_case(word));
+    let is_off = says("OTEL_SDK_DISABLED", "true") || says("OTEL_TRACES_EXPORTER", "none");
     if is_off || !cfg!(feature = "otel") {
         return None;
     }
     let whole = variable("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT");
-    whole.or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT").map(traces))
+    let url = whole.or_else(|| variable("OTEL_EXPORTER_OTLP_ENDPOINT").map(traces))?;
+    let protocol = variable("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL");
+    let protocol = protocol.or_else(|| variable("OTEL_EXPORTER_OTLP_PROTOCOL"));
+    let protocol = protocol.unwrap_or_else(|| "http/protobuf".to_owned());
+    if url.starts_with("http://") && protocol == "http/protobuf" {
+        return Some(url);
+    }
+    tracing::warn!(
+        url,
+        protocol,
+        "no spans are sent: OTEL_EXPORTER_OTLP_* name a collector that is not reached by http:// \
+         and http/protobuf; --otlp-endpoint names another one"
+    );
+    None
 }
 
 /// One version for each model.

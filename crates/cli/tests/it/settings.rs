@@ -81,6 +81,32 @@ fn the_command_line_counts_before_the_environment_and_that_before_the_file() {
     }
 }
 
+/// Variables of OpenTelemetry mean every program of a machine: a server that cannot follow them
+/// starts all the same.
+#[cfg(feature = "otel")]
+#[test]
+fn a_collector_that_is_not_understood_stops_no_server() {
+    let place = Place::new();
+    for (variables, is_said) in [
+        (&[("ENDPOINT", "https://collector:4318")][..], true),
+        (&[("TRACES_ENDPOINT", "grpc://collector:4317")], true),
+        (&[("ENDPOINT", "http://collector:4317"), ("PROTOCOL", "grpc")], true),
+        (&[("ENDPOINT", "http://collector:4318")], false),
+        (&[("ENDPOINT", "http://collector:4318"), ("PROTOCOL", "http/protobuf")], false),
+    ] {
+        let mut command = place.command("serve absent");
+        for (name, value) in variables {
+            command.env(format!("OTEL_EXPORTER_OTLP_{name}"), value);
+        }
+        let said = String::from_utf8_lossy(&command.output().unwrap().stderr).into_owned();
+        assert_eq!(said.contains("no spans are sent"), is_said, "{variables:?}: {said}");
+        assert!(said.contains("absent"), "what ends it is its folder: {said}");
+    }
+    let flag = "serve absent --otlp-endpoint https://collector:4318";
+    std::fs::create_dir(place.path("absent")).unwrap();
+    place.refuses(flag, &["--otlp-endpoint https://collector:4318/v1/traces: expected http://"]);
+}
+
 #[test]
 fn what_is_wrong_is_named() {
     let place = Place::new();

@@ -34,10 +34,8 @@ pub struct Plan {
     pub rows: RowOptimizer,
     /// The rows' learning rate over that of the dense weights.
     pub rows_rate: f32,
-    /// The matrices of the first layers of the towers that learn, among the dense weights; their
+    /// What learns but for the matrices of the towers' first layers, among the dense weights: their
     /// gradients are computed for all lanes at once, see [`crate::step::first_layers`].
-    pub first_matrices: Vec<Range<usize>>,
-    /// The rest of what learns, among the dense weights.
     pub rest: Vec<Range<usize>>,
     /// How strongly rows are drawn towards zero, see [`crate::step::frequency`].
     pub l2_ids: f32,
@@ -92,14 +90,11 @@ impl Plan {
         }
         let mut rest = Vec::new();
         rest.push(0..network.layout().len());
-        let mut first_matrices = Vec::new();
         for tower in towers.iter().filter(|tower| tower.spec.is_trained()) {
             let matrix = tower.first_matrix();
             rest.extend([tower.range.start..matrix.start, matrix.end..tower.range.end]);
-            first_matrices.push(matrix);
         }
         Plan {
-            first_matrices,
             rest,
             group_inputs: spec.group_inputs(),
             impression_inputs: spec.impression_inputs(),

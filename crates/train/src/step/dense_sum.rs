@@ -21,8 +21,8 @@ use crate::setup::network::Plan;
 use crate::step::first_layers::{self, Block, Columns, FirstLayers};
 use crate::step::lane::Lane;
 
-/// Values added by one task of the thread pool.
-const CHUNK: usize = 1 << 14;
+/// Dense values that one task of the thread pool adds or updates.
+pub const CHUNK: usize = 1 << 14;
 
 /// Sums the dense gradients of a step.
 pub struct DenseSum {

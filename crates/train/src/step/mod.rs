@@ -41,7 +41,7 @@ use crate::error::{Error, Result};
 use crate::settings::Placement;
 use crate::setup::components;
 use crate::setup::network::Plan;
-use crate::step::dense_sum::DenseSum;
+use crate::step::dense_sum::{CHUNK, DenseSum};
 use crate::step::first_layers::{Columns, FirstLayers};
 use crate::step::lane::Lane;
 use crate::step::mail::{Ask, Gradients};
@@ -52,9 +52,6 @@ use crate::step::stages::{Stage, Stages};
 use crate::step::tower_run::Weights;
 use crate::step::traffic::Counts;
 use crate::step::worker::Worker;
-
-/// Dense weights updated by one task of the thread pool.
-const DENSE_CHUNK: usize = 1 << 14;
 
 /// The dense weights (W, then every tower), replicated in every process, with Adam's moments.
 pub struct Dense {
@@ -96,6 +93,29 @@ pub struct DenseSettings {
     pub clip_norm: Option<f32>,
 }
 
+/// The way between lanes.
+struct Exchange {
+    post: Post,
+    fabric: Metered,
+}
+
+impl Exchange {
+    /// Delivers the local lanes' outboxes. All processes call it together.
+    fn deliver<'a>(
+        &'a mut self,
+        topology: Topology,
+        stages: &Stages,
+        pool: &ThreadPool,
+        outboxes: &'a [Outbox],
+    ) -> Result<Mailbox<'a>> {
+        let (post, fabric) = (&mut self.post, &mut self.fabric);
+        let threads = pool.current_num_threads();
+        let mail =
+            stages.run_on(threads, Stage::Mail, move || post.deliver(topology, fabric, outboxes));
+        Ok(mail?)
+    }
+}
+
 /// All lanes of this process.
 pub struct Lanes {
     /// The model.
@@ -107,7 +127,7 @@ pub struct Lanes {
     /// The local lanes, in their order.
     lanes: Vec<Lane>,
     stores: Vec<FeatureStore>,
-    fabric: Metered,
+    exchange: Exchange,
     pool: ThreadPool,
     adam: Adam,
     dense_sum: DenseSum,
@@ -124,7 +144,6 @@ pub struct Lanes {
     requests: Vec<Outbox>,
     /// What shards send to workers.
     answers: Vec<Outbox>,
-    post: Post,
 }
 
 impl Lanes {
@@ -147,7 +166,7 @@ impl Lanes {
             dense: Dense { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w },
             requests: local.clone().map(|_| Outbox::default()).collect(),
             answers: local.map(|_| Outbox::default()).collect(),
-            post: Post::default(),
+            exchange: Exchange { post: Post::default(), fabric },
             first_layers: FirstLayers::default(),
             stages: Stages::default(),
             adam: Adam::default(),
@@ -159,7 +178,6 @@ impl Lanes {
             plan,
             topology,
             stores,
-            fabric,
             pool,
         }
     }
@@ -182,12 +200,12 @@ impl Lanes {
 
     /// The processes.
     pub fn fabric(&mut self) -> &mut dyn Fabric {
-        &mut self.fabric
+        &mut self.exchange.fabric
     }
 
     /// The processes, and what was sent between them.
     pub fn metered(&mut self) -> &mut Metered {
-        &mut self.fabric
+        &mut self.exchange.fabric
     }
 
     /// The dense gradient of the last step, of all lanes.
@@ -208,13 +226,13 @@ impl Lanes {
     pub fn take_counts(&mut self) -> Result<Counts> {
         let mut mine = std::mem::take(&mut self.counts);
         let steps = std::mem::take(&mut self.counted);
-        mine.wire_bytes = self.fabric.take().bytes as f64;
+        mine.wire_bytes = self.exchange.fabric.take().bytes as f64;
         let mut sum = Counts::default();
-        for bits in gather::numbers(&mut self.fabric, &mine.to_bits())? {
+        for bits in gather::numbers(&mut self.exchange.fabric, &mine.to_bits())? {
             sum += Counts::from_bits(&bits);
         }
         // Asking is no part of a step.
-        self.fabric.take();
+        self.exchange.fabric.take();
         Ok(sum.per_step(steps))
     }
 
@@ -224,7 +242,8 @@ impl Lanes {
     /// # Errors
     /// As [`frequency::count`].
     pub fn count_ids(&mut self, workers: &mut [Worker], rounds: u64) -> Result<()> {
-        let Lanes { plan, stores, topology, fabric, pool, lanes, .. } = self;
+        let Lanes { plan, stores, topology, exchange, pool, lanes, .. } = self;
+        let fabric = &mut exchange.fabric;
         let counted = frequency::count(plan, stores, workers, rounds, *topology, fabric, pool)?;
         lanes.iter_mut().zip(counted).for_each(|(lane, counted)| lane.shard.frequency = counted);
         Ok(())
@@ -307,14 +326,8 @@ impl Lanes {
     /// Sends the asks to the shards, which look up rows, embed images and write their answers.
     /// Returns the impressions of all lanes.
     fn answer(&mut self, pass: Pass, dropout_seed: Option<u64>) -> Result<u64> {
-        let mail = deliver(
-            &self.stages,
-            &self.pool,
-            &mut self.post,
-            self.topology,
-            &mut self.fabric,
-            &self.requests,
-        )?;
+        let mail =
+            self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.requests)?;
         let Lanes { plan, topology, lanes, dense, stores, pool, first_layers, stages, .. } = self;
         let weights = Weights { dense: &dense.w, first: first_layers.packed() };
         let (all, first, lists) = (topology.lanes(), topology.local().start, 1 + plan.towers.len());
@@ -332,14 +345,7 @@ impl Lanes {
 
     /// Sends the answers to the workers, which predict.
     fn predict(&mut self, workers: &mut [Worker], dropout_seed: Option<u64>) -> Result<()> {
-        let mail = deliver(
-            &self.stages,
-            &self.pool,
-            &mut self.post,
-            self.topology,
-            &mut self.fabric,
-            &self.answers,
-        )?;
+        let mail = self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.answers)?;
         let Lanes { plan, topology, dense, stores, pool, first_layers, stages, .. } = self;
         let weights = Weights { dense: &dense.w, first: first_layers.packed() };
         each_lane(pool, *topology, workers.par_iter_mut(), |seat, worker| {
@@ -372,14 +378,8 @@ impl Lanes {
         each_lane(pool, *topology, each, |seat, (worker, request)| {
             stages.run(Stage::Lookup, || worker.write_gradients(plan, seat, request));
         });
-        let mail = deliver(
-            &self.stages,
-            &self.pool,
-            &mut self.post,
-            self.topology,
-            &mut self.fabric,
-            &self.requests,
-        )?;
+        let mail =
+            self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.requests)?;
         let Lanes { plan, topology, lanes, pool, stages, .. } = self;
         each_lane(pool, *topology, lanes.par_iter_mut(), |seat, lane| {
             stages.run(Stage::Rows, || lane.shard.sum_gradients(plan, &mail, seat));
@@ -403,7 +403,9 @@ impl Lanes {
 
     /// Sums the dense gradients of all lanes of all processes into that of the first local lane.
     fn sum_dense(&mut self, workers: &[Worker]) -> Result<()> {
-        let Lanes { plan, lanes, stores, fabric, pool, stages, dense_sum, first_layers, .. } = self;
+        let Lanes { plan, lanes, stores, exchange, pool, stages, dense_sum, first_layers, .. } =
+            self;
+        let fabric = &mut exchange.fabric;
         let threads = pool.current_num_threads();
         stages.run_on(threads, Stage::Sum, || pool.install(|| dense_sum.of_lanes(plan, lanes)));
         let mut gradient = std::mem::take(&mut lanes[0].gradient);
@@ -443,7 +445,7 @@ impl Lanes {
         let gradient = &mut lanes[0].gradient;
         stages.run_on(threads, Stage::Optimizer, || {
             let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, g| all & g.is_finite());
-            if !pool.install(|| gradient.par_chunks(DENSE_CHUNK).all(finite)) {
+            if !pool.install(|| gradient.par_chunks(CHUNK).all(finite)) {
                 let at = gradient.iter().position(|g| !g.is_finite()).expect("one of them is not");
                 return Err(Error::NotFinite { step, what: plan.name_of_dense(at) });
             }
@@ -455,15 +457,15 @@ impl Lanes {
             let decay = lr * plan.tower_weight_decay;
             pool.install(|| {
                 for matrix in plan.tower_matrices().filter(|_| decay > 0.0) {
-                    let chunks = dense.w[matrix].par_chunks_mut(DENSE_CHUNK);
+                    let chunks = dense.w[matrix].par_chunks_mut(CHUNK);
                     chunks.for_each(|w| w.iter_mut().for_each(|w| *w -= decay * *w));
                 }
                 dense
                     .w
-                    .par_chunks_mut(DENSE_CHUNK)
-                    .zip(dense.m.par_chunks_mut(DENSE_CHUNK))
-                    .zip(dense.v.par_chunks_mut(DENSE_CHUNK))
-                    .zip(gradient.par_chunks(DENSE_CHUNK))
+                    .par_chunks_mut(CHUNK)
+                    .zip(dense.m.par_chunks_mut(CHUNK))
+                    .zip(dense.v.par_chunks_mut(CHUNK))
+                    .zip(gradient.par_chunks(CHUNK))
                     .for_each(|(((w, m), v), g)| adam.update(w, m, v, g));
             });
             Ok(())
@@ -493,21 +495,6 @@ fn each_lane<T: Send>(
         let each = each.zip(topology.local()).with_max_len(1);
         each.for_each(|(part, lane)| work(Seat { lane, lanes }, part));
     });
-}
-
-/// One exchange between all lanes.
-fn deliver<'a>(
-    stages: &Stages,
-    pool: &ThreadPool,
-    post: &'a mut Post,
-    topology: Topology,
-    fabric: &mut Metered,
-    outboxes: &'a [Outbox],
-) -> Result<Mailbox<'a>> {
-    let threads = pool.current_num_threads();
-    let delivered =
-        stages.run_on(threads, Stage::Mail, move || post.deliver(topology, fabric, outboxes));
-    Ok(delivered?)
 }
 
 /// Scales the gradient to the norm `most` if it is longer. All processes have the same bits of it.

@@ -90,7 +90,7 @@ fn check(config: &Config) {
     // The trainer's rows come part by part, in file order; so do these.
     assert_eq!(predicted.labels, groups.labels);
     assert_eq!(predicted.times, groups.times);
-    // Towers ran over other batches: GEMM may round the last bit otherwise.
+    // Towers ran over other batches.
     for (row, (trainer, scorer)) in predicted.logits.iter().zip(&scored).enumerate() {
         let difference = (trainer - scorer).abs();
         let bound = 1e-6 * trainer.abs().max(1.0);

@@ -40,7 +40,7 @@ const VARIANTS: [(Placement, FeatureFormat); 4] = [
 /// impressions, 320 k image references and 1.4 M ids on 32 lanes, 4096-D features.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
-    /// The paper's own size: 60,000 impressions a batch. Needs about 3 GB of disk and 11 GB of
+    /// The paper's own size: 60,000 impressions a batch. Needs about 3 GB of disk and 10 GB of
     /// memory.
     #[arg(long, conflicts_with = "scale")]
     paper: bool,
