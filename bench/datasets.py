@@ -4,7 +4,7 @@
 usage: bench/datasets.py WORK [--movielens DATA] [--ams PROGRAM]
 
 WORK  folder for the datasets, the one that bench/ablations/*.toml name; finished ones are not made again
-DATA  folder with ratings.dat, movies.dat, users.dat, images/, features/ (see bench/README.md)
+DATA  folder with ratings.dat, movies.dat, users.dat, images/, features/ (see bench/notes/ablations.md)
 
 shop                the demo's: users have a taste in pictures
 shop-without-taste  the same, but clicks do not depend on pictures

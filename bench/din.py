@@ -4,7 +4,7 @@
 usage: bench/din.py DATA WORK OUT [--seeds N] [--threads N] [--query item,genres] [--base din]
                     [--peers shipped,alike] [--set KEY=VALUE ...] [--ams PROGRAM]
 
-DATA  folder with ratings.dat, movies.dat, users.dat (see bench/README.md)
+DATA  folder with ratings.dat, movies.dat, users.dat (see bench/notes/ablations.md)
 WORK  folder for the dataset, runs, and a Python environment if this Python has not got deepctr-torch and pyarrow;
       finished trainings in it are not repeated
 OUT   folder for results.jsonl and table.md

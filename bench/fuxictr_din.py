@@ -3,7 +3,7 @@
 
 usage: bench/fuxictr_din.py DATA WORK OUT [--rounds N] [--batch N] [--threads N] [--workers N] [--ams PROGRAM]
 
-DATA  folder with ratings.dat, movies.dat, users.dat, features/ (see bench/README.md)
+DATA  folder with ratings.dat, movies.dat, users.dat, features/ (see bench/notes/ablations.md)
 WORK  folder for the dataset, runs, and a Python environment if this Python has not got fuxictr and torch; finished
       trainings in it are not repeated
 OUT   folder for results.jsonl and table.md
