@@ -49,42 +49,55 @@ impl Input {
     /// Overwrites `lists` with this input's ids: one list per group (user and behavior side), per
     /// impression (ad and context side), or per behavior.
     pub fn collect(self, groups: &Groups, keys: &Keys, lists: &mut Ragged<Id>) {
-        match self {
-            Input::User(field) => lists.clone_from(&groups.user_fields[field]),
-            Input::Ad(field) => lists.clone_from(&groups.ad_fields[field]),
-            Input::Context(field) => lists.clone_from(&groups.context_fields[field]),
-            Input::EachBehavior(field) => lists.clone_from(&groups.behavior_fields[field]),
-            Input::Behavior(field) => {
-                let column = &groups.behavior_fields[field];
-                lists.clear();
-                lists.values.extend_from_slice(&column.values);
+        self.collect_as(groups, keys, lists, |id| id);
+    }
+
+    /// As [`Input::collect`], with `value` of each id in its stead, asked in their order.
+    pub fn collect_as<T: Copy>(
+        self,
+        groups: &Groups,
+        keys: &Keys,
+        lists: &mut Ragged<T>,
+        mut value: impl FnMut(Id) -> T,
+    ) {
+        lists.clear();
+        let column = match self {
+            Input::User(field) => &groups.user_fields[field],
+            Input::Ad(field) => &groups.ad_fields[field],
+            Input::Context(field) => &groups.context_fields[field],
+            Input::EachBehavior(field) | Input::Behavior(field) => &groups.behavior_fields[field],
+            Input::BehaviorImage => {
                 for group in 0..groups.len() {
                     let behaviors = groups.behaviors.range(group);
-                    let starts = column.offsets.as_slice();
-                    lists.offsets.push((starts[behaviors.end] - starts[behaviors.start]) as usize);
+                    push_images(&keys.behaviors[behaviors], lists, &mut value);
                 }
-            }
-            Input::BehaviorImage => {
-                lists.clear();
-                for group in 0..groups.len() {
-                    push_images(&keys.behaviors[groups.behaviors.range(group)], lists);
-                }
+                return;
             }
             Input::AdImage => {
-                lists.clear();
                 for key in &keys.ads {
-                    push_images(std::slice::from_ref(key), lists);
+                    push_images(std::slice::from_ref(key), lists, &mut value);
                 }
+                return;
             }
+        };
+        lists.values.extend(column.values.iter().map(|&id| value(id)));
+        if matches!(self, Input::Behavior(_)) {
+            let starts = column.offsets.as_slice();
+            for group in 0..groups.len() {
+                let behaviors = groups.behaviors.range(group);
+                lists.offsets.push((starts[behaviors.end] - starts[behaviors.start]) as usize);
+            }
+        } else {
+            lists.offsets.clone_from(&column.offsets);
         }
     }
 }
 
-/// Appends one list: the ids of those `keys` that are an image.
-fn push_images(keys: &[ImageKey], lists: &mut Ragged<Id>) {
+/// Appends one list: `value` of the ids of those `keys` that are an image.
+fn push_images<T: Copy>(keys: &[ImageKey], lists: &mut Ragged<T>, value: &mut impl FnMut(Id) -> T) {
     let before = lists.values.len();
     let images = keys.iter().filter(|key| key.is_some());
-    lists.values.extend(images.map(|&key| Id::of_image(key)));
+    lists.values.extend(images.map(|&key| value(Id::of_image(key))));
     lists.offsets.push(lists.values.len() - before);
 }
 

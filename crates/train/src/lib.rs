@@ -1,37 +1,64 @@
-//! Learning together: lanes, the step, checkpoints, publishing.
+//! Training: lanes, the step, checkpoints, publishing.
+//!
+//! A training is divided into a fixed number of lanes. Threads and processes decide only where a
+//! lane runs, so the bits of the result do not depend on them:
+//!
+//! ```
+//! use ams_train::{Config, Job, Trainer};
+//! # let folder = tempfile::tempdir()?;
+//! # let samples = folder.path().join("samples");
+//! # let shape = ams_data::simulate::SimulateConfig {
+//! #     batches: 1,
+//! #     impressions: 256,
+//! #     groups: 64,
+//! #     items: 50,
+//! #     ..ams_data::simulate::SimulateConfig::paper()
+//! # };
+//! # ams_data::simulate::simulate(&shape, &samples)?;
+//!
+//! let toml = format!("name = 'joint'\nmodel.images = 'none'\ndata.samples = {samples:?}");
+//! let config: Config = toml::from_str(&toml)?;
+//! let mut one_thread = Trainer::new(config.clone(), Job::solo(1))?;
+//! let mut two_threads = Trainer::new(config, Job::solo(2))?;
+//! let step = one_thread.step()?.expect("the first step");
+//! assert!(step.loss.is_finite());
+//! assert_eq!(Some(step), two_threads.step()?);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
 //!
 //! Knows samples, features, networks and how lanes exchange words. Does not know HTTP, requests,
-//! the terminal or the environment. Each wing imports those above it in this list alone.
+//! the terminal or the environment. Each module imports those above it in this list alone.
 
-/// Why a training cannot start or go on.
-pub mod error;
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
 
-/// What a training computes, as a TOML file spells it.
+mod error;
+
+/// Settings of a training, as a TOML file spells them.
 pub mod settings;
 
-/// What a training is made of before its first step: its sources, its model, its processes.
-pub mod setup;
+mod setup;
 
-/// The step: workers, shards and the exchanges between them.
-pub mod step;
+mod step;
 
-/// A training with its folder: trainer, checkpoints, validation.
+/// A training with its folder: steps, validation, checkpoints.
 pub mod run;
 
-/// From lanes to a bundle.
-pub mod publish;
+mod publish;
 
-/// Many trainings compared.
+/// Ablations: the rows of the paper's tables trained with several seeds, and compared.
 pub mod ablate;
 
-/// What is measured of trainings, steps, tables and samples.
+/// Measurements of trainings, steps, tables of rows and samples.
 pub mod measure;
 
 pub use error::{Error, Result};
-pub use run::state::StepReport;
+pub use publish::publish;
+pub use run::progress::StepReport;
 pub use run::trainer::Trainer;
 pub use settings::{Config, Placement};
 pub use setup::job::Job;
+pub use step::traffic::{Asked, Counts};
 
 // Its own tests are in the same program as those beside the code.
 #[cfg(test)]

@@ -17,10 +17,10 @@ use rayon::prelude::*;
 
 use crate::error::Result;
 use crate::run::trainer::{Rounds, Trainer};
-use crate::setup::network::PlannedTower;
+use crate::setup::network::TowerDefinition;
 use crate::step::Lanes;
-use crate::step::table::Table;
-use crate::step::users::Users;
+use crate::step::table::RowTable;
+use crate::step::users::{Selection, Users};
 
 /// Images embedded at once when the table is made.
 const IMAGE_BLOCK: usize = 256;
@@ -28,7 +28,7 @@ const IMAGE_BLOCK: usize = 256;
 /// Impressions whose scores a bundle carries to prove itself.
 const GOLDEN_IMPRESSIONS: usize = 32;
 
-/// Writes the model of `trainer`, a job of one process, as a bundle to `place`, which must not
+/// Writes the model of `trainer`, a job of one process, as a bundle to `path`, which must not
 /// exist. `samples` are example requests to put beside it. If rows are to be kept as halfs, those
 /// of `trainer` are rounded first, for good, so that the bundle proves itself by the scores of
 /// rounded rows.
@@ -37,7 +37,7 @@ const GOLDEN_IMPRESSIONS: usize = 32;
 /// If the store or the samples cannot be read, or the bundle cannot be written.
 pub fn publish(
     trainer: &mut Trainer,
-    place: &Path,
+    path: &Path,
     samples: &[PageView],
     rows: RowFormat,
 ) -> Result<Manifest<Meta>> {
@@ -50,7 +50,7 @@ pub fn publish(
     let lanes = trainer.lanes();
     let weights = weights(lanes);
     let frozen = Frozen {
-        spec: &lanes.plan.spec,
+        spec: &lanes.network.spec,
         weights: &weights,
         catalogue: &catalogue,
         golden: &golden,
@@ -59,11 +59,11 @@ pub fn publish(
         samples,
         rows,
     };
-    Ok(write(place, &frozen)?)
+    Ok(write(path, &frozen)?)
 }
 
 /// Rounds every row to halfs.
-fn round_rows(table: &mut Table) {
+fn round_rows(table: &mut RowTable) {
     for slot in table.slots_by_id() {
         let row = table.row_mut(slot).row;
         row.iter_mut().for_each(|value| *value = f16::from_f32(*value).to_f32());
@@ -75,7 +75,7 @@ fn round_rows(table: &mut Table) {
 fn weights(lanes: &Lanes) -> Weights {
     let all: usize = lanes.shards().map(|shard| shard.table.len()).sum();
     let mut ids = Vec::with_capacity(all);
-    let mut rows = Vec::with_capacity(all * lanes.plan.spec.dim);
+    let mut rows = Vec::with_capacity(all * lanes.network.spec.dim);
     for shard in lanes.shards() {
         let table = &shard.table;
         for slot in table.slots_by_id() {
@@ -92,22 +92,18 @@ fn weights(lanes: &Lanes) -> Weights {
 
 /// Every image of a content's store through every tower of the content.
 fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
-    let (plan, store, dense) = (&lanes.plan, &lanes.stores()[content], &lanes.dense.w[..]);
+    let (network, store, dense) = (&lanes.network, &lanes.stores()[content], &lanes.dense.w[..]);
     let pictures = store.pictures().map(|(name, key)| (name.0, key.0)).collect();
     let projection = store.projection().cloned();
-    let towers: Vec<&PlannedTower> =
-        plan.towers.iter().filter(|tower| tower.spec.content == content).collect();
+    let towers: Vec<&TowerDefinition> =
+        network.towers.iter().filter(|tower| tower.spec.content == content).collect();
     if towers.is_empty() {
         return ContentTable { pictures, projection, ..ContentTable::default() };
     }
     let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
-    let pack = |tower: &&PlannedTower| {
-        let mut first = Packed::default();
-        tower.model.pack(&dense[tower.range.clone()], &mut first);
-        first
-    };
-    let first: Vec<Packed> = towers.iter().map(pack).collect();
-    let embed = |keys: &&[ImageKey]| embed_part((&towers, &first), dense, store, keys);
+    let pack = |definition| PackedTower::new(definition, dense);
+    let towers: Vec<PackedTower<'_>> = towers.into_iter().map(pack).collect();
+    let embed = |keys: &&[ImageKey]| embed_part(&towers, store, keys);
     let embedded: Vec<Vec<Vec<f32>>> =
         lanes.pool().install(|| parts.par_iter().map(embed).collect());
     let keys = parts.iter().flat_map(|keys| keys.iter().map(|key| key.0)).collect();
@@ -116,10 +112,25 @@ fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
     ContentTable { pictures, keys, embeddings, projection }
 }
 
-/// The images of one part through every tower.
+/// A tower with its weights, ready to run.
+struct PackedTower<'a> {
+    definition: &'a TowerDefinition,
+    weights: &'a [f32],
+    first: Packed,
+}
+
+impl PackedTower<'_> {
+    fn new<'a>(definition: &'a TowerDefinition, dense: &'a [f32]) -> PackedTower<'a> {
+        let weights = &dense[definition.range.clone()];
+        let mut first = Packed::default();
+        definition.model.pack(weights, &mut first);
+        PackedTower { definition, weights, first }
+    }
+}
+
+/// The embeddings of `keys`, the images of one part of the store: one list per tower, (keys, D).
 fn embed_part(
-    (towers, first): (&[&PlannedTower], &[Packed]),
-    dense: &[f32],
+    towers: &[PackedTower<'_>],
     store: &FeatureStore,
     keys: &[ImageKey],
 ) -> Vec<Vec<f32>> {
@@ -130,24 +141,25 @@ fn embed_part(
         let row = |&key| store.row(key).expect("the store lists this key").halfs();
         let rows: Vec<Cow<[f16]>> = keys.iter().map(row).collect();
         let rows: Vec<&[f16]> = rows.iter().map(|row| &row[..]).collect();
-        for ((tower, first), embeddings) in towers.iter().zip(first).zip(&mut embeddings) {
-            let e = &dense[tower.range.clone()];
-            let first = first.panels();
-            tower.model.forward(e, first, &rows[..], tower.scale, &mut scratch, &mut block);
+        for (tower, embeddings) in towers.iter().zip(&mut embeddings) {
+            let PackedTower { definition: TowerDefinition { model, scale, .. }, weights, first } =
+                tower;
+            model.forward(weights, first.panels(), &rows[..], *scale, &mut scratch, &mut block);
             embeddings.extend_from_slice(&block);
         }
     }
     embeddings
 }
 
-/// Some impressions of the test (or, without one, of the training) and what the model says of them.
+/// Some impressions of the test (or, without one, of the training) with their logits.
 fn golden(trainer: &mut Trainer) -> Result<Golden> {
     let split = match trainer.dataset().card().counts.test {
         0 => SplitName::Train,
         _ => SplitName::Test,
     };
     let mut golden = Golden { groups: Groups::new(trainer.dataset().schema()), logits: Vec::new() };
-    trainer.predict((split, Users::All), GOLDEN_IMPRESSIONS, Rounds::First, |_, worker| {
+    let selection = Selection { split, users: Users::All };
+    trainer.predict(selection, GOLDEN_IMPRESSIONS, Rounds::First, |_, worker| {
         let groups = &worker.batch.groups;
         (0..groups.len()).for_each(|group| golden.groups.push_from(groups, group));
         golden.logits.extend_from_slice(&worker.logits);

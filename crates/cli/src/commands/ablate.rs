@@ -6,10 +6,10 @@ use std::sync::atomic::Ordering;
 use ams_data::staging::write_whole;
 use ams_location::Locations;
 use ams_train::Job;
-use ams_train::ablate::grid::{TABLES, Twins, select};
-use ams_train::ablate::report::Report;
-use ams_train::ablate::text::{Cells, csv, differences, figures, markdown, title};
-use ams_train::ablate::{Ablation, Request};
+use ams_train::ablate::{
+    Ablation, Cells, Report, Request, TABLES, Twins, csv, differences, figures, markdown, select,
+    title,
+};
 use ams_train::run::Start;
 
 use crate::commands::train::{stop_on_interrupt, thread_count, train};

@@ -63,7 +63,7 @@ pub fn evaluate_run(
     path: Option<&std::path::Path>,
 ) -> Result<Option<Evaluation>, Failure> {
     let predictions = trainer.evaluate(split)?;
-    if trainer.lanes_mut().fabric().rank() > 0 {
+    if trainer.rank() > 0 {
         return Ok(None);
     }
     if let Some(path) = path {
@@ -71,7 +71,7 @@ pub fn evaluate_run(
     }
     let seen = trainer.dataset().item_counts(SplitName::Train)?;
     let frequency = |item| seen.get(&Id(item)).copied().unwrap_or(0);
-    Ok(Some(trainer.lanes_mut().pool().install(|| evaluate(&predictions, &frequency))))
+    Ok(Some(trainer.pool().install(|| evaluate(&predictions, &frequency))))
 }
 
 fn text(evaluation: &Evaluation) -> String {

@@ -1,7 +1,7 @@
 //! `ams plan`: what a training would need of machines that are not there yet. All of it is
 //! computed.
 
-use ams_train::measure::forecast::{Cluster, Forecast, Workload, forecast};
+use ams_train::measure::{Cluster, Forecast, Workload, forecast};
 use serde::Serialize;
 
 use crate::failure::Failure;

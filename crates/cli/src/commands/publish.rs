@@ -8,7 +8,6 @@ use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};
 use ams_location::{Locations, is_remote, local};
-use ams_train::publish;
 use ams_train::run;
 use ams_train::{Job, Trainer};
 use serde::Serialize;
@@ -111,7 +110,7 @@ fn publish_as(
     rows: RowFormat,
 ) -> Result<Published, Failure> {
     let samples = samples(trainer.dataset())?;
-    let manifest = publish::publish(trainer, path, &samples, rows)?;
+    let manifest = ams_train::publish(trainer, path, &samples, rows)?;
     Ok(Published { path: path.to_path_buf(), version, hash: manifest.hash() })
 }
 

@@ -6,9 +6,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ams_location::Locations;
-use ams_train::run::{self, RunReport, Start, Wish};
-use ams_train::step::traffic::{Asked, Counts};
-use ams_train::{Config, Job};
+use ams_train::run::{self, Next, RunReport, Start};
+use ams_train::{Asked, Config, Counts, Job};
 
 use crate::config_file;
 use crate::failure::Failure;
@@ -101,7 +100,7 @@ pub fn train(
             count(rate as u64),
             smooth.unwrap_or_default()
         ));
-        if stop.load(Ordering::Relaxed) { Wish::Stop } else { Wish::GoOn }
+        if stop.load(Ordering::Relaxed) { Next::Stop } else { Next::GoOn }
     };
     let report = run::train(config, start, job, &mut watch);
     bar.finish_and_clear();

@@ -8,76 +8,76 @@ use crate::error::{Error, Result};
 
 /// Trainings that are compared with each other.
 #[derive(Clone, Copy, Debug)]
-pub struct Table {
-    /// What it is called on the command line.
+pub struct AblationTable {
+    /// Name on the command line.
     pub name: &'static str,
-    /// What it is about.
+    /// Title of the table in reports.
     pub title: &'static str,
     /// The paper's table or figure, if it has one.
     pub paper: Option<&'static str>,
-    /// What is trained; a row stands behind those it refers to.
-    pub rows: &'static [Row],
+    /// Models; a row comes after those it refers to.
+    pub rows: &'static [AblationRow],
 }
 
 /// A model, trained with every seed.
 #[derive(Clone, Copy, Debug)]
-pub struct Row {
-    /// What it is called; unique in its table.
+pub struct AblationRow {
+    /// Name, unique in its table.
     pub name: &'static str,
-    /// What it sets, `key=value` each.
+    /// Settings of the row, `key=value` each.
     pub settings: &'static [&'static str],
-    /// When there is a twin whose pictures carry no information about their items.
+    /// When it has a twin whose pictures carry no information about their items.
     pub twin: Twin,
-    /// The rows it is held against, by name; the first is the one that matters.
+    /// Names of the rows that it is compared with; the first is the one that matters.
     pub baselines: &'static [&'static str],
-    /// What it begins with.
+    /// The row whose weights it begins with, unless it begins at random.
     pub warm: Option<Warm>,
-    /// What the paper measured.
+    /// The paper's GAUC and AUC of the row.
     pub paper: Figures,
 }
 
 /// When a row has a twin with shuffled images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Twin {
-    /// Never: it sees no image, or is not about them.
+    /// It sees no image, or images are not its subject.
     Never,
-    /// With [`Twins::All`].
+    /// It has one with [`Twins::All`] alone.
     OnRequest,
-    /// Unless there shall be none.
+    /// With [`Twins::Usual`] and [`Twins::All`].
     Usual,
 }
 
 /// Which rows get their twins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Twins {
-    /// None.
+    /// No row has a twin.
     None,
-    /// Those the table is not complete without.
+    /// Rows of [`Twin::Usual`] have one.
     Usual,
-    /// All.
+    /// Every row that can have a twin has one.
     All,
 }
 
-/// Begins with the weights of another row's training of the same seed.
+/// Weights to begin with: those of another row's training with the same seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Warm {
-    /// That row: yesterday's model.
+    /// Name of that row, whose model saw the same days.
     pub from: &'static str,
-    /// What of it, as `train.warm_start.parts` spells it.
+    /// Parts of the model, as `train.warm_start.parts` spells them.
     pub parts: &'static str,
 }
 
-/// What the paper measured, as far as it says.
+/// Measurements of the paper; `None` where it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Figures {
-    /// GAUC.
+    /// GAUC of the paper's test day.
     pub gauc: Option<f64>,
-    /// AUC.
+    /// AUC of the paper's test day.
     pub auc: Option<f64>,
 }
 
 impl Figures {
-    /// Nothing is said.
+    /// Figures of a row that the paper does not have.
     pub const NONE: Figures = Figures { gauc: None, auc: None };
 
     const fn gauc(gauc: f64) -> Figures {
@@ -88,37 +88,44 @@ impl Figures {
         Figures { gauc: Some(gauc), auc: Some(auc) }
     }
 
-    /// These less those, in the four digits that the paper has.
-    pub fn minus(self, other: Figures) -> Figures {
+    /// The difference to `other`, rounded to the paper's four digits.
+    pub(crate) fn minus(self, other: Figures) -> Figures {
         let minus = |a: Option<f64>, b: Option<f64>| Some(((a? - b?) * 1e4).round() / 1e4);
         Figures { gauc: minus(self.gauc, other.gauc), auc: minus(self.auc, other.auc) }
     }
 }
 
-impl Row {
-    /// A row that is compared with nothing.
-    const fn new(name: &'static str, settings: &'static [&'static str]) -> Row {
-        Row { name, settings, twin: Twin::Never, baselines: &[], warm: None, paper: Figures::NONE }
+/// A row that is compared with nothing.
+const fn row(name: &'static str, settings: &'static [&'static str]) -> AblationRow {
+    AblationRow {
+        name,
+        settings,
+        twin: Twin::Never,
+        baselines: &[],
+        warm: None,
+        paper: Figures::NONE,
+    }
+}
+
+impl AblationRow {
+    const fn paper(self, paper: Figures) -> AblationRow {
+        AblationRow { paper, ..self }
     }
 
-    const fn paper(self, paper: Figures) -> Row {
-        Row { paper, ..self }
+    const fn against(self, baselines: &'static [&'static str]) -> AblationRow {
+        AblationRow { baselines, ..self }
     }
 
-    const fn against(self, baselines: &'static [&'static str]) -> Row {
-        Row { baselines, ..self }
+    const fn twin(self, twin: Twin) -> AblationRow {
+        AblationRow { twin, ..self }
     }
 
-    const fn twin(self, twin: Twin) -> Row {
-        Row { twin, ..self }
-    }
-
-    const fn warm(self, from: &'static str, parts: &'static str) -> Row {
-        Row { warm: Some(Warm { from, parts }), ..self }
+    const fn warm(self, from: &'static str, parts: &'static str) -> AblationRow {
+        AblationRow { warm: Some(Warm { from, parts }), ..self }
     }
 
     /// Whether it has its twin.
-    pub fn has_twin(&self, twins: Twins) -> bool {
+    pub(crate) fn has_twin(&self, twins: Twins) -> bool {
         match self.twin {
             Twin::Never => false,
             Twin::OnRequest => twins == Twins::All,
@@ -135,47 +142,47 @@ const JOINT_IMAGES: &[&str] = &["model.images=joint"];
 const PAPER_ID_ONLY: Figures = Figures::both(0.6205, 0.6758);
 const PAPER_JOINT: Figures = Figures::both(0.6260, 0.6795);
 
-const ARMS: Table = Table {
+const ARMS: AblationTable = AblationTable {
     name: "arms",
     title: "Which images",
     paper: Some("Table 3"),
     rows: &[
-        Row::new(ID_ONLY, NO_IMAGES).paper(PAPER_ID_ONLY),
-        Row::new("ad image", &["model.images=ad"])
+        row(ID_ONLY, NO_IMAGES).paper(PAPER_ID_ONLY),
+        row("ad image", &["model.images=ad"])
             .against(BASELINE)
             .twin(Twin::Usual)
             .paper(Figures::both(0.6235, 0.6772)),
-        Row::new("behavior images", &["model.images=behavior"])
+        row("behavior images", &["model.images=behavior"])
             .against(BASELINE)
             .twin(Twin::Usual)
             .paper(Figures::both(0.6219, 0.6768)),
-        Row::new("joint", JOINT_IMAGES).against(BASELINE).twin(Twin::Usual).paper(PAPER_JOINT),
+        row("joint", JOINT_IMAGES).against(BASELINE).twin(Twin::Usual).paper(PAPER_JOINT),
     ],
 };
 
-const AGGREGATORS: Table = Table {
+const AGGREGATORS: AblationTable = AblationTable {
     name: "aggregators",
     title: "How behavior images become one vector",
     paper: Some("Table 4"),
     rows: &[
-        Row::new(ID_ONLY, NO_IMAGES).paper(Figures::gauc(0.6205)),
-        Row::new("concatenate", &["model.images=joint", "model.aggregator=concatenate"])
+        row(ID_ONLY, NO_IMAGES).paper(Figures::gauc(0.6205)),
+        row("concatenate", &["model.images=joint", "model.aggregator=concatenate"])
             .against(BASELINE)
             .twin(Twin::OnRequest)
             .paper(Figures::gauc(0.6232)),
-        Row::new("max", &["model.images=joint", "model.aggregator=max"])
+        row("max", &["model.images=joint", "model.aggregator=max"])
             .against(BASELINE)
             .twin(Twin::OnRequest)
             .paper(Figures::gauc(0.6236)),
-        Row::new("sum", &["model.images=joint", "model.aggregator=sum"])
+        row("sum", &["model.images=joint", "model.aggregator=sum"])
             .against(BASELINE)
             .twin(Twin::OnRequest)
             .paper(Figures::gauc(0.6248)),
-        Row::new("attentive", &["model.images=joint", "model.aggregator=attentive"])
+        row("attentive", &["model.images=joint", "model.aggregator=attentive"])
             .against(BASELINE)
             .twin(Twin::OnRequest)
             .paper(Figures::gauc(0.6257)),
-        Row::new(
+        row(
             "multi-query attentive",
             &["model.images=joint", "model.aggregator=multi-query-attentive"],
         )
@@ -185,68 +192,67 @@ const AGGREGATORS: Table = Table {
     ],
 };
 
-const BASE: Table = Table {
+const BASE: AblationTable = AblationTable {
     name: "base",
     title: "What images add to other base networks",
     paper: Some("Fig. 5"),
     rows: &[
-        Row::new(
+        row(
             "logistic regression, ID-only",
             &["model.base=logistic-regression", "model.images=none"],
         )
         .paper(Figures::gauc(0.6064)),
-        Row::new(
+        row(
             "logistic regression, joint",
             &["model.base=logistic-regression", "model.images=joint"],
         )
         .against(&["logistic regression, ID-only"])
         .twin(Twin::OnRequest)
         .paper(Figures::gauc(0.6073)),
-        Row::new("MLP, ID-only", &["model.base=mlp", "model.images=none"])
-            .paper(Figures::gauc(0.6205)),
-        Row::new("MLP, joint", &["model.base=mlp", "model.images=joint"])
+        row("MLP, ID-only", &["model.base=mlp", "model.images=none"]).paper(Figures::gauc(0.6205)),
+        row("MLP, joint", &["model.base=mlp", "model.images=joint"])
             .against(&["MLP, ID-only"])
             .twin(Twin::OnRequest)
             .paper(Figures::gauc(0.6260)),
-        Row::new("DIN, ID-only", &["model.base=din", "model.images=none"])
-            .paper(Figures::gauc(0.6234)),
-        Row::new("DIN, joint", &["model.base=din", "model.images=joint"])
+        row("DIN, ID-only", &["model.base=din", "model.images=none"]).paper(Figures::gauc(0.6234)),
+        row("DIN, joint", &["model.base=din", "model.images=joint"])
             .against(&["DIN, ID-only"])
             .twin(Twin::OnRequest)
             .paper(Figures::gauc(0.6285)),
     ],
 };
 
-/// The first baseline of a warm row is as warm as itself; the paper's headline, +.0078, is of warm
-/// against cold, the second one.
-const WARM_UP: Table = Table {
+/// A warm row begins with a model of the same days; the paper's begins with that of the day before.
+/// Its first baseline is as warm as itself; the paper's headline, +.0078, is of warm against cold,
+/// the second one.
+const WARM_UP: AblationTable = AblationTable {
     name: "warm-up",
-    title: "What of yesterday's model to begin with",
+    title: "Which weights of an earlier model of the same days to begin with",
     paper: Some("Table 5"),
     rows: &[
-        Row::new(ID_ONLY, NO_IMAGES).paper(PAPER_ID_ONLY),
-        Row::new("ID-only, all but ids", NO_IMAGES).warm(ID_ONLY, "all-but-ids").against(BASELINE),
-        Row::new("ID-only, full", NO_IMAGES).warm(ID_ONLY, "all").against(BASELINE),
-        Row::new("joint", JOINT_IMAGES).against(BASELINE).paper(PAPER_JOINT),
-        Row::new("joint, all but ids", JOINT_IMAGES)
+        row(ID_ONLY, NO_IMAGES).paper(PAPER_ID_ONLY),
+        row("ID-only, all but ids", NO_IMAGES).warm(ID_ONLY, "all-but-ids").against(BASELINE),
+        row("ID-only, full", NO_IMAGES).warm(ID_ONLY, "all").against(BASELINE),
+        row("joint", JOINT_IMAGES).against(BASELINE).paper(PAPER_JOINT),
+        row("joint, all but ids", JOINT_IMAGES)
             .warm("joint", "all-but-ids")
             .against(&["ID-only, all but ids", ID_ONLY, "joint"])
             .paper(Figures::both(0.6283, 0.6814)),
-        Row::new("joint, full", JOINT_IMAGES)
+        row("joint, full", JOINT_IMAGES)
             .warm("joint", "all")
             .against(&["ID-only, full", ID_ONLY, "joint"])
             .paper(Figures::gauc(0.6230)),
     ],
 };
 
-const PRE_RANK: Table = Table {
+const PRE_RANK: AblationTable = AblationTable {
     name: "pre-rank",
     title: "What images add to the pre-rank network",
     paper: Some("Table 8"),
     rows: &[
-        Row::new(ID_ONLY, &["model.base=pre-rank", "model.aggregator=sum", "model.images=none"])
+        row(ID_ONLY, &["model.base=pre-rank", "model.aggregator=sum", "model.images=none"])
             .paper(Figures::both(0.6165, 0.6730)),
-        Row::new("joint", &["model.base=pre-rank", "model.aggregator=sum", "model.images=joint"])
+        row("joint", &["model.base=pre-rank", "model.aggregator=sum", "model.images=joint"])
             .against(BASELINE)
             .twin(Twin::OnRequest)
             .paper(Figures::both(0.6225, 0.6771)),
@@ -255,65 +261,56 @@ const PRE_RANK: Table = Table {
 
 const PAPER: &str = "preset paper";
 
-/// What the preset's base network and optimizer do without its images.
+/// The preset's base network and optimizer without its images.
 const SMALL_ID_ONLY: &str = "ID-only by preset small";
 
-const SMALL: Table = Table {
+const SMALL: AblationTable = AblationTable {
     name: "small",
     title: "What joint training buys on small data",
     paper: None,
     rows: &[
-        Row::new(ID_ONLY, NO_IMAGES),
-        Row::new(PAPER, JOINT_IMAGES).against(BASELINE).twin(Twin::Usual),
-        Row::new(
-            SMALL_ID_ONLY,
-            &["model.preset=small", "model.images=none", "model.similarity=none"],
-        )
-        .against(BASELINE),
-        Row::new("frozen random towers", &["model.images=joint", "model.tower_weights=random"])
+        row(ID_ONLY, NO_IMAGES),
+        row(PAPER, JOINT_IMAGES).against(BASELINE).twin(Twin::Usual),
+        row(SMALL_ID_ONLY, &["model.preset=small", "model.images=none", "model.similarity=none"])
+            .against(BASELINE),
+        row("frozen random towers", &["model.images=joint", "model.tower_weights=random"])
             .against(BASELINE)
             .twin(Twin::Usual),
-        Row::new(
-            "frozen PCA",
-            &["model.images=joint", "model.tower_weights=pca", "model.tower=[12]"],
-        )
-        .against(BASELINE)
-        .twin(Twin::Usual),
-        Row::new(
-            "ID-only with cosine similarity",
-            &["model.images=none", "model.similarity=cosine"],
-        )
-        .against(BASELINE)
-        .twin(Twin::Usual),
-        Row::new(
+        row("frozen PCA", &["model.images=joint", "model.tower_weights=pca", "model.tower=[12]"])
+            .against(BASELINE)
+            .twin(Twin::Usual),
+        row("ID-only with cosine similarity", &["model.images=none", "model.similarity=cosine"])
+            .against(BASELINE)
+            .twin(Twin::Usual),
+        row(
             "ID-only with similarity histogram",
             &["model.images=none", "model.similarity=histogram"],
         )
         .against(BASELINE)
         .twin(Twin::Usual),
-        Row::new("preset small without towers", &["model.preset=small", "model.images=none"])
+        row("preset small without towers", &["model.preset=small", "model.images=none"])
             .against(&[ID_ONLY, SMALL_ID_ONLY])
             .twin(Twin::Usual),
-        Row::new("preset small", &["model.preset=small"])
+        row("preset small", &["model.preset=small"])
             .against(&[ID_ONLY, PAPER, SMALL_ID_ONLY])
             .twin(Twin::Usual),
     ],
 };
 
-/// Every table.
-pub const TABLES: [Table; 6] = [ARMS, AGGREGATORS, BASE, WARM_UP, PRE_RANK, SMALL];
+/// Every table, in the order of reports.
+pub const TABLES: [AblationTable; 6] = [ARMS, AGGREGATORS, BASE, WARM_UP, PRE_RANK, SMALL];
 
 /// The tables called `names`, in the order of [`TABLES`] and each once.
 ///
 /// # Errors
 /// If there is none of a name.
-pub fn select(names: &[String]) -> Result<Vec<Table>> {
+pub fn select(names: &[String]) -> Result<Vec<AblationTable>> {
     let known: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
     if let Some(name) = names.iter().find(|name| !known.contains(&&name[..])) {
         let what = format!("there is no table {name:?}; there are {}", known.join(", "));
         return Err(Error::Config { key: "tables".into(), what });
     }
-    let wanted = |table: &Table| names.iter().any(|name| name == table.name);
+    let wanted = |table: &AblationTable| names.iter().any(|name| name == table.name);
     Ok(TABLES.into_iter().filter(wanted).collect())
 }
 

@@ -4,27 +4,30 @@
 //! <out>/
 //!   runs/<run>/              run folders, see `run`
 //!   results/<run>.parquet    predictions of the test
-//!   results/<run>.json       what the run came to; written last: with it, the run is done
-//!   names.json               the name of each run, by the hash of what decides its result
+//!   results/<run>.json       the result of the run; written last: with it, the run is done
+//!   names.json               the name of each run, by the hash of everything that decides its result
 //!   table.md, table.csv      the tables as far as they are known
 //!   results.jsonl            the results, one a line, with the rows each stands for
 //! <out>/.ablate.lock         held by the process that works on it
 //! ```
-//! A run is known by what decides its result (configuration, dataset, features), so a finished one
-//! is not repeated, whatever tables it is in, and what was changed in between is trained anew
-//! beside it. A run that was interrupted goes on from its checkpoint. Checkpoints of finished runs
-//! go, unless another run is to begin with them.
+//! The identity of a run is everything that decides its result (configuration, dataset, features).
+//! So a finished run is not repeated in another table, and after a change of the configuration a
+//! new run is trained beside it. A run that was interrupted goes on from its checkpoint.
+//! Checkpoints of finished runs are removed, unless another run is to begin with them.
 //!
-//! In reading order: [`grid`], what is compared, as data; [`plan`], the trainings this takes;
-//! [`outcome`], what one came to; [`report`], what they say together; [`text`], how that is
-//! written. Does not know how settings are spelled or trainings watched: who calls it configures
-//! and trains.
+//! In reading order: [`grid`], the rows that are compared, as data; [`plan`], their trainings;
+//! [`outcome`], the result of one training; [`report`], that of all; [`text`], a report in words.
+//! Does not know how settings are spelled or trainings watched: the caller configures and trains.
 
-pub mod grid;
-pub mod outcome;
-pub mod plan;
-pub mod report;
-pub mod text;
+pub(crate) mod grid;
+pub(crate) mod outcome;
+pub(crate) mod plan;
+pub(crate) mod report;
+pub(crate) mod text;
+
+pub use grid::{TABLES, Twins, select};
+pub use report::Report;
+pub use text::{Cells, csv, differences, figures, markdown, title};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -36,10 +39,10 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::staging::write_whole;
 use ams_model::metrics::Bootstrap;
 
-use crate::ablate::grid::{Table, Twins};
+use crate::ablate::grid::AblationTable;
 use crate::ablate::outcome::{Finished, Frequency, SLICES, TestSet, predictions_of};
-use crate::ablate::plan::{Place, Plan, Run, check_base};
-use crate::ablate::report::{DatasetFigures, Outcome, Report, SliceFigures};
+use crate::ablate::plan::{Plan, Run, RunNames, check_base};
+use crate::ablate::report::{DatasetFigures, Outcome, SliceFigures};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::{self, CHECKPOINTS, RunReport};
@@ -60,12 +63,12 @@ pub const RESULTS: &str = "results.jsonl";
 /// Names of runs by hash.
 const NAMES: &str = "names.json";
 
-/// What is to be compared.
+/// The comparison that is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Which tables.
-    pub tables: Vec<Table>,
-    /// Which rows get a twin with shuffled images.
+    /// Tables to train, in the order of reports.
+    pub tables: Vec<AblationTable>,
+    /// Rows that get a twin with shuffled images.
     pub twins: Twins,
     /// Seeds; the first is the configuration's, the others follow it.
     pub seeds: u64,
@@ -89,13 +92,13 @@ pub struct Ablation {
     encoder: Option<String>,
     frequency: Frequency,
     test: Option<TestSet>,
-    /// What each run of the plan came to.
+    /// The result of each run of the plan, where it is finished.
     finished: Vec<Option<(Finished, Outcome)>>,
 }
 
 impl Ablation {
-    /// Plans what `request` takes and reads what is done of it. `configure` makes the configuration
-    /// with some settings, `key=value` each.
+    /// Plans the trainings of `request` and reads the results of those that are done. `configure`
+    /// makes the configuration with some settings, `key=value` each.
     ///
     /// # Errors
     /// If a configuration does not make sense or does not fit its dataset, the folder is in use or
@@ -117,12 +120,13 @@ impl Ablation {
         let lock = Lock::take(&out, "ablate").map_err(Error::from)?;
         let sources = Sources::of(&dataset, &stores);
         let mut names = read_names(&out.join(NAMES))?;
-        let mut place = Place { runs: out.join("runs"), sources: &sources, names: &mut names };
+        let runs = out.join("runs");
+        let mut run_names = RunNames { runs, sources: &sources, by_hash: &mut names };
         let seeds: Vec<u64> = (0..request.seeds).map(|at| base.seed + at).collect();
-        let plan = Plan::new(&request.tables, request.twins, &seeds, &mut place, configure)?;
+        let plan = Plan::new(&request.tables, request.twins, &seeds, &mut run_names, configure)?;
         let looks = |run: &&Run| run.config.needs_images();
         if let (true, Some(run)) = (stores.is_empty(), plan.runs.iter().find(looks)) {
-            // Says that there are no images and what to do.
+            // Its error says that there are no images, and the way out.
             sources::open(&run.config)?;
         }
         let results = out.join("results");
@@ -148,7 +152,7 @@ impl Ablation {
         Ok(ablation)
     }
 
-    /// Its folder.
+    /// The folder of runs and results.
     pub fn out(&self) -> &Path {
         &self.out
     }
@@ -166,19 +170,19 @@ impl Ablation {
         let Some(next) = self.finished.iter().position(Option::is_none) else { return Ok(None) };
         let run = &self.plan.runs[next];
         if let Some(from) = run.from {
-            // Its checkpoint went when nobody was to begin with it: then it is made again.
-            let yesterday = &self.plan.runs[from];
+            // Its checkpoint was removed when no run was to begin with it: it is made again.
+            let source = &self.plan.runs[from];
             let steps = self.finished[from].as_ref().map(|(finished, _)| finished.steps);
-            let newest = checkpoint::list(&run::folder(&yesterday.config).join(CHECKPOINTS))?;
+            let newest = checkpoint::list(&run::folder(&source.config).join(CHECKPOINTS))?;
             if newest.last().map(|(step, _)| *step) != steps {
-                return Ok(Some(yesterday));
+                return Ok(Some(source));
             }
         }
         Ok(Some(run))
     }
 
-    /// Takes note that the training `name` is done as `report` says: evaluates it, unless that was
-    /// done before, and removes checkpoints nobody needs. GAUC of the test.
+    /// Records that the training `name` is done, with `report`: evaluates it, unless that was done
+    /// before, and removes checkpoints that no run begins with. Returns the GAUC of the test.
     ///
     /// # Errors
     /// If its checkpoint or the test cannot be read, or a result not be written.
@@ -208,7 +212,7 @@ impl Ablation {
         Ok(outcome.and_then(|outcome| outcome.scores[0].ranking.gauc.value))
     }
 
-    /// What is known so far.
+    /// The report of the trainings that are done.
     pub fn report(&self) -> Report {
         let outcomes: Vec<Option<&Outcome>> =
             self.finished.iter().map(|done| done.as_ref().map(|(_, outcome)| outcome)).collect();
@@ -237,13 +241,13 @@ impl Ablation {
         }
     }
 
-    /// Writes what is known so far into the folder.
+    /// Writes `report` and the results so far into the folder.
     ///
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, report: &Report) -> Result<()> {
-        write_whole(&self.out.join(MARKDOWN), text::markdown(report))?;
-        write_whole(&self.out.join(CSV), text::csv(report))?;
+        write_whole(&self.out.join(MARKDOWN), markdown(report))?;
+        write_whole(&self.out.join(CSV), csv(report))?;
         let mut lines = String::new();
         for (run, finished) in self.plan.runs.iter().zip(&self.finished) {
             let Some((finished, _)) = finished else { continue };
@@ -271,7 +275,7 @@ impl Ablation {
         let test = self.test.get_or_insert_with(|| TestSet::of(predictions, frequency));
         if !test.is_of(predictions) {
             let path = predictions_of(&self.out.join("results"), &finished.name);
-            let what = "is about other impressions than the results before it; remove it to train the \
+            let what = "has predictions of other impressions than the results before it; remove it to train the \
                         run again";
             return Err(Error::content(path, what));
         }
@@ -303,7 +307,7 @@ impl Ablation {
     }
 }
 
-/// The names of runs there have been, by hash.
+/// The names of all runs so far, by hash.
 fn read_names(path: &Path) -> Result<BTreeMap<String, String>> {
     match fs::read_to_string(path) {
         Ok(text) => {
@@ -314,19 +318,18 @@ fn read_names(path: &Path) -> Result<BTreeMap<String, String>> {
     }
 }
 
-/// What `base` sets that a configuration of its names and folders alone does not, `key=value` each;
-/// without those.
+/// The settings of `base` that are not defaults, `key=value` each, without names and folders.
 fn settings_of(base: &Config) -> Result<Vec<String>> {
-    const PLACES: [&str; 5] = ["name", "seed", "runs", "data.samples", "data.images"];
+    const PATHS: [&str; 5] = ["name", "seed", "runs", "data.samples", "data.images"];
     let plain: Config = toml::from_str("name = 'x'\ndata.samples = 'x'\n")
         .map_err(|error| Error::content("a configuration", error.to_string()))?;
     let plain = facts_of(&plain);
     let set = facts_of(base).into_iter().filter(|fact| !plain.contains(fact));
-    let set = set.filter(|(key, _)| !PLACES.contains(&&key[..]));
+    let set = set.filter(|(key, _)| !PATHS.contains(&&key[..]));
     Ok(set.map(|(key, value)| format!("{key}={}", short(&value))).collect())
 }
 
-/// A number that is a float of 32 bits with the digits such a float needs; anything else as it is.
+/// A number that is a float of 32 bits with the digits that a float needs; other texts unchanged.
 fn short(value: &str) -> String {
     let number = value.parse::<f64>().ok().filter(|_| value.contains('.'));
     match number.map(|number| (number, number as f32)) {

@@ -1,4 +1,4 @@
-//! What one training of an ablation came to: its files, and its scores on all test impressions and
+//! The result of one training of an ablation: its files, and its scores on all test impressions and
 //! on those of items that were hardly ever shown.
 
 use std::fs;
@@ -14,31 +14,31 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 
 /// How often items are shown in training.
-pub type Frequency = HashMap<Id, u32>;
+pub(crate) type Frequency = HashMap<Id, u32>;
 
-/// Whether an item shown so often in training is in a slice.
+/// Whether an item of this many training impressions is in a slice.
 type Member = fn(u32) -> bool;
 
-/// What scores are about; the first is everything.
-pub const SLICES: [(&str, Member); 3] =
+/// Slices of the test impressions, by name; the first is all of them.
+pub(crate) const SLICES: [(&str, Member); 3] =
     [("all", |_| true), ("cold items", |shown| shown == 0), ("rare items", |shown| shown < 10)];
 
 /// A finished training; `results/<name>.json`, written after `results/<name>.parquet`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Finished {
-    /// The run.
+pub(crate) struct Finished {
+    /// Name of the run.
     pub name: String,
-    /// What decided it, see [`crate::ablate::plan`].
+    /// blake3 of everything that decided it, see [`crate::ablate::plan`].
     pub hash: String,
-    /// Which seed of the ablation it was for.
+    /// The seed of the ablation that the run is for.
     pub seed: u64,
-    /// Steps taken.
+    /// Steps of the whole training.
     pub steps: u64,
     /// Mean loss over its last steps.
     pub loss: Option<f64>,
     /// Seconds of training of the process that ended it.
     pub seconds: f64,
-    /// What `ams eval` says of the test.
+    /// The report of `ams eval` about the test.
     pub evaluation: serde_json::Value,
 }
 
@@ -48,7 +48,7 @@ impl Finished {
     ///
     /// # Errors
     /// If something cannot be written.
-    pub fn write(&self, results: &Path, predictions: &Predictions) -> Result<()> {
+    pub(crate) fn write(&self, results: &Path, predictions: &Predictions) -> Result<()> {
         predictions.write(&predictions_of(results, &self.name))?;
         let json = serde_json::to_string(self).expect("a result is JSON");
         Ok(write_whole(&result_of(results, &self.name), json + "\n")?)
@@ -58,7 +58,11 @@ impl Finished {
     ///
     /// # Errors
     /// If a file is there and cannot be read.
-    pub fn read(results: &Path, name: &str, hash: &str) -> Result<Option<(Finished, Predictions)>> {
+    pub(crate) fn read(
+        results: &Path,
+        name: &str,
+        hash: &str,
+    ) -> Result<Option<(Finished, Predictions)>> {
         let path = result_of(results, name);
         let predictions = predictions_of(results, name);
         if !path.exists() || !predictions.exists() {
@@ -80,24 +84,24 @@ fn result_of(results: &Path, name: &str) -> PathBuf {
 }
 
 /// The predictions of the run `name`.
-pub fn predictions_of(results: &Path, name: &str) -> PathBuf {
+pub(crate) fn predictions_of(results: &Path, name: &str) -> PathBuf {
     results.join(format!("{name}.parquet"))
 }
 
 /// Scores of one training in one slice.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Scores {
-    /// GAUC and AUC.
+pub(crate) struct Scores {
+    /// GAUC and AUC, with bootstrap draws.
     pub ranking: ResampledRanking,
-    /// Mean cross-entropy.
+    /// Mean cross-entropy in nats.
     pub logloss: Option<f64>,
 }
 
 /// The test impressions that all trainings of an ablation predict, in one order.
-pub struct TestSet {
-    /// blake3 of everything about them but what is predicted.
+pub(crate) struct TestSet {
+    /// blake3 of users, items, times and labels, in their order.
     hash: blake3::Hash,
-    /// Number of users.
+    /// Number of distinct users.
     population: usize,
     /// Impressions of each slice.
     slices: Vec<Slice>,
@@ -113,7 +117,7 @@ struct Slice {
 
 impl TestSet {
     /// The impressions that `predictions` are about.
-    pub fn of(predictions: &Predictions, frequency: &Frequency) -> TestSet {
+    pub(crate) fn of(predictions: &Predictions, frequency: &Frequency) -> TestSet {
         let mut users = predictions.users.clone();
         users.sort_unstable();
         users.dedup();
@@ -142,22 +146,22 @@ impl TestSet {
     }
 
     /// Whether `predictions` are about the same impressions in the same order.
-    pub fn is_of(&self, predictions: &Predictions) -> bool {
+    pub(crate) fn is_of(&self, predictions: &Predictions) -> bool {
         self.hash == hash(predictions)
     }
 
-    /// Number of users.
-    pub fn users(&self) -> usize {
+    /// Number of distinct users.
+    pub(crate) fn users(&self) -> usize {
         self.population
     }
 
     /// Number of impressions in each slice.
-    pub fn impressions(&self) -> Vec<u64> {
+    pub(crate) fn impressions(&self) -> Vec<u64> {
         self.slices.iter().map(|slice| slice.rows.len() as u64).collect()
     }
 
     /// The scores of `predictions` of these impressions, in each slice.
-    pub fn score(&self, predictions: &Predictions, bootstrap: &Bootstrap) -> Vec<Scores> {
+    pub(crate) fn score(&self, predictions: &Predictions, bootstrap: &Bootstrap) -> Vec<Scores> {
         let scores = |slice: &Slice| {
             let logits: Vec<f32> =
                 slice.rows.iter().map(|&row| predictions.logits[row as usize]).collect();

@@ -5,71 +5,71 @@ use std::path::PathBuf;
 
 use toml::Value;
 
-use crate::ablate::grid::{Row, Table, Twins};
+use crate::ablate::grid::{AblationRow, AblationTable, Twins};
 use crate::error::{Error, Result};
 use crate::settings::Config;
 use crate::setup::job::facts_of;
 use crate::setup::sources::Sources;
 
-/// What is added to the seed of a training that begins with another one's weights: it has to
-/// shuffle in another way.
+/// Added to the seed of a training that begins with another one's weights, so that it shuffles in
+/// another order.
 const WARM_SEED: u64 = 1000;
 
-/// A training.
+/// A training of the ablation.
 #[derive(Clone, Debug)]
 pub struct Run {
     /// Its folder below `runs`.
     pub name: String,
-    /// blake3 of what decides its result.
+    /// blake3 of everything that decides its result.
     pub hash: String,
-    /// Which seed of the ablation it is for.
+    /// The ablation's seed; a warm row trains with another one.
     pub seed: u64,
     /// Whole, with name and folder.
     pub config: Config,
     /// The training it begins with, among those before it.
     pub from: Option<usize>,
-    /// The rows it stands for: table and row each.
+    /// The rows whose training it is: table and row each.
     pub rows: Vec<[String; 2]>,
 }
 
 /// A row of a table, or the shuffled twin of one.
 #[derive(Clone, Debug)]
-pub struct PlannedRow {
-    /// What it is in the grid.
-    pub row: Row,
+pub(crate) struct PlannedRow {
+    /// Row of the grid.
+    pub row: AblationRow,
     /// Whether it is the twin.
     pub shuffled: bool,
-    /// Its training with every seed, as places in [`Plan::runs`].
+    /// Its training with every seed, as indices of [`Plan::runs`].
     pub runs: Vec<usize>,
 }
 
-/// A table with its rows; twins follow their rows.
+/// A table with the trainings of its rows.
 #[derive(Clone, Debug)]
-pub struct PlannedTable {
-    /// What it is in the grid.
-    pub table: Table,
-    /// Its rows.
+pub(crate) struct PlannedTable {
+    /// Table of the grid.
+    pub table: AblationTable,
+    /// Rows of the table, each followed by its twin if it has one.
     pub rows: Vec<PlannedRow>,
 }
 
-/// Everything to be trained.
+/// All trainings of an ablation.
 #[derive(Clone, Debug)]
-pub struct Plan {
-    /// The tables.
+pub(crate) struct Plan {
+    /// The tables that are compared, in their order.
     pub tables: Vec<PlannedTable>,
     /// The trainings in the order in which they are done: all with the first seed, then all with
     /// the second, so that an ablation that was interrupted is balanced.
     pub runs: Vec<Run>,
 }
 
-/// What the names of runs depend on.
-pub struct Place<'a> {
+/// The folder and the names of runs, and the sources that decide them.
+pub(crate) struct RunNames<'a> {
     /// The folder of the run folders.
     pub runs: PathBuf,
-    /// What every training reads.
+    /// Hashes of the dataset and of the feature stores.
     pub sources: &'a Sources,
-    /// The name of each run there has been, by hash.
-    pub names: &'a mut BTreeMap<String, String>,
+    /// The name of every run so far, by its hash.
+    pub by_hash: &'a mut BTreeMap<String, String>,
 }
 
 impl Plan {
@@ -78,25 +78,25 @@ impl Plan {
     ///
     /// # Errors
     /// If a row's settings make no configuration.
-    pub fn new<E: From<Error>>(
-        tables: &[Table],
+    pub(crate) fn new<E: From<Error>>(
+        tables: &[AblationTable],
         twins: Twins,
         seeds: &[u64],
-        place: &mut Place,
+        names: &mut RunNames<'_>,
         configure: &dyn Fn(&[String]) -> Result<Config, E>,
     ) -> Result<Plan, E> {
-        let with_twin = |row: &Row| {
+        let with_twin = |row: &AblationRow| {
             let planned = |shuffled| PlannedRow { row: *row, shuffled, runs: Vec::new() };
             let twin = row.has_twin(twins).then(|| planned(true));
             [Some(planned(false)), twin].into_iter().flatten()
         };
-        let rows = |table: &Table| table.rows.iter().flat_map(with_twin).collect();
+        let rows = |table: &AblationTable| table.rows.iter().flat_map(with_twin).collect();
         let planned = tables.iter().map(|&table| PlannedTable { table, rows: rows(&table) });
         let mut plan = Plan { tables: planned.collect(), runs: Vec::new() };
         for &seed in seeds {
             for table in 0..plan.tables.len() {
                 for row in 0..plan.tables[table].rows.len() {
-                    let run = plan.resolve((table, row), seed, place, configure)?;
+                    let run = plan.resolve(table, row, seed, names, configure)?;
                     plan.tables[table].rows[row].runs.push(run);
                 }
             }
@@ -107,54 +107,55 @@ impl Plan {
     /// The training of a row with a seed, which may be one that is there.
     fn resolve<E: From<Error>>(
         &mut self,
-        (table, at): (usize, usize),
+        table: usize,
+        row: usize,
         seed: u64,
-        place: &mut Place,
+        names: &mut RunNames<'_>,
         configure: &dyn Fn(&[String]) -> Result<Config, E>,
     ) -> Result<usize, E> {
         let PlannedTable { table, rows } = &self.tables[table];
-        let planned = &rows[at];
+        let planned = &rows[row];
         let mut settings = planned.settings(seed);
         let mut from = None;
         if let Some(warm) = planned.row.warm {
-            let yesterday = rows.iter().find(|other| other.is(warm.from));
-            let run = yesterday.and_then(|row| row.runs.last()).copied();
+            let source = rows.iter().find(|other| other.is(warm.from));
+            let run = source.and_then(|row| row.runs.last()).copied();
             let run = run.expect("rows refer to rows before them");
-            let folder = place.runs.join(&self.runs[run].name);
+            let folder = names.runs.join(&self.runs[run].name);
             let folder = Value::from(folder.to_string_lossy().into_owned());
             settings.push(format!("train.warm_start.from={folder}"));
             from = Some(run);
         }
         let mut config = configure(&settings)?;
         config.check()?;
-        let yesterday = from.map(|run: usize| &self.runs[run].hash[..]);
-        let hash = hash(&config, yesterday, place.sources);
-        let called = [table.name.to_owned(), planned.name()];
+        let begins_with = from.map(|run: usize| &self.runs[run].hash[..]);
+        let hash = hash(&config, begins_with, names.sources);
+        let row = [table.name.to_owned(), planned.name()];
         if let Some(same) = self.runs.iter().position(|run| run.hash == hash) {
-            self.runs[same].rows.push(called);
+            self.runs[same].rows.push(row);
             return Ok(same);
         }
-        let name = name(&called, seed, &hash, place.names);
+        let name = name(&row, seed, &hash, names.by_hash);
         config.name.clone_from(&name);
-        config.runs.clone_from(&place.runs);
-        self.runs.push(Run { name, hash, seed, config, from, rows: vec![called] });
+        config.runs.clone_from(&names.runs);
+        self.runs.push(Run { name, hash, seed, config, from, rows: vec![row] });
         Ok(self.runs.len() - 1)
     }
 }
 
 impl PlannedRow {
     /// Whether it is the row called `name`, and no twin.
-    pub fn is(&self, name: &str) -> bool {
+    pub(crate) fn is(&self, name: &str) -> bool {
         self.row.name == name && !self.shuffled
     }
 
-    /// What people call it.
-    pub fn name(&self) -> String {
+    /// Name in reports, with `, shuffled` for a twin.
+    pub(crate) fn name(&self) -> String {
         format!("{}{}", self.row.name, if self.shuffled { ", shuffled" } else { "" })
     }
 
-    /// What it sets, but for the folder of a warm start.
-    pub fn settings(&self, seed: u64) -> Vec<String> {
+    /// Settings, `key=value` each, without the folder of a warm start.
+    pub(crate) fn settings(&self, seed: u64) -> Vec<String> {
         let mut settings: Vec<String> =
             self.row.settings.iter().map(|setting| (*setting).to_owned()).collect();
         let added = if self.row.warm.is_some() { WARM_SEED } else { 0 };
@@ -169,17 +170,17 @@ impl PlannedRow {
     }
 }
 
-/// Holds what every row has in common against what rows set themselves.
+/// Checks that the settings common to all rows change no row's meaning.
 ///
 /// # Errors
-/// If it would change what rows mean.
-pub fn check_base(base: &Config) -> Result<()> {
+/// The key of a setting that does.
+pub(crate) fn check_base(base: &Config) -> Result<()> {
     base.check()?;
     let bad = |key: &str, what: &str| {
         Err(Error::Config { key: key.to_owned(), what: format!("{what}; take it out") })
     };
     if base.train.warm_start.is_some() {
-        return bad("train.warm_start", "rows of an ablation begin with each other, or anew");
+        return bad("train.warm_start", "rows of an ablation begin with each other, or at random");
     }
     if base.data.shuffle_images.is_some() {
         return bad("data.shuffle_images", "twins of an ablation shuffle images, and no other row");
@@ -187,15 +188,15 @@ pub fn check_base(base: &Config) -> Result<()> {
     Ok(())
 }
 
-/// What decides a result, as blake3: the configuration but for names and folders, the training it
-/// begins with, and what it reads.
-fn hash(config: &Config, yesterday: Option<&str>, sources: &Sources) -> String {
-    const PLACES: [&str; 5] =
+/// blake3 of everything that decides a result: the configuration but for names and folders, the
+/// training that it begins with, and its sources.
+fn hash(config: &Config, begins_with: Option<&str>, sources: &Sources) -> String {
+    const PATHS: [&str; 5] =
         ["name", "runs", "data.samples", "data.images", "train.warm_start.from"];
     let mut facts = facts_of(config);
-    facts.retain(|(key, _)| !PLACES.contains(&&key[..]));
+    facts.retain(|(key, _)| !PATHS.contains(&&key[..]));
     facts.extend(sources.facts());
-    facts.extend(yesterday.map(|hash| ("begins with".to_owned(), hash.to_owned())));
+    facts.extend(begins_with.map(|hash| ("begins with".to_owned(), hash.to_owned())));
     let json = serde_json::to_vec(&facts).expect("facts are text");
     blake3::hash(&json).to_hex().to_string()
 }
@@ -238,10 +239,8 @@ mod tests {
         for setting in settings {
             let (key, value) = setting.split_once('=').unwrap();
             let quoted = value.parse::<u64>().is_ok() || value.starts_with('"');
-            text += &match quoted {
-                true => format!("{key} = {value}\n"),
-                false => format!("{key} = '{value}'\n"),
-            };
+            text +=
+                &if quoted { format!("{key} = {value}\n") } else { format!("{key} = '{value}'\n") };
         }
         toml::from_str(&text).map_err(|error| Error::content("x.toml", error.to_string()))
     }
@@ -249,8 +248,9 @@ mod tests {
     fn plan(tables: &[&str], twins: Twins, names: &mut BTreeMap<String, String>) -> Plan {
         let tables: Vec<String> = tables.iter().map(|name| (*name).to_owned()).collect();
         let sources = Sources { dataset: "d".to_owned(), images: None, further: vec![] };
-        let mut place = Place { runs: PathBuf::from("out/runs"), sources: &sources, names };
-        Plan::new(&select(&tables).unwrap(), twins, &SEEDS, &mut place, &configure).unwrap()
+        let runs = PathBuf::from("out/runs");
+        let mut names = RunNames { runs, sources: &sources, by_hash: names };
+        Plan::new(&select(&tables).unwrap(), twins, &SEEDS, &mut names, &configure).unwrap()
     }
 
     fn names(plan: &Plan) -> Vec<&str> {
@@ -309,8 +309,9 @@ mod tests {
         );
         let sources = Sources { dataset: "other".to_owned(), images: None, further: vec![] };
         let tables = select(&["arms".to_owned()]).unwrap();
-        let mut place = Place { runs: "out/runs".into(), sources: &sources, names: &mut given };
-        let other = Plan::new(&tables, Twins::None, &[1], &mut place, &configure).unwrap();
+        let runs = "out/runs".into();
+        let mut run_names = RunNames { runs, sources: &sources, by_hash: &mut given };
+        let other = Plan::new(&tables, Twins::None, &[1], &mut run_names, &configure).unwrap();
         assert_eq!(names(&other)[0], "arms-id-only-1", "another dataset, another training");
     }
 

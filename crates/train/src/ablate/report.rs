@@ -1,5 +1,5 @@
-//! What the trainings of an ablation say together: means over seeds, and differences between rows
-//! with their intervals.
+//! The report of an ablation's trainings: means over seeds, and differences between rows with their
+//! intervals.
 
 use ams_data::schema::Counts;
 use ams_model::metrics::{Bootstrap, Interval, Resampled, difference};
@@ -9,35 +9,35 @@ use crate::ablate::grid::{Figures, Warm};
 use crate::ablate::outcome::{SLICES, Scores, TestSet};
 use crate::ablate::plan::{Plan, PlannedRow, PlannedTable};
 
-/// Everything that is known so far; `--json` of `ams ablate`. Keys may only grow.
+/// The results so far; `--json` of `ams ablate`. Keys are added, never removed.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
-    /// What the configuration is called.
+    /// Name of the configuration.
     pub name: String,
-    /// What was learned from.
+    /// The dataset of all trainings.
     pub dataset: DatasetFigures,
-    /// What all rows have in common and a plain configuration has not, `key=value` each.
+    /// Settings of all rows that are not defaults, `key=value` each.
     pub settings: Vec<String>,
-    /// The seeds.
+    /// Seeds of every row.
     pub seeds: Vec<u64>,
-    /// How intervals were made.
+    /// Draws and seed of the bootstrap that gives the intervals.
     pub bootstrap: Bootstrap,
     /// Trainings that are done.
     pub trained: usize,
     /// Trainings there are to do in all.
     pub trainings: usize,
-    /// The tables.
+    /// Tables in the order of the request.
     pub tables: Vec<TableReport>,
 }
 
-/// What was learned from.
+/// The dataset of an ablation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DatasetFigures {
-    /// What it is called.
+    /// Name of the dataset.
     pub name: String,
-    /// What it counts.
+    /// Impressions, users and items of its card.
     pub counts: Counts,
-    /// What encoded its pictures, if anything did.
+    /// Encoder of its pictures, if it has any.
     pub encoder: Option<String>,
     /// Users in the test.
     pub test_users: u64,
@@ -45,56 +45,56 @@ pub struct DatasetFigures {
     pub slices: Vec<SliceFigures>,
 }
 
-/// A part of the test.
+/// The size of a slice of the test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SliceFigures {
-    /// Which part.
+    /// Name of the slice.
     pub name: String,
-    /// Its impressions.
+    /// Test impressions in it.
     pub impressions: u64,
 }
 
-/// A table.
+/// The results of a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableReport {
-    /// What it is called on the command line.
+    /// Name on the command line.
     pub name: String,
-    /// What it is about.
+    /// Title of the grid.
     pub title: String,
-    /// The paper's table or figure.
+    /// The paper's table or figure, if it has one.
     pub paper: Option<String>,
     /// Its rows, each followed by its shuffled twin if it has one.
     pub rows: Vec<RowReport>,
 }
 
-/// A row.
+/// The results of a row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RowReport {
-    /// What it is called.
+    /// Name, with `, shuffled` for a twin.
     pub name: String,
-    /// What it sets, with the first seed.
+    /// Settings with the first seed, `key=value` each.
     pub settings: Vec<String>,
     /// Whether its images are shuffled.
     pub shuffled: bool,
-    /// What it begins with.
+    /// The row whose weights it begins with.
     pub warm_start: Option<Warm>,
     /// The seeds it was trained with so far.
     pub seeds: Vec<u64>,
-    /// GAUC.
+    /// AUC within users, weighted by their impressions.
     pub gauc: Spread,
-    /// AUC.
+    /// AUC over all test impressions.
     pub auc: Spread,
-    /// Mean cross-entropy.
+    /// Mean cross-entropy in nats.
     pub logloss: Spread,
-    /// The same for parts of the test.
+    /// The same for slices of the test.
     pub slices: Vec<SliceReport>,
     /// Against its first baseline, if it has one.
     pub difference: Option<Difference>,
     /// Against its other baselines.
     pub further_differences: Vec<Difference>,
-    /// Against its twin: what is not owed to having more weights.
+    /// Against its twin: the part that more weights alone do not explain.
     pub twin_difference: Option<Difference>,
-    /// What the paper measured.
+    /// The paper's GAUC and AUC, or their difference.
     pub paper: Figures,
     /// Seconds of training, on average.
     pub seconds: Option<f64>,
@@ -111,59 +111,59 @@ pub struct Spread {
     pub values: Vec<Option<f64>>,
 }
 
-/// A row in a part of the test.
+/// The results of a row in a slice of the test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SliceReport {
-    /// Which part.
+    /// Name of the slice.
     pub name: String,
-    /// Its impressions.
+    /// Test impressions in it.
     pub impressions: u64,
-    /// GAUC.
+    /// AUC within users, weighted by their impressions.
     pub gauc: Spread,
-    /// AUC.
+    /// AUC over the impressions of the slice.
     pub auc: Spread,
-    /// Mean cross-entropy.
+    /// Mean cross-entropy in nats.
     pub logloss: Spread,
 }
 
 /// A row less another one, on average over the seeds that both have.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// The other row.
+    /// Name of the other row.
     pub to: String,
-    /// Of GAUC.
+    /// Mean difference of GAUC, with its interval.
     pub gauc: Option<Interval>,
-    /// Of AUC.
+    /// Mean difference of AUC, with its interval.
     pub auc: Option<Interval>,
-    /// The same for parts of the test.
+    /// The same for slices of the test.
     pub slices: Vec<SliceDifference>,
-    /// What the paper measured.
+    /// The paper's GAUC and AUC, or their difference.
     pub paper: Figures,
 }
 
-/// A row less another one in a part of the test.
+/// A row less another one in a slice of the test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SliceDifference {
-    /// Which part.
+    /// Name of the slice.
     pub name: String,
-    /// Of GAUC.
+    /// Mean difference of GAUC, with its interval.
     pub gauc: Option<Interval>,
-    /// Of AUC.
+    /// Mean difference of AUC, with its interval.
     pub auc: Option<Interval>,
 }
 
 /// A finished training as the report sees it.
 #[derive(Clone, Debug)]
-pub struct Outcome {
-    /// Seconds of training.
+pub(crate) struct Outcome {
+    /// Wall time of the training, in seconds.
     pub seconds: f64,
     /// Its scores in each slice.
     pub scores: Vec<Scores>,
 }
 
 impl Spread {
-    /// Of these values.
-    pub fn of(values: Vec<Option<f64>>) -> Spread {
+    /// The spread of `values`; one without a value has no mean.
+    pub(crate) fn of(values: Vec<Option<f64>>) -> Spread {
         let all: Option<Vec<f64>> = values.iter().copied().collect();
         let all = all.filter(|all| !all.is_empty()).unwrap_or_default();
         let count = all.len() as f64;
@@ -177,7 +177,7 @@ impl Spread {
 }
 
 /// The tables of `plan` as far as its trainings are done; `outcomes` are in the order of its runs.
-pub fn tables(
+pub(crate) fn tables(
     plan: &Plan,
     outcomes: &[Option<&Outcome>],
     seeds: &[u64],
@@ -226,7 +226,7 @@ impl About<'_> {
             auc: auc(slice),
             logloss: logloss(slice),
         };
-        // A twin is held against what its row is held against.
+        // A twin has the baselines of its row.
         let baselines = row.row.baselines.iter().filter_map(|&name| {
             let other = others.iter().find(|other| other.is(name))?;
             Some(self.difference(row, other))
@@ -282,7 +282,7 @@ impl About<'_> {
     }
 }
 
-/// What the paper measured of a row; it has no shuffled images.
+/// The paper's measurements of a row; it has no shuffled images.
 fn paper(row: &PlannedRow) -> Figures {
     if row.shuffled { Figures::NONE } else { row.row.paper }
 }

@@ -15,7 +15,7 @@ pub struct Cells {
     pub rows: Vec<Vec<String>>,
 }
 
-/// How good every row is.
+/// The metrics of every row.
 pub fn figures(table: &TableReport) -> Cells {
     let mut header = words(&["row", "GAUC", "AUC", "log loss"]);
     let slices = table.rows.first().map_or(&[][..], |row| &row.slices);
@@ -32,7 +32,7 @@ pub fn figures(table: &TableReport) -> Cells {
     Cells { header, rows: table.rows.iter().map(row).collect() }
 }
 
-/// How rows differ, in all of the test and in its parts.
+/// The differences between rows, in all of the test and in its slices.
 pub fn differences(table: &TableReport) -> Cells {
     let header = words(&["difference", "of", "GAUC", "AUC", "paper: GAUC", "paper: AUC"]);
     let mut rows = Vec::new();
@@ -56,7 +56,7 @@ pub fn differences(table: &TableReport) -> Cells {
     Cells { header, rows }
 }
 
-/// The report as a file to be kept.
+/// The report in Markdown.
 pub fn markdown(report: &Report) -> String {
     let mut text = format!("# Ablations: {}\n\n{}", report.name, preamble(report));
     for table in &report.tables {
@@ -77,14 +77,14 @@ pub fn markdown(report: &Report) -> String {
     text
 }
 
-/// A table's title with what it is in the paper.
+/// A table's title with the paper's table or figure.
 pub fn title(table: &TableReport) -> String {
     let paper =
         table.paper.as_ref().map_or(String::new(), |paper| format!(", the paper's {paper}"));
     format!("{} ({}{paper})", table.title, table.name)
 }
 
-/// What all tables are about.
+/// Dataset, settings, seeds and method of all tables.
 fn preamble(report: &Report) -> String {
     let counts = &report.dataset.counts;
     let encoder = report.dataset.encoder.as_ref();
@@ -93,17 +93,16 @@ fn preamble(report: &Report) -> String {
         |slice: &SliceFigures| format!("{} of {}", thousands(slice.impressions), slice.name);
     let slices: Vec<String> = report.dataset.slices.iter().skip(1).map(slice).collect();
     let settings: Vec<String> = report.settings.iter().map(|setting| code(setting)).collect();
-    let settings = match settings.is_empty() {
-        true => "the defaults".to_owned(),
-        false => settings.join(", "),
-    };
+    let settings =
+        if settings.is_empty() { "the defaults".to_owned() } else { settings.join(", ") };
     let seeds: Vec<String> = report.seeds.iter().map(u64::to_string).collect();
-    let done = match report.trained == report.trainings {
-        true => String::new(),
-        false => format!(
+    let done = if report.trained == report.trainings {
+        String::new()
+    } else {
+        format!(
             "\n**{} of {} trainings are done**; figures are of those.\n",
             report.trained, report.trainings
-        ),
+        )
     };
     format!(
         "{} training and {} test impressions, {} users ({} in the test), {} items, {:.1} behaviors per \
@@ -111,8 +110,8 @@ fn preamble(report: &Report) -> String {
          10 times.\n\n\
          Settings of all rows: {settings}. Seeds: {}.\n\n\
          Figures are mean ± standard deviation over seeds. A difference is the mean over seeds, in brackets the \
-         middle 95 % of {} bootstrap draws of the test's users, the same for both rows: what other users \
-         might have shown, not what other seeds might; of fewer than ten users there are none. Shuffled rows see each picture name with another name's \
+         middle 95 % of {} bootstrap draws of the test's users, the same for both rows: the spread over \
+         users, not over seeds; of fewer than ten users there are none. Shuffled rows see each picture name with another name's \
          picture. The paper's figures are of its own data.\n{done}",
         thousands(counts.train),
         thousands(counts.test),
@@ -126,7 +125,7 @@ fn preamble(report: &Report) -> String {
     )
 }
 
-/// The figures of the report with all their digits: a line for each row and part of the test, with
+/// The figures of the report with all their digits: a line for each row and slice of the test, with
 /// the differences to its first baseline and to its twin.
 pub fn csv(report: &Report) -> String {
     let mut header = words(&["table", "row", "shuffled", "slice", "impressions", "seeds"]);
@@ -146,9 +145,9 @@ pub fn csv(report: &Report) -> String {
             lines.extend(csv_lines(report, table, row));
         }
     }
-    let field = |cell: &String| match cell.contains([',', '"', '\n']) {
-        true => format!("\"{}\"", cell.replace('"', "\"\"")),
-        false => cell.clone(),
+    let field = |cell: &String| {
+        let quoted = cell.contains([',', '"', '\n']);
+        if quoted { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
     };
     let line = |cells: &Vec<String>| cells.iter().map(field).collect::<Vec<_>>().join(",") + "\n";
     lines.iter().map(line).collect()
@@ -196,7 +195,7 @@ fn differences_of(row: &RowReport) -> impl Iterator<Item = &Difference> {
     row.difference.iter().chain(&row.twin_difference).chain(&row.further_differences)
 }
 
-/// A difference in all of the test as one in a part of it.
+/// A difference in all of the test as one in a slice of it.
 fn all(difference: &Difference) -> SliceDifference {
     SliceDifference { name: "all".to_owned(), gauc: difference.gauc, auc: difference.auc }
 }
@@ -216,13 +215,13 @@ fn code(setting: &str) -> String {
     if setting.contains('=') { format!("`{setting}`") } else { setting.to_owned() }
 }
 
-/// `0.6260 ± 0.0002`
+/// Mean and standard deviation, such as `0.6260 ± 0.0002`.
 fn spread(spread: &Spread) -> String {
     let std = spread.std.map_or(String::new(), |std| format!(" ± {std:.4}"));
     number(spread.mean, &std)
 }
 
-/// `+0.0055 [+0.0051, +0.0059]`
+/// Mean and 95 % interval, such as `+0.0055 [+0.0051, +0.0059]`.
 fn interval(interval: Option<Interval>) -> String {
     let Some(Interval { mean, low, high }) = interval else { return "-".to_owned() };
     let ends = low.zip(high).map(|(low, high)| format!(" [{low:+.4}, {high:+.4}]"));

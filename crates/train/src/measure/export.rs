@@ -1,8 +1,8 @@
 //! A step as plain tensors, for another program to take the very same step.
 //!
-//! One batch of all lanes together, in lane order: what it refers to, each once, and which of these
-//! every use is. Ids are numbered as rows, images as features. The format is told by
-//! `bench/peers/step.py`, which reads it.
+//! One batch of all lanes together, in lane order: its distinct ids and images, and the number of
+//! the one that each use refers to. Ids are numbered as rows, images as features.
+//! `bench/peers/step.py`, which reads the format, describes it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -11,11 +11,16 @@ use ams_data::ImageKey;
 use ams_data::staging::write_whole;
 use ams_model::init::row_init;
 use safetensors::tensor::{Dtype, TensorView};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::error::{Error, Result};
 use crate::run::trainer::Trainer;
+use crate::setup::network::{Network, TowerDefinition};
+use crate::step::Lanes;
 use crate::step::batch::MicroBatch;
+
+/// Tensors by name, in the order of the file.
+type Tensors = BTreeMap<String, Tensor>;
 
 /// A tensor to be written.
 struct Tensor {
@@ -40,28 +45,45 @@ impl Tensor {
 }
 
 /// Writes the first batch of `trainer`, whose training has not begun, as `step.safetensors` and
-/// `step.json` into the folder `dir`, which is there; for models of one trained tower. The training
+/// `step.json` into the folder `dir`, which exists; for models of one trained tower. The training
 /// goes on from its beginning.
 ///
 /// # Errors
 /// If samples cannot be read, the files cannot be written, or the model is another.
-pub fn step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
+pub fn export_step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
     let groups = trainer.first_batch()?;
     let lanes = trainer.lanes();
-    let plan = &lanes.plan;
-    let [tower] = &plan.towers[..] else {
-        let what = format!("{} towers; a step is exported with one", plan.towers.len());
+    let network = &lanes.network;
+    let [tower] = &network.towers[..] else {
+        let what = format!("{} towers; a step is exported with one", network.towers.len());
         return Err(Error::Config { key: "model.towers".to_owned(), what });
     };
-    let mut batch = MicroBatch::new(plan);
+    let mut batch = MicroBatch::new(network);
     (0..groups.len()).for_each(|group| batch.groups.push_from(&groups, group));
-    batch.deduplicate(plan, lanes.stores(), 1);
+    batch.deduplicate(network, lanes.stores(), 1);
 
     let mut tensors = BTreeMap::new();
-    let dim = plan.spec.dim;
-    let rows: Vec<f32> =
-        batch.ids.by_owner().iter().flat_map(|&id| row(trainer, id, dim)).collect();
-    tensors.insert("rows".to_owned(), Tensor::f32(vec![rows.len() / dim, dim], &rows));
+    answers(trainer, tower, &batch, &mut tensors);
+    references(network, &batch, &mut tensors);
+    weights(lanes, tower, &mut tensors);
+    let views = tensors.iter().map(|(name, tensor)| {
+        let Tensor { dtype, shape, bytes } = tensor;
+        (name, TensorView::new(*dtype, shape.clone(), bytes).expect("as long as its shape"))
+    });
+    let bytes = safetensors::serialize(views, None).expect("tensors of one name each");
+    write_whole(&dir.join("step.safetensors"), bytes)?;
+    let description = description(trainer, tower, &batch);
+    let text = serde_json::to_string_pretty(&description).expect("numbers and names");
+    write_whole(&dir.join("step.json"), text)?;
+    Ok(())
+}
+
+/// Adds the rows and features that `batch` asks for, by their numbers.
+fn answers(trainer: &Trainer, tower: &TowerDefinition, batch: &MicroBatch, tensors: &mut Tensors) {
+    let (lanes, dim) = (trainer.lanes(), trainer.lanes().network.spec.dim);
+    let ids = batch.ids.by_owner();
+    let rows: Vec<f32> = ids.iter().flat_map(|&id| row(trainer, id, dim)).collect();
+    tensors.insert("rows".to_owned(), Tensor::f32(vec![ids.len(), dim], &rows));
     let store = &lanes.stores()[tower.spec.content];
     let keys = batch.images[0].by_owner();
     let mut features = Vec::new();
@@ -71,6 +93,10 @@ pub fn step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
     }
     let shape = vec![keys.len(), tower.input()];
     tensors.insert("features".to_owned(), Tensor { dtype: Dtype::F16, shape, bytes: features });
+}
+
+/// Adds labels, groups, and the rows and images that every impression and behavior refers to.
+fn references(network: &Network, batch: &MicroBatch, tensors: &mut Tensors) {
     let labels = batch.groups.labels.clone();
     let shape = vec![labels.len()];
     tensors.insert("labels".to_owned(), Tensor { dtype: Dtype::U8, shape, bytes: labels });
@@ -82,22 +108,27 @@ pub fn step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
         tensors.insert(name.to_owned(), Tensor::u32(offsets));
     }
     let inputs = ["group", "impression", "behavior"].into_iter().zip([
-        plan.group_inputs.len(),
-        plan.impression_inputs.len(),
-        plan.behavior_inputs.len(),
+        network.group_inputs.len(),
+        network.impression_inputs.len(),
+        network.behavior_inputs.len(),
     ]);
-    let mut lists = batch.lists();
+    let mut lists = batch.lists().iter();
     for (kind, count) in inputs {
-        for (at, (offsets, rows)) in lists.by_ref().take(count).enumerate() {
-            tensors.insert(format!("{kind}_field.{at}.offsets"), Tensor::u32(offsets));
-            tensors.insert(format!("{kind}_field.{at}.rows"), Tensor::u32(rows));
+        for (at, list) in lists.by_ref().take(count).enumerate() {
+            let offsets = Tensor::u32(list.offsets.as_slice());
+            tensors.insert(format!("{kind}_field.{at}.offsets"), offsets);
+            tensors.insert(format!("{kind}_field.{at}.rows"), Tensor::u32(&list.values));
         }
     }
-    let (ads, behaviors) = batch.image_uses();
+    let (ads, behaviors) = batch.image_positions();
     tensors.insert("ad_images".to_owned(), Tensor::u32(ads));
     tensors.insert("behavior_images".to_owned(), Tensor::u32(behaviors));
+}
+
+/// Adds the dense weights by their names, with `w.` or `tower.` before them.
+fn weights(lanes: &Lanes, tower: &TowerDefinition, tensors: &mut Tensors) {
     let networks =
-        [("w", plan.network.layout(), 0), ("tower", tower.model.layout(), tower.range.start)];
+        [("w", lanes.network.rank.layout(), 0), ("tower", tower.model.layout(), tower.range.start)];
     for (prefix, layout, start) in networks {
         for entry in &layout.entries {
             let values = entry.view.of(&lanes.dense.w[start..]);
@@ -105,35 +136,29 @@ pub fn step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
             tensors.insert(format!("{prefix}.{}", entry.name), tensor);
         }
     }
+}
 
-    let train = &trainer.config().train;
-    let description = json!({
+/// Sizes and settings of the step.
+fn description(trainer: &Trainer, tower: &TowerDefinition, batch: &MicroBatch) -> Value {
+    let (network, train) = (&trainer.lanes().network, &trainer.config().train);
+    json!({
         "impressions": batch.len(),
         "groups": batch.groups.len(),
-        "behaviors": behaviors.len(),
-        "images": keys.len(),
+        "behaviors": batch.image_positions().1.len(),
+        "images": batch.images[0].len(),
         "feature_dim": tower.input(),
-        "dim": dim,
-        "rows": rows.len() / dim,
+        "dim": network.spec.dim,
+        "rows": batch.ids.len(),
         "scale": tower.scale,
         "tower": tower.model.config().widths,
-        "attention": plan.spec.attention,
-        "mlp": plan.spec.mlp,
-        "group_fields": plan.group_inputs.len(),
-        "impression_fields": plan.impression_inputs.len(),
-        "query_fields": plan.network.config().query_fields,
+        "attention": network.spec.attention,
+        "mlp": network.spec.mlp,
+        "group_fields": network.group_inputs.len(),
+        "impression_fields": network.impression_inputs.len(),
+        "query_fields": network.rank.config().query_fields,
         "learning_rate": train.learning_rate,
-        "rows_learning_rate": train.learning_rate * plan.rows_rate,
-    });
-    let views = tensors.iter().map(|(name, tensor)| {
-        let Tensor { dtype, shape, bytes } = tensor;
-        (name, TensorView::new(*dtype, shape.clone(), bytes).expect("as long as its shape"))
-    });
-    let bytes = safetensors::serialize(views, None).expect("tensors of one name each");
-    write_whole(&dir.join("step.safetensors"), bytes)?;
-    let text = serde_json::to_string_pretty(&description).expect("numbers and names");
-    write_whole(&dir.join("step.json"), text)?;
-    Ok(())
+        "rows_learning_rate": train.learning_rate * network.rows_rate,
+    })
 }
 
 /// The first value of the row of `id`.

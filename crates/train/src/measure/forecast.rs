@@ -1,9 +1,9 @@
-//! What a training will need, before there are machines for it: bytes, memory, seconds, efficiency.
+//! A forecast of a training on machines that need not exist: bytes, memory, seconds, efficiency.
 //!
 //! Everything here is computed, nothing measured. How far it can be trusted is in `bench/`, where
-//! it stands beside measured steps. What it assumes:
+//! it stands beside measured steps. Its assumptions:
 //! - References to images follow Zipf's law with exponent 1 over the catalogue; so do the ids that
-//!   name the same items. Merging is what that law says, [`distinct`].
+//!   name the same items. [`distinct`] is the number left after merging.
 //! - A host is one lane; its share of everything is the mean (hashing spreads ids and images
 //!   evenly).
 //! - Computing and exchanging do not overlap, every link is used in both directions at its full
@@ -11,7 +11,7 @@
 
 use serde::Serialize;
 
-/// What is to be trained, and on what.
+/// The model and the samples of a training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Workload {
     /// Pictures of the catalogue.
@@ -20,13 +20,13 @@ pub struct Workload {
     pub ids: f64,
     /// Impressions of one epoch.
     pub impressions: f64,
-    /// Epochs.
+    /// Passes over the impressions.
     pub epochs: f64,
     /// Impressions per step and host.
     pub batch_per_host: f64,
     /// Image references per impression: its ad, and its share of the group's behaviors.
     pub images_per_impression: f64,
-    /// Ids per impression, likewise, image ids included.
+    /// Id references per impression, image ids included.
     pub ids_per_impression: f64,
     /// Width of an image feature (F).
     pub feature_dim: f64,
@@ -36,7 +36,7 @@ pub struct Workload {
     pub dim: f64,
     /// Weights of one tower.
     pub tower_weights: f64,
-    /// Towers.
+    /// Number of towers that are trained.
     pub towers: f64,
     /// Weights of the rank network W.
     pub network_weights: f64,
@@ -44,10 +44,10 @@ pub struct Workload {
     pub all_reduce_bytes: f64,
 }
 
-/// The machines.
+/// The machines that train.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Cluster {
-    /// Hosts.
+    /// Number of hosts, of one lane each.
     pub hosts: f64,
     /// Bytes per second that a host sends, and at the same time receives.
     pub link_bytes_per_second: f64,
@@ -57,24 +57,24 @@ pub struct Cluster {
     pub flops: f64,
 }
 
-/// What a step and the training come to.
+/// The cost of a step and of the training.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Forecast {
-    /// Hosts.
+    /// Number of hosts, of one lane each.
     pub hosts: f64,
-    /// Impressions per step.
+    /// Impressions per step, over all hosts.
     pub batch: f64,
     /// Steps of all epochs.
     pub steps: f64,
     /// Image references per step; distinct ones per worker, summed; distinct ones of all.
     pub images: [f64; 3],
-    /// Ids per step, likewise.
+    /// The same three of ids.
     pub ids: [f64; 3],
     /// Bytes between hosts per step but for the sum of the dense gradients.
     pub exchange_bytes: f64,
     /// Bytes between hosts per step for the sum of the dense gradients.
     pub all_reduce_bytes: f64,
-    /// What `store-in-server` would move in place of `exchange_bytes`, features as f16.
+    /// Bytes that `store-in-server` would send instead of `exchange_bytes`, features as f16.
     pub store_in_server_bytes: f64,
     /// Seconds per step spent computing.
     pub compute_seconds: f64,
@@ -82,7 +82,7 @@ pub struct Forecast {
     pub exchange_seconds: f64,
     /// Seconds per step spent on the sum of the dense gradients.
     pub all_reduce_seconds: f64,
-    /// Seconds per step.
+    /// Seconds per step, all of the above together.
     pub step_seconds: f64,
     /// Seconds of the whole training.
     pub seconds: f64,
@@ -99,7 +99,7 @@ pub struct Forecast {
 /// Exchanges between all hosts per step: asks, answers, gradients, and two for the dense sum.
 const EXCHANGES: f64 = 5.0;
 
-/// Bytes of a row besides its numbers: id, and its place in the index at a usual load.
+/// Bytes of a row besides its numbers: id, and its share of the index at a usual load.
 const INDEX_BYTES: f64 = 8.0 + 24.0;
 
 /// How many distinct things `draws` references name, in expectation, among `things` whose
@@ -107,7 +107,7 @@ const INDEX_BYTES: f64 = 8.0 + 24.0;
 ///
 /// Rank k has probability 1 / (k ln(things + 1)); the sum over ranks of 1 - exp(-draws p_k), as an
 /// integral over ln k by Simpson's rule.
-pub fn distinct(draws: f64, things: f64) -> f64 {
+pub(crate) fn distinct(draws: f64, things: f64) -> f64 {
     if draws <= 0.0 || things < 1.0 {
         return 0.0;
     }
@@ -132,16 +132,17 @@ pub fn distinct(draws: f64, things: f64) -> f64 {
     (sum * step / 3.0).min(draws).min(things)
 }
 
-/// What training `workload` on `cluster` comes to, with the placement `ams`.
+/// The cost of training `workload` on `cluster` with the placement `ams`.
 pub fn forecast(workload: &Workload, cluster: &Cluster) -> Forecast {
     let Workload { dim, feature_dim, towers, .. } = *workload;
     let hosts = cluster.hosts;
     let batch = workload.batch_per_host * hosts;
     let steps = (workload.impressions * workload.epochs / batch).ceil();
     // Each tower has its own uses: ads (one per impression) and behaviors (the rest).
-    let uses = match towers > 1.0 {
-        true => vec![1.0, (workload.images_per_impression - 1.0).max(0.0)],
-        false => vec![workload.images_per_impression],
+    let uses = if towers > 1.0 {
+        vec![1.0, (workload.images_per_impression - 1.0).max(0.0)]
+    } else {
+        vec![workload.images_per_impression]
     };
     let merged = |draws_per_impression: f64, things: f64| {
         let draws = batch * draws_per_impression;

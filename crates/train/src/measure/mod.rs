@@ -1,8 +1,15 @@
-//! What is measured of trainings, steps, tables and samples.
+//! Measurements of trainings, steps, tables of rows and samples, and a forecast without any.
 
-pub mod export;
-pub mod forecast;
-pub mod placements;
-pub mod samples;
-pub mod steps;
-pub mod tables;
+pub(crate) mod export;
+pub(crate) mod forecast;
+pub(crate) mod placements;
+pub(crate) mod samples;
+pub(crate) mod steps;
+pub(crate) mod tables;
+
+pub use export::export_step;
+pub use forecast::{Cluster, Forecast, Workload, forecast};
+pub use placements::{PLACEMENTS, PlacementReport, placements};
+pub use samples::{DataReport, Rate, samples};
+pub use steps::{StepTimes, resident, steps};
+pub use tables::{RowsReport, TableSize, rows};

@@ -13,9 +13,9 @@ use crate::step::traffic::{Asked, Counts, Storage, Traffic};
 /// One placement, over some steps.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PlacementReport {
-    /// Which one, as a configuration spells it.
+    /// The placement, as a configuration spells it.
     pub placement: &'static str,
-    /// How features travel where they do, `f16` or `f32`.
+    /// Number format of features that are sent, `f16` or `f32`.
     pub features_as: &'static str,
     /// Bytes between lanes, mean per step.
     pub bytes_per_step: Traffic,
@@ -36,12 +36,12 @@ pub struct PlacementReport {
     pub seconds_per_step: f64,
     /// Mean loss of the last step.
     pub loss: f64,
-    /// Steps taken.
+    /// Number of steps taken.
     pub steps: u64,
 }
 
 /// The placements with features as they are stored.
-pub const STORED: [(Placement, FeatureFormat); 3] = [
+pub const PLACEMENTS: [(Placement, FeatureFormat); 3] = [
     (Placement::StoreInWorker, FeatureFormat::F16),
     (Placement::StoreInServer, FeatureFormat::F16),
     (Placement::Ams, FeatureFormat::F16),

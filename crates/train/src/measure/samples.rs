@@ -22,12 +22,12 @@ use crate::step::seat::Seat;
 use crate::step::share::Share;
 use crate::step::traffic::Counts;
 
-/// What the samples said, whatever the number of threads.
+/// Counts and checksum of the samples, which do not depend on the threads, and the rates.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DataReport {
     /// Impressions of the epoch.
     pub impressions: u64,
-    /// Groups of them.
+    /// Groups of these impressions.
     pub groups: u64,
     /// Behaviors of these groups.
     pub behaviors: u64,
@@ -35,26 +35,26 @@ pub struct DataReport {
     pub steps: u64,
     /// Impressions per step, about.
     pub batch: usize,
-    /// Lanes.
+    /// Lanes that share the samples.
     pub lanes: usize,
     /// References to ids, of all steps.
     pub ids_requested: u64,
-    /// What is left of them once each worker has merged those of a step.
+    /// Ids asked for, after each worker has merged those of a step.
     pub ids_asked: u64,
     /// References to images, of all steps and towers.
     pub images_requested: u64,
-    /// What is left of them likewise.
+    /// Images asked for, after the same merge.
     pub images_asked: u64,
-    /// Of everything that was read, and of what was asked for, in the order of steps and lanes.
+    /// Checksum of everything read and everything asked for, in the order of steps and lanes.
     pub checksum: String,
-    /// How long it took.
+    /// Rates by number of threads.
     pub rates: Vec<Rate>,
 }
 
-/// One number of threads.
+/// The rates with one number of threads.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Rate {
-    /// How many.
+    /// Number of threads that read.
     pub threads: usize,
     /// Seconds to read the epoch, shuffled.
     pub read_seconds: f64,
@@ -66,16 +66,16 @@ pub struct Rate {
     pub batch_per_second: f64,
 }
 
-/// What to do with what was read.
+/// The work on the impressions that were read.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    /// Nothing.
+enum Work {
+    /// No work: reading alone is timed.
     Read,
     /// Write the asks of the shards, as a training does.
     Batch,
 }
 
-/// What a pass found.
+/// Counts and checksum of a pass over the samples.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 struct Found {
     impressions: u64,
@@ -95,7 +95,7 @@ struct Found {
 ///
 /// # Panics
 /// If the answer depends on the number of threads.
-pub fn measure(
+pub fn samples(
     samples: &Path,
     batch: usize,
     lanes: usize,
@@ -107,10 +107,10 @@ pub fn measure(
     let mut rates = Vec::new();
     let mut found = None;
     // Files come from the cache in every measurement, also in the first one.
-    run(&config, &dataset, &stores, 1, Pass::Read)?;
+    run(&config, &dataset, &stores, 1, Work::Read)?;
     for &threads in threads {
-        let (read, read_seconds) = run(&config, &dataset, &stores, threads, Pass::Read)?;
-        let (asked, batch_seconds) = run(&config, &dataset, &stores, threads, Pass::Batch)?;
+        let (read, read_seconds) = run(&config, &dataset, &stores, threads, Work::Read)?;
+        let (asked, batch_seconds) = run(&config, &dataset, &stores, threads, Work::Batch)?;
         let both = *found.get_or_insert((read, asked));
         assert!(both == (read, asked), "{threads} threads found {read:?}, {asked:?}, not {both:?}");
         let per_second = |seconds: f64| read.impressions as f64 / seconds.max(1e-9);
@@ -169,9 +169,9 @@ fn run(
     dataset: &Dataset,
     stores: &[FeatureStore],
     threads: usize,
-    pass: Pass,
+    work: Work,
 ) -> Result<(Found, f64)> {
-    let Assembly { plan, topology, pool, mut workers } =
+    let Assembly { network, topology, pool, mut workers } =
         assemble(config, dataset, stores, &Solo, threads)?;
     let lanes = topology.lanes();
     let steps = Share::steps(dataset.card().counts.train, config.train.batch);
@@ -187,8 +187,8 @@ fn run(
                     let seat = Seat { lane, lanes };
                     worker.read(share.of(worker.feed.impressions()))?;
                     found.add_groups(&worker.batch.groups);
-                    if pass == Pass::Batch {
-                        worker.ask(&plan, stores, seat, asks);
+                    if work == Work::Batch {
+                        worker.ask(&network, stores, seat, asks);
                         found.counts += worker.counts;
                         found.mix(worker.batch.ids.by_owner());
                         worker.batch.images.iter().for_each(|asks| found.mix(asks.by_owner()));
@@ -226,7 +226,7 @@ impl Found {
         self.mix_all(words.iter().copied());
     }
 
-    /// A word a nanosecond: what is measured must not be this.
+    /// Cheap, about a word a nanosecond, so that it does not show in the rates.
     fn mix_all(&mut self, words: impl Iterator<Item = u64>) {
         self.checksum = words.fold(self.checksum, |sum, word| {
             (sum.rotate_left(23) ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15)

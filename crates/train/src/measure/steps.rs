@@ -1,4 +1,4 @@
-//! Some steps of a training, timed by stage, beside what the processor can do at most.
+//! Some steps of a training, timed by stage, beside the peak of the processor.
 
 use std::time::Instant;
 
@@ -9,21 +9,21 @@ use serde_json::{Map, Value};
 use crate::error::Result;
 use crate::measure::tables::Resident;
 use crate::run::trainer::Trainer;
-use crate::setup::network::PlannedTower;
+use crate::setup::network::TowerDefinition;
 use crate::step::stages::Stage;
 
-/// How long the processor is driven to its peak, at a time.
+/// Rounds of multiply-adds in one measurement of the processor's peak.
 const PEAK_ROUNDS: u64 = 4_000_000;
 
-/// What steps cost. Times are medians over the steps unless said otherwise.
+/// The cost of steps. Times are medians over the steps unless their line states otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct StepTimes {
-    /// Milliseconds a step.
+    /// Milliseconds of a step.
     pub ms: f64,
     /// The fastest and the slowest step.
     pub ms_range: [f64; 2],
-    /// Milliseconds by stage, of all threads together divided by their number; means. What is
-    /// missing to `ms`, threads were waiting.
+    /// Milliseconds by stage, of all threads together divided by their number; means. The
+    /// rest of `ms` is waiting.
     pub stages_ms: Map<String, Value>,
     /// Of the whole step's matrix products in the towers, in 10^9 floating-point operations a
     /// second of wall time.
@@ -34,7 +34,7 @@ pub struct StepTimes {
     /// Fused multiply-adds on registers alone, all threads, measured before and after; the better
     /// one.
     pub peak_gflops: f64,
-    /// `tower_gflops` over `peak_gflops`.
+    /// Ratio of `tower_gflops` to `peak_gflops`, from 0 to 1.
     pub tower_share_of_peak: f64,
     /// Milliseconds of the towers' products at the rate above, and the whole step over that.
     pub tower_ms: f64,
@@ -42,23 +42,23 @@ pub struct StepTimes {
     pub step_to_tower: f64,
     /// Images embedded by towers that learn, a step.
     pub images: f64,
-    /// Images a second.
+    /// Images embedded per second of wall time.
     pub images_per_second: f64,
-    /// Impressions a step.
+    /// Impressions per step, mean.
     pub impressions: f64,
-    /// Impressions a second.
+    /// Impressions per second of wall time.
     pub impressions_per_second: f64,
-    /// The most memory the process had so far, in bytes; where the system says it.
+    /// The most memory the process had so far, in bytes; where the system tells it.
     pub peak_memory_bytes: Option<u64>,
     /// Mean loss of every step, the untimed first ones too.
     pub losses: Vec<f64>,
-    /// Of the last step.
+    /// Mean loss of the last step.
     pub loss: f64,
-    /// Of the bits of the last step's dense gradient.
+    /// blake3 of the bits of the last step's dense gradient, 16 digits.
     pub checksum: String,
-    /// Steps timed.
+    /// Number of timed steps.
     pub steps: u64,
-    /// Threads.
+    /// Threads of the process.
     pub threads: usize,
 }
 
@@ -123,12 +123,12 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
 /// Floating-point operations of a step's tower products: forward all layers, and the gradient of
 /// the first layer's matrix.
 fn tower_operations(trainer: &Trainer, backwards: f64, forwards: f64) -> f64 {
-    let towers = &trainer.lanes().plan.towers;
-    let of = |cost: &dyn Fn(&PlannedTower) -> usize| -> f64 {
+    let towers = &trainer.lanes().network.towers;
+    let of = |cost: &dyn Fn(&TowerDefinition) -> usize| -> f64 {
         towers.iter().map(|tower| cost(tower) as f64).sum::<f64>() / towers.len().max(1) as f64
     };
-    let first = |tower: &PlannedTower| 2 * tower.input() * tower.model.config().widths[0];
-    let upper = |tower: &PlannedTower| {
+    let first = |tower: &TowerDefinition| 2 * tower.input() * tower.model.config().widths[0];
+    let upper = |tower: &TowerDefinition| {
         tower.model.config().widths.windows(2).map(|pair| 2 * pair[0] * pair[1]).sum::<usize>()
     };
     forwards * (of(&first) + of(&upper)) + backwards * of(&first)

@@ -1,5 +1,5 @@
-//! Tables of rows of any size: how much memory they take, how long their growth holds up a step,
-//! how fast ids are found and rows updated. No samples, no network.
+//! Tables of rows of any size: their memory, the pauses while they grow, the rates at which ids are
+//! found and rows updated. No samples, no network.
 
 use std::time::Instant;
 
@@ -10,20 +10,20 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
-use crate::step::table::{TOGETHER, Table};
+use crate::step::table::{RowTable, TOGETHER};
 
 /// Lanes, as many as a training has.
 const LANES: usize = 8;
 
-/// How rows are updated.
+/// Optimizer of the rows.
 const OPTIMIZER: RowOptimizer = RowOptimizer::Adam;
 
 /// Learning rate of the updates.
 const RATE: f32 = 0.001;
 
-/// What is measured.
+/// The size of the tables, and of the steps that use them.
 #[derive(Clone, Copy, Debug)]
-pub struct Size {
+pub struct TableSize {
     /// Rows of all lanes together.
     pub rows: u64,
     /// Floats of a row without its state (D).
@@ -34,27 +34,27 @@ pub struct Size {
     pub steps: u64,
 }
 
-/// Bytes of memory the process has.
+/// Bytes of memory of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Resident {
-    /// Now.
+    /// Bytes in use now.
     pub now: u64,
-    /// At most, so far.
+    /// Most bytes in use so far.
     pub most: u64,
 }
 
-/// What was measured with one number of threads.
+/// The measurements with one number of threads.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RowsReport {
     /// Threads; the rest of a report is of all of them together.
     pub threads: usize,
-    /// Rows made.
+    /// Rows of all tables at the end.
     pub rows: u64,
     /// Bytes of a row's floats, with Adam's state.
     pub raw_bytes_per_row: f64,
     /// Bytes the tables allocated, per row.
     pub allocated_bytes_per_row: f64,
-    /// Bytes of the whole process when all rows were made, where the system says it.
+    /// Bytes of the whole process when all rows were made, where the system tells it.
     pub resident: Option<Resident>,
     /// Rows made per second, with their first values.
     pub made_per_second: f64,
@@ -75,41 +75,41 @@ pub struct RowsReport {
 }
 
 /// One lane's table and its part of a step.
-struct Lane {
-    table: Table,
+struct RowsLane {
+    table: RowTable,
     ids: Vec<u64>,
     slots: Vec<Option<u32>>,
     gradients: Vec<f32>,
     longest: f64,
 }
 
-/// Fills tables on `threads` threads, then looks up and updates random rows. `resident` says what
-/// memory the process has, where that can be known.
+/// Fills tables on `threads` threads, then looks up and updates random rows. `resident` gives
+/// the memory of the process, where the system tells it.
 ///
 /// # Panics
 /// If threads cannot be started.
 pub fn rows(
-    size: Size,
+    size: TableSize,
     threads: usize,
     resident: &dyn Fn() -> Option<Resident>,
     made: &mut dyn FnMut(u64),
 ) -> RowsReport {
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
-    let lane = |_| Lane {
-        table: Table::new("embedding", 1, size.dim, OPTIMIZER.states()),
+    let lane = |_| RowsLane {
+        table: RowTable::new("embedding", 1, size.dim, OPTIMIZER.states()),
         ids: Vec::new(),
         slots: Vec::new(),
         gradients: Vec::new(),
         longest: 0.0,
     };
-    let mut lanes: Vec<Lane> = (0..LANES).map(lane).collect();
+    let mut lanes: Vec<RowsLane> = (0..LANES).map(lane).collect();
 
     let mut portions = Vec::new();
     let mut begin = 0;
     while begin < size.rows {
         let end = size.rows.min(begin + size.portion as u64);
         take(&mut lanes, begin..end);
-        portions.push(timed(&pool, &mut lanes, Lane::make));
+        portions.push(timed(&pool, &mut lanes, RowsLane::make));
         begin = end;
         made(end);
     }
@@ -122,12 +122,12 @@ pub fn rows(
     for step in 1..=size.steps {
         // Looked up as they come, some of them twice.
         take(&mut lanes, chosen(size, 2 * step));
-        look_up_seconds += timed(&pool, &mut lanes, Lane::look_up);
+        look_up_seconds += timed(&pool, &mut lanes, RowsLane::look_up);
         looked_up += size.portion;
         // Updated as in a training: every row once, by a gradient that is there.
         take(&mut lanes, chosen(size, 2 * step + 1));
         lanes.iter_mut().for_each(|lane| lane.prepare(step));
-        let found = timed(&pool, &mut lanes, Lane::look_up);
+        let found = timed(&pool, &mut lanes, RowsLane::look_up);
         let changed = timed(&pool, &mut lanes, |lane| lane.update(step));
         updated += lanes.iter().map(|lane| lane.ids.len()).sum::<usize>();
         update_seconds += changed;
@@ -155,7 +155,7 @@ pub fn rows(
     }
 }
 
-impl Lane {
+impl RowsLane {
     /// Makes the rows of all ids, which are new.
     fn make(&mut self) {
         self.slots.clear();
@@ -190,7 +190,7 @@ impl Lane {
     /// it.
     fn update(&mut self, step: u64) {
         let adam = Adam::default().at(step, RATE);
-        let Lane { table, slots, gradients, .. } = self;
+        let RowsLane { table, slots, gradients, .. } = self;
         let gradients = gradients.chunks_exact(table.dim());
         for (at, (slot, gradient)) in slots.iter().zip(gradients).enumerate() {
             if at.is_multiple_of(TOGETHER) {
@@ -203,7 +203,7 @@ impl Lane {
 }
 
 /// Gives every lane its part of the ids with these numbers.
-fn take(lanes: &mut [Lane], numbers: impl Iterator<Item = u64>) {
+fn take(lanes: &mut [RowsLane], numbers: impl Iterator<Item = u64>) {
     lanes.iter_mut().for_each(|lane| lane.ids.clear());
     for number in numbers {
         let id = mix(number);
@@ -212,20 +212,24 @@ fn take(lanes: &mut [Lane], numbers: impl Iterator<Item = u64>) {
 }
 
 /// The numbers of a portion of random rows.
-fn chosen(size: Size, draw: u64) -> impl Iterator<Item = u64> {
+fn chosen(size: TableSize, draw: u64) -> impl Iterator<Item = u64> {
     (0..size.portion as u64).map(move |at| mix(draw << 40 | at) % size.rows)
 }
 
 /// Seconds of `work` on all lanes.
-fn timed(pool: &ThreadPool, lanes: &mut [Lane], work: impl Fn(&mut Lane) + Send + Sync) -> f64 {
+fn timed(
+    pool: &ThreadPool,
+    lanes: &mut [RowsLane],
+    work: impl Fn(&mut RowsLane) + Send + Sync,
+) -> f64 {
     let begin = Instant::now();
     pool.install(|| lanes.par_iter_mut().with_max_len(1).for_each(work));
     begin.elapsed().as_secs_f64()
 }
 
 /// blake3 of everything in the tables, in lane order.
-fn answer(pool: &ThreadPool, lanes: &[Lane]) -> String {
-    let of_lane = |lane: &Lane| {
+fn answer(pool: &ThreadPool, lanes: &[RowsLane]) -> String {
+    let of_lane = |lane: &RowsLane| {
         let mut hasher = blake3::Hasher::new();
         for slot in 0..lane.table.len() as u32 {
             hasher.update(&lane.table.id(slot).to_le_bytes());

@@ -8,17 +8,18 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 use crate::error::{Error, Result};
 use crate::run::validation;
 use crate::settings::Config;
-use crate::setup::network::Plan;
+use crate::setup::network::Network;
 use crate::setup::resolve::{resolve, topology};
 use crate::step::feed::{self, Order};
-use crate::step::users::Users;
+use crate::step::seat::Seat;
+use crate::step::users::{Selection, Users};
 use crate::step::worker::Worker;
 
 /// What a training consists of besides its files.
-pub struct Assembly {
-    /// The model.
-    pub plan: Plan,
-    /// Where lanes are.
+pub(crate) struct Assembly {
+    /// The networks of the model.
+    pub network: Network,
+    /// The process of each lane.
     pub topology: Topology,
     /// The threads of this process.
     pub pool: ThreadPool,
@@ -26,12 +27,13 @@ pub struct Assembly {
     pub workers: Vec<Worker>,
 }
 
-/// Makes what `config` means on `dataset` and `store`, on `threads` threads of this process.
+/// The model, lanes and workers of `config` on `dataset` and `stores`, with `threads` threads of
+/// this process.
 ///
 /// # Errors
 /// If the configuration does not fit the dataset, the feature store, or the number of processes; or
 /// if a sample file cannot be opened.
-pub fn assemble(
+pub(crate) fn assemble(
     config: &Config,
     dataset: &Dataset,
     stores: &[FeatureStore],
@@ -45,13 +47,14 @@ pub fn assemble(
         .num_threads(threads.max(1))
         .build()
         .map_err(|error| Error::Config { key: "threads".into(), what: error.to_string() })?;
-    let plan = Plan::new(spec, &config.train);
+    let network = Network::new(spec, &config.train);
     let mut workers = Vec::new();
     for lane in topology.local() {
         let order = Order::Shuffled { seed: config.seed, lane };
-        let samples = (SplitName::Train, Users::Learned);
-        let feed = feed::open(dataset, samples, (lane, topology.lanes()), order, config)?;
-        workers.push(Worker::new(&plan, feed));
+        let selection = Selection { split: SplitName::Train, users: Users::Learned };
+        let seat = Seat { lane, lanes: topology.lanes() };
+        let feed = feed::open(dataset, selection, seat, order, config)?;
+        workers.push(Worker::new(&network, feed));
     }
-    Ok(Assembly { plan, topology, pool, workers })
+    Ok(Assembly { network, topology, pool, workers })
 }

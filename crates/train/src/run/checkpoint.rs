@@ -11,7 +11,7 @@
 //!
 //! All processes write into one folder, which has to be on a disk that all of them see:
 //! ```text
-//! rank 0        makes .step-N.building, after removing what a killed job left
+//! rank 0        makes .step-N.building, after removing the leftovers of a killed job
 //! every rank    writes the files of its lanes, fsynced       (rank 0 also dense.safetensors)
 //! rank 0        hears size and hash of every file, writes MANIFEST.json, fsyncs, renames to step-N
 //! rank 0        removes all but the newest `keep`, and the best epoch's where there is an early stop
@@ -29,31 +29,31 @@ use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::run::state::{Cursor, History};
+use crate::run::progress::{Cursor, History};
 use crate::settings::Config;
 use crate::setup::sources::Sources;
 use crate::step::{Dense, Lanes};
 
 /// `format` of the manifests this build reads and writes.
-pub const FORMAT: &str = "ams-checkpoint/2";
+pub(crate) const FORMAT: &str = "ams-checkpoint/2";
 
 /// The file of the dense weights.
 const DENSE: &str = "dense.safetensors";
 
-/// What the manifest of a checkpoint says.
+/// The manifest of a checkpoint, but for its list of files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Meta {
+pub(crate) struct Meta {
     /// Where the training stood.
     pub cursor: Cursor,
-    /// Its configuration.
+    /// Configuration of the training.
     pub config: Config,
-    /// The model.
+    /// Description of the model.
     pub spec: Spec,
     /// blake3 of the cards of the dataset and of the feature store: a cursor means something only
     /// in the samples it was made in.
     pub sources: Sources,
-    /// What validation said so far.
+    /// The validations so far.
     #[serde(default, skip_serializing_if = "History::is_empty")]
     pub history: History,
     /// [`Meta::sealed`]: the manifest has hashes of all files but itself.
@@ -61,16 +61,16 @@ pub struct Meta {
 }
 
 impl Meta {
-    /// The same with its seal: blake3 of everything it says as JSON, but for the seal itself.
-    pub fn sealed(mut self) -> Meta {
+    /// The same with its seal: blake3 of its JSON without the seal itself.
+    pub(crate) fn sealed(mut self) -> Meta {
         let json = serde_json::to_string(&self).expect("a manifest is JSON");
-        let said = serde_json::from_str(&json).expect("what was written can be read");
-        self.blake3 = seal(said);
+        let value = serde_json::from_str(&json).expect("JSON of ours can be read");
+        self.blake3 = seal(value);
         self
     }
 
-    /// How the model and the sources of this checkpoint differ from what they are today.
-    pub fn difference(&self, spec: &Spec, sources: &Sources) -> Option<String> {
+    /// How the model and the sources of this checkpoint differ from `spec` and `sources`.
+    pub(crate) fn difference(&self, spec: &Spec, sources: &Sources) -> Option<String> {
         let images = |source: &Option<ImageSource>| match source {
             Some(source) => format!("{} ({} numbers)", source.encoder, source.dim),
             None => "no image features".to_owned(),
@@ -92,17 +92,17 @@ impl Meta {
     }
 }
 
-/// The seal of `meta`, of what is written rather than what is understood: a later program may know
-/// more settings, with defaults for those that are not there.
+/// The seal of `meta`, of the JSON rather than of [`Meta`]: a later program may know more settings,
+/// with defaults for those that are missing.
 fn seal(mut meta: serde_json::Value) -> String {
-    if let Some(said) = meta.as_object_mut() {
-        said.remove("blake3");
+    if let Some(keys) = meta.as_object_mut() {
+        keys.remove("blake3");
     }
     blake3::hash(meta.to_string().as_bytes()).to_hex().to_string()
 }
 
 /// The folder of the checkpoint after `step` steps.
-pub fn path(checkpoints: &Path, step: u64) -> PathBuf {
+pub(crate) fn path(checkpoints: &Path, step: u64) -> PathBuf {
     checkpoints.join(format!("step-{step}"))
 }
 
@@ -110,7 +110,7 @@ pub fn path(checkpoints: &Path, step: u64) -> PathBuf {
 ///
 /// # Errors
 /// If the folder cannot be listed; a missing folder holds none.
-pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
+pub(crate) fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
     let mut found = Vec::new();
     for path in entries(checkpoints)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -127,7 +127,7 @@ pub fn list(checkpoints: &Path) -> Result<Vec<(u64, PathBuf)>> {
 ///
 /// # Errors
 /// If there is none, or the folder cannot be listed.
-pub fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
+pub(crate) fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
     let newest = || match list(checkpoints)?.last() {
         Some((step, _)) => Ok(*step),
         None => Err(Error::content(checkpoints, "holds no checkpoint; train the run first")),
@@ -137,7 +137,7 @@ pub fn newest(checkpoints: &Path, fabric: &mut dyn Fabric) -> Result<PathBuf> {
 }
 
 /// `error` of the newest checkpoint, with the way out if there is an earlier one.
-pub fn damaged(checkpoints: &Path, newest: &Path, error: Error) -> Error {
+pub(crate) fn damaged(checkpoints: &Path, newest: &Path, error: Error) -> Error {
     let earlier = list(checkpoints).unwrap_or_default();
     match earlier.iter().rev().find(|(_, path)| path != newest) {
         None => error,
@@ -149,7 +149,7 @@ pub fn damaged(checkpoints: &Path, newest: &Path, error: Error) -> Error {
     }
 }
 
-/// Everything in `folder`; nothing if there is no such folder.
+/// The paths in `folder`; none if the folder does not exist.
 fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     match std::fs::read_dir(folder) {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(Vec::new()),
@@ -165,30 +165,35 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
 /// # Errors
 /// If any process cannot write its part; then nothing of it stays behind, and earlier ones are
 /// untouched.
-pub fn save(checkpoints: &Path, keep: usize, lanes: &mut Lanes, meta: Meta) -> Result<PathBuf> {
-    let place = path(checkpoints, meta.cursor.step);
+pub(crate) fn save(
+    checkpoints: &Path,
+    keep: usize,
+    lanes: &mut Lanes,
+    meta: Meta,
+) -> Result<PathBuf> {
+    let target = path(checkpoints, meta.cursor.step);
     let first = lanes.fabric().rank() == 0;
-    if lanes.fabric().any(first && place.exists())? {
+    if lanes.fabric().any(first && target.exists())? {
         // Taken already: the training stopped right after it.
-        return Ok(place);
+        return Ok(target);
     }
-    let begun = on_first(lanes.fabric(), || begin(checkpoints, &place))?;
+    let begun = on_first(lanes.fabric(), || begin(checkpoints, &target))?;
     let mut folder = match begun {
         Some(folder) => folder,
-        None => FolderWriter::join(&place)?,
+        None => FolderWriter::join(&target)?,
     };
     let written = write_files(lanes, first, &mut folder);
     together(lanes.fabric(), written)?;
     let entries = serde_json::to_string(folder.entries()).expect("names and hashes are JSON");
     let all = gather::texts(lanes.fabric(), &entries)?;
     on_first(lanes.fabric(), || finish(folder, &all, meta, checkpoints, keep))?;
-    Ok(place)
+    Ok(target)
 }
 
-/// Makes the folder to write into, in a place without leftovers of killed processes.
-fn begin(checkpoints: &Path, place: &Path) -> Result<FolderWriter> {
+/// Makes the folder to write into, after the leftovers of killed processes are removed.
+fn begin(checkpoints: &Path, target: &Path) -> Result<FolderWriter> {
     sweep(checkpoints)?;
-    Ok(FolderWriter::create(place)?)
+    Ok(FolderWriter::create(target)?)
 }
 
 /// Removes leftovers of killed processes.
@@ -202,21 +207,21 @@ fn sweep(checkpoints: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Removes the checkpoints of later steps than `step`, and what killed processes left.
+/// Removes the checkpoints of later steps than `step`, and the leftovers of killed processes.
 ///
 /// # Errors
 /// If something cannot be removed.
-pub fn remove_after(checkpoints: &Path, step: u64) -> Result<()> {
+pub(crate) fn remove_after(checkpoints: &Path, step: u64) -> Result<()> {
     sweep(checkpoints)?;
     let all = list(checkpoints)?.into_iter();
-    all.filter(|(at, _)| *at > step).try_for_each(|(at, place)| retire(checkpoints, at, &place))
+    all.filter(|(at, _)| *at > step).try_for_each(|(at, path)| retire(checkpoints, at, &path))
 }
 
-/// Removes the checkpoint of step `step`, which is at `place`.
-fn retire(checkpoints: &Path, step: u64, place: &Path) -> Result<()> {
+/// Removes the checkpoint of step `step`, the folder `path`.
+fn retire(checkpoints: &Path, step: u64, path: &Path) -> Result<()> {
     // Renamed first: killed half-way, nothing that looks like a checkpoint stays.
     let retired = checkpoints.join(format!(".step-{step}.retired"));
-    std::fs::rename(place, &retired).map_err(Error::io(place))?;
+    std::fs::rename(path, &retired).map_err(Error::io(path))?;
     std::fs::remove_dir_all(&retired).map_err(Error::io(&retired))
 }
 
@@ -265,11 +270,20 @@ fn finish(
     let mut all = list(checkpoints)?;
     all.truncate(all.len().saturating_sub(keep));
     let old = all.into_iter().filter(|(step, _)| Some(*step) != best);
-    old.into_iter().try_for_each(|(step, place)| retire(checkpoints, step, &place))
+    old.into_iter().try_for_each(|(step, path)| retire(checkpoints, step, &path))
+}
+
+/// The rows of one lane.
+#[derive(Default)]
+pub(crate) struct LaneRows {
+    /// Ids in ascending order; (n).
+    pub ids: Vec<u64>,
+    /// Rows with their optimizer state; (n, 1 + states, D).
+    pub rows: Vec<f32>,
 }
 
 /// A checkpoint on disk.
-pub struct Checkpoint {
+pub(crate) struct Checkpoint {
     folder: Folder<Meta>,
 }
 
@@ -278,27 +292,27 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If it is none, or of another format, or if its manifest has changed.
-    pub fn open(path: &Path) -> Result<Checkpoint> {
+    pub(crate) fn open(path: &Path) -> Result<Checkpoint> {
         let folder: Folder<Meta> = Folder::open(path, FORMAT)?;
-        let manifest = path.join(MANIFEST);
-        let text = std::fs::read(&manifest).map_err(Error::io(&manifest))?;
-        let mut said: serde_json::Value = serde_json::from_slice(&text)
-            .map_err(|error| Error::content(&manifest, error.to_string()))?;
-        let (got, want) = (seal(said["meta"].take()), &folder.manifest.meta.blake3);
+        let file = path.join(MANIFEST);
+        let text = std::fs::read(&file).map_err(Error::io(&file))?;
+        let mut manifest: serde_json::Value = serde_json::from_slice(&text)
+            .map_err(|error| Error::content(&file, error.to_string()))?;
+        let (got, want) = (seal(manifest["meta"].take()), &folder.manifest.meta.blake3);
         if got != *want {
             let what = format!("blake3 of meta is {got}, expected {want}");
-            return Err(Error::content(manifest, what));
+            return Err(Error::content(file, what));
         }
         Ok(Checkpoint { folder })
     }
 
-    /// What the manifest says.
-    pub fn meta(&self) -> &Meta {
+    /// The manifest, but for its list of files.
+    pub(crate) fn meta(&self) -> &Meta {
         &self.folder.manifest.meta
     }
 
-    /// Where it is.
-    pub fn path(&self) -> &Path {
+    /// The folder of the checkpoint.
+    pub(crate) fn path(&self) -> &Path {
         self.folder.path()
     }
 
@@ -306,8 +320,8 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If a file is missing, changed, or does not fit the model.
-    pub fn restore(&self, lanes: &mut Lanes) -> Result<()> {
-        let len = lanes.plan.dense_len();
+    pub(crate) fn restore(&self, lanes: &mut Lanes) -> Result<()> {
+        let len = lanes.network.dense_len();
         self.tensors(DENSE, |tensors, path| {
             let read = |name| exactly(tensors, name, len, path);
             lanes.dense = Dense { w: read("w")?, m: read("m")?, v: read("v")? };
@@ -315,7 +329,7 @@ impl Checkpoint {
         })?;
         for (lane, shard) in lanes.topology.local().zip(lanes.shards_mut()) {
             let width = shard.table.width();
-            let (ids, rows) = self.rows(lane, width)?;
+            let LaneRows { ids, rows } = self.rows(lane, width)?;
             for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
                 if !shard.table.restore(id, state) {
                     let path = self.path().join(lane_file(lane));
@@ -330,7 +344,7 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If the file is missing, changed, or has another number of weights.
-    pub fn dense(&self, len: usize) -> Result<Vec<f32>> {
+    pub(crate) fn dense(&self, len: usize) -> Result<Vec<f32>> {
         let mut weights = Vec::new();
         self.tensors(DENSE, |tensors, path| {
             weights = exactly(tensors, "w", len, path)?;
@@ -339,20 +353,20 @@ impl Checkpoint {
         Ok(weights)
     }
 
-    /// The ids of lane `lane`, ascending, and their rows with all state, `width` floats each.
+    /// The rows of lane `lane`, `width` floats each.
     ///
     /// # Errors
     /// If the file is missing, changed, or its rows have another width.
-    pub fn rows(&self, lane: usize, width: usize) -> Result<(Vec<u64>, Vec<f32>)> {
-        let mut rows = (Vec::new(), Vec::new());
+    pub(crate) fn rows(&self, lane: usize, width: usize) -> Result<LaneRows> {
+        let mut read = LaneRows::default();
         self.tensors(&lane_file(lane), |tensors, path| {
             let ids = tensors.tensor("ids").map_err(|e| Error::content(path, e.to_string()))?;
             let ids: Vec<u64> = bytemuck::pod_collect_to_vec(ids.data());
-            let values = exactly(tensors, "rows", ids.len() * width, path)?;
-            rows = (ids, values);
+            let rows = exactly(tensors, "rows", ids.len() * width, path)?;
+            read = LaneRows { ids, rows };
             Ok(())
         })?;
-        Ok(rows)
+        Ok(read)
     }
 
     /// Reads and verifies a file and shows its tensors to `read`.

@@ -1,14 +1,14 @@
 //! How a training with early stop ends: the best epoch is the result of the run.
 //!
 //! ```text
-//! 1  a checkpoint after each epoch; its manifest has the history of validation, so whoever goes on
-//!    from it decides the same; that of the best epoch is never pruned
+//! 1  a checkpoint after each epoch; its manifest has the history of validation, so a training
+//!    that goes on from it decides the same; that of the best epoch is never pruned
 //! 2  the last epoch's history says that this is the end
 //! 3  ended.json is written whole: which checkpoint is the result
 //! 4  the checkpoints after it are removed, so that the newest one is the result
 //! ```
-//! Killed before 3, a training that goes on comes to 2 again; killed after it, it does what is left
-//! of 4 and is done. A result whose checkpoint somebody removed counts no more.
+//! Killed before 3, a training that goes on comes to 2 again; killed after it, it does the rest
+//! of 4 and is done. A result whose checkpoint was removed does not count.
 
 use std::fs;
 use std::path::Path;
@@ -19,24 +19,24 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::layout::{CHECKPOINTS, ENDED};
-use crate::run::state::{Cursor, History};
+use crate::run::progress::{Cursor, History};
 
 /// How a training with early stop ended.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Ended {
+pub(crate) struct Ended {
     /// The step of the checkpoint that is the result: the best epoch's, or the last one's without
     /// any.
     pub result: u64,
-    /// Steps taken.
+    /// Steps taken, also those after the result.
     pub steps: u64,
-    /// What validation said.
+    /// The validations of the training.
     pub history: History,
 }
 
 impl Ended {
     /// Of a training that has nothing left to do at `cursor`.
-    pub fn at(cursor: Cursor, history: History) -> Ended {
+    pub(crate) fn at(cursor: Cursor, history: History) -> Ended {
         let result = history.best.map_or(cursor.step, |best| best.step);
         Ended { result, steps: cursor.step, history }
     }
@@ -45,7 +45,7 @@ impl Ended {
     ///
     /// # Errors
     /// If the checkpoint that is the result is gone, or the folder cannot be written.
-    pub fn conclude(&self, run: &Path) -> Result<()> {
+    pub(crate) fn conclude(&self, run: &Path) -> Result<()> {
         let checkpoints = run.join(CHECKPOINTS);
         is_there(&checkpoints, self.result)?;
         let text = serde_json::to_string_pretty(self).expect("numbers are JSON");
@@ -53,12 +53,12 @@ impl Ended {
         checkpoint::remove_after(&checkpoints, self.result)
     }
 
-    /// How the training in `run` ended, if it did; finishes what a killed process did not. The
-    /// first process calls it.
+    /// How the training in `run` ended, if it did; removes the checkpoints that a killed process
+    /// left. The first process calls it.
     ///
     /// # Errors
     /// If the folder cannot be read or written.
-    pub fn settle(run: &Path) -> Result<Option<Ended>> {
+    pub(crate) fn settle(run: &Path) -> Result<Option<Ended>> {
         let (path, checkpoints) = (run.join(ENDED), run.join(CHECKPOINTS));
         let text = match fs::read_to_string(&path) {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
@@ -70,12 +70,12 @@ impl Ended {
             checkpoint::remove_after(&checkpoints, ended.result)?;
             return Ok(Some(ended));
         }
-        // Removed because it was damaged, say: the training goes on from an earlier one.
+        // Somebody removed it, perhaps a damaged one: the training goes on from an earlier one.
         fs::remove_file(&path).map_err(Error::io(&path))?;
         Ok(None)
     }
 
-    /// What the first process knows, at every process. All call it together.
+    /// `mine` of the first process, at every process. All call it together.
     pub(crate) fn tell(mine: Option<Ended>, fabric: &mut dyn Fabric) -> Result<Option<Ended>> {
         let text = mine.map_or(String::new(), |ended| {
             serde_json::to_string(&ended).expect("numbers are JSON")
@@ -90,12 +90,12 @@ impl Ended {
 ///
 /// # Errors
 /// If not.
-pub fn is_there(checkpoints: &Path, step: u64) -> Result<()> {
-    let place = checkpoint::path(checkpoints, step);
-    if place.exists() {
+pub(crate) fn is_there(checkpoints: &Path, step: u64) -> Result<()> {
+    let path = checkpoint::path(checkpoints, step);
+    if path.exists() {
         return Ok(());
     }
-    let what = "is gone, but it is the best epoch's; remove the checkpoints after it to train these \
+    let what = "is missing, but it is the best epoch's; remove the checkpoints after it to train these \
                 epochs again, or --replace the run";
-    Err(Error::content(place, what))
+    Err(Error::content(path, what))
 }

@@ -1,4 +1,4 @@
-//! The files of a run folder that say what is going on: configuration, environment, metrics, log.
+//! The files of a run folder that describe its training: configuration, environment, metrics, log.
 //!
 //! Written by the first process of a job alone.
 
@@ -10,15 +10,16 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::run::layout::{CONFIG, ENVIRONMENT, LOG, METRICS};
-use crate::run::state::{Cursor, StepReport, Validation};
+use crate::run::progress::{Cursor, StepReport, Validation};
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
+use crate::setup::job::JobSize;
 use crate::step::traffic::Counts;
 
 /// A line of `metrics.jsonl` about steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct MetricsLine {
-    /// Steps taken.
+pub(crate) struct MetricsLine {
+    /// Steps taken since the beginning of the training.
     pub step: u64,
     /// Epoch, counted from 0.
     pub epoch: u32,
@@ -30,22 +31,22 @@ pub struct MetricsLine {
     pub learning_rate: f32,
     /// Seconds since this process began to train.
     pub seconds: f64,
-    /// What all lanes together did and sent per step, on average since the line before.
+    /// Counters of all lanes together, mean per step since the line before.
     pub per_step: Counts,
 }
 
 /// A line of `metrics.jsonl` about the users held out, after an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct ValidationLine {
-    /// Steps taken.
+pub(crate) struct ValidationLine {
+    /// Steps taken since the beginning of the training.
     pub step: u64,
     /// The epoch, counted from 0.
     pub epoch: u32,
-    /// What the model is worth to them.
+    /// Metrics of the model for them.
     pub validation: Validation,
 }
 
-/// What all lines of `metrics.jsonl` have.
+/// The key that every line of `metrics.jsonl` has.
 #[derive(Deserialize)]
 struct Line {
     step: u64,
@@ -55,16 +56,22 @@ struct Line {
 ///
 /// # Errors
 /// If there is none, or it cannot be read.
-pub fn read_config(run: &Path) -> Result<Config> {
+pub(crate) fn read_config(run: &Path) -> Result<Config> {
     let path = run.join(CONFIG);
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     toml::from_str(&text).map_err(|error| Error::content(&path, error.to_string()))
 }
 
+/// A file that is appended to, with its path for errors.
+struct GrowingFile {
+    path: PathBuf,
+    file: File,
+}
+
 /// The files of a run folder that grow.
-pub struct Journal {
-    metrics: (PathBuf, File),
-    log: (PathBuf, File),
+pub(crate) struct Journal {
+    metrics: GrowingFile,
+    log: GrowingFile,
     /// Loss and impressions since the last line.
     loss_sum: f64,
     impressions: u64,
@@ -74,16 +81,16 @@ pub struct Journal {
 }
 
 impl Journal {
-    /// Opens the journal of a run that goes on after the step `goes_on`, or of a new one; it runs
-    /// on so many processes and threads.
+    /// Opens the journal of a run that goes on after the step `goes_on`, or of a new one, trained
+    /// by a job of `size`.
     ///
     /// # Errors
     /// If something cannot be written.
-    pub fn open(
+    pub(crate) fn open(
         run: &Path,
         goes_on: Option<u64>,
         trainer: &Trainer,
-        (processes, threads): (usize, usize),
+        size: JobSize,
     ) -> Result<Journal> {
         fs::create_dir_all(run).map_err(Error::io(run))?;
         if let Some(step) = goes_on {
@@ -92,30 +99,31 @@ impl Journal {
         if !run.join(CONFIG).exists() {
             write_new(&run.join(CONFIG), &to_toml(trainer.config(), run)?)?;
         }
-        let environment = environment(trainer, processes, threads);
+        let environment = environment(trainer, size);
         write_new(&run.join(ENVIRONMENT), &environment)?;
         let mut journal = Journal {
-            metrics: append(run.join(METRICS))?,
-            log: append(run.join(LOG))?,
+            metrics: GrowingFile::open(run.join(METRICS))?,
+            log: GrowingFile::open(run.join(LOG))?,
             loss_sum: 0.0,
             impressions: 0,
             last: None,
             loss: None,
         };
         let (step, steps) = (goes_on.unwrap_or(0), trainer.steps());
-        journal.say(&format!(
+        let JobSize { processes, threads } = size;
+        journal.log(&format!(
             "start at step {step} of {steps} on {processes} processes of {threads} threads"
         ))?;
         Ok(journal)
     }
 
     /// Mean loss of the last line.
-    pub fn loss(&self) -> Option<f64> {
+    pub(crate) fn loss(&self) -> Option<f64> {
         self.loss
     }
 
     /// Takes note of a step.
-    pub fn step(&mut self, report: &StepReport) {
+    pub(crate) fn step(&mut self, report: &StepReport) {
         self.loss_sum += report.loss * report.impressions as f64;
         self.impressions += report.impressions;
         self.last = Some(*report);
@@ -125,7 +133,7 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn line(&mut self, seconds: f64, per_step: Counts) -> Result<()> {
+    pub(crate) fn line(&mut self, seconds: f64, per_step: Counts) -> Result<()> {
         let Some(report) = self.last.filter(|_| self.impressions > 0) else { return Ok(()) };
         let loss = self.loss_sum / self.impressions as f64;
         self.loss = Some(loss);
@@ -147,17 +155,22 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn validation(&mut self, cursor: Cursor, epochs: u32, said: Validation) -> Result<()> {
+    pub(crate) fn validation(
+        &mut self,
+        cursor: Cursor,
+        epochs: u32,
+        validation: Validation,
+    ) -> Result<()> {
         let Cursor { step, epoch, .. } = cursor;
-        self.append(&ValidationLine { step, epoch, validation: said })?;
+        self.append(&ValidationLine { step, epoch, validation })?;
         let of =
             |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
-        self.say(&format!(
+        self.log(&format!(
             "step {step}, validation after {} of {epochs} epochs: GAUC {}, AUC {}, log loss {}",
             epoch + 1,
-            of(said.gauc),
-            of(said.auc),
-            of(said.logloss)
+            of(validation.gauc),
+            of(validation.auc),
+            of(validation.logloss)
         ))
     }
 
@@ -165,25 +178,25 @@ impl Journal {
     fn append(&mut self, line: &impl Serialize) -> Result<()> {
         let text = serde_json::to_string(line).expect("a line of numbers is JSON");
         // One write: a process killed here leaves at most one line that is cut short.
-        let written = self.metrics.1.write_all(format!("{text}\n").as_bytes());
-        written.map_err(Error::io(&self.metrics.0))
+        let written = self.metrics.file.write_all(format!("{text}\n").as_bytes());
+        written.map_err(Error::io(&self.metrics.path))
     }
 
     /// Logs where the process ended.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn end(&mut self, step: u64, seconds: f64) -> Result<()> {
+    pub(crate) fn end(&mut self, step: u64, seconds: f64) -> Result<()> {
         let loss = self.loss.map_or("none".to_owned(), |loss| format!("{loss:.6}"));
-        self.say(&format!("step {step}, loss {loss}, {seconds:.1} s"))
+        self.log(&format!("step {step}, loss {loss}, {seconds:.1} s"))
     }
 
     /// Appends a line to the log.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn say(&mut self, text: &str) -> Result<()> {
-        writeln!(self.log.1, "{text}").map_err(Error::io(&self.log.0))
+    pub(crate) fn log(&mut self, text: &str) -> Result<()> {
+        writeln!(self.log.file, "{text}").map_err(Error::io(&self.log.path))
     }
 }
 
@@ -201,9 +214,11 @@ fn forget_after(metrics: &Path, step: u64) -> Result<()> {
     write_new(metrics, &(kept.join("\n") + end))
 }
 
-fn append(path: PathBuf) -> Result<(PathBuf, File)> {
-    let file = OpenOptions::new().create(true).append(true).open(&path);
-    file.map_err(Error::io(&path)).map(|file| (path, file))
+impl GrowingFile {
+    fn open(path: PathBuf) -> Result<GrowingFile> {
+        let file = OpenOptions::new().create(true).append(true).open(&path);
+        file.map_err(Error::io(&path)).map(|file| GrowingFile { path, file })
+    }
 }
 
 fn write_new(path: &Path, text: &str) -> Result<()> {
@@ -214,14 +229,14 @@ fn to_toml(config: &Config, run: &Path) -> Result<String> {
     toml::to_string(config).map_err(|error| Error::content(run.join(CONFIG), error.to_string()))
 }
 
-fn environment(trainer: &Trainer, processes: usize, threads: usize) -> String {
-    let source = trainer.lanes().plan.spec.image_source.as_ref();
+fn environment(trainer: &Trainer, size: JobSize) -> String {
+    let source = trainer.lanes().network.spec.image_source.as_ref();
     let environment = serde_json::json!({
         "ams": env!("CARGO_PKG_VERSION"),
         "os": std::env::consts::OS,
         "processor": std::env::consts::ARCH,
-        "processes": processes,
-        "threads": threads,
+        "processes": size.processes,
+        "threads": size.threads,
         "lanes": trainer.config().train.lanes,
         "dataset": trainer.dataset().card(),
         "images": source,

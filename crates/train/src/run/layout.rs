@@ -4,25 +4,24 @@ use std::path::PathBuf;
 
 use crate::settings::Config;
 
-/// The configuration.
-pub const CONFIG: &str = "config.toml";
+pub(crate) const CONFIG: &str = "config.toml";
 
 /// Program version, processor, processes, threads, dataset, image encoder.
-pub const ENVIRONMENT: &str = "environment.json";
+pub(crate) const ENVIRONMENT: &str = "environment.json";
 
 /// One JSON object a line: steps and validations.
-pub const METRICS: &str = "metrics.jsonl";
+pub(crate) const METRICS: &str = "metrics.jsonl";
 
 /// One line of text for each event of the training.
-pub const LOG: &str = "train.log";
+pub(crate) const LOG: &str = "train.log";
 
 /// The folder of the checkpoints.
-pub const CHECKPOINTS: &str = "checkpoints";
+pub(crate) const CHECKPOINTS: &str = "checkpoints";
 
 /// Which checkpoint is the result of an ended training with early stop.
-pub const ENDED: &str = "ended.json";
+pub(crate) const ENDED: &str = "ended.json";
 
 /// The folder of a run.
-pub fn folder(config: &Config) -> PathBuf {
+pub(crate) fn folder(config: &Config) -> PathBuf {
     config.runs.join(&config.name)
 }

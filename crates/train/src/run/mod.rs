@@ -5,7 +5,7 @@
 //!   config.toml          the resolved configuration: train it again and get the same bits
 //!   environment.json     program version, processor, processes, threads, dataset, image encoder
 //!   metrics.jsonl        one object every `train.log_every` steps, and one after each epoch with validation
-//!   train.log            what happened when, for people
+//!   train.log            the events of the training in words
 //!   checkpoints/step-N/  see `checkpoint`
 //!   ended.json           which checkpoint is the result of a training with early stop, see `validation`
 //!   predictions/         written by `ams eval`
@@ -13,16 +13,16 @@
 //! ```
 //! The first process writes all of it but the checkpoints, which every process writes its lanes to.
 
-pub mod assemble;
-pub mod checkpoint;
-pub mod ended;
-pub mod journal;
-pub mod layout;
-pub mod predictions;
-pub mod state;
-pub mod trainer;
-pub mod validation;
-pub mod warm_start;
+pub(crate) mod assemble;
+pub(crate) mod checkpoint;
+pub(crate) mod ended;
+pub(crate) mod journal;
+pub(crate) mod layout;
+pub(crate) mod predictions;
+pub(crate) mod progress;
+pub(crate) mod trainer;
+pub(crate) mod validation;
+pub(crate) mod warm_start;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -34,22 +34,21 @@ use serde::Serialize;
 use crate::error::{Error, Result};
 use crate::run::ended::{Ended, is_there};
 use crate::run::journal::Journal;
-use crate::run::state::{StepReport, Validation};
+use crate::run::progress::{StepReport, Validation};
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
-use crate::setup::job::{Job, facts_of};
+use crate::setup::job::{Job, JobSize, facts_of};
 use crate::step::traffic::Counts;
 use ams_data::lock::Lock;
 
-pub use crate::run::journal::{MetricsLine, ValidationLine};
-pub use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, METRICS, folder};
+pub(crate) use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, folder};
 
-/// What the watcher of a training wants next.
+/// The decision of a watcher after a step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wish {
-    /// The next step.
+pub enum Next {
+    /// The training takes its next step.
     GoOn,
-    /// A checkpoint, and the end.
+    /// The training writes a checkpoint and ends.
     Stop,
 }
 
@@ -62,15 +61,15 @@ pub enum Start {
     Replace,
     /// Goes on from the newest checkpoint.
     Resume,
-    /// Goes on from the newest checkpoint if there is one, and begins anew if not: what a launcher
-    /// wants that starts a job again.
+    /// Goes on from the newest checkpoint if there is one, and begins at step 0 if not: for a
+    /// launcher that starts a job again.
     Auto,
 }
 
-/// What a training came to; `--json` of `ams train`.
+/// The result of a training; `--json` of `ams train`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct RunReport {
-    /// The run folder.
+    /// Path of the run folder.
     pub run: PathBuf,
     /// Steps taken, over all processes that worked on the run.
     pub steps: u64,
@@ -84,9 +83,9 @@ pub struct RunReport {
     pub loss: Option<f64>,
     /// Threads of each process.
     pub threads: usize,
-    /// Processes.
+    /// Processes of the job.
     pub processes: usize,
-    /// Lanes.
+    /// Lanes of the training.
     pub lanes: usize,
     /// The step it went on from; 0 for a new training.
     pub resumed_from: u64,
@@ -97,17 +96,17 @@ pub struct RunReport {
     pub epochs: u32,
     /// With early stop the best epoch so far, counted from 0; the result of a finished training.
     pub best_epoch: Option<u32>,
-    /// What the model of that epoch is worth to the users held out; without early stop, of the
-    /// last one.
+    /// Metrics of the model of that epoch for the users held out; without early stop, of the last
+    /// epoch.
     pub validation: Option<Validation>,
-    /// What all lanes together did and sent per step, on average over this process's steps.
+    /// Counters of all lanes together, mean per step over this process's steps.
     pub per_step: Counts,
 }
 
 /// Trains `config` in its run folder on the processes of `job`, which all call this together and
-/// see the same disk. `watch` sees every step and may stop the training: one process that wishes it
-/// stops all. It also sees the rounds of a validation, as steps of no impressions, and cannot stop
-/// these.
+/// see the same disk. `watch` sees every step and may stop the training: one process that returns
+/// [`Next::Stop`] stops all. It also sees the rounds of a validation, as steps of no impressions,
+/// and cannot stop these.
 ///
 /// # Errors
 /// If the run folder is taken or cannot be written, or the training fails.
@@ -115,9 +114,9 @@ pub fn train(
     config: &Config,
     start: Start,
     job: Job,
-    watch: &mut dyn FnMut(&StepReport, u64) -> Wish,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Next,
 ) -> Result<RunReport> {
-    let (processes, threads) = (job.fabric.size(), job.threads);
+    let JobSize { processes, threads } = job.size();
     let Begun { mut trainer, mut journal, ended, lock: _lock } = begin(config, start, job)?;
     let (clock, before) = (Instant::now(), trainer.cursor());
     let mut counted = Counted { counts: Counts::default(), until: before.step };
@@ -133,9 +132,9 @@ pub fn train(
         journal.end(steps, seconds)?;
     }
     let history = ended.map_or(trainer.history(), |ended| ended.history);
-    let place = conclude(config, &mut trainer, ended.filter(|_| finished), finished)?;
+    let result = conclude(config, &mut trainer, ended.filter(|_| finished), finished)?;
     if let Some(journal) = &mut journal {
-        journal.say(&format!("checkpoint {}", place.display()))?;
+        journal.log(&format!("checkpoint {}", result.display()))?;
     }
     let best = history.best.filter(|_| config.train.early_stop.is_some());
     let impressions = trainer.cursor().impressions - before.impressions;
@@ -174,11 +173,11 @@ struct Begun {
 fn begin(config: &Config, start: Start, mut job: Job) -> Result<Begun> {
     let run = folder(config);
     let checkpoints = run.join(CHECKPOINTS);
-    let place = (job.fabric.size(), job.threads);
+    let size = job.size();
     let fabric = &mut *job.fabric;
     together(fabric, config.check())?;
-    // Before anything is touched, and also where a checkpoint has the word later, which is one for
-    // all.
+    // Before anything is touched, and also where a checkpoint decides later: it is one for all
+    // processes.
     agree::<Error>(fabric, &facts_of(config))?;
     let lock = on_first(fabric, || Ok::<_, Error>(Lock::take(&config.runs, &config.name)?))?;
     let begin = on_first(fabric, || decide(&run, config, start))?;
@@ -199,7 +198,7 @@ fn begin(config: &Config, start: Start, mut job: Job) -> Result<Begun> {
     })?;
     let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
     let opened = match begin {
-        Some(begin) => open_journal(&run, begin, steps, &trainer, place).map(Some),
+        Some(begin) => open_journal(&run, begin, steps, &trainer, size).map(Some),
         None => Ok(None),
     };
     let journal = together(trainer.lanes_mut().fabric(), opened)?;
@@ -227,23 +226,23 @@ fn conclude(
 ) -> Result<PathBuf> {
     let run = folder(config);
     let checkpoints = run.join(CHECKPOINTS);
-    let place = trainer.checkpoint(&checkpoints)?;
+    let newest = trainer.checkpoint(&checkpoints)?;
     if !finished || config.train.early_stop.is_none() {
-        return Ok(place);
+        return Ok(newest);
     }
     let ended = ended.unwrap_or_else(|| Ended::at(trainer.cursor(), trainer.history()));
     on_first(trainer.lanes_mut().fabric(), || ended.conclude(&run))?;
     Ok(checkpoint::path(&checkpoints, ended.result))
 }
 
-/// What was done and sent, and until which step that was asked.
+/// The counters of all steps up to `until`.
 struct Counted {
     counts: Counts,
     until: u64,
 }
 
 impl Counted {
-    /// Asks about the steps since then: their mean.
+    /// Adds the counters of the steps since then; returns their mean per step.
     fn take(&mut self, trainer: &mut Trainer) -> Result<Counts> {
         let step = trainer.cursor().step;
         let counts = trainer.lanes_mut().take_counts()?;
@@ -259,7 +258,7 @@ fn learn(
     trainer: &mut Trainer,
     journal: &mut Option<Journal>,
     counted: &mut Counted,
-    watch: &mut dyn FnMut(&StepReport, u64) -> Wish,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Next,
 ) -> Result<bool> {
     // Not the trainer's: the run may have been moved since its checkpoint was written.
     let checkpoints = folder(config).join(CHECKPOINTS);
@@ -269,7 +268,7 @@ fn learn(
     loop {
         let cursor = trainer.cursor();
         let round = StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 };
-        // First of all, so that every checkpoint at the end of an epoch knows what validation said.
+        // First of all, so that every checkpoint at the end of an epoch has the epoch's validation.
         let validated = trainer.validate(&mut || {
             watch(&round, steps);
         })?;
@@ -298,20 +297,20 @@ fn learn(
                 journal.line(clock.elapsed().as_secs_f64(), counts)?;
             }
         }
-        stop = trainer.lanes_mut().fabric().any(watch(&report, steps) == Wish::Stop)?;
+        stop = trainer.lanes_mut().fabric().any(watch(&report, steps) == Next::Stop)?;
     }
 }
 
 /// How a training begins.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Begin {
-    /// At step 0, in the place of an earlier training or not.
+    /// At step 0; `replace` removes an earlier training.
     New { replace: bool },
     /// At the newest checkpoint.
     GoOn,
 }
 
-/// What `start` means for what is in the run folder.
+/// How a training begins by `start` in the run folder as it is.
 fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
     let goes_on = !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty();
     // A checkpoint that is there already is not written again: none may be left of another
@@ -346,7 +345,7 @@ fn open_journal(
     begin: Begin,
     taken: u64,
     trainer: &Trainer,
-    place: (usize, usize),
+    size: JobSize,
 ) -> Result<Journal> {
     if begin == (Begin::New { replace: true }) {
         // Renamed first: killed half-way, nothing that looks like a training stays.
@@ -357,7 +356,7 @@ fn open_journal(
         fs::rename(run, &retired).map_err(Error::io(run))?;
         fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
     }
-    Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, place)
+    Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, size)
 }
 
 /// Opens the training of a run folder as its newest checkpoint left it, to evaluate or publish it.
@@ -365,9 +364,10 @@ fn open_journal(
 /// # Errors
 /// If the folder holds no training, or none with a checkpoint.
 pub fn open(run: &Path, mut job: Job) -> Result<Trainer> {
-    let there = match run.join(CONFIG).exists() {
-        true => Ok(()),
-        false => Err(Error::content(run, "is not a run folder: it has no config.toml")),
+    let there = if run.join(CONFIG).exists() {
+        Ok(())
+    } else {
+        Err(Error::content(run, "is not a run folder: it has no config.toml"))
     };
     together(&mut *job.fabric, there)?;
     Trainer::resume(&run.join(CHECKPOINTS), job)

@@ -13,7 +13,10 @@ const ROW: usize = 9;
 ///
 /// # Errors
 /// As [`Fabric::exchange`].
-pub fn gather_predictions(fabric: &mut dyn Fabric, mine: Predictions) -> Result<Predictions, Lost> {
+pub(crate) fn gather_predictions(
+    fabric: &mut dyn Fabric,
+    mine: Predictions,
+) -> Result<Predictions, Lost> {
     if fabric.size() == 1 {
         return Ok(mine);
     }

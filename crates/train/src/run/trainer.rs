@@ -9,6 +9,7 @@ use ams_data::{Groups, Side, id::Id};
 use ams_fabric::{Metered, agree, gather, together};
 use ams_model::metrics::Metrics;
 use ams_model::schedule::Schedule;
+use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::error::{Error, Result};
@@ -16,24 +17,25 @@ use crate::run::assemble::{Assembly, assemble};
 use crate::run::checkpoint::{self, Checkpoint, Meta};
 use crate::run::layout::CHECKPOINTS;
 use crate::run::predictions::gather_predictions;
-use crate::run::state::{Cursor, History, StepReport, Validation};
+use crate::run::progress::{Cursor, History, StepReport, Validation};
 use crate::run::validation;
 use crate::run::warm_start;
 use crate::settings::Config;
 use crate::setup::job::{Job, facts_of};
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
+use crate::step::seat::Seat;
 use crate::step::share::Share;
-use crate::step::users::Users;
+use crate::step::users::{Selection, Users};
 use crate::step::worker::Worker;
 use crate::step::{DenseSettings, Lanes, Pass, StepOutcome};
 
 /// How much of a split to predict.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Rounds {
-    /// One batch.
+    /// One batch of it.
     First,
-    /// All of it.
+    /// As many rounds as the selection has batches.
     All,
 }
 
@@ -71,14 +73,14 @@ impl Trainer {
         let sources = Sources::of(&dataset, &stores);
         agree::<Error>(&mut fabric, &sources.facts())?;
         let made = assemble(&config, &dataset, &stores, &fabric, threads);
-        let Assembly { plan, topology, pool, workers } = together(&mut fabric, made)?;
+        let Assembly { network, topology, pool, workers } = together(&mut fabric, made)?;
         let learned = learned(&config, &dataset, &workers, &mut fabric)?;
         let steps_per_epoch = Share::steps(learned, config.train.batch);
         let sum = DenseSettings {
             rounding: config.train.all_reduce.into(),
             clip_norm: config.train.clip_norm,
         };
-        let lanes = Lanes::new(plan, config.seed, topology, stores, sum, fabric, pool);
+        let lanes = Lanes::new(network, config.seed, topology, stores, sum, fabric, pool);
         Ok(Trainer {
             config,
             dataset,
@@ -94,11 +96,12 @@ impl Trainer {
         })
     }
 
-    /// Takes over what the configuration's warm start says, if it has one. For a new training only.
+    /// Takes over the weights of the configuration's warm start, if it has one. For a new training
+    /// only.
     ///
     /// # Errors
     /// If that training has no checkpoint, it is damaged, or its parts do not fit this model.
-    pub fn warm_start(&mut self) -> Result<()> {
+    pub(crate) fn warm_start(&mut self) -> Result<()> {
         let Some(warm) = self.config.train.warm_start.clone() else { return Ok(()) };
         let checkpoints = warm.from.join(CHECKPOINTS);
         let newest = checkpoint::newest(&checkpoints, self.lanes.fabric())?;
@@ -111,7 +114,7 @@ impl Trainer {
     /// # Errors
     /// If there is no checkpoint, or it is damaged, or does not fit the dataset or the feature
     /// store of today.
-    pub fn resume(checkpoints: &Path, mut job: Job) -> Result<Trainer> {
+    pub(crate) fn resume(checkpoints: &Path, mut job: Job) -> Result<Trainer> {
         let newest = checkpoint::newest(checkpoints, &mut *job.fabric)?;
         let opened = Checkpoint::open(&newest)
             .map_err(|error| checkpoint::damaged(checkpoints, &newest, error));
@@ -119,7 +122,7 @@ impl Trainer {
         let meta = checkpoint.meta();
         let mut trainer = Trainer::new(meta.config.clone(), job)?;
         let Trainer { lanes, sources, .. } = &mut trainer;
-        let restored = match meta.difference(&lanes.plan.spec, sources) {
+        let restored = match meta.difference(&lanes.network.spec, sources) {
             Some(what) => Err(Error::content(&newest, what)),
             None => checkpoint
                 .restore(lanes)
@@ -130,49 +133,59 @@ impl Trainer {
         Ok(trainer)
     }
 
-    /// The configuration.
+    /// The configuration of the training.
     pub fn config(&self) -> &Config {
         &self.config
     }
 
-    /// The dataset.
+    /// The dataset of the training.
     pub fn dataset(&self) -> &Dataset {
         &self.dataset
     }
 
+    /// The rank of this process; the first one has the predictions.
+    pub fn rank(&self) -> usize {
+        self.lanes.rank()
+    }
+
+    /// The threads of this process.
+    pub fn pool(&self) -> &ThreadPool {
+        self.lanes.pool()
+    }
+
     /// The lanes, for publishing.
-    pub fn lanes(&self) -> &Lanes {
+    pub(crate) fn lanes(&self) -> &Lanes {
         &self.lanes
     }
 
     /// The lanes, for counting and for exchanges of all processes.
-    pub fn lanes_mut(&mut self) -> &mut Lanes {
+    pub(crate) fn lanes_mut(&mut self) -> &mut Lanes {
         &mut self.lanes
     }
 
     /// Where the training stands.
-    pub fn cursor(&self) -> Cursor {
+    pub(crate) fn cursor(&self) -> Cursor {
         self.cursor
     }
 
-    /// What validation said so far.
-    pub fn history(&self) -> History {
+    /// The validations so far.
+    pub(crate) fn history(&self) -> History {
         self.history
     }
 
     /// Whether an epoch just ended.
-    pub fn is_at_epoch_end(&self) -> bool {
+    pub(crate) fn is_at_epoch_end(&self) -> bool {
         self.cursor.step_in_epoch == self.steps_per_epoch
     }
 
     /// Whether all epochs were done, or validation ends the training early.
-    pub fn is_done(&self) -> bool {
+    pub(crate) fn is_done(&self) -> bool {
         let epochs = self.cursor.epoch + u32::from(self.is_at_epoch_end());
         epochs >= self.config.train.epochs || self.history.is_spent(self.config.train.early_stop)
     }
 
     /// Steps of the whole training, if nothing ends it early.
-    pub fn steps(&self) -> u64 {
+    pub(crate) fn steps(&self) -> u64 {
         self.steps_per_epoch * u64::from(self.config.train.epochs)
     }
 
@@ -191,7 +204,8 @@ impl Trainer {
         }
         if !self.started {
             if self.config.train.l2_ids > 0.0 && !self.counted {
-                let mut readers = self.readers((SplitName::Train, Users::Learned))?;
+                let learned = Selection { split: SplitName::Train, users: Users::Learned };
+                let mut readers = self.readers(learned)?;
                 self.lanes.count_ids(&mut readers, self.steps_per_epoch)?;
                 self.counted = true;
             }
@@ -214,7 +228,7 @@ impl Trainer {
         Share { numerator: step_in_epoch, denominator: self.steps_per_epoch }
     }
 
-    /// Brings the feeds to where the cursor says, passing over what was learned from already.
+    /// Brings the feeds to the cursor, passing over the impressions learned from already.
     fn start_epoch(&mut self) -> Result<()> {
         let Cursor { epoch, step_in_epoch, .. } = self.cursor;
         let share = self.share(step_in_epoch);
@@ -240,7 +254,7 @@ impl Trainer {
     /// # Errors
     /// If samples cannot be read or a process is lost.
     pub fn evaluate(&mut self, split: SplitName) -> Result<Predictions> {
-        self.predictions((split, Users::All), &mut || ())
+        self.predictions(Selection { split, users: Users::All }, &mut || ())
     }
 
     /// Validates the epoch that just ended, if users are held out and it was not validated yet.
@@ -248,14 +262,15 @@ impl Trainer {
     ///
     /// # Errors
     /// As [`Trainer::evaluate`].
-    pub fn validate(&mut self, alive: &mut dyn FnMut()) -> Result<Option<Validation>> {
+    pub(crate) fn validate(&mut self, alive: &mut dyn FnMut()) -> Result<Option<Validation>> {
         let due = self.is_at_epoch_end() && self.history.epochs <= self.cursor.epoch;
         if self.config.train.validation_parts == 0 || !due {
             return Ok(None);
         }
         // No part of a step.
         let meter = self.lanes.metered().meter();
-        let all = self.predictions((SplitName::Train, Users::HeldOut), alive)?;
+        let held_out = Selection { split: SplitName::Train, users: Users::HeldOut };
+        let all = self.predictions(held_out, alive)?;
         let first = self.lanes.fabric().rank() == 0;
         let metrics = first.then(|| Metrics::of(&all.users, &all.logits, &all.labels));
         let validation = validation::tell(metrics, self.lanes.fabric())?;
@@ -264,16 +279,16 @@ impl Trainer {
         Ok(Some(validation))
     }
 
-    /// What the model predicts of `samples`, at the first process.
+    /// Predictions of `selection`, at the first process.
     fn predictions(
         &mut self,
-        samples: (SplitName, Users),
+        selection: Selection,
         alive: &mut dyn FnMut(),
     ) -> Result<Predictions> {
         let item = self.item_column();
         let mut lanes = vec![Predictions::default(); self.lanes.shards().count()];
         let batch = self.config.train.batch;
-        self.predict(samples, batch, Rounds::All, |lane, worker| {
+        self.predict(selection, batch, Rounds::All, |lane, worker| {
             if lane == 0 {
                 alive();
             }
@@ -289,25 +304,26 @@ impl Trainer {
     pub(crate) fn first_batch(&mut self) -> Result<Groups> {
         let mut all = Groups::new(self.dataset.schema());
         let batch = self.config.train.batch;
-        self.predict((SplitName::Train, Users::All), batch, Rounds::First, |_, worker| {
+        let all_users = Selection { split: SplitName::Train, users: Users::All };
+        self.predict(all_users, batch, Rounds::First, |_, worker| {
             let groups = &worker.batch.groups;
             (0..groups.len()).for_each(|group| all.push_from(groups, group));
         })?;
         Ok(all)
     }
 
-    /// Predicts `samples` about `batch` impressions at a time; shows `visit` each local lane's
+    /// Predicts `selection` about `batch` impressions at a time; shows `visit` each local lane's
     /// worker after each round.
     pub(crate) fn predict(
         &mut self,
-        samples: (SplitName, Users),
+        selection: Selection,
         batch: usize,
         rounds: Rounds,
         mut visit: impl FnMut(usize, &Worker),
     ) -> Result<()> {
-        let mut workers = self.readers(samples)?;
+        let mut workers = self.readers(selection)?;
         let counts = &self.dataset.card().counts;
-        let impressions = match samples {
+        let impressions = match (selection.split, selection.users) {
             (SplitName::Test, _) => counts.test,
             (SplitName::Train, Users::All) => counts.train,
             (SplitName::Train, Users::Learned) => self.learned,
@@ -326,14 +342,14 @@ impl Trainer {
         Ok(())
     }
 
-    /// Workers that read `samples` once, as they lie in the files.
-    fn readers(&self, samples: (SplitName, Users)) -> Result<Vec<Worker>> {
+    /// Workers that read `selection` once, as it lies in the files.
+    fn readers(&self, selection: Selection) -> Result<Vec<Worker>> {
         let topology = self.lanes.topology;
         let reader = |lane| {
-            let lane = (lane, topology.lanes());
-            let mut feed = feed::open(&self.dataset, samples, lane, Order::Files, &self.config)?;
+            let seat = Seat { lane, lanes: topology.lanes() };
+            let mut feed = feed::open(&self.dataset, selection, seat, Order::Files, &self.config)?;
             feed.start(0);
-            Ok(Worker::new(&self.lanes.plan, feed))
+            Ok(Worker::new(&self.lanes.network, feed))
         };
         topology.local().map(reader).collect()
     }
@@ -348,11 +364,11 @@ impl Trainer {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn checkpoint(&mut self, checkpoints: &Path) -> Result<PathBuf> {
+    pub(crate) fn checkpoint(&mut self, checkpoints: &Path) -> Result<PathBuf> {
         let meta = Meta {
             cursor: self.cursor,
             config: self.config.clone(),
-            spec: self.lanes.plan.spec.clone(),
+            spec: self.lanes.network.spec.clone(),
             sources: self.sources.clone(),
             history: self.history,
             blake3: String::new(),
@@ -390,7 +406,7 @@ fn learned(
     Ok(learned)
 }
 
-/// Appends what a worker predicted.
+/// Appends the predictions of a worker's micro-batch.
 fn collect(worker: &Worker, item: usize, to: &mut Predictions) {
     let groups = &worker.batch.groups;
     for group in 0..groups.len() {

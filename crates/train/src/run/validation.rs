@@ -1,18 +1,18 @@
-//! Users held out of a training, and what the model is worth to them after each epoch.
+//! Users held out of a training, and the metrics of the model for them after each epoch.
 
 use ams_data::Card;
 use ams_fabric::{Fabric, gather};
 use ams_model::metrics::Metrics;
 
 use crate::error::{Error, Result};
-use crate::run::state::Validation;
+use crate::run::progress::Validation;
 use crate::settings::Config;
 
 /// Checks that every lane keeps parts to learn from.
 ///
 /// # Errors
-/// What came and what is possible.
-pub fn check(config: &Config, card: &Card) -> Result<()> {
+/// If the parts cannot be divided, with the number and the possible ones.
+pub(crate) fn check(config: &Config, card: &Card) -> Result<()> {
     let (held_out, lanes, parts) = (config.train.validation_parts, config.train.lanes, card.parts);
     let bad = |what| Err(Error::Config { key: "train.validation_parts".into(), what });
     if held_out == 0 {
@@ -34,8 +34,9 @@ pub fn check(config: &Config, card: &Card) -> Result<()> {
     Ok(())
 }
 
-/// Of `metrics`, which the first process has, at every process. All call it together.
-pub fn tell(metrics: Option<Metrics>, fabric: &mut dyn Fabric) -> Result<Validation> {
+/// The validation by `metrics`, which the first process has, at every process. All call it
+/// together.
+pub(crate) fn tell(metrics: Option<Metrics>, fabric: &mut dyn Fabric) -> Result<Validation> {
     let mine: Vec<u64> = metrics.map_or(Vec::new(), |metrics| {
         let all = [metrics.gauc, metrics.auc, metrics.logloss];
         let words =

@@ -1,7 +1,7 @@
 //! Beginning with the weights of another training (Section 6.5 of the paper: partial warm-up).
 //!
-//! Parts are found by their names, so the other model may differ in what is not taken over. Rows go
-//! to whoever owns them here, whatever the number of lanes there.
+//! Parameters are found by their names, so the other model may differ in those that are not taken
+//! over. A row goes to the lane that owns it here; the number of lanes there does not matter.
 
 use std::path::Path;
 
@@ -9,32 +9,32 @@ use ams_data::part_of;
 use ams_model::params::Layout;
 
 use crate::error::{Error, Result};
-use crate::run::checkpoint::Checkpoint;
+use crate::run::checkpoint::{Checkpoint, LaneRows};
 use crate::settings::WarmParts;
-use crate::setup::network::Plan;
+use crate::setup::network::Network;
 use crate::step::Lanes;
 
 /// Takes `parts` of the checkpoint in `path` over into new `lanes`.
 ///
 /// # Errors
 /// If the checkpoint is damaged, or has a part in another shape.
-pub fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<()> {
+pub(crate) fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<()> {
     if parts == WarmParts::None {
         return Ok(());
     }
     let checkpoint = Checkpoint::open(path)?;
-    let there = Plan::new(checkpoint.meta().spec.clone(), &checkpoint.meta().config.train);
+    let there = Network::new(checkpoint.meta().spec.clone(), &checkpoint.meta().config.train);
     let weights = checkpoint.dense(there.dense_len())?;
-    let Lanes { plan, dense, .. } = lanes;
+    let Lanes { network, dense, .. } = lanes;
     if parts != WarmParts::Towers {
-        let (from, to) = (there.network.layout(), plan.network.layout());
-        let (range, into) = (there.network_range(), plan.network_range());
+        let (from, to) = (there.rank.layout(), network.rank.layout());
+        let (range, into) = (there.rank_range(), network.rank_range());
         copy("the network", from, &weights[range], to, &mut dense.w[into], path)?;
     }
-    for (_, tower) in plan.trained() {
+    for (_, tower) in network.trained() {
         let name = &tower.spec.name;
         let Some(same) = there.towers.iter().find(|other| other.spec.name == *name) else {
-            return Err(Error::content(path, format!("has no tower {name:?} to begin with")));
+            return Err(Error::content(path, format!("has no tower {name:?} for a warm start")));
         };
         let (from, to) = (same.model.layout(), tower.model.layout());
         let into = &mut dense.w[tower.range.clone()];
@@ -60,7 +60,7 @@ fn copy(
         let Some(same) = same.filter(|other| other.shape == entry.shape) else {
             let found = same.map_or("none".to_owned(), |other| format!("{:?}", other.shape));
             let text = format!(
-                "cannot be begun with: {} of {what} has shape {found}, expected {:?}",
+                "cannot be used for a warm start: parameter {} of {what} has shape {found}, expected {:?}",
                 entry.name, entry.shape
             );
             return Err(Error::content(path, text));
@@ -71,9 +71,9 @@ fn copy(
     Ok(())
 }
 
-/// The rows that the local lanes own, without what an optimizer kept of them.
-fn take_rows(checkpoint: &Checkpoint, there: &Plan, lanes: &mut Lanes) -> Result<()> {
-    let dim = lanes.plan.spec.dim;
+/// Copies the rows that the local lanes own, without their optimizer state.
+fn take_rows(checkpoint: &Checkpoint, there: &Network, lanes: &mut Lanes) -> Result<()> {
+    let dim = lanes.network.spec.dim;
     if there.spec.dim != dim {
         let what = format!("has rows of {} numbers, expected {dim}", there.spec.dim);
         return Err(Error::content(checkpoint.path(), what));
@@ -81,7 +81,7 @@ fn take_rows(checkpoint: &Checkpoint, there: &Plan, lanes: &mut Lanes) -> Result
     let width = dim * (1 + there.rows.states());
     let (all, local) = (lanes.topology.lanes(), lanes.topology.local());
     for lane in 0..checkpoint.meta().config.train.lanes {
-        let (ids, rows) = checkpoint.rows(lane, width)?;
+        let LaneRows { ids, rows } = checkpoint.rows(lane, width)?;
         for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
             let owner = part_of(id, all);
             if local.contains(&owner) {

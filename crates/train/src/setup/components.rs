@@ -1,5 +1,5 @@
-//! Principal components of a store's features: as towers that do not learn, and as what towers see
-//! instead of features.
+//! Principal components of a store's features: as towers that do not learn, and as the input of
+//! towers instead of features.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use ams_image::{FeatureStore, Projection};
 use ams_model::pca::Pca;
 use half::f16;
 
-use crate::setup::network::{Plan, PlannedTower};
+use crate::setup::network::{Network, TowerDefinition};
 
 /// Most images that components are fitted to. Keys are hashes, so the first ones are a fair sample.
 const SAMPLE: usize = 8192;
@@ -27,23 +27,23 @@ fn fit(store: &FeatureStore, count: usize) -> Pca {
     Pca::fit(&rows, store.dim(), count)
 }
 
-/// `store` with the first `count` components of every feature in its place.
-pub fn project(store: FeatureStore, count: usize) -> FeatureStore {
+/// `store` with the first `count` components of every feature instead of the feature.
+pub(crate) fn project(store: FeatureStore, count: usize) -> FeatureStore {
     let Pca { mean, components, .. } = fit(&store, count);
     store.projected(Projection { mean, components })
 }
 
 /// Writes the weights of those towers among `dense` that are components of their content's
 /// features.
-pub fn place(plan: &Plan, stores: &[FeatureStore], dense: &mut [f32]) {
-    for tower in plan.towers.iter().filter(|tower| tower.spec.weights == TowerWeights::Pca) {
+pub(crate) fn write_weights(network: &Network, stores: &[FeatureStore], dense: &mut [f32]) {
+    for tower in network.towers.iter().filter(|tower| tower.spec.weights == TowerWeights::Pca) {
         let pca = fit(&stores[tower.spec.content], tower.dim());
-        place_one(tower, &pca, &mut dense[tower.range.clone()]);
+        write_weights_of(tower, &pca, &mut dense[tower.range.clone()]);
     }
 }
 
 /// One linear layer: it sees features times `tower.scale`.
-fn place_one(tower: &PlannedTower, pca: &Pca, e: &mut [f32]) {
+fn write_weights_of(tower: &TowerDefinition, pca: &Pca, e: &mut [f32]) {
     let layout = tower.model.layout();
     let view = |name: &str| layout.get(name).expect("a tower of one layer has these").view;
     let power: f32 = pca.variances.iter().sum::<f32>() / pca.variances.len() as f32;

@@ -4,19 +4,28 @@ use ams_fabric::{Fabric, Solo};
 
 use crate::settings::Config;
 
-/// Where a training runs.
+/// The processes of a training, and the threads of this one.
 pub struct Job {
-    /// Its processes.
+    /// The connection between the processes.
     pub fabric: Box<dyn Fabric>,
     /// Threads of this process.
     pub threads: usize,
-    /// What this process is: name and value of everything that has to be the same in all of them,
-    /// such as the program's version.
+    /// Name and value of everything that has to be the same in all processes: the program's
+    /// version, for example.
     pub facts: Vec<(String, String)>,
 }
 
+/// The number of processes of a job, and of threads of each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct JobSize {
+    /// Processes of the job.
+    pub processes: usize,
+    /// Threads of each process.
+    pub threads: usize,
+}
+
 impl Job {
-    /// One process.
+    /// A job of this process alone.
     pub fn solo(threads: usize) -> Job {
         Job::of(Solo, threads)
     }
@@ -25,10 +34,15 @@ impl Job {
     pub fn of(fabric: impl Fabric + 'static, threads: usize) -> Job {
         Job { fabric: Box::new(fabric), threads, facts: Vec::new() }
     }
+
+    /// The number of processes and of threads.
+    pub(crate) fn size(&self) -> JobSize {
+        JobSize { processes: self.fabric.size(), threads: self.threads }
+    }
 }
 
 /// The facts of a configuration: every key with its value.
-pub fn facts_of(config: &Config) -> Vec<(String, String)> {
+pub(crate) fn facts_of(config: &Config) -> Vec<(String, String)> {
     fn walk(name: &str, value: &serde_json::Value, facts: &mut Vec<(String, String)>) {
         match value {
             serde_json::Value::Object(keys) => {

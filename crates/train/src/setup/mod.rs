@@ -1,7 +1,7 @@
 //! What a training is made of before its first step: its sources, its model, its processes.
 
-pub mod components;
-pub mod job;
-pub mod network;
-pub mod resolve;
-pub mod sources;
+pub(crate) mod components;
+pub(crate) mod job;
+pub(crate) mod network;
+pub(crate) mod resolve;
+pub(crate) mod sources;

@@ -1,4 +1,4 @@
-//! What every lane knows about the model, resolved once per training.
+//! The networks of a model with their weights' ranges, resolved once per training for all lanes.
 
 use std::ops::Range;
 
@@ -11,20 +11,20 @@ use ams_model::tower::Tower;
 use crate::settings::{FeatureFormat, Placement, TrainConfig};
 
 /// The networks of a [`Spec`] and where their weights lie in the one flat slice of dense weights.
-pub struct Plan {
-    /// The model.
+pub(crate) struct Network {
+    /// Description of the model.
     pub spec: Spec,
-    /// What is pooled once per group.
+    /// Inputs that are pooled once per group.
     pub group_inputs: Vec<Input>,
-    /// What is pooled per impression.
+    /// Inputs that are pooled per impression.
     pub impression_inputs: Vec<Input>,
-    /// What is pooled per behavior.
+    /// Inputs that are pooled per behavior.
     pub behavior_inputs: Vec<Input>,
     /// The rank network W.
-    pub network: RankNetwork,
-    /// The towers E.
-    pub towers: Vec<PlannedTower>,
-    /// Which tower does what, by content.
+    pub rank: RankNetwork,
+    /// The towers E; a tower's number is its index.
+    pub towers: Vec<TowerDefinition>,
+    /// The towers of each content by their use.
     pub contents: Vec<ContentTowers>,
     /// Where features live and towers run.
     pub placement: Placement,
@@ -34,8 +34,9 @@ pub struct Plan {
     pub rows: RowOptimizer,
     /// The rows' learning rate over that of the dense weights.
     pub rows_rate: f32,
-    /// What learns but for the matrices of the towers' first layers, among the dense weights: their
-    /// gradients are computed for all lanes at once, see [`crate::step::first_layers`].
+    /// Ranges of the dense weights that learn, without the matrices of the towers' first layers:
+    /// the gradients of those are computed for all lanes at once, see
+    /// [`crate::step::first_layers`].
     pub rest: Vec<Range<usize>>,
     /// How strongly rows are drawn towards zero, see [`crate::step::frequency`].
     pub l2_ids: f32,
@@ -46,60 +47,60 @@ pub struct Plan {
 }
 
 /// One tower, and where its weights lie.
-pub struct PlannedTower {
+pub(crate) struct TowerDefinition {
     /// Its name, content and weights.
     pub spec: TowerSpec,
-    /// Its network.
+    /// Layers and parameter layout.
     pub model: Tower,
     /// Where it lies among the dense weights.
     pub range: Range<usize>,
-    /// What features are multiplied with.
+    /// Factor of the features.
     pub scale: f32,
 }
 
-impl PlannedTower {
+impl TowerDefinition {
     /// Width of a feature (F).
-    pub fn input(&self) -> usize {
+    pub(crate) fn input(&self) -> usize {
         self.model.config().input
     }
 
     /// Where the matrix of the first layer lies among the dense weights.
-    pub fn first_matrix(&self) -> Range<usize> {
+    pub(crate) fn first_matrix(&self) -> Range<usize> {
         let view = self.model.first_matrix();
         self.range.start + view.offset..self.range.start + view.offset + view.len
     }
 
     /// Width of an embedding.
-    pub fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         self.model.dim()
     }
 }
 
-impl Plan {
-    /// Resolves `spec`, trained as `train` says.
-    pub fn new(spec: Spec, train: &TrainConfig) -> Plan {
-        let network = RankNetwork::new(spec.rank_config());
-        let mut end = network.layout().len();
+impl Network {
+    /// Resolves `spec`, trained by the settings `train`.
+    pub(crate) fn new(spec: Spec, train: &TrainConfig) -> Network {
+        let rank = RankNetwork::new(spec.rank_config());
+        let mut end = rank.layout().len();
         let mut towers = Vec::new();
         for tower in spec.towers() {
             let model = Tower::new(tower.config.clone());
             let range = end..end + model.layout().len();
             end = range.end;
             let scale = spec.contents()[tower.content].1.scale;
-            towers.push(PlannedTower { spec: tower, model, range, scale });
+            towers.push(TowerDefinition { spec: tower, model, range, scale });
         }
         let mut rest = Vec::new();
-        rest.push(0..network.layout().len());
+        rest.push(0..rank.layout().len());
         for tower in towers.iter().filter(|tower| tower.spec.is_trained()) {
             let matrix = tower.first_matrix();
             rest.extend([tower.range.start..matrix.start, matrix.end..tower.range.end]);
         }
-        Plan {
+        Network {
             rest,
             group_inputs: spec.group_inputs(),
             impression_inputs: spec.impression_inputs(),
             behavior_inputs: spec.behavior_inputs(),
-            network,
+            rank,
             towers,
             contents: spec.content_towers(),
             placement: train.placement,
@@ -114,18 +115,18 @@ impl Plan {
     }
 
     /// All inputs: per group, then per impression, then per behavior.
-    pub fn inputs(&self) -> impl Iterator<Item = Input> {
+    pub(crate) fn inputs(&self) -> impl Iterator<Item = Input> {
         let inputs = self.group_inputs.iter().chain(&self.impression_inputs);
         inputs.chain(&self.behavior_inputs).copied()
     }
 
     /// Where W lies among the dense weights.
-    pub fn network_range(&self) -> Range<usize> {
-        0..self.network.layout().len()
+    pub(crate) fn rank_range(&self) -> Range<usize> {
+        0..self.rank.layout().len()
     }
 
     /// Where the weight matrices of the towers that learn lie among the dense weights.
-    pub fn tower_matrices(&self) -> impl Iterator<Item = Range<usize>> {
+    pub(crate) fn tower_matrices(&self) -> impl Iterator<Item = Range<usize>> {
         self.trained().flat_map(|(_, tower)| {
             let entries = tower.model.layout().entries.iter();
             let matrices = entries.filter(|entry| entry.shape.len() == 2);
@@ -137,34 +138,34 @@ impl Plan {
     }
 
     /// Number of dense weights: W and every tower.
-    pub fn dense_len(&self) -> usize {
-        self.towers.last().map_or(self.network.layout().len(), |tower| tower.range.end)
+    pub(crate) fn dense_len(&self) -> usize {
+        self.towers.last().map_or(self.rank.layout().len(), |tower| tower.range.end)
     }
 
     /// The towers that learn, with their numbers: gradients of their embeddings are sent.
-    pub fn trained(&self) -> impl Iterator<Item = (usize, &PlannedTower)> {
+    pub(crate) fn trained(&self) -> impl Iterator<Item = (usize, &TowerDefinition)> {
         self.towers.iter().enumerate().filter(|(_, tower)| tower.spec.is_trained())
     }
 
     /// Which parameter the dense weight at `at` belongs to, for messages.
-    pub fn name_of_dense(&self, at: usize) -> String {
+    pub(crate) fn name_of_dense(&self, at: usize) -> String {
         let tower = self.towers.iter().find(|tower| tower.range.contains(&at));
-        let (place, layout, at) = match tower {
-            Some(PlannedTower { spec, model, range, .. }) => {
+        let (owner, layout, at) = match tower {
+            Some(TowerDefinition { spec, model, range, .. }) => {
                 (format!("tower {}", spec.name), model.layout(), at - range.start)
             }
-            None => ("the network".to_owned(), self.network.layout(), at),
+            None => ("the network".to_owned(), self.rank.layout(), at),
         };
         let covers =
             |entry: &&Entry| (entry.view.offset..entry.view.offset + entry.view.len).contains(&at);
         let entry = layout.entries.iter().find(covers).map_or("?", |entry| &entry.name);
-        format!("the gradient of {entry} of {place}")
+        format!("the gradient of {entry} of {owner}")
     }
 
     /// The initial dense weights; they depend on the seed and the parameters' names only.
-    /// Components are not known here, see [`crate::setup::components`].
-    pub fn dense_init(&self, seed: u64) -> Vec<f32> {
-        let mut dense = self.network.init(seed);
+    /// Components are not known here, see [`crate::setup::components::write_weights`].
+    pub(crate) fn dense_init(&self, seed: u64) -> Vec<f32> {
+        let mut dense = self.rank.init(seed);
         for tower in &self.towers {
             dense.extend(tower.model.init(seed, &tower.spec.name));
         }

@@ -15,7 +15,7 @@ use crate::settings::Config;
 ///
 /// # Errors
 /// The key of a setting that does not fit the dataset.
-pub fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore]) -> Result<Spec> {
+pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore]) -> Result<Spec> {
     let schema = dataset.schema();
     let names: Vec<&str> = schema.fields.iter().map(|field| &field.name[..]).collect();
     for name in &config.data.exclude_fields {
@@ -79,7 +79,11 @@ pub fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore]) -> R
 ///
 /// # Errors
 /// If the dataset or the job cannot be divided into so many lanes.
-pub fn topology(config: &Config, dataset: &Dataset, fabric: &dyn Fabric) -> Result<Topology> {
+pub(crate) fn topology(
+    config: &Config,
+    dataset: &Dataset,
+    fabric: &dyn Fabric,
+) -> Result<Topology> {
     let (lanes, parts) = (config.train.lanes, dataset.card().parts);
     let bad = |what| Err(Error::Config { key: "train.lanes".into(), what });
     if lanes > parts || parts % lanes != 0 {

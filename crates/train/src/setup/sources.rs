@@ -1,4 +1,4 @@
-//! What a training reads, and how to tell that it is the same as before.
+//! The sources of a training: dataset and feature stores, and hashes that identify them.
 
 use std::path::{Path, PathBuf};
 
@@ -13,10 +13,10 @@ use crate::setup::components;
 /// The folder of the feature store inside a dataset, unless the configuration names another.
 const IMAGES: &str = "images";
 
-/// What a training reads, as blake3 of the cards that describe it.
+/// The sources of a training, as blake3 of the cards that describe them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Sources {
+pub(crate) struct Sources {
     /// Of the dataset's card.
     pub dataset: String,
     /// Of the feature store's card, which lists the hash of each of its files.
@@ -27,8 +27,8 @@ pub struct Sources {
 }
 
 impl Sources {
-    /// Of what is open.
-    pub fn of(dataset: &Dataset, stores: &[FeatureStore]) -> Sources {
+    /// The hashes of open sources.
+    pub(crate) fn of(dataset: &Dataset, stores: &[FeatureStore]) -> Sources {
         fn hash(card: &impl Serialize) -> String {
             let json = serde_json::to_vec(card).expect("cards are JSON");
             blake3::hash(&json).to_hex().to_string()
@@ -38,7 +38,7 @@ impl Sources {
     }
 
     /// The hashes by name, for comparing processes.
-    pub fn facts(&self) -> Vec<(String, String)> {
+    pub(crate) fn facts(&self) -> Vec<(String, String)> {
         let images = self.images.clone().unwrap_or_else(|| "none".to_owned());
         let mut facts = vec![
             ("blake3 of the dataset's card".to_owned(), self.dataset.clone()),
@@ -52,12 +52,12 @@ impl Sources {
     }
 }
 
-/// Opens what a training of `config` reads: its dataset and its feature stores, none, that of
-/// images, or more.
+/// Opens the sources of `config`: its dataset and its feature stores, none, that of images, or
+/// more.
 ///
 /// # Errors
-/// If the configuration does not make sense, or something cannot be opened or is empty.
-pub fn open(config: &Config) -> Result<(Dataset, Vec<FeatureStore>)> {
+/// If the configuration is invalid, or a source cannot be opened or is empty.
+pub(crate) fn open(config: &Config) -> Result<(Dataset, Vec<FeatureStore>)> {
     config.check()?;
     let dataset = Dataset::open(&config.data.samples)?;
     if dataset.card().counts.train == 0 {

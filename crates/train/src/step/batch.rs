@@ -1,8 +1,11 @@
-//! A worker's micro-batch: groups, the unique ids and images they need, and where each use finds
-//! its own.
+//! A worker's micro-batch: groups, the unique ids and images that they need, and for each value of
+//! a field and each picture the position of its answer.
+//!
+//! An impression is copied twice on its way here: a file is decoded into the window of the feed,
+//! and a group of the window is appended to the batch. Its ids are then numbered where they are.
 
 use ams_bundle::{ContentTowers, Keys};
-use ams_data::{Groups, Id, ImageKey, Ragged};
+use ams_data::{Groups, ImageKey, Ragged};
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::rank::{ContentBatch, Lists, NO_IMAGE, RankBatch, Sketches};
@@ -10,14 +13,14 @@ use ams_model::rank::{ContentBatch, Lists, NO_IMAGE, RankBatch, Sketches};
 use half::f16;
 
 use crate::settings::Placement;
-use crate::setup::network::Plan;
+use crate::setup::network::Network;
 use crate::step::dedup::Asks;
 use crate::step::mail::{self, Ask, Values};
 use crate::step::seat::Seat;
 use crate::step::traffic::Counts;
 
 /// Groups on their way through the network.
-pub struct MicroBatch {
+pub(crate) struct MicroBatch {
     /// The impressions and histories.
     pub groups: Groups,
     /// The images of behaviors and ads, by content; there is always a first one.
@@ -26,12 +29,11 @@ pub struct MicroBatch {
     pub ids: Asks,
     /// The image keys asked for, per tower.
     pub images: Vec<Asks>,
-    /// One list column per input.
-    lists: Vec<Ragged<Id>>,
-    /// For each value of `lists`, its place in `rows`.
-    places: Vec<Vec<u32>>,
-    /// By content.
-    uses: Vec<Uses>,
+    /// The lists of each input, in the order of [`Network::inputs`]; values are positions in
+    /// `rows`.
+    lists: Vec<Ragged<u32>>,
+    /// One index per content.
+    image_index: Vec<ImageIndex>,
     /// The rows of `ids` by owner; (R, D).
     rows: Vec<f32>,
     /// The embeddings of `images` by owner, per tower; (U, D).
@@ -40,27 +42,28 @@ pub struct MicroBatch {
     pub features: Vec<Vec<f16>>,
 }
 
-/// Where each use of one content finds its embedding in those of a tower; [`NO_IMAGE`] without an
+/// Positions of the images of one content among the embeddings of a tower; [`NO_IMAGE`] without an
 /// image.
 #[derive(Default)]
-struct Uses {
-    /// Of each impression's ad, in the ad tower's.
+struct ImageIndex {
+    /// The ad of each impression, among the embeddings of the ad tower; (B).
     ads: Vec<u32>,
-    /// Of each behavior, in the behavior tower's.
+    /// Each behavior, among the embeddings of the behavior tower; (N).
     behaviors: Vec<u32>,
-    /// Of each ad and each behavior, in the sketch's.
+    /// The ad of each impression, among the sketches; (B).
     sketch_ads: Vec<u32>,
+    /// Each behavior, among the sketches; (N).
     sketch_behaviors: Vec<u32>,
 }
 
-impl Uses {
-    /// Every use with its tower and the keys of what it uses.
-    fn of<'a>(
+impl ImageIndex {
+    /// Every list of positions with its tower and the keys that it is the index of.
+    fn lists<'a>(
         &'a mut self,
         towers: &ContentTowers,
         keys: &'a Keys,
     ) -> [(Option<usize>, &'a [ImageKey], &'a mut Vec<u32>); 4] {
-        let Uses { ads, behaviors, sketch_ads, sketch_behaviors } = self;
+        let ImageIndex { ads, behaviors, sketch_ads, sketch_behaviors } = self;
         [
             (towers.ad, &keys.ads, ads),
             (towers.behavior, &keys.behaviors, behaviors),
@@ -71,93 +74,86 @@ impl Uses {
 }
 
 impl MicroBatch {
-    /// An empty one.
-    pub fn new(plan: &Plan) -> MicroBatch {
-        let inputs = plan.inputs().count();
+    /// A batch without groups, for the inputs and towers of `network`.
+    pub(crate) fn new(network: &Network) -> MicroBatch {
+        let inputs = network.inputs().count();
         MicroBatch {
-            groups: Groups::new(&plan.spec.fields),
-            keys: vec![Keys::default(); plan.contents.len().max(1)],
+            groups: Groups::new(&network.spec.fields),
+            keys: vec![Keys::default(); network.contents.len().max(1)],
             ids: Asks::default(),
-            images: vec![Asks::default(); plan.towers.len()],
+            images: vec![Asks::default(); network.towers.len()],
             lists: vec![Ragged::default(); inputs],
-            places: vec![Vec::new(); inputs],
-            uses: plan.contents.iter().map(|_| Uses::default()).collect(),
+            image_index: network.contents.iter().map(|_| ImageIndex::default()).collect(),
             rows: Vec::new(),
-            embeddings: vec![Vec::new(); plan.towers.len()],
-            features: vec![Vec::new(); plan.towers.len()],
+            embeddings: vec![Vec::new(); network.towers.len()],
+            features: vec![Vec::new(); network.towers.len()],
         }
     }
 
     /// Number of impressions (B).
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.groups.labels.len()
     }
 
-    /// Whether there is no impression.
-    pub fn is_empty(&self) -> bool {
-        self.groups.labels.is_empty()
-    }
-
     /// Finds every unique id and image the groups need, by owner among `lanes`.
-    pub fn deduplicate(&mut self, plan: &Plan, stores: &[FeatureStore], lanes: usize) {
+    pub(crate) fn deduplicate(&mut self, network: &Network, stores: &[FeatureStore], lanes: usize) {
         for (content, keys) in self.keys.iter_mut().enumerate() {
             let store = stores.get(content);
             keys.resolve(&self.groups, |name| {
                 store.map_or(ImageKey::NONE, |store| store.key(name))
             });
         }
-        self.deduplicate_ids(plan, lanes);
+        self.deduplicate_ids(network, lanes);
         self.images.iter_mut().for_each(Asks::clear);
-        for ((uses, towers), keys) in self.uses.iter_mut().zip(&plan.contents).zip(&self.keys) {
-            for (tower, keys, places) in uses.of(towers, keys) {
-                number_images(tower.map(|tower| &mut self.images[tower]), keys, places);
+        let contents = network.contents.iter().zip(&self.keys);
+        for (index, (towers, keys)) in self.image_index.iter_mut().zip(contents.clone()) {
+            for (tower, keys, numbers) in index.lists(towers, keys) {
+                number_images(tower.map(|tower| &mut self.images[tower]), keys, numbers);
             }
         }
         self.images.iter_mut().for_each(|asks| asks.close(lanes));
-        for ((uses, towers), keys) in self.uses.iter_mut().zip(&plan.contents).zip(&self.keys) {
-            for (tower, _, places) in uses.of(towers, keys) {
-                let images = places.iter_mut().filter(|place| **place != NO_IMAGE);
-                images.for_each(|place| {
-                    *place = self.images[tower.expect("an image has a tower")].place(*place);
+        for (index, (towers, keys)) in self.image_index.iter_mut().zip(contents) {
+            for (tower, _, numbers) in index.lists(towers, keys) {
+                let images = numbers.iter_mut().filter(|number| **number != NO_IMAGE);
+                images.for_each(|number| {
+                    *number = self.images[tower.expect("an image has a tower")].position(*number);
                 });
             }
         }
     }
 
-    fn deduplicate_ids(&mut self, plan: &Plan, lanes: usize) {
+    fn deduplicate_ids(&mut self, network: &Network, lanes: usize) {
         self.ids.clear();
-        for ((input, lists), places) in plan.inputs().zip(&mut self.lists).zip(&mut self.places) {
-            input.collect(&self.groups, &self.keys[0], lists);
-            places.clear();
-            places.extend(lists.values.iter().map(|id| self.ids.add(id.0)));
+        for (input, lists) in network.inputs().zip(&mut self.lists) {
+            input.collect_as(&self.groups, &self.keys[0], lists, |id| self.ids.add(id.0));
         }
         self.ids.close(lanes);
-        for place in self.places.iter_mut().flatten() {
-            *place = self.ids.place(*place);
+        for number in self.lists.iter_mut().flat_map(|lists| &mut lists.values) {
+            *number = self.ids.position(*number);
         }
     }
 
-    /// Adds up what the micro-batch refers to, asks for and holds.
-    pub fn count(&self, plan: &Plan, counts: &mut Counts) {
-        counts.ids.requested = self.places.iter().map(|places| places.len() as f64).sum();
+    /// Counts the references of the micro-batch, its asks and its bytes.
+    pub(crate) fn count(&self, network: &Network, counts: &mut Counts) {
+        counts.ids.requested = self.lists.iter().map(|lists| lists.values.len() as f64).sum();
         counts.ids.unique_per_worker = self.ids.len() as f64;
-        let uses = self.uses.iter().flat_map(|uses| {
-            [&uses.ads, &uses.behaviors, &uses.sketch_ads, &uses.sketch_behaviors]
+        let lists = self.image_index.iter().flat_map(|index| {
+            [&index.ads, &index.behaviors, &index.sketch_ads, &index.sketch_behaviors]
         });
-        let images = uses.flatten().filter(|place| **place != NO_IMAGE);
+        let images = lists.flatten().filter(|position| **position != NO_IMAGE);
         counts.images.requested = images.count() as f64;
         let images: usize = self.images.iter().map(Asks::len).sum();
         counts.images.unique_per_worker = images as f64;
         counts.storage.worker = self.groups.bytes() as f64;
-        if plan.placement == Placement::StoreInWorker {
-            for (asks, tower) in self.images.iter().zip(&plan.towers) {
+        if network.placement == Placement::StoreInWorker {
+            for (asks, tower) in self.images.iter().zip(&network.towers) {
                 counts.storage.worker += (asks.len() * tower.input() * size_of::<f16>()) as f64;
             }
         }
     }
 
     /// Writes the asks of every shard.
-    pub fn write_asks(&self, placement: Placement, lanes: usize, out: &mut Outbox) {
+    pub(crate) fn write_asks(&self, placement: Placement, lanes: usize, out: &mut Outbox) {
         out.clear();
         for lane in 0..lanes {
             let images = self.images.iter().map(|asks| match placement {
@@ -172,10 +168,10 @@ impl MicroBatch {
     }
 
     /// Writes every shard how often the micro-batch refers to each id that it owns.
-    pub fn write_occurrences(&self, lanes: usize, out: &mut Outbox) {
+    pub(crate) fn write_occurrences(&self, lanes: usize, out: &mut Outbox) {
         let mut counts = vec![0; self.ids.len()];
-        for &place in self.places.iter().flatten() {
-            counts[place as usize] += 1;
+        for &position in self.lists.iter().flat_map(|lists| &lists.values) {
+            counts[position as usize] += 1;
         }
         out.clear();
         for lane in 0..lanes {
@@ -188,8 +184,8 @@ impl MicroBatch {
     }
 
     /// Reads the answers of every shard.
-    pub fn read_answers(&mut self, plan: &Plan, mail: &Mailbox<'_>, seat: Seat) {
-        let dim = plan.spec.dim;
+    pub(crate) fn read_answers(&mut self, network: &Network, mail: &Mailbox<'_>, seat: Seat) {
+        let dim = network.spec.dim;
         self.rows.clear();
         self.embeddings.iter_mut().for_each(Vec::clear);
         self.features.iter_mut().for_each(Vec::clear);
@@ -197,14 +193,14 @@ impl MicroBatch {
             let mut answer = Values::of_answer(mail.read(shard, seat.lane));
             self.rows.extend_from_slice(answer.floats(self.ids.of(shard).len() * dim));
             for (tower, asks) in self.images.iter().enumerate() {
-                let (images, planned) = (asks.of(shard).len(), &plan.towers[tower]);
-                match plan.placement {
+                let (images, definition) = (asks.of(shard).len(), &network.towers[tower]);
+                match network.placement {
                     Placement::Ams => {
-                        let embeddings = answer.floats(images * planned.dim());
+                        let embeddings = answer.floats(images * definition.dim());
                         self.embeddings[tower].extend_from_slice(embeddings);
                     }
                     Placement::StoreInServer => {
-                        let (dim, format) = (planned.input(), plan.features_as);
+                        let (dim, format) = (definition.input(), network.features_as);
                         let words = answer.words(images * format.words(dim));
                         mail::read_features(words, dim, format, &mut self.features[tower]);
                     }
@@ -215,42 +211,40 @@ impl MicroBatch {
         }
     }
 
-    /// The lists of every input, in the order of [`Plan::inputs`]: where each list begins, and
-    /// which of the ids asked for its values are.
-    pub fn lists(&self) -> impl Iterator<Item = (&[u32], &[u32])> {
-        let places = self.lists.iter().zip(&self.places);
-        places.map(|(lists, places)| (lists.offsets.as_slice(), &places[..]))
+    /// The lists of every input, in the order of [`Network::inputs`]; values are positions among
+    /// the ids asked for.
+    pub(crate) fn lists(&self) -> &[Ragged<u32>] {
+        &self.lists
     }
 
-    /// Which of the images asked for each impression's ad and each behavior has; [`NO_IMAGE`]
-    /// without one.
-    pub fn image_uses(&self) -> (&[u32], &[u32]) {
-        self.uses.first().map_or((&[], &[]), |uses| (&uses.ads, &uses.behaviors))
+    /// The position of each impression's ad, and of each behavior, among the images asked for;
+    /// [`NO_IMAGE`] without an image.
+    pub(crate) fn image_positions(&self) -> (&[u32], &[u32]) {
+        self.image_index.first().map_or((&[], &[]), |index| (&index.ads, &index.behaviors))
     }
 
     /// Shows the micro-batch to the network.
-    pub fn view<R>(&self, plan: &Plan, run: impl FnOnce(&RankBatch<'_>) -> R) -> R {
+    pub(crate) fn view<R>(&self, network: &Network, run: impl FnOnce(&RankBatch<'_>) -> R) -> R {
         let lists: Vec<Lists<'_>> = self
             .lists
             .iter()
-            .zip(&self.places)
-            .map(|(lists, rows)| Lists { offsets: lists.offsets.as_slice(), rows })
+            .map(|lists| Lists { offsets: lists.offsets.as_slice(), rows: &lists.values })
             .collect();
-        let (group_fields, rest) = lists.split_at(plan.group_inputs.len());
-        let (impression_fields, behavior_fields) = rest.split_at(plan.impression_inputs.len());
+        let (group_fields, rest) = lists.split_at(network.group_inputs.len());
+        let (impression_fields, behavior_fields) = rest.split_at(network.impression_inputs.len());
         let embeddings = |tower: Option<usize>| tower.map_or(&[][..], |t| &self.embeddings[t]);
-        let mut contents = Vec::with_capacity(self.uses.len());
-        for (uses, towers) in self.uses.iter().zip(&plan.contents) {
+        let mut contents = Vec::with_capacity(self.image_index.len());
+        for (index, towers) in self.image_index.iter().zip(&network.contents) {
             contents.push(ContentBatch {
                 ad_embeddings: embeddings(towers.ad),
-                ad_images: &uses.ads,
+                ad_images: &index.ads,
                 behavior_embeddings: embeddings(towers.behavior),
-                behavior_images: &uses.behaviors,
+                behavior_images: &index.behaviors,
                 sketches: Sketches {
                     vectors: embeddings(towers.sketch),
-                    dim: towers.sketch.map_or(0, |tower| plan.towers[tower].dim()),
-                    ads: &uses.sketch_ads,
-                    behaviors: &uses.sketch_behaviors,
+                    dim: towers.sketch.map_or(0, |tower| network.towers[tower].dim()),
+                    ads: &index.sketch_ads,
+                    behaviors: &index.sketch_behaviors,
                 },
             });
         }
@@ -266,15 +260,13 @@ impl MicroBatch {
     }
 }
 
-/// Numbers the images of one use; without a tower there are none.
-fn number_images(asks: Option<&mut Asks>, keys: &[ImageKey], places: &mut Vec<u32>) {
-    places.clear();
+/// Overwrites `numbers` with those of `keys` in `asks`; without a tower, all are [`NO_IMAGE`].
+fn number_images(asks: Option<&mut Asks>, keys: &[ImageKey], numbers: &mut Vec<u32>) {
+    numbers.clear();
     let Some(asks) = asks else {
-        places.resize(keys.len(), NO_IMAGE);
+        numbers.resize(keys.len(), NO_IMAGE);
         return;
     };
-    places.extend(keys.iter().map(|key| match key.is_some() {
-        true => asks.add(key.0),
-        false => NO_IMAGE,
-    }));
+    let number = |key: &ImageKey| if key.is_some() { asks.add(key.0) } else { NO_IMAGE };
+    numbers.extend(keys.iter().map(number));
 }

@@ -1,8 +1,9 @@
-//! What one side of an exchange has to know to deduplicate: a map from ids to small numbers.
+//! Deduplication on both sides of an exchange: from keys to small numbers. A key is an id or an
+//! image key, both of them hashes of 64 bits; its number counts keys in order of first need.
 //!
-//! [`Asks`] is the worker's view: every id it needs, once, by owner. [`Merge`] is the shard's view:
-//! every id any lane asked for, once, in lane order. Neither ever iterates its hash map, so results
-//! cannot depend on the map's order.
+//! [`Asks`] is the worker's view: every key it needs, once, by owner. [`Merge`] is the shard's
+//! view: every key any lane asked for, once, in lane order. Neither ever iterates its hash map, so
+//! results cannot depend on the map's order.
 
 use std::hash::{BuildHasherDefault, Hasher};
 
@@ -11,11 +12,11 @@ use ams_fabric::words;
 use hashbrown::HashMap;
 
 /// A map keyed by ids, which are hashes already.
-pub type IdMap = HashMap<u64, u32, BuildHasherDefault<IdHasher>>;
+pub(crate) type IdMap = HashMap<u64, u32, BuildHasherDefault<IdHasher>>;
 
 /// Spreads an id, whose high bits are alike within a lane, over all bits.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct IdHasher(u64);
+pub(crate) struct IdHasher(u64);
 
 impl Hasher for IdHasher {
     fn write(&mut self, _: &[u8]) {
@@ -31,130 +32,125 @@ impl Hasher for IdHasher {
     }
 }
 
-/// The ids of one kind a worker needs for its micro-batch.
+/// The keys of one kind a worker needs for its micro-batch.
 ///
-/// [`Asks::add`] gives an id its number in order of first need; [`Asks::close`] sorts the ids by
-/// owner, after which [`Asks::place`] tells where the answer to a number will be.
+/// [`Asks::add`] gives a key its number in order of first need; [`Asks::close`] sorts the keys by
+/// owner, after which [`Asks::position`] tells where the answer to a number is.
 #[derive(Clone, Debug, Default)]
-pub struct Asks {
+pub(crate) struct Asks {
     seen: IdMap,
-    /// Ids in order of first need.
-    ids: Vec<u64>,
-    /// Ids by owner, within an owner in order of first need.
+    /// Keys in order of first need.
+    keys: Vec<u64>,
+    /// Keys by owner, within an owner in order of first need.
     by_owner: Vec<u64>,
-    /// Where each owner's ids begin in `by_owner`; lanes + 1.
+    /// Where each owner's keys begin in `by_owner`; lanes + 1.
     starts: Vec<usize>,
-    /// Number -> place in `by_owner`.
-    places: Vec<u32>,
+    /// Number -> position in `by_owner`.
+    positions: Vec<u32>,
 }
 
 impl Asks {
     /// Forgets everything, keeping the memory.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.seen.clear();
-        self.ids.clear();
+        self.keys.clear();
     }
 
-    /// The number of `id`, new or known.
-    pub fn add(&mut self, id: u64) -> u32 {
-        let next = self.ids.len() as u32;
-        let number = *self.seen.entry(id).or_insert(next);
+    /// The number of `key`, new or known.
+    pub(crate) fn add(&mut self, key: u64) -> u32 {
+        let next = self.keys.len() as u32;
+        let number = *self.seen.entry(key).or_insert(next);
         if number == next {
-            self.ids.push(id);
+            self.keys.push(key);
         }
         number
     }
 
-    /// Sorts the ids by owner, of `lanes`.
-    pub fn close(&mut self, lanes: usize) {
+    /// Sorts the keys by owner, of `lanes`.
+    pub(crate) fn close(&mut self, lanes: usize) {
         self.starts.clear();
         self.starts.resize(lanes + 1, 0);
-        for &id in &self.ids {
-            self.starts[part_of(id, lanes) + 1] += 1;
+        for &key in &self.keys {
+            self.starts[part_of(key, lanes) + 1] += 1;
         }
         for lane in 0..lanes {
             self.starts[lane + 1] += self.starts[lane];
         }
         let mut next = self.starts.clone();
-        self.by_owner.resize(self.ids.len(), 0);
-        self.places.resize(self.ids.len(), 0);
-        for (place, &id) in self.places.iter_mut().zip(&self.ids) {
-            let at = &mut next[part_of(id, lanes)];
-            self.by_owner[*at] = id;
-            *place = *at as u32;
+        self.by_owner.resize(self.keys.len(), 0);
+        self.positions.resize(self.keys.len(), 0);
+        for (position, &key) in self.positions.iter_mut().zip(&self.keys) {
+            let at = &mut next[part_of(key, lanes)];
+            self.by_owner[*at] = key;
+            *position = *at as u32;
             *at += 1;
         }
     }
 
-    /// Number of different ids.
-    pub fn len(&self) -> usize {
-        self.ids.len()
+    /// Number of different keys.
+    pub(crate) fn len(&self) -> usize {
+        self.keys.len()
     }
 
-    /// Whether nothing is asked for.
-    pub fn is_empty(&self) -> bool {
-        self.ids.is_empty()
+    /// The position of the answer to `number` among all answers by owner.
+    pub(crate) fn position(&self, number: u32) -> u32 {
+        self.positions[number as usize]
     }
 
-    /// Where the answer to number `number` is, of all answers by owner.
-    pub fn place(&self, number: u32) -> u32 {
-        self.places[number as usize]
-    }
-
-    /// All ids, by owner.
-    pub fn by_owner(&self) -> &[u64] {
+    /// All keys, by owner.
+    pub(crate) fn by_owner(&self) -> &[u64] {
         &self.by_owner
     }
 
-    /// The ids that lane `lane` owns.
-    pub fn of(&self, lane: usize) -> &[u64] {
+    /// The keys that lane `lane` owns.
+    pub(crate) fn of(&self, lane: usize) -> &[u64] {
         &self.by_owner[self.range(lane)]
     }
 
-    /// Where the answers of lane `lane` are, of all answers by owner.
-    pub fn range(&self, lane: usize) -> std::ops::Range<usize> {
+    /// The positions of the answers of lane `lane` among all answers by owner.
+    pub(crate) fn range(&self, lane: usize) -> std::ops::Range<usize> {
         self.starts[lane]..self.starts[lane + 1]
     }
 }
 
-/// The ids of one kind that all lanes asked a shard for.
+/// The keys of one kind that all lanes asked a shard for.
 #[derive(Clone, Debug, Default)]
-pub struct Merge {
+pub(crate) struct Merge {
     seen: IdMap,
-    /// Every id once, in lane order and within a lane in the order asked.
-    pub ids: Vec<u64>,
-    /// For every ask of every lane, end to end: which of `ids`.
-    pub asks: Vec<u32>,
+    /// Every key once, in lane order and within a lane in the order asked.
+    pub keys: Vec<u64>,
+    /// For every ask of every lane, end to end: its number, an index of `keys`.
+    numbers: Vec<u32>,
     /// Where each lane's asks begin; lanes + 1.
     starts: Vec<usize>,
 }
 
 impl Merge {
     /// Forgets everything, keeping the memory.
-    pub fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         self.seen.clear();
-        self.ids.clear();
-        self.asks.clear();
+        self.keys.clear();
+        self.numbers.clear();
         self.starts.clear();
         self.starts.push(0);
     }
 
-    /// Takes the asks of the next lane: two words an id.
-    pub fn take(&mut self, words: &[u32]) {
-        for id in words::numbers(words) {
-            let next = self.ids.len() as u32;
-            let number = *self.seen.entry(id).or_insert(next);
+    /// Takes the asks of the next lane: two words a key.
+    pub(crate) fn take(&mut self, words: &[u32]) {
+        for key in words::numbers(words) {
+            let next = self.keys.len() as u32;
+            let number = *self.seen.entry(key).or_insert(next);
             if number == next {
-                self.ids.push(id);
+                self.keys.push(key);
             }
-            self.asks.push(number);
+            self.numbers.push(number);
         }
-        self.starts.push(self.asks.len());
+        self.starts.push(self.numbers.len());
     }
 
-    /// Which of `ids` each ask of lane `lane` was for.
-    pub fn of(&self, lane: usize) -> &[u32] {
-        &self.asks[self.starts[lane]..self.starts[lane + 1]]
+    /// The number of each key that lane `lane` asked for, in the order asked.
+    pub(crate) fn of(&self, lane: usize) -> &[u32] {
+        &self.numbers[self.starts[lane]..self.starts[lane + 1]]
     }
 }
 
@@ -175,7 +171,7 @@ mod tests {
         );
         let answers: Vec<u64> = (0..4).flat_map(|lane| asks.of(lane).to_vec()).collect();
         for (&id, &number) in ids.iter().zip(&numbers) {
-            assert_eq!(answers[asks.place(number) as usize], id);
+            assert_eq!(answers[asks.position(number) as usize], id);
         }
     }
 
@@ -189,7 +185,7 @@ mod tests {
         merge.take(&words(&[5 << 40, 8]));
         merge.take(&words(&[]));
         merge.take(&words(&[9, 5 << 40]));
-        assert_eq!(merge.ids, [5 << 40, 8, 9]);
+        assert_eq!(merge.keys, [5 << 40, 8, 9]);
         assert_eq!([merge.of(0), merge.of(1), merge.of(2)], [&[0, 1][..], &[], &[2, 0]]);
     }
 }

@@ -17,28 +17,28 @@ use ams_model::tower::Room;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use crate::setup::network::Plan;
+use crate::setup::network::Network;
 use crate::step::first_layers::{self, Block, Columns, FirstLayers};
 use crate::step::lane::Lane;
 
 /// Dense values that one task of the thread pool adds or updates.
-pub const CHUNK: usize = 1 << 14;
+pub(crate) const CHUNK: usize = 1 << 14;
 
 /// Sums the dense gradients of a step.
-pub struct DenseSum {
+pub(crate) struct DenseSum {
     all_reduce: AllReduce,
 }
 
 impl DenseSum {
     /// Whose sums round like `rounding`.
-    pub fn new(rounding: Rounding) -> DenseSum {
+    pub(crate) fn new(rounding: Rounding) -> DenseSum {
         DenseSum { all_reduce: AllReduce::new(rounding) }
     }
 
     /// Adds the gradients of the lanes of this process, but for those of the first layers, into
     /// that of the first lane; on the thread pool it is called in.
-    pub fn of_lanes(&self, plan: &Plan, lanes: &mut [Lane]) {
-        let (ranges, rounding) = (&plan.rest, self.all_reduce.rounding());
+    pub(crate) fn of_lanes(&self, network: &Network, lanes: &mut [Lane]) {
+        let (ranges, rounding) = (&network.rest, self.all_reduce.rounding());
         if rounding != Rounding::Exact {
             lanes.par_iter_mut().for_each(|lane| {
                 ranges.iter().for_each(|range| rounding.leaves(&mut lane.gradient[range.clone()]));
@@ -58,14 +58,14 @@ impl DenseSum {
     /// matrices of all `lanes` of this process, and adds everything up over processes. `of_lane`
     /// computes the gradient of some columns in one lane.
     ///
-    /// While the thread pool computes, this thread, which is none of it, sums over processes what
-    /// is done.
+    /// While the thread pool computes, this thread, which is none of it, sums the finished blocks
+    /// over processes.
     ///
     /// # Errors
     /// If a process is lost.
-    pub fn of_processes(
+    pub(crate) fn of_processes(
         &mut self,
-        plan: &Plan,
+        network: &Network,
         pool: &ThreadPool,
         fabric: &mut dyn Fabric,
         first: &mut FirstLayers,
@@ -78,7 +78,7 @@ impl DenseSum {
         let compute = |block: Block, values: &mut Vec<f32>| {
             block.sum_of_lanes(lanes, rounding, &of_lane, values);
         };
-        let blocks = first.blocks(plan);
+        let blocks = first.blocks(network);
         if fabric.size() == 1 {
             pool.install(|| {
                 blocks.with_max_len(1).for_each(|(block, values)| compute(block, values));
@@ -87,21 +87,21 @@ impl DenseSum {
             let blocks = blocks.collect();
             overlapped(pool, blocks, compute, |summed| match summed {
                 Summed::Rest => {
-                    let mut ranges = plan.rest.iter();
+                    let mut ranges = network.rest.iter();
                     ranges
                         .try_for_each(|range| all_reduce.run(fabric, &mut gradient[range.clone()]))
                 }
                 Summed::Block(values) => all_reduce.run(fabric, values),
             })?;
         }
-        pool.install(|| first.join(plan, gradient));
+        pool.install(|| first.join(network, gradient));
         Ok(())
     }
 
     /// Words that all lanes would send in a step, if every lane were a process.
-    pub fn words_moved(&self, plan: &Plan, lanes: usize) -> usize {
-        let rest = plan.rest.iter().map(|range| range.len());
-        let messages = rest.chain(first_layers::blocks(plan).map(|block| block.values()));
+    pub(crate) fn words_moved(&self, network: &Network, lanes: usize) -> usize {
+        let rest = network.rest.iter().map(|range| range.len());
+        let messages = rest.chain(first_layers::blocks(network).map(|block| block.values()));
         messages.map(|values| self.all_reduce.words_moved(values, lanes)).sum()
     }
 }

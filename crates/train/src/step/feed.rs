@@ -1,12 +1,12 @@
 //! One lane's impressions, in the order of one epoch.
 //!
 //! A lane reads the parts of the dataset that belong to it. What fits into one window of groups is
-//! read once and shuffled anew each epoch; a larger lane shuffles its blocks, then the groups of
+//! read once and shuffled again each epoch; a larger lane shuffles its blocks, then the groups of
 //! one window after the other. The order depends on (seed, epoch, lane) alone.
 
 use std::ops::Range;
 
-use ams_data::dataset::{Dataset, SplitName};
+use ams_data::dataset::Dataset;
 use ams_data::samples::SampleFile;
 use ams_data::{Card, Groups, Schema};
 use rand_chacha::ChaCha8Rng;
@@ -14,24 +14,25 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::error::Result;
 use crate::settings::Config;
-use crate::step::users::Users;
+use crate::step::seat::Seat;
+use crate::step::users::Selection;
 
 /// In which order a feed gives its groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Order {
+pub(crate) enum Order {
     /// As they lie in the files.
     Files,
-    /// Shuffled by this seed and lane, each epoch anew.
+    /// Shuffled by this seed and lane, in another order each epoch.
     Shuffled {
         /// The seed of the run.
         seed: u64,
-        /// The lane.
+        /// The lane, so that lanes differ in their orders.
         lane: usize,
     },
 }
 
 /// Reads the groups of one lane.
-pub struct Feed {
+pub(crate) struct Feed {
     files: Vec<SampleFile>,
     /// (file, block) of every block.
     blocks: Vec<(usize, usize)>,
@@ -53,7 +54,7 @@ pub struct Feed {
 
 impl Feed {
     /// A feed over `files`, holding about `window_groups` groups in memory.
-    pub fn new(
+    pub(crate) fn new(
         files: Vec<SampleFile>,
         schema: &Schema,
         order: Order,
@@ -87,12 +88,12 @@ impl Feed {
     }
 
     /// Impressions of one epoch.
-    pub fn impressions(&self) -> u64 {
+    pub(crate) fn impressions(&self) -> u64 {
         self.impressions
     }
 
     /// Starts epoch `epoch` from its beginning.
-    pub fn start(&mut self, epoch: u32) {
+    pub(crate) fn start(&mut self, epoch: u32) {
         self.epoch = epoch;
         self.taken = 0;
         self.next_block = 0;
@@ -118,7 +119,7 @@ impl Feed {
     ///
     /// # Errors
     /// If a sample file cannot be read.
-    pub fn take(&mut self, until: u64, into: &mut Groups) -> Result<()> {
+    pub(crate) fn take(&mut self, until: u64, into: &mut Groups) -> Result<()> {
         while self.taken < until {
             if self.next_pick == self.picks.len() && !self.read_window()? {
                 break;
@@ -187,29 +188,29 @@ fn shuffle(values: &mut [u32], rng: &mut ChaCha8Rng) {
     }
 }
 
-/// The feed of one lane, over the samples of `users` in a split.
+/// The feed of the lane at `seat`, over the samples of `selection`.
 ///
 /// # Errors
 /// If a sample file cannot be opened.
-pub fn open(
+pub(crate) fn open(
     dataset: &Dataset,
-    (split, users): (SplitName, Users),
-    (lane, lanes): (usize, usize),
+    selection: Selection,
+    seat: Seat,
     order: Order,
     config: &Config,
 ) -> Result<Feed> {
     let (parts, held_out) = (dataset.card().parts, config.train.validation_parts);
-    // A part without users has a file without rows: a missing one is a loss nobody would notice.
-    let open = |part| SampleFile::open(&dataset.part_path(split, part), dataset.schema());
-    let files: ams_data::Result<Vec<SampleFile>> = parts_of(dataset.card(), lane, lanes)
-        .filter(|&part| users.read(part, parts, held_out))
+    // A part without users has a file without rows: a missing one would be an unnoticed loss.
+    let open = |part| SampleFile::open(&dataset.part_path(selection.split, part), dataset.schema());
+    let files: ams_data::Result<Vec<SampleFile>> = parts_of(dataset.card(), seat)
+        .filter(|&part| selection.users.read(part, parts, held_out))
         .map(open)
         .collect();
     Ok(Feed::new(files?, dataset.schema(), order, config.train.shuffle_groups))
 }
 
-/// The parts of the dataset that lane `lane` reads: an aligned run of them.
-pub fn parts_of(card: &Card, lane: usize, lanes: usize) -> Range<usize> {
-    let each = card.parts / lanes;
-    lane * each..(lane + 1) * each
+/// The parts of the dataset that the lane at `seat` reads: an aligned run of them.
+fn parts_of(card: &Card, seat: Seat) -> Range<usize> {
+    let each = card.parts / seat.lanes;
+    seat.lane * each..(seat.lane + 1) * each
 }

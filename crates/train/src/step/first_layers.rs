@@ -1,5 +1,4 @@
-//! The first layers of the towers, where almost all arithmetic of a step is: what lanes share of
-//! them.
+//! The first layers of the towers, which are almost all arithmetic of a step, shared by lanes.
 //!
 //! A layer is packed once a step for all lanes of the process. The gradient of its matrix, 4 MB in
 //! the paper's tower, is not written once per lane to be added up afterwards: some columns at a
@@ -16,15 +15,15 @@ use ams_model::linalg::Packed;
 use ams_model::tower::Room;
 use rayon::prelude::*;
 
-use crate::setup::network::{Plan, PlannedTower};
+use crate::setup::network::{Network, TowerDefinition};
 
 /// Columns of a matrix whose gradient is one task: a piece of a feature is long enough to be
 /// fetched well, and the sums of a task stay in a cache.
 const COLUMNS: usize = 256;
 
-/// See the module.
+/// Packed first layers, and room for the blocks of their gradients.
 #[derive(Default)]
-pub struct FirstLayers {
+pub(crate) struct FirstLayers {
     packed: Vec<Packed>,
     /// Gradients of COLUMNS columns each, (outputs, columns), of one tower after the other.
     blocks: Vec<Vec<f32>>,
@@ -34,16 +33,16 @@ pub struct FirstLayers {
 #[derive(Default)]
 struct Task {
     room: Room,
-    /// See [`sum::tree_in_turn`].
+    /// Partial sums of the tree, see [`sum::tree_in_turn`].
     waiting: Vec<f32>,
 }
 
 impl FirstLayers {
     /// Packs the first layer of every tower of the dense weights `dense`, on the thread pool it is
     /// called in.
-    pub fn pack(&mut self, plan: &Plan, dense: &[f32]) {
-        self.packed.resize_with(plan.towers.len(), Packed::default);
-        for (tower, packed) in plan.towers.iter().zip(&mut self.packed) {
+    pub(crate) fn pack(&mut self, network: &Network, dense: &[f32]) {
+        self.packed.resize_with(network.towers.len(), Packed::default);
+        for (tower, packed) in network.towers.iter().zip(&mut self.packed) {
             let (inputs, outputs) = (tower.input(), tower.model.config().widths[0]);
             let matrix = &dense[tower.first_matrix()];
             let (shape, len, blocks) = packed.blocks_to_transpose(inputs, outputs);
@@ -53,24 +52,24 @@ impl FirstLayers {
     }
 
     /// The packed layers, by tower.
-    pub fn packed(&self) -> &[Packed] {
+    pub(crate) fn packed(&self) -> &[Packed] {
         &self.packed
     }
 
     /// Blocks of the gradients of all first layers that learn, and room for each.
-    pub fn blocks(
+    pub(crate) fn blocks(
         &mut self,
-        plan: &Plan,
+        network: &Network,
     ) -> impl IndexedParallelIterator<Item = (Block, &mut Vec<f32>)> {
-        let blocks: Vec<Block> = blocks(plan).collect();
+        let blocks: Vec<Block> = blocks(network).collect();
         self.blocks.resize_with(blocks.len(), Vec::new);
         blocks.into_par_iter().zip(&mut self.blocks)
     }
 
     /// Overwrites the first layers' matrices in `gradient` with the blocks.
-    pub fn join(&self, plan: &Plan, gradient: &mut [f32]) {
+    pub(crate) fn join(&self, network: &Network, gradient: &mut [f32]) {
         let mut rest = &self.blocks[..];
-        for (_, tower) in plan.trained() {
+        for (_, tower) in network.trained() {
             let (blocks, tail) = rest.split_at(count(shape(tower)));
             rest = tail;
             join(blocks, shape(tower)[1], &mut gradient[tower.first_matrix()]);
@@ -80,8 +79,8 @@ impl FirstLayers {
 
 /// Some columns of one tower's first matrix.
 #[derive(Clone, Copy, Debug)]
-pub struct Block {
-    /// The tower.
+pub(crate) struct Block {
+    /// Index of the tower.
     pub tower: usize,
     /// Outputs and inputs of the matrix.
     shape: [usize; 2],
@@ -90,14 +89,14 @@ pub struct Block {
 }
 
 impl Block {
-    /// Number of values.
-    pub fn values(&self) -> usize {
+    /// Number of values, outputs times columns.
+    pub(crate) fn values(&self) -> usize {
         self.shape[0] * columns(self.shape, self.at).len()
     }
 
     /// Overwrites `block`, (outputs, columns), with the sum of the gradients of the `lanes` of this
     /// process along the tree. `of_lane` computes one lane's, (columns, outputs).
-    pub fn sum_of_lanes(
+    pub(crate) fn sum_of_lanes(
         self,
         lanes: usize,
         rounding: Rounding,
@@ -127,21 +126,21 @@ impl Block {
 
 /// Columns of a tower's first matrix whose gradient one lane computes.
 #[derive(Clone, Debug)]
-pub struct Columns {
-    /// The tower.
+pub(crate) struct Columns {
+    /// Index of the tower.
     pub tower: usize,
     /// The lane, of those of this process.
     pub lane: usize,
-    /// The columns.
+    /// The columns whose gradient is computed.
     pub columns: Range<usize>,
     /// The lane whose features are used next, to be fetched meanwhile.
     pub next_lane: usize,
-    /// Their columns.
+    /// The columns that are used next.
     pub next_columns: Range<usize>,
 }
 
 /// Outputs and inputs of a tower's first layer.
-fn shape(tower: &PlannedTower) -> [usize; 2] {
+fn shape(tower: &TowerDefinition) -> [usize; 2] {
     [tower.model.config().widths[0], tower.input()]
 }
 
@@ -151,9 +150,9 @@ fn count([_, inputs]: [usize; 2]) -> usize {
 }
 
 /// The blocks of all matrices that learn.
-pub fn blocks(plan: &Plan) -> impl Iterator<Item = Block> {
-    plan.trained().flat_map(|(tower, planned)| {
-        let shape = shape(planned);
+pub(crate) fn blocks(network: &Network) -> impl Iterator<Item = Block> {
+    network.trained().flat_map(|(tower, definition)| {
+        let shape = shape(definition);
         (0..count(shape)).map(move |at| Block { tower, shape, at })
     })
 }

@@ -13,7 +13,7 @@ use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use crate::error::Result;
-use crate::setup::network::Plan;
+use crate::setup::network::Network;
 use crate::step::dedup::IdMap;
 use crate::step::mail;
 use crate::step::share::Share;
@@ -24,8 +24,8 @@ use crate::step::worker::Worker;
 ///
 /// # Errors
 /// If samples cannot be read or a process is lost.
-pub fn count(
-    plan: &Plan,
+pub(crate) fn count(
+    network: &Network,
     stores: &[FeatureStore],
     workers: &mut [Worker],
     rounds: u64,
@@ -43,7 +43,7 @@ pub fn count(
             let each = workers.par_iter_mut().zip(&mut outboxes).with_max_len(1);
             each.map(|(worker, outbox)| {
                 worker.read(share.of(worker.feed.impressions()))?;
-                worker.batch.deduplicate(plan, stores, lanes);
+                worker.batch.deduplicate(network, stores, lanes);
                 worker.batch.write_occurrences(lanes, outbox);
                 Ok(())
             })

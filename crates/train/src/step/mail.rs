@@ -20,37 +20,37 @@ use crate::settings::FeatureFormat;
 
 /// The ids and image keys that a worker needs of one shard.
 #[derive(Clone, Copy, Debug)]
-pub struct Ask<'a> {
+pub(crate) struct Ask<'a> {
     /// Impressions of the worker's micro-batch.
     pub impressions: u64,
     counts: &'a [u32],
-    ids: &'a [u32],
+    keys: &'a [u32],
 }
 
 impl<'a> Ask<'a> {
     /// Appends an ask for `lists`: the ids, then the image keys of every tower.
-    pub fn write<'b>(
+    pub(crate) fn write<'b>(
         impressions: usize,
         lists: impl Iterator<Item = &'b [u64]> + Clone,
         to: &mut Vec<u32>,
     ) {
         to.push(impressions as u32);
         to.extend(lists.clone().map(|list| list.len() as u32));
-        lists.flatten().for_each(|&id| words::push(to, id));
+        lists.flatten().for_each(|&key| words::push(to, key));
     }
 
     /// Reads an ask of `lists` lists.
-    pub fn read(message: &'a [u32], lists: usize) -> Ask<'a> {
-        let (header, ids) = message.split_at(1 + lists);
+    pub(crate) fn read(message: &'a [u32], lists: usize) -> Ask<'a> {
+        let (header, keys) = message.split_at(1 + lists);
         let counts = &header[1..];
         let expected: usize = counts.iter().map(|&count| 2 * count as usize).sum();
-        assert_eq!(ids.len(), expected, "the words of an ask's ids");
-        Ask { impressions: u64::from(header[0]), counts, ids }
+        assert_eq!(keys.len(), expected, "words of the ids of an ask");
+        Ask { impressions: u64::from(header[0]), counts, keys }
     }
 
-    /// The lists, two words an id.
-    pub fn lists(&self) -> impl Iterator<Item = &'a [u32]> {
-        let mut rest = self.ids;
+    /// The lists, two words a key.
+    pub(crate) fn lists(&self) -> impl Iterator<Item = &'a [u32]> {
+        let mut rest = self.keys;
         self.counts.iter().map(move |&count| {
             let (list, tail) = rest.split_at(2 * count as usize);
             rest = tail;
@@ -61,50 +61,50 @@ impl<'a> Ask<'a> {
 
 /// What is left to read of an answer, or of gradients behind their loss.
 #[derive(Clone, Copy, Debug)]
-pub struct Values<'a>(&'a [u32]);
+pub(crate) struct Values<'a>(&'a [u32]);
 
 impl<'a> Values<'a> {
-    /// Reads an answer.
-    pub fn of_answer(message: &'a [u32]) -> Values<'a> {
+    /// Reads an answer from its first word.
+    pub(crate) fn of_answer(message: &'a [u32]) -> Values<'a> {
         Values(message)
     }
 
     /// The next `len` words.
-    pub fn words(&mut self, len: usize) -> &'a [u32] {
+    pub(crate) fn words(&mut self, len: usize) -> &'a [u32] {
         let (part, rest) = self.0.split_at(len);
         self.0 = rest;
         part
     }
 
     /// The next `len` floats.
-    pub fn floats(&mut self, len: usize) -> &'a [f32] {
+    pub(crate) fn floats(&mut self, len: usize) -> &'a [f32] {
         bytemuck::cast_slice(self.words(len))
     }
 
     /// Checks that all was read of the message of lane `from`.
-    pub fn end(self, from: usize) {
+    pub(crate) fn end(self, from: usize) {
         assert!(self.0.is_empty(), "lane {from}'s message has {} trailing words", self.0.len());
     }
 }
 
-/// Appends floats.
-pub fn push_floats(values: &[f32], to: &mut Vec<u32>) {
+/// Appends floats, a word each.
+pub(crate) fn push_floats(values: &[f32], to: &mut Vec<u32>) {
     to.extend_from_slice(bytemuck::cast_slice(values));
 }
 
-/// Appends `len` zeros.
-pub fn push_zeros(len: usize, to: &mut Vec<u32>) {
+/// Appends `len` zeros, a word each.
+pub(crate) fn push_zeros(len: usize, to: &mut Vec<u32>) {
     to.resize(to.len() + len, 0);
 }
 
 /// Appends the loss that gradients begin with.
-pub fn push_loss(loss: f64, to: &mut Vec<u32>) {
+pub(crate) fn push_loss(loss: f64, to: &mut Vec<u32>) {
     words::push(to, loss.to_bits());
 }
 
 /// The gradients that a worker sends to one shard.
 #[derive(Clone, Copy, Debug)]
-pub struct Gradients<'a> {
+pub(crate) struct Gradients<'a> {
     /// Sum of the losses of the worker's micro-batch.
     pub loss: f64,
     /// Gradients of rows, then of embeddings.
@@ -112,26 +112,26 @@ pub struct Gradients<'a> {
 }
 
 impl<'a> Gradients<'a> {
-    /// Reads gradients.
-    pub fn read(message: &'a [u32]) -> Gradients<'a> {
+    /// Reads the loss, and leaves the gradients in `values`.
+    pub(crate) fn read(message: &'a [u32]) -> Gradients<'a> {
         let (loss, values) = message.split_at(2);
         Gradients { loss: f64::from_bits(words::number(loss)), values: Values(values) }
     }
 }
 
 /// Appends how often an id occurs.
-pub fn push_occurrences(id: u64, count: u32, to: &mut Vec<u32>) {
+pub(crate) fn push_occurrences(id: u64, count: u32, to: &mut Vec<u32>) {
     words::push(to, id);
     to.push(count);
 }
 
 /// Ids and how often each occurs.
-pub fn occurrences(message: &[u32]) -> impl Iterator<Item = (u64, u32)> {
+pub(crate) fn occurrences(message: &[u32]) -> impl Iterator<Item = (u64, u32)> {
     message.chunks_exact(3).map(|words| (words::number(words), words[2]))
 }
 
 /// Appends a feature as words: two halfs each, or one float.
-pub fn push_feature(row: &[f16], format: FeatureFormat, to: &mut Vec<u32>) {
+pub(crate) fn push_feature(row: &[f16], format: FeatureFormat, to: &mut Vec<u32>) {
     match format {
         FeatureFormat::F16 => to.extend(row.chunks(2).map(|pair| {
             let high = pair.get(1).map_or(0, |half| u32::from(half.to_bits()));
@@ -142,7 +142,7 @@ pub fn push_feature(row: &[f16], format: FeatureFormat, to: &mut Vec<u32>) {
 }
 
 /// Appends the features of `dim` numbers in `words`, as [`push_feature`] wrote them, to `into`.
-pub fn read_features(words: &[u32], dim: usize, format: FeatureFormat, into: &mut Vec<f16>) {
+pub(crate) fn read_features(words: &[u32], dim: usize, format: FeatureFormat, into: &mut Vec<f16>) {
     for row in words.chunks_exact(format.words(dim)) {
         match format {
             FeatureFormat::F16 => {

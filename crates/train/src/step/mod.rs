@@ -11,23 +11,23 @@
 //! the lanes of a process run side by side on its thread pool, which is the only parallelism there
 //! is.
 
-pub mod batch;
-pub mod dedup;
-pub mod dense_sum;
-pub mod feed;
-pub mod first_layers;
-pub mod frequency;
-pub mod lane;
-pub mod mail;
-pub mod seat;
-pub mod shard;
-pub mod share;
-pub mod stages;
-pub mod table;
-pub mod tower_run;
-pub mod traffic;
-pub mod users;
-pub mod worker;
+pub(crate) mod batch;
+pub(crate) mod dedup;
+pub(crate) mod dense_sum;
+pub(crate) mod feed;
+pub(crate) mod first_layers;
+pub(crate) mod frequency;
+pub(crate) mod lane;
+pub(crate) mod mail;
+pub(crate) mod seat;
+pub(crate) mod shard;
+pub(crate) mod share;
+pub(crate) mod stages;
+pub(crate) mod table;
+pub(crate) mod tower_run;
+pub(crate) mod traffic;
+pub(crate) mod users;
+pub(crate) mod worker;
 
 use ams_fabric::{Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather, sum};
 use ams_image::FeatureStore;
@@ -40,7 +40,7 @@ use rayon::prelude::*;
 use crate::error::{Error, Result};
 use crate::settings::Placement;
 use crate::setup::components;
-use crate::setup::network::Plan;
+use crate::setup::network::Network;
 use crate::step::dense_sum::{CHUNK, DenseSum};
 use crate::step::first_layers::{Columns, FirstLayers};
 use crate::step::lane::Lane;
@@ -49,23 +49,23 @@ use crate::step::seat::Seat;
 use crate::step::shard::{Shard, Unknown};
 use crate::step::share::Share;
 use crate::step::stages::{Stage, Stages};
-use crate::step::tower_run::Weights;
+use crate::step::tower_run::{Prefetch, Weights};
 use crate::step::traffic::Counts;
 use crate::step::worker::Worker;
 
 /// The dense weights (W, then every tower), replicated in every process, with Adam's moments.
-pub struct Dense {
-    /// The weights.
+pub(crate) struct Dense {
+    /// The weights; W, then every tower.
     pub w: Vec<f32>,
-    /// First moments.
+    /// First moments, as long as `w`.
     pub m: Vec<f32>,
-    /// Second moments.
+    /// Second moments, as long as `w`.
     pub v: Vec<f32>,
 }
 
-/// What a step did.
+/// The result of a step.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub struct StepOutcome {
+pub(crate) struct StepOutcome {
     /// Impressions of all lanes.
     pub impressions: u64,
     /// Mean loss over them.
@@ -74,10 +74,10 @@ pub struct StepOutcome {
 
 /// Why lanes run forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Pass {
+pub(crate) enum Pass {
     /// In a step, counted from 1: unknown ids get rows, and towers drop units.
     Train {
-        /// The step.
+        /// Number of the step, from 1.
         step: u64,
     },
     /// To predict: the rows of unknown ids are zeros, as in the scorer.
@@ -86,14 +86,14 @@ pub enum Pass {
 
 /// How the dense gradient is summed and used.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct DenseSettings {
+pub(crate) struct DenseSettings {
     /// How sums over lanes are rounded.
     pub rounding: Rounding,
     /// The largest norm of the gradient.
     pub clip_norm: Option<f32>,
 }
 
-/// The way between lanes.
+/// The mail between the lanes of all processes.
 struct Exchange {
     post: Post,
     fabric: Metered,
@@ -117,12 +117,12 @@ impl Exchange {
 }
 
 /// All lanes of this process.
-pub struct Lanes {
-    /// The model.
-    pub plan: Plan,
-    /// Where lanes are.
+pub(crate) struct Lanes {
+    /// The networks of the model.
+    pub network: Network,
+    /// The process of each lane.
     pub topology: Topology,
-    /// The dense weights.
+    /// The copy of the dense weights that this process holds.
     pub dense: Dense,
     /// The local lanes, in their order.
     lanes: Vec<Lane>,
@@ -140,16 +140,16 @@ pub struct Lanes {
     counted: u64,
     first_layers: FirstLayers,
     stages: Stages,
-    /// What workers send to shards, by local lane.
+    /// Asks, then gradients, from workers to shards, by local lane.
     requests: Vec<Outbox>,
-    /// What shards send to workers.
+    /// Answers from shards to workers, by local lane.
     answers: Vec<Outbox>,
 }
 
 impl Lanes {
     /// The local lanes of a new model.
-    pub fn new(
-        plan: Plan,
+    pub(crate) fn new(
+        network: Network,
         seed: u64,
         topology: Topology,
         stores: Vec<FeatureStore>,
@@ -157,12 +157,12 @@ impl Lanes {
         fabric: Metered,
         pool: ThreadPool,
     ) -> Lanes {
-        let mut w = plan.dense_init(seed);
-        components::place(&plan, &stores, &mut w);
-        assert_eq!(w.len(), plan.dense_len());
+        let mut w = network.dense_init(seed);
+        components::write_weights(&network, &stores, &mut w);
+        assert_eq!(w.len(), network.dense_len());
         let local = topology.local();
         Lanes {
-            lanes: local.clone().map(|_| Lane::new(&plan, seed)).collect(),
+            lanes: local.clone().map(|_| Lane::new(&network, seed)).collect(),
             dense: Dense { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w },
             requests: local.clone().map(|_| Outbox::default()).collect(),
             answers: local.map(|_| Outbox::default()).collect(),
@@ -175,7 +175,7 @@ impl Lanes {
             seed,
             counts: Counts::default(),
             counted: 0,
-            plan,
+            network,
             topology,
             stores,
             pool,
@@ -183,47 +183,52 @@ impl Lanes {
     }
 
     /// The shards of the local lanes, in their order.
-    pub fn shards(&self) -> impl Iterator<Item = &Shard> {
+    pub(crate) fn shards(&self) -> impl Iterator<Item = &Shard> {
         self.lanes.iter().map(|lane| &lane.shard)
     }
 
     /// The same, to be changed.
-    pub fn shards_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
+    pub(crate) fn shards_mut(&mut self) -> impl Iterator<Item = &mut Shard> {
         self.lanes.iter_mut().map(|lane| &mut lane.shard)
     }
 
     /// The feature stores: of images, if the model or its image ids need one, and of further
     /// contents.
-    pub fn stores(&self) -> &[FeatureStore] {
+    pub(crate) fn stores(&self) -> &[FeatureStore] {
         &self.stores
     }
 
-    /// The processes.
-    pub fn fabric(&mut self) -> &mut dyn Fabric {
+    /// The rank of this process.
+    pub(crate) fn rank(&self) -> usize {
+        self.exchange.fabric.rank()
+    }
+
+    /// The connection between the processes.
+    pub(crate) fn fabric(&mut self) -> &mut dyn Fabric {
         &mut self.exchange.fabric
     }
 
-    /// The processes, and what was sent between them.
-    pub fn metered(&mut self) -> &mut Metered {
+    /// The same connection with its meter of bytes.
+    pub(crate) fn metered(&mut self) -> &mut Metered {
         &mut self.exchange.fabric
     }
 
     /// The dense gradient of the last step, of all lanes.
-    pub fn gradient(&self) -> &[f32] {
+    pub(crate) fn gradient(&self) -> &[f32] {
         &self.lanes[0].gradient
     }
 
-    /// Where time goes.
-    pub fn stages(&self) -> &Stages {
+    /// Busy time by stage.
+    pub(crate) fn stages(&self) -> &Stages {
         &self.stages
     }
 
-    /// The mean per step of what all lanes of all processes did and sent since it was last asked.
-    /// All processes ask together.
+    /// The counters of all lanes of all processes since the last call, mean per step. All processes
+    /// call it together.
     ///
     /// # Errors
     /// If a process is lost.
-    pub fn take_counts(&mut self) -> Result<Counts> {
+    pub(crate) fn take_counts(&mut self) -> Result<Counts> {
         let mut mine = std::mem::take(&mut self.counts);
         let steps = std::mem::take(&mut self.counted);
         mine.wire_bytes = self.exchange.fabric.take().bytes as f64;
@@ -231,7 +236,7 @@ impl Lanes {
         for bits in gather::numbers(&mut self.exchange.fabric, &mine.to_bits())? {
             sum += Counts::from_bits(&bits);
         }
-        // Asking is no part of a step.
+        // This exchange is no part of a step.
         self.exchange.fabric.take();
         Ok(sum.per_step(steps))
     }
@@ -241,16 +246,16 @@ impl Lanes {
     ///
     /// # Errors
     /// As [`frequency::count`].
-    pub fn count_ids(&mut self, workers: &mut [Worker], rounds: u64) -> Result<()> {
-        let Lanes { plan, stores, topology, exchange, pool, lanes, .. } = self;
+    pub(crate) fn count_ids(&mut self, workers: &mut [Worker], rounds: u64) -> Result<()> {
+        let Lanes { network, stores, topology, exchange, pool, lanes, .. } = self;
         let fabric = &mut exchange.fabric;
-        let counted = frequency::count(plan, stores, workers, rounds, *topology, fabric, pool)?;
+        let counted = frequency::count(network, stores, workers, rounds, *topology, fabric, pool)?;
         lanes.iter_mut().zip(counted).for_each(|(lane, counted)| lane.shard.frequency = counted);
         Ok(())
     }
 
     /// The thread pool, for work lane by lane.
-    pub fn pool(&self) -> &ThreadPool {
+    pub(crate) fn pool(&self) -> &ThreadPool {
         &self.pool
     }
 
@@ -258,7 +263,7 @@ impl Lanes {
     ///
     /// # Errors
     /// If samples cannot be read, a process is lost, or the loss or a gradient is not finite.
-    pub fn train_step(
+    pub(crate) fn train_step(
         &mut self,
         workers: &mut [Worker],
         share: Share,
@@ -286,17 +291,22 @@ impl Lanes {
     ///
     /// # Errors
     /// If samples cannot be read or a process is lost.
-    pub fn forward(&mut self, workers: &mut [Worker], share: Share, pass: Pass) -> Result<u64> {
+    pub(crate) fn forward(
+        &mut self,
+        workers: &mut [Worker],
+        share: Share,
+        pass: Pass,
+    ) -> Result<u64> {
         let dropout_seed = match pass {
-            Pass::Train { step } if self.plan.tower_dropout > 0.0 => {
+            Pass::Train { step } if self.network.tower_dropout > 0.0 => {
                 Some(dropout::step_seed(self.seed, step))
             }
             _ => None,
         };
-        let Lanes { plan, dense, stages, pool, first_layers, .. } = self;
+        let Lanes { network, dense, stages, pool, first_layers, .. } = self;
         let threads = pool.current_num_threads();
         stages.run_on(threads, Stage::Pack, || {
-            pool.install(|| first_layers.pack(plan, &dense.w));
+            pool.install(|| first_layers.pack(network, &dense.w));
         });
         self.ask(workers, share)?;
         let impressions = self.answer(pass, dropout_seed)?;
@@ -306,7 +316,7 @@ impl Lanes {
 
     /// Has every worker read its impressions up to `share` and write its asks.
     fn ask(&mut self, workers: &mut [Worker], share: Share) -> Result<()> {
-        let Lanes { plan, topology, stores, pool, stages, requests, .. } = self;
+        let Lanes { network, topology, stores, pool, stages, requests, .. } = self;
         let local = topology.local();
         // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
         let read: Vec<Result<()>> = pool.install(|| {
@@ -315,7 +325,7 @@ impl Lanes {
                 let seat = Seat { lane, lanes: topology.lanes() };
                 let until = share.of(worker.feed.impressions());
                 stages.run(Stage::Read, || worker.read(until))?;
-                stages.run(Stage::Ask, || worker.ask(plan, stores, seat, request));
+                stages.run(Stage::Ask, || worker.ask(network, stores, seat, request));
                 Ok(())
             })
             .collect()
@@ -328,17 +338,19 @@ impl Lanes {
     fn answer(&mut self, pass: Pass, dropout_seed: Option<u64>) -> Result<u64> {
         let mail =
             self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.requests)?;
-        let Lanes { plan, topology, lanes, dense, stores, pool, first_layers, stages, .. } = self;
+        let Lanes { network, topology, lanes, dense, stores, pool, first_layers, stages, .. } =
+            self;
         let weights = Weights { dense: &dense.w, first: first_layers.packed() };
-        let (all, first, lists) = (topology.lanes(), topology.local().start, 1 + plan.towers.len());
+        let (all, first, lists) =
+            (topology.lanes(), topology.local().start, 1 + network.towers.len());
         let impressions =
             (0..all).map(|worker| Ask::read(mail.read(worker, first), lists).impressions).sum();
         let each = lanes.par_iter_mut().zip(&mut self.answers);
         each_lane(pool, *topology, each, |seat, (lane, answer)| {
             let shard = &mut lane.shard;
             stages.run(Stage::Lookup, || shard.take_asks(&mail, seat, pass.unknown()));
-            stages.run(Stage::TowerForward, || shard.embed(plan, weights, stores, dropout_seed));
-            stages.run(Stage::Lookup, || shard.write_answers(plan, stores, seat, answer));
+            stages.run(Stage::TowerForward, || shard.embed(network, weights, stores, dropout_seed));
+            stages.run(Stage::Lookup, || shard.write_answers(network, stores, seat, answer));
         });
         Ok(impressions)
     }
@@ -346,12 +358,13 @@ impl Lanes {
     /// Sends the answers to the workers, which predict.
     fn predict(&mut self, workers: &mut [Worker], dropout_seed: Option<u64>) -> Result<()> {
         let mail = self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.answers)?;
-        let Lanes { plan, topology, dense, stores, pool, first_layers, stages, .. } = self;
+        let Lanes { network, topology, dense, stores, pool, first_layers, stages, .. } = self;
         let weights = Weights { dense: &dense.w, first: first_layers.packed() };
         each_lane(pool, *topology, workers.par_iter_mut(), |seat, worker| {
-            stages.run(Stage::Lookup, || worker.read_answers(plan, &mail, seat));
-            stages.run(Stage::TowerForward, || worker.embed(plan, weights, stores, dropout_seed));
-            stages.run(Stage::NetworkForward, || worker.predict(plan, &dense.w));
+            stages.run(Stage::Lookup, || worker.batch.read_answers(network, &mail, seat));
+            stages
+                .run(Stage::TowerForward, || worker.embed(network, weights, stores, dropout_seed));
+            stages.run(Stage::NetworkForward, || worker.predict(network, &dense.w));
         });
         Ok(())
     }
@@ -359,30 +372,31 @@ impl Lanes {
     /// Loss and gradients of every worker, each impression weighing `weight`: those of the dense
     /// weights are in the lanes, those of rows and embeddings in the workers.
     fn backward(&mut self, workers: &mut [Worker], weight: f32) {
-        let Lanes { plan, topology, lanes, dense, pool, stages, .. } = self;
+        let Lanes { network, topology, lanes, dense, pool, stages, .. } = self;
         let each = workers.par_iter_mut().zip(lanes);
         each_lane(pool, *topology, each, |_, (worker, Lane { gradient, .. })| {
-            plan.rest.iter().for_each(|range| gradient[range.clone()].fill(0.0));
+            network.rest.iter().for_each(|range| gradient[range.clone()].fill(0.0));
             stages.run(Stage::NetworkBackward, || {
-                worker.backward(plan, &dense.w, weight, gradient);
+                worker.backward(network, &dense.w, weight, gradient);
             });
-            stages.run(Stage::TowerBackward, || worker.towers_backward(plan, &dense.w, gradient));
+            stages
+                .run(Stage::TowerBackward, || worker.towers_backward(network, &dense.w, gradient));
         });
     }
 
     /// Sends the gradients of rows and embeddings to the shards, which sum them. Returns the sum of
     /// the losses of all lanes.
     fn send_gradients(&mut self, workers: &mut [Worker]) -> Result<f64> {
-        let Lanes { plan, topology, pool, stages, requests, .. } = self;
+        let Lanes { network, topology, pool, stages, requests, .. } = self;
         let each = workers.par_iter_mut().zip(requests);
         each_lane(pool, *topology, each, |seat, (worker, request)| {
-            stages.run(Stage::Lookup, || worker.write_gradients(plan, seat, request));
+            stages.run(Stage::Lookup, || worker.write_gradients(network, seat, request));
         });
         let mail =
             self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.requests)?;
-        let Lanes { plan, topology, lanes, pool, stages, .. } = self;
+        let Lanes { network, topology, lanes, pool, stages, .. } = self;
         each_lane(pool, *topology, lanes.par_iter_mut(), |seat, lane| {
-            stages.run(Stage::Rows, || lane.shard.sum_gradients(plan, &mail, seat));
+            stages.run(Stage::Rows, || lane.shard.sum_gradients(network, &mail, seat));
         });
         let first = topology.local().start;
         let loss = |worker| Gradients::read(mail.read(worker, first)).loss;
@@ -392,35 +406,37 @@ impl Lanes {
     /// Updates the rows by the summed gradients, in step `step` with the learning rate `lr` of the
     /// dense weights, and runs the towers of the shards backward.
     fn update_rows(&mut self, step: u64, lr: f32) {
-        let Lanes { plan, topology, lanes, dense, pool, stages, adam, .. } = self;
-        let rows_lr = lr * plan.rows_rate;
+        let Lanes { network, topology, lanes, dense, pool, stages, adam, .. } = self;
+        let rows_lr = lr * network.rows_rate;
         let adam = adam.at(step, rows_lr);
         each_lane(pool, *topology, lanes.par_iter_mut(), |_, Lane { shard, gradient }| {
-            stages.run(Stage::Rows, || shard.update_rows(plan, adam, rows_lr));
-            stages.run(Stage::TowerBackward, || shard.towers_backward(plan, &dense.w, gradient));
+            stages.run(Stage::Rows, || shard.update_rows(network, adam, rows_lr));
+            stages.run(Stage::TowerBackward, || shard.towers_backward(network, &dense.w, gradient));
         });
     }
 
     /// Sums the dense gradients of all lanes of all processes into that of the first local lane.
     fn sum_dense(&mut self, workers: &[Worker]) -> Result<()> {
-        let Lanes { plan, lanes, stores, exchange, pool, stages, dense_sum, first_layers, .. } =
-            self;
+        let Lanes {
+            network, lanes, stores, exchange, pool, stages, dense_sum, first_layers, ..
+        } = self;
         let fabric = &mut exchange.fabric;
         let threads = pool.current_num_threads();
-        stages.run_on(threads, Stage::Sum, || pool.install(|| dense_sum.of_lanes(plan, lanes)));
+        stages.run_on(threads, Stage::Sum, || pool.install(|| dense_sum.of_lanes(network, lanes)));
         let mut gradient = std::mem::take(&mut lanes[0].gradient);
-        let at = |tower, lane: usize| match plan.placement {
+        let at = |tower, lane: usize| match network.placement {
             Placement::Ams => lanes[lane].shard.tower(tower),
-            _ => workers[lane].tower(plan, tower),
+            _ => workers[lane].tower(network, tower),
         };
         let of_lane = |here: Columns, room: &mut Room, dw: &mut [f32]| {
-            let next = (at(here.tower, here.next_lane), here.next_columns);
+            let next =
+                Prefetch { tower: at(here.tower, here.next_lane), columns: here.next_columns };
             let tower = at(here.tower, here.lane);
-            tower.backward_columns(plan, here.tower, stores, here.columns, Some(next), room, dw);
+            tower.backward_columns(network, here.tower, stores, here.columns, next, room, dw);
         };
         let (count, sum) = (lanes.len(), &mut gradient);
         let summed = stages.run_on(threads, Stage::TowerMatrix, || {
-            dense_sum.of_processes(plan, pool, fabric, first_layers, count, of_lane, sum)
+            dense_sum.of_processes(network, pool, fabric, first_layers, count, of_lane, sum)
         });
         self.lanes[0].gradient = gradient;
         Ok(summed?)
@@ -432,7 +448,7 @@ impl Lanes {
         self.lanes.iter().for_each(|lane| self.counts += lane.shard.counts);
         // Once for the job, whatever the number of processes.
         if self.topology.local().start == 0 {
-            let words = self.dense_sum.words_moved(&self.plan, self.topology.lanes());
+            let words = self.dense_sum.words_moved(&self.network, self.topology.lanes());
             self.counts.traffic.all_reduce += 4.0 * words as f64;
         }
         self.counted += 1;
@@ -440,23 +456,23 @@ impl Lanes {
 
     /// Takes Adam's step of the dense weights, with the learning rate `lr`.
     fn update_dense(&mut self, step: u64, lr: f32) -> Result<()> {
-        let Lanes { plan, dense, pool, lanes, stages, .. } = self;
+        let Lanes { network, dense, pool, lanes, stages, .. } = self;
         let (adam, threads) = (self.adam.at(step, lr), pool.current_num_threads());
         let gradient = &mut lanes[0].gradient;
         stages.run_on(threads, Stage::Optimizer, || {
             let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, g| all & g.is_finite());
             if !pool.install(|| gradient.par_chunks(CHUNK).all(finite)) {
                 let at = gradient.iter().position(|g| !g.is_finite()).expect("one of them is not");
-                return Err(Error::NotFinite { step, what: plan.name_of_dense(at) });
+                return Err(Error::NotFinite { step, what: network.name_of_dense(at) });
             }
             if let Some(most) = self.clip_norm {
                 clip(gradient, most);
             }
             // Decoupled, as in AdamW (Loshchilov and Hutter, 2019): no part of the gradient or its
             // moments.
-            let decay = lr * plan.tower_weight_decay;
+            let decay = lr * network.tower_weight_decay;
             pool.install(|| {
-                for matrix in plan.tower_matrices().filter(|_| decay > 0.0) {
+                for matrix in network.tower_matrices().filter(|_| decay > 0.0) {
                     let chunks = dense.w[matrix].par_chunks_mut(CHUNK);
                     chunks.for_each(|w| w.iter_mut().for_each(|w| *w -= decay * *w));
                 }
@@ -474,7 +490,7 @@ impl Lanes {
 }
 
 impl Pass {
-    /// What becomes of ids without a row.
+    /// How ids without a row are looked up.
     fn unknown(self) -> Unknown {
         match self {
             Pass::Train { .. } => Unknown::Create,

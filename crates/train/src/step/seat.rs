@@ -2,7 +2,7 @@
 
 /// Which lane it is, of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seat {
+pub(crate) struct Seat {
     /// Its number, from 0.
     pub lane: usize,
     /// All lanes of the job.

@@ -5,18 +5,18 @@ use std::time::Instant;
 
 /// The stages of a step, in its order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub(crate) enum Stage {
     /// Packing the towers' first layers.
     Pack,
-    /// Reading samples.
+    /// Reading samples into micro-batches.
     Read,
     /// Finding the different ids and images, and asking for them.
     Ask,
-    /// Exchanges between lanes.
+    /// The three exchanges between lanes.
     Mail,
-    /// Merging what is asked for, looking up rows, answering.
+    /// Merging the asks of all lanes, looking up rows, answering.
     Lookup,
-    /// The towers forward.
+    /// Towers forward, where the placement runs them.
     TowerForward,
     /// The rank network forward.
     NetworkForward,
@@ -37,7 +37,7 @@ pub enum Stage {
 
 impl Stage {
     /// All of them, with their names.
-    pub const ALL: [(Stage, &'static str); 13] = [
+    pub(crate) const ALL: [(Stage, &'static str); 13] = [
         (Stage::Pack, "pack"),
         (Stage::Read, "read"),
         (Stage::Ask, "ask"),
@@ -56,18 +56,18 @@ impl Stage {
 
 /// Busy time of every stage, added up over threads.
 #[derive(Debug, Default)]
-pub struct Stages {
+pub(crate) struct Stages {
     nanoseconds: [AtomicU64; Stage::ALL.len()],
 }
 
 impl Stages {
     /// Runs `work` as a part of `stage` on one thread.
-    pub fn run<R>(&self, stage: Stage, work: impl FnOnce() -> R) -> R {
+    pub(crate) fn run<R>(&self, stage: Stage, work: impl FnOnce() -> R) -> R {
         self.run_on(1, stage, work)
     }
 
     /// Runs `work`, which keeps `threads` threads busy.
-    pub fn run_on<R>(&self, threads: usize, stage: Stage, work: impl FnOnce() -> R) -> R {
+    pub(crate) fn run_on<R>(&self, threads: usize, stage: Stage, work: impl FnOnce() -> R) -> R {
         let begin = Instant::now();
         let result = work();
         let spent = begin.elapsed().as_nanos() as u64 * threads as u64;
@@ -76,7 +76,7 @@ impl Stages {
     }
 
     /// Seconds of every stage since they were last taken, in the order of [`Stage::ALL`].
-    pub fn take(&self) -> [f64; Stage::ALL.len()] {
+    pub(crate) fn take(&self) -> [f64; Stage::ALL.len()] {
         std::array::from_fn(|at| self.nanoseconds[at].swap(0, Ordering::Relaxed) as f64 / 1e9)
     }
 }

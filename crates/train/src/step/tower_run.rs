@@ -10,12 +10,12 @@ use ams_model::linalg::Packed;
 use ams_model::tower::{Room, Rows, TowerScratch};
 use half::f16;
 
-use crate::setup::network::{Plan, PlannedTower};
+use crate::setup::network::{Network, TowerDefinition};
 
 /// The weights of a step.
 #[derive(Clone, Copy)]
-pub struct Weights<'a> {
-    /// All dense weights.
+pub(crate) struct Weights<'a> {
+    /// All dense weights: W, then every tower.
     pub dense: &'a [f32],
     /// The first layer of every tower, packed.
     pub first: &'a [Packed],
@@ -23,8 +23,8 @@ pub struct Weights<'a> {
 
 /// The images of one tower.
 #[derive(Clone, Copy)]
-pub struct Images<'a> {
-    /// Their keys; (U).
+pub(crate) struct Images<'a> {
+    /// Image keys as numbers; (U).
     pub keys: &'a [u64],
     /// Their features, (U, F), where a shard sent them; else they are in the store.
     pub mailed: Option<&'a [f16]>,
@@ -32,7 +32,7 @@ pub struct Images<'a> {
 
 /// What one tower keeps from its forward to its backward pass, and how much it did.
 #[derive(Default)]
-pub struct TowerRun {
+pub(crate) struct TowerRun {
     scratch: TowerScratch,
     /// Where the features are in the store, unless a shard sent them.
     places: Vec<Place>,
@@ -46,11 +46,19 @@ pub struct TowerRun {
 
 /// A tower at work, and the features that a shard sent for it.
 #[derive(Clone, Copy)]
-pub struct TowerAt<'a> {
-    /// The tower.
+pub(crate) struct TowerAt<'a> {
+    /// The tower after its forward pass.
     pub run: &'a TowerRun,
     /// The features, (U, F), where a shard sent them; else they are in the store.
     pub mailed: Option<&'a [f16]>,
+}
+
+/// The features that are used after those at work, to be fetched meanwhile.
+pub(crate) struct Prefetch<'a> {
+    /// The tower whose features they are.
+    pub tower: TowerAt<'a>,
+    /// The columns of the first matrix.
+    pub columns: Range<usize>,
 }
 
 /// The features of a tower's images.
@@ -79,11 +87,11 @@ impl Rows for Features<'_> {
 }
 
 impl TowerRun {
-    /// Embeds (U) images into `out`, (U, D). In training with dropout, `masks` is the seed of the
-    /// step's masks.
-    pub fn forward(
+    /// Embeds (U) images into `out`, (U, D). `dropout_seed` is that of the step, in training with
+    /// dropout.
+    pub(crate) fn forward(
         &mut self,
-        plan: &Plan,
+        network: &Network,
         tower: usize,
         weights: Weights,
         stores: &[FeatureStore],
@@ -91,13 +99,13 @@ impl TowerRun {
         dropout_seed: Option<u64>,
         out: &mut Vec<f32>,
     ) {
-        let PlannedTower { spec, model, range, scale } = &plan.towers[tower];
+        let TowerDefinition { spec, model, range, scale } = &network.towers[tower];
         let TowerRun { scratch, places, widened, forwards, backwards } = self;
         let dropout = scratch.dropout();
         match dropout_seed.filter(|_| spec.is_trained()) {
             Some(seed) => {
                 let seeds = images.keys.iter().map(|&key| dropout::row_seed(seed, tower, key));
-                dropout.set(plan.tower_dropout, seeds);
+                dropout.set(network.tower_dropout, seeds);
             }
             None => dropout.clear(),
         }
@@ -118,17 +126,17 @@ impl TowerRun {
         (*forwards, *backwards) = (rows.len(), 0);
     }
 
-    /// Adds the gradient of the tower to its place in `dense_grad`, given `dout`, (U, D); but for
+    /// Adds the gradient of the tower to its range of `dense_grad`, given `dout`, (U, D); but for
     /// the matrix of its first layer, see [`TowerRun::backward_columns`].
-    pub fn backward(
+    pub(crate) fn backward(
         &mut self,
-        plan: &Plan,
+        network: &Network,
         tower: usize,
         dense: &[f32],
         dout: &[f32],
         dense_grad: &mut [f32],
     ) {
-        let PlannedTower { model, range, .. } = &plan.towers[tower];
+        let TowerDefinition { model, range, .. } = &network.towers[tower];
         let (e, de) = (&dense[range.clone()], &mut dense_grad[range.clone()]);
         model.backward(e, &mut self.scratch, dout, de);
         self.backwards = dout.len() / model.dim();
@@ -137,22 +145,22 @@ impl TowerRun {
 
 impl TowerAt<'_> {
     /// Overwrites `dw`, (columns, outputs), with the gradient of `columns` of the first layer's
-    /// matrix, transposed, after the backward pass. Meanwhile it fetches what is computed `next`.
-    pub fn backward_columns(
+    /// matrix, transposed, after the backward pass, and fetches the features of `next` meanwhile.
+    pub(crate) fn backward_columns(
         &self,
-        plan: &Plan,
+        network: &Network,
         tower: usize,
         stores: &[FeatureStore],
         columns: Range<usize>,
-        next: Option<(TowerAt<'_>, Range<usize>)>,
+        next: Prefetch<'_>,
         room: &mut Room,
         dw: &mut [f32],
     ) {
-        let PlannedTower { spec, model, scale, .. } = &plan.towers[tower];
+        let TowerDefinition { spec, model, scale, .. } = &network.towers[tower];
         let (store, dim) = (&stores[spec.content], model.config().input);
         let rows = self.features(store, dim);
-        let next = next.map(|(other, columns)| (other.features(store, dim), columns));
-        let next = next.as_ref().map(|(rows, columns)| (rows, columns.clone()));
+        let next_rows = next.tower.features(store, dim);
+        let next = Some((&next_rows, next.columns));
         model.backward_columns(&rows, *scale, &self.run.scratch, columns, next, room, dw);
     }
 }

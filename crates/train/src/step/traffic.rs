@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub struct Traffic {
     /// Ids and image keys asked for, with the headers of the asks.
     pub ids: f64,
-    /// Embedding rows answered.
+    /// Embedding rows in answers.
     pub rows: f64,
     /// Image embeddings answered; with the placement `ams`.
     pub embeddings: f64,
@@ -75,11 +75,11 @@ pub struct Storage {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Counts {
-    /// Bytes between lanes.
+    /// Bytes sent to other lanes.
     pub traffic: Traffic,
     /// Image keys, of all towers.
     pub images: Asked,
-    /// Ids.
+    /// Ids of all fields.
     pub ids: Asked,
     /// Images run forward through a tower.
     pub tower_forwards: f64,
@@ -118,25 +118,25 @@ impl Counts {
     }
 
     /// The numbers as bits, to be sent.
-    pub fn to_bits(mut self) -> Vec<u64> {
+    pub(crate) fn to_bits(mut self) -> Vec<u64> {
         self.numbers().map(|number| number.to_bits()).to_vec()
     }
 
-    /// What [`Counts::to_bits`] made.
-    pub fn from_bits(bits: &[u64]) -> Counts {
+    /// The inverse of [`Counts::to_bits`].
+    pub(crate) fn from_bits(bits: &[u64]) -> Counts {
         let mut counts = Counts::default();
         counts.numbers().into_iter().zip(bits).for_each(|(to, &from)| *to = f64::from_bits(from));
         counts
     }
 
     /// Everything divided by `steps`.
-    pub fn per_step(mut self, steps: u64) -> Counts {
+    pub(crate) fn per_step(mut self, steps: u64) -> Counts {
         self.numbers().into_iter().for_each(|number| *number /= steps.max(1) as f64);
         self
     }
 
-    /// Everything times `factor`.
-    pub fn times(mut self, factor: f64) -> Counts {
+    /// Every number times `factor`.
+    pub(crate) fn times(mut self, factor: f64) -> Counts {
         self.numbers().into_iter().for_each(|number| *number *= factor);
         self
     }
@@ -149,7 +149,7 @@ impl AddAssign for Counts {
 }
 
 /// Bytes of words sent from `from` to `to`: nothing that stays in a lane counts.
-pub fn bytes(words: usize, from: usize, to: usize) -> f64 {
+pub(crate) fn bytes(words: usize, from: usize, to: usize) -> f64 {
     if from == to { 0.0 } else { 4.0 * words as f64 }
 }
 

@@ -1,13 +1,24 @@
-//! Users held out of a training.
+//! Which samples are read: the split, and the users held out of a training.
 //!
 //! Users are spread over the parts of a dataset by hash. `train.validation_parts` of the training
-//! samples' parts are held out, the last of every so many, so that lanes, which own runs of parts,
-//! lose about the same.
+//! samples' parts are held out, the last one of each run of `parts / validation_parts` parts, so
+//! that lanes, which own runs of parts, lose about the same.
+
+use ams_data::dataset::SplitName;
+
+/// The samples of some users in a split.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Selection {
+    /// Training or test samples.
+    pub split: SplitName,
+    /// Test samples have no held-out users: [`Users::All`].
+    pub users: Users,
+}
 
 /// Whose samples to read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Users {
-    /// Everybody's.
+pub(crate) enum Users {
+    /// Samples of all users.
     All,
     /// Those of the users that are learned from.
     Learned,
@@ -17,7 +28,7 @@ pub enum Users {
 
 impl Users {
     /// Whether part `part` of `parts` is read, of which `held_out` are held out.
-    pub fn read(self, part: usize, parts: usize, held_out: usize) -> bool {
+    pub(crate) fn read(self, part: usize, parts: usize, held_out: usize) -> bool {
         let is_held_out = held_out > 0 && (part + 1).is_multiple_of(parts / held_out);
         match self {
             Users::All => true,

@@ -7,7 +7,7 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_fabric::ThreadFabric;
 use ams_model::RowOptimizer;
-use ams_train::run::{self, Start, Wish};
+use ams_train::run::{self, Next, Start};
 use ams_train::settings::{ImageArm, ModelConfig, WarmParts, WarmStart};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
@@ -15,17 +15,17 @@ use tempfile::TempDir;
 use super::shop::config;
 
 /// A finished training in `folder` to begin from.
-fn yesterday(folder: &TempDir) -> Config {
-    let config = Config { name: "yesterday".to_owned(), ..config(folder.path()) };
-    let go_on = &mut |_: &_, _| Wish::GoOn;
+fn earlier(folder: &TempDir) -> Config {
+    let config = Config { name: "earlier".to_owned(), ..config(folder.path()) };
+    let go_on = &mut |_: &_, _| Next::GoOn;
     run::train(&config, Start::Fresh, Job::solo(2), go_on).unwrap();
     config
 }
 
-/// The configuration of a training that takes `parts` of yesterday's.
+/// The configuration of a training that takes `parts` of the earlier one.
 fn today(folder: &TempDir, parts: WarmParts) -> Config {
     let mut config = Config { name: format!("{parts:?}"), seed: 9, ..config(folder.path()) };
-    let from = folder.path().join("yesterday");
+    let from = folder.path().join("earlier");
     config.train.warm_start = Some(WarmStart { from, parts });
     config
 }
@@ -43,7 +43,7 @@ fn rows(trainer: &Trainer) -> BTreeMap<u64, Vec<f32>> {
 #[test]
 fn a_warm_start_takes_what_it_says_and_nothing_else() {
     let folder = TempDir::new().unwrap();
-    let old = yesterday(&folder);
+    let old = earlier(&folder);
     let then = run::open(&run::folder(&old), Job::solo(1)).unwrap();
     let (w, old_rows) = (&then.lanes().dense.w, rows(&then));
     assert!(old_rows.len() > 100);
@@ -58,9 +58,9 @@ fn a_warm_start_takes_what_it_says_and_nothing_else() {
         trainer.warm_start().unwrap();
         let lanes = trainer.lanes();
         let expected = |warm: bool| if warm { w } else { &cold };
-        let network_range = lanes.plan.network_range();
-        assert!(lanes.dense.w[network_range.clone()] == expected(network)[network_range.clone()]);
-        let tower_range = network_range.end..;
+        let rank_range = lanes.network.rank_range();
+        assert!(lanes.dense.w[rank_range.clone()] == expected(network)[rank_range.clone()]);
+        let tower_range = rank_range.end..;
         assert!(lanes.dense.w[tower_range.clone()] == expected(towers)[tower_range], "{parts:?}");
         assert!(lanes.dense.m.iter().chain(&lanes.dense.v).all(|moment| *moment == 0.0));
         let expected = if ids { old_rows.clone() } else { BTreeMap::new() };
@@ -72,7 +72,7 @@ fn a_warm_start_takes_what_it_says_and_nothing_else() {
 #[test]
 fn a_warm_training_is_ahead_and_the_same_on_any_number_of_processes() {
     let folder = TempDir::new().unwrap();
-    yesterday(&folder);
+    earlier(&folder);
     let losses = |config: &Config, size: usize| -> Vec<u64> {
         let rank = |fabric| {
             let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
@@ -98,7 +98,7 @@ fn a_warm_training_is_ahead_and_the_same_on_any_number_of_processes() {
 #[test]
 fn lanes_of_the_training_before_do_not_matter_to_a_warm_start() {
     let folder = TempDir::new().unwrap();
-    yesterday(&folder);
+    earlier(&folder);
     let rows_on = |lanes: usize| {
         let mut config = today(&folder, WarmParts::All);
         config.train.lanes = lanes;
@@ -112,7 +112,7 @@ fn lanes_of_the_training_before_do_not_matter_to_a_warm_start() {
 #[test]
 fn a_model_of_another_shape_is_no_beginning() {
     let folder = TempDir::new().unwrap();
-    yesterday(&folder);
+    earlier(&folder);
     type Change = fn(&mut Config);
     let cases: [(WarmParts, Change, &str); 4] = [
         (WarmParts::AllButIds, |c| c.model.mlp = vec![50], "of the network has shape"),
@@ -131,7 +131,7 @@ fn a_model_of_another_shape_is_no_beginning() {
     for (parts, change, want) in cases {
         let mut config = today(&folder, parts);
         change(&mut config);
-        let go_on = &mut |_: &_, _| Wish::GoOn;
+        let go_on = &mut |_: &_, _| Next::GoOn;
         let error = run::train(&config, Start::Fresh, Job::solo(1), go_on).unwrap_err().to_string();
         assert!(error.contains(want), "no {want:?} in {error}");
         assert!(!run::folder(&config).exists(), "nothing is left of a training that cannot begin");
@@ -143,13 +143,13 @@ fn row_optimizers_learn_and_go_on_with_their_state() {
     let folder = TempDir::new().unwrap();
     let mut config = config(folder.path());
     config.train.rows = RowOptimizer::Adagrad;
-    let go_on = &mut |_: &_, _| Wish::GoOn;
+    let go_on = &mut |_: &_, _| Next::GoOn;
     let whole = run::train(&config, Start::Fresh, Job::solo(2), go_on).unwrap();
     let end = run::open(&whole.run, Job::solo(1)).unwrap();
     let half =
         &mut |report: &ams_train::StepReport, steps: u64| match report.cursor.step * 2 >= steps {
-            true => Wish::Stop,
-            false => Wish::GoOn,
+            true => Next::Stop,
+            false => Next::GoOn,
         };
     config.name = "halves".to_owned();
     run::train(&config, Start::Fresh, Job::solo(2), half).unwrap();
@@ -165,7 +165,10 @@ fn row_optimizers_learn_and_go_on_with_their_state() {
 }
 
 /// Occurrences of every id in the training samples, by going through them one by one.
-fn occurrences(config: &Config, plan: &ams_train::setup::network::Plan) -> BTreeMap<u64, u32> {
+fn occurrences(
+    config: &Config,
+    network: &ams_train::setup::network::Network,
+) -> BTreeMap<u64, u32> {
     let store = ams_image::FeatureStore::open(&config.data.samples.join("images")).unwrap();
     let dataset = Dataset::open(&config.data.samples).unwrap();
     let mut counts = BTreeMap::new();
@@ -176,7 +179,7 @@ fn occurrences(config: &Config, plan: &ams_train::setup::network::Plan) -> BTree
         (0..file.blocks()).for_each(|block| file.read(block, &mut groups).unwrap());
         let (mut keys, mut lists) = (ams_bundle::Keys::default(), ams_data::Ragged::default());
         keys.resolve(&groups, |name| store.key(name));
-        for input in plan.inputs() {
+        for input in network.inputs() {
             input.collect(&groups, &keys, &mut lists);
             lists.values.iter().for_each(|id| *counts.entry(id.0).or_default() += 1);
         }
@@ -194,7 +197,7 @@ fn rows_are_drawn_to_zero_by_their_frequency() {
         let rank = |fabric| {
             let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
             trainer.step().unwrap().unwrap();
-            let seen = occurrences(&config, &trainer.lanes().plan);
+            let seen = occurrences(&config, &trainer.lanes().network);
             let mut found = BTreeMap::new();
             for table in trainer.lanes().shards().map(|shard| &shard.table) {
                 for slot in table.slots_by_id() {

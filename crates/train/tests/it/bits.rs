@@ -3,7 +3,7 @@
 use ams_bundle::Predictions;
 use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
-use ams_train::run::{self, Start, Wish};
+use ams_train::run::{self, Next, Start};
 use ams_train::settings::{Base, ContentConfig, Interactions, Precision, Similarity};
 use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
@@ -101,12 +101,12 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
     for stop in [1, steps / 2, steps / 2 + 2] {
         let config = config(&folder.path().join(format!("stopped-{stop}")));
         let mut stop_there = |report: &StepReport, _| match report.cursor.step == stop {
-            true => Wish::Stop,
-            false => Wish::GoOn,
+            true => Next::Stop,
+            false => Next::GoOn,
         };
         let report = run::train(&config, Start::Fresh, Job::solo(2), &mut stop_there).unwrap();
         assert!(!report.finished && report.steps == stop);
-        let go_on = &mut |_: &_, _| Wish::GoOn;
+        let go_on = &mut |_: &_, _| Next::GoOn;
         let report = run::train(&config, Start::Resume, Job::solo(1), go_on).unwrap();
         assert!(report.finished);
         assert_eq!(publish_run(&report.run, 1).1, whole, "stopped after {stop} of {steps} steps");

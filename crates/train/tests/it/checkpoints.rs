@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use ams_bundle::folder::{Folder, MANIFEST};
 use ams_fabric::ThreadFabric;
 use ams_train::run::checkpoint::{self, Checkpoint, FORMAT, Meta};
-use ams_train::run::{self, Start, Wish};
+use ams_train::run::{self, Next, Start};
 use ams_train::{Config, Error, Job};
 use tempfile::TempDir;
 
@@ -73,7 +73,7 @@ fn damaged_checkpoints_are_refused_by_name() {
     let folder = TempDir::new().unwrap();
     let config = config(folder.path());
     let run = run::folder(&config);
-    let go_on = &mut |_: &_, _| Wish::GoOn;
+    let go_on = &mut |_: &_, _| Next::GoOn;
     let report = run::train(&config, Start::Fresh, Job::solo(1), go_on).unwrap();
     let checkpoint = run.join(format!("checkpoints/step-{}", report.steps));
     let lane = checkpoint.join("lane-03.safetensors");
@@ -317,7 +317,7 @@ fn exactly_the_newest_checkpoints_stay() {
             |step: u64| (1 + step.saturating_sub(keep as u64)..=step).collect::<Vec<u64>>();
         let watch = |_, step| {
             assert_eq!(steps(&config), newest(step - 1));
-            Wish::GoOn
+            Next::GoOn
         };
         assert!(train(&config, Start::Fresh, (1, 1), watch).remove(0).unwrap().finished);
         assert_eq!(steps(&config), newest(16));

@@ -9,7 +9,8 @@ use ams_data::Groups;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_train::run::checkpoint;
-use ams_train::run::{self, RunReport, Start, ValidationLine, Wish};
+use ams_train::run::journal::ValidationLine;
+use ams_train::run::{self, Next, RunReport, Start};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -65,7 +66,7 @@ fn steps(config: &Config) -> Vec<u64> {
 
 /// The lines about validation.
 fn said(config: &Config) -> Vec<ValidationLine> {
-    let text = fs::read_to_string(run::folder(config).join(run::METRICS)).unwrap();
+    let text = fs::read_to_string(run::folder(config).join(run::layout::METRICS)).unwrap();
     text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
 }
 
@@ -168,7 +169,7 @@ fn just_before_the_end() -> TempDir {
         if step + 1 == undisturbed().report.steps && !copy.path().join("runs").exists() {
             copy_folder(folder.path(), &copy.path().join("runs"));
         }
-        Wish::GoOn
+        Next::GoOn
     };
     assert!(train(&config, Start::Fresh, (1, 1), watch).remove(0).unwrap().finished);
     copy

@@ -1,7 +1,7 @@
 //! Processes that are not alike: all of them say how, and none waits for another.
 
 use ams_fabric::{Fabric, ThreadFabric};
-use ams_train::run::{self, Start, Wish};
+use ams_train::run::{self, Next, Start};
 use ams_train::{Config, Error, Job, Trainer};
 use tempfile::TempDir;
 
@@ -52,7 +52,7 @@ fn ranks_with_other_settings_all_say_which() {
         change(&mut other);
         let begin = |start| {
             move |config: &Config, job: Job| {
-                run::train(config, start, job, &mut |_, _| Wish::GoOn).map(drop)
+                run::train(config, start, job, &mut |_, _| Next::GoOn).map(drop)
             }
         };
         let new = |config: &Config, job: Job| Trainer::new(config.clone(), job).map(drop);

@@ -20,12 +20,12 @@ use ams_model::rank::{
 use ams_model::tower::Tower;
 use ams_train::Config;
 use ams_train::setup::components;
-use ams_train::setup::network::{Plan, PlannedTower};
+use ams_train::setup::network::{Network, TowerDefinition};
 use ams_train::step::feed::{Feed, Order};
 use ams_train::step::share::Share;
 
 /// The impressions that each lane learns from in the first step.
-pub fn first_step(config: &Config) -> Vec<Groups> {
+pub(super) fn first_step(config: &Config) -> Vec<Groups> {
     let dataset = Dataset::open(&config.data.samples).unwrap();
     let card = dataset.card();
     let (lanes, steps) = (config.train.lanes, Share::steps(card.counts.train, config.train.batch));
@@ -48,21 +48,21 @@ pub fn first_step(config: &Config) -> Vec<Groups> {
 }
 
 /// The images of `groups`; none without a store.
-pub fn keys_of(groups: &Groups, store: Option<&FeatureStore>) -> Keys {
+pub(super) fn keys_of(groups: &Groups, store: Option<&FeatureStore>) -> Keys {
     let mut keys = Keys::default();
     keys.resolve(groups, |name| store.map_or(ImageKey::NONE, |store| store.key(name)));
     keys
 }
 
 /// The ids of one input of the network, list by list.
-pub fn ids_of(input: Input, groups: &Groups, keys: &Keys) -> Ragged<ams_data::Id> {
+pub(super) fn ids_of(input: Input, groups: &Groups, keys: &Keys) -> Ragged<ams_data::Id> {
     let mut lists = Ragged::default();
     input.collect(groups, keys, &mut lists);
     lists
 }
 
 /// What a step computes.
-pub struct Step {
+pub(super) struct Step {
     /// Mean loss.
     pub loss: f64,
     /// Gradients of W, then of every tower.
@@ -72,19 +72,24 @@ pub struct Step {
 }
 
 /// The first step of a model that begins at `seed`, over the impressions of all lanes.
-pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -> Step {
-    let mut groups = Groups::new(&plan.spec.fields);
+pub(super) fn step(
+    network: &Network,
+    stores: &[FeatureStore],
+    seed: u64,
+    lanes: &[Groups],
+) -> Step {
+    let mut groups = Groups::new(&network.spec.fields);
     for lane in lanes {
         (0..lane.len()).for_each(|group| groups.push_from(lane, group));
     }
     let keys: Vec<Keys> =
         (0..stores.len().max(1)).map(|at| keys_of(&groups, stores.get(at))).collect();
-    let mut w = plan.dense_init(seed);
-    components::place(plan, stores, &mut w);
-    let dim = plan.spec.dim;
+    let mut w = network.dense_init(seed);
+    components::write_weights(network, stores, &mut w);
+    let dim = network.spec.dim;
 
     // A row for every id of every list.
-    let lists: Vec<_> = plan.inputs().map(|input| ids_of(input, &groups, &keys[0])).collect();
+    let lists: Vec<_> = network.inputs().map(|input| ids_of(input, &groups, &keys[0])).collect();
     let ids: Vec<u64> = lists.iter().flat_map(|lists| &lists.values).map(|id| id.0).collect();
     let mut rows = vec![0.0; ids.len() * dim];
     for (id, row) in ids.iter().zip(rows.chunks_exact_mut(dim)) {
@@ -97,20 +102,21 @@ pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -
         .zip(&numbers)
         .map(|(lists, rows)| Lists { offsets: lists.offsets.as_slice(), rows })
         .collect();
-    let (group_fields, rest) = views.split_at(plan.group_inputs.len());
-    let (impression_fields, behavior_fields) = rest.split_at(plan.impression_inputs.len());
+    let (group_fields, rest) = views.split_at(network.group_inputs.len());
+    let (impression_fields, behavior_fields) = rest.split_at(network.impression_inputs.len());
 
     // An embedding for every reference to an image, and a sketch for each of an ad, then of a
     // behavior.
     let content = |(towers, keys): (&ContentTowers, &Keys)| {
         let all = [&keys.ads[..], &keys.behaviors].concat();
         [
-            References::new(plan, stores, (&w, seed), towers.ad, &keys.ads),
-            References::new(plan, stores, (&w, seed), towers.behavior, &keys.behaviors),
-            References::new(plan, stores, (&w, seed), towers.sketch, &all),
+            References::new(network, stores, (&w, seed), towers.ad, &keys.ads),
+            References::new(network, stores, (&w, seed), towers.behavior, &keys.behaviors),
+            References::new(network, stores, (&w, seed), towers.sketch, &all),
         ]
     };
-    let references: Vec<[References; 3]> = plan.contents.iter().zip(&keys).map(content).collect();
+    let references: Vec<[References; 3]> =
+        network.contents.iter().zip(&keys).map(content).collect();
     let mut contents = Vec::new();
     for ([ads, behaviors, sketches], keys) in references.iter().zip(&keys) {
         let split = sketches.images.len().min(keys.ads.len());
@@ -121,7 +127,7 @@ pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -
             behavior_images: &behaviors.images,
             sketches: Sketches {
                 vectors: &sketches.embeddings,
-                dim: plan.towers.get(sketches.tower).map_or(0, PlannedTower::dim),
+                dim: network.towers.get(sketches.tower).map_or(0, TowerDefinition::dim),
                 ads: &sketches.images[..split],
                 behaviors: &sketches.images[split..],
             },
@@ -137,8 +143,8 @@ pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -
         contents: &contents,
     };
     let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());
-    let network = &w[plan.network_range()];
-    plan.network.forward(network, &batch, &mut scratch, &mut logits);
+    let rank = &w[network.rank_range()];
+    network.rank.forward(rank, &batch, &mut scratch, &mut logits);
 
     // -log p(label), and p - label, each over the number of impressions.
     let count = logits.len() as f64;
@@ -148,14 +154,14 @@ pub fn step(plan: &Plan, stores: &[FeatureStore], seed: u64, lanes: &[Groups]) -
         loss -= if label == 1 { p.ln() } else { (1.0 - p).ln() } / count;
         dlogits.push(((p - f64::from(label)) / count) as f32);
     }
-    let (mut dw, mut grads) = (vec![0.0; network.len()], InputGrads::default());
-    plan.network.backward(network, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
+    let (mut dw, mut grads) = (vec![0.0; rank.len()], InputGrads::default());
+    network.rank.backward(rank, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
 
     let mut dense: Vec<f64> = dw.into_iter().map(f64::from).collect();
-    dense.resize(plan.dense_len(), 0.0);
+    dense.resize(network.dense_len(), 0.0);
     for ([ads, behaviors, _], grads) in references.iter().zip(&grads.contents) {
-        ads.backward(plan, &w, &grads.dad_embeddings, &mut dense);
-        behaviors.backward(plan, &w, &grads.dbehavior_embeddings, &mut dense);
+        ads.backward(network, &w, &grads.dad_embeddings, &mut dense);
+        behaviors.backward(network, &w, &grads.dbehavior_embeddings, &mut dense);
     }
 
     let mut sums: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
@@ -186,14 +192,14 @@ struct References {
 
 impl References {
     fn new(
-        plan: &Plan,
+        network: &Network,
         stores: &[FeatureStore],
         (w, seed): (&[f32], u64),
         tower: Option<usize>,
         keys: &[ImageKey],
     ) -> References {
         let Some(tower) = tower else { return References::default() };
-        let PlannedTower { spec, model, range, scale } = &plan.towers[tower];
+        let TowerDefinition { spec, model, range, scale } = &network.towers[tower];
         let mut references = References { tower, ..References::default() };
         for &key in keys {
             if !key.is_some() {
@@ -204,7 +210,7 @@ impl References {
             let row = stores[spec.content].row(key).unwrap().halfs();
             let x = row.iter().map(|x| f64::from(*scale) * f64::from(x.to_f32())).collect();
             let row_seed = dropout::row_seed(dropout::step_seed(seed, 1), tower, key.0);
-            let rate = if spec.is_trained() { plan.tower_dropout } else { 0.0 };
+            let rate = if spec.is_trained() { network.tower_dropout } else { 0.0 };
             let mask = |layer, unit| f64::from(dropout::mask(rate, row_seed, layer, unit));
             let (run, embedding) = forward(model, &w[range.clone()], x, mask);
             references.runs.push(run);
@@ -214,9 +220,9 @@ impl References {
     }
 
     /// Adds the gradient of the tower to `dense`.
-    fn backward(&self, plan: &Plan, w: &[f32], dembeddings: &[f32], dense: &mut [f64]) {
-        for (run, dout) in self.runs.iter().zip(dembeddings.chunks_exact(plan.spec.dim)) {
-            let PlannedTower { spec, model, range, .. } = &plan.towers[self.tower];
+    fn backward(&self, network: &Network, w: &[f32], dembeddings: &[f32], dense: &mut [f64]) {
+        for (run, dout) in self.runs.iter().zip(dembeddings.chunks_exact(network.spec.dim)) {
+            let TowerDefinition { spec, model, range, .. } = &network.towers[self.tower];
             let dout = dout.iter().map(|d| f64::from(*d)).collect();
             if spec.is_trained() {
                 backward(model, &w[range.clone()], run, dout, &mut dense[range.clone()]);

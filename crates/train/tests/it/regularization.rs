@@ -124,8 +124,8 @@ fn weight_decay_takes_its_share_of_the_towers_matrices_alone() {
             let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
             let before = trainer.lanes().dense.w.clone();
             trainer.step().unwrap().unwrap();
-            let plan = &trainer.lanes().plan;
-            let matrices: BTreeSet<usize> = plan.tower_matrices().flatten().collect();
+            let network = &trainer.lanes().network;
+            let matrices: BTreeSet<usize> = network.tower_matrices().flatten().collect();
             (before, trainer.lanes().dense.w.clone(), matrices)
         };
         ThreadFabric::run(size, rank).remove(0)

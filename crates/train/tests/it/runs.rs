@@ -3,7 +3,7 @@
 use std::fs;
 
 use ams_data::lock::Lock;
-use ams_train::run::{self, Start, Wish};
+use ams_train::run::{self, Next, Start};
 use ams_train::{Config, Error, Job, StepReport};
 use tempfile::TempDir;
 
@@ -17,20 +17,20 @@ fn lines_a_killed_process_wrote_after_its_checkpoint_are_not_repeated() {
     let mut config = config(folder.path());
     config.train.log_every = 1;
     let stop_at_4 = &mut |report: &StepReport, _| match report.cursor.step {
-        4 => Wish::Stop,
-        _ => Wish::GoOn,
+        4 => Next::Stop,
+        _ => Next::GoOn,
     };
     run::train(&config, Start::Fresh, Job::solo(1), stop_at_4).unwrap();
-    let metrics = run::folder(&config).join(run::METRICS);
+    let metrics = run::folder(&config).join(run::layout::METRICS);
     let lines = fs::read_to_string(&metrics).unwrap();
     let fifth = lines.lines().last().unwrap().replace("\"step\":4", "\"step\":5");
     fs::write(&metrics, format!("{lines}{fifth}\n{{\"step\":6,\"ep")).unwrap();
-    let go_on = &mut |_: &_, _| Wish::GoOn;
+    let go_on = &mut |_: &_, _| Next::GoOn;
     let report = run::train(&config, Start::Resume, Job::solo(1), go_on).unwrap();
     let steps: Vec<u64> = fs::read_to_string(&metrics)
         .unwrap()
         .lines()
-        .map(|line| serde_json::from_str::<run::MetricsLine>(line).unwrap().step)
+        .map(|line| serde_json::from_str::<run::journal::MetricsLine>(line).unwrap().step)
         .collect();
     assert_eq!(steps, (1..=report.steps).collect::<Vec<_>>());
 }
@@ -40,7 +40,7 @@ fn a_fresh_run_does_not_touch_an_earlier_one() {
     let folder = TempDir::new().unwrap();
     let config = config(folder.path());
     let hash = publish(&config, 1).1;
-    let go_on = &mut |_: &_, _| Wish::GoOn;
+    let go_on = &mut |_: &_, _| Next::GoOn;
     let error = run::train(&config, Start::Fresh, Job::solo(1), go_on).unwrap_err();
     assert!(error.to_string().contains("holds an earlier training"), "{error}");
     let other = Config { seed: 8, ..config.clone() };
@@ -89,7 +89,7 @@ fn auto_begins_anew_after_a_kill_before_the_first_checkpoint() {
     assert!(!run.join("of the killed one").exists());
     assert_eq!(publish_run(&run, 1).1, undisturbed());
     // Every step is in the metrics once.
-    let metrics = fs::read_to_string(run.join(run::METRICS)).unwrap();
+    let metrics = fs::read_to_string(run.join(run::layout::METRICS)).unwrap();
     assert_eq!(metrics.lines().count(), 16);
 }
 
@@ -142,7 +142,7 @@ fn a_run_is_trained_by_one_job_at_a_time() {
             let error = refusal(&config, Start::Replace);
             assert!(error.contains("is held by another job"), "{error}");
         }
-        Wish::GoOn
+        Next::GoOn
     };
     assert!(train(&config, Start::Fresh, (1, 1), watch).remove(0).unwrap().finished);
     assert_eq!(publish_run(&run::folder(&config), 1).1, undisturbed());

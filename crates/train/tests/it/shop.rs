@@ -11,19 +11,18 @@ use ams_data::synth::{ShopConfig, generate};
 use ams_fabric::{Fabric, ThreadFabric};
 use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
-use ams_train::publish;
-use ams_train::run::{self, RunReport, Start, Wish};
+use ams_train::run::{self, Next, RunReport, Start};
 use ams_train::settings::{DataConfig, ModelConfig, Placement, TrainConfig};
 use ams_train::step::traffic::Counts;
 use ams_train::{Config, Error, Job, StepReport, Trainer};
 use tempfile::TempDir;
 
 /// Every placement.
-pub const PLACEMENTS: [Placement; 3] =
+pub(super) const PLACEMENTS: [Placement; 3] =
     [Placement::Ams, Placement::StoreInServer, Placement::StoreInWorker];
 
 /// The prepared and encoded shop all tests share.
-pub fn shop() -> &'static Path {
+pub(super) fn shop() -> &'static Path {
     static SHOP: OnceLock<TempDir> = OnceLock::new();
     let folder = SHOP.get_or_init(|| {
         let program = std::env::current_exe().expect("a test is a program");
@@ -72,13 +71,13 @@ fn make_shop(folder: &Path) {
 }
 
 /// A copy of the shop's dataset, with its features, in `place`: to be changed.
-pub fn copy_of_shop(place: &Path) -> PathBuf {
+pub(super) fn copy_of_shop(place: &Path) -> PathBuf {
     copy_folder(&shop().join("data"), place);
     place.to_path_buf()
 }
 
 /// Copies a folder with all that is in it.
-pub fn copy_folder(from: &Path, to: &Path) {
+pub(super) fn copy_folder(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
         let from = entry.unwrap().path();
@@ -91,7 +90,7 @@ pub fn copy_folder(from: &Path, to: &Path) {
 }
 
 /// A small joint model below `runs`.
-pub fn config(runs: &Path) -> Config {
+pub(super) fn config(runs: &Path) -> Config {
     Config {
         name: "run".to_owned(),
         seed: 7,
@@ -109,7 +108,7 @@ pub fn config(runs: &Path) -> Config {
 }
 
 /// Likewise, narrow and in larger steps: for what does not depend on widths.
-pub fn narrow(runs: &Path) -> Config {
+pub(super) fn narrow(runs: &Path) -> Config {
     let config = config(runs);
     Config {
         model: ModelConfig { mlp: vec![16, 8], attention: [8, 4], ..config.model },
@@ -119,33 +118,33 @@ pub fn narrow(runs: &Path) -> Config {
 }
 
 /// Trains to the end, publishes, and returns the bundle's folder and hash.
-pub fn publish(config: &Config, threads: usize) -> (PathBuf, String) {
-    let go_on = &mut |_: &_, _| Wish::GoOn;
+pub(super) fn publish(config: &Config, threads: usize) -> (PathBuf, String) {
+    let go_on = &mut |_: &_, _| Next::GoOn;
     let report = run::train(config, Start::Fresh, Job::solo(threads), go_on).expect("a run");
     assert!(report.finished);
     publish_run(&report.run, threads)
 }
 
 /// Publishes a run that is trained, on one process.
-pub fn publish_run(run: &Path, threads: usize) -> (PathBuf, String) {
+pub(super) fn publish_run(run: &Path, threads: usize) -> (PathBuf, String) {
     let mut trainer = run::open(run, Job::solo(threads)).expect("a finished run");
     let place = run.join("bundle/1");
-    let manifest = publish::publish(&mut trainer, &place, &[], RowFormat::F32).expect("a bundle");
+    let manifest = ams_train::publish(&mut trainer, &place, &[], RowFormat::F32).expect("a bundle");
     (place, manifest.hash())
 }
 
 /// The hash of what [`narrow`] publishes if nothing disturbs it.
-pub fn undisturbed() -> &'static str {
+pub(super) fn undisturbed() -> &'static str {
     static HASH: OnceLock<String> = OnceLock::new();
     HASH.get_or_init(|| publish(&narrow(TempDir::new().unwrap().path()), 1).1)
 }
 
 /// How a training ended on each of `size` processes that are threads. `wish` hears rank and step.
-pub fn train(
+pub(super) fn train(
     config: &Config,
     start: Start,
     (size, threads): (usize, usize),
-    wish: impl Fn(usize, u64) -> Wish + Sync,
+    wish: impl Fn(usize, u64) -> Next + Sync,
 ) -> Vec<Result<RunReport, Error>> {
     ThreadFabric::run(size, |fabric| {
         let rank = fabric.rank();
@@ -155,23 +154,23 @@ pub fn train(
 }
 
 /// For [`train`]: to the end.
-pub fn go_on(_: usize, _: u64) -> Wish {
-    Wish::GoOn
+pub(super) fn go_on(_: usize, _: u64) -> Next {
+    Next::GoOn
 }
 
 /// For [`train`]: until `step`, which only rank `rank` wishes.
-pub fn stop_at(step: u64, rank: usize) -> impl Fn(usize, u64) -> Wish + Sync {
-    move |here, at| if (here, at) == (rank, step) { Wish::Stop } else { Wish::GoOn }
+pub(super) fn stop_at(step: u64, rank: usize) -> impl Fn(usize, u64) -> Next + Sync {
+    move |here, at| if (here, at) == (rank, step) { Next::Stop } else { Next::GoOn }
 }
 
 /// The only error of a job of one.
-pub fn refusal(config: &Config, start: Start) -> String {
+pub(super) fn refusal(config: &Config, start: Start) -> String {
     train(config, start, (1, 1), go_on).remove(0).expect_err("refused").to_string()
 }
 
 /// What a training in memory came to.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Trained {
+pub(super) struct Trained {
     /// Every step.
     pub steps: Vec<StepReport>,
     /// The dense weights in the end, as bits.
@@ -182,13 +181,13 @@ pub struct Trained {
 
 impl Trained {
     /// The loss of every step, as bits.
-    pub fn loss_bits(&self) -> Vec<u64> {
+    pub(super) fn loss_bits(&self) -> Vec<u64> {
         self.steps.iter().map(|step| step.loss.to_bits()).collect()
     }
 }
 
 /// Trains `config` to the end in memory, on `size` processes that are threads and agree in the end.
-pub fn train_in_memory(config: &Config, size: usize) -> Trained {
+pub(super) fn train_in_memory(config: &Config, size: usize) -> Trained {
     let mut ranks = ThreadFabric::run(size, |fabric| {
         let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).expect("a rank");
         let steps = remaining_steps(&mut trainer);
@@ -202,6 +201,6 @@ pub fn train_in_memory(config: &Config, size: usize) -> Trained {
 }
 
 /// Every step that is left.
-pub fn remaining_steps(trainer: &mut Trainer) -> Vec<StepReport> {
+pub(super) fn remaining_steps(trainer: &mut Trainer) -> Vec<StepReport> {
     std::iter::from_fn(|| trainer.step().expect("a step")).collect()
 }

@@ -9,7 +9,7 @@ use ams_model::params::Layout;
 use ams_train::settings::{
     Aggregator, Base, ContentConfig, Interactions, Placement, Similarity, TowerWeights,
 };
-use ams_train::setup::network::Plan;
+use ams_train::setup::network::Network;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -30,7 +30,7 @@ const ONE_LESS_BETA1: f32 = 1.0 - 0.9;
 
 /// Where every layer lies among the dense weights: its weights, bias and slopes, or one lone
 /// vector.
-fn layers(plan: &Plan) -> Vec<(String, Range<usize>)> {
+fn layers(network: &Network) -> Vec<(String, Range<usize>)> {
     let mut found: Vec<(String, Range<usize>)> = Vec::new();
     let mut add = |of: &str, start: usize, layout: &Layout| {
         for entry in &layout.entries {
@@ -43,8 +43,8 @@ fn layers(plan: &Plan) -> Vec<(String, Range<usize>)> {
             }
         }
     };
-    add("network", 0, plan.network.layout());
-    for tower in &plan.towers {
+    add("network", 0, network.rank.layout());
+    for tower in &network.towers {
         add(&tower.spec.name, tower.range.start, tower.model.layout());
     }
     found
@@ -84,7 +84,7 @@ fn check(case: &str, config: &Config) {
     let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
     let groups = plain::first_step(config);
     let lanes = trainer.lanes();
-    let want = plain::step(&lanes.plan, lanes.stores(), config.seed, &groups);
+    let want = plain::step(&lanes.network, lanes.stores(), config.seed, &groups);
     let report = trainer.step().unwrap().unwrap();
     assert_eq!(report.impressions, groups.iter().map(|g| g.labels.len() as u64).sum::<u64>());
     let close = |what: &str, got: &[f64], want: &[f64], tolerance| {
@@ -94,7 +94,7 @@ fn check(case: &str, config: &Config) {
     close("the loss", &[report.loss], &[want.loss], LOSS_TOLERANCE);
 
     let (dense, rows) = gradients(&trainer);
-    let layers = layers(&trainer.lanes().plan);
+    let layers = layers(&trainer.lanes().network);
     assert_eq!(layers.last().unwrap().1.end, dense.len(), "every weight is in a layer");
     for (name, range) in layers {
         close(&name, &dense[range.clone()], &want.dense[range], TOLERANCE);

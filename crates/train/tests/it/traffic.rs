@@ -9,7 +9,7 @@ use ams_fabric::{AllReduce, ThreadFabric};
 use ams_image::FeatureStore;
 use ams_model::ImageArm;
 use ams_train::settings::{FeatureFormat, Placement, Precision};
-use ams_train::setup::network::PlannedTower;
+use ams_train::setup::network::TowerDefinition;
 use ams_train::step::Lanes;
 use ams_train::step::traffic::{Asked, Counts, Storage, Traffic};
 use ams_train::{Config, Job, Trainer};
@@ -29,11 +29,11 @@ struct References {
 
 /// By hand: what the impressions of one lane refer to.
 fn references(lanes: &Lanes, groups: &Groups) -> References {
-    let plan = &lanes.plan;
+    let network = &lanes.network;
     let keys = keys_of(groups, lanes.stores().first());
-    let ids = plan.inputs().flat_map(|input| ids_of(input, groups, &keys).values);
-    let mut images = vec![Vec::new(); plan.towers.len()];
-    let towers = plan.contents[0];
+    let ids = network.inputs().flat_map(|input| ids_of(input, groups, &keys).values);
+    let mut images = vec![Vec::new(); network.towers.len()];
+    let towers = network.contents[0];
     for (tower, keys) in [(towers.ad, &keys.ads), (towers.behavior, &keys.behaviors)] {
         let Some(tower) = tower else { continue };
         images[tower].extend(keys.iter().filter(|key| key.is_some()).map(|key| key.0));
@@ -64,7 +64,7 @@ fn add(a: Asked, b: Asked) -> Asked {
 
 /// By hand: the bytes of a step between `size` processes that share the lanes evenly.
 fn moved(config: &Config, lanes: &Lanes, lane_references: &[References], size: usize) -> Traffic {
-    let (plan, dim, count) = (&lanes.plan, lanes.plan.spec.dim, lane_references.len());
+    let (network, dim, count) = (&lanes.network, lanes.network.spec.dim, lane_references.len());
     let mut words = Traffic::default();
     let process = |lane: usize| lane * size / count;
     for (worker, references) in lane_references.iter().enumerate() {
@@ -81,21 +81,25 @@ fn moved(config: &Config, lanes: &Lanes, lane_references: &[References], size: u
         let (embeddings, features) =
             (of_placement(Placement::Ams), of_placement(Placement::StoreInServer));
         // Impressions and a count of ids and of every tower's images; two words an id.
-        words.ids += (abroad * (2 + plan.towers.len()) + 2 * (rows + embeddings + features)) as f64;
+        words.ids +=
+            (abroad * (2 + network.towers.len()) + 2 * (rows + embeddings + features)) as f64;
         words.rows += (rows * dim) as f64;
         words.embeddings += (embeddings * dim) as f64;
         // A loss in f64.
         words.row_grads += (abroad * 2 + rows * dim) as f64;
         words.embedding_grads += (embeddings * dim) as f64;
         words.features += (features
-            * config.train.features_as.words(plan.towers.first().map_or(0, PlannedTower::input)))
+            * config
+                .train
+                .features_as
+                .words(network.towers.first().map_or(0, TowerDefinition::input)))
             as f64;
     }
     let all_reduce = AllReduce::new(config.train.all_reduce.into());
     // What learns beside the towers' first matrices, and these, which are one message each as small
     // as they are here.
-    let matrices = plan.trained().map(|(_, tower)| tower.first_matrix().len());
-    let messages = plan.rest.iter().map(|range| range.len()).chain(matrices);
+    let matrices = network.trained().map(|(_, tower)| tower.first_matrix().len());
+    let messages = network.rest.iter().map(|range| range.len()).chain(matrices);
     words.all_reduce =
         messages.map(|values| all_reduce.words_moved(values, size)).sum::<usize>() as f64;
     Counts { traffic: words, ..Counts::default() }.times(4.0).traffic
@@ -114,19 +118,19 @@ fn sum(traffic: Traffic) -> f64 {
 
 /// By hand: everything counted in the first step of `config` on `size` processes.
 fn by_hand(config: &Config, lanes: &Lanes, size: usize) -> Counts {
-    let (plan, store) = (&lanes.plan, lanes.stores().first());
+    let (network, store) = (&lanes.network, lanes.stores().first());
     let references: Vec<References> =
         first_step(config).iter().map(|groups| references(lanes, groups)).collect();
     let count = references.len();
     let ids = asked(&references.iter().map(|lane| &lane.ids[..]).collect::<Vec<_>>());
     let mut images = Asked::default();
-    for tower in 0..plan.towers.len() {
+    for tower in 0..network.towers.len() {
         let of_tower: Vec<&[u64]> = references.iter().map(|lane| &lane.images[tower][..]).collect();
         images = add(images, asked(&of_tower));
     }
     let feature = (2 * store.map_or(0, |store: &FeatureStore| store.card().dim)) as f64;
     let samples = references.iter().map(|lane| lane.bytes).sum::<usize>() as f64;
-    let rows = ids.unique_per_shard * (4 * plan.spec.dim) as f64;
+    let rows = ids.unique_per_shard * (4 * network.spec.dim) as f64;
     let (towers, storage) = match config.train.placement {
         Placement::Ams => (
             images.unique_per_shard,

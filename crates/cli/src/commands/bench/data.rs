@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ams_train::measure::samples::{DataReport, Rate, measure};
+use ams_train::measure::{self, DataReport, Rate};
 
 use crate::commands::train::thread_count;
 use crate::failure::Failure;
@@ -43,7 +43,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
         ));
     };
     let Arguments { samples, batch, lanes, .. } = arguments;
-    let report = measure(&samples, batch, lanes, &counts, &mut done)?;
+    let report = measure::samples(&samples, batch, lanes, &counts, &mut done)?;
     output.finish(&report, || text(&report));
     Ok(())
 }

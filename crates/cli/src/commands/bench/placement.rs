@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use ams_train::Config;
-use ams_train::measure::placements::{PlacementReport, STORED, placements};
+use ams_train::measure::{PLACEMENTS, PlacementReport, placements};
 use ams_train::settings::{FeatureFormat, Placement};
 use serde::Serialize;
 
@@ -51,7 +51,7 @@ struct Report {
 pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     let config: Config = config_file::read(&arguments.config, &arguments.set)?;
     let threads = threads(arguments.threads);
-    let placements = compare(&config, &STORED, arguments.steps, launch, threads, output)?;
+    let placements = compare(&config, &PLACEMENTS, arguments.steps, launch, threads, output)?;
     let (lanes, processes) = (config.train.lanes, launch.size());
     let report = Report { lanes, processes, threads, placements };
     output.finish(&report, || text(&report.placements));

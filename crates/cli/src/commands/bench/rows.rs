@@ -1,7 +1,6 @@
 //! `ams bench rows`: tables of embedding rows filled to any size, looked up in and updated.
 
-use ams_train::measure::steps::resident;
-use ams_train::measure::tables::{RowsReport, Size, rows};
+use ams_train::measure::{RowsReport, TableSize, resident, rows};
 use serde::Serialize;
 
 use crate::commands::train::thread_count;
@@ -46,7 +45,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
         return Err(Failure::user("`bench rows` measures one process; start it alone"));
     }
     let Arguments { rows: many, dim, portion, steps, .. } = arguments;
-    let size = Size { rows: many, dim: dim as usize, portion: portion as usize, steps };
+    let size = TableSize { rows: many, dim: dim as usize, portion: portion as usize, steps };
     let mut counts = arguments.threads;
     if counts.is_empty() {
         counts = vec![1, threads(None)];

@@ -8,8 +8,7 @@ use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
 use ams_data::simulate::{SimulateConfig, simulate};
 use ams_image::simulated;
-use ams_train::measure::export;
-use ams_train::measure::steps::{self, StepTimes};
+use ams_train::measure::{self, StepTimes};
 use ams_train::settings::{DataConfig, ModelConfig, TrainConfig};
 use ams_train::{Config, Trainer};
 use tempfile::TempDir;
@@ -74,9 +73,9 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
     if let Some(dir) = &arguments.export {
         fs::create_dir_all(dir)
             .map_err(|error| Failure::user(format!("{}: {error}", dir.display())))?;
-        export::step(&mut trainer, dir)?;
+        measure::export_step(&mut trainer, dir)?;
     }
-    let times = steps::steps(&mut trainer, arguments.warm_up, arguments.steps)?;
+    let times = measure::steps(&mut trainer, arguments.warm_up, arguments.steps)?;
     output.finish(&times, || text(&times));
     Ok(())
 }

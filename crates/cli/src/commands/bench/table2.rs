@@ -10,7 +10,7 @@ use ams_data::simulate::{SimulateConfig, SimulateReport, simulate};
 use ams_data::staging::write_whole;
 use ams_image::simulated;
 use ams_train::Config;
-use ams_train::measure::placements::PlacementReport;
+use ams_train::measure::PlacementReport;
 use ams_train::settings::{DataConfig, FeatureFormat, ModelConfig, Placement, TrainConfig};
 use serde::Serialize;
 use tempfile::TempDir;

@@ -1,29 +1,29 @@
-//! Slots by id: open addressing in many parts, each of which grows alone, so that no growth takes
-//! long.
+//! Slots by id: open addressing in many segments, each of which grows alone, so that no growth
+//! takes long.
 //!
 //! ```text
-//! hash of an id    8 bits  which part       part     [ line | line | .. ]     at most 5/6 of its places in use
+//! hash of an id    8 bits  which segment    segment  [ line | line | .. ]     at most 5/6 of its entries in use
 //! (40 bits)       32 bits  home in it       line     5 ids, 5 slots + 1       one cache line, filled in order
 //! ```
 //! An id is in the first line with room from its home on: nine of ten times in its home, so that to
-//! find it costs one line of memory and no guess. Homes are in the order of hashes, so a part grows
-//! in one pass over its old and its new lines. A slot + 1 of 0 is a free place; its id is 0, which
-//! is an id like any other elsewhere.
+//! find it costs one line of memory and no guess. Homes are in the order of hashes, so a segment
+//! grows in one pass over its old and its new lines. A slot + 1 of 0 is a free entry; its id is 0,
+//! which is an id like any other elsewhere.
 
-/// Bits of the hash that choose the part.
-const PART_BITS: u32 = 8;
+/// Bits of the hash that choose the segment.
+const SEGMENT_BITS: u32 = 8;
 
 /// Ids of a line.
 const LINE: usize = 5;
 
 /// From ids to slots.
 #[derive(Clone, Debug)]
-pub struct Index {
-    parts: Box<[Part; 1 << PART_BITS]>,
+pub(super) struct Index {
+    segments: Box<[Segment; 1 << SEGMENT_BITS]>,
 }
 
 #[derive(Clone, Debug, Default)]
-struct Part {
+struct Segment {
     lines: Vec<Line>,
     used: usize,
 }
@@ -32,27 +32,27 @@ struct Part {
 #[repr(align(64))]
 struct Line {
     ids: [u64; LINE],
-    /// Each plus one.
+    /// Slots plus one, so that 0 is free.
     slots: [u32; LINE],
 }
 
 impl Default for Index {
     fn default() -> Index {
-        Index { parts: Box::new(std::array::from_fn(|_| Part::default())) }
+        Index { segments: Box::new(std::array::from_fn(|_| Segment::default())) }
     }
 }
 
 impl Index {
     /// The slot of `id`, if it is in its home. Always does the same, so that many of these run side
     /// by side.
-    pub fn at_home(&self, id: u64) -> Option<u32> {
-        let lines = &self.parts[part_of(id)].lines;
+    pub(super) fn at_home(&self, id: u64) -> Option<u32> {
+        let lines = &self.segments[segment_of(id)].lines;
         lines.get(home_of(id, lines.len()))?.slot(id)
     }
 
     /// The slot of `id`.
-    pub fn find(&self, id: u64) -> Option<u32> {
-        let lines = &self.parts[part_of(id)].lines;
+    pub(super) fn find(&self, id: u64) -> Option<u32> {
+        let lines = &self.segments[segment_of(id)].lines;
         let mut at = home_of(id, lines.len());
         loop {
             let line = lines.get(at)?;
@@ -65,32 +65,32 @@ impl Index {
     }
 
     /// Adds an id that is not there.
-    pub fn insert(&mut self, id: u64, slot: u32) {
-        let number = part_of(id);
-        let part = &mut self.parts[number];
-        if (part.used + 1) * 6 > part.lines.len() * LINE * 5 {
-            part.grow(number);
+    pub(super) fn insert(&mut self, id: u64, slot: u32) {
+        let number = segment_of(id);
+        let segment = &mut self.segments[number];
+        if (segment.used + 1) * 6 > segment.lines.len() * LINE * 5 {
+            segment.grow(number);
         }
-        part.used += 1;
-        part.put(id, slot + 1);
+        segment.used += 1;
+        segment.put(id, slot + 1);
     }
 
-    /// Bytes allocated.
-    pub fn bytes(&self) -> usize {
-        let lines: usize = self.parts.iter().map(|part| part.lines.capacity()).sum();
-        lines * size_of::<Line>() + size_of_val(&*self.parts)
+    /// Bytes allocated, used or not.
+    pub(super) fn bytes(&self) -> usize {
+        let lines: usize = self.segments.iter().map(|segment| segment.lines.capacity()).sum();
+        lines * size_of::<Line>() + size_of_val(&*self.segments)
     }
 }
 
-impl Part {
-    /// A quarter more lines: few places are free, and as everything is moved in order, that is
+impl Segment {
+    /// A quarter more lines: few entries are free, and as everything is moved in order, that is
     /// quick.
     fn grow(&mut self, number: usize) {
         let len = self.lines.len();
         let mut more = len + (len / 4).max(1);
         if len < 64 && more >= 64 {
             // Parts are equally full: from here on each grows at a time of its own.
-            more += (more * number) >> (PART_BITS + 2);
+            more += (more * number) >> (SEGMENT_BITS + 2);
         }
         let before = std::mem::replace(&mut self.lines, vec![Line::default(); more]);
         for line in before {
@@ -100,15 +100,15 @@ impl Part {
         }
     }
 
-    /// Puts an id into the first free place from its home on.
+    /// Puts an id into the first free entry from its home on.
     fn put(&mut self, id: u64, slot: u32) {
         let mut at = home_of(id, self.lines.len());
         while self.lines[at].is_full() {
             at = after(at, self.lines.len());
         }
         let line = &mut self.lines[at];
-        let place = line.slots.iter().position(|&slot| slot == 0).expect("a place is free");
-        (line.ids[place], line.slots[place]) = (id, slot);
+        let free = line.slots.iter().position(|&slot| slot == 0).expect("an entry is free");
+        (line.ids[free], line.slots[free]) = (id, slot);
     }
 }
 
@@ -129,12 +129,12 @@ fn hash(id: u64) -> u64 {
     (id ^ (id >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
-fn part_of(id: u64) -> usize {
-    (hash(id) >> (64 - PART_BITS)) as usize
+fn segment_of(id: u64) -> usize {
+    (hash(id) >> (64 - SEGMENT_BITS)) as usize
 }
 
 fn home_of(id: u64, lines: usize) -> usize {
-    let rest = (hash(id) << PART_BITS) >> 32;
+    let rest = (hash(id) << SEGMENT_BITS) >> 32;
     ((rest * lines as u64) >> 32) as usize
 }
 
@@ -146,7 +146,7 @@ fn after(at: usize, lines: usize) -> usize {
 mod tests {
     use super::*;
 
-    /// Ids that all have one home in a part of any size.
+    /// Ids that all have one home in a segment of any size.
     fn alike(many: u64) -> Vec<u64> {
         // The hash's low bits, which choose nothing, count through a run of products; Newton finds
         // the inverse.
@@ -168,7 +168,7 @@ mod tests {
     #[test]
     fn ids_of_one_home_are_told_apart() {
         let ids = alike(1_000);
-        assert!(ids.iter().all(|&id| part_of(id) == 0xab && home_of(id, 1_000) == 999));
+        assert!(ids.iter().all(|&id| segment_of(id) == 0xab && home_of(id, 1_000) == 999));
         let mut index = Index::default();
         for (slot, &id) in ids.iter().enumerate() {
             assert_eq!((index.find(id), index.at_home(id)), (None, None));
@@ -184,7 +184,7 @@ mod tests {
     fn the_id_of_a_free_place_is_not_there() {
         let mut index = Index::default();
         assert_eq!((index.find(0), index.at_home(0)), (None, None));
-        let neighbor = (1..).find(|&id| part_of(id) == part_of(0)).unwrap();
+        let neighbor = (1..).find(|&id| segment_of(id) == segment_of(0)).unwrap();
         index.insert(neighbor, 3);
         assert_eq!((index.find(0), index.at_home(0)), (None, None));
         index.insert(0, u32::MAX - 1);
@@ -206,10 +206,11 @@ mod tests {
             let ratio = index.bytes() as f64 / (slot + 1) as f64;
             assert!(slot < 200_000 || (16.5..18.0).contains(&ratio), "{slot}: {ratio}");
         }
-        let all = index.parts.iter().flat_map(|part| &part.lines).flat_map(|line| line.ids);
+        let all =
+            index.segments.iter().flat_map(|segment| &segment.lines).flat_map(|line| line.ids);
         let at_home = all.filter(|&id| id > 0 && index.at_home(id).is_some()).count();
         assert!(at_home > 880_000, "{at_home}");
-        // No hundredth of the ids makes more than a few hundredths of the parts grow.
+        // No hundredth of the ids makes more than a few hundredths of the segments grow.
         let most = sizes.windows(2).skip(20).map(|pair| pair[1] - pair[0]).max();
         assert!(most.unwrap() < index.bytes() / 40, "{most:?} of {}", index.bytes());
     }

@@ -1,4 +1,4 @@
-//! The rows of one shard: embedding, and what its optimizer keeps of it.
+//! The rows of one shard: embeddings with their optimizer state.
 //!
 //! Nothing here takes long because the table is large: rows are in pages that never move, and the
 //! index grows a small part at a time.
@@ -11,13 +11,12 @@ mod pages;
 use index::Index;
 use pages::Pages;
 
-/// Ids or rows that are asked of memory side by side. It answers some dozens in hardly more time
-/// than one.
-pub const TOGETHER: usize = 16;
+/// Ids or rows that are read from memory side by side. Some dozens take hardly more time than one.
+pub(crate) const TOGETHER: usize = 16;
 
 /// Rows by id, in memory: `[row | state ..]` of `dim` floats each, so that an update is one pass.
 #[derive(Clone, Debug)]
-pub struct Table {
+pub(crate) struct RowTable {
     name: String,
     seed: u64,
     dim: usize,
@@ -28,21 +27,21 @@ pub struct Table {
     values: Pages<f32>,
 }
 
-/// What is kept of one row.
+/// One row, to be changed.
 #[derive(Debug)]
-pub struct RowMut<'a> {
-    /// The embedding; (D).
+pub(crate) struct RowMut<'a> {
+    /// The embedding of the id; (D).
     pub row: &'a mut [f32],
-    /// What the optimizer keeps of it; (states, D).
+    /// Its optimizer state; (states, D).
     pub state: &'a mut [f32],
 }
 
-impl Table {
-    /// An empty table whose rows start from (`seed`, `name`, id) and have so many numbers of state
-    /// per weight.
-    pub fn new(name: &str, seed: u64, dim: usize, states: usize) -> Table {
+impl RowTable {
+    /// An empty table whose rows start from (`seed`, `name`, id) and have `states` numbers
+    /// of optimizer state per weight.
+    pub(crate) fn new(name: &str, seed: u64, dim: usize, states: usize) -> RowTable {
         let width = dim * (1 + states);
-        Table {
+        RowTable {
             name: name.to_owned(),
             seed,
             dim,
@@ -53,34 +52,29 @@ impl Table {
         }
     }
 
-    /// Number of rows.
-    pub fn len(&self) -> usize {
+    /// Number of rows; slots are below it.
+    pub(crate) fn len(&self) -> usize {
         self.ids.len()
     }
 
-    /// Whether there is no row.
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
-    }
-
     /// Floats per row (D).
-    pub fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         self.dim
     }
 
     /// Floats per row with its state, (1 + states) D.
-    pub fn width(&self) -> usize {
+    pub(crate) fn width(&self) -> usize {
         self.width
     }
 
-    /// Bytes allocated.
-    pub fn bytes(&self) -> usize {
+    /// Bytes allocated, used or not.
+    pub(crate) fn bytes(&self) -> usize {
         self.index.bytes() + self.ids.bytes() + self.values.bytes()
     }
 
     /// The slot of `id`, made with its initial value if it is new. Slots count from 0 in order of
     /// first need.
-    pub fn slot_or_new(&mut self, id: u64) -> u32 {
+    pub(crate) fn slot_or_new(&mut self, id: u64) -> u32 {
         if let Some(slot) = self.slot(id) {
             return slot;
         }
@@ -90,13 +84,13 @@ impl Table {
     }
 
     /// The slot of `id`, if it has a row.
-    pub fn slot(&self, id: u64) -> Option<u32> {
+    pub(crate) fn slot(&self, id: u64) -> Option<u32> {
         self.index.find(id)
     }
 
-    /// Appends the slot of each of `ids`, made if it is new, as [`Table::slot_or_new`] one after
+    /// Appends the slot of each of `ids`, made if it is new, as [`RowTable::slot_or_new`] one after
     /// the other.
-    pub fn slots_or_new(&mut self, ids: &[u64], slots: &mut Vec<Option<u32>>) {
+    pub(crate) fn slots_or_new(&mut self, ids: &[u64], slots: &mut Vec<Option<u32>>) {
         for ids in ids.chunks(TOGETHER) {
             let found = self.at_home(ids);
             let made = |(&id, slot): (_, Option<u32>)| slot.unwrap_or_else(|| self.slot_or_new(id));
@@ -105,7 +99,7 @@ impl Table {
     }
 
     /// Appends the slot of each of `ids`, where it has a row.
-    pub fn slots(&self, ids: &[u64], slots: &mut Vec<Option<u32>>) {
+    pub(crate) fn slots(&self, ids: &[u64], slots: &mut Vec<Option<u32>>) {
         for ids in ids.chunks(TOGETHER) {
             let found = self.at_home(ids);
             slots.extend(ids.iter().zip(found).map(|(&id, slot)| slot.or_else(|| self.slot(id))));
@@ -113,7 +107,7 @@ impl Table {
     }
 
     /// The slots of up to [`TOGETHER`] ids that are found at once: memory is asked for all of them,
-    /// and nothing depends on what comes.
+    /// and no read waits for another.
     fn at_home(&self, ids: &[u64]) -> [Option<u32>; TOGETHER] {
         let mut slots = [None; TOGETHER];
         slots.iter_mut().zip(ids).for_each(|(slot, &id)| *slot = self.index.at_home(id));
@@ -122,7 +116,7 @@ impl Table {
 
     /// Asks memory for some rows at once that are about to be used one after the other,
     /// [`TOGETHER`] or so.
-    pub fn fetch(&self, slots: impl IntoIterator<Item = u32>) {
+    pub(crate) fn fetch(&self, slots: impl IntoIterator<Item = u32>) {
         /// Floats of the smallest cache line there is.
         const LINE: usize = 16;
         let mut bits = 0;
@@ -136,35 +130,35 @@ impl Table {
     }
 
     /// The embedding in `slot`; (D).
-    pub fn row(&self, slot: u32) -> &[f32] {
+    pub(crate) fn row(&self, slot: u32) -> &[f32] {
         &self.values.get(slot)[..self.dim]
     }
 
-    /// Everything in `slot`.
-    pub fn row_mut(&mut self, slot: u32) -> RowMut<'_> {
+    /// The embedding in `slot` and its optimizer state.
+    pub(crate) fn row_mut(&mut self, slot: u32) -> RowMut<'_> {
         let (row, state) = self.values.get_mut(slot).split_at_mut(self.dim);
         RowMut { row, state }
     }
 
     /// Slots in the order of their ids.
-    pub fn slots_by_id(&self) -> Vec<u32> {
+    pub(crate) fn slots_by_id(&self) -> Vec<u32> {
         let mut slots: Vec<u32> = (0..self.len() as u32).collect();
         slots.sort_unstable_by_key(|&slot| self.id(slot));
         slots
     }
 
     /// The id in `slot`.
-    pub fn id(&self, slot: u32) -> u64 {
+    pub(crate) fn id(&self, slot: u32) -> u64 {
         self.ids.get(slot)[0]
     }
 
     /// The row in `slot` and its state end to end; (1 + states, D).
-    pub fn state(&self, slot: u32) -> &[f32] {
+    pub(crate) fn state(&self, slot: u32) -> &[f32] {
         self.values.get(slot)
     }
 
     /// Adds a row with all its state, read from a checkpoint; false if `id` has one already.
-    pub fn restore(&mut self, id: u64, state: &[f32]) -> bool {
+    pub(crate) fn restore(&mut self, id: u64, state: &[f32]) -> bool {
         assert_eq!(state.len(), self.width);
         let new = self.slot(id).is_none();
         if new {

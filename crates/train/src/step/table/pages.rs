@@ -1,11 +1,11 @@
-//! A list of rows that never moves what it holds: growing it is one more page.
+//! A list of rows that never move: growing it is one more page.
 
 /// Bytes of a page, at most (a page holds at least one row).
 const PAGE: usize = 1 << 20;
 
 /// Rows of `width` numbers each.
 #[derive(Clone, Debug)]
-pub struct Pages<T> {
+pub(super) struct Pages<T> {
     width: usize,
     /// Rows per page are 2^shift.
     shift: u32,
@@ -16,20 +16,19 @@ pub struct Pages<T> {
 }
 
 impl<T: Copy + Default> Pages<T> {
-    /// An empty list.
-    pub fn new(width: usize) -> Pages<T> {
+    /// An empty list of rows of `width` numbers, at least 1.
+    pub(super) fn new(width: usize) -> Pages<T> {
         assert!(width > 0, "a row has at least one number");
         let rows = PAGE / (width * size_of::<T>());
         Pages { width, shift: rows.max(1).ilog2(), len: 0, pages: Vec::new() }
     }
 
-    /// Number of rows.
-    pub fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.len
     }
 
     /// Adds a row of zeros, to be filled.
-    pub fn push(&mut self) -> &mut [T] {
+    pub(super) fn push(&mut self) -> &mut [T] {
         let rows = 1 << self.shift;
         if self.len.is_multiple_of(rows) {
             let room = if self.len == 0 { 0 } else { rows * self.width };
@@ -42,25 +41,25 @@ impl<T: Copy + Default> Pages<T> {
         &mut page[start..]
     }
 
-    /// Row `at`.
-    pub fn get(&self, at: u32) -> &[T] {
-        let (page, start) = self.place(at);
+    /// Row `at`, which exists; (width).
+    pub(super) fn get(&self, at: u32) -> &[T] {
+        let (page, start) = self.locate(at);
         &self.pages[page][start..start + self.width]
     }
 
     /// Row `at`, to be changed.
-    pub fn get_mut(&mut self, at: u32) -> &mut [T] {
-        let (page, start) = self.place(at);
+    pub(super) fn get_mut(&mut self, at: u32) -> &mut [T] {
+        let (page, start) = self.locate(at);
         &mut self.pages[page][start..start + self.width]
     }
 
-    /// Bytes allocated.
-    pub fn bytes(&self) -> usize {
+    /// Bytes allocated, used or not.
+    pub(super) fn bytes(&self) -> usize {
         let rows: usize = self.pages.iter().map(Vec::capacity).sum();
         rows * size_of::<T>() + self.pages.capacity() * size_of::<Vec<T>>()
     }
 
-    fn place(&self, at: u32) -> (usize, usize) {
+    fn locate(&self, at: u32) -> (usize, usize) {
         let in_page = at & ((1 << self.shift) - 1);
         ((at >> self.shift) as usize, in_page as usize * self.width)
     }
@@ -100,10 +99,10 @@ mod tests {
         (0..=second).for_each(|_| {
             pages.push();
         });
-        let place = pages.get(second as u32).as_ptr();
+        let address = pages.get(second as u32).as_ptr();
         (second..rows).for_each(|_| {
             pages.push();
         });
-        assert_eq!(pages.get(second as u32).as_ptr(), place);
+        assert_eq!(pages.get(second as u32).as_ptr(), address);
     }
 }

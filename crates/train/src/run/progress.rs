@@ -1,4 +1,4 @@
-//! What is known of a training between two steps: where it stands, and what validation said.
+//! The progress of a training between two steps: its cursor, and the history of its validation.
 
 use serde::{Deserialize, Serialize};
 
@@ -6,17 +6,17 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Cursor {
-    /// Steps taken.
+    /// Steps taken since the beginning of the training.
     pub step: u64,
     /// The epoch, counted from 0.
     pub epoch: u32,
     /// Steps taken in this epoch.
     pub step_in_epoch: u64,
-    /// Impressions learned from.
+    /// Impressions learned from, once per epoch.
     pub impressions: u64,
 }
 
-/// What a step of a training did; nothing, if it was a round of a validation.
+/// A step of a training; of no impressions, if it was a round of a validation.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// Where the training stands after it.
@@ -29,7 +29,7 @@ pub struct StepReport {
     pub learning_rate: f32,
 }
 
-/// What a model is worth to the users held out; `None` where a metric is not defined.
+/// Metrics of a model for the users held out; `None` where a metric is not defined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Validation {
@@ -37,14 +37,14 @@ pub struct Validation {
     pub gauc: Option<f64>,
     /// Area under the ROC curve.
     pub auc: Option<f64>,
-    /// Mean cross-entropy.
+    /// Mean cross-entropy in nats.
     pub logloss: Option<f64>,
 }
 
 /// The best epoch so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Best {
+pub(crate) struct Best {
     /// The epoch, counted from 0.
     pub epoch: u32,
     /// Steps taken at its end.
@@ -53,11 +53,11 @@ pub struct Best {
     pub validation: Validation,
 }
 
-/// What validation said so far.
+/// The validations of a training so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct History {
-    /// Epochs validated.
+pub(crate) struct History {
+    /// Number of validated epochs.
     pub epochs: u32,
     /// The last of them.
     pub last: Option<Validation>,
@@ -67,12 +67,12 @@ pub struct History {
 
 impl History {
     /// Whether nothing was validated.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.epochs == 0
     }
 
     /// Adds the epoch that ended at `cursor`.
-    pub fn add(&mut self, cursor: Cursor, validation: Validation) {
+    pub(crate) fn add(&mut self, cursor: Cursor, validation: Validation) {
         self.epochs = cursor.epoch + 1;
         self.last = Some(validation);
         let best = self.best.and_then(|best| best.validation.gauc);
@@ -82,8 +82,8 @@ impl History {
         }
     }
 
-    /// Whether `patience` epochs, if there is such a limit, went by without a better one.
-    pub fn is_spent(&self, patience: Option<u32>) -> bool {
+    /// Whether `patience` epochs, if it has a value, went by without a better one.
+    pub(crate) fn is_spent(&self, patience: Option<u32>) -> bool {
         let best = self.best.map_or(0, |best| best.epoch + 1);
         patience.is_some_and(|patience| self.epochs.saturating_sub(best) >= patience)
     }
