@@ -248,7 +248,7 @@ fn without_the_checkpoint_of_its_result_a_training_goes_on_again() {
     fs::remove_dir_all(checkpoint::path(&checkpoints(&config), best)).unwrap();
     for end in train(&config, Start::Resume, (2, 1), go_on) {
         let error = end.unwrap_err().to_string();
-        let want = format!("step-{best}: is gone, but it is the best epoch's");
+        let want = format!("step-{best}: is missing, but it is the best epoch's");
         assert!(error.contains(&want), "{error}");
     }
 }
