@@ -9,8 +9,8 @@ use ams_data::{
     Split,
 };
 use ams_model::{
-    Aggregator, Base, ContentBatch, ImageArm, Interactions, Lists, NO_IMAGE, RankBatch, RankConfig,
-    RankNetwork, RankScratch, Similarity, Sketches, Tower,
+    ContentBatch, ImageArm, Lists, NO_IMAGE, NetworkSettings, RankBatch, RankNetwork, RankScratch,
+    Sketches, Tower,
 };
 
 use arrow_array::{RecordBatch, StringArray};
@@ -240,6 +240,14 @@ fn embed(table: &ContentTable, tower: Option<usize>, keys: &[ImageKey]) -> (Vec<
 pub(crate) fn spec(images: ImageArm) -> Spec {
     let field = |name: &str, side| Field::verbatim(name, side, name == "tags");
     Spec {
+        network: NetworkSettings {
+            images,
+            embedding_dim: DIM,
+            attention: [5, 4],
+            concatenate_length: 3,
+            mlp: vec![7, 6],
+            ..NetworkSettings::default()
+        },
         fields: Schema {
             fields: vec![
                 field("user", Side::User),
@@ -254,12 +262,6 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
         },
         exclude_fields: Vec::new(),
         max_behaviors: 4,
-        images,
-        aggregator: Aggregator::MultiQueryAttentive,
-        dim: DIM,
-        attention: [5, 4],
-        concatenate_length: 3,
-        mlp: vec![7, 6],
         query_fields: vec!["item".to_owned(), "category".to_owned()],
         tower: vec![4, DIM],
         sharing: TowerSharing::Separate,
@@ -270,13 +272,16 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
             scale: 0.1 * 7.3,
             pca: None,
         }),
-        base: Base::Mlp,
-        pre_rank: RankConfig::pre_rank(),
-        interactions: Interactions::None,
-        similarity: Similarity::None,
         tower_weights: TowerWeights::Trained,
         further: Vec::new(),
     }
+}
+
+/// `spec` with other settings of its network.
+pub(crate) fn with(spec: &Spec, change: impl FnOnce(&mut NetworkSettings)) -> Spec {
+    let mut spec = spec.clone();
+    change(&mut spec.network);
+    spec
 }
 
 fn catalogue(dir: &std::path::Path, fields: &Schema) -> Catalogue {

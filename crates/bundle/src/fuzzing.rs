@@ -69,7 +69,7 @@ impl Seeds {
         delta.write(&deltas::place(&folder, 1), input)?;
         let model = Model::open(&folder).map_err(say)?;
         let mut changes = crate::Changes::default();
-        changes.rows.insert(1, Some(vec![0.0; model.spec().dim]));
+        changes.rows.insert(1, Some(vec![0.0; model.spec().dim()]));
         let expected = scores(&model.change(&changes).map_err(say)?);
         let compacted = compact(&folder).map_err(say)?;
         assert_eq!((compacted.before, scores(&compacted.model)), (2, expected));
@@ -131,7 +131,7 @@ fn scores(model: &Model) -> Vec<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, spec};
+    use crate::fixture::{Fixture, spec, with};
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
     use ams_data::{ImageKey, PictureName};
     use ams_model::{ImageArm, Interactions, Similarity};
@@ -140,11 +140,9 @@ mod tests {
     fn fixture() -> Fixture {
         let joint = spec(ImageArm::Joint);
         let source = joint.image_source.clone().expect("a joint model sees images");
-        Fixture::of(Spec {
+        let spec = Spec {
             image_source: Some(ImageSource { pca: Some(3), ..source.clone() }),
             sharing: TowerSharing::Shared,
-            similarity: Similarity::Histogram,
-            interactions: Interactions::Product,
             tower_weights: TowerWeights::Pca,
             tower: vec![3],
             further: vec![FurtherContent {
@@ -152,7 +150,10 @@ mod tests {
                 source: ImageSource { dim: 5, pca: Some(2), ..source },
             }],
             ..joint
-        })
+        };
+        Fixture::of(with(&spec, |n| {
+            (n.similarity, n.interactions) = (Similarity::Histogram, Interactions::Product);
+        }))
     }
 
     /// Writes the seeds of the fuzzer.

@@ -242,7 +242,7 @@ impl Model {
         scratch.rows.clear();
         for (input, column) in self.inputs().zip(&mut scratch.columns) {
             input.collect(groups, &scratch.keys[0], &mut scratch.ids);
-            let (dim, rows) = (self.spec().dim, &mut scratch.rows);
+            let (dim, rows) = (self.spec().dim(), &mut scratch.rows);
             rows::look_up(&self.rows, dim, &scratch.ids, column, rows);
             scratch.unknown.push(scratch.ids.values.len() - column.values.len());
         }
@@ -294,10 +294,10 @@ impl Model {
     /// # Errors
     /// If the model is of another kind.
     pub fn require_vectors(&self) -> Result<()> {
-        if self.spec().base != Base::PreRank {
+        if self.spec().network.base != Base::PreRank {
             let what = format!(
                 "model.base is {}; only a pre-rank network has vectors",
-                self.spec().base.as_str()
+                self.spec().network.base.as_str()
             );
             return Err(Error::Model { what });
         }
@@ -324,7 +324,7 @@ impl Model {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, ROWS, spec};
+    use crate::fixture::{Fixture, ROWS, spec, with};
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
     use crate::write::RowFormat;
     use ams_model::{Aggregator, ImageArm, Interactions, Similarity};
@@ -334,7 +334,9 @@ mod tests {
         for images in ImageArm::ALL {
             for aggregator in Aggregator::ALL {
                 for sharing in [TowerSharing::Separate, TowerSharing::Shared] {
-                    let fixture = Fixture::of(Spec { aggregator, sharing, ..spec(images) });
+                    let fixture = Fixture::of(with(&Spec { sharing, ..spec(images) }, |n| {
+                        n.aggregator = aggregator
+                    }));
                     let (model, mut logits) = (fixture.model(), Vec::new());
                     let (groups, expected) = (&fixture.golden.groups, &fixture.golden.logits);
                     let mut scratch = Scratch::default();
@@ -355,32 +357,36 @@ mod tests {
     #[test]
     fn other_networks_score_as_the_slow_one() {
         let joint = spec(ImageArm::Joint);
-        let pre_rank = Spec { base: Base::PreRank, aggregator: Aggregator::Max, ..joint.clone() };
+        let pre_rank = with(&joint, |n| (n.base, n.aggregator) = (Base::PreRank, Aggregator::Max));
         let source = joint.image_source.clone().unwrap();
         let text = FurtherContent {
             name: "text".to_owned(),
             source: ImageSource { dim: 5, pca: Some(2), ..source.clone() },
         };
-        let none = Spec { images: ImageArm::None, ..joint.clone() };
+        let none = with(&joint, |n| n.images = ImageArm::None);
+        let frozen = Spec {
+            image_source: Some(ImageSource { pca: Some(3), ..source }),
+            sharing: TowerSharing::Shared,
+            tower_weights: TowerWeights::Pca,
+            tower: vec![3],
+            further: vec![text.clone()],
+            ..joint.clone()
+        };
+        let everything = with(&frozen, |n| {
+            (n.similarity, n.interactions) = (Similarity::Histogram, Interactions::Product);
+        });
         let cases = [
-            Spec { base: Base::LogisticRegression, ..joint.clone() },
-            Spec { base: Base::Din, ..joint.clone() },
-            Spec { base: Base::Din, query_fields: vec!["category".to_owned()], ..none.clone() },
-            Spec { images: ImageArm::Ad, ..pre_rank.clone() },
+            with(&joint, |n| n.base = Base::LogisticRegression),
+            with(&joint, |n| n.base = Base::Din),
+            with(&Spec { query_fields: vec!["category".to_owned()], ..none.clone() }, |n| {
+                n.base = Base::Din
+            }),
+            with(&pre_rank, |n| n.images = ImageArm::Ad),
             pre_rank,
-            Spec { interactions: Interactions::Product, ..joint.clone() },
-            Spec { similarity: Similarity::Cosine, ..none.clone() },
-            Spec { further: vec![text.clone()], ..none },
-            Spec {
-                image_source: Some(ImageSource { pca: Some(3), ..source }),
-                sharing: TowerSharing::Shared,
-                similarity: Similarity::Histogram,
-                interactions: Interactions::Product,
-                tower_weights: TowerWeights::Pca,
-                tower: vec![3],
-                further: vec![text],
-                ..joint
-            },
+            with(&joint, |n| n.interactions = Interactions::Product),
+            with(&none, |n| n.similarity = Similarity::Cosine),
+            Spec { further: vec![text], ..none },
+            everything,
         ];
         for spec in cases {
             assert_eq!(spec.check(), Ok(()));
@@ -396,7 +402,8 @@ mod tests {
     fn vectors_computed_apart_give_the_logits() {
         let joint = spec(ImageArm::Joint);
         let aggregator = Aggregator::Sum;
-        let fixture = Fixture::of(Spec { base: Base::PreRank, aggregator, ..joint.clone() });
+        let fixture =
+            Fixture::of(with(&joint, |n| (n.base, n.aggregator) = (Base::PreRank, aggregator)));
         let (model, mut scratch) = (fixture.model(), Scratch::default());
         // Users without impressions, and ads shown to nobody in particular.
         let users =

@@ -46,7 +46,7 @@ impl Model {
         let network = RankNetwork::new(spec.rank_config());
         let (w, embedder) = read_dense(&folder, spec, &network)?;
         let hash = folder.manifest.hash();
-        let rows = rows::Layered::new(rows::read(&folder.tensors(IDS)?, spec.dim)?);
+        let rows = rows::Layered::new(rows::read(&folder.tensors(IDS)?, spec.dim())?);
         let contents = contents::read(&folder, spec)?;
         let items = read_items(&folder, spec)?;
         let bundle = Bundle {

@@ -5,8 +5,10 @@
 //! their networks from it, so both read the same fields in the same order.
 
 use ams_data::{Field, Schema, Side};
-use ams_model::{Aggregator, Base, ImageArm, Interactions, RankConfig, Similarity, TowerConfig};
-use serde::{Deserialize, Serialize};
+use ams_model::settings::{Beside, Form, range};
+use ams_model::{Aggregator, Base, ImageArm, NetworkSettings, RankConfig, Similarity, TowerConfig};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::input::Input;
 
@@ -116,103 +118,101 @@ const IMAGE: &str = "image";
 const SKETCH: usize = 64;
 
 /// The shape of a rank model.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+///
+/// Its JSON is hashed, so the order of its keys is part of the format, see its `Serialize`. A key
+/// that is not of the first format is not written where it is as usual.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(remote = "Self", deny_unknown_fields)]
 pub struct Spec {
+    /// The settings of the rank network.
+    #[serde(skip)]
+    pub network: NetworkSettings,
     /// The fields of the samples, in order.
     pub fields: Schema,
     /// Names of fields the model does not see.
     pub exclude_fields: Vec<String>,
     /// Most behaviors a history keeps, the newest; as in the samples the model learned from.
     pub max_behaviors: usize,
-    /// Which images the network sees.
-    pub images: ImageArm,
-    /// How behavior image embeddings become one vector.
-    pub aggregator: Aggregator,
-    /// Width of every embedding (D).
-    pub dim: usize,
-    /// Widths of the attention's two hidden layers.
-    pub attention: [usize; 2],
-    /// How many image embeddings the aggregator `concatenate` puts end to end. Specs from before
-    /// there was this setting do not have it, and their hash counts: so the usual length is
-    /// not written.
-    #[serde(
-        default = "RankConfig::concatenate_length",
-        skip_serializing_if = "is_usual_concatenate_length"
-    )]
-    pub concatenate_length: usize,
-    /// Widths of the hidden layers after the concatenation.
-    pub mlp: Vec<usize>,
     /// Ad fields that form the second query of the multi-query attention.
     pub query_fields: Vec<String>,
-    /// Widths of the tower's layers; the last one is `dim`.
+    /// Widths of the tower's layers; the last one is that of an embedding.
     pub tower: Vec<usize>,
     /// One tower or two.
     pub sharing: TowerSharing,
     /// The image features behind the model; `None` trains on ids alone, without even image ids.
     pub image_source: Option<ImageSource>,
-    /// What a logit is made of. This and what follows is not written where it is as usual, like
-    /// `concatenate_length`.
-    #[serde(default, skip_serializing_if = "is_usual")]
-    pub base: Base,
-    /// For the pre-rank network: widths of the layers of both vectors.
-    #[serde(default = "RankConfig::pre_rank", skip_serializing_if = "is_usual_pre_rank")]
-    pub pre_rank: Vec<usize>,
-    /// Whether products stand beside what is compared.
-    #[serde(default, skip_serializing_if = "is_usual")]
-    pub interactions: Interactions,
-    /// What is told of how alike images are.
-    #[serde(default, skip_serializing_if = "is_usual")]
-    pub similarity: Similarity,
     /// What the weights of the towers are.
-    #[serde(default, skip_serializing_if = "is_usual")]
+    #[serde(default)]
     pub tower_weights: TowerWeights,
     /// Further contents.
-    #[serde(default, skip_serializing_if = "is_usual")]
+    #[serde(default)]
     pub further: Vec<FurtherContent>,
 }
 
-fn is_usual_concatenate_length(length: &usize) -> bool {
-    *length == RankConfig::concatenate_length()
+impl<'de> Deserialize<'de> for Spec {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Spec, D::Error> {
+        let mut network = NetworkSettings::default();
+        let spec = Spec::deserialize(Beside::new(from, Form::Described, &mut network))?;
+        Ok(Spec { network, ..spec })
+    }
 }
 
-fn is_usual_pre_rank(widths: &[usize]) -> bool {
-    widths == RankConfig::pre_rank()
+impl Serialize for Spec {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Spec { network, fields, exclude_fields, max_behaviors, .. } = self;
+        let Spec { query_fields, tower, sharing, image_source, tower_weights, further, .. } = self;
+        // A later setting is among the last ones.
+        let (first, last) = NetworkSettings::KEYS.split_at(FIRST_SETTINGS);
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("fields", fields)?;
+        map.serialize_entry("exclude_fields", exclude_fields)?;
+        map.serialize_entry("max_behaviors", max_behaviors)?;
+        network.write_keys(first, Form::Described, &mut map)?;
+        map.serialize_entry("query_fields", query_fields)?;
+        map.serialize_entry("tower", tower)?;
+        map.serialize_entry("sharing", sharing)?;
+        map.serialize_entry("image_source", image_source)?;
+        network.write_keys(last, Form::Described, &mut map)?;
+        if *tower_weights != TowerWeights::default() {
+            map.serialize_entry("tower_weights", tower_weights)?;
+        }
+        if !further.is_empty() {
+            map.serialize_entry("further", further)?;
+        }
+        map.end()
+    }
 }
 
-fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
-    *value == T::default()
-}
-
-/// No width of a sane model is larger; products of two stay far from overflow.
-const WIDTH_MAX: usize = 1 << 24;
+/// How many settings of the network stand before the query fields: `images` to `mlp`.
+const FIRST_SETTINGS: usize = 6;
 
 impl Spec {
     /// What is wrong with this shape, if anything is: what came and what was expected. Networks may
     /// be built from a spec that passes.
     pub fn check(&self) -> Result<(), String> {
         let source = self.image_source.as_ref();
-        let widths =
-            [&[self.dim][..], &self.attention, &self.mlp, &self.pre_rank, &self.tower].concat();
-        let concatenated = (self.aggregator == Aggregator::Concatenate)
-            .then(|| self.concatenate_length.saturating_mul(self.dim));
+        let network = &self.network;
+        if let Err((key, what)) = network.check() {
+            return Err(format!("{}: {what}", Form::Described.name(key)));
+        }
+        let concatenated = (network.aggregator == Aggregator::Concatenate)
+            .then(|| network.concatenate_length.saturating_mul(network.embedding_dim));
         let further = self.further.iter().map(|content| &content.source);
         let sources = source.into_iter().chain(further).flat_map(|s| [s.dim, s.input()]);
-        let widths = widths.into_iter().chain(sources);
-        let mut widths = widths.chain(concatenated);
-        if let Some(width) = widths.find(|&width| width == 0 || width > WIDTH_MAX) {
-            return Err(format!("a width is {width}, expected 1 to {WIDTH_MAX}"));
+        let mut widths = self.tower.iter().copied().chain(sources).chain(concatenated);
+        widths.try_for_each(|width| range::width(&width))?;
+        if self.network.images != ImageArm::None && source.is_none() {
+            return Err(format!("images = {:?} needs an image source", self.network.images));
         }
-        if self.images != ImageArm::None && source.is_none() {
-            return Err(format!("images = {:?} needs an image source", self.images));
-        }
-        if source.is_none() && (self.similarity != Similarity::None || !self.further.is_empty()) {
+        if source.is_none()
+            && (self.network.similarity != Similarity::None || !self.further.is_empty())
+        {
             return Err("similarity and further contents need an image source".to_owned());
         }
         if self.tower_weights == TowerWeights::Pca && self.tower.len() != 1 {
             return Err(format!(
                 "tower_weights = pca is one layer, but tower = {:?}; expected [{}]",
-                self.tower, self.dim
+                self.tower, network.embedding_dim
             ));
         }
         let contents = self.contents();
@@ -227,8 +227,9 @@ impl Spec {
         if names.windows(2).any(|pair| pair[0] == pair[1]) {
             return Err(format!("two contents have one name; they are {}", names.join(", ")));
         }
-        if source.is_some() && self.tower.last() != Some(&self.dim) {
-            return Err(format!("tower = {:?} has to end in dim = {}", self.tower, self.dim));
+        if source.is_some() && self.tower.last() != Some(&network.embedding_dim) {
+            let (tower, dim) = (&self.tower, network.embedding_dim);
+            return Err(format!("tower = {tower:?} has to end in dim = {dim}"));
         }
         let ad: Vec<&str> = self.used(Side::Ad).map(|(_, field)| &field.name[..]).collect();
         match self.query_fields.iter().find(|name| !ad.contains(&&name[..])) {
@@ -237,6 +238,11 @@ impl Spec {
             }
             None => self.rank_config().check(),
         }
+    }
+
+    /// Width of every embedding (D).
+    pub fn dim(&self) -> usize {
+        self.network.embedding_dim
     }
 
     /// What has towers: images and further contents, by name.
@@ -264,7 +270,7 @@ impl Spec {
 
     /// Whether the ids of the behavior field `name` are weighed by the ad's field of that name.
     fn attends_to(&self, name: &str) -> bool {
-        self.base == Base::Din && self.query_fields.iter().any(|query| query == name)
+        self.network.base == Base::Din && self.query_fields.iter().any(|query| query == name)
     }
 
     /// What is pooled per impression, in the order of [`RankConfig::impression_fields`]. Vectors
@@ -272,7 +278,7 @@ impl Spec {
     pub fn impression_inputs(&self) -> Vec<Input> {
         let ad = self.inputs_of(Side::Ad, Input::Ad);
         let context = self.inputs_of(Side::Context, Input::Context);
-        let context = context.filter(|_| self.base != Base::PreRank);
+        let context = context.filter(|_| self.network.base != Base::PreRank);
         let image = self.image_source.iter().map(|_| Input::AdImage);
         ad.chain(context).chain(image).collect()
     }
@@ -325,21 +331,12 @@ impl Spec {
             })
         };
         RankConfig {
-            dim: self.dim,
+            network: self.network.clone(),
             group_fields: self.group_inputs().len(),
             impression_fields: impression_inputs.len(),
             query_fields: queries.map(|(index, _)| index).collect(),
-            base: self.base,
             behavior_fields: self.behavior_inputs().into_iter().filter_map(asks).collect(),
             contents: contents.into_iter().map(|(name, _)| name.to_owned()).collect(),
-            images: self.images,
-            aggregator: self.aggregator,
-            attention: self.attention,
-            concatenate_length: self.concatenate_length,
-            mlp: self.mlp.clone(),
-            pre_rank: self.pre_rank.clone(),
-            interactions: self.interactions,
-            similarity: self.similarity,
         }
     }
 
@@ -356,7 +353,7 @@ impl Spec {
             };
             let embeds = self.embeds();
             towers.extend(embeds.iter().map(|name| tower(name, &self.tower, self.tower_weights)));
-            if self.similarity != Similarity::None {
+            if self.network.similarity != Similarity::None {
                 let width = SKETCH.min(source.input());
                 towers.push(tower("sketch", &[width], TowerWeights::Pca));
             }
@@ -367,7 +364,7 @@ impl Spec {
     /// The towers of each content that embed: none, `ad`, `behavior`, both, or `image` if shared.
     fn embeds(&self) -> &'static [&'static str] {
         let shared = self.sharing == TowerSharing::Shared;
-        match (self.images.has_ad(), self.images.has_behavior()) {
+        match (self.network.images.has_ad(), self.network.images.has_behavior()) {
             (false, false) => &[],
             _ if shared => &[IMAGE],
             (true, false) => &["ad"],
@@ -379,12 +376,12 @@ impl Spec {
     /// Which tower does what, for each of [`Spec::contents`].
     pub fn content_towers(&self) -> Vec<ContentTowers> {
         let embeds = self.embeds().len();
-        let sketch = self.similarity != Similarity::None;
+        let sketch = self.network.similarity != Similarity::None;
         let each = embeds + usize::from(sketch);
         (0..self.contents().len())
             .map(|content| ContentTowers {
-                ad: self.images.has_ad().then_some(content * each),
-                behavior: self.images.has_behavior().then(|| content * each + embeds - 1),
+                ad: self.network.images.has_ad().then_some(content * each),
+                behavior: self.network.images.has_behavior().then(|| content * each + embeds - 1),
                 sketch: sketch.then_some(content * each + embeds),
             })
             .collect()
@@ -394,14 +391,14 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::spec;
+    use crate::fixture::{spec, with};
 
     #[test]
     fn impossible_shapes_are_explained() {
         let good = spec(ImageArm::Joint);
         let cases = [
-            (Spec { dim: 0, ..good.clone() }, "a width is 0, expected 1 to 16777216"),
-            (Spec { mlp: vec![1 << 40], ..good.clone() }, "a width is 1099511627776"),
+            (with(&good, |n| n.embedding_dim = 0), "dim: a width is 0, expected 1 to 16777216"),
+            (with(&good, |n| n.mlp = vec![1 << 40]), "mlp: a width is 1099511627776"),
             (Spec { tower: vec![4], ..good.clone() }, "tower = [4] has to end in dim = 3"),
             (Spec { tower: vec![], ..good.clone() }, "tower = [] has to end in dim = 3"),
             (Spec { image_source: None, ..good.clone() }, "images = Joint needs an image source"),
@@ -409,9 +406,9 @@ mod tests {
                 Spec { exclude_fields: vec!["category".into()], ..good.clone() },
                 "query field `category` is not among the ad fields item",
             ),
-            (Spec { pre_rank: vec![], ..good.clone() }, "pre_rank is []"),
+            (with(&good, |n| n.pre_rank = vec![]), "pre_rank: [], expected at least one layer"),
             (
-                Spec { base: Base::PreRank, ..good.clone() },
+                with(&good, |n| n.base = Base::PreRank),
                 "base = pre-rank cannot look at the ad in the history",
             ),
             (
@@ -428,13 +425,15 @@ mod tests {
                 },
                 "content image has 8 numbers, too few for pca = 9",
             ),
-            (Spec { concatenate_length: 0, ..good.clone() }, "concatenate_length is [0]"),
             (
-                Spec {
-                    aggregator: Aggregator::Concatenate,
-                    concatenate_length: usize::MAX / 2,
-                    ..good.clone()
-                },
+                with(&good, |n| n.concatenate_length = 0),
+                "concatenate_length: 0, expected at least 1",
+            ),
+            (
+                with(&good, |n| {
+                    n.aggregator = Aggregator::Concatenate;
+                    n.concatenate_length = usize::MAX / 2;
+                }),
                 "a width is 18446744073709551615",
             ),
         ];
@@ -447,11 +446,11 @@ mod tests {
 
     #[test]
     fn a_spec_from_before_concatenation_is_read_and_keeps_its_hash() {
-        let usual = Spec { concatenate_length: 32, ..spec(ImageArm::Joint) };
+        let usual = with(&spec(ImageArm::Joint), |n| n.concatenate_length = 32);
         let text = serde_json::to_string(&usual).unwrap();
         assert!(!text.contains("concatenate"), "{text}");
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), usual);
-        let other = Spec { concatenate_length: 3, ..usual };
+        let other = with(&usual, |n| n.concatenate_length = 3);
         let text = serde_json::to_string(&other).unwrap();
         assert!(text.contains(r#""concatenate_length":3,"#), "{text}");
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), other);
@@ -472,7 +471,9 @@ mod tests {
         let towers = |images, sharing, similarity| {
             let text = spec(images).image_source.unwrap();
             let text = FurtherContent { name: "text".to_owned(), source: text };
-            let spec = Spec { sharing, similarity, further: vec![text], ..spec(images) };
+            let spec = with(&Spec { sharing, further: vec![text], ..spec(images) }, |n| {
+                n.similarity = similarity
+            });
             let names: Vec<String> = spec.towers().into_iter().map(|tower| tower.name).collect();
             let places = spec.content_towers().into_iter().map(|t| (t.ad, t.behavior, t.sketch));
             (names.join(" "), places.collect::<Vec<_>>())

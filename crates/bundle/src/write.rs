@@ -73,7 +73,7 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
     check_finite(place, weights)?;
     let mut folder = FolderWriter::create(place)?;
     dense::write(spec, &weights.dense, &mut folder)?;
-    let shape = [weights.ids.len(), spec.dim];
+    let shape = [weights.ids.len(), spec.dim()];
     let halfs: Vec<f16>;
     let rows = match frozen.rows {
         RowFormat::F32 => Tensor::f32("rows", &shape, &weights.rows),

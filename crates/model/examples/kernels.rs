@@ -9,9 +9,8 @@ use ams_model::adam::Adam;
 use ams_model::init::dense_init;
 use ams_model::linalg::Packed;
 use ams_model::{
-    Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Lists, RankBatch,
-    RankConfig, RankNetwork, RankScratch, Room, Similarity, Sketches, Tower, TowerConfig,
-    TowerScratch, init::Init,
+    Aggregator, ContentBatch, ImageArm, InputGrads, Lists, NetworkSettings, RankBatch, RankConfig,
+    RankNetwork, RankScratch, Room, Sketches, Tower, TowerConfig, TowerScratch, init::Init,
 };
 use half::f16;
 
@@ -109,21 +108,17 @@ fn adam() {
 fn rank(images: ImageArm, aggregator: Aggregator) {
     let (group_fields, impression_fields) = (14, 13);
     let network = RankNetwork::new(RankConfig {
-        dim: D,
+        network: NetworkSettings {
+            images,
+            aggregator,
+            embedding_dim: D,
+            ..NetworkSettings::default()
+        },
         group_fields,
         impression_fields,
         query_fields: vec![0, 1],
-        base: Base::Mlp,
         behavior_fields: vec![],
         contents: RankConfig::contents(),
-        images,
-        aggregator,
-        attention: [64, 16],
-        concatenate_length: RankConfig::concatenate_length(),
-        mlp: vec![200, 80],
-        pre_rank: RankConfig::pre_rank(),
-        interactions: Interactions::None,
-        similarity: Similarity::None,
     });
     let count = GROUPS * PER_GROUP;
     let steps = |count: usize, by: usize| -> Vec<u32> {

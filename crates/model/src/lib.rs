@@ -19,6 +19,7 @@ pub mod stack;
 
 pub mod aggregate;
 pub mod rank;
+pub mod settings;
 pub mod tower;
 
 pub mod adagrad;
@@ -41,6 +42,7 @@ pub use rank::{
     NO_IMAGE, RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches,
 };
 pub use row_optimizer::RowOptimizer;
+pub use settings::NetworkSettings;
 pub use tower::{Room, Rows, Tower, TowerConfig, TowerScratch};
 
 // Its own tests are in the same program as those beside the code.

@@ -368,25 +368,28 @@ fn every_kind_of_network_has_values() {
     let one_of = |what: &str, is: &dyn Fn(&RankConfig) -> bool| {
         assert!(networks.iter().any(is), "no case of {what}");
     };
-    let plain = |n: &RankConfig| n.base == Base::Mlp && n.similarity == Similarity::None;
+    let plain =
+        |n: &RankConfig| n.network.base == Base::Mlp && n.network.similarity == Similarity::None;
     for images in ImageArm::ALL {
         for aggregator in Aggregator::ALL {
             for interactions in Interactions::ALL {
                 let kind = (images, aggregator, interactions);
-                let is = |n: &RankConfig| (n.images, n.aggregator, n.interactions) == kind;
+                let is = |n: &RankConfig| {
+                    (n.network.images, n.network.aggregator, n.network.interactions) == kind
+                };
                 one_of(&format!("{kind:?}"), &|n| plain(n) && n.contents.len() == 1 && is(n));
             }
         }
     }
     for images in [ImageArm::None, ImageArm::Joint] {
         for kind in Base::ALL.map(|base| (base, images)) {
-            one_of(&format!("{kind:?}"), &|n| (n.base, n.images) == kind);
+            one_of(&format!("{kind:?}"), &|n| (n.network.base, n.network.images) == kind);
         }
         for kind in Similarity::ALL.map(|similarity| (similarity, images)) {
-            one_of(&format!("{kind:?}"), &|n| (n.similarity, n.images) == kind);
+            one_of(&format!("{kind:?}"), &|n| (n.network.similarity, n.network.images) == kind);
         }
     }
-    one_of("two contents", &|n| n.contents.len() == 2 && n.images == ImageArm::Joint);
+    one_of("two contents", &|n| n.contents.len() == 2 && n.network.images == ImageArm::Joint);
 }
 
 #[test]

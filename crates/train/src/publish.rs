@@ -75,7 +75,7 @@ fn round_rows(table: &mut RowTable) {
 fn weights(lanes: &Lanes) -> Weights {
     let all: usize = lanes.shards().map(|shard| shard.table.len()).sum();
     let mut ids = Vec::with_capacity(all);
-    let mut rows = Vec::with_capacity(all * lanes.network.spec.dim);
+    let mut rows = Vec::with_capacity(all * lanes.network.spec.dim());
     for shard in lanes.shards() {
         let table = &shard.table;
         for slot in table.slots_by_id() {

@@ -140,7 +140,7 @@ fn read(model: &Model, path: &Path, number: u64) -> Result<Option<Delta>> {
     let spec = model.spec();
     let images = (&folder.tensors(IMAGE_TABLE)?, &folder.tensors(PICTURES)?);
     Ok(Some(Delta {
-        rows: Arc::new(rows::read(&folder.tensors(IDS)?, spec.dim)?),
+        rows: Arc::new(rows::read(&folder.tensors(IDS)?, spec.dim())?),
         contents: contents::read_tables(images, spec)?,
         items: Arc::new(items::read(&folder.tensors(ITEMS)?, model.items().fields())?),
         state: State { number, hash, meta: Some(Arc::new(meta.clone())) },

@@ -11,7 +11,7 @@ use crate::delta::changes::Changes;
 use crate::files::deltas::place;
 use crate::files::folder::MANIFEST;
 use crate::files::layout::IDS;
-use crate::fixture::{Fixture, ROWS, noise, replace, spec};
+use crate::fixture::{Fixture, ROWS, noise, replace, spec, with};
 use crate::model::{Model, Scratch};
 use crate::page::similar::Wanted;
 use crate::request::{Cell, Text};
@@ -189,7 +189,7 @@ fn damage_is_named() {
 
 #[test]
 fn a_delta_belongs_to_one_place() {
-    let other = Fixture::of(crate::spec::Spec { mlp: vec![5], ..spec(ImageArm::Joint) });
+    let other = Fixture::of(with(&spec(ImageArm::Joint), |n| n.mlp = vec![5]));
     other.model().change(&Changes { rows: ids().into(), ..Changes::default() }).unwrap();
     let error = refused(|place| {
         fs::remove_dir_all(place).unwrap();
@@ -399,7 +399,7 @@ fn a_version_that_was_removed_or_replaced_has_no_more_deltas() {
     let error = model.change(&changes).unwrap_err().to_string();
     assert!(error.contains("was removed after this model was opened"), "{error}");
     assert!(!place.exists(), "nothing was made");
-    let other = Fixture::of(crate::spec::Spec { mlp: vec![5], ..spec(ImageArm::None) });
+    let other = Fixture::of(with(&spec(ImageArm::None), |n| n.mlp = vec![5]));
     other.model();
     fs::rename(other.place(1), &place).unwrap();
     let error = model.change(&changes).unwrap_err().to_string();

@@ -69,7 +69,7 @@ fn check_there(model: &Model) -> Result<()> {
 /// If another process writes for too long, a delta before is damaged, or something cannot be
 /// written; then nothing stays behind.
 pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
-    changes.check(model.spec().dim)?;
+    changes.check(model.spec().dim())?;
     let _writer = lock(model)?;
     let mut newest = model.clone();
     while let Some(next) = next_or_stuck(&newest)? {
@@ -104,11 +104,11 @@ pub(crate) fn write_at(
 ) -> Result<()> {
     let spec = model.spec();
     let mut folder = FolderWriter::create(place)?;
-    let row = |row: &Option<Vec<f32>>| row.clone().unwrap_or_else(|| vec![0.0; spec.dim]);
+    let row = |row: &Option<Vec<f32>>| row.clone().unwrap_or_else(|| vec![0.0; spec.dim()]);
     let rows = changes.rows.values().flat_map(row).collect();
     let (ids, gone) = keys(&changes.rows);
     let tensors = [
-        ("rows".to_owned(), Owned::F32([ids.len(), spec.dim], rows)),
+        ("rows".to_owned(), Owned::F32([ids.len(), spec.dim()], rows)),
         ("ids".to_owned(), Owned::U64(ids)),
         ("ids.gone".to_owned(), Owned::U32(gone)),
     ];

@@ -134,7 +134,7 @@ fn attention(
 
 #[cfg(test)]
 mod tests {
-    use crate::fixture::Fixture;
+    use crate::fixture::{Fixture, spec, with};
     use crate::model::Scratch;
     use crate::request::PageView;
     use crate::spec::{Spec, TowerSharing};
@@ -176,21 +176,16 @@ mod tests {
     /// model sees.
     #[test]
     fn attention_is_what_the_network_used() {
-        let spec = |images, aggregator| Spec { aggregator, ..crate::fixture::spec(images) };
+        let spec = |images, aggregator| with(&spec(images), |n| n.aggregator = aggregator);
+        let joint = spec(ImageArm::Joint, Aggregator::Attentive);
+        let shared = Spec { sharing: TowerSharing::Shared, ..joint };
         let cases: [(Spec, &[&str]); 6] = [
             (spec(ImageArm::Joint, Aggregator::MultiQueryAttentive), &["image by image, fields"]),
             (spec(ImageArm::Behavior, Aggregator::Attentive), &["image by image"]),
             (spec(ImageArm::Joint, Aggregator::Sum), &[]),
             (spec(ImageArm::Ad, Aggregator::MultiQueryAttentive), &[]),
-            (Spec { base: Base::Din, ..spec(ImageArm::None, Aggregator::Sum) }, &["ids by ids"]),
-            (
-                Spec {
-                    base: Base::Din,
-                    sharing: TowerSharing::Shared,
-                    ..spec(ImageArm::Joint, Aggregator::Attentive)
-                },
-                &["image by image", "ids by ids"],
-            ),
+            (with(&spec(ImageArm::None, Aggregator::Sum), |n| n.base = Base::Din), &["ids by ids"]),
+            (with(&shared, |n| n.base = Base::Din), &["image by image", "ids by ids"]),
         ];
         let page = |times: &str, candidates: &str| {
             let json = format!(

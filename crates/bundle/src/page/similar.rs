@@ -152,7 +152,7 @@ fn cosine(vector: &[f32], length: f64, other: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::Fixture;
+    use crate::fixture::{Fixture, spec, with};
     use crate::spec::{Spec, TowerSharing};
     use ams_model::{ImageArm, Similarity};
 
@@ -254,8 +254,10 @@ mod tests {
         let blind = Fixture::new(ImageArm::None).model();
         let error = blind.similar(&wanted(r#"{"item": "1"}"#)).unwrap_err().to_string();
         assert!(error.starts_with("the model: it looks at no images"), "{error}");
-        let spec = crate::fixture::spec(ImageArm::None);
-        let spec = Spec { similarity: Similarity::Cosine, sharing: TowerSharing::Shared, ..spec };
+        let spec = spec(ImageArm::None);
+        let spec = with(&Spec { sharing: TowerSharing::Shared, ..spec }, |n| {
+            n.similarity = Similarity::Cosine
+        });
         let sketches = Fixture::of(spec).model();
         assert_eq!(sketches.similar(&wanted(r#"{"item": "1"}"#)).unwrap().tower, "sketch");
     }

@@ -61,7 +61,7 @@ pub fn export(model: &Model, dataset: &Dataset, split: SplitName, out: &Path) ->
     }
     // Before anything is written; also says what a model of another kind is.
     model.vectors(&Groups::new(&model.spec().fields), &mut Scratch::default())?;
-    let dim = *model.spec().pre_rank.last().expect("a checked spec has widths");
+    let dim = *model.spec().network.pre_rank.last().expect("a checked spec has widths");
     let (items, ad_vectors) = ads(model, &Catalogue::open(dataset)?)?;
     let users = users(model, dataset, split)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;

@@ -16,7 +16,9 @@ use ams_image::crew::Alone;
 use ams_image::encode::EncodeOptions;
 use ams_train::Job;
 use ams_train::run::{self, Start};
-use ams_train::settings::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
+use ams_train::settings::{
+    Config, DataConfig, ImageArm, ModelConfig, NetworkSettings, TrainConfig,
+};
 use serde::{Deserialize, Serialize};
 
 use crate::commands::encode::{encode_pictures, pictures};
@@ -257,7 +259,10 @@ fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
             exclude_fields: Vec::new(),
             contents: Vec::new(),
         },
-        model: ModelConfig { images: arm, ..ModelConfig::default() },
+        model: ModelConfig {
+            network: NetworkSettings { images: arm, ..NetworkSettings::default() },
+            ..ModelConfig::default()
+        },
         train,
     }
 }

@@ -150,7 +150,7 @@ fn what_cannot_be_compared_is_refused() {
         ("--tables arms --set data.shuffle_images=1", &["data.shuffle_images: ", "take it out"]),
         ("--tables arms --set train.epoch=1", &["did you mean `epochs`?"]),
         ("--tables arms --set data.images=nowhere", &["nowhere"]),
-        ("--tables arms --set model.attention=[0,1]", &["model: a width is 0"]),
+        ("--tables arms --set model.attention=[0,1]", &["model.attention: a width is 0"]),
         ("--tables arms --seeds 0", &["--seeds"]),
         ("--tables arms --bootstrap 1", &["--bootstrap"]),
         ("--tables arms --markdown no/where.md", &["no/where.md"]),

@@ -282,7 +282,7 @@ fn settings() {
             "shop.toml --set name=x --set model.pca=100",
             &["model.pca: 100 components of 64 numbers"],
         ),
-        ("shop.toml --set name=x --set model.pca=0", &["model: a width is 0"]),
+        ("shop.toml --set name=x --set model.pca=0", &["model.pca: a width is 0"]),
         (
             "shop.toml --set name=x --set model.tower_weights=pca",
             &["tower_weights = pca is one layer", "expected [12]"],

@@ -15,6 +15,16 @@ fn mistakes_show_the_line_and_the_nearest_key() {
             ["did you mean `epochs`?", "file.toml:5"],
         ),
         ("name = 'x'\n[data]\nsamples='s'\n[model]\nimages = 'joints'\n", "", ["`joint`?", ""]),
+        (
+            "name = 'x'\n[data]\nsamples='s'\n[model]\ntower = [12]\nimage = 'joint'\n",
+            "",
+            ["did you mean `images`?", "file.toml:6"],
+        ),
+        (
+            "name = 'x'\n[data]\nsamples='s'\n[model]\nmlp = [8, 'four']\n",
+            "",
+            ["file.toml:5", "expected usize"],
+        ),
         ("name = 'x'\n", "", ["missing field `data`", ""]),
         ("name = \n", "", ["file.toml:1", ""]),
         (
@@ -24,6 +34,7 @@ fn mistakes_show_the_line_and_the_nearest_key() {
         ),
         (FILE, "--set train.epoch=5", ["--set train.epoch=5", "`epochs`"]),
         (FILE, "--set train.lanes=eight", ["`train.lanes`", ""]),
+        (FILE, "--set model.pra_rank=[3]", ["--set model.pra_rank", "`pre_rank`"]),
         (FILE, "--set epochs", ["--set epochs: expected key=value", ""]),
     ] {
         place.write("file.toml", text);

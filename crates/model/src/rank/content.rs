@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use super::batch::{ContentBatch, ContentGrads, RankBatch};
-use super::config::{Interactions, RankConfig};
+use super::config::RankConfig;
 use super::images::ImageScratch;
 use super::inputs::{Widths as InputWidths, gather, gather_backward};
 use super::similarity::{self, SimilarityScratch};
@@ -13,6 +13,7 @@ use crate::init::{Init, ROW_RANGE};
 use crate::linalg::{self, fit, zeros};
 use crate::params::{Layout, View};
 use crate::pool::Columns;
+use crate::settings::Interactions;
 
 /// The weights of one content, and its columns in the inputs of the network. Columns know no width
 /// of the whole: that is settled when all contents are known.
@@ -79,23 +80,24 @@ impl Content {
         prefix: &str,
         widths: &mut InputWidths,
     ) -> Content {
-        let (dim, arm) = (config.dim, config.images);
+        let (dim, arm) = (config.network.embedding_dim, config.network.images);
         let row = Init::Uniform(ROW_RANGE);
         let mut no_image =
             |name: &str| layout.push(&format!("{prefix}{name}.no_image"), &[dim], row);
         let ad_no_image = arm.has_ad().then(|| no_image("ad"));
         let behavior_no_image = arm.has_behavior().then(|| no_image("behavior"));
         let field_query = config.query_fields.len() * dim;
-        let product = config.interactions == Interactions::Product;
+        let product = config.network.interactions == Interactions::Product;
         let sizes = Widths {
             dim,
             image_query: if arm.has_ad() { dim } else { field_query },
             field_query,
-            attention: config.attention,
-            concatenate: config.concatenate_length,
+            attention: config.network.attention,
+            concatenate: config.network.concatenate_length,
             product,
         };
-        let aggregate = arm.has_behavior().then(|| config.aggregator.build(layout, prefix, sizes));
+        let aggregate =
+            arm.has_behavior().then(|| config.network.aggregator.build(layout, prefix, sizes));
         let ad = widths.in_a(if arm.has_ad() { dim } else { 0 });
         let aggregate_at = match &aggregate {
             Some(aggregate) if aggregate.per() == Per::Group => widths.in_u(aggregate.width()),
@@ -106,7 +108,7 @@ impl Content {
             Some(aggregate) if product && arm.has_ad() => Some(widths.in_a(aggregate.width())),
             _ => None,
         };
-        let similarity = widths.in_a(config.similarity.width());
+        let similarity = widths.in_a(config.network.similarity.width());
         Content {
             ad_no_image,
             behavior_no_image,
@@ -132,7 +134,7 @@ impl Content {
         self.place_ads(w, content, s, to);
         self.aggregate(w, batch, content, s, to);
         self.products(batch, to);
-        let (similarity, sketches) = (config.similarity, content.sketches);
+        let (similarity, sketches) = (config.network.similarity, content.sketches);
         if similarity.width() > 0 {
             let columns = to.in_a(self.similarity, similarity.width());
             similarity::forward(similarity, batch, sketches, &mut s.similarity, columns, to.a);

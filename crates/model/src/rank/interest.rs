@@ -48,12 +48,12 @@ impl Interest {
     /// Appends the weights of `attention.ids` to `layout`; the output begins at column `first` of
     /// a.
     pub fn new(config: &RankConfig, layout: &mut Layout, first: usize) -> Interest {
-        let (dim, fields) = (config.dim, config.behavior_fields.len());
+        let (dim, fields) = (config.network.embedding_dim, config.behavior_fields.len());
         let widths = Widths {
             dim: fields * dim,
             image_query: 0,
             field_query: 0,
-            attention: config.attention,
+            attention: config.network.attention,
             concatenate: 1,
             product: true,
         };
@@ -63,7 +63,7 @@ impl Interest {
 
     /// Width of the output.
     pub fn width(config: &RankConfig) -> usize {
-        config.behavior_fields.len() * config.dim
+        config.behavior_fields.len() * config.network.embedding_dim
     }
 
     /// Fills the output's columns of `a` (B, `width`), whose columns `queries` are filled already.

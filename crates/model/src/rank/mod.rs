@@ -35,8 +35,9 @@ use inputs::Widths;
 use interest::{Interest, InterestScratch};
 
 pub use crate::pool::Lists;
+pub use crate::settings::{Base, ImageArm, Interactions, Similarity};
 pub use batch::{ContentBatch, ContentGrads, InputGrads, NO_IMAGE, RankBatch, Sketches};
-pub use config::{Base, ImageArm, Interactions, RankConfig, Similarity};
+pub use config::RankConfig;
 
 /// A rank network: the structure of its weights, which live elsewhere in one flat slice `w`.
 #[derive(Clone, Debug)]
@@ -93,22 +94,22 @@ impl RankNetwork {
     pub fn new(config: RankConfig) -> RankNetwork {
         assert_eq!(config.check(), Ok(()), "the configuration was not checked");
         let mut layout = Layout::default();
-        let dim = config.dim;
+        let dim = config.network.embedding_dim;
         let mut widths = Widths { u: config.group_fields * dim, a: config.impression_fields * dim };
         let contents = config.contents.iter().enumerate().map(|(index, name)| {
             let prefix = if index == 0 { String::new() } else { format!("{name}.") };
             Content::new(&config, &mut layout, &prefix, &mut widths)
         });
         let contents: Vec<Content> = contents.collect();
-        let interest = (config.base == Base::Din).then(|| {
+        let interest = (config.network.base == Base::Din).then(|| {
             let first = widths.in_a(Interest::width(&config));
             Interest::new(&config, &mut layout, first)
         });
         let inputs = (widths.u, widths.a);
-        let head = match config.base {
-            Base::Mlp | Base::Din => Head::layers(&mut layout, inputs, &config.mlp),
+        let head = match config.network.base {
+            Base::Mlp | Base::Din => Head::layers(&mut layout, inputs, &config.network.mlp),
             Base::LogisticRegression => Head::layers(&mut layout, inputs, &[]),
-            Base::PreRank => Head::vectors(&mut layout, inputs, &config.pre_rank),
+            Base::PreRank => Head::vectors(&mut layout, inputs, &config.network.pre_rank),
         };
         let columns = |fields: &[usize]| -> Vec<Columns> {
             let columns = |&field| Columns { width: widths.a, first: field * dim, dim };
@@ -225,12 +226,12 @@ impl RankNetwork {
     }
 
     fn group_field(&self, field: usize) -> Columns {
-        let dim = self.config.dim;
+        let dim = self.config.network.embedding_dim;
         Columns { width: self.widths.u, first: field * dim, dim }
     }
 
     fn impression_field(&self, field: usize) -> Columns {
-        let dim = self.config.dim;
+        let dim = self.config.network.embedding_dim;
         Columns { width: self.widths.a, first: field * dim, dim }
     }
 
@@ -248,13 +249,13 @@ impl RankNetwork {
         let behaviors = batch.behaviors[groups] as usize;
         assert!(batch.behavior_fields.iter().all(|l| l.len() == behaviors), "behavior lists");
         for content in batch.contents {
-            if config.images.has_ad() {
+            if config.network.images.has_ad() {
                 assert_eq!(content.ad_images.len(), impressions, "ad images");
             }
-            if config.images.has_behavior() {
+            if config.network.images.has_behavior() {
                 assert_eq!(content.behavior_images.len(), behaviors, "behavior images");
             }
-            if config.similarity != Similarity::None {
+            if config.network.similarity != Similarity::None {
                 let Sketches { ads, behaviors: of, .. } = content.sketches;
                 assert_eq!((ads.len(), of.len()), (impressions, behaviors), "sketches");
             }

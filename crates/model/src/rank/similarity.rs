@@ -9,9 +9,9 @@
 //! everything. Nothing here has a gradient.
 
 use super::batch::{NO_IMAGE, RankBatch, Sketches};
-use super::config::Similarity;
 use crate::linalg;
 use crate::pool::Columns;
+use crate::settings::Similarity;
 
 /// Buckets of a histogram.
 const BUCKETS: usize = 16;

@@ -7,6 +7,7 @@ use crate::aggregate::tests::obvious;
 use crate::check::{assert_close, assert_gradient, values};
 use crate::linalg;
 use crate::loss::cross_entropy;
+use crate::settings::NetworkSettings;
 
 const D: usize = 3;
 
@@ -71,22 +72,29 @@ struct Floats {
 
 fn config(images: ImageArm, aggregator: Aggregator) -> RankConfig {
     RankConfig {
-        dim: D,
+        network: NetworkSettings {
+            images,
+            aggregator,
+            embedding_dim: D,
+            attention: [4, 3],
+            concatenate_length: LENGTH,
+            mlp: vec![5, 4],
+            pre_rank: vec![4, 2],
+            ..NetworkSettings::default()
+        },
         group_fields: 2,
         impression_fields: 3,
         query_fields: vec![2, 0],
-        base: Base::Mlp,
         behavior_fields: vec![],
         contents: RankConfig::contents(),
-        images,
-        aggregator,
-        attention: [4, 3],
-        concatenate_length: LENGTH,
-        mlp: vec![5, 4],
-        pre_rank: vec![4, 2],
-        interactions: Interactions::None,
-        similarity: Similarity::None,
     }
+}
+
+/// `config` with other settings.
+fn with(config: &RankConfig, change: impl FnOnce(&mut NetworkSettings)) -> RankConfig {
+    let mut config = config.clone();
+    change(&mut config.network);
+    config
 }
 
 fn network(images: ImageArm, aggregator: Aggregator) -> RankNetwork {
@@ -156,19 +164,25 @@ fn every_network() -> impl Iterator<Item = RankNetwork> {
     let with_settings = shapes.flat_map(|paper| {
         [
             paper.clone(),
-            RankConfig { base: Base::LogisticRegression, ..paper.clone() },
-            RankConfig { base: Base::PreRank, ..paper.clone() },
-            RankConfig { base: Base::Din, behavior_fields: vec![2, 0], ..paper.clone() },
-            RankConfig { interactions: Interactions::Product, ..paper.clone() },
-            RankConfig { similarity: Similarity::Histogram, ..paper.clone() },
-            RankConfig {
-                contents: vec!["image".to_owned(), "text".to_owned()],
-                base: Base::Din,
-                behavior_fields: vec![1],
-                interactions: Interactions::Product,
-                similarity: Similarity::Cosine,
-                ..paper
-            },
+            with(&paper, |n| n.base = Base::LogisticRegression),
+            with(&paper, |n| n.base = Base::PreRank),
+            with(&RankConfig { behavior_fields: vec![2, 0], ..paper.clone() }, |n| {
+                n.base = Base::Din
+            }),
+            with(&paper, |n| n.interactions = Interactions::Product),
+            with(&paper, |n| n.similarity = Similarity::Histogram),
+            with(
+                &RankConfig {
+                    contents: vec!["image".to_owned(), "text".to_owned()],
+                    behavior_fields: vec![1],
+                    ..paper
+                },
+                |n| {
+                    n.base = Base::Din;
+                    n.interactions = Interactions::Product;
+                    n.similarity = Similarity::Cosine;
+                },
+            ),
         ]
     });
     with_settings.filter(|config| config.check().is_ok()).map(RankNetwork::new)
@@ -238,7 +252,7 @@ fn scratch_does_not_remember() {
 #[test]
 fn an_arm_sees_its_images_alone() {
     for network in every_network() {
-        let (arm, x) = (network.config.images, floats(&network));
+        let (arm, x) = (network.config.network.images, floats(&network));
         let logits = |x: &Floats| run(&network, &MIXED, x, &[0.0; 6]).0;
         let (ads, behaviors) = (values(8, x.ads.len()), values(9, x.behaviors.len()));
         let other_ads = logits(&Floats { ads, ..x.clone() });
@@ -294,7 +308,7 @@ fn inputs_by_hand(
     };
     let behaviors = case.behaviors[group] as usize..case.behaviors[group + 1] as usize;
     let history: Vec<&[f32]> = case.behavior_images[behaviors].iter().map(behavior).collect();
-    let aggregate = obvious(network.config.aggregator, D, LENGTH, &history);
+    let aggregate = obvious(network.config.network.aggregator, D, LENGTH, &history);
     let user = case.group_fields.iter().flat_map(|field| pooled(field, group));
     let shown = case.impression_fields.iter().flat_map(|field| pooled(field, impression));
     user.chain(aggregate).chain(shown).chain(ad.to_vec()).collect()
@@ -323,9 +337,12 @@ fn attention_weighs_what_it_says() {
         let (x, mut scratch) = (floats(&network), RankScratch::default());
         run_with(&network, &MIXED, &x, &[0.0; 6], &mut scratch);
         let config = &network.config;
-        let queries =
-            if config.images.has_behavior() { config.aggregator.queries().len() } else { 0 };
-        let interest = config.base == Base::Din;
+        let queries = if config.network.images.has_behavior() {
+            config.network.aggregator.queries().len()
+        } else {
+            0
+        };
+        let interest = config.network.base == Base::Din;
         let attention = network.attention(&scratch);
         assert_eq!(attention.len(), queries * config.contents.len() + usize::from(interest));
         for (at, Attended { over, query, weights }) in attention.into_iter().enumerate() {
@@ -375,17 +392,17 @@ fn attention_weighs_what_it_says() {
 #[test]
 fn impossible_shapes_are_explained() {
     let good = network(ImageArm::Joint, Aggregator::MultiQueryAttentive).config;
-    let pre_rank = RankConfig { base: Base::PreRank, ..good.clone() };
-    let sum = RankConfig { aggregator: Aggregator::Sum, ..pre_rank.clone() };
+    let pre_rank = with(&good, |n| n.base = Base::PreRank);
+    let sum = with(&pre_rank, |n| n.aggregator = Aggregator::Sum);
     let cases: [(RankConfig, &str); 10] = [
-        (RankConfig { dim: 0, ..good.clone() }, "dim is [0]"),
-        (RankConfig { mlp: vec![3, 0], ..good.clone() }, "mlp is [3, 0]"),
-        (RankConfig { pre_rank: vec![], ..good.clone() }, "pre_rank is []"),
-        (RankConfig { base: Base::Din, ..good.clone() }, "query_fields names none of them"),
+        (with(&good, |n| n.embedding_dim = 0), "dim: a width is 0"),
+        (with(&good, |n| n.mlp = vec![3, 0]), "mlp: a width is 0, expected 1 to 16777216"),
+        (with(&good, |n| n.pre_rank = vec![]), "pre_rank: [], expected at least one layer"),
+        (with(&good, |n| n.base = Base::Din), "query_fields names none of them"),
         (pre_rank, "expected one of sum, max, concatenate"),
-        (RankConfig { interactions: Interactions::Product, ..sum.clone() }, "interactions = none"),
-        (RankConfig { similarity: Similarity::Cosine, ..sum }, "similarity = none"),
-        (RankConfig { concatenate_length: 0, ..good.clone() }, "concatenate_length is [0]"),
+        (with(&sum, |n| n.interactions = Interactions::Product), "interactions = none"),
+        (with(&sum, |n| n.similarity = Similarity::Cosine), "similarity = none"),
+        (with(&good, |n| n.concatenate_length = 0), "concatenate_length: 0, expected at least 1"),
         (RankConfig { query_fields: vec![3], ..good.clone() }, "query field 3 does not exist"),
         (RankConfig { query_fields: vec![], ..good.clone() }, "name at least one"),
     ];
@@ -395,14 +412,16 @@ fn impossible_shapes_are_explained() {
     }
     // Not every aggregator asks for fields, nor does the attentive one where there is an ad image.
     for aggregator in Aggregator::ALL {
-        let config = RankConfig { query_fields: vec![], aggregator, ..good.clone() };
+        let config = with(&RankConfig { query_fields: vec![], ..good.clone() }, |n| {
+            n.aggregator = aggregator
+        });
         let asks = |config: RankConfig| config.check().is_err();
         let attentive = aggregator == Aggregator::Attentive;
         let both = aggregator == Aggregator::MultiQueryAttentive;
         assert_eq!(asks(config.clone()), both, "{aggregator:?}");
-        let behavior = RankConfig { images: ImageArm::Behavior, ..config.clone() };
+        let behavior = with(&config, |n| n.images = ImageArm::Behavior);
         assert_eq!(asks(behavior), both || attentive, "{aggregator:?}");
-        assert!(!asks(RankConfig { images: ImageArm::Ad, ..config }), "{aggregator:?}");
+        assert!(!asks(with(&config, |n| n.images = ImageArm::Ad)), "{aggregator:?}");
     }
 }
 
@@ -460,8 +479,9 @@ fn histories_of_any_length_and_labels_all_alike_are_defined() {
         let logits = run_with(&|i| i, 0);
         assert_eq!(run_with(&|i| i, 1), logits, "{config:?}");
         // The order of a history means something to those who look at the newest alone.
-        let newest_counts = config.similarity != Similarity::None
-            || (config.aggregator == Aggregator::Concatenate && config.images.has_behavior());
+        let newest_counts = config.network.similarity != Similarity::None
+            || (config.network.aggregator == Aggregator::Concatenate
+                && config.network.images.has_behavior());
         if !newest_counts {
             let turned = run_with(&|i| 999 - i, 0);
             for (turned, logit) in turned.iter().zip(&logits) {
@@ -476,10 +496,9 @@ fn histories_of_any_length_and_labels_all_alike_are_defined() {
 /// The settings of the networks beside the paper's, as the formulas have them.
 #[test]
 fn a_network_without_hidden_layers_is_a_sum() {
-    let network = RankNetwork::new(RankConfig {
-        base: Base::LogisticRegression,
-        ..config(ImageArm::Joint, Aggregator::Sum)
-    });
+    let network = RankNetwork::new(with(&config(ImageArm::Joint, Aggregator::Sum), |n| {
+        n.base = Base::LogisticRegression
+    }));
     let x = floats(&network);
     let (logits, _) = run(&network, &MIXED, &x, &[0.0; 6]);
     let get = |name: &str| network.layout.get(name).expect("a weight").view.of(&x.w);
@@ -493,10 +512,9 @@ fn a_network_without_hidden_layers_is_a_sum() {
 
 #[test]
 fn logits_of_the_pre_rank_network_are_products_of_its_vectors() {
-    let network = RankNetwork::new(RankConfig {
-        base: Base::PreRank,
-        ..config(ImageArm::Joint, Aggregator::Sum)
-    });
+    let network = RankNetwork::new(with(&config(ImageArm::Joint, Aggregator::Sum), |n| {
+        n.base = Base::PreRank
+    }));
     let (x, mut scratch) = (floats(&network), RankScratch::default());
     let (logits, _) = run_with(&network, &MIXED, &x, &[0.0; 6], &mut scratch);
     let (users, ads) = scratch.vectors();

@@ -80,7 +80,7 @@ pub fn export_step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
 
 /// Adds the rows and features that `batch` asks for, by their numbers.
 fn answers(trainer: &Trainer, tower: &TowerDefinition, batch: &MicroBatch, tensors: &mut Tensors) {
-    let (lanes, dim) = (trainer.lanes(), trainer.lanes().network.spec.dim);
+    let (lanes, dim) = (trainer.lanes(), trainer.lanes().network.spec.dim());
     let ids = batch.ids.by_owner();
     let rows: Vec<f32> = ids.iter().flat_map(|&id| row(trainer, id, dim)).collect();
     tensors.insert("rows".to_owned(), Tensor::f32(vec![ids.len(), dim], &rows));
@@ -147,12 +147,12 @@ fn description(trainer: &Trainer, tower: &TowerDefinition, batch: &MicroBatch) -
         "behaviors": batch.image_positions().1.len(),
         "images": batch.images[0].len(),
         "feature_dim": tower.input(),
-        "dim": network.spec.dim,
+        "dim": network.spec.dim(),
         "rows": batch.ids.len(),
         "scale": tower.scale,
         "tower": tower.model.config().widths,
-        "attention": network.spec.attention,
-        "mlp": network.spec.mlp,
+        "attention": network.spec.network.attention,
+        "mlp": network.spec.network.mlp,
         "group_fields": network.group_inputs.len(),
         "impression_fields": network.impression_inputs.len(),
         "query_fields": network.rank.config().query_fields,

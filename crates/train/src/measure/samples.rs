@@ -158,7 +158,7 @@ fn config(samples: &Path, batch: usize, lanes: usize) -> Config {
         train: TrainConfig { batch, lanes, ..TrainConfig::default() },
     };
     if !sources::has_images(samples) {
-        config.model.images = ImageArm::None;
+        config.model.network.images = ImageArm::None;
     }
     config
 }

@@ -73,9 +73,9 @@ fn copy(
 
 /// Copies the rows that the local lanes own, without their optimizer state.
 fn take_rows(checkpoint: &Checkpoint, there: &Network, lanes: &mut Lanes) -> Result<()> {
-    let dim = lanes.network.spec.dim;
-    if there.spec.dim != dim {
-        let what = format!("has rows of {} numbers, expected {dim}", there.spec.dim);
+    let dim = lanes.network.spec.dim();
+    if there.spec.dim() != dim {
+        let what = format!("has rows of {} numbers, expected {dim}", there.spec.dim());
         return Err(Error::content(checkpoint.path(), what));
     }
     let width = dim * (1 + there.rows.states());

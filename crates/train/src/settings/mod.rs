@@ -10,9 +10,11 @@ use std::path::PathBuf;
 
 pub use ams_bundle::{TowerSharing, TowerWeights};
 use ams_fabric::Rounding;
-use ams_model::RankConfig;
-pub use ams_model::{Aggregator, Base, ImageArm, Interactions, RowOptimizer, Similarity};
-use serde::{Deserialize, Serialize};
+use ams_model::settings::{Beside, Form, range};
+pub use ams_model::{
+    Aggregator, Base, ImageArm, Interactions, NetworkSettings, RowOptimizer, Similarity,
+};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
 pub use crate::settings::preset::Preset;
@@ -52,8 +54,8 @@ impl Config {
 
     /// Whether the model reads features, and not only the ids of images.
     pub fn needs_images(&self) -> bool {
-        self.model.images != ImageArm::None
-            || self.model.similarity != Similarity::None
+        self.model.network.images != ImageArm::None
+            || self.model.network.similarity != Similarity::None
             || !self.data.contents.is_empty()
     }
 
@@ -88,8 +90,7 @@ impl Config {
             return bad("train.l2_ids", format!("{l2}, expected a number of at least 0"));
         }
         let TrainConfig { tower_dropout: rate, tower_weight_decay: wd, .. } = self.train;
-        if !(0.0..1.0).contains(&rate) {
-            let what = format!("{rate}, expected a share of at least 0 and less than 1");
+        if let Err(what) = range::share(&rate) {
             return bad("train.tower_dropout", what);
         }
         if rate > 0.0 && self.model.tower.len() == 1 {
@@ -130,13 +131,14 @@ impl Config {
             return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
         }
         let model = &self.model;
-        let widths = model.attention.iter().chain(&model.mlp).chain(&model.tower);
-        let widths = widths.chain(&model.pre_rank).chain(&model.pca);
-        if model.embedding_dim == 0 || widths.clone().any(|&width| width == 0) {
-            return bad("model", "a width is 0, expected at least 1".to_owned());
+        if let Err((key, what)) = model.network.check() {
+            return bad(&format!("model.{key}"), what);
         }
-        if model.concatenate_length == 0 {
-            return bad("model.concatenate_length", "0, expected at least 1".to_owned());
+        if let Err(what) = range::widths(&model.tower) {
+            return bad("model.tower", what);
+        }
+        if let Some(Err(what)) = model.pca.as_ref().map(range::width) {
+            return bad("model.pca", what);
         }
         for (at, content) in self.data.contents.iter().enumerate() {
             let others = self.data.contents[..at].iter().map(|other| &other.name[..]);
@@ -149,11 +151,9 @@ impl Config {
                 return bad("data.contents.name", format!("{:?} is taken", content.name));
             }
         }
-        if model.tower.last() != Some(&model.embedding_dim) {
-            let what = format!(
-                "{:?} ends in another width than model.embedding_dim = {}",
-                model.tower, model.embedding_dim
-            );
+        let (tower, dim) = (&model.tower, model.network.embedding_dim);
+        if tower.last() != Some(&dim) {
+            let what = format!("{tower:?} ends in another width than model.embedding_dim = {dim}");
             return bad("model.tower", what);
         }
         Ok(())
@@ -199,30 +199,15 @@ pub struct ContentConfig {
 
 /// Rank network and towers; the defaults are the network of the paper.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+#[serde(remote = "Self", deny_unknown_fields, default)]
 pub struct ModelConfig {
     /// Name of a set of values that stand in for the defaults; keys of the file take precedence.
     /// Default: `paper`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
-    /// Images whose embeddings are inputs of the rank network (the arm). Ids of images are fields
-    /// in every arm.
-    /// - `none`: No images.
-    /// - `ad`: The image of the ad.
-    /// - `behavior`: The images of the behaviors.
-    /// - `joint`: The images of the ad and of the behaviors.
-    pub images: ImageArm,
-    /// Function from the image embeddings of a history to one vector.
-    /// - `concatenate`: The newest `concatenate_length` embeddings, end to end.
-    /// - `max`: The maximum of each column.
-    /// - `sum`: The sum of the embeddings.
-    /// - `attentive`: A sum weighted by attention, whose query is the image of the ad, or the query
-    ///   fields in an arm without it.
-    /// - `multi-query-attentive`: Two such sums side by side, the second with the query fields as
-    ///   its query.
-    pub aggregator: Aggregator,
-    /// Width of every embedding of an id or of an image, in numbers. Range: 1 to 16777216.
-    pub embedding_dim: usize,
+    /// The rank network, whose keys stand beside those of the towers.
+    #[serde(flatten, skip_deserializing)]
+    pub network: NetworkSettings,
     /// Output widths of the tower's layers, in numbers. Range: each 1 to 16777216; at least one
     /// layer, and the last width is `embedding_dim`; exactly one layer with `tower_weights =
     /// "pca"`.
@@ -231,44 +216,11 @@ pub struct ModelConfig {
     /// - `separate`: One tower for ads and one for behaviors.
     /// - `shared`: One tower for both.
     pub towers: TowerSharing,
-    /// Widths of the two hidden layers of each attention network, in numbers. Range: each 1 to
-    /// 16777216.
-    pub attention: [usize; 2],
-    /// Number of image embeddings, the newest of a history, that the aggregator `concatenate`
-    /// keeps. Range: at least 1; with `aggregator = "concatenate"`, at most 16777216 numbers in
-    /// these embeddings.
-    pub concatenate_length: usize,
-    /// Widths of the hidden layers of the rank network, in numbers. Range: each 1 to 16777216; the
-    /// list may be empty.
-    pub mlp: Vec<usize>,
     /// Ad fields in the query of the second attention, and those whose behaviors DIN attends to.
     /// Default: `item` and `category`, where the ad has them. Range: ad fields of the dataset that
     /// are not excluded; at least one if attention has a query of fields; at least one that
     /// behaviors have, too, with `base = "din"`.
     pub query_fields: Option<Vec<String>>,
-    /// Form of the rank network. Range: `din` needs a query field that behaviors have, too;
-    /// `pre-rank` needs `interactions = "none"`, `similarity = "none"` and, with images of
-    /// behaviors, the aggregator `sum`, `max` or `concatenate`.
-    /// - `mlp`: Fully connected layers over pooled embeddings, with one output.
-    /// - `logistic-regression`: A weighted sum of all inputs, without hidden layers.
-    /// - `din`: As `mlp`, with behaviors weighted by attention to the ad (Deep Interest Network).
-    /// - `pre-rank`: The inner product of a user vector and an ad vector, each from fully connected
-    ///   layers; context fields are no input.
-    pub base: Base,
-    /// Output widths of the layers of both vectors of the pre-rank network, in numbers. Range: each
-    /// 1 to 16777216; at least one layer.
-    pub pre_rank: Vec<usize>,
-    /// Elementwise products as further inputs.
-    /// - `none`: No products, as in the paper.
-    /// - `product`: Key times query in attention, and ad image times aggregate in the first layer.
-    pub interactions: Interactions,
-    /// Similarity of the ad's image feature to those of the history as a further input, which is
-    /// not trained.
-    /// - `none`: No similarity.
-    /// - `cosine`: The mean, the maximum, the mean of the five largest, and the newest of the
-    ///   cosines.
-    /// - `histogram`: These four, and the number of cosines in each bucket of a histogram.
-    pub similarity: Similarity,
     /// Origin of the weights of the towers.
     /// - `trained`: Trained with the rank network.
     /// - `random`: The initial weights, which are not trained: a random projection.
@@ -280,24 +232,29 @@ pub struct ModelConfig {
     pub pca: Option<usize>,
 }
 
+impl<'de> Deserialize<'de> for ModelConfig {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<ModelConfig, D::Error> {
+        let mut network = NetworkSettings::default();
+        let model = ModelConfig::deserialize(Beside::new(from, Form::Typed, &mut network))?;
+        Ok(ModelConfig { network, ..model })
+    }
+}
+
+impl Serialize for ModelConfig {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        ModelConfig::serialize(self, to)
+    }
+}
+
 impl Default for ModelConfig {
     /// The paper's network.
     fn default() -> ModelConfig {
         ModelConfig {
             preset: None,
-            images: ImageArm::Joint,
-            aggregator: Aggregator::MultiQueryAttentive,
-            embedding_dim: 12,
+            network: NetworkSettings::default(),
             tower: vec![256, 64, 12],
             towers: TowerSharing::Separate,
-            attention: [64, 16],
-            concatenate_length: RankConfig::concatenate_length(),
-            mlp: vec![200, 80],
             query_fields: None,
-            base: Base::Mlp,
-            pre_rank: RankConfig::pre_rank(),
-            interactions: Interactions::None,
-            similarity: Similarity::None,
             tower_weights: TowerWeights::Trained,
             pca: None,
         }

@@ -89,7 +89,10 @@ mod tests {
         );
 
         let small = read(&format!("{head}[model]\npreset = 'small'\nmlp = [7]\n"));
-        assert_eq!((&small.model.mlp[..], small.model.towers), (&[7][..], TowerSharing::Shared));
+        assert_eq!(
+            (&small.model.network.mlp[..], small.model.towers),
+            (&[7][..], TowerSharing::Shared)
+        );
         let other = read(&format!("{head}[model]\npreset = 'small'\ntowers = 'separate'\n"));
         assert_eq!(
             (other.model.towers, other.model.pca),

@@ -49,23 +49,14 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
     });
     let names = config.data.contents.iter().map(|content| content.name.clone());
     let spec = Spec {
+        network: config.model.network.clone(),
         fields: schema.clone(),
         exclude_fields: config.data.exclude_fields.clone(),
         max_behaviors: dataset.card().max_behaviors,
-        images: config.model.images,
-        aggregator: config.model.aggregator,
-        dim: config.model.embedding_dim,
-        attention: config.model.attention,
-        concatenate_length: config.model.concatenate_length,
-        mlp: config.model.mlp.clone(),
         query_fields,
         tower: config.model.tower.clone(),
         sharing: config.model.towers,
         image_source: sources.next(),
-        base: config.model.base,
-        pre_rank: config.model.pre_rank.clone(),
-        interactions: config.model.interactions,
-        similarity: config.model.similarity,
         tower_weights: config.model.tower_weights,
         further: names.zip(sources).map(|(name, source)| FurtherContent { name, source }).collect(),
     };

@@ -185,7 +185,7 @@ impl MicroBatch {
 
     /// Reads the answers of every shard.
     pub(crate) fn read_answers(&mut self, network: &Network, mail: &Mailbox<'_>, seat: Seat) {
-        let dim = network.spec.dim;
+        let dim = network.spec.dim();
         self.rows.clear();
         self.embeddings.iter_mut().for_each(Vec::clear);
         self.features.iter_mut().for_each(Vec::clear);

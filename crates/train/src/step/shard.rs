@@ -58,7 +58,7 @@ impl Shard {
     /// A shard of `network`'s model without rows.
     pub(crate) fn new(network: &Network, seed: u64) -> Shard {
         Shard {
-            table: RowTable::new(ROWS, seed, network.spec.dim, network.rows.states()),
+            table: RowTable::new(ROWS, seed, network.spec.dim(), network.rows.states()),
             counts: Counts::default(),
             frequency: IdMap::default(),
             ids: Merge::default(),
@@ -97,7 +97,7 @@ impl Shard {
         let Shard { towers, counts, .. } = self;
         *counts = Counts::default();
         counts.ids.unique_per_shard = self.ids.keys.len() as f64;
-        counts.storage.shard = (self.ids.keys.len() * network.spec.dim * size_of::<f32>()) as f64;
+        counts.storage.shard = (self.ids.keys.len() * network.spec.dim() * size_of::<f32>()) as f64;
         for (index, tower) in towers.iter_mut().enumerate() {
             let images = &tower.images.keys;
             counts.images.unique_per_shard += images.len() as f64;

@@ -148,7 +148,7 @@ impl Worker {
     /// Writes every shard the gradients of its answer.
     pub(crate) fn write_gradients(&mut self, network: &Network, seat: Seat, out: &mut Outbox) {
         let Worker { batch, grads, sums, counts, .. } = self;
-        let (dim, lane) = (network.spec.dim, seat.lane);
+        let (dim, lane) = (network.spec.dim(), seat.lane);
         out.clear();
         for shard in 0..seat.lanes {
             let words = out.words();

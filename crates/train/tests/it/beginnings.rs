@@ -8,7 +8,7 @@ use ams_data::samples::SampleFile;
 use ams_fabric::ThreadFabric;
 use ams_model::RowOptimizer;
 use ams_train::run::{self, Next, Start};
-use ams_train::settings::{ImageArm, ModelConfig, WarmParts, WarmStart};
+use ams_train::settings::{ImageArm, WarmParts, WarmStart};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -115,7 +115,7 @@ fn a_model_of_another_shape_is_no_beginning() {
     earlier(&folder);
     type Change = fn(&mut Config);
     let cases: [(WarmParts, Change, &str); 4] = [
-        (WarmParts::AllButIds, |c| c.model.mlp = vec![50], "of the network has shape"),
+        (WarmParts::AllButIds, |c| c.model.network.mlp = vec![50], "of the network has shape"),
         (WarmParts::Towers, |c| c.model.tower = vec![8, 12], "0.weight of tower ad has shape"),
         (
             WarmParts::All,
@@ -124,7 +124,7 @@ fn a_model_of_another_shape_is_no_beginning() {
         ),
         (
             WarmParts::AllButIds,
-            |c| c.model = ModelConfig { images: ImageArm::None, ..c.model.clone() },
+            |c| c.model.network.images = ImageArm::None,
             "of the network has shape",
         ),
     ];

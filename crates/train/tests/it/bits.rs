@@ -65,10 +65,10 @@ fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
         let mut config = narrow(&folder.path().join(format!("{place:?}")));
         let features = shop().join("data/images");
         config.data.contents = vec![ContentConfig { name: "text".to_owned(), features }];
-        config.model.base = Base::Din;
+        config.model.network.base = Base::Din;
         config.model.pca = Some(16);
-        config.model.interactions = Interactions::Product;
-        config.model.similarity = Similarity::Histogram;
+        config.model.network.interactions = Interactions::Product;
+        config.model.network.similarity = Similarity::Histogram;
         config.train.tower_dropout = 0.2;
         config.train.tower_weight_decay = 0.1;
         config.train.rows_learning_rate = Some(0.004);

@@ -15,7 +15,8 @@ use super::shop::shop;
 
 const SOURCE: &str = concat!(
     include_str!("../../src/settings/mod.rs"),
-    include_str!("../../src/settings/preset.rs")
+    include_str!("../../src/settings/preset.rs"),
+    include_str!("../../../model/src/settings/network.rs")
 );
 
 /// The required keys, and every table: what is not in it has a default.
@@ -107,14 +108,19 @@ impl Doc {
 
 /// The members of a struct or an enumeration of the settings, with the lines of their docs.
 fn members(keyword: &str, name: &str) -> Option<Vec<(Vec<&'static str>, &'static str)>> {
-    let (_, rest) = SOURCE.split_once(&format!("\npub {keyword} {name} {{\n"))?;
-    let (body, _) = rest.split_once("\n}\n")?;
+    // What the macro of settings declares is indented.
+    let head = ["\n", "\n    "].map(|indent| format!("{indent}pub {keyword} {name} {{\n"));
+    let rest = head.iter().find_map(|head| Some(SOURCE.split_once(head)?.1))?;
     let (mut members, mut doc) = (Vec::new(), Vec::new());
-    for line in body.lines().map(str::trim) {
+    for line in rest.lines().map(str::trim).take_while(|line| *line != "}") {
         match line.strip_prefix("///") {
             Some(text) => doc.push(text),
             None if line.starts_with("#[") => {}
-            None => members.push((std::mem::take(&mut doc), line.trim_end_matches(','))),
+            None => {
+                // Without the default and the check that a setting may be declared with.
+                let code = line.split(" = ").next().expect("a line has a beginning");
+                members.push((std::mem::take(&mut doc), code.trim_end_matches([',', ';'])));
+            }
         }
     }
     Some(members)
@@ -126,10 +132,21 @@ fn inner(kind: &str) -> &str {
     within.map_or(kind, |kind| inner(kind.strip_suffix('>').expect("is closed")))
 }
 
+/// The fields of the struct `kind` that are keys of its table: the settings of the network, which
+/// are a field, stand for themselves.
+fn fields(kind: &str) -> Vec<(Vec<&'static str>, &'static str)> {
+    let members = members("struct", inner(kind)).expect("a struct of the settings");
+    let flat = |(doc, code): (_, &'static str)| match code.split_once(": ") {
+        Some((_, kind @ "NetworkSettings")) => fields(kind),
+        _ => vec![(doc, code)],
+    };
+    members.into_iter().flat_map(flat).collect()
+}
+
 /// The table `path`, a field of type `kind`, and those within.
 fn sections(path: &str, kind: &str, meaning: &str) -> Vec<Section> {
     let (mut keys, mut within) = (Vec::new(), Vec::new());
-    for (doc, code) in members("struct", inner(kind)).expect("a struct of the settings") {
+    for (doc, code) in fields(kind) {
         let (name, kind) = code.trim_start_matches("pub ").split_once(": ").expect(code);
         let path = [path, name].join(".").trim_start_matches('.').to_owned();
         let mut doc = Doc::parse(&doc, &path);

@@ -86,7 +86,7 @@ pub(super) fn step(
         (0..stores.len().max(1)).map(|at| keys_of(&groups, stores.get(at))).collect();
     let mut w = network.dense_init(seed);
     components::write_weights(network, stores, &mut w);
-    let dim = network.spec.dim;
+    let dim = network.spec.dim();
 
     // A row for every id of every list.
     let lists: Vec<_> = network.inputs().map(|input| ids_of(input, &groups, &keys[0])).collect();
@@ -221,7 +221,7 @@ impl References {
 
     /// Adds the gradient of the tower to `dense`.
     fn backward(&self, network: &Network, w: &[f32], dembeddings: &[f32], dense: &mut [f64]) {
-        for (run, dout) in self.runs.iter().zip(dembeddings.chunks_exact(network.spec.dim)) {
+        for (run, dout) in self.runs.iter().zip(dembeddings.chunks_exact(network.spec.dim())) {
             let TowerDefinition { spec, model, range, .. } = &network.towers[self.tower];
             let dout = dout.iter().map(|d| f64::from(*d)).collect();
             if spec.is_trained() {

@@ -42,10 +42,10 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
             config.train.tower_weight_decay = f32::INFINITY;
         }),
         ("model.tower", |config| config.model.tower = vec![256, 64]),
-        ("model.concatenate_length: 0", |config| config.model.concatenate_length = 0),
+        ("model.concatenate_length: 0", |config| config.model.network.concatenate_length = 0),
         ("model: a width is", |config| {
-            config.model.aggregator = Aggregator::Concatenate;
-            config.model.concatenate_length = i64::MAX as usize;
+            config.model.network.aggregator = Aggregator::Concatenate;
+            config.model.network.concatenate_length = i64::MAX as usize;
         }),
         ("there is no ad field \"colour\"; possible are item, category, brand", |config| {
             config.model.query_fields = Some(vec!["colour".to_owned()]);

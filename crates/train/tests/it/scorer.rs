@@ -10,9 +10,7 @@ use ams_data::{Groups, Id};
 use ams_image::FeatureStore;
 use ams_model::{Aggregator, ImageArm};
 use ams_train::run;
-use ams_train::settings::{
-    Base, ContentConfig, Interactions, ModelConfig, Similarity, TowerSharing,
-};
+use ams_train::settings::{Base, ContentConfig, Interactions, Similarity, TowerSharing};
 use ams_train::{Config, Job};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
@@ -37,10 +35,11 @@ fn the_scorer_says_what_the_trainer_says() {
         (ImageArm::Behavior, Aggregator::Attentive),
         (ImageArm::Joint, Aggregator::MultiQueryAttentive),
     ] {
-        let config = config(&folder.path().join(format!("{arm:?} {aggregator:?}")));
-        let (images, concatenate_length) = (arm, LENGTH);
-        let model = ModelConfig { images, aggregator, concatenate_length, ..config.model };
-        check(&Config { model, ..config });
+        let mut config = config(&folder.path().join(format!("{arm:?} {aggregator:?}")));
+        let network = &mut config.model.network;
+        (network.images, network.aggregator) = (arm, aggregator);
+        network.concatenate_length = LENGTH;
+        check(&config);
     }
 }
 
@@ -52,22 +51,25 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     type Change<'a> = &'a dyn Fn(&mut Config);
     let changes: [Change<'_>; 5] = [
-        &|config| config.model.base = Base::LogisticRegression,
-        &|config| (config.model.base, config.model.images) = (Base::Din, ImageArm::Ad),
+        &|config| config.model.network.base = Base::LogisticRegression,
         &|config| {
-            (config.model.base, config.model.aggregator) = (Base::PreRank, Aggregator::Sum);
+            (config.model.network.base, config.model.network.images) = (Base::Din, ImageArm::Ad)
         },
         &|config| {
-            config.model.images = ImageArm::None;
-            config.model.similarity = Similarity::Cosine;
+            (config.model.network.base, config.model.network.aggregator) =
+                (Base::PreRank, Aggregator::Sum);
+        },
+        &|config| {
+            config.model.network.images = ImageArm::None;
+            config.model.network.similarity = Similarity::Cosine;
         },
         &|config| {
             config.data.contents = vec![text.clone()];
             config.model.pca = Some(16);
             config.model.towers = TowerSharing::Shared;
-            config.model.base = Base::Din;
-            config.model.interactions = Interactions::Product;
-            config.model.similarity = Similarity::Histogram;
+            config.model.network.base = Base::Din;
+            config.model.network.interactions = Interactions::Product;
+            config.model.network.similarity = Similarity::Histogram;
             config.train.tower_dropout = 0.2;
         },
     ];
@@ -102,8 +104,8 @@ fn check(config: &Config) {
 fn exported_vectors_give_the_scores() {
     let folder = TempDir::new().unwrap();
     let mut config = config(folder.path());
-    (config.model.base, config.model.aggregator) = (Base::PreRank, Aggregator::Sum);
-    config.model.pre_rank = vec![16, 6];
+    (config.model.network.base, config.model.network.aggregator) = (Base::PreRank, Aggregator::Sum);
+    config.model.network.pre_rank = vec![16, 6];
     let (bundle, _) = publish(&config, 2);
     let (groups, logits) = score_test(&bundle);
     let model = Model::open(&bundle).unwrap();

@@ -12,7 +12,7 @@ use ams_fabric::{Fabric, ThreadFabric};
 use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
 use ams_train::run::{self, Next, RunReport, Start};
-use ams_train::settings::{DataConfig, ModelConfig, Placement, TrainConfig};
+use ams_train::settings::{DataConfig, ModelConfig, NetworkSettings, Placement, TrainConfig};
 use ams_train::step::traffic::Counts;
 use ams_train::{Config, Error, Job, StepReport, Trainer};
 use tempfile::TempDir;
@@ -110,8 +110,9 @@ pub(super) fn config(runs: &Path) -> Config {
 /// Likewise, narrow and in larger steps: for what does not depend on widths.
 pub(super) fn narrow(runs: &Path) -> Config {
     let config = config(runs);
+    let network = NetworkSettings { mlp: vec![16, 8], attention: [8, 4], ..config.model.network };
     Config {
-        model: ModelConfig { mlp: vec![16, 8], attention: [8, 4], ..config.model },
+        model: ModelConfig { network, ..config.model },
         train: TrainConfig { batch: 256, log_every: 1, ..config.train },
         ..config
     }

@@ -79,7 +79,7 @@ fn gradients(trainer: &Trainer) -> (Vec<f64>, BTreeMap<u64, Vec<f64>>) {
 fn check(case: &str, config: &Config) {
     // Without hidden layers a row of an id that all share is a sum whose terms all but cancel.
     // Measured: 4.3e-5.
-    let cancels = config.model.base == Base::LogisticRegression;
+    let cancels = config.model.network.base == Base::LogisticRegression;
     let of_rows = if cancels { 1e-4 } else { TOLERANCE };
     let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
     let groups = plain::first_step(config);
@@ -124,7 +124,7 @@ fn a_step_is_the_obvious_one() {
     cases.retain(|case| case.0 != ImageArm::None || case.2 == Placement::Ams);
     for case in cases {
         let mut config = config(folder.path());
-        (config.model.images, config.model.towers) = (case.0, case.1);
+        (config.model.network.images, config.model.towers) = (case.0, case.1);
         (config.train.placement, config.train.lanes) = (case.2, case.3);
         check(&format!("{case:?}"), &config);
     }
@@ -144,21 +144,21 @@ fn a_step_of_other_networks_is_the_obvious_one() {
     // towers.
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     let pre_rank = |config: &mut Config| {
-        config.model.base = Base::PreRank;
-        config.model.aggregator = Aggregator::Sum;
+        config.model.network.base = Base::PreRank;
+        config.model.network.aggregator = Aggregator::Sum;
     };
     let cases = [
-        change(&|config| config.model.base = Base::LogisticRegression),
-        change(&|config| config.model.base = Base::Din),
+        change(&|config| config.model.network.base = Base::LogisticRegression),
+        change(&|config| config.model.network.base = Base::Din),
         change(&|config| {
-            config.model.base = Base::Din;
-            config.model.images = ImageArm::None;
+            config.model.network.base = Base::Din;
+            config.model.network.images = ImageArm::None;
         }),
         change(&pre_rank),
-        change(&|config| config.model.interactions = Interactions::Product),
+        change(&|config| config.model.network.interactions = Interactions::Product),
         change(&|config| {
-            config.model.images = ImageArm::None;
-            config.model.similarity = Similarity::Histogram;
+            config.model.network.images = ImageArm::None;
+            config.model.network.similarity = Similarity::Histogram;
         }),
         change(&|config| config.model.tower_weights = TowerWeights::Random),
         change(&|config| {
@@ -170,9 +170,9 @@ fn a_step_of_other_networks_is_the_obvious_one() {
             config.data.contents = vec![text.clone()];
             config.model.pca = Some(16);
             config.model.towers = TowerSharing::Shared;
-            config.model.base = Base::Din;
-            config.model.interactions = Interactions::Product;
-            config.model.similarity = Similarity::Cosine;
+            config.model.network.base = Base::Din;
+            config.model.network.interactions = Interactions::Product;
+            config.model.network.similarity = Similarity::Cosine;
         }),
     ];
     for mut config in cases {

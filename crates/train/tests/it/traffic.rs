@@ -64,7 +64,7 @@ fn add(a: Asked, b: Asked) -> Asked {
 
 /// By hand: the bytes of a step between `size` processes that share the lanes evenly.
 fn moved(config: &Config, lanes: &Lanes, lane_references: &[References], size: usize) -> Traffic {
-    let (network, dim, count) = (&lanes.network, lanes.network.spec.dim, lane_references.len());
+    let (network, dim, count) = (&lanes.network, lanes.network.spec.dim(), lane_references.len());
     let mut words = Traffic::default();
     let process = |lane: usize| lane * size / count;
     for (worker, references) in lane_references.iter().enumerate() {
@@ -130,7 +130,7 @@ fn by_hand(config: &Config, lanes: &Lanes, size: usize) -> Counts {
     }
     let feature = (2 * store.map_or(0, |store: &FeatureStore| store.card().dim)) as f64;
     let samples = references.iter().map(|lane| lane.bytes).sum::<usize>() as f64;
-    let rows = ids.unique_per_shard * (4 * network.spec.dim) as f64;
+    let rows = ids.unique_per_shard * (4 * network.spec.dim()) as f64;
     let (towers, storage) = match config.train.placement {
         Placement::Ams => (
             images.unique_per_shard,
@@ -176,7 +176,7 @@ fn counted(config: &Config, size: usize) -> (Counts, Counts) {
 /// The configuration of a model that sees these images.
 fn of(images: ImageArm, towers: TowerSharing, placement: Placement) -> Config {
     let mut config = narrow(TempDir::new().unwrap().path());
-    (config.model.images, config.model.towers) = (images, towers);
+    (config.model.network.images, config.model.towers) = (images, towers);
     config.train.placement = placement;
     config
 }

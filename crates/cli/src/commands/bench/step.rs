@@ -9,7 +9,7 @@ use ams_data::dataset::Dataset;
 use ams_data::simulate::{SimulateConfig, simulate};
 use ams_image::simulated;
 use ams_train::measure::{self, StepTimes};
-use ams_train::settings::{DataConfig, ModelConfig, TrainConfig};
+use ams_train::settings::{DataConfig, ModelConfig, NetworkSettings, TrainConfig};
 use ams_train::{Config, Trainer};
 use tempfile::TempDir;
 
@@ -113,7 +113,7 @@ fn reference(folder: &Path, arguments: &Arguments) -> Result<Config, Failure> {
             contents: Vec::new(),
         },
         model: ModelConfig {
-            embedding_dim: 16,
+            network: NetworkSettings { embedding_dim: 16, ..NetworkSettings::default() },
             tower: vec![256, 64, 16],
             towers: ams_bundle::TowerSharing::Shared,
             ..ModelConfig::default()

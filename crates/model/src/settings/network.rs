@@ -1,0 +1,68 @@
+//! The settings of a rank network: each with its meaning, its default and its range.
+//!
+//! The doc comments are those of `docs/configuration.md`, which is generated from them. `in` is
+//! followed by a check of `range.rs`, which says what was expected. What concerns several settings
+//! at once is checked where they meet, in [`crate::RankConfig::check`].
+
+use crate::aggregate::Aggregator;
+use crate::settings::choices::{Base, ImageArm, Interactions, Similarity};
+use crate::settings::range;
+
+settings! {
+    /// The settings of a rank network; the defaults are the network of the paper.
+    pub struct NetworkSettings {
+        /// Images whose embeddings are inputs of the rank network (the arm). Ids of images are
+        /// fields in every arm.
+        /// - `none`: No images.
+        /// - `ad`: The image of the ad.
+        /// - `behavior`: The images of the behaviors.
+        /// - `joint`: The images of the ad and of the behaviors.
+        pub images: ImageArm = ImageArm::Joint;
+        /// Function from the image embeddings of a history to one vector.
+        /// - `concatenate`: The newest `concatenate_length` embeddings, end to end.
+        /// - `max`: The maximum of each column.
+        /// - `sum`: The sum of the embeddings.
+        /// - `attentive`: A sum weighted by attention, whose query is the image of the ad, or the
+        ///   query fields in an arm without it.
+        /// - `multi-query-attentive`: Two such sums side by side, the second with the query fields
+        ///   as its query.
+        pub aggregator: Aggregator = Aggregator::MultiQueryAttentive;
+        /// Width of every embedding of an id or of an image, in numbers. Range: 1 to 16777216.
+        pub embedding_dim: usize = 12, in range::width;
+        /// Widths of the two hidden layers of each attention network, in numbers. Range: each 1 to
+        /// 16777216.
+        pub attention: [usize; 2] = [64, 16], in range::widths;
+        /// Number of image embeddings, the newest of a history, that the aggregator `concatenate`
+        /// keeps. Range: at least 1; with `aggregator = "concatenate"`, at most 16777216 numbers in
+        /// these embeddings.
+        pub concatenate_length: usize = 32, in range::positive;
+        /// Widths of the hidden layers of the rank network, in numbers. Range: each 1 to 16777216;
+        /// the list may be empty.
+        pub mlp: Vec<usize> = vec![200, 80], in range::widths;
+        /// Form of the rank network. Range: `din` needs a query field that behaviors have, too;
+        /// `pre-rank` needs `interactions = "none"`, `similarity = "none"` and, with images of
+        /// behaviors, the aggregator `sum`, `max` or `concatenate`.
+        /// - `mlp`: Fully connected layers over pooled embeddings, with one output.
+        /// - `logistic-regression`: A weighted sum of all inputs, without hidden layers.
+        /// - `din`: As `mlp`, with behaviors weighted by attention to the ad (Deep Interest
+        ///   Network).
+        /// - `pre-rank`: The inner product of a user vector and an ad vector, each from fully
+        ///   connected layers; context fields are no input.
+        pub base: Base = Base::Mlp;
+        /// Output widths of the layers of both vectors of the pre-rank network, in numbers. Range:
+        /// each 1 to 16777216; at least one layer.
+        pub pre_rank: Vec<usize> = vec![200, 10], in range::layers;
+        /// Elementwise products as further inputs.
+        /// - `none`: No products, as in the paper.
+        /// - `product`: Key times query in attention, and ad image times aggregate in the first
+        ///   layer.
+        pub interactions: Interactions = Interactions::None;
+        /// Similarity of the ad's image feature to those of the history as a further input, which
+        /// is not trained.
+        /// - `none`: No similarity.
+        /// - `cosine`: The mean, the maximum, the mean of the five largest, and the newest of the
+        ///   cosines.
+        /// - `histogram`: These four, and the number of cosines in each bucket of a histogram.
+        pub similarity: Similarity = Similarity::None;
+    }
+}
