@@ -2,25 +2,40 @@
 
 use std::path::Path;
 
-use ams_train::settings::preset;
+use ams_data::prepare::PrepareOptions;
+use ams_train::settings::{Config, preset};
 use serde::de::DeserializeOwned;
 use toml::{Table, Value};
 
 use crate::failure::{Failure, Mistake};
+
+/// Settings that a file may hold.
+pub(crate) trait Settings: DeserializeOwned {
+    /// Fills `table` with values that one of its keys stands for.
+    fn expand(_table: &mut Table) {}
+}
+
+impl Settings for Config {
+    fn expand(table: &mut Table) {
+        preset::expand(table);
+    }
+}
+
+impl Settings for PrepareOptions {}
 
 /// Reads `path` as a `T`, after the settings `sets` (`key=value` each, keys with dots) are applied.
 ///
 /// # Errors
 /// If the file cannot be read, is not TOML, or has a key or a value that `T` does not know; the
 /// message shows the line and, for a key, the nearest one there is.
-pub fn read<T: DeserializeOwned>(path: &Path, sets: &[String]) -> Result<T, Failure> {
+pub(crate) fn read<T: Settings>(path: &Path, sets: &[String]) -> Result<T, Failure> {
     let text = std::fs::read_to_string(path)
         .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
     parse(&path.display().to_string(), &text, sets)
 }
 
 /// As [`read`], of a text called `name`.
-pub fn parse<T: DeserializeOwned>(name: &str, text: &str, sets: &[String]) -> Result<T, Failure> {
+pub(crate) fn parse<T: Settings>(name: &str, text: &str, sets: &[String]) -> Result<T, Failure> {
     let shown = |error: toml::de::Error| {
         let what = match error.span() {
             None => format!("{name}: {}", error.message()),
@@ -43,7 +58,7 @@ pub fn parse<T: DeserializeOwned>(name: &str, text: &str, sets: &[String]) -> Re
     for set in sets {
         apply(&mut table, set)?;
     }
-    preset::expand(&mut table);
+    T::expand(&mut table);
     T::deserialize(Value::Table(table)).map_err(|error| {
         let help = suggestion(error.message()).map_or(String::new(), |help| format!("\n{help}"));
         // With the key, where the value is wrong.

@@ -6,17 +6,17 @@ use std::time::Duration;
 use annotate_snippets::{AnnotationKind, Group, Level, Renderer, Snippet};
 
 /// Exit code of the user's errors.
-pub const USER: u8 = 1;
+pub(crate) const USER: u8 = 1;
 
 /// Exit code of our own.
-pub const INTERNAL: u8 = 2;
+pub(crate) const INTERNAL: u8 = 2;
 
 /// Exit code after Ctrl-C.
-pub const INTERRUPTED: u8 = 130;
+pub(crate) const INTERRUPTED: u8 = 130;
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// Something outside is not as it has to be.
     User(Mistake),
     /// The user asked to stop; everything is saved.
@@ -27,7 +27,7 @@ pub enum Failure {
 
 /// What is wrong, and where, if it is in a text that can be shown.
 #[derive(Debug)]
-pub struct Mistake {
+pub(crate) struct Mistake {
     /// What came, what was expected, and where. A line of it stays one line, so that a file's name
     /// can be searched for in a log.
     pub what: String,
@@ -57,12 +57,12 @@ impl Mistake {
 
 impl Failure {
     /// A user's error of these words.
-    pub fn user(what: impl Into<String>) -> Failure {
+    pub(crate) fn user(what: impl Into<String>) -> Failure {
         Failure::User(Mistake { what: what.into(), help: None, place: None })
     }
 
     /// Says what happened on stderr; the exit code.
-    pub fn report(self) -> u8 {
+    pub(crate) fn report(self) -> u8 {
         match self {
             Failure::User(mistake) => {
                 mistake.say();

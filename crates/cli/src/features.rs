@@ -18,22 +18,20 @@ fn named(there: bool) -> Vec<&'static str> {
 }
 
 /// The features it has.
-pub fn with() -> Vec<&'static str> {
+pub(crate) fn with() -> Vec<&'static str> {
     named(true)
 }
 
 /// What `--version` says beside the program's name.
-pub fn long_version() -> &'static str {
+pub(crate) fn long_version() -> &'static str {
     static TEXT: LazyLock<String> =
         LazyLock::new(|| format!("{}\n{}", env!("CARGO_PKG_VERSION"), lines()));
     &TEXT
 }
 
 /// The features it has and those it has not.
-pub fn lines() -> String {
-    let list = |names: Vec<&str>| match names.is_empty() {
-        true => "nothing".to_owned(),
-        false => names.join(", "),
-    };
+pub(crate) fn lines() -> String {
+    let list =
+        |names: Vec<&str>| if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
     format!("built with:    {}\nbuilt without: {}", list(with()), list(named(false)))
 }

@@ -21,7 +21,7 @@ const LOCAL_SIZES: [&str; 3] =
     ["OMPI_COMM_WORLD_LOCAL_SIZE", "MPI_LOCALNRANKS", "SLURM_STEP_TASKS_PER_NODE"];
 
 /// This process among the processes of its job.
-pub struct Launch {
+pub(crate) struct Launch {
     #[cfg(feature = "mpi")]
     membership: Option<ams_fabric::mpi::Membership>,
     rank: usize,
@@ -33,7 +33,7 @@ impl Launch {
     ///
     /// # Errors
     /// If a launcher started several processes, but this program cannot speak to them.
-    pub fn join() -> Result<Launch, Failure> {
+    pub(crate) fn join() -> Result<Launch, Failure> {
         let launched = MARKS.iter().any(|name| std::env::var_os(name).is_some());
         Launch::join_if(launched)
     }
@@ -64,17 +64,16 @@ impl Launch {
     }
 
     /// The number of this process.
-    pub fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         self.rank
     }
 
     /// The number of processes.
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.size
     }
 
-    /// The processes.
-    pub fn fabric(&self) -> Box<dyn Fabric> {
+    pub(crate) fn fabric(&self) -> Box<dyn Fabric> {
         #[cfg(feature = "mpi")]
         if let Some(membership) = &self.membership {
             return Box::new(membership.fabric());
@@ -83,13 +82,13 @@ impl Launch {
     }
 
     /// The processes as a training sees them.
-    pub fn job(&self, threads: usize) -> Job {
+    pub(crate) fn job(&self, threads: usize) -> Job {
         let facts = if self.size > 1 { facts() } else { Vec::new() };
         Job { fabric: self.fabric(), threads, facts }
     }
 
     /// What moves the bytes, in words.
-    pub fn engine(&self) -> String {
+    pub(crate) fn engine(&self) -> String {
         #[cfg(feature = "mpi")]
         if self.membership.is_some() {
             return ams_fabric::mpi::Membership::library();
@@ -98,7 +97,7 @@ impl Launch {
     }
 
     /// Ends every process of the job with this exit code. Returns where there is no other.
-    pub fn abort(&self, code: u8) {
+    pub(crate) fn abort(&self, code: u8) {
         #[cfg(feature = "mpi")]
         if let Some(membership) = self.membership.as_ref().filter(|_| self.size > 1) {
             membership.abort(i32::from(code));
@@ -109,7 +108,7 @@ impl Launch {
 }
 
 /// The number of threads asked for, or this process's share of the cores.
-pub fn threads(asked: Option<usize>) -> usize {
+pub(crate) fn threads(asked: Option<usize>) -> usize {
     asked.unwrap_or_else(|| {
         let cores = available_parallelism().map_or(1, |cores| cores.get());
         // Fewer than the machine has: the launcher has given each process cores of its own.
@@ -120,7 +119,7 @@ pub fn threads(asked: Option<usize>) -> usize {
 }
 
 /// What has to be the same in all processes for the same bits: program and kind of processor.
-pub fn facts() -> Vec<(String, String)> {
+pub(crate) fn facts() -> Vec<(String, String)> {
     let program = std::env::current_exe().and_then(std::fs::read).map_or_else(
         |error| error.to_string(),
         |bytes| blake3::hash(&bytes).to_hex()[..16].to_owned(),
@@ -133,7 +132,7 @@ pub fn facts() -> Vec<(String, String)> {
 }
 
 /// The processor, as far as it decides which kernels run.
-pub fn processor() -> String {
+pub(crate) fn processor() -> String {
     let mut words = vec![std::env::consts::ARCH];
     #[cfg(target_arch = "x86_64")]
     for (name, here) in [
@@ -148,8 +147,7 @@ pub fn processor() -> String {
     words.join(" ")
 }
 
-/// This host's name.
-pub fn host() -> String {
+pub(crate) fn host() -> String {
     std::fs::read_to_string("/proc/sys/kernel/hostname")
         .map_or_else(|_| "unknown".to_owned(), |name| name.trim().to_owned())
 }

@@ -16,7 +16,7 @@ const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
 
 /// Locations whose remote files are kept in `cache`, or where `AMS_CACHE` says, or in the user's
 /// folder of caches.
-pub fn locations(cache: Option<PathBuf>) -> Locations {
+pub(crate) fn locations(cache: Option<PathBuf>) -> Locations {
     let variable =
         |name: &str| std::env::var_os(name).filter(|it| !it.is_empty()).map(PathBuf::from);
     let users = || {
@@ -36,7 +36,7 @@ pub fn locations(cache: Option<PathBuf>) -> Locations {
 ///
 /// # Errors
 /// If something cannot be fetched, or `runs` is elsewhere.
-pub fn localize(config: &mut Config, locations: &Locations) -> Result<(), Failure> {
+pub(crate) fn localize(config: &mut Config, locations: &Locations) -> Result<(), Failure> {
     here(
         "runs",
         &config.runs,
@@ -58,11 +58,10 @@ pub fn localize(config: &mut Config, locations: &Locations) -> Result<(), Failur
 }
 
 /// Refuses an address where there has to be a path of this host.
-pub fn here(what: &str, path: &Path, why: &str) -> Result<(), Failure> {
-    match is_remote(path) {
-        true => {
-            Err(Failure::user(format!("{what}: {} is not on this host; {why}", path.display())))
-        }
-        false => Ok(()),
+pub(crate) fn here(what: &str, path: &Path, why: &str) -> Result<(), Failure> {
+    if is_remote(path) {
+        Err(Failure::user(format!("{what}: {} is not on this host; {why}", path.display())))
+    } else {
+        Ok(())
     }
 }

@@ -18,6 +18,7 @@ mod locations;
 mod output;
 mod settings;
 mod text;
+mod threads;
 mod watchdog;
 
 use std::ffi::OsString;

@@ -7,11 +7,11 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::failure;
-pub use crate::text::{bytes, count, fitted, metric, table};
+pub(crate) use crate::text::{bytes, count, fitted, metric, table};
 
 /// What stdout is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Output {
+pub(crate) struct Output {
     json: bool,
     /// Whether this process is the one of its job that speaks.
     speaks: bool,
@@ -19,12 +19,12 @@ pub struct Output {
 
 impl Output {
     /// Output for programs if `json`, else for people; only the first process of a job has any.
-    pub fn new(json: bool, rank: usize) -> Output {
+    pub(crate) fn new(json: bool, rank: usize) -> Output {
         Output { json, speaks: rank == 0 }
     }
 
     /// Ends a command: `json` for programs, or what `text` prints for people.
-    pub fn finish(self, json: &impl Serialize, text: impl FnOnce() -> String) {
+    pub(crate) fn finish(self, json: &impl Serialize, text: impl FnOnce() -> String) {
         if !self.speaks {
             return;
         }
@@ -36,7 +36,7 @@ impl Output {
     }
 
     /// Something to read along the way: stdout for people, stderr beside JSON.
-    pub fn say(self, text: &str) {
+    pub(crate) fn say(self, text: &str) {
         if !self.speaks {
             return;
         }
@@ -48,7 +48,7 @@ impl Output {
     }
 
     /// A progress bar on stderr, invisible where stderr is no terminal.
-    pub fn bar(self, what: &'static str, total: u64, template: &str) -> ProgressBar {
+    pub(crate) fn bar(self, what: &'static str, total: u64, template: &str) -> ProgressBar {
         let style = ProgressStyle::with_template(template).expect("templates are constants");
         if !self.speaks {
             return ProgressBar::hidden();
@@ -71,10 +71,11 @@ fn print(text: &str) {
 }
 
 /// The usual look of a progress bar.
-pub const BAR: &str = "{prefix:>10} {bar:32} {human_pos}/{human_len} {per_sec} eta {eta} {msg}";
+pub(crate) const BAR: &str =
+    "{prefix:>10} {bar:32} {human_pos}/{human_len} {per_sec} eta {eta} {msg}";
 
 /// Columns of the terminal that stdout is, or of what is usual elsewhere.
-pub fn width() -> usize {
+pub(crate) fn width() -> usize {
     const ELSEWHERE: usize = 120;
     let terminal = Term::stdout().size_checked().map(|(_, columns)| columns);
     terminal.map_or(ELSEWHERE, |width| usize::from(width).max(40))

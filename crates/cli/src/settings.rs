@@ -29,10 +29,9 @@ const FILE: &str = "config";
 /// Arguments with those that the environment and the file add, and a line that says where these are
 /// from.
 #[derive(Debug)]
-pub struct Expanded {
-    /// All arguments.
+pub(crate) struct Expanded {
     pub arguments: Vec<OsString>,
-    /// Where added ones are from, for somebody who wonders at an error.
+    /// Where added ones are from, to be printed after an error.
     pub note: Option<String>,
 }
 
@@ -41,7 +40,7 @@ pub struct Expanded {
 /// # Errors
 /// If the file cannot be read, is not TOML, or has a key that is no flag or a value that no flag
 /// takes.
-pub fn expand(
+pub(crate) fn expand(
     command: &Command,
     arguments: Vec<OsString>,
     variable: impl Fn(&str) -> Option<OsString>,

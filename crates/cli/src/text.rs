@@ -5,7 +5,7 @@
 use unicode_width::{UnicodeWidthChar, UnicodeWidthStr};
 
 /// A table with a header line, first column left, the others right.
-pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
+pub(crate) fn table(header: &[&str], rows: &[Vec<String>]) -> String {
     let columns = header.len();
     let mut widths: Vec<usize> = header.iter().map(|cell| cell.width()).collect();
     for row in rows {
@@ -36,7 +36,12 @@ pub fn table(header: &[&str], rows: &[Vec<String>]) -> String {
 /// A table as of [`table`] that is at most `width` wide: the cells of column `elastic`, texts of
 /// any length from outside, are cut first, then those of the last column, then the others. Every
 /// cell is on one line.
-pub fn fitted(header: &[&str], rows: &[Vec<String>], elastic: usize, width: usize) -> String {
+pub(crate) fn fitted(
+    header: &[&str],
+    rows: &[Vec<String>],
+    elastic: usize,
+    width: usize,
+) -> String {
     /// Narrower, a cell says nothing.
     const LEAST: usize = 8;
     let mut cells: Vec<Vec<String>> =
@@ -93,12 +98,12 @@ fn cut(text: &mut String, width: usize) {
 }
 
 /// A metric with four decimals, or a dash where it is not defined.
-pub fn metric(value: Option<f64>) -> String {
+pub(crate) fn metric(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.4}"))
 }
 
 /// An amount of bytes with three digits: `12.3 MB`.
-pub fn bytes(value: f64) -> String {
+pub(crate) fn bytes(value: f64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let mut scaled = value;
     let mut unit = 0;
@@ -111,7 +116,7 @@ pub fn bytes(value: f64) -> String {
 }
 
 /// A count with thousands separated.
-pub fn count(value: u64) -> String {
+pub(crate) fn count(value: u64) -> String {
     let digits = value.to_string();
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {

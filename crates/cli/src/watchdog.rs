@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use crate::failure;
 
 /// Ends this process unless it gives a sign of life often enough.
-pub struct Watchdog {
+pub(crate) struct Watchdog {
     state: Arc<Mutex<State>>,
 }
 
@@ -21,7 +21,7 @@ struct State {
 impl Watchdog {
     /// Watches process `rank` from now on; it may be silent for `patience`. Without patience, for
     /// ever.
-    pub fn start(patience: Option<Duration>, rank: usize) -> Watchdog {
+    pub(crate) fn start(patience: Option<Duration>, rank: usize) -> Watchdog {
         let doing = "starting".to_owned();
         let state = State { last: Instant::now(), doing, off: patience.is_none() };
         let state = Arc::new(Mutex::new(state));
@@ -33,7 +33,7 @@ impl Watchdog {
     }
 
     /// A sign of life; `doing` says after what.
-    pub fn alive(&self, doing: impl FnOnce() -> String) {
+    pub(crate) fn alive(&self, doing: impl FnOnce() -> String) {
         let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.last = Instant::now();
         if !state.off {

@@ -72,7 +72,7 @@ impl Catalogue {
         Catalogue { items: Arc::new(items), images: Arc::new(images), fields, columns }
     }
 
-    /// Number of items.
+    /// Number of items, each of which has one row.
     pub fn len(&self) -> usize {
         self.items.len()
     }

@@ -10,19 +10,19 @@ use crate::samples::SampleFile;
 use crate::schema::{Counts, ITEM, Side, Split, USER};
 use crate::{Catalogue, Error, Groups, Id, Result, part_of};
 
-/// Most problems listed.
+/// Problems beyond this number are counted, not listed.
 pub const LISTED: usize = 20;
 
-/// What was found.
+/// Counts and problems of all sample files of a dataset.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct CheckReport {
-    /// Sample files read.
+    /// Number of sample files that were read.
     pub files: usize,
     /// What the files count, to be held against the card.
     pub counts: Counts,
     /// The first [`LISTED`] problems, with file and row.
     pub problems: Vec<String>,
-    /// All problems found.
+    /// Number of problems, those beyond [`LISTED`] included.
     pub problem_count: u64,
 }
 

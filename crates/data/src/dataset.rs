@@ -24,10 +24,10 @@ pub enum SplitName {
 }
 
 impl SplitName {
-    /// Both, train first.
+    /// Both splits, train before test.
     pub const ALL: [SplitName; 2] = [SplitName::Train, SplitName::Test];
 
-    /// The folder's name.
+    /// The name of the split's folder in a dataset.
     pub fn as_str(self) -> &'static str {
         match self {
             SplitName::Train => "train",
@@ -65,17 +65,17 @@ impl Dataset {
         Ok(Dataset { dir: dir.to_path_buf(), card: parse_card(&path, &text)? })
     }
 
-    /// Its folder.
+    /// The folder that was opened.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
 
-    /// Its card.
+    /// The contents of `dataset.json`.
     pub fn card(&self) -> &Card {
         &self.card
     }
 
-    /// Its fields.
+    /// The fields, in the order of the sample files' columns.
     pub fn schema(&self) -> &Schema {
         &self.card.fields
     }
@@ -85,8 +85,8 @@ impl Dataset {
         part_path(&self.dir, split, part)
     }
 
-    /// The catalogue file.
-    pub fn items_path(&self) -> PathBuf {
+    /// Path of `items.parquet`, whether or not it exists.
+    pub(crate) fn items_path(&self) -> PathBuf {
         self.dir.join(ITEMS)
     }
 }

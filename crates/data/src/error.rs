@@ -21,7 +21,7 @@ pub enum Error {
     /// A file's content is not what it has to be.
     #[error("{}: {what}", path.display())]
     Content {
-        /// The file.
+        /// The file or folder that was read or written.
         path: PathBuf,
         /// What came, what was expected, in which row or column.
         what: String,
@@ -50,7 +50,7 @@ impl Error {
         Error::option(format!("{what}: {}", built_without(feature)))
     }
 
-    /// An [`Error::Option`].
+    /// An [`Error::Option`], whose text names the setting and the expected value.
     pub fn option(what: impl Into<String>) -> Error {
         Error::Option { what: what.into() }
     }

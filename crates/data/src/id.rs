@@ -14,19 +14,20 @@ pub struct Id(pub u64);
 impl Id {
     /// Hashes `raw`, a value of `field`. Equal text in two fields gives two different ids.
     pub fn of(field: &str, raw: &str) -> Id {
-        let mut hasher = Xxh3Default::new();
-        hasher.update(field.as_bytes());
-        hasher.update(&[0]);
-        hasher.update(raw.as_bytes());
-        Id(hasher.digest())
+        Id::of_bytes(field, raw.as_bytes())
     }
 
     /// The id of an image as a value of the field `image`: xxh3-64 of (`image`, 0, the key's 8
     /// little-endian bytes). The paper gives every arm, also the one without pictures, these ids.
     pub fn of_image(key: ImageKey) -> Id {
+        Id::of_bytes("image", &key.0.to_le_bytes())
+    }
+
+    fn of_bytes(field: &str, value: &[u8]) -> Id {
         let mut hasher = Xxh3Default::new();
-        hasher.update(b"image\0");
-        hasher.update(&key.0.to_le_bytes());
+        hasher.update(field.as_bytes());
+        hasher.update(&[0]);
+        hasher.update(value);
         Id(hasher.digest())
     }
 }

@@ -1,22 +1,39 @@
 //! What happened: schema, ids, groups, sample files, importers, prepare, the synthetic shop.
 //!
+//! A value is its hash, and a field of a group is a list of values:
+//!
+//! ```
+//! use ams_data::{Id, Ragged};
+//!
+//! let tags = |texts: &[&str]| texts.iter().map(|text| Id::of("tag", text)).collect::<Vec<Id>>();
+//! let mut rows: Ragged<Id> = Ragged::default();
+//! rows.push(&tags(&["red", "wool"]));
+//! rows.push(&tags(&[]));
+//! assert_eq!((rows.row(0).len(), rows.row(1).len()), (2, 0));
+//! assert_eq!(rows.row(0)[0], Id::of("tag", "red"));
+//! assert_ne!(rows.row(0)[0], Id::of("color", "red"));
+//! ```
+//!
 //! Knows files, fields, ids, time and seeds. Does not know what a weight, a gradient, a network or
 //! a request is.
+
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
 
 pub mod catalogue;
 pub mod check;
 pub mod dataset;
-pub mod error;
-pub mod groups;
+mod error;
+mod groups;
 mod guard;
-pub mod id;
+mod id;
 pub mod lock;
 mod mapped;
 pub mod movielens;
 pub mod negatives;
 mod parquet_file;
 pub mod prepare;
-pub mod ragged;
+mod ragged;
 pub mod samples;
 pub mod schema;
 pub mod simulate;
@@ -27,7 +44,7 @@ pub mod value;
 
 pub use catalogue::Catalogue;
 pub use dataset::{Dataset, SplitName};
-pub use error::{Error, Result};
+pub use error::{Error, Result, built_without};
 pub use groups::Groups;
 pub use guard::guarded;
 pub use id::{Id, ImageKey, PictureName, part_of};

@@ -58,14 +58,13 @@ impl Lock {
                 Err(TryLockError::WouldBlock) => {
                     let mut holder = String::new();
                     let _ = file.read_to_string(&mut holder);
-                    let advice = match patience.is_zero() {
-                        true => "wait for it, end it, or choose another name".to_owned(),
-                        false => {
-                            format!(
-                                "try again, or end it: {} s were not enough",
-                                patience.as_secs_f32()
-                            )
-                        }
+                    let advice = if patience.is_zero() {
+                        "wait for it, end it, or choose another name".to_owned()
+                    } else {
+                        format!(
+                            "try again, or end it: {} s were not enough",
+                            patience.as_secs_f32()
+                        )
                     };
                     let what = format!("is held by another job ({}); {advice}", holder.trim());
                     return Err(Error::content(&path, what));
@@ -120,9 +119,9 @@ mod tests {
         let error = Lock::take(runs.path(), "a").unwrap_err().to_string();
         let holder = format!("is held by another job (process {})", std::process::id());
         assert!(error.contains(".a.lock") && error.contains(&holder), "{error}");
-        assert!(Lock::take(runs.path(), "b").is_ok());
+        Lock::take(runs.path(), "b").expect("another name");
         drop(lock);
-        assert!(Lock::take(runs.path(), "a").is_ok());
+        Lock::take(runs.path(), "a").expect("its holder is gone");
         assert_eq!(fs::read_dir(runs.path()).unwrap().count(), 0, "nothing stays behind");
     }
 

@@ -28,7 +28,7 @@ pub enum Clicks {
 
 /// Ratings per group: users rate everything in one sitting, and a group's impressions share a
 /// history.
-pub const GROUP_MAX: usize = 5;
+pub(crate) const GROUP_MAX: usize = 5;
 
 /// The options of [`crate::prepare::plan`] that suit these data: small groups, the last tenth of
 /// the time as test.

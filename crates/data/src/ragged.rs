@@ -24,7 +24,7 @@ impl Default for Offsets {
 }
 
 impl Offsets {
-    /// Number of rows.
+    /// Number of rows, empty ones included.
     pub fn len(&self) -> usize {
         self.0.len() - 1
     }
@@ -101,7 +101,7 @@ impl<T> Default for Ragged<T> {
 }
 
 impl<T: Copy> Ragged<T> {
-    /// Number of rows.
+    /// Number of rows, empty ones included.
     pub fn len(&self) -> usize {
         self.offsets.len()
     }
@@ -116,7 +116,7 @@ impl<T: Copy> Ragged<T> {
         &self.values[self.offsets.range(row)]
     }
 
-    /// Appends a row.
+    /// Appends one row, which may be empty.
     pub fn push(&mut self, row: &[T]) {
         self.values.extend_from_slice(row);
         self.offsets.push(row.len());
@@ -131,7 +131,7 @@ impl<T: Copy> Ragged<T> {
     }
 
     /// Appends rows of one value or none.
-    pub fn extend_options(&mut self, rows: impl ExactSizeIterator<Item = Option<T>>) {
+    pub(crate) fn extend_options(&mut self, rows: impl ExactSizeIterator<Item = Option<T>>) {
         self.values.reserve(rows.len());
         self.offsets.0.reserve(rows.len());
         for row in rows {

@@ -31,8 +31,8 @@ mod read;
 mod text;
 mod write;
 
-pub use crate::schema::{BEHAVIORS, IMAGE, IMPRESSIONS, LABEL, TIME};
-pub use layout::BLOCK_GROUPS;
+pub use crate::schema::{BEHAVIORS, IMAGE, TIME};
+pub(crate) use layout::BLOCK_GROUPS;
 pub use read::SampleFile;
 pub use text::{TextGroup, TextItem, Texts, read_texts};
 pub use write::{GroupRow, Impression, SampleWriter};

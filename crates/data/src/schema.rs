@@ -6,7 +6,7 @@
 //! dataset.json            this card
 //! items.parquet           item, image (nullable), one column per item field: the catalogue
 //! train/part-PP.parquet   groups of the users whose hash falls into part PP; see `samples`
-//! test/part-PP.parquet    likewise, later in time
+//! test/part-PP.parquet    the same of later impressions
 //! images/                 the feature store, where `encode` puts it by default
 //! ```
 
@@ -33,8 +33,8 @@ pub const ITEM: &str = "item";
 /// The list of past behaviors, in a sample file.
 pub const BEHAVIORS: &str = "behaviors";
 
-/// The list of impressions, likewise.
-pub const IMPRESSIONS: &str = "impressions";
+/// The list of impressions, in a sample file.
+pub(crate) const IMPRESSIONS: &str = "impressions";
 
 /// The column that names a picture.
 pub const IMAGE: &str = "image";
@@ -43,7 +43,7 @@ pub const IMAGE: &str = "image";
 pub const TIME: &str = "time";
 
 /// The column that says clicked or not.
-pub const LABEL: &str = "label";
+pub(crate) const LABEL: &str = "label";
 
 /// What a field describes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -66,7 +66,7 @@ pub enum Side {
 pub struct Field {
     /// Column name in the sample files, and the text hashed into the ids.
     pub name: String,
-    /// What it describes.
+    /// Whether the field describes users, items or the circumstances.
     pub side: Side,
     /// Whether a value is a list (`list<utf8>` in the files) rather than at most one text.
     #[serde(default)]
@@ -197,14 +197,14 @@ pub struct Counts {
     pub groups: u64,
     /// Impressions in train and test.
     pub impressions: u64,
-    /// Impressions labelled 1.
+    /// Number of impressions whose label is 1.
     pub clicks: u64,
     /// Behaviors per impression, on average (every impression of a group counts the group's
     /// history).
     pub behaviors_mean: f64,
-    /// Impressions in `train/`.
+    /// Number of impressions in `train/`.
     pub train: u64,
-    /// Impressions in `test/`.
+    /// Number of impressions in `test/`.
     pub test: u64,
 }
 
@@ -220,7 +220,7 @@ fn is_zero(count: &u64) -> bool {
 pub struct HoldOut {
     /// Share of the items, 0..1.
     pub share: f64,
-    /// Which ones.
+    /// Seed of the choice; equal seeds choose equal items.
     #[serde(default = "first_seed")]
     pub seed: u64,
 }
@@ -275,13 +275,13 @@ pub enum Split {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Card {
-    /// [`FORMAT`].
+    /// Name and version of the format; equal to [`FORMAT`].
     pub format: String,
     /// What the dataset is called in reports.
     pub name: String,
     /// Number of parts of `train/` and `test/`, a power of two.
     pub parts: usize,
-    /// All fields.
+    /// The fields, in the order of the sample files' columns.
     pub fields: Schema,
     /// How train and test were separated.
     pub split: Split,

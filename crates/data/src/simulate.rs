@@ -53,7 +53,7 @@ const CONTEXT_VALUES: [u64; 2] = [1_000, 2];
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct SimulateConfig {
-    /// Seed of everything.
+    /// Seed from which all ids and labels are drawn.
     pub seed: u64,
     /// How many batches to write; no two of them share a user.
     pub batches: u64,
@@ -173,15 +173,15 @@ fn in_range(name: &str, value: f64, least: f64, most: f64) -> Result<()> {
 /// What was written, over all batches.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SimulateReport {
-    /// Batches.
+    /// Number of batches, each of one step.
     pub batches: u64,
-    /// Users.
+    /// Number of distinct users.
     pub users: u64,
     /// Items that are referred to, each with a picture.
     pub items: u64,
     /// Groups, one per user.
     pub groups: u64,
-    /// Impressions.
+    /// Number of impressions in all batches.
     pub impressions: u64,
     /// Behaviors, once per group.
     pub behaviors: u64,
@@ -429,9 +429,10 @@ impl<'a> Crowd<'a> {
             split: Split::Time { test_from: MIDNIGHT + DAY },
             labels: Labels::Observed,
             hold_out_items: None,
-            max_behaviors: match self.config.even {
-                true => self.behaviors.div_ceil(self.groups) as usize,
-                false => share_most(self.behaviors, self.groups) as usize,
+            max_behaviors: if self.config.even {
+                self.behaviors.div_ceil(self.groups) as usize
+            } else {
+                share_most(self.behaviors, self.groups) as usize
             },
             counts,
         }
@@ -518,7 +519,6 @@ impl Stream {
         Stream(ChaCha8Rng::from_seed(key))
     }
 
-    /// Uniform in 0..1.
     fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }

@@ -29,7 +29,7 @@ mod table;
 mod text;
 mod union;
 
-pub use self::batch::{BATCH_ROWS, Places, TextBatch};
+pub use self::batch::{Places, TextBatch};
 pub use self::encoding::Encoding;
 pub use self::input::{Files, GLOB, Input, Listed, LocalFiles, MemoryFile, ReadAt};
 pub use self::memory::MemoryTable;

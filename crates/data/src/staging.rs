@@ -4,7 +4,19 @@ use std::fs::{self, File};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use serde::{Deserialize, Serialize};
+
 use crate::{Error, Result};
+
+/// Length and hash of a file, as the list of a folder has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct FileEntry {
+    /// Length in bytes.
+    pub bytes: u64,
+    /// blake3 of the content, lowercase hexadecimal.
+    pub blake3: String,
+}
 
 /// A file written under a temporary name beside its place; [`StagedFile::commit`] moves it there.
 /// Dropped without commit, it leaves nothing behind.

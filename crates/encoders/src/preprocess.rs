@@ -43,9 +43,9 @@ pub enum Layout {
 /// The range pixels have before `mean` is subtracted and `std` divides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Range {
-    /// 0 to 1.
+    /// Pixel values go from 0 to 1.
     One,
-    /// 0 to 255.
+    /// Pixel values go from 0 to 255.
     Bytes,
 }
 
@@ -62,7 +62,7 @@ pub struct Preprocess {
     pub range: Range,
     /// Subtracted from it, by channel in the order of `channels`.
     pub mean: [f32; 3],
-    /// Divides then.
+    /// Divisors of R, G and B, after `mean` is subtracted.
     pub std: [f32; 3],
     /// Order of the colors.
     pub channels: Channels,
@@ -186,7 +186,7 @@ impl Preprocess {
     }
 }
 
-/// See [`Preprocess::values`].
+/// The value of each byte in each channel, 3 tables of 256; made by [`Preprocess::values`].
 #[derive(Clone, Debug)]
 pub struct Values {
     tables: [Vec<f32>; 3],

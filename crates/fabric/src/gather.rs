@@ -1,4 +1,4 @@
-//! Small things that everybody, or the first process, has to know. Rare, so nothing here is tuned.
+//! Small values that every process, or the first one, has to know. Rare, so nothing here is tuned.
 
 use crate::words as pairs;
 use crate::{Fabric, Lost};

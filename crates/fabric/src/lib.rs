@@ -1,5 +1,22 @@
 //! Moving bytes between processes, and sums whose order is fixed.
 //!
+//! ```
+//! use ams_fabric::{Fabric, Rounding, ThreadFabric, sum};
+//!
+//! // Four processes agree whether any of them wants to stop.
+//! let stops = ThreadFabric::run(4, |mut fabric| {
+//!     let mine = fabric.rank() == 2;
+//!     fabric.any(mine)
+//! });
+//! assert_eq!(stops, [Ok(true); 4]);
+//!
+//! // A sum has one order, whichever process holds a part: (0 + 1) + (2 + 3).
+//! let mut lanes = [[1e8], [1.0], [-1e8], [1.0]];
+//! let mut parts = lanes.each_mut().map(|lane| &mut lane[..]);
+//! sum::tree(&mut parts, Rounding::Exact);
+//! assert_eq!(lanes[0], [(1e8f32 + 1.0) + (-1e8 + 1.0)]);
+//! ```
+//!
 //! Knows words, ranks and lanes as addresses. Does not know what an id, a row, an image or a
 //! gradient is.
 //!
@@ -7,9 +24,12 @@
 //! (several ranks inside one process, for tests and simulations) and, with the feature `mpi`, `mpi`
 //! (processes of an MPI job); [`mail`], how lanes address each other across ranks; [`sum`], the
 //! fixed binary tree along which lanes are added up, and [`reduce`], the same sum over processes;
-//! [`gather`], small things that everybody has to know; [`together`], errors that stop all
+//! [`gather`], small values that every process has to know; [`together`], errors that stop all
 //! processes; [`words`], larger numbers as words;
 //! [`metered`], how much was sent.
+
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
 
 pub mod gather;
 pub mod mail;
@@ -20,7 +40,7 @@ pub mod reduce;
 mod solo;
 pub mod sum;
 mod threads;
-pub mod together;
+mod together;
 pub mod words;
 
 pub use mail::{Mailbox, Outbox, Post, Topology};
@@ -29,7 +49,7 @@ pub use reduce::AllReduce;
 pub use solo::Solo;
 pub use sum::Rounding;
 pub use threads::ThreadFabric;
-pub use together::{agree, on_first, together};
+pub use together::{Disagreement, Elsewhere, agree, on_first, together};
 
 /// Why processes cannot exchange. The job ends; the launcher starts it again.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -57,14 +77,14 @@ pub enum Lost {
 ///
 /// Object-safe; one thread per process calls it. Buffers are flat and reused.
 pub trait Fabric {
-    /// This process, `0..size`.
+    /// The rank of this process, `0..size`.
     fn rank(&self) -> usize;
 
     /// Number of processes, a power of two.
     fn size(&self) -> usize;
 
     /// All-to-all. `send` holds the parts for ranks `0..size` end to end, `counts[p]` words each;
-    /// `recv` is overwritten likewise with the parts *from* ranks `0..size`, whose counts are
+    /// `recv` is overwritten with the parts *from* ranks `0..size`, whose counts are
     /// returned.
     ///
     /// # Errors

@@ -39,7 +39,7 @@ impl Topology {
     }
 
     /// The lanes of rank `rank`.
-    pub fn lanes_of(&self, rank: usize) -> Range<usize> {
+    pub(crate) fn lanes_of(&self, rank: usize) -> Range<usize> {
         let each = self.lanes / self.size;
         rank * each..(rank + 1) * each
     }

@@ -9,7 +9,7 @@ use crate::{Fabric, Lost};
 pub struct Meter {
     /// Bytes sent to other processes, of the buffers handed over.
     pub bytes: u64,
-    /// Exchanges.
+    /// Number of exchanges, barriers included.
     pub exchanges: u64,
     /// Time spent in exchanges, waiting for others included.
     pub time: Duration,
@@ -27,7 +27,7 @@ impl Metered {
         Metered { inner, meter: Meter::default() }
     }
 
-    /// What was counted.
+    /// Exchanges and bytes since the last [`Metered::take`].
     pub fn meter(&self) -> Meter {
         self.meter
     }

@@ -23,7 +23,7 @@ pub enum Rounding {
 }
 
 impl Rounding {
-    /// `value`, rounded.
+    /// `value`, rounded to the nearest number that travels.
     #[inline]
     pub fn round(self, value: f32) -> f32 {
         match self {
@@ -72,8 +72,8 @@ pub fn tree(parts: &mut [&mut [f32]], rounding: Rounding) {
     }
 }
 
-/// The same of `count` parts of `len` values that are made in turn: `part` writes part number so
-/// and so. A sum is taken as soon as both of its halves are there, which is while they are in a
+/// The same of `count` parts of `len` values that are made in turn: `part` writes the part of
+/// a number. A sum is taken as soon as both of its halves are there, which is while they are in a
 /// cache. The result is the first `len` of `waiting`, whose other values are of no use.
 pub fn tree_in_turn(
     count: usize,

@@ -7,9 +7,7 @@ use crate::{Fabric, Lost};
 /// One rank of a job whose processes are threads of this process.
 pub struct ThreadFabric {
     rank: usize,
-    /// To each rank.
     to: Vec<Sender<Vec<u32>>>,
-    /// From each rank.
     from: Vec<Receiver<Vec<u32>>>,
 }
 

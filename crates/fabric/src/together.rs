@@ -12,9 +12,9 @@ use crate::{Fabric, Lost, gather};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("rank {rank}: {what}")]
 pub struct Elsewhere {
-    /// That process.
+    /// The lowest rank that has an error.
     pub rank: usize,
-    /// Its error.
+    /// The text of that rank's error.
     pub what: String,
 }
 
@@ -89,7 +89,6 @@ where
     if differences.is_empty() { Ok(()) } else { Err(Disagreement { differences }.into()) }
 }
 
-/// Every two lines.
 fn pairs(text: &str) -> Vec<(&str, &str)> {
     let mut lines = text.lines();
     std::iter::from_fn(|| Some((lines.next()?, lines.next()?))).collect()
@@ -149,9 +148,11 @@ mod tests {
         let lines = |rank: usize| facts(&[("a\nb", if rank == 0 { "c\\n" } else { "c\n" })]);
         let differs = |mut fabric: ThreadFabric| {
             let facts = lines(fabric.rank());
-            agree::<Error>(&mut fabric, &facts).is_err()
+            agree::<Error>(&mut fabric, &facts).unwrap_err().to_string()
         };
-        assert_eq!(ThreadFabric::run(2, differs), [true, true]);
+        let expected =
+            "the processes of this job differ:\n  a\\nb: rank 1 has c\\n, rank 0 has c\\\\n";
+        assert_eq!(ThreadFabric::run(2, differs), [expected, expected]);
     }
 
     #[test]

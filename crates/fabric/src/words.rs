@@ -1,6 +1,6 @@
 //! Numbers of 64 bits as two words, the low one first.
 
-/// Appends `number`.
+/// Appends `number` as two words, the lower one first.
 pub fn push(words: &mut Vec<u32>, number: u64) {
     words.extend([number as u32, (number >> 32) as u32]);
 }

@@ -55,7 +55,6 @@ pub struct Builtin {
     filters: Filters,
     /// Subtracted from each raw number, (R).
     center: Vec<f32>,
-    /// Then multiplied, (R).
     scale: Vec<f32>,
     /// Where each raw number goes and its sign, (R); empty where the row is not narrowed.
     sketch: Vec<(u32, f32)>,

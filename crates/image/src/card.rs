@@ -6,23 +6,23 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
+use ams_data::staging::FileEntry;
 use ams_data::{Error, Result};
 use serde::{Deserialize, Serialize};
 
-use crate::durable::FileCard;
 use crate::row::RowType;
 
 /// `format` of a card this build reads and writes.
-pub const FORMAT: &str = "ams-images/2";
+pub(crate) const FORMAT: &str = "ams-images/2";
 
 /// The card's file name.
-pub const CARD: &str = "images.json";
+pub(crate) const CARD: &str = "images.json";
 
 /// The list of pictures without a feature, for people.
-pub const FAILED: &str = "failed.csv";
+pub(crate) const FAILED: &str = "failed.csv";
 
 /// The name of the part file that `generation` added to part `part`.
-pub fn part_file(part: usize, generation: u64) -> String {
+pub(crate) fn part_file(part: usize, generation: u64) -> String {
     format!("{}{generation:06}.safetensors", part_prefix(part))
 }
 
@@ -32,24 +32,24 @@ fn part_prefix(part: usize) -> String {
 }
 
 /// The name of the table of names of `generation`.
-pub fn names_file(generation: u64) -> String {
+pub(crate) fn names_file(generation: u64) -> String {
     format!("names-{generation:06}.safetensors")
 }
 
 /// The name of the manifest of `generation`.
-pub fn pictures_file(generation: u64) -> String {
+pub(crate) fn pictures_file(generation: u64) -> String {
     format!("pictures-{generation:06}.parquet")
 }
 
 /// Whether a file called `name` is one that a store puts into its folder under a name of its own
 /// per generation (or did so before generations).
-pub fn is_versioned(name: &str) -> bool {
+pub(crate) fn is_versioned(name: &str) -> bool {
     ["part-", "names", "pictures"].iter().any(|prefix| name.starts_with(prefix))
         && [".safetensors", ".parquet"].iter().any(|suffix| name.ends_with(suffix))
 }
 
 /// The generation in a file's name, where there is one.
-pub fn generation_in(name: &str) -> Option<u64> {
+pub(crate) fn generation_in(name: &str) -> Option<u64> {
     let stem = name.split('.').next()?;
     is_versioned(name).then(|| stem.rsplit('-').next()?.parse().ok())?
 }
@@ -58,7 +58,7 @@ pub fn generation_in(name: &str) -> Option<u64> {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct StoreCard {
-    /// [`FORMAT`].
+    /// Name and version of the format; equal to [`FORMAT`].
     pub format: String,
     /// Counts the versions of this store from 1.
     pub generation: u64,
@@ -83,7 +83,7 @@ pub struct StoreCard {
     /// 1 / rms over the rows of all images: multiplied by it, a feature is about 1 in size.
     pub scale: f32,
     /// Every file of this version.
-    pub files: BTreeMap<String, FileCard>,
+    pub files: BTreeMap<String, FileEntry>,
 }
 
 impl StoreCard {
@@ -119,18 +119,18 @@ impl StoreCard {
     }
 
     /// The part files of part `part`, oldest first.
-    pub fn part_files(&self, part: usize) -> impl Iterator<Item = &String> {
+    pub(crate) fn part_files(&self, part: usize) -> impl Iterator<Item = &String> {
         let prefix = part_prefix(part);
         self.files.keys().filter(move |name| name.starts_with(&prefix))
     }
 
     /// The manifest of this version.
-    pub fn pictures_file(&self) -> String {
+    pub(crate) fn pictures_file(&self) -> String {
         pictures_file(self.generation)
     }
 
     /// The part files of the part that has most of them: what looking up an image costs, at worst.
-    pub fn generations(&self) -> usize {
+    pub(crate) fn generations(&self) -> usize {
         (0..self.parts).map(|part| self.part_files(part).count()).max().unwrap_or(0)
     }
 }

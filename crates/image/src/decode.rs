@@ -115,7 +115,7 @@ fn unsupported(kind: Kind) -> String {
     match kind {
         Kind::Tiff => format!(
             "{name}{NOT_DECODED}: {}; or convert it to JPEG, PNG or WebP",
-            ams_data::error::built_without("tiff")
+            ams_data::built_without("tiff")
         ),
         _ => format!("{name}{NOT_DECODED} here; convert it to JPEG, PNG or WebP"),
     }

@@ -6,22 +6,11 @@ use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 
+use ams_data::staging::FileEntry;
 use ams_data::{Error, Result};
 
-use serde::{Deserialize, Serialize};
-
-/// What one file of a store has to be.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileCard {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// blake3 of the content, hex.
-    pub blake3: String,
-}
-
 /// A file being written under its final name inside a folder nobody reads yet; hashed on the way.
-pub struct HashedFile {
+pub(crate) struct HashedFile {
     path: PathBuf,
     file: BufWriter<File>,
     hasher: blake3::Hasher,
@@ -30,23 +19,22 @@ pub struct HashedFile {
 
 impl HashedFile {
     /// Creates the file, or fails where it exists already.
-    pub fn create(path: impl Into<PathBuf>) -> Result<HashedFile> {
+    pub(crate) fn create(path: impl Into<PathBuf>) -> Result<HashedFile> {
         let path = path.into();
         let file = File::create_new(&path).map_err(Error::io(&path))?;
         let file = BufWriter::with_capacity(1 << 20, file);
         Ok(HashedFile { path, file, hasher: blake3::Hasher::new(), bytes: 0 })
     }
 
-    /// Appends bytes.
-    pub fn push(&mut self, bytes: &[u8]) -> Result<()> {
+    pub(crate) fn push(&mut self, bytes: &[u8]) -> Result<()> {
         self.write_all(bytes).map_err(|source| Error::Io { path: self.path.clone(), source })
     }
 
     /// Flushes to the disk itself; returns what the card says about the file.
-    pub fn finish(mut self) -> Result<FileCard> {
+    pub(crate) fn finish(mut self) -> Result<FileEntry> {
         self.file.flush().map_err(Error::io(&self.path))?;
         self.file.get_ref().sync_all().map_err(Error::io(&self.path))?;
-        Ok(FileCard { bytes: self.bytes, blake3: self.hasher.finalize().to_hex().to_string() })
+        Ok(FileEntry { bytes: self.bytes, blake3: self.hasher.finalize().to_hex().to_string() })
     }
 }
 
@@ -64,7 +52,7 @@ impl Write for HashedFile {
 }
 
 /// `path` with `suffix` behind its last name: `a/images` and `.partial` give `a/images.partial`.
-pub fn beside(path: &Path, suffix: &str) -> PathBuf {
+pub(crate) fn beside(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.file_name().unwrap_or_default().to_os_string();
     name.push(suffix);
     path.with_file_name(name)
@@ -81,8 +69,9 @@ mod tests {
         file.push(b"abc").unwrap();
         file.push(b"def").unwrap();
         let blake3 = blake3::hash(b"abcdef").to_hex().to_string();
-        assert_eq!(file.finish().unwrap(), FileCard { bytes: 6, blake3 });
-        assert!(HashedFile::create(folder.path().join("a")).is_err());
+        assert_eq!(file.finish().unwrap(), FileEntry { bytes: 6, blake3 });
+        let error = HashedFile::create(folder.path().join("a")).err().expect("it exists");
+        assert!(error.to_string().contains("File exists"), "{error}");
     }
 
     #[test]

@@ -14,7 +14,7 @@ use crate::manifest::{Picture, read_pictures};
 use crate::row::Row;
 use crate::segment::RowSource;
 use crate::store::FeatureStore;
-use crate::write::{Maker, Target, Version};
+use crate::write::{EncoderId, Target, Version};
 
 /// What a store is after a change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -51,7 +51,7 @@ impl Changed {
 ///
 /// # Errors
 /// [`Error::Option`] if the store has no picture of one of these names, or no picture would be
-/// left; nothing is changed then. Also if the store is not sound, or somebody else is writing it.
+/// left; nothing is changed then. Also if the store is not sound, or another process is writing it.
 pub fn remove(dir: &Path, names: &[String]) -> Result<Changed> {
     let (target, store, pictures) = take(dir)?;
     let gone: BTreeSet<&str> = names.iter().map(String::as_str).collect();
@@ -68,7 +68,7 @@ pub fn remove(dir: &Path, names: &[String]) -> Result<Changed> {
         return Err(Error::option(what));
     }
     let version = Version {
-        maker: &Maker::of(store.card()),
+        encoder_id: &EncoderId::of(store.card()),
         rows: store.card().rows,
         pictures: &left,
         base: Some(&store),
@@ -81,7 +81,7 @@ pub fn remove(dir: &Path, names: &[String]) -> Result<Changed> {
 /// shows.
 ///
 /// # Errors
-/// If the store is not sound, or somebody else is writing it.
+/// If the store is not sound, or another process is writing it.
 pub fn compact(dir: &Path) -> Result<Changed> {
     let (target, store, pictures) = take(dir)?;
     if store.card().generations() <= 1 && store.card().dead == 0 {
@@ -90,7 +90,7 @@ pub fn compact(dir: &Path) -> Result<Changed> {
     // Nobody notices a damaged row later, because its file gets a new checksum.
     store.verify()?;
     let version = Version {
-        maker: &Maker::of(store.card()),
+        encoder_id: &EncoderId::of(store.card()),
         rows: store.card().rows,
         pictures: &pictures,
         base: None,

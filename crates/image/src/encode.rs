@@ -19,19 +19,20 @@ use std::sync::Mutex;
 
 use ams_data::schema::PARTS;
 use ams_data::{Error, ImageKey, Result};
+use ams_fabric::{Fabric, Solo};
 
-use self::known::{Known, KnownRows, Row};
-use self::look::{Found, Looker};
+use self::known::{Known, KnownRows, RowPlace};
+use self::look::{Outcome, PictureReader};
 use crate::card::CARD;
-use crate::crew::{self, Alone, Crew, Told};
 use crate::decode::Limits;
 use crate::encoder::Encoder;
 use crate::journal::Journal;
 use crate::manifest::{Picture, distinct, read_pictures};
+use crate::messages::{self, PictureMessage};
 use crate::picture_file::PictureFolder;
 use crate::row::RowType;
 use crate::store::FeatureStore;
-use crate::write::{self, Maker, Target, Version};
+use crate::write::{self, EncoderId, Target, Version};
 
 pub use crate::report::{EncodeReport, Respelled};
 
@@ -65,7 +66,7 @@ pub enum Others {
     /// They go: the store covers exactly the names given.
     #[default]
     Remove,
-    /// They stay.
+    /// They stay in the store, with their rows.
     Keep,
 }
 
@@ -96,7 +97,7 @@ pub struct Progress {
     pub encoded: u64,
     /// Names whose picture's content was known already.
     pub reused: u64,
-    /// Names that failed.
+    /// Names whose picture has no row.
     pub failed: u64,
 }
 
@@ -116,59 +117,34 @@ pub fn encode(
     encoder: &dyn Encoder,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<EncodeReport> {
-    encode_together(options, names, encoder, &mut Alone, progress)
+    encode_together(options, names, encoder, &mut Solo, progress)
 }
 
-/// As [`encode`], by all processes of `crew`, whose options and names are the same and who see the
-/// same disk. The store is the same as of one process, and so is the report, everywhere.
+/// As [`encode`], by all processes of `fabric`, whose options and names are the same and who see
+/// the same disk. The store and every process's report are those of a single process.
 pub fn encode_together(
     options: &EncodeOptions,
     names: impl IntoIterator<Item = String>,
     encoder: &dyn Encoder,
-    crew: &mut dyn Crew,
+    fabric: &mut dyn Fabric,
     progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
 ) -> Result<EncodeReport> {
-    let names = distinct(names)?;
-    check(options)?;
-    let first = crew.rank() == 0;
-    let target = match first {
-        true => Target::take(&options.out)?,
-        false => {
-            crew::barrier(crew)?;
-            Target::taken_by_first(&options.out)
-        }
-    };
-    let maker = Maker { encoder: encoder.id().into(), hash: encoder.hash(), dim: encoder.dim() };
-    let mut run = Run::begin(options, encoder, &maker, &target, crew.rank())?;
-    if first {
-        crew::barrier(crew)?;
-    }
-    // Nobody writes before everybody has read what there is.
-    crew::barrier(crew)?;
+    let names = distinct(names).and_then(|names| check(options).map(|()| names));
+    let names = messages::together(fabric, names)?;
+    let encoder_id =
+        EncoderId { encoder: encoder.id().into(), hash: encoder.hash(), dim: encoder.dim() };
+    let (target, mut run) = begin(options, encoder, &encoder_id, fabric)?;
     if options.others == Others::Keep && run.older.is_none() && options.out.join(CARD).exists() {
         let what = "cannot keep the other pictures of this store: it is of another encoder, less exact than asked \
                     for, or not sound (`ams images verify` says which)";
         return Err(Error::content(&options.out, what));
     }
-    let share =
-        names.iter().skip(crew.rank()).step_by(crew.size()).cloned().collect::<Vec<String>>();
-    let mine = match run.pictures(&share, progress) {
-        Ok(pictures) => Some(pictures.into_iter().map(Told::from).collect::<Vec<Told>>()),
-        Err(error) if crew.size() == 1 || !is_interrupt(&error) => return Err(error),
-        Err(_) => None,
-    };
-    let all: Option<Vec<Vec<Told>>> = crew::gather(crew, mine)?.into_iter().collect();
-    let Some(all) = all else { return Err(run.stopped(&Progress::default())) };
-    let mut pictures: Vec<Picture> = all.into_iter().flatten().map(Picture::from).collect();
-    pictures.sort_unstable_by(|a, b| a.name.cmp(&b.name));
-    if crew.size() > 1 {
-        run.read_journals()?;
-    }
+    let mut pictures = run.pictures_of_all(&names, fabric, progress)?;
     // Every process says so, and writes the same list; the first one's is the one that stays.
     let refused = target.refuse_mostly_failed(&pictures, options.max_failed, &options.images);
-    if refused.is_err() {
-        crew::barrier(crew)?;
-        return refused.map(|()| unreachable!("it is an error"));
+    if let Err(error) = refused {
+        messages::barrier(fabric)?;
+        return Err(error);
     }
     let (images, reused) = run.counts(&pictures);
     let report = EncodeReport {
@@ -177,8 +153,8 @@ pub fn encode_together(
         reused,
         failed: write::failed_by_reason(&pictures),
         unsupported: write::unsupported_by_format(&pictures),
-        dim: maker.dim,
-        encoder: maker.encoder.clone(),
+        dim: encoder_id.dim,
+        encoder: encoder_id.encoder.clone(),
         names: names.len() as u64,
         respelled: Respelled::of(&pictures),
         matched: None,
@@ -189,13 +165,32 @@ pub fn encode_together(
         pictures.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     }
     if !run.older.as_ref().is_some_and(|older| older.holds(&pictures, run.rows)) {
-        run.commit(&target, &maker, &pictures, crew)?;
+        run.commit(&target, &encoder_id, &pictures, fabric)?;
     }
-    crew::barrier(crew)?;
-    if first {
-        target.remove_partial()?;
-    }
+    messages::barrier(fabric)?;
+    let removed = if fabric.rank() == 0 { target.remove_partial() } else { Ok(()) };
+    messages::together(fabric, removed)?;
     Ok(report)
+}
+
+/// Takes the store in the first process, and opens it and the journal in all of them. No process
+/// writes before all have read the files that were there.
+fn begin<'a>(
+    options: &'a EncodeOptions,
+    encoder: &'a dyn Encoder,
+    encoder_id: &EncoderId,
+    fabric: &mut dyn Fabric,
+) -> Result<(Target, Run<'a>)> {
+    let rank = fabric.rank();
+    let begin = |target: Target| {
+        let run = Run::begin(options, encoder, encoder_id, &target, rank)?;
+        Ok((target, run))
+    };
+    // The first process may discard an old journal, so the others come after it.
+    let first = (rank == 0).then(|| Target::take(&options.out).and_then(begin)).transpose();
+    let first = messages::together(fabric, first)?;
+    let mine = first.map_or_else(|| begin(Target::taken_by_first(&options.out)), Ok);
+    messages::together(fabric, mine)
 }
 
 fn is_interrupt(error: &Error) -> bool {
@@ -217,24 +212,25 @@ fn check(options: &EncodeOptions) -> Result<()> {
 }
 
 /// The store that was at `out` before, of the same encoder and sound.
-struct Older {
+struct PreviousStore {
     store: FeatureStore,
     pictures: Vec<Picture>,
 }
 
-impl Older {
+impl PreviousStore {
     /// Opens it; a store that is damaged, of another encoder, or less exact than asked for is as
     /// good as none.
-    fn open(options: &EncodeOptions, maker: &Maker) -> Option<Older> {
+    fn open(options: &EncodeOptions, encoder_id: &EncoderId) -> Option<PreviousStore> {
         let store = FeatureStore::open(&options.out).ok()?;
         let card = store.card();
         let exact = card.rows == RowType::F16 || options.rows != Some(RowType::F16);
-        let same = (&card.encoder_hash, card.dim, card.parts) == (&maker.hash, maker.dim, PARTS);
+        let same =
+            (&card.encoder_hash, card.dim, card.parts) == (&encoder_id.hash, encoder_id.dim, PARTS);
         if !exact || !same || store.verify().is_err() {
             return None;
         }
         let pictures = read_pictures(&options.out.join(card.pictures_file())).ok()?;
-        Some(Older { store, pictures })
+        Some(PreviousStore { store, pictures })
     }
 
     /// Whether there is nothing to change.
@@ -249,19 +245,19 @@ impl Older {
 struct Run<'a> {
     options: &'a EncodeOptions,
     threads: rayon::ThreadPool,
-    older: Option<Older>,
+    older: Option<PreviousStore>,
     rows: RowType,
     /// The contents that were known before this run.
     before: HashSet<ImageKey>,
     journal: Journal,
-    looker: Looker<'a>,
+    reader: PictureReader<'a>,
 }
 
 impl<'a> Run<'a> {
     fn begin(
         options: &'a EncodeOptions,
         encoder: &'a dyn Encoder,
-        maker: &Maker,
+        encoder_id: &EncoderId,
         target: &Target,
         rank: usize,
     ) -> Result<Run<'a>> {
@@ -269,32 +265,32 @@ impl<'a> Run<'a> {
             .num_threads(options.threads)
             .build()
             .map_err(|error| Error::option(format!("threads = {}: {error}", options.threads)))?;
-        let journal = Journal::open(&target.partial(), maker, rank)?;
-        let older = threads.install(|| Older::open(options, maker));
+        let journal = Journal::open(&target.partial(), encoder_id, rank)?;
+        let older = threads.install(|| PreviousStore::open(options, encoder_id));
         let kept = older.as_ref().map_or_else(RowType::default, |older| older.store.card().rows);
         let rows = options.rows.unwrap_or(kept);
         let mut known = HashMap::new();
         for (key, size, place) in journal.entries() {
-            known.insert(key, Known::Encoded { size, place: Row::Journal(place) });
+            known.insert(key, Known::Encoded { size, place: RowPlace::Journal(place) });
         }
         for (key, size) in older.iter().flat_map(|older| older.store.stored()) {
-            known.insert(key, Known::Encoded { size, place: Row::Older });
+            known.insert(key, Known::Encoded { size, place: RowPlace::Previous });
         }
         let before = known.keys().copied().collect();
         let folder = PictureFolder::new(&options.images);
         let (limits, known) = (&options.limits, Mutex::new(known));
-        let looker = Looker { limits, folder, encoder, known };
-        Ok(Run { options, threads, older, rows, before, journal, looker })
+        let reader = PictureReader { limits, folder, encoder, known };
+        Ok(Run { options, threads, older, rows, before, journal, reader })
     }
 
     /// Finds what the other processes have written.
     fn read_journals(&mut self) -> Result<()> {
         self.journal.read()?;
-        let known = self.looker.known.get_mut().expect("no thread panics while it holds the lock");
+        let known = self.reader.known.get_mut().expect("no thread panics while it holds the lock");
         for (key, size, place) in self.journal.entries() {
-            let place = Known::Encoded { size, place: Row::Journal(place) };
+            let place = Known::Encoded { size, place: RowPlace::Journal(place) };
             let is_older =
-                matches!(known.get(&key), Some(Known::Encoded { place: Row::Older, .. }));
+                matches!(known.get(&key), Some(Known::Encoded { place: RowPlace::Previous, .. }));
             if !is_older {
                 known.insert(key, place);
             }
@@ -311,21 +307,21 @@ impl<'a> Run<'a> {
         let mut pictures = Vec::with_capacity(names.len());
         let mut state = Progress { total: names.len() as u64, ..Progress::default() };
         let mut chunks = names.chunks(self.options.chunk.max(1));
-        let mut last: Option<(&[String], Vec<Found>)> = None;
+        let mut last: Option<(&[String], Vec<Outcome>)> = None;
         loop {
             let next = chunks.next();
-            let Run { threads, journal, looker, .. } = self;
+            let Run { threads, journal, reader, .. } = self;
             let mut found = Vec::new();
             // This thread writes what was found of the chunk before, meanwhile.
             let kept = threads.in_place_scope(|scope| {
                 if let Some(names) = next {
-                    scope.spawn(|_| found = looker.look_at(names));
+                    scope.spawn(|_| found = reader.look_at(names));
                 }
-                last.as_ref().map_or(Ok(0), |(_, found)| looker.keep(journal, found))
+                last.as_ref().map_or(Ok(0), |(_, found)| reader.keep(journal, found))
             })?;
             if let Some((names, found)) = last.take() {
                 for (name, found) in names.iter().zip(found) {
-                    let picture = self.looker.picture(name, found);
+                    let picture = self.reader.picture(name, found);
                     state.failed += u64::from(picture.failure.is_some());
                     pictures.push(picture);
                 }
@@ -341,6 +337,34 @@ impl<'a> Run<'a> {
                 None => return Ok(pictures),
             }
         }
+    }
+
+    /// The pictures called `names`, ascending, of which every process of `fabric` reads its share.
+    fn pictures_of_all(
+        &mut self,
+        names: &[String],
+        fabric: &mut dyn Fabric,
+        progress: &mut dyn FnMut(&Progress) -> ControlFlow<()>,
+    ) -> Result<Vec<Picture>> {
+        let size = fabric.size();
+        let share: Vec<String> = names.iter().skip(fabric.rank()).step_by(size).cloned().collect();
+        let mine = match self.pictures(&share, progress) {
+            Ok(pictures) => Ok(Some(pictures.into_iter().map(PictureMessage::from).collect())),
+            // The others finish their chunk, and stop as well.
+            Err(error) if size > 1 && is_interrupt(&error) => Ok(None),
+            Err(error) => Err(error),
+        };
+        let mine: Option<Vec<PictureMessage>> = messages::together(fabric, mine)?;
+        let all: Option<Vec<Vec<PictureMessage>>> =
+            messages::gather(fabric, mine)?.into_iter().collect();
+        let Some(all) = all else { return Err(self.stopped(&Progress::default())) };
+        let mut pictures: Vec<Picture> = all.into_iter().flatten().map(Picture::from).collect();
+        pictures.sort_unstable_by(|a, b| a.name.cmp(&b.name));
+        if size > 1 {
+            let read = self.read_journals();
+            messages::together(fabric, read)?;
+        }
+        Ok(pictures)
     }
 
     fn stopped(&self, state: &Progress) -> Error {
@@ -366,20 +390,20 @@ impl<'a> Run<'a> {
     fn commit(
         &mut self,
         target: &Target,
-        maker: &Maker,
+        encoder_id: &EncoderId,
         pictures: &[Picture],
-        crew: &mut dyn Crew,
+        fabric: &mut dyn Fabric,
     ) -> Result<()> {
-        let Run { threads, older, rows, journal, looker, .. } = self;
-        let known = looker.known.get_mut().expect("no thread panics while it holds the lock");
+        let Run { threads, older, rows, journal, reader, .. } = self;
+        let known = reader.known.get_mut().expect("no thread panics while it holds the lock");
         let older = older.as_ref().map(|older| &older.store);
         let stays = |older: &&FeatureStore| {
             older.card().rows == *rows && older.card().generations() < SEGMENTS_MAX
         };
         let base = older.filter(stays);
         let source = &KnownRows { journal, older, known };
-        let version = Version { maker, rows: *rows, pictures, base, source };
-        target.commit_together(&version, crew, threads)?;
+        let version = Version { encoder_id, rows: *rows, pictures, base, source };
+        target.commit_together(&version, fabric, threads)?;
         Ok(())
     }
 }

@@ -43,7 +43,7 @@ pub trait Encoder: Send + Sync {
 pub struct Scratch {
     /// The resizer with its tables.
     pub resizer: Resizer,
-    /// Resized pixels.
+    /// Resized pixels, RGB, three bytes each.
     pub pixels: Vec<u8>,
     /// Buffers an encoder uses as it likes.
     pub floats: [Vec<f32>; 6],
@@ -64,7 +64,7 @@ pub fn encode_one(
     encoder.encode(&[fitted], &mut scratch, &mut row)?;
     match row.iter().position(|value| !value.is_finite()) {
         Some(at) => {
-            let what = format!("the encoder's value {at} is {}", row[at]);
+            let what = format!("the encoder's value {} is {}", at + 1, row[at]);
             Err(Failure::new(Reason::NotFinite, what))
         }
         None => Ok((content_key(bytes), row)),

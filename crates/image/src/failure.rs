@@ -31,7 +31,7 @@ pub enum Reason {
 }
 
 impl Reason {
-    /// Every reason.
+    /// Every reason, in the order of reports.
     pub const ALL: [Reason; 10] = [
         Reason::Missing,
         Reason::Outside,
@@ -65,10 +65,10 @@ impl Reason {
 /// What follows the name of a format in the detail of [`Reason::Unsupported`].
 pub(crate) const NOT_DECODED: &str = ": not decoded";
 
-/// One picture's failure.
+/// The failure of one picture; others of the run are not affected.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
-    /// Its kind.
+    /// The kind, by which reports count.
     pub reason: Reason,
     /// What was found, in words.
     pub detail: String,

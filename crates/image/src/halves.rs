@@ -13,7 +13,7 @@ const LOSS_MAX: f64 = 0.01;
 
 /// Numbers that were rounded to halfs.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub(crate) struct Tally {
     /// Those that were not 0.
     pub numbers: u64,
     /// Those of them that became 0.
@@ -22,7 +22,7 @@ pub struct Tally {
 
 impl Tally {
     /// Adds what `other` counted.
-    pub fn add(&mut self, other: Tally) {
+    pub(crate) fn add(&mut self, other: Tally) {
         self.numbers += other.numbers;
         self.zeroed += other.zeroed;
     }
@@ -30,7 +30,7 @@ impl Tally {
 
 /// Why a row cannot be kept as halfs.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Unfit {
+pub(crate) enum Unfit {
     /// A number that is none, infinite, or beyond 65504: where in the row, and which.
     Beyond(usize, f64),
     /// All numbers are too small: the largest.
@@ -39,7 +39,7 @@ pub enum Unfit {
 
 impl Unfit {
     /// In words, with what to do about rows that are too small.
-    pub fn words(self, row_of: &str) -> String {
+    pub(crate) fn words(self, row_of: &str) -> String {
         match self {
             Unfit::Beyond(at, value) => {
                 let (column, half) = (at + 1, f16::from_f64(value));
@@ -59,7 +59,7 @@ impl Unfit {
 }
 
 /// Puts `values` into `out` as halfs, by `round`.
-pub fn put<T: Copy + Into<f64>>(
+pub(crate) fn put<T: Copy + Into<f64>>(
     values: impl Iterator<Item = T>,
     round: fn(T) -> f16,
     out: &mut Vec<f16>,
@@ -83,10 +83,7 @@ pub fn put<T: Copy + Into<f64>>(
     }
     // Squares of the smallest numbers are 0 themselves.
     let is_lost = tally.numbers > 0 && (squares == 0.0 || lost > LOSS_MAX * LOSS_MAX * squares);
-    match is_lost {
-        true => Err(Unfit::Small(largest)),
-        false => Ok(tally),
-    }
+    if is_lost { Err(Unfit::Small(largest)) } else { Ok(tally) }
 }
 
 #[cfg(test)]

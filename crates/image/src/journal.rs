@@ -22,12 +22,12 @@ use safetensors::Dtype;
 use serde_json::json;
 
 use crate::tensors::{TensorWriter, Tensors};
-use crate::write::Maker;
+use crate::write::EncoderId;
 const FORMAT: &str = "ams-images-journal/1";
 
 /// Rows waiting to be written as one chunk.
 #[derive(Debug, Default)]
-pub struct Chunk {
+pub(crate) struct Chunk {
     /// The key of each row.
     pub keys: Vec<ImageKey>,
     /// Width and height of each picture.
@@ -38,7 +38,7 @@ pub struct Chunk {
 
 /// The journal in its folder; this process writes chunks of its own number.
 #[derive(Debug)]
-pub struct Journal {
+pub(crate) struct Journal {
     folder: PathBuf,
     rank: usize,
     dim: usize,
@@ -49,11 +49,11 @@ pub struct Journal {
 impl Journal {
     /// Opens or begins the journal in `folder` as process `rank`. One that another encoder wrote is
     /// discarded, by the first process: the others come later.
-    pub fn open(folder: &Path, maker: &Maker, rank: usize) -> Result<Journal> {
+    pub(crate) fn open(folder: &Path, encoder_id: &EncoderId, rank: usize) -> Result<Journal> {
         fs::create_dir_all(folder).map_err(Error::io(folder))?;
         let card = folder.join("journal.json");
         let text = json!({
-            "format": FORMAT, "encoder": maker.encoder, "hash": maker.hash, "dim": maker.dim,
+            "format": FORMAT, "encoder": encoder_id.encoder, "hash": encoder_id.hash, "dim": encoder_id.dim,
         })
         .to_string();
         let same = fs::read(&card).is_ok_and(|found| found == text.as_bytes());
@@ -64,7 +64,7 @@ impl Journal {
         let mut journal = Journal {
             folder: folder.to_path_buf(),
             rank,
-            dim: maker.dim,
+            dim: encoder_id.dim,
             next: 0,
             chunks: Vec::new(),
         };
@@ -73,7 +73,7 @@ impl Journal {
     }
 
     /// Reads the chunks of all processes, as they are now.
-    pub fn read(&mut self) -> Result<()> {
+    pub(crate) fn read(&mut self) -> Result<()> {
         self.chunks.clear();
         for ((rank, number), path) in chunk_files(&self.folder)? {
             if rank == self.rank {
@@ -105,25 +105,25 @@ impl Journal {
     }
 
     /// All keys with their sizes, chunk by chunk, and where each row is.
-    pub fn entries(&self) -> Vec<(ImageKey, [u32; 2], Place)> {
+    pub(crate) fn entries(&self) -> Vec<(ImageKey, [u32; 2], JournalRow)> {
         let mut entries = Vec::new();
         for (chunk, tensors) in self.chunks.iter().enumerate() {
             let keys = slice::<ImageKey>(tensors, "keys");
             let sizes = slice::<[u32; 2]>(tensors, "sizes");
             for (row, (key, size)) in keys.iter().zip(sizes).enumerate() {
-                entries.push((*key, *size, Place { chunk, row }));
+                entries.push((*key, *size, JournalRow { chunk, row }));
             }
         }
         entries
     }
 
     /// The row at `place`, (dim).
-    pub fn row(&self, place: Place) -> &[f16] {
+    pub(crate) fn row(&self, place: JournalRow) -> &[f16] {
         &slice::<f16>(&self.chunks[place.chunk], "rows")[place.row * self.dim..][..self.dim]
     }
 
-    /// Writes `chunk` for good; returns its number, for [`Place`].
-    pub fn push(&mut self, chunk: &Chunk) -> Result<usize> {
+    /// Writes `chunk` for good; returns its number, for [`JournalRow`].
+    pub(crate) fn push(&mut self, chunk: &Chunk) -> Result<usize> {
         let count = chunk.keys.len();
         let path = self.folder.join(format!("chunk-{:03}-{:06}.safetensors", self.rank, self.next));
         let temporary = self.folder.join(format!("chunk-{:03}.tmp", self.rank));
@@ -150,8 +150,7 @@ impl Journal {
 
 /// Where a row is: which chunk of the open journal, which row of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Place {
-    /// Which chunk.
+pub(crate) struct JournalRow {
     pub chunk: usize,
     /// Which row of the chunk.
     pub row: usize,
@@ -178,7 +177,6 @@ fn chunk_files(folder: &Path) -> Result<Vec<((usize, usize), PathBuf)>> {
     Ok(found)
 }
 
-/// Removes every chunk.
 fn clear(folder: &Path) -> Result<()> {
     for (_, path) in chunk_files(folder)? {
         fs::remove_file(&path).map_err(Error::io(&path))?;

@@ -14,7 +14,7 @@ use crate::failure::{Failure, NOT_DECODED, Reason};
 /// # Errors
 /// [`Reason::Unsupported`] for kinds that hardly any program decodes, by name; [`Reason::Corrupt`]
 /// where the picture has no end, or something else is in the middle of it.
-pub fn first_picture(bytes: &[u8]) -> Result<&[u8], Failure> {
+pub(crate) fn first_picture(bytes: &[u8]) -> Result<&[u8], Failure> {
     let corrupt = |detail: String| Failure::new(Reason::Corrupt, detail);
     let cut = || corrupt("the JPEG is cut short: no end marker".into());
     let (mut at, mut scans) = (2, 0);

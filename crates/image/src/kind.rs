@@ -5,34 +5,34 @@
 use image::ImageFormat;
 
 /// As many first bytes as it takes to tell.
-pub const START: usize = 512;
+pub(crate) const START: usize = 512;
 
-/// A picture format.
+/// A picture format, found by the first bytes of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Kind {
+pub(crate) enum Kind {
     /// JPEG, also as `.jfif`, `.jpe`.
     Jpeg,
-    /// PNG.
+    /// PNG, which is decoded.
     Png,
-    /// GIF.
+    /// GIF, of which the first frame is decoded.
     Gif,
-    /// Windows bitmap.
+    /// Windows bitmap, which is decoded.
     Bmp,
-    /// WebP.
+    /// WebP, which is decoded.
     WebP,
     /// TIFF, also what cameras keep as raw files.
     Tiff,
-    /// AVIF.
+    /// AVIF, which is recognized and not decoded.
     Avif,
     /// HEIF with HEVC, as phones take it.
     Heic,
-    /// JPEG XL.
+    /// JPEG XL, which is recognized and not decoded.
     JpegXl,
-    /// JPEG 2000.
+    /// JPEG 2000, which is recognized and not decoded.
     Jpeg2000,
-    /// Photoshop.
+    /// Photoshop, which is recognized and not decoded.
     Photoshop,
-    /// Icons and cursors.
+    /// Icons and cursors, which are recognized and not decoded.
     Icon,
     /// SVG, which has no pixels.
     Svg,
@@ -45,15 +45,18 @@ pub enum Kind {
 impl Kind {
     /// The format of a file that begins like this; nothing if it is no picture, as far as can be
     /// told.
-    pub fn of(start: &[u8]) -> Option<Kind> {
+    pub(crate) fn of(start: &[u8]) -> Option<Kind> {
         let at =
             |from: usize, bytes: &[u8]| start.get(from..).is_some_and(|it| it.starts_with(bytes));
         let kind = match start {
             [0xff, 0xd8, 0xff, ..] => Kind::Jpeg,
-            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => match at(12, b"CgBI") {
-                true => Kind::XcodePng,
-                false => Kind::Png,
-            },
+            [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => {
+                if at(12, b"CgBI") {
+                    Kind::XcodePng
+                } else {
+                    Kind::Png
+                }
+            }
             [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Kind::Gif,
             [b'B', b'M', ..] if is_bitmap(start) => Kind::Bmp,
             [b'R', b'I', b'F', b'F', ..] if at(8, b"WEBP") => Kind::WebP,
@@ -75,13 +78,13 @@ impl Kind {
     }
 
     /// Whether pictures of this format are decoded here.
-    pub fn is_decoded(self) -> bool {
+    pub(crate) fn is_decoded(self) -> bool {
         matches!(self, Kind::Jpeg | Kind::Png | Kind::Gif | Kind::Bmp | Kind::WebP)
             || cfg!(feature = "tiff") && self == Kind::Tiff
     }
 
     /// The name for reports.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Kind::Jpeg => "JPEG",
             Kind::Png => "PNG",
@@ -137,10 +140,13 @@ fn of_brands(start: &[u8]) -> Option<Kind> {
         _ if is_avif(major) => Some(Kind::Avif),
         _ if is_heic(major) => Some(Kind::Heic),
         // A family name says that it is a picture, but not how it is compressed.
-        b"mif1" | b"msf1" => match brands.any(is_avif) {
-            true => Some(Kind::Avif),
-            false => Some(Kind::Heic),
-        },
+        b"mif1" | b"msf1" => {
+            if brands.any(is_avif) {
+                Some(Kind::Avif)
+            } else {
+                Some(Kind::Heic)
+            }
+        }
         _ => None,
     }
 }

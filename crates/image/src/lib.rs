@@ -1,5 +1,19 @@
 //! From picture to image feature: decode, resize, encoders, feature stores.
 //!
+//! ```
+//! use ams_image::encoder::encode_one;
+//! use ams_image::{Builtin, Encoder, Limits};
+//!
+//! // A white GIF of one pixel.
+//! let gif = b"GIF89a\x01\0\x01\0\x80\0\0\xff\xff\xff\0\0\0!\xf9\x04\0\0\0\0\0\
+//!     ,\0\0\0\0\x01\0\x01\0\0\x02\x02D\x01\0;";
+//! let encoder = Builtin::new(64, 1).unwrap();
+//! let (key, row) = encode_one(&encoder, gif, &Limits::default()).unwrap();
+//! assert_eq!(row.len(), encoder.dim());
+//! // The key is a hash of the content: the same picture has the same key and the same row.
+//! assert_eq!((key, row), encode_one(&encoder, gif, &Limits::default()).unwrap());
+//! ```
+//!
 //! Knows pictures, encoders and feature files. Does not know what a user, a click or a training
 //! step is: a picture has a name and a content, nothing else.
 //!
@@ -7,23 +21,25 @@
 //! numbers, [`mod@encode`] and [`mod@precomputed`] fill a [`store`] with rows, everybody else reads
 //! that store.
 
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
+
 pub mod builtin;
-pub mod card;
-pub mod crew;
+mod card;
 pub mod decode;
 pub mod edit;
 pub mod encode;
 pub mod encoder;
-pub mod failure;
-pub mod kind;
+mod failure;
+mod kind;
 pub mod listing;
 pub mod neighbors;
 pub mod precomputed;
-pub mod report;
+mod report;
 pub mod resize;
-pub mod row;
-pub mod simulated;
-pub mod store;
+mod row;
+mod simulated;
+mod store;
 pub mod table;
 pub mod thumbnail;
 
@@ -33,6 +49,7 @@ mod journal;
 mod jpeg;
 mod manifest;
 mod matrix;
+mod messages;
 mod npy;
 mod picture_file;
 mod segment;

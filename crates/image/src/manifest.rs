@@ -7,6 +7,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use ams_data::staging::FileEntry;
 use ams_data::staging::write_whole;
 use ams_data::{Error, ImageKey, Result, guarded};
 use arrow_array::cast::AsArray;
@@ -16,15 +17,14 @@ use arrow_schema::{DataType, Field, Schema};
 use parquet::arrow::ArrowWriter;
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 
-use crate::durable::{FileCard, HashedFile};
+use crate::durable::HashedFile;
 use crate::failure::{Failure, Reason};
 
-/// Pictures per batch.
 const BATCH: usize = 65_536;
 
 /// One picture by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub(crate) struct Picture {
     /// The name as the log spells it.
     pub name: String,
     /// What it shows, or [`ImageKey::NONE`] where it failed.
@@ -54,14 +54,14 @@ impl Picture {
     }
 
     /// Whether two pictures are the same as far as the manifest can tell.
-    pub fn same(&self, other: &Picture) -> bool {
+    pub(crate) fn same(&self, other: &Picture) -> bool {
         (&self.name, self.key, self.bytes, self.status())
             == (&other.name, other.key, other.bytes, other.status())
     }
 }
 
 /// The names in ascending order, each once.
-pub fn distinct(names: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
+pub(crate) fn distinct(names: impl IntoIterator<Item = String>) -> Result<Vec<String>> {
     let mut names = names.into_iter().filter(|name| !name.is_empty()).collect::<Vec<String>>();
     names.sort_unstable();
     names.dedup();
@@ -84,7 +84,7 @@ fn schema() -> Schema {
 }
 
 /// Writes the manifest, one row per picture in the order given.
-pub fn write_pictures(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
+pub(crate) fn write_pictures(path: &Path, pictures: &[Picture]) -> Result<FileEntry> {
     let failed = |error: String| Error::content(path, error);
     let schema = Arc::new(schema());
     let file = HashedFile::create(path)?;
@@ -108,7 +108,7 @@ pub fn write_pictures(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
 }
 
 /// Reads what [`write_pictures`] wrote.
-pub fn read_pictures(path: &Path) -> Result<Vec<Picture>> {
+pub(crate) fn read_pictures(path: &Path) -> Result<Vec<Picture>> {
     guarded(path, || pictures(path))
 }
 
@@ -154,7 +154,7 @@ fn read_batch(batch: &RecordBatch, pictures: &mut Vec<Picture>) {
 }
 
 /// Writes `failed.csv`: name, reason, detail of every picture without a feature.
-pub fn write_failed(path: &Path, pictures: &[Picture]) -> Result<()> {
+pub(crate) fn write_failed(path: &Path, pictures: &[Picture]) -> Result<()> {
     let mut text = String::from("name,reason,detail\n");
     for picture in pictures {
         if let Some(Failure { reason, detail }) = &picture.failure {

@@ -1,4 +1,4 @@
-//! A matrix of floating-point rows in somebody's file, mapped.
+//! A matrix of floating-point rows in a file of another program, mapped.
 //!
 //! Knows `.npy` and safetensors, and half, bfloat, single and double precision. Does not know
 //! pictures.
@@ -35,7 +35,7 @@ impl Element {
 
 /// The matrix, (rows, dim).
 #[derive(Debug)]
-pub struct Matrix {
+pub(crate) struct Matrix {
     path: PathBuf,
     map: Mmap,
     start: usize,
@@ -47,7 +47,7 @@ pub struct Matrix {
 impl Matrix {
     /// Maps the matrix in `path`: a `.npy` array, or in a safetensors file the tensor `tensor`,
     /// which may be left out where there is only one matrix.
-    pub fn open(path: &Path, tensor: Option<&str>) -> Result<Matrix> {
+    pub(crate) fn open(path: &Path, tensor: Option<&str>) -> Result<Matrix> {
         let map = map(path)?;
         let content = |what: String| Error::content(path, what);
         let (element, shape, start) = if map.starts_with(&npy::MAGIC[..]) {
@@ -75,18 +75,16 @@ impl Matrix {
         Ok(Matrix { path: path.to_path_buf(), map, start, element, rows, dim })
     }
 
-    /// Number of rows.
-    pub fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.rows
     }
 
-    /// Numbers per row.
-    pub fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         self.dim
     }
 
     /// Puts row `row`, which belongs to `name`, into `out`, if halfs can hold it.
-    pub fn row(&self, row: usize, name: &str, out: &mut Vec<f16>) -> Result<Tally> {
+    pub(crate) fn row(&self, row: usize, name: &str, out: &mut Vec<f16>) -> Result<Tally> {
         let width = self.element.bytes();
         let bytes = &self.map[self.start + row * self.dim * width..][..self.dim * width];
         let put = match self.element {

@@ -24,7 +24,6 @@ use crate::store::FeatureStore;
 /// Side of a cell of a sheet, pixels.
 const CELL: u32 = 128;
 
-/// Pixels between cells.
 const GAP: u32 = 8;
 
 /// Height of the bar below a picture, pixels.
@@ -118,16 +117,16 @@ fn sheet(images: &PictureFolder, lines: &[Line]) -> RgbImage {
     let mut sheet = ImageBuffer::from_pixel(size.0, size.1, WHITE);
     for (row, (query, others)) in lines.iter().enumerate() {
         let top = GAP + row as u32 * height;
-        paint(&mut sheet, (GAP, top), &thumbnail(images, query));
+        paint(&mut sheet, [GAP, top], &thumbnail(images, query));
         // A line between the picture and what is near it.
-        fill(&mut sheet, (GAP + width - 1, top), (2, CELL), BLUE);
+        fill(&mut sheet, [GAP + width - 1, top], [2, CELL], BLUE);
         for (at, (name, cosine)) in others.iter().enumerate() {
             let left = 2 * GAP + (at as u32 + 1) * width;
-            paint(&mut sheet, (left, top), &thumbnail(images, name));
-            let below = (left, top + CELL + GAP / 2);
-            fill(&mut sheet, below, (CELL, BAR), GREY);
+            paint(&mut sheet, [left, top], &thumbnail(images, name));
+            let below = [left, top + CELL + GAP / 2];
+            fill(&mut sheet, below, [CELL, BAR], GREY);
             let long = (cosine.clamp(0.0, 1.0) * CELL as f32).round() as u32;
-            fill(&mut sheet, below, (long, BAR), BLUE);
+            fill(&mut sheet, below, [long, BAR], BLUE);
         }
     }
     sheet
@@ -145,16 +144,16 @@ fn thumbnail(images: &PictureFolder, name: &str) -> RgbImage {
     if let Some(large) = RgbImage::from_raw(picture.width, picture.height, picture.pixels) {
         let small = image::imageops::resize(&large, width, height, FilterType::Triangle);
         cell = ImageBuffer::from_pixel(CELL, CELL, WHITE);
-        paint(&mut cell, ((CELL - width) / 2, (CELL - height) / 2), &small);
+        paint(&mut cell, [(CELL - width) / 2, (CELL - height) / 2], &small);
     }
     cell
 }
 
-fn paint(sheet: &mut RgbImage, (left, top): (u32, u32), picture: &RgbImage) {
+fn paint(sheet: &mut RgbImage, [left, top]: [u32; 2], picture: &RgbImage) {
     image::imageops::replace(sheet, picture, i64::from(left), i64::from(top));
 }
 
-fn fill(sheet: &mut RgbImage, from: (u32, u32), (width, height): (u32, u32), color: Rgb<u8>) {
+fn fill(sheet: &mut RgbImage, from: [u32; 2], [width, height]: [u32; 2], color: Rgb<u8>) {
     paint(sheet, from, &ImageBuffer::from_pixel(width, height, color));
 }
 

@@ -10,21 +10,20 @@
 //! Knows this header. Does not know what the rows are.
 
 /// The first bytes of every `.npy` file.
-pub const MAGIC: &[u8; 6] = b"\x93NUMPY";
+pub(crate) const MAGIC: &[u8; 6] = b"\x93NUMPY";
 
 /// What a header says.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Header {
+pub(crate) struct Header {
     /// Element type as numpy writes it, such as `<f2`.
     pub descr: String,
-    /// Dimensions.
     pub shape: Vec<usize>,
     /// Where the values begin, bytes.
     pub data: usize,
 }
 
 /// Reads the header at the start of `bytes`; an error says in words what is wrong.
-pub fn header(bytes: &[u8]) -> Result<Header, String> {
+pub(crate) fn header(bytes: &[u8]) -> Result<Header, String> {
     if !bytes.starts_with(MAGIC) {
         return Err("not a .npy file: it does not begin with \\x93NUMPY".into());
     }

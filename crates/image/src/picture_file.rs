@@ -14,13 +14,13 @@ use crate::failure::{Failure, Reason};
 use crate::spelling::{Files, Meant, Reading, readings};
 
 /// The key of a picture file: see [`ImageKey`].
-pub fn content_key(bytes: &[u8]) -> ImageKey {
+pub(crate) fn content_key(bytes: &[u8]) -> ImageKey {
     ImageKey::of_content(blake3::hash(bytes).as_bytes())
 }
 
 /// A folder of picture files that others name.
 #[derive(Debug)]
-pub struct PictureFolder {
+pub(crate) struct PictureFolder {
     folder: PathBuf,
     /// Ways to write the folder's own path.
     roots: Vec<String>,
@@ -30,7 +30,7 @@ pub struct PictureFolder {
 
 impl PictureFolder {
     /// The folder at `folder`.
-    pub fn new(folder: &Path) -> PictureFolder {
+    pub(crate) fn new(folder: &Path) -> PictureFolder {
         let ways = [std::path::absolute(folder).ok(), folder.canonicalize().ok()];
         let mut roots = Vec::new();
         for way in ways.iter().flatten().filter_map(|way| way.to_str()) {
@@ -42,7 +42,11 @@ impl PictureFolder {
 
     /// Reads the picture file called `name`, as far as the limits go; and the file's name, where it
     /// is spelled differently.
-    pub fn read(&self, name: &str, limits: &Limits) -> Result<(Vec<u8>, Option<String>), Failure> {
+    pub(crate) fn read(
+        &self,
+        name: &str,
+        limits: &Limits,
+    ) -> Result<(Vec<u8>, Option<String>), Failure> {
         let mut failure = match read(&self.folder, name, limits) {
             Ok(bytes) => return Ok((bytes, None)),
             Err(failure) => failure,
@@ -84,7 +88,7 @@ impl PictureFolder {
 }
 
 /// Reads the picture file `name` in `folder`, spelled just so, as far as the limits go.
-pub fn read(folder: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>, Failure> {
+pub(crate) fn read(folder: &Path, name: &str, limits: &Limits) -> Result<Vec<u8>, Failure> {
     let inside = |part: Component<'_>| matches!(part, Component::Normal(_) | Component::CurDir);
     if !Path::new(name).components().all(inside) {
         let detail = "the name leads out of the folder of pictures";

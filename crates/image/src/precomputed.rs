@@ -1,4 +1,4 @@
-//! Features somebody computed elsewhere: a matrix and a list of picture names.
+//! Features that another program computed: a matrix and a list of picture names.
 //!
 //! Knows matrices and lists. Does not know pictures: what an image shows is identified by its row.
 
@@ -22,11 +22,11 @@ use crate::segment::RowSource;
 use crate::spelling::{Files, Meant, readings};
 use crate::store::FeatureStore;
 use crate::table;
-use crate::write::{self, Maker, Target, Version};
+use crate::write::{self, EncoderId, Target, Version};
 
 pub use crate::report::Matched;
 
-/// What to import.
+/// Options of an import: the vectors, their names and the store.
 #[derive(Clone, Debug)]
 pub struct PrecomputedOptions {
     /// The matrix: `.npy` (f2, f4, f8; C order), safetensors (F16, BF16, F32, F64), or a Parquet
@@ -47,7 +47,7 @@ pub struct PrecomputedOptions {
 }
 
 impl PrecomputedOptions {
-    /// The usual options.
+    /// Options that take any row type of the store, and let half of the pictures fail.
     pub fn new(
         features: impl Into<PathBuf>,
         keys: Option<PathBuf>,
@@ -90,9 +90,9 @@ pub fn precomputed(
     (matched.numbers, matched.zeroed) = (numbers, zeroed);
     target.refuse_mostly_failed(&pictures, options.max_failed, named_in)?;
     target.forget_failures();
-    let maker = maker(options, matrix)?;
+    let encoder_id = encoder_id(options, matrix)?;
     let images = row_of.len() as u64;
-    let older = older(&options.out, &maker);
+    let older = older(&options.out, &encoder_id);
     let rows = options.rows.unwrap_or_else(|| {
         older.as_ref().map_or_else(RowType::default, |(store, _)| store.card().rows)
     });
@@ -104,7 +104,8 @@ pub fn precomputed(
     let reused = if unchanged { images } else { 0 };
     if !unchanged {
         let source = &MatrixRows { matrix, row_of: &row_of };
-        let version = Version { maker: &maker, rows, pictures: &pictures, base: None, source };
+        let version =
+            Version { encoder_id: &encoder_id, rows, pictures: &pictures, base: None, source };
         target.commit(&version)?;
     }
     Ok(EncodeReport {
@@ -113,8 +114,8 @@ pub fn precomputed(
         reused,
         failed: write::failed_by_reason(&pictures),
         unsupported: BTreeMap::new(),
-        dim: maker.dim,
-        encoder: maker.encoder,
+        dim: encoder_id.dim,
+        encoder: encoder_id.encoder,
         names: names.len() as u64,
         respelled: Respelled::of(&pictures),
         matched: Some(matched),
@@ -141,8 +142,8 @@ impl Vectors {
             target.remove_partial()?;
             fs::create_dir_all(&partial).map_err(Error::io(&partial))?;
             let unpacked = partial.join("vectors.safetensors");
-            let columns = (tensor.as_deref(), key_column.as_deref());
-            let names = table::unpack_vectors(features, columns, &unpacked)
+            let (vectors, names) = (tensor.as_deref(), key_column.as_deref());
+            let names = table::unpack_vectors(features, vectors, names, &unpacked)
                 .and_then(|names| Ok((names, Matrix::open(&unpacked, None)?)));
             target.remove_partial()?;
             let ((names, tally), matrix) = names?;
@@ -282,23 +283,23 @@ fn pictures(
 }
 
 /// Who made the rows: the content of the matrix' file and which tensor of it.
-fn maker(options: &PrecomputedOptions, matrix: &Matrix) -> Result<Maker> {
+fn encoder_id(options: &PrecomputedOptions, matrix: &Matrix) -> Result<EncoderId> {
     let file = options.features.file_stem().unwrap_or_default().to_string_lossy();
     let mut hasher = blake3::Hasher::new();
     let opened = fs::File::open(&options.features).map_err(Error::io(&options.features))?;
     hasher.update_reader(opened).map_err(Error::io(&options.features))?;
     hasher.update(options.tensor.as_deref().unwrap_or_default().as_bytes());
-    Ok(Maker {
+    Ok(EncoderId {
         encoder: format!("precomputed:{file}"),
         hash: hasher.finalize().to_hex().to_string(),
         dim: matrix.dim(),
     })
 }
 
-/// The store at `out`, if it is sound and of this maker.
-fn older(out: &Path, maker: &Maker) -> Option<(FeatureStore, Vec<Picture>)> {
+/// The store at `out`, if it is sound and of this encoder.
+fn older(out: &Path, encoder_id: &EncoderId) -> Option<(FeatureStore, Vec<Picture>)> {
     let store = FeatureStore::open(out).ok()?;
-    if Maker::of(store.card()) != *maker || store.verify().is_err() {
+    if EncoderId::of(store.card()) != *encoder_id || store.verify().is_err() {
         return None;
     }
     let pictures = read_pictures(&out.join(store.card().pictures_file())).ok()?;

@@ -20,7 +20,7 @@ pub struct EncodeReport {
     /// Pictures of formats that are not decoded, by format: part of `failed`.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub unsupported: BTreeMap<String, u64>,
-    /// Numbers per row.
+    /// Numbers per row (F).
     pub dim: usize,
     /// The encoder in words.
     pub encoder: String,
@@ -38,11 +38,11 @@ pub struct EncodeReport {
 /// capitals.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct Respelled {
-    /// How many.
+    /// Number of respelled names.
     pub names: u64,
     /// The first of them.
     pub name: String,
-    /// Its file.
+    /// Name of the file that was read for it.
     pub file: String,
 }
 

@@ -13,7 +13,7 @@ use crate::decode::Rgb;
 /// aliases, and both are what Pillow computes under these names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Filter {
-    /// A triangle.
+    /// A triangle filter, two pixels wide where the scale is 1.
     Bilinear,
     /// Cubic pieces with a = -0.5 (Catmull-Rom).
     Bicubic,
@@ -24,16 +24,16 @@ pub enum Filter {
 pub struct Part {
     /// From the left edge.
     pub left: f64,
-    /// From the top.
+    /// Distance from the top, in pixels.
     pub top: f64,
-    /// Above 0.
+    /// In pixels, above 0.
     pub width: f64,
-    /// Above 0.
+    /// In pixels, above 0.
     pub height: f64,
 }
 
 impl Part {
-    /// All of `picture`.
+    /// The part that covers all of `picture`.
     pub fn whole(picture: &Rgb) -> Part {
         Part {
             left: 0.0,

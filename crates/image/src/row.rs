@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum RowType {
-    /// As a half.
+    /// A value is an IEEE half, 2 bytes.
     #[default]
     F16,
     /// As a signed byte, with one scale per row.
@@ -25,7 +25,7 @@ pub enum RowType {
 /// A row where it lies, (F).
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Row<'a> {
-    /// Halfs.
+    /// A row of F halfs.
     F16(&'a [f16]),
     /// Each number is `scale` times one of these.
     Int8(&'a [i8], f32),
@@ -62,7 +62,7 @@ fn widened(row: &[i8], scale: f32) -> impl Iterator<Item = f16> {
 }
 
 /// Overwrites `out` with `row` in bytes; the scale.
-pub fn quantize(row: &[f16], out: &mut Vec<i8>) -> f32 {
+pub(crate) fn quantize(row: &[f16], out: &mut Vec<i8>) -> f32 {
     let largest = row.iter().map(|value| value.to_f32().abs()).fold(0.0, f32::max);
     let scale = largest / 127.0;
     let inverse = if scale > 0.0 { 1.0 / scale } else { 0.0 };

@@ -11,19 +11,19 @@
 
 use std::path::Path;
 
+use ams_data::staging::FileEntry;
 use ams_data::{Error, ImageKey, Result};
 use ams_linalg::Projection;
 use half::f16;
 use safetensors::Dtype;
 
 use crate::card::StoreCard;
-use crate::durable::FileCard;
 use crate::row::{Row, RowType, quantize};
 use crate::tensors::{Slot, TensorWriter, Tensors};
 
 /// A part file, mapped.
 #[derive(Debug)]
-pub struct Segment {
+pub(crate) struct Segment {
     tensors: Tensors,
     dim: usize,
     keys: Slot,
@@ -38,7 +38,7 @@ pub struct Segment {
 
 impl Segment {
     /// Maps a file of part `part` and checks everything but the rows' values.
-    pub fn open(path: &Path, part: usize, card: &StoreCard) -> Result<Segment> {
+    pub(crate) fn open(path: &Path, part: usize, card: &StoreCard) -> Result<Segment> {
         let tensors = Tensors::open(path)?;
         let keys = tensors.typed("keys", Dtype::U64, 1)?;
         let squares = tensors.typed("squares", Dtype::F64, 1)?;
@@ -52,9 +52,10 @@ impl Segment {
             }
         };
         let (count, dim) = (keys.shape[0], card.dim);
-        let shape = |slot: &Slot, name: &str, expected: &[usize]| match slot.shape == expected {
-            true => Ok(()),
-            false => {
+        let shape = |slot: &Slot, name: &str, expected: &[usize]| {
+            if slot.shape == expected {
+                Ok(())
+            } else {
                 let what = format!(
                     "`{name}` is {:?}, expected {expected:?} (keys, dim of the card)",
                     slot.shape
@@ -88,23 +89,23 @@ impl Segment {
         Ok(Segment { tensors, dim, keys, squares, sizes, rows, scales, projected: None })
     }
 
-    /// The images, ascending.
-    pub fn keys(&self) -> &[ImageKey] {
+    /// The keys of its rows, in ascending order.
+    pub(crate) fn keys(&self) -> &[ImageKey] {
         self.slice(&self.keys)
     }
 
     /// The sum of the squares of each row.
-    pub fn squares(&self) -> &[f64] {
+    pub(crate) fn squares(&self) -> &[f64] {
         self.slice(&self.squares)
     }
 
     /// Width and height of each picture.
-    pub fn sizes(&self) -> &[[u32; 2]] {
+    pub(crate) fn sizes(&self) -> &[[u32; 2]] {
         self.slice(&self.sizes)
     }
 
     /// The feature in row `row`, or what was made of it.
-    pub fn row(&self, row: usize) -> Row<'_> {
+    pub(crate) fn row(&self, row: usize) -> Row<'_> {
         match &self.projected {
             Some((rows, dim)) => Row::F16(&rows[row * dim..][..*dim]),
             None => self.stored(row),
@@ -121,7 +122,7 @@ impl Segment {
     }
 
     /// Puts what `projection` makes of the rows into their place.
-    pub fn project(&mut self, projection: &Projection) {
+    pub(crate) fn project(&mut self, projection: &Projection) {
         let mut rows = Vec::with_capacity(self.keys().len() * projection.outputs());
         let mut row = Vec::with_capacity(self.dim);
         for at in 0..self.keys().len() {
@@ -133,18 +134,17 @@ impl Segment {
     }
 
     /// Where the file lies.
-    pub fn path(&self) -> &Path {
+    pub(crate) fn path(&self) -> &Path {
         self.tensors.path()
     }
 
-    /// The whole file.
-    pub fn bytes(&self) -> &[u8] {
+    pub(crate) fn bytes(&self) -> &[u8] {
         self.tensors.bytes()
     }
 
     /// Reads every row: each number has to be finite, and what the file says of the row's size
     /// true.
-    pub fn verify(&self) -> Result<()> {
+    pub(crate) fn verify(&self) -> Result<()> {
         for (at, key) in self.keys().iter().enumerate() {
             let row = self.stored(at);
             let halfs = row.halfs();
@@ -171,21 +171,23 @@ impl Segment {
 }
 
 /// Where rows come from that go into a new part file.
-pub trait RowSource: Sync {
+pub(crate) trait RowSource: Sync {
     /// The row of `key`; `buffer` may be used to hold it.
     fn row<'a>(&'a self, key: ImageKey, buffer: &'a mut Vec<f16>) -> Result<Row<'a>>;
 }
 
 /// An image to be written, with the size of its picture.
-pub type Image = (ImageKey, [u32; 2]);
+pub(crate) type Image = (ImageKey, [u32; 2]);
 
-/// Writes `images`, ascending, as the new file `path`; returns also `squares`.
-pub fn write(
+/// Writes `images`, ascending, as the new file `path`; its rows have `dim` values each.
+/// Returns also the sum of the squares of each row.
+pub(crate) fn write(
     path: &Path,
-    (dim, rows): (usize, RowType),
+    dim: usize,
+    rows: RowType,
     images: &[Image],
     source: &dyn RowSource,
-) -> Result<(FileCard, Vec<f64>)> {
+) -> Result<(FileEntry, Vec<f64>)> {
     let count = images.len();
     // `squares` and `scales` stand before the rows they are made of, so rows are looked at twice.
     let mut bytes = Vec::with_capacity(dim);

@@ -14,7 +14,7 @@ use crate::manifest::{Picture, distinct};
 use crate::picture_file::content_key;
 use crate::row::{Row, RowType};
 use crate::segment::RowSource;
-use crate::write::{Maker, Target, Version};
+use crate::write::{EncoderId, Target, Version};
 
 /// Numbers of a row at most.
 const DIM_MAX: usize = 1 << 16;
@@ -41,7 +41,7 @@ pub fn simulated(
     let target = Target::take(dir)?;
     target.remove_partial()?;
     target.commit(&Version {
-        maker: &maker(dim, seed),
+        encoder_id: &encoder_id(dim, seed),
         rows: RowType::F16,
         pictures: &pictures,
         base: None,
@@ -68,9 +68,9 @@ fn picture(name: String) -> Picture {
 }
 
 /// Who made the rows. The 1 is to be raised when [`draw`] changes.
-fn maker(dim: usize, seed: u64) -> Maker {
+fn encoder_id(dim: usize, seed: u64) -> EncoderId {
     let hash = blake3::hash(format!("simulated 1 {dim} {seed}").as_bytes());
-    Maker { encoder: format!("simulated-{dim}"), hash: hash.to_hex().to_string(), dim }
+    EncoderId { encoder: format!("simulated-{dim}"), hash: hash.to_hex().to_string(), dim }
 }
 
 /// The row of an image: four numbers per word of splitmix64, of either sign and 1/16 to 1 in size.

@@ -18,18 +18,17 @@ use crate::listing::files_below;
 
 /// What a name means that is no file's.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Meant {
+pub(crate) enum Meant {
     /// This file, relative to the folder.
     File(String),
     /// None; something comes near it, in words.
     Near(String),
-    /// None.
     Nothing,
 }
 
 /// A name that is no file's, read as a path.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reading {
+pub(crate) enum Reading {
     /// Relative to the folder, of plain parts.
     Inside(String),
     /// Elsewhere, with its plain parts.
@@ -38,7 +37,7 @@ pub enum Reading {
 
 /// The files of a folder, by their names without what spelling may change.
 #[derive(Debug, Default)]
-pub struct Files {
+pub(crate) struct Files {
     names: Vec<String>,
     by_path: HashMap<String, Vec<u32>>,
     by_file: HashMap<String, Vec<u32>>,
@@ -47,12 +46,12 @@ pub struct Files {
 
 impl Files {
     /// The files below `folder`; none, if it cannot be read.
-    pub fn below(folder: &Path) -> Files {
+    pub(crate) fn below(folder: &Path) -> Files {
         Files::of(files_below(folder).unwrap_or_default())
     }
 
     /// The files called `names`.
-    pub fn of(names: Vec<String>) -> Files {
+    pub(crate) fn of(names: Vec<String>) -> Files {
         let mut files = Files::default();
         for (at, name) in names.iter().enumerate() {
             let (at, path) = (at as u32, folded(name));
@@ -65,7 +64,7 @@ impl Files {
     }
 
     /// What `path` means, if it is no file's name as it is.
-    pub fn meant(&self, path: &Reading) -> Meant {
+    pub(crate) fn meant(&self, path: &Reading) -> Meant {
         let (Reading::Inside(text) | Reading::Elsewhere(text)) = path;
         let path_folded = folded(text);
         let file = file_of(&path_folded);
@@ -109,7 +108,7 @@ impl Files {
 
 /// The paths that `name` may be, the likeliest first; `roots` are ways to write the folder's own
 /// path, with `/`.
-pub fn readings(name: &str, roots: &[String]) -> Vec<Reading> {
+pub(crate) fn readings(name: &str, roots: &[String]) -> Vec<Reading> {
     let name = name.trim();
     let mut texts = Vec::new();
     match name.get(..7).filter(|scheme| scheme.eq_ignore_ascii_case("file://")) {
@@ -136,9 +135,10 @@ pub fn readings(name: &str, roots: &[String]) -> Vec<Reading> {
         let inside = parts(rest.unwrap_or(&text));
         let climbs = inside.iter().any(|part| part == "..");
         let plain = || inside.iter().filter(|part| *part != "..").cloned().collect::<Vec<String>>();
-        let reading = match (rest.is_some() || !is_whole) && !climbs && !inside.is_empty() {
-            true => Reading::Inside(inside.join("/")),
-            false => Reading::Elsewhere(plain().join("/")),
+        let reading = if (rest.is_some() || !is_whole) && !climbs && !inside.is_empty() {
+            Reading::Inside(inside.join("/"))
+        } else {
+            Reading::Elsewhere(plain().join("/"))
         };
         if !readings.contains(&reading) {
             readings.push(reading);

@@ -41,7 +41,6 @@ use crate::tensors::Tensors;
 /// The images of one part, in one file or several.
 #[derive(Debug)]
 struct Part {
-    /// Oldest first.
     segments: Vec<Segment>,
     /// The images that pictures show, ascending, and where they are; `None` where that is the one
     /// file as it is.
@@ -103,7 +102,6 @@ pub struct FeatureStore {
     parts: Vec<Part>,
     /// The table of names, for its bytes.
     table: Tensors,
-    /// Ascending.
     names: Vec<PictureName>,
     /// The key of each name.
     name_keys: Vec<ImageKey>,

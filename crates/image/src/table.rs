@@ -26,11 +26,10 @@ use serde::Serialize;
 use crate::halves::{self, Tally};
 use crate::tensors::TensorWriter;
 
-/// Rows per batch.
 const BATCH: usize = 1024;
 
 /// How a Parquet file begins.
-pub const MAGIC: &[u8; 4] = b"PAR1";
+pub(crate) const MAGIC: &[u8; 4] = b"PAR1";
 
 /// Columns of names, unless one is named.
 const NAMES: [&str; 6] = ["key", "name", "image", "path", "item", "id"];
@@ -50,17 +49,19 @@ pub fn is_parquet(path: &Path) -> bool {
 /// # Errors
 /// If a column is missing or ambiguous, a vector is null, of another length than the first or
 /// cannot be held by halfs, a name is null.
-pub fn unpack_vectors(
+pub(crate) fn unpack_vectors(
     path: &Path,
-    columns: (Option<&str>, Option<&str>),
+    vectors: Option<&str>,
+    names: Option<&str>,
     to: &Path,
 ) -> Result<(Vec<String>, Tally)> {
-    guarded(path, || vectors_into(path, columns, to))
+    guarded(path, || vectors_into(path, vectors, names, to))
 }
 
 fn vectors_into(
     path: &Path,
-    (vectors, names): (Option<&str>, Option<&str>),
+    vectors: Option<&str>,
+    names: Option<&str>,
     to: &Path,
 ) -> Result<(Vec<String>, Tally)> {
     let (reader, rows) = open(path)?;
@@ -202,17 +203,21 @@ fn pictures_into(path: &Path, folder: &Path, same: SameName) -> Result<Unpacked>
         }
     }
     if unpacked.names.is_empty() {
-        let rows = unpacked.rows;
-        let what = match only_path {
-            Some(example) => format!(
-                "none of its {rows} rows has the bytes of a picture, only a path such as \"{example}\": say \
-                 --images FOLDER and name the pictures with --list"
-            ),
-            None => format!("none of its {rows} rows has a picture"),
-        };
-        return Err(Error::content(path, what));
+        return Err(none_unpacked(path, unpacked.rows, only_path));
     }
     Ok(unpacked)
+}
+
+/// None of `rows` rows has the bytes of a picture; one of them may have a path.
+fn none_unpacked(path: &Path, rows: u64, only_path: Option<String>) -> Error {
+    let what = match only_path {
+        Some(example) => format!(
+            "none of its {rows} rows has the bytes of a picture, only a path such as \"{example}\": say \
+             --images FOLDER and name the pictures with --list"
+        ),
+        None => format!("none of its {rows} rows has a picture"),
+    };
+    Error::content(path, what)
 }
 
 /// A name with the number of its row before the last part.

@@ -6,12 +6,13 @@
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
+use ams_data::staging::FileEntry;
 use ams_data::{Error, Result, map};
 use bytemuck::Pod;
 use memmap2::Mmap;
 use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
 
-use crate::durable::{FileCard, HashedFile};
+use crate::durable::HashedFile;
 
 /// A mapped safetensors file whose header has been checked against the file's length.
 #[derive(Debug)]
@@ -26,9 +27,9 @@ pub struct Tensors {
 /// One tensor's place in its file.
 #[derive(Clone, Debug)]
 pub struct Slot {
-    /// Element type.
+    /// Type of the elements.
     pub dtype: Dtype,
-    /// Dimensions.
+    /// Dimensions, the slowest first.
     pub shape: Vec<usize>,
     bytes: Range<usize>,
 }
@@ -87,7 +88,7 @@ impl Tensors {
         })
     }
 
-    /// The whole file.
+    /// The bytes of the whole file, header included.
     pub fn bytes(&self) -> &[u8] {
         &self.map
     }
@@ -136,7 +137,7 @@ impl TensorWriter {
     }
 
     /// Ends the file; see [`HashedFile::finish`].
-    pub fn finish(self) -> Result<FileCard> {
+    pub fn finish(self) -> Result<FileEntry> {
         assert_eq!(self.left, 0, "as much data as the header says");
         self.file.finish()
     }

@@ -21,51 +21,52 @@ use std::path::{Path, PathBuf};
 
 use ams_data::lock::Lock;
 use ams_data::schema::PARTS;
-use ams_data::staging::{sync_folder, write_whole};
+use ams_data::staging::{FileEntry, sync_folder, write_whole};
 use ams_data::{Error, ImageKey, PictureName, Result};
+use ams_fabric::{Fabric, Solo};
 use rayon::prelude::*;
 use safetensors::Dtype;
+use serde::{Deserialize, Serialize};
 
 use crate::card::{
     CARD, FAILED, FORMAT, StoreCard, generation_in, is_versioned, names_file, part_file,
     pictures_file,
 };
-use crate::crew::{self, Alone, Crew};
-use crate::durable::{FileCard, beside};
+use crate::durable::beside;
 use crate::failure::{NOT_DECODED, Reason};
 use crate::manifest::{Picture, write_failed, write_pictures};
+use crate::messages;
 use crate::row::RowType;
 use crate::segment::{self, Image, RowSource};
 use crate::store::FeatureStore;
 use crate::tensors::TensorWriter;
 
-/// Who made the rows.
+/// The encoder that made the rows of a store; equal ids make equal rows of equal pictures.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Maker {
+pub(crate) struct EncoderId {
     /// The encoder in words.
     pub encoder: String,
     /// blake3 of all that defines it.
     pub hash: String,
-    /// Numbers per row.
     pub dim: usize,
 }
 
-impl Maker {
-    /// The maker of a store's rows.
-    pub fn of(card: &StoreCard) -> Maker {
-        Maker { encoder: card.encoder.clone(), hash: card.encoder_hash.clone(), dim: card.dim }
+impl EncoderId {
+    /// The encoder of a store's rows.
+    pub(crate) fn of(card: &StoreCard) -> EncoderId {
+        EncoderId { encoder: card.encoder.clone(), hash: card.encoder_hash.clone(), dim: card.dim }
     }
 }
 
 /// A version to be written.
-pub struct Version<'a> {
-    /// Who made the rows.
-    pub maker: &'a Maker,
+pub(crate) struct Version<'a> {
+    /// The encoder that made the rows.
+    pub encoder_id: &'a EncoderId,
     /// How they are kept.
     pub rows: RowType,
     /// What it is to hold, names ascending and distinct.
     pub pictures: &'a [Picture],
-    /// The version whose part files stay; those have the same maker and type of rows.
+    /// The version whose part files stay; those have the same encoder and type of rows.
     pub base: Option<&'a FeatureStore>,
     /// Where the rows are that `base` has not.
     pub source: &'a dyn RowSource,
@@ -73,7 +74,7 @@ pub struct Version<'a> {
 
 /// A store's folder, held by this process for writing.
 #[derive(Debug)]
-pub struct Target {
+pub(crate) struct Target {
     out: PathBuf,
     /// Held by the first process, for all of them.
     _lock: Option<Lock>,
@@ -85,7 +86,7 @@ impl Target {
     ///
     /// # Errors
     /// If there is something else, or another process is writing it.
-    pub fn take(out: &Path) -> Result<Target> {
+    pub(crate) fn take(out: &Path) -> Result<Target> {
         let Some(name) = out.file_name() else {
             let what = format!("{} is not a name for a feature store", out.display());
             return Err(Error::option(what));
@@ -108,17 +109,17 @@ impl Target {
     }
 
     /// The store at `out`, which the first process of the job has taken.
-    pub fn taken_by_first(out: &Path) -> Target {
+    pub(crate) fn taken_by_first(out: &Path) -> Target {
         Target { out: out.to_path_buf(), _lock: None }
     }
 
     /// The folder in which work for the store is kept until it is done.
-    pub fn partial(&self) -> PathBuf {
+    pub(crate) fn partial(&self) -> PathBuf {
         beside(&self.out, ".partial")
     }
 
     /// Removes the list of failures of a run before; what other work is unfinished stays.
-    pub fn forget_failures(&self) {
+    pub(crate) fn forget_failures(&self) {
         let partial = self.partial();
         let _ = fs::remove_file(partial.join(FAILED));
         // Only a folder that is empty goes.
@@ -126,11 +127,12 @@ impl Target {
     }
 
     /// Removes that folder with all that is in it.
-    pub fn remove_partial(&self) -> Result<()> {
+    pub(crate) fn remove_partial(&self) -> Result<()> {
         let partial = self.partial();
-        match partial.exists() {
-            true => fs::remove_dir_all(&partial).map_err(Error::io(&partial)),
-            false => Ok(()),
+        if partial.exists() {
+            fs::remove_dir_all(&partial).map_err(Error::io(&partial))
+        } else {
+            Ok(())
         }
     }
 
@@ -141,37 +143,37 @@ impl Target {
 
     /// Writes `version` and makes it the store's newest one, its parts on as many threads as there
     /// are cores. On failure the store is as before, and nothing of the version stays behind.
-    pub fn commit(&self, version: &Version<'_>) -> Result<StoreCard> {
+    pub(crate) fn commit(&self, version: &Version<'_>) -> Result<StoreCard> {
         let threads = rayon::ThreadPoolBuilder::new().build();
         let threads = threads.map_err(|error| Error::option(format!("threads: {error}")))?;
-        self.commit_together(version, &mut Alone, &threads)
+        self.commit_together(version, &mut Solo, &threads)
     }
 
-    /// As [`Target::commit`], by all processes of `crew`, each of which writes some of the parts,
+    /// As [`Target::commit`], by all processes of `fabric`, each of which writes some of the parts,
     /// on `threads`.
-    pub fn commit_together(
+    pub(crate) fn commit_together(
         &self,
         version: &Version<'_>,
-        crew: &mut dyn Crew,
+        fabric: &mut dyn Fabric,
         threads: &rayon::ThreadPool,
     ) -> Result<StoreCard> {
         let (partial, staged) = (self.partial(), self.staged());
         let alone = !partial.exists();
-        fs::create_dir_all(&staged).map_err(Error::io(&staged))?;
+        let created = fs::create_dir_all(&staged).map_err(Error::io(&staged));
         let generation = self.next_generation();
-        // Nobody may see the new card before everybody has asked for the number.
-        crew::barrier(crew)?;
-        let parts = write_parts(&staged, version, generation, (crew, threads));
-        let card =
-            parts.and_then(|parts| describe(&staged, version, generation, parts, crew.rank()));
-        let written = match crew.rank() {
-            0 => card.and_then(|card| self.install(&staged, &card).map(|()| card)),
-            _ => card,
-        };
-        if written.is_ok() {
-            crew::barrier(crew)?;
-        }
-        if crew.rank() > 0 {
+        // The new card may appear only after every process has read the number of the old one.
+        messages::together(fabric, created)?;
+        let rank = fabric.rank();
+        let parts = write_parts(&staged, version, generation, fabric, threads);
+        let card = parts.and_then(|parts| {
+            let card = describe(&staged, version, generation, parts, rank)?;
+            if rank == 0 {
+                self.install(&staged, &card)?;
+            }
+            Ok(card)
+        });
+        let written = messages::together(fabric, card);
+        if rank > 0 {
             return written;
         }
         let left = if alone { &partial } else { &staged };
@@ -255,21 +257,29 @@ fn refuse_foreign(out: &Path) -> Result<()> {
     Err(Error::content(out, what))
 }
 
-/// One part: its new file, if it has one; of its images that pictures show, by key, the sums of
-/// their squares; its rows, shown or not.
-type Part = (Option<(String, FileCard)>, Vec<f64>, usize);
+/// A part of the new version.
+#[derive(Serialize, Deserialize)]
+struct WrittenPart {
+    /// Name and card of its new file, if it has one.
+    file: Option<(String, FileEntry)>,
+    /// Sums of the squares of the rows that pictures show, by ascending key.
+    squares: Vec<f64>,
+    /// Number of its rows, shown or not.
+    rows: usize,
+}
 
 /// Writes the part files that the base of `version` has not into `folder`, those of one process of
-/// `crew` each.
+/// `fabric` each.
 fn write_parts(
     folder: &Path,
     version: &Version<'_>,
     generation: u64,
-    (crew, threads): (&mut dyn Crew, &rayon::ThreadPool),
-) -> Result<Vec<Part>> {
-    let Version { maker, rows, pictures, base, source } = version;
+    fabric: &mut dyn Fabric,
+    threads: &rayon::ThreadPool,
+) -> Result<Vec<WrittenPart>> {
+    let Version { encoder_id, rows, pictures, base, source } = version;
     let live = images(pictures);
-    let (rank, size) = (crew.rank(), crew.size());
+    let (rank, size) = (fabric.rank(), fabric.size());
     let parts = (rank..PARTS).step_by(size).map(|part| {
         let from = live.partition_point(|(key, _)| key.part(PARTS) < part);
         let to = live.partition_point(|(key, _)| key.part(PARTS) <= part);
@@ -289,24 +299,28 @@ fn write_parts(
         let mut file = None;
         if !new.is_empty() {
             let name = part_file(part, generation);
-            let kind = (maker.dim, *rows);
-            let (card, of_new) = segment::write(&folder.join(&name), kind, &new, *source)?;
+            let path = folder.join(&name);
+            let (card, of_new) = segment::write(&path, encoder_id.dim, *rows, &new, *source)?;
             file = Some((name, card));
             squares.extend(new.iter().map(|(key, _)| *key).zip(of_new));
         }
         squares.sort_unstable_by_key(|(key, _)| *key);
         squares.retain(|(key, _)| live.binary_search_by_key(key, |(key, _)| *key).is_ok());
-        Ok((file, squares.into_iter().map(|(_, squares)| squares).collect(), stored))
+        let squares = squares.into_iter().map(|(_, squares)| squares).collect();
+        Ok(WrittenPart { file, squares, rows: stored })
     };
     let parts: Vec<(usize, &[Image])> = parts.collect();
-    let written: Vec<Result<Part>> =
+    let written: Vec<Result<WrittenPart>> =
         threads.install(|| parts.into_par_iter().with_max_len(1).map(write).collect());
-    let written = written.into_iter().collect::<Result<Vec<Part>>>()?;
+    let written = written.into_iter().collect::<Result<Vec<WrittenPart>>>();
+    let written = messages::together(fabric, written)?;
     let mut of_rank: Vec<_> =
-        crew::gather(crew, written)?.into_iter().map(Vec::into_iter).collect();
+        messages::gather(fabric, written)?.into_iter().map(Vec::into_iter).collect();
     let next = |part: usize| of_rank[part % size].next();
-    let all: Option<Vec<Part>> = (0..PARTS).map(next).collect();
-    all.ok_or_else(|| Error::content(folder, "the processes of this job are not of one kind"))
+    let all: Option<Vec<WrittenPart>> = (0..PARTS).map(next).collect();
+    all.ok_or_else(|| {
+        Error::content(folder, "the processes of this job run different versions of ams")
+    })
 }
 
 /// The card of `version`, whose parts are written; the first process writes it, and the tables.
@@ -314,12 +328,12 @@ fn describe(
     folder: &Path,
     version: &Version<'_>,
     generation: u64,
-    parts: Vec<Part>,
+    parts: Vec<WrittenPart>,
     rank: usize,
 ) -> Result<StoreCard> {
-    let Version { maker, rows, pictures, base, .. } = version;
+    let Version { encoder_id, rows, pictures, base, .. } = version;
     let live = images(pictures).len();
-    let mut files: BTreeMap<String, FileCard> = base
+    let mut files: BTreeMap<String, FileEntry> = base
         .iter()
         .flat_map(|base| {
             (0..PARTS)
@@ -330,7 +344,7 @@ fn describe(
     // In f64 and in the order of the keys, so that the scale has the same bits whoever encoded what
     // when.
     let (mut sum, mut stored) = (0.0f64, 0);
-    for (file, squares, rows) in parts {
+    for WrittenPart { file, squares, rows } in parts {
         files.extend(file);
         squares.iter().for_each(|squares| sum += squares);
         stored += rows;
@@ -343,13 +357,13 @@ fn describe(
         write_failed(&folder.join(FAILED), pictures)?;
     }
     let names = pictures.iter().filter(|picture| picture.key.is_some()).count() as u64;
-    let mean = sum / (live as f64 * maker.dim as f64);
+    let mean = sum / (live as f64 * encoder_id.dim as f64);
     let card = StoreCard {
         format: FORMAT.into(),
         generation,
-        encoder: maker.encoder.clone(),
-        encoder_hash: maker.hash.clone(),
-        dim: maker.dim,
+        encoder: encoder_id.encoder.clone(),
+        encoder_hash: encoder_id.hash.clone(),
+        dim: encoder_id.dim,
         rows: *rows,
         parts: PARTS,
         images: live as u64,
@@ -379,7 +393,7 @@ fn images(pictures: &[Picture]) -> Vec<Image> {
 }
 
 /// Writes the table of the names that have a key.
-fn write_names(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
+fn write_names(path: &Path, pictures: &[Picture]) -> Result<FileEntry> {
     let mut table = pictures
         .iter()
         .filter(|picture| picture.key.is_some())
@@ -399,7 +413,7 @@ fn write_names(path: &Path, pictures: &[Picture]) -> Result<FileCard> {
 }
 
 /// How many pictures failed, by the reason's name.
-pub fn failed_by_reason(pictures: &[Picture]) -> BTreeMap<String, u64> {
+pub(crate) fn failed_by_reason(pictures: &[Picture]) -> BTreeMap<String, u64> {
     let mut failed = BTreeMap::new();
     for failure in pictures.iter().filter_map(|picture| picture.failure.as_ref()) {
         *failed.entry(failure.reason.name().to_string()).or_default() += 1;
@@ -408,7 +422,7 @@ pub fn failed_by_reason(pictures: &[Picture]) -> BTreeMap<String, u64> {
 }
 
 /// How many pictures are of formats that are not decoded, by format.
-pub fn unsupported_by_format(pictures: &[Picture]) -> BTreeMap<String, u64> {
+pub(crate) fn unsupported_by_format(pictures: &[Picture]) -> BTreeMap<String, u64> {
     let mut formats = BTreeMap::new();
     let failures = pictures.iter().filter_map(|picture| picture.failure.as_ref());
     for failure in failures.filter(|failure| failure.reason == Reason::Unsupported) {
@@ -423,7 +437,7 @@ impl Target {
     /// with the whole, not with single pictures. They are listed in `failed.csv` in the folder
     /// of unfinished work, which stays. `looked_in` is the folder or file they were looked up
     /// in.
-    pub fn refuse_mostly_failed(
+    pub(crate) fn refuse_mostly_failed(
         &self,
         pictures: &[Picture],
         most: f64,

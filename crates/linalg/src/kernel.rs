@@ -8,12 +8,12 @@
 
 use pulp::{Arch, Simd, WithSimd};
 
-use super::Onto;
+use super::Write;
 use super::panels::Panels;
 
 /// The left factor (m, k): element (i, l) is `data[i * row + l * column]`.
 #[derive(Clone, Copy, Debug)]
-pub struct Left<'a> {
+pub struct LeftFactor<'a> {
     /// The elements, and maybe others between them.
     pub data: &'a [f32],
     /// From a row to the next.
@@ -25,19 +25,18 @@ pub struct Left<'a> {
 /// `c`, m rows `stride` apart, = `scale` * `a` * `b`, or += that.
 pub(super) struct Product<'a, 'h> {
     pub m: usize,
-    pub a: Left<'a>,
+    pub a: LeftFactor<'a>,
     pub b: Panels<'a>,
     pub scale: f32,
-    pub onto: Onto,
+    pub write: Write,
     pub c: &'a mut [f32],
     pub stride: usize,
     /// Called before each tile.
-    pub ahead: Option<&'h mut (dyn FnMut() + 'h)>,
+    pub prefetch: Option<&'h mut (dyn FnMut() + 'h)>,
 }
 
 impl Product<'_, '_> {
-    /// Computes it.
-    pub fn run(self) {
+    pub(crate) fn run(self) {
         let Product { m, a, b, .. } = &self;
         if *m == 0 || b.columns() == 0 {
             return;
@@ -54,7 +53,7 @@ impl WithSimd for Product<'_, '_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Product { m, a, b, scale, onto, c, stride, mut ahead } = self;
+        let Product { m, a, b, scale, write, c, stride, mut prefetch } = self;
         // A zero that the compiler does not know: it would have tiles of known zeros written to
         // memory and read back.
         let zero = std::hint::black_box(0.0);
@@ -62,15 +61,15 @@ impl WithSimd for Product<'_, '_> {
             let columns = width.min(b.columns() - first);
             for (from, panel) in b.blocks(first, width) {
                 // A sum of several blocks adds all but its first one.
-                let onto = if from > 0 { Onto::Sum } else { onto };
-                let to = To { scale, onto, stride, columns, zero };
-                let a = Left { data: &a.data[from * a.column..], ..a };
+                let write = if from > 0 { Write::Add } else { write };
+                let to = Destination { scale, write, stride, columns, zero };
+                let a = LeftFactor { data: &a.data[from * a.column..], ..a };
                 let c = &mut c[first..];
                 match width / S::F32_LANES {
-                    1 => rows::<S, 1>(simd, m, a, panel, c, to, &mut ahead),
-                    2 => rows::<S, 2>(simd, m, a, panel, c, to, &mut ahead),
-                    3 => rows::<S, 3>(simd, m, a, panel, c, to, &mut ahead),
-                    4 => rows::<S, 4>(simd, m, a, panel, c, to, &mut ahead),
+                    1 => rows::<S, 1>(simd, m, a, panel, c, to, &mut prefetch),
+                    2 => rows::<S, 2>(simd, m, a, panel, c, to, &mut prefetch),
+                    3 => rows::<S, 3>(simd, m, a, panel, c, to, &mut prefetch),
+                    4 => rows::<S, 4>(simd, m, a, panel, c, to, &mut prefetch),
                     vectors => unreachable!("a panel of {vectors} vectors"),
                 }
             }
@@ -80,9 +79,9 @@ impl WithSimd for Product<'_, '_> {
 
 /// How a panel's product is written.
 #[derive(Clone, Copy)]
-pub(super) struct To {
+pub(super) struct Destination {
     pub scale: f32,
-    pub onto: Onto,
+    pub write: Write,
     pub stride: usize,
     /// Columns of the destination, not more than the panel has.
     pub columns: usize,
@@ -95,11 +94,11 @@ pub(super) struct To {
 fn rows<S: Simd, const N: usize>(
     simd: S,
     m: usize,
-    a: Left,
+    a: LeftFactor,
     panel: &[f32],
     c: &mut [f32],
-    to: To,
-    ahead: &mut Option<&mut dyn FnMut()>,
+    to: Destination,
+    prefetch: &mut Option<&mut dyn FnMut()>,
 ) {
     let (panel, _) = S::as_simd_f32s(panel);
     let (panel, _) = panel.as_chunks::<N>();
@@ -108,24 +107,24 @@ fn rows<S: Simd, const N: usize>(
     // As many rows as there are registers for.
     if N == 1 || (N == 2 && S::REGISTER_COUNT >= 32) {
         while i + 12 <= m {
-            tile::<S, 12, N>(simd, a, i, panel, c, to, ahead);
+            tile::<S, 12, N>(simd, a, i, panel, c, to, prefetch);
             i += 12;
         }
     }
     while i + 6 <= m {
-        tile::<S, 6, N>(simd, a, i, panel, c, to, ahead);
+        tile::<S, 6, N>(simd, a, i, panel, c, to, prefetch);
         i += 6;
     }
     if i + 4 <= m {
-        tile::<S, 4, N>(simd, a, i, panel, c, to, ahead);
+        tile::<S, 4, N>(simd, a, i, panel, c, to, prefetch);
         i += 4;
     }
     if i + 2 <= m {
-        tile::<S, 2, N>(simd, a, i, panel, c, to, ahead);
+        tile::<S, 2, N>(simd, a, i, panel, c, to, prefetch);
         i += 2;
     }
     if i < m {
-        tile::<S, 1, N>(simd, a, i, panel, c, to, ahead);
+        tile::<S, 1, N>(simd, a, i, panel, c, to, prefetch);
     }
 }
 
@@ -133,15 +132,15 @@ fn rows<S: Simd, const N: usize>(
 #[inline(always)]
 fn tile<S: Simd, const M: usize, const N: usize>(
     simd: S,
-    a: Left,
+    a: LeftFactor,
     first: usize,
     panel: &[[S::f32s; N]],
     c: &mut [f32],
-    to: To,
-    ahead: &mut Option<&mut dyn FnMut()>,
+    to: Destination,
+    prefetch: &mut Option<&mut dyn FnMut()>,
 ) {
-    if let Some(ahead) = ahead {
-        ahead();
+    if let Some(prefetch) = prefetch {
+        prefetch();
     }
     let mut sums = [[simd.splat_f32s(to.zero); N]; M];
     let starts: [usize; M] = std::array::from_fn(|i| (first + i) * a.row);
@@ -160,31 +159,31 @@ fn tile<S: Simd, const M: usize, const N: usize>(
         column += a.column;
     }
     for (i, sums) in sums.iter().enumerate() {
-        write(simd, sums, &mut c[(first + i) * to.stride..][..to.columns], to);
+        store(simd, sums, &mut c[(first + i) * to.stride..][..to.columns], to);
     }
 }
 
 /// Writes the sums of one row.
 #[inline(always)]
-pub(super) fn write<S: Simd, const N: usize>(
+pub(super) fn store<S: Simd, const N: usize>(
     simd: S,
     sums: &[S::f32s; N],
     row: &mut [f32],
-    to: To,
+    to: Destination,
 ) {
     let scale = simd.splat_f32s(to.scale);
     let (whole, part) = S::as_mut_simd_f32s(row);
     for (sum, c) in sums.iter().zip(&mut *whole) {
-        *c = match to.onto {
-            Onto::Nothing => simd.mul_f32s(scale, *sum),
-            Onto::Sum => simd.mul_add_e_f32s(scale, *sum, *c),
+        *c = match to.write {
+            Write::Overwrite => simd.mul_f32s(scale, *sum),
+            Write::Add => simd.mul_add_e_f32s(scale, *sum, *c),
         };
     }
     if !part.is_empty() {
         let sum = sums[whole.len()];
-        let value = match to.onto {
-            Onto::Nothing => simd.mul_f32s(scale, sum),
-            Onto::Sum => simd.mul_add_e_f32s(scale, sum, simd.partial_load_f32s(part)),
+        let value = match to.write {
+            Write::Overwrite => simd.mul_f32s(scale, sum),
+            Write::Add => simd.mul_add_e_f32s(scale, sum, simd.partial_load_f32s(part)),
         };
         simd.partial_store_f32s(part, value);
     }

@@ -1,9 +1,24 @@
 //! Matrix products on row-major slices, single-threaded, with the shapes asserted.
 //!
+//! ```
+//! use ams_linalg::{Write, a_bt};
+//!
+//! // (2, 3) times the transposed of (1, 3), halved.
+//! let a = [1.0, 2.0, 3.0, 4.0, 5.0, 6.0];
+//! let mut c = [9.0, 9.0];
+//! a_bt([2, 1, 3], &a, &[1.0, 0.0, -1.0], 0.5, Write::Overwrite, &mut c);
+//! assert_eq!(c, [-1.0, -1.0]);
+//! a_bt([2, 1, 3], &a, &[1.0, 0.0, -1.0], 0.5, Write::Add, &mut c);
+//! assert_eq!(c, [-2.0, -2.0]);
+//! ```
+//!
 //! Knows rows, columns and strides; not what a matrix means. The kernel is ours because the towers'
 //! products are what a training step is made of: it reads halfs without a pass of their own, packs
 //! a tower's weights once for all lanes, and gives the same bits whatever the vectors of the
 //! processor.
+
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
 
 #[doc(hidden)]
 pub mod check;
@@ -17,7 +32,7 @@ mod widths;
 
 use std::cell::RefCell;
 
-pub use kernel::Left;
+pub use kernel::LeftFactor;
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
 pub use projection::Projection;
@@ -29,82 +44,82 @@ use kernel::Product;
 use pulp::{Arch, Simd};
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (n, k) transposed, or `c` += that.
-pub fn a_bt([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, onto: Onto, c: &mut [f32]) {
+pub fn a_bt([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write, c: &mut [f32]) {
     assert_eq!((a.len(), b.len(), c.len()), (m * k, n * k, m * n), "a_bt of {m}, {n}, {k}");
     if n == 1 && k > 0 {
-        return a_by_vector(a, b, scale, onto, c);
+        return a_by_vector(a, b, scale, write, c);
     }
     packed(|packed| {
         packed.pack_transposed(k, n, b);
-        product(m, Left { data: a, row: k, column: 1 }, packed.panels(), scale, onto, c);
+        product(m, LeftFactor { data: a, row: k, column: 1 }, packed.panels(), scale, write, c);
     });
 }
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (k, n), or `c` += that.
-pub fn a_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, onto: Onto, c: &mut [f32]) {
+pub fn a_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write, c: &mut [f32]) {
     assert_eq!((a.len(), b.len(), c.len()), (m * k, k * n, m * n), "a_b of {m}, {n}, {k}");
     if n == 1 && k > 0 {
-        return a_by_vector(a, b, scale, onto, c);
+        return a_by_vector(a, b, scale, write, c);
     }
-    by_rows(m, Left { data: a, row: k, column: 1 }, [k, n], b, scale, onto, c);
+    by_rows(m, LeftFactor { data: a, row: k, column: 1 }, [k, n], b, scale, write, c);
 }
 
 /// `c` (m, n) = `scale` * `a` (k, m) transposed * `b` (k, n), or `c` += that.
-pub fn at_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, onto: Onto, c: &mut [f32]) {
+pub fn at_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write, c: &mut [f32]) {
     assert_eq!((a.len(), b.len(), c.len()), (k * m, k * n, m * n), "at_b of {m}, {n}, {k}");
-    by_rows(m, Left { data: a, row: 1, column: m }, [k, n], b, scale, onto, c);
+    by_rows(m, LeftFactor { data: a, row: 1, column: m }, [k, n], b, scale, write, c);
 }
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (k, n), or `c` += that.
-pub fn product(m: usize, a: Left, b: Panels, scale: f32, onto: Onto, c: &mut [f32]) {
-    product_with(m, a, b, scale, onto, c, None);
+pub fn product(m: usize, a: LeftFactor, b: Panels, scale: f32, write: Write, c: &mut [f32]) {
+    product_prefetching(m, a, b, scale, write, c, None);
 }
 
-/// Like [`product`]; calls `ahead` again and again between the parts of the work, which is when
-/// memory is idle: for whoever knows what is read next, to [`fetch`] it.
-pub fn product_with(
+/// Like [`product`]; calls `prefetch` before each tile of `c`, while memory is idle, so that a
+/// caller may [`fetch`] the rows that it multiplies next.
+pub fn product_prefetching(
     m: usize,
-    a: Left,
+    a: LeftFactor,
     b: Panels,
     scale: f32,
-    onto: Onto,
+    write: Write,
     c: &mut [f32],
-    ahead: Option<&mut dyn FnMut()>,
+    prefetch: Option<&mut dyn FnMut()>,
 ) {
     assert_eq!(c.len(), m * b.columns(), "a product of {m}, {}, {}", b.columns(), b.depth());
     if b.depth() == 0 {
-        if onto == Onto::Nothing {
+        if write == Write::Overwrite {
             c.fill(0.0);
         }
         return;
     }
-    Product { m, a, b, scale, onto, stride: b.columns(), c, ahead }.run();
+    Product { m, a, b, scale, write, stride: b.columns(), c, prefetch }.run();
 }
 
 /// What a product does with the values already in its destination.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Onto {
+pub enum Write {
     /// Overwrites them without reading.
-    Nothing,
-    /// Adds to them.
-    Sum,
+    Overwrite,
+    /// Adds to them; each element is read once.
+    Add,
 }
 
 /// The product with a row-major `b` (k, n), which is packed unless it is a panel already.
 fn by_rows(
     m: usize,
-    a: Left,
+    a: LeftFactor,
     [k, n]: [usize; 2],
     b: &[f32],
     scale: f32,
-    onto: Onto,
+    write: Write,
     c: &mut [f32],
 ) {
     match Panels::in_place(k, n, b) {
-        Some(panels) => product(m, a, panels, scale, onto, c),
+        Some(panels) => product(m, a, panels, scale, write, c),
         None => packed(|packed| {
             packed.pack(k, n, b);
-            product(m, a, packed.panels(), scale, onto, c);
+            product(m, a, packed.panels(), scale, write, c);
         }),
     }
 }
@@ -117,12 +132,12 @@ fn a_by_vector_in<'a, S: Simd>(
     a: &'a [f32],
     b: &'a [f32],
     scale: f32,
-    onto: Onto,
+    write: Write,
     c: &'a mut [f32],
 ) {
     for (a, c) in a.chunks_exact(b.len()).zip(c) {
         let value = scale * dot(a, b);
-        *c = if onto == Onto::Sum { *c + value } else { value };
+        *c = if write == Write::Add { *c + value } else { value };
     }
 }
 
@@ -159,7 +174,7 @@ pub fn axpy(scale: f32, x: &[f32], y: &mut [f32]) {
     }
 }
 
-/// `y` += `x`.
+/// `y` += `x`, of equal length.
 #[inline(always)]
 pub fn add(x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "add");
@@ -211,10 +226,10 @@ mod tests {
             ];
             for (product, expected) in products {
                 let mut c = vec![f32::NAN; m * n];
-                product(shape, &a, &b, 0.5, Onto::Nothing, &mut c);
+                product(shape, &a, &b, 0.5, Write::Overwrite, &mut c);
                 assert_close(&c, &expected, 1e-4);
                 c.copy_from_slice(&old);
-                product(shape, &a, &b, 0.5, Onto::Sum, &mut c);
+                product(shape, &a, &b, 0.5, Write::Add, &mut c);
                 let sum: Vec<f32> = old.iter().zip(&expected).map(|(x, y)| x + y).collect();
                 assert_close(&c, &sum, 1e-4);
             }
@@ -226,11 +241,11 @@ mod tests {
         let [m, n, k] = [13, 75, 260];
         let (a, b) = (values(1, m * k), values(2, n * k));
         let mut whole = vec![0.0; m * n];
-        a_bt([m, n, k], &a, &b, 0.5, Onto::Nothing, &mut whole);
+        a_bt([m, n, k], &a, &b, 0.5, Write::Overwrite, &mut whole);
         for (first, rows) in [(0, 1), (5, 6), (9, 4)] {
             let mut part = vec![0.0; rows * n];
             let a = &a[first * k..][..rows * k];
-            a_bt([rows, n, k], a, &b, 0.5, Onto::Nothing, &mut part);
+            a_bt([rows, n, k], a, &b, 0.5, Write::Overwrite, &mut part);
             assert_eq!(part, whole[first * n..][..rows * n], "rows from {first}");
         }
         let mut transposed = vec![0.0; k * n];
@@ -238,7 +253,7 @@ mod tests {
             transposed[i % k * n + i / k] = *value;
         }
         let mut other = vec![0.0; m * n];
-        a_b([m, n, k], &a, &transposed, 0.5, Onto::Nothing, &mut other);
+        a_b([m, n, k], &a, &transposed, 0.5, Write::Overwrite, &mut other);
         assert_eq!(other, whole);
     }
 
@@ -246,28 +261,29 @@ mod tests {
     fn by_vectors<S: Simd>(simd: S, fuses: bool) {
         let [m, n, k] = [29, 150, 300];
         let (a, b) = (values(1, m * k), values(2, n * k));
-        let left = Left { data: &a, row: k, column: 1 };
+        let left = LeftFactor { data: &a, row: k, column: 1 };
         let (mut expected, mut packed) = (vec![0.0; m * n], Packed::default());
-        a_b([m, n, k], &a, &b, 0.5, Onto::Nothing, &mut expected);
+        a_b([m, n, k], &a, &b, 0.5, Write::Overwrite, &mut expected);
         let widths = widths::Widths::of::<S>();
         for width in [widths.usual, widths.wide] {
             let mut c = vec![f32::NAN; m * n];
             packed.pack_as(width, k, n, &b);
-            let (b, onto) = (packed.panels(), Onto::Nothing);
+            let (b, write) = (packed.panels(), Write::Overwrite);
             let product = kernel::Product {
                 m,
                 a: left,
                 b,
                 scale: 0.5,
-                onto,
+                write,
                 c: &mut c,
                 stride: n,
-                ahead: None,
+                prefetch: None,
             };
             simd.vectorize(product);
-            match fuses {
-                true => assert_eq!(c, expected, "{} lanes, panels of {width}", S::F32_LANES),
-                false => assert_close(&c, &expected, 1e-4),
+            if fuses {
+                assert_eq!(c, expected, "{} lanes, panels of {width}", S::F32_LANES)
+            } else {
+                assert_close(&c, &expected, 1e-4)
             }
         }
     }
@@ -288,7 +304,7 @@ mod tests {
             let [m, k] = [7, 270];
             let (a, b) = (values(1, m * k), values(2, n * k));
             let mut c = vec![f32::NAN; m * n];
-            a_b([m, n, k], &a, &b, 0.5, Onto::Nothing, &mut c);
+            a_b([m, n, k], &a, &b, 0.5, Write::Overwrite, &mut c);
             assert_close(
                 &c,
                 &naive([m, n, k], 0.5, |i, l| a[i * k + l], |l, j| b[l * n + j]),
@@ -297,7 +313,7 @@ mod tests {
         }
     }
 
-    type Product = fn([usize; 3], &[f32], &[f32], f32, Onto, &mut [f32]);
+    type Product = fn([usize; 3], &[f32], &[f32], f32, Write, &mut [f32]);
 
     #[test]
     fn dot_matches_its_definition() {

@@ -24,7 +24,7 @@ pub struct Panels<'a> {
 }
 
 impl<'a> Panels<'a> {
-    /// Rows (k).
+    /// Rows (k) of the matrix that was packed.
     pub fn depth(&self) -> usize {
         self.depth
     }
@@ -35,7 +35,7 @@ impl<'a> Panels<'a> {
     }
 
     /// A row-major (`depth`, `columns`) matrix that is one panel as it is, if it is.
-    pub fn in_place(depth: usize, columns: usize, data: &'a [f32]) -> Option<Panels<'a>> {
+    pub(crate) fn in_place(depth: usize, columns: usize, data: &'a [f32]) -> Option<Panels<'a>> {
         let whole = columns.is_multiple_of(ROUND) && columns <= Widths::here().in_place;
         whole.then_some(Panels { data, depth, columns, width: columns })
     }
@@ -68,7 +68,7 @@ impl<'a> Panels<'a> {
     }
 }
 
-/// Room for a right factor, reused from product to product.
+/// A buffer for a right factor, reused from product to product.
 #[derive(Clone, Debug, Default)]
 pub struct Packed {
     data: Vec<f32>,

@@ -6,9 +6,9 @@ use half::slice::HalfFloatSliceExt;
 /// From a feature (F) to (P) numbers: components * (feature - mean).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Projection {
-    /// (F)
+    /// The subtracted mean of features, (F).
     pub mean: Vec<f32>,
-    /// (P, F)
+    /// The directions, (P, F), row-major.
     pub components: Vec<f32>,
 }
 

@@ -8,10 +8,10 @@
 use half::f16;
 use pulp::{Arch, Simd, WithSimd};
 
-use super::kernel::{To, write};
+use super::kernel::{Destination, store};
 use super::panels::Panels;
 use super::widths::DEPTH;
-use super::{Onto, fit, widen};
+use super::{Write, fit, widen};
 
 /// A value other than zero, and its column in the block.
 #[derive(Clone, Copy, Debug, Default)]
@@ -30,7 +30,6 @@ pub struct Sparse {
     /// Places of each row, as many of them filled as `lens` says.
     entries: Vec<[Entry; PLACES]>,
     lens: Vec<u32>,
-    /// One row, widened.
     x: Vec<f32>,
 }
 
@@ -81,10 +80,10 @@ impl Sparse {
     }
 
     /// `c` (m, n) = `scale` * this * `b`, or += that; `b` is one block (up to DEPTH, n).
-    pub fn product(&self, b: Panels, scale: f32, onto: Onto, c: &mut [f32]) {
+    pub fn product(&self, b: Panels, scale: f32, write: Write, c: &mut [f32]) {
         assert!(b.depth() <= DEPTH, "a block of {} rows", b.depth());
         assert_eq!(c.len(), self.lens.len() * b.columns(), "the destination");
-        Arch::new().dispatch(Product { a: self, b, scale, onto, c });
+        Arch::new().dispatch(Product { a: self, b, scale, write, c });
     }
 }
 
@@ -97,7 +96,7 @@ struct Product<'a> {
     a: &'a Sparse,
     b: Panels<'a>,
     scale: f32,
-    onto: Onto,
+    write: Write,
     c: &'a mut [f32],
 }
 
@@ -106,12 +105,12 @@ impl WithSimd for Product<'_> {
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Product { a, b, scale, onto, c } = self;
+        let Product { a, b, scale, write, c } = self;
         let stride = b.columns();
         let zero = std::hint::black_box(0.0);
         for (first, width) in b.panels() {
             let columns = width.min(stride - first);
-            let to = To { scale, onto, stride, columns, zero };
+            let to = Destination { scale, write, stride, columns, zero };
             for (_, panel) in b.blocks(first, width) {
                 let c = &mut c[first..];
                 match width / S::F32_LANES {
@@ -128,7 +127,13 @@ impl WithSimd for Product<'_> {
 
 /// All rows of one panel, two at a time: two chains of additions are in flight for every vector.
 #[inline(always)]
-fn rows<S: Simd, const N: usize>(simd: S, a: &Sparse, panel: &[f32], c: &mut [f32], to: To) {
+fn rows<S: Simd, const N: usize>(
+    simd: S,
+    a: &Sparse,
+    panel: &[f32],
+    c: &mut [f32],
+    to: Destination,
+) {
     let (panel, _) = S::as_simd_f32s(panel);
     let (panel, _) = panel.as_chunks::<N>();
     let list = |row: usize| &a.entries[row][..a.lens[row] as usize];
@@ -150,9 +155,9 @@ fn rows<S: Simd, const N: usize>(simd: S, a: &Sparse, panel: &[f32], c: &mut [f3
         for y in &second[both..] {
             other = add(simd, y, panel, other);
         }
-        write(simd, &sum, &mut c[row * to.stride..][..to.columns], to);
+        store(simd, &sum, &mut c[row * to.stride..][..to.columns], to);
         if pair {
-            write(simd, &other, &mut c[(row + 1) * to.stride..][..to.columns], to);
+            store(simd, &other, &mut c[(row + 1) * to.stride..][..to.columns], to);
         }
         row += 2;
     }
@@ -177,7 +182,7 @@ fn add<S: Simd, const N: usize>(
 mod tests {
     use super::*;
     use crate::check::values;
-    use crate::{Left, Packed, product};
+    use crate::{LeftFactor, Packed, product};
 
     #[test]
     fn zeros_left_out_do_not_show() {
@@ -190,17 +195,17 @@ mod tests {
             let mut b = Packed::default();
             b.pack(k, n, &values(3, k * n));
             let (mut expected, mut c) = (vec![1.0; m * n], vec![1.0; m * n]);
-            let left = Left { data: &wide, row: k, column: 1 };
-            product(m, left, b.panels(), 0.5, Onto::Sum, &mut expected);
+            let left = LeftFactor { data: &wide, row: k, column: 1 };
+            product(m, left, b.panels(), 0.5, Write::Add, &mut expected);
             let mut sparse = Sparse::default();
             sparse.list_rows(m, |row| &halfs[row * k..][..k]);
-            sparse.product(b.panels(), 0.5, Onto::Sum, &mut c);
+            sparse.product(b.panels(), 0.5, Write::Add, &mut c);
             assert_eq!(c, expected);
             let transposed: Vec<f16> = (0..m * k).map(|at| halfs[at % m * k + at / m]).collect();
             sparse.list_columns(m, k, |row| &transposed[row * m..][..m]);
-            product(m, left, b.panels(), 0.5, Onto::Nothing, &mut expected);
+            product(m, left, b.panels(), 0.5, Write::Overwrite, &mut expected);
             b.pack_wide(k, n, &values(3, k * n));
-            sparse.product(b.panels(), 0.5, Onto::Nothing, &mut c);
+            sparse.product(b.panels(), 0.5, Write::Overwrite, &mut c);
             assert_eq!(c, expected);
             let nonzero = wide.iter().filter(|x| **x != 0.0).count();
             assert_eq!(count_values(&halfs), nonzero);

@@ -19,7 +19,7 @@ pub(super) struct Widths {
 
 impl Widths {
     /// Those of this processor.
-    pub fn here() -> Widths {
+    pub(crate) fn here() -> Widths {
         struct Here;
         impl WithSimd for Here {
             type Output = Widths;
@@ -32,7 +32,7 @@ impl Widths {
     }
 
     /// Those of vectors `S`.
-    pub fn of<S: Simd>() -> Widths {
+    pub(crate) fn of<S: Simd>() -> Widths {
         let (two, four) = (2 * S::F32_LANES, 4 * S::F32_LANES);
         // The sums of 6 rows of four vectors fit into 32 registers. Where two vectors are wide
         // enough to keep all units busy, 12 rows of two do better: more of a panel stays in

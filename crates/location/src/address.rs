@@ -11,7 +11,7 @@ use percent_encoding::percent_decode_str;
 pub enum Scheme {
     /// Amazon S3 and what speaks like it.
     S3,
-    /// Google Cloud Storage.
+    /// Google Cloud Storage, `gs://`.
     Gs,
     /// Azure Blob Storage; a bucket is called container there.
     Az,
@@ -33,9 +33,9 @@ impl Scheme {
 /// A place in a bucket: an object, or all objects below a folder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Address {
-    /// Whose bucket.
+    /// The service that holds the bucket.
     pub scheme: Scheme,
-    /// The bucket.
+    /// Name of the bucket or container.
     pub bucket: String,
     /// The rest, without `/` at either end.
     pub key: String,
@@ -75,7 +75,7 @@ impl Address {
     ///
     /// # Errors
     /// As [`Address::parse`].
-    pub fn parse_folder(named: &Path) -> Result<Option<Address>> {
+    pub(crate) fn parse_folder(named: &Path) -> Result<Option<Address>> {
         if let Some((scheme, rest)) = named.to_str().and_then(split)
             && let bucket = rest.trim_end_matches('/')
             && !bucket.is_empty()

@@ -27,7 +27,7 @@ use crate::remote::Remote;
 const PATIENCE: Duration = Duration::from_secs(3600);
 
 /// The kept files of one bucket.
-pub struct Cache {
+pub(crate) struct Cache {
     scheme: PathBuf,
     bucket: String,
 }
@@ -44,7 +44,7 @@ struct Entry {
 /// What is known of the kept files of a bucket.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Index {
+pub(crate) struct Index {
     objects: BTreeMap<String, Entry>,
     /// Folders that were fetched to be changed: the manifests that there were.
     pending: BTreeMap<String, Vec<Object>>,
@@ -52,17 +52,17 @@ pub struct Index {
 
 impl Cache {
     /// The kept files of the bucket of `address`.
-    pub fn new(cache: &Path, address: &Address) -> Cache {
+    pub(crate) fn new(cache: &Path, address: &Address) -> Cache {
         Cache { scheme: cache.join(address.scheme.name()), bucket: address.bucket.clone() }
     }
 
     /// Where the file of `key` is.
-    pub fn path(&self, key: &str) -> PathBuf {
+    pub(crate) fn path(&self, key: &str) -> PathBuf {
         self.scheme.join(&self.bucket).join(key)
     }
 
     /// The right to change it; waits for who has it.
-    pub fn lock(&self) -> Result<Lock> {
+    pub(crate) fn lock(&self) -> Result<Lock> {
         let begin = Instant::now();
         loop {
             match Lock::take(&self.scheme, &self.bucket) {
@@ -77,7 +77,7 @@ impl Cache {
 
     /// Makes the files below `address` those of the objects `there`. What is being changed here
     /// ([`Index::pending`]) stays as it is.
-    pub fn fetch(
+    pub(crate) fn fetch(
         &self,
         remote: &Remote,
         address: &Address,
@@ -130,7 +130,7 @@ impl Cache {
 
 impl Index {
     /// Reads it; one that is not there, or not whole, is empty.
-    pub fn read(cache: &Cache) -> Result<Index> {
+    pub(crate) fn read(cache: &Cache) -> Result<Index> {
         let path = index_path(cache);
         match fs::read(&path) {
             Ok(text) => Ok(serde_json::from_slice(&text).unwrap_or_default()),
@@ -139,8 +139,7 @@ impl Index {
         }
     }
 
-    /// Writes it.
-    pub fn write(&self, cache: &Cache) -> Result<()> {
+    pub(crate) fn write(&self, cache: &Cache) -> Result<()> {
         let text = serde_json::to_string(self).expect("an index is plain names and numbers");
         write_whole(&index_path(cache), text)
     }
@@ -154,7 +153,7 @@ impl Index {
     }
 
     /// The object is the file at `path`.
-    pub fn insert(&mut self, object: &Object, path: &Path) -> Result<()> {
+    pub(crate) fn insert(&mut self, object: &Object, path: &Path) -> Result<()> {
         let blake3 = blake3_of(path)?;
         let entry = Entry { bytes: object.bytes, tag: object.tag.clone(), blake3 };
         self.objects.insert(object.key.clone(), entry);
@@ -162,22 +161,22 @@ impl Index {
     }
 
     /// Whether `object` has the content of the file at `path`, as far as is known.
-    pub fn is_same(&self, object: &Object, path: &Path) -> bool {
+    pub(crate) fn is_same(&self, object: &Object, path: &Path) -> bool {
         self.is_kept(object, path)
     }
 
     /// Nothing is known of what is below `address`.
-    pub fn forget(&mut self, address: &Address) {
+    pub(crate) fn forget(&mut self, address: &Address) {
         self.objects.retain(|key, _| address.relative(key).is_none());
     }
 
     /// The manifests that were at `address` when it was fetched to be changed.
-    pub fn pending(&self, address: &Address) -> Option<&Vec<Object>> {
+    pub(crate) fn pending(&self, address: &Address) -> Option<&Vec<Object>> {
         self.pending.get(&address.key)
     }
 
     /// `address` is being changed, or no more.
-    pub fn set_pending(&mut self, address: &Address, manifests: Option<Vec<Object>>) {
+    pub(crate) fn set_pending(&mut self, address: &Address, manifests: Option<Vec<Object>>) {
         match manifests {
             Some(manifests) => self.pending.insert(address.key.clone(), manifests),
             None => self.pending.remove(&address.key),

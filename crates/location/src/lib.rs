@@ -1,12 +1,19 @@
 //! Where files are: in a folder here, or in a bucket (`s3://`, `gs://`, `az://`).
 //!
+//! ```
+//! use std::path::Path;
+//!
+//! assert!(ams_location::is_remote(Path::new("s3://bucket/models/shop")));
+//! assert!(!ams_location::is_remote(Path::new("models/shop")));
+//! ```
+//!
 //! Everything `ams` reads at random is mapped, so what is in a bucket is fetched into a folder of
 //! this host first, and what is made is made here and then uploaded. Both are whole or not at all,
 //! as far as a bucket allows that:
 //!
 //! - a fetch lists, fetches what it has not, and lists again; if something changed meanwhile, it
 //!   begins anew;
-//! - an upload writes the files that say what belongs together ([`MANIFESTS`]) last. Where it has
+//! - an upload writes the files that say what belongs together (the manifests) last. Where it has
 //!   to write over objects that such a file speaks of, it takes that file away first: a reader
 //!   finds the old, the new, or nothing.
 //!
@@ -17,7 +24,10 @@
 //! Knows buckets, keys and names of files. Does not know what is in a file. Reads no environment:
 //! addresses of servers and credentials come in as arguments.
 
-pub mod address;
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
+
+mod address;
 mod cache;
 mod object;
 #[cfg(feature = "buckets")]
@@ -39,7 +49,7 @@ use crate::cache::{Cache, Index};
 use crate::remote::Remote;
 
 /// The files that say which others belong together. They are uploaded last.
-pub const MANIFESTS: [&str; 3] = ["dataset.json", "images.json", "MANIFEST.json"];
+pub(crate) const MANIFESTS: [&str; 3] = ["dataset.json", "images.json", "MANIFEST.json"];
 
 /// Files that no manifest speaks of and that are written again with every version; uploaded after
 /// the manifests.
@@ -57,7 +67,7 @@ pub struct Locations {
 pub enum Unfinished {
     /// It is kept, and made again by the same command at no cost.
     GoesOn,
-    /// It is forgotten.
+    /// It is removed from the cache.
     IsDropped,
 }
 
@@ -197,7 +207,7 @@ impl Locations {
     }
 
     fn fetch(&self, address: &Address) -> Result<Fetched> {
-        /// How often somebody may write meanwhile.
+        /// Number of changes by other processes before this gives up.
         const TRIES: usize = 5;
         let remote = self.connect(address)?;
         let cache = Cache::new(&self.cache, address);
@@ -236,7 +246,7 @@ impl Destination<'_> {
         Ok(Destination { local: local(named)?, named: named.to_path_buf(), remote: None })
     }
 
-    /// Where to write.
+    /// The local folder to write into.
     pub fn local(&self) -> &Path {
         &self.local
     }
@@ -249,8 +259,8 @@ impl Destination<'_> {
     /// Uploads what was written, if its place is not here.
     ///
     /// # Errors
-    /// If somebody else has written there meanwhile, or the server refuses or is lost. Readers then
-    /// find what was there before, or nothing.
+    /// If another process has written there meanwhile, or the server refuses or is lost. Readers
+    /// then find what was there before, or nothing.
     pub fn publish(&self) -> Result<()> {
         let Some(Upload { locations, address, kind }) = &self.remote else { return Ok(()) };
         let remote = locations.connect(address)?;

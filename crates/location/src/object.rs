@@ -5,10 +5,10 @@ use serde::{Deserialize, Serialize};
 /// An object of a bucket as it was listed.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Object {
-    /// Its key.
+pub(crate) struct Object {
+    /// Key within the bucket.
     pub key: String,
-    /// Its length, bytes.
+    /// Length in bytes.
     pub bytes: u64,
     /// Another content, another tag.
     pub tag: String,

@@ -27,14 +27,14 @@ use crate::address::{Address, Scheme};
 use crate::object::Object;
 
 /// Transfers at the same time.
-const TOGETHER: usize = 8;
+const CONCURRENT: usize = 8;
 
 /// Objects longer than this are uploaded in parts of this length, bytes.
 const PART: usize = 16 << 20;
 
-/// A bucket.
+/// A connection to a bucket, or to a folder of one.
 #[derive(Debug)]
-pub struct Remote {
+pub(crate) struct Remote {
     store: Arc<dyn ObjectStore>,
     address: Address,
     runtime: Runtime,
@@ -43,7 +43,7 @@ pub struct Remote {
 impl Remote {
     /// The bucket of `address`, with the credentials in `environment`. Nothing is asked of a server
     /// yet.
-    pub fn connect(address: &Address, environment: &[(String, String)]) -> Result<Remote> {
+    pub(crate) fn connect(address: &Address, environment: &[(String, String)]) -> Result<Remote> {
         let retry = RetryConfig {
             max_retries: 4,
             retry_timeout: Duration::from_secs(60),
@@ -80,8 +80,7 @@ impl Remote {
         Remote::of(store, address)
     }
 
-    /// The bucket `store`.
-    pub fn of(store: Arc<dyn ObjectStore>, address: &Address) -> Result<Remote> {
+    pub(crate) fn of(store: Arc<dyn ObjectStore>, address: &Address) -> Result<Remote> {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(|error| address.error(error.to_string()))?;
         Ok(Remote { store, address: address.clone(), runtime })
@@ -89,18 +88,19 @@ impl Remote {
 
     /// What there is at `address`: one object, or all below it; by key. Objects that stand for
     /// folders are left out ([`without_markers`]).
-    pub fn list(&self, address: &Address) -> Result<Vec<Object>> {
+    pub(crate) fn list(&self, address: &Address) -> Result<Vec<Object>> {
         let key = self.key(&address.key)?;
         let listed = self.runtime.block_on(async {
             let below = self.store.list(Some(&key)).try_collect::<Vec<_>>().await?;
             // A prefix means a folder; an object of just this name is asked for.
-            match below.is_empty() && !address.key.is_empty() {
-                false => Ok(below),
-                true => match self.store.head(&key).await {
+            if below.is_empty() && !address.key.is_empty() {
+                match self.store.head(&key).await {
                     Ok(object) => Ok(vec![object]),
                     Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
                     Err(error) => Err(error),
-                },
+                }
+            } else {
+                Ok(below)
             }
         });
         let listed = listed.map_err(|error| self.error(address, &error))?;
@@ -114,7 +114,7 @@ impl Remote {
     }
 
     /// Whether there is an object at `address`.
-    pub fn exists(&self, address: &Address) -> Result<bool> {
+    pub(crate) fn exists(&self, address: &Address) -> Result<bool> {
         let key = self.key(&address.key)?;
         match self.runtime.block_on(self.store.head(&key)) {
             Ok(_) => Ok(true),
@@ -124,7 +124,7 @@ impl Remote {
     }
 
     /// The folders directly below `address` whose name is a whole number, ascending.
-    pub fn versions(&self, address: &Address) -> Result<Vec<u64>> {
+    pub(crate) fn versions(&self, address: &Address) -> Result<Vec<u64>> {
         let key = self.key(&address.key)?;
         let listed = self.runtime.block_on(self.store.list_with_delimiter(Some(&key)));
         let listed = listed.map_err(|error| self.error(address, &error))?;
@@ -138,7 +138,7 @@ impl Remote {
     }
 
     /// The content of a small object.
-    pub fn read(&self, object: &Object) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, object: &Object) -> Result<Vec<u8>> {
         let about = Address { key: object.key.clone(), ..self.address.clone() };
         let key = self.key(&object.key)?;
         let read = async { self.store.get(&key).await?.bytes().await };
@@ -147,7 +147,7 @@ impl Remote {
     }
 
     /// Some bytes of an object, which has to be what was listed.
-    pub fn range(&self, object: &Object, range: Range<u64>) -> Result<Bytes> {
+    pub(crate) fn range(&self, object: &Object, range: Range<u64>) -> Result<Bytes> {
         let about = Address { key: object.key.clone(), ..self.address.clone() };
         let key = self.key(&object.key)?;
         let options = GetOptions { range: Some(range.into()), ..as_listed(object) };
@@ -166,12 +166,12 @@ impl Remote {
 
     /// Fetches objects to files, each whole or not at all; which of them there were: one without
     /// bytes may have stood for a folder with nothing below it.
-    pub fn get(&self, wanted: &[(&Object, &Path)]) -> Result<Vec<bool>> {
+    pub(crate) fn get(&self, wanted: &[(&Object, &Path)]) -> Result<Vec<bool>> {
         self.runtime.block_on(async {
             let one =
                 |(object, to): &(&Object, &Path)| self.get_one((*object).clone(), to.to_path_buf());
             let each = futures_util::stream::iter(wanted.iter().map(one));
-            each.buffered(TOGETHER).try_collect::<Vec<bool>>().await
+            each.buffered(CONCURRENT).try_collect::<Vec<bool>>().await
         })
     }
 
@@ -192,18 +192,18 @@ impl Remote {
             file.write_all(&piece).map_err(Error::io(&to))?;
         }
         if bytes != object.bytes {
-            let what = format!("{bytes} bytes came, expected {}", object.bytes);
+            let what = format!("received {bytes} bytes, expected {}", object.bytes);
             return Err(about.error(what));
         }
         file.commit().map(|()| true)
     }
 
     /// Uploads files as objects; what they are then, in the same order.
-    pub fn put(&self, files: &[(&Path, String)]) -> Result<Vec<Object>> {
+    pub(crate) fn put(&self, files: &[(&Path, String)]) -> Result<Vec<Object>> {
         self.runtime.block_on(async {
             let one = |(from, key): &(&Path, String)| self.put_one(from.to_path_buf(), key.clone());
             let each = futures_util::stream::iter(files.iter().map(one));
-            each.buffered(TOGETHER).try_collect().await
+            each.buffered(CONCURRENT).try_collect().await
         })
     }
 
@@ -257,7 +257,7 @@ impl Remote {
     }
 
     /// Removes objects; what is gone already is no error.
-    pub fn delete<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Result<()> {
+    pub(crate) fn delete<'k>(&self, keys: impl IntoIterator<Item = &'k str>) -> Result<()> {
         for key in keys {
             match self.runtime.block_on(self.store.delete(&self.key(key)?)) {
                 Ok(()) | Err(object_store::Error::NotFound { .. }) => {}

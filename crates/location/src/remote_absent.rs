@@ -13,44 +13,44 @@ use crate::object::Object;
 
 /// A bucket, of which there is none.
 #[derive(Debug)]
-pub struct Remote(Infallible);
+pub(crate) struct Remote(Infallible);
 
 impl Remote {
     /// Names the cargo feature that is missing.
-    pub fn connect(address: &Address, _: &[(String, String)]) -> Result<Remote> {
+    pub(crate) fn connect(address: &Address, _: &[(String, String)]) -> Result<Remote> {
         Err(Error::built_without(address, "buckets"))
     }
 
     /// Never called, as all below.
-    pub fn list(&self, _: &Address) -> Result<Vec<Object>> {
+    pub(crate) fn list(&self, _: &Address) -> Result<Vec<Object>> {
         match self.0 {}
     }
 
-    pub fn exists(&self, _: &Address) -> Result<bool> {
+    pub(crate) fn exists(&self, _: &Address) -> Result<bool> {
         match self.0 {}
     }
 
-    pub fn versions(&self, _: &Address) -> Result<Vec<u64>> {
+    pub(crate) fn versions(&self, _: &Address) -> Result<Vec<u64>> {
         match self.0 {}
     }
 
-    pub fn read(&self, _: &Object) -> Result<Vec<u8>> {
+    pub(crate) fn read(&self, _: &Object) -> Result<Vec<u8>> {
         match self.0 {}
     }
 
-    pub fn range(&self, _: &Object, _: Range<u64>) -> Result<Bytes> {
+    pub(crate) fn range(&self, _: &Object, _: Range<u64>) -> Result<Bytes> {
         match self.0 {}
     }
 
-    pub fn get(&self, _: &[(&Object, &Path)]) -> Result<Vec<bool>> {
+    pub(crate) fn get(&self, _: &[(&Object, &Path)]) -> Result<Vec<bool>> {
         match self.0 {}
     }
 
-    pub fn put(&self, _: &[(&Path, String)]) -> Result<Vec<Object>> {
+    pub(crate) fn put(&self, _: &[(&Path, String)]) -> Result<Vec<Object>> {
         match self.0 {}
     }
 
-    pub fn delete<'k>(&self, _: impl IntoIterator<Item = &'k str>) -> Result<()> {
+    pub(crate) fn delete<'k>(&self, _: impl IntoIterator<Item = &'k str>) -> Result<()> {
         match self.0 {}
     }
 }

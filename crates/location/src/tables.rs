@@ -144,7 +144,7 @@ fn whole(remote: &Remote, object: &Object, range: Range<u64>) -> io::Result<Byte
     let length = range.end - range.start;
     let bytes = remote.range(object, range).map_err(io_error)?;
     if bytes.len() as u64 != length {
-        return Err(invalid(&format!("{} bytes came, expected {length}", bytes.len())));
+        return Err(invalid(&format!("received {} bytes, expected {length}", bytes.len())));
     }
     Ok(bytes)
 }
@@ -207,7 +207,7 @@ impl ReadAt for Blocks {
             let from = (at % BLOCK) as usize;
             let count = ((end - at) as usize).min(block.len().saturating_sub(from));
             if count == 0 {
-                return Err(invalid("fewer bytes came than were asked for"));
+                return Err(invalid("received fewer bytes than were asked for"));
             }
             if at == start && count == length {
                 return Ok(block.slice(from..from + count));

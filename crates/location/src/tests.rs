@@ -142,7 +142,7 @@ fn what_somebody_else_wrote_is_not_written_over() {
     let mut index = Index::default();
     let end = upload::upload(&world.remote(), &address("d"), &mine, Some(&seen), &mut index);
     let error = end.unwrap_err().to_string();
-    assert!(error.contains("s3://b/d: somebody else has written there meanwhile"), "{error}");
+    assert!(error.contains("s3://b/d: another process has written there meanwhile"), "{error}");
     assert_eq!(world.keys("d"), ["d/images.json", "d/part-1", "d/part-2"]);
 }
 

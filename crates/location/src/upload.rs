@@ -15,8 +15,8 @@ use crate::remote::Remote;
 use crate::{BESIDE, is_manifest};
 
 /// Makes the objects at `address` the files of `local`, a folder or a file. `base` are the
-/// manifests that have to be there still, if somebody relies on them.
-pub fn upload(
+/// manifests that have to be there still, if a reader relies on them.
+pub(crate) fn upload(
     remote: &Remote,
     address: &Address,
     local: &Path,
@@ -26,8 +26,7 @@ pub fn upload(
     let there = remote.list(address)?;
     let manifests: Vec<&Object> = there.iter().filter(|it| is_manifest(&it.key)).collect();
     if base.is_some_and(|base| !base.iter().eq(manifests.iter().copied())) {
-        let what =
-            "somebody else has written there meanwhile; what you made is kept here, start again";
+        let what = "another process has written there meanwhile; your files are kept on this host, run the command again";
         return Err(address.error(what));
     }
     let files = files(local, address)?;
@@ -63,7 +62,7 @@ pub fn upload(
 /// The objects of `there` that manifests speak of: those whose names are listed as their `files`,
 /// or, where a manifest has no such list, all beside and below it. What an upload that failed has
 /// left behind is not among the former.
-pub fn spoken_of<'t>(
+pub(crate) fn spoken_of<'t>(
     remote: &Remote,
     there: &'t [Object],
     manifests: &[&Object],

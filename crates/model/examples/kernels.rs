@@ -10,7 +10,7 @@ use ams_model::init::dense_init;
 use ams_model::linalg::Packed;
 use ams_model::{
     Aggregator, ContentBatch, ImageArm, InputGrads, Lists, NetworkSettings, RankBatch, RankConfig,
-    RankNetwork, RankScratch, Room, Sketches, Tower, TowerConfig, TowerScratch, init::Init,
+    RankNetwork, RankScratch, Sketches, Tower, TowerBuffers, TowerConfig, TowerScratch, init::Init,
 };
 use half::f16;
 
@@ -76,12 +76,12 @@ fn tower(zeros: f32) {
         sum(&out)
     });
     tower.backward(&e, &mut scratch, &dout, &mut de);
-    let (mut room, mut part) = (Room::default(), vec![0.0; 256 * 128]);
+    let (mut buffers, mut part) = (TowerBuffers::default(), vec![0.0; 256 * 128]);
     report("tower backward, matrix", || {
         let columns = (0..4096).step_by(128).map(|from| from..from + 128);
         let parts = columns.map(|columns| {
             let rows = &rows[..];
-            tower.backward_columns(rows, 1.0, &scratch, columns, None, &mut room, &mut part);
+            tower.backward_columns(rows, 1.0, &scratch, columns, None, &mut buffers, &mut part);
             f64::from(part[77])
         });
         parts.sum()

@@ -11,7 +11,7 @@ const EPS: f32 = 1e-10;
 
 /// Updates weights `w` and the sums of squared gradients `a` by the gradient `dw`, all of one
 /// length.
-pub fn update(lr: f32, w: &mut [f32], a: &mut [f32], dw: &[f32]) {
+pub(crate) fn update(lr: f32, w: &mut [f32], a: &mut [f32], dw: &[f32]) {
     assert_eq!((w.len(), a.len()), (dw.len(), dw.len()), "weights, sums and gradient");
     for ((w, a), g) in w.iter_mut().zip(a).zip(dw) {
         *a += g * g;

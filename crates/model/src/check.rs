@@ -1,9 +1,9 @@
 //! For tests only: arbitrary values, closeness, and the finite-difference check of a gradient.
 
-pub use ams_linalg::check::assert_close;
+pub(crate) use ams_linalg::check::assert_close;
 
 /// `len` values in (-1, 1), a function of `seed`.
-pub fn values(seed: u64, len: usize) -> Vec<f32> {
+pub(crate) fn values(seed: u64, len: usize) -> Vec<f32> {
     let mut out = vec![0.0; len];
     crate::init::dense_init(seed, "check", "values", crate::init::Init::Uniform(1.0), &mut out);
     out
@@ -15,7 +15,7 @@ pub fn values(seed: u64, len: usize) -> Vec<f32> {
 /// the kink behind, though rounding weighs more. So a coordinate passes if it agrees at one of
 /// three steps.
 #[track_caller]
-pub fn assert_gradient(what: &str, x: &[f32], dx: &[f32], mut f: impl FnMut(&[f32]) -> f64) {
+pub(crate) fn assert_gradient(what: &str, x: &[f32], dx: &[f32], mut f: impl FnMut(&[f32]) -> f64) {
     assert_eq!(x.len(), dx.len(), "{what}: lengths");
     let mut moved = x.to_vec();
     for i in 0..x.len() {

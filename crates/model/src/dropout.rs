@@ -24,7 +24,7 @@ impl Dropout {
         self.row_seeds.extend(row_seeds);
     }
 
-    /// Drops nothing.
+    /// Makes the next passes drop nothing.
     pub fn clear(&mut self) {
         self.rate = 0.0;
     }

@@ -8,7 +8,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// Half-width of the uniform distribution of embedding rows and of the no-image vectors.
 ///
 /// Small, so that a row nobody has trained (a cold item) says little.
-pub const ROW_RANGE: f32 = 0.05;
+pub(crate) const ROW_RANGE: f32 = 0.05;
 
 /// The distribution of a tensor's first values.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -21,7 +21,7 @@ pub enum Init {
 
 impl Init {
     /// He uniform, for a layer that a PReLU follows: keeps the variance of `inputs` values.
-    pub fn he(inputs: usize) -> Init {
+    pub(crate) fn he(inputs: usize) -> Init {
         Init::Uniform((6.0 / inputs.max(1) as f32).sqrt())
     }
 
@@ -34,7 +34,7 @@ impl Init {
     }
 
     /// Xavier uniform, for a linear layer.
-    pub fn xavier(inputs: usize, outputs: usize) -> Init {
+    pub(crate) fn xavier(inputs: usize, outputs: usize) -> Init {
         Init::Uniform((6.0 / (inputs + outputs).max(1) as f32).sqrt())
     }
 }

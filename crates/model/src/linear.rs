@@ -3,26 +3,26 @@
 //! W is (outputs, inputs), as PyTorch has it: so files of both have one layout.
 
 use crate::init::Init;
-use crate::linalg::{self, Onto};
+use crate::linalg::{self, Write};
 use crate::params::{Layout, View};
 use pulp::{Arch, Simd};
 
 /// A fully connected layer: where its weights live, and its widths.
 #[derive(Clone, Copy, Debug)]
-pub struct Linear {
-    /// W, (outputs, inputs).
+pub(crate) struct Linear {
+    /// The weights W, (outputs, inputs), row-major.
     pub weight: View,
     /// b, (outputs), unless another part of a split layer adds it.
     pub bias: Option<View>,
-    /// Width of x.
+    /// Width of a row of x.
     pub inputs: usize,
-    /// Width of y.
+    /// Width of a row of y.
     pub outputs: usize,
 }
 
 impl Linear {
     /// Appends `name.weight` and `name.bias` to `layout`.
-    pub fn new(
+    pub(crate) fn new(
         layout: &mut Layout,
         name: &str,
         inputs: usize,
@@ -35,7 +35,7 @@ impl Linear {
     }
 
     /// Appends `name.weight` to `layout`: one part of a layer split by its inputs.
-    pub fn without_bias(
+    pub(crate) fn without_bias(
         layout: &mut Layout,
         name: &str,
         inputs: usize,
@@ -47,31 +47,38 @@ impl Linear {
     }
 
     /// `x` (rows, inputs) -> `y` (rows, outputs), overwritten.
-    pub fn forward(&self, w: &[f32], x: &[f32], rows: usize, y: &mut [f32]) {
+    pub(crate) fn forward(&self, w: &[f32], x: &[f32], rows: usize, y: &mut [f32]) {
         self.forward_scaled(w, x, rows, 1.0, y);
     }
 
     /// Like [`Linear::forward`] of `scale` * `x`, at no extra pass over `x`.
-    pub fn forward_scaled(&self, w: &[f32], x: &[f32], rows: usize, scale: f32, y: &mut [f32]) {
+    pub(crate) fn forward_scaled(
+        &self,
+        w: &[f32],
+        x: &[f32],
+        rows: usize,
+        scale: f32,
+        y: &mut [f32],
+    ) {
         let shape = [rows, self.outputs, self.inputs];
-        linalg::a_bt(shape, x, self.weight.of(w), scale, Onto::Nothing, y);
+        linalg::a_bt(shape, x, self.weight.of(w), scale, Write::Overwrite, y);
         self.add_bias(w, y);
     }
 
     /// Adds to `y` (rows, outputs); for a layer without a bias.
-    pub fn forward_onto(&self, w: &[f32], x: &[f32], rows: usize, y: &mut [f32]) {
+    pub(crate) fn forward_onto(&self, w: &[f32], x: &[f32], rows: usize, y: &mut [f32]) {
         debug_assert!(self.bias.is_none(), "the bias would be added as often as there are parts");
         let shape = [rows, self.outputs, self.inputs];
-        linalg::a_bt(shape, x, self.weight.of(w), 1.0, Onto::Sum, y);
+        linalg::a_bt(shape, x, self.weight.of(w), 1.0, Write::Add, y);
     }
 
     /// Adds the gradients of W and b to `dw`, given `x` (rows, inputs) and `dy` (rows, outputs).
-    pub fn backward_weights(&self, x: &[f32], dy: &[f32], rows: usize, dw: &mut [f32]) {
+    pub(crate) fn backward_weights(&self, x: &[f32], dy: &[f32], rows: usize, dw: &mut [f32]) {
         self.backward_weights_scaled(x, dy, rows, 1.0, dw);
     }
 
     /// Like [`Linear::backward_weights`] of `scale` * `x`.
-    pub fn backward_weights_scaled(
+    pub(crate) fn backward_weights_scaled(
         &self,
         x: &[f32],
         dy: &[f32],
@@ -80,28 +87,28 @@ impl Linear {
         dw: &mut [f32],
     ) {
         let shape = [self.outputs, self.inputs, rows];
-        linalg::at_b(shape, dy, x, scale, Onto::Sum, self.weight.of_mut(dw));
+        linalg::at_b(shape, dy, x, scale, Write::Add, self.weight.of_mut(dw));
         self.backward_bias(dy, dw);
     }
 
     /// Adds the gradient of b alone, given `dy` (rows, outputs).
-    pub fn backward_bias(&self, dy: &[f32], dw: &mut [f32]) {
+    pub(crate) fn backward_bias(&self, dy: &[f32], dw: &mut [f32]) {
         if let Some(bias) = self.bias {
             backward_bias(dy, bias.of_mut(dw));
         }
     }
 
     /// Adds b to every row of `y` (rows, outputs).
-    pub fn add_bias(&self, w: &[f32], y: &mut [f32]) {
+    pub(crate) fn add_bias(&self, w: &[f32], y: &mut [f32]) {
         if let Some(bias) = self.bias {
             add_bias(bias.of(w), y);
         }
     }
 
     /// Overwrites `dx` (rows, inputs), given `dy` (rows, outputs).
-    pub fn backward_input(&self, w: &[f32], dy: &[f32], rows: usize, dx: &mut [f32]) {
+    pub(crate) fn backward_input(&self, w: &[f32], dy: &[f32], rows: usize, dx: &mut [f32]) {
         let shape = [rows, self.inputs, self.outputs];
-        linalg::a_b(shape, dy, self.weight.of(w), 1.0, Onto::Nothing, dx);
+        linalg::a_b(shape, dy, self.weight.of(w), 1.0, Write::Overwrite, dx);
     }
 }
 

@@ -10,7 +10,7 @@ use crate::init::{self, Init};
 pub struct View {
     /// Position of the first float.
     pub offset: usize,
-    /// Number of floats.
+    /// Length, in floats.
     pub len: usize,
 }
 

@@ -7,7 +7,7 @@
 use half::f16;
 
 use crate::init::{Init, dense_init};
-use crate::linalg::{self, Onto};
+use crate::linalg::{self, Write};
 
 /// More directions are followed than asked for, so that the last ones are good too.
 const OVERSAMPLING: usize = 8;
@@ -15,7 +15,7 @@ const OVERSAMPLING: usize = 8;
 /// Products with the data and back.
 const ITERATIONS: usize = 12;
 
-/// Principal components.
+/// Principal components of a sample of features.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pca {
     /// The mean of the rows; (F).
@@ -38,21 +38,28 @@ impl Pca {
         let mut along = vec![0.0; n * followed];
         for _ in 0..ITERATIONS {
             orthonormal(&mut directions, width);
-            linalg::a_bt([n, followed, width], &x, &directions, 1.0, Onto::Nothing, &mut along);
-            linalg::at_b([followed, width, n], &along, &x, 1.0, Onto::Nothing, &mut directions);
+            linalg::a_bt([n, followed, width], &x, &directions, 1.0, Write::Overwrite, &mut along);
+            linalg::at_b([followed, width, n], &along, &x, 1.0, Write::Overwrite, &mut directions);
         }
         orthonormal(&mut directions, width);
-        linalg::a_bt([n, followed, width], &x, &directions, 1.0, Onto::Nothing, &mut along);
+        linalg::a_bt([n, followed, width], &x, &directions, 1.0, Write::Overwrite, &mut along);
         let mut gram = vec![0.0; followed * followed];
         let shape = [followed, followed, n];
-        linalg::at_b(shape, &along, &along, 1.0 / n.max(1) as f32, Onto::Nothing, &mut gram);
+        linalg::at_b(shape, &along, &along, 1.0 / n.max(1) as f32, Write::Overwrite, &mut gram);
         let (values, turns) = eigen(gram.into_iter().map(f64::from).collect(), followed);
         let mut components = vec![0.0; count * width];
         let turns: Vec<f32> = turns.into_iter().map(|turn| turn as f32).collect();
         let kept = count.min(followed);
         let shape = [kept, width, followed];
         let turns = &turns[..kept * followed];
-        linalg::a_b(shape, turns, &directions, 1.0, Onto::Nothing, &mut components[..kept * width]);
+        linalg::a_b(
+            shape,
+            turns,
+            &directions,
+            1.0,
+            Write::Overwrite,
+            &mut components[..kept * width],
+        );
         components.chunks_exact_mut(width).for_each(point_up);
         let mut variances: Vec<f32> =
             values.into_iter().map(|value| value.max(0.0) as f32).collect();

@@ -13,7 +13,7 @@ pub struct Lists<'a> {
 }
 
 impl<'a> Lists<'a> {
-    /// Number of lists.
+    /// Number of lists, empty ones included.
     pub fn len(&self) -> usize {
         self.offsets.len() - 1
     }
@@ -31,23 +31,23 @@ impl<'a> Lists<'a> {
 
 /// A column of `dim` floats, from `first` on, in each row of a matrix `width` wide.
 #[derive(Clone, Copy, Debug)]
-pub struct Columns {
+pub(crate) struct Columns {
     /// Width of the matrix.
     pub width: usize,
-    /// First column.
+    /// First column, from 0.
     pub first: usize,
-    /// Number of columns.
+    /// Number of columns, from `first` on.
     pub dim: usize,
 }
 
 impl Columns {
     /// These columns of row `row` of `x`.
-    pub fn of(self, x: &[f32], row: usize) -> &[f32] {
+    pub(crate) fn of(self, x: &[f32], row: usize) -> &[f32] {
         &x[row * self.width + self.first..][..self.dim]
     }
 
     /// These columns of row `row` of `x`, to write.
-    pub fn of_mut(self, x: &mut [f32], row: usize) -> &mut [f32] {
+    pub(crate) fn of_mut(self, x: &mut [f32], row: usize) -> &mut [f32] {
         &mut x[row * self.width + self.first..][..self.dim]
     }
 }
@@ -55,7 +55,7 @@ impl Columns {
 /// Overwrites `columns` of `x` with the sums of each list's rows; `rows` is (R, dim).
 #[pulp::with_simd(forward = Arch::new())]
 #[inline(always)]
-pub fn forward_in<'a, S: Simd>(
+pub(crate) fn forward_in<'a, S: Simd>(
     _: S,
     lists: Lists<'a>,
     rows: &'a [f32],
@@ -74,7 +74,7 @@ pub fn forward_in<'a, S: Simd>(
 /// Adds `columns` of `dx` to the gradients `drows` (R, dim) of each list's rows.
 #[pulp::with_simd(backward = Arch::new())]
 #[inline(always)]
-pub fn backward_in<'a, S: Simd>(
+pub(crate) fn backward_in<'a, S: Simd>(
     _: S,
     lists: Lists<'a>,
     dx: &'a [f32],

@@ -1,21 +1,21 @@
 //! PReLU: y = x where x > 0, else slope * x, with one learned slope per channel.
 //!
-//! A NaN stays a NaN, forward and backward, so that whoever looks for one finds it.
+//! A NaN stays a NaN, forward and backward, so that a check for one finds it.
 
 use crate::init::Init;
 use crate::params::{Layout, View};
 use pulp::{Arch, Simd};
 
 /// Slope every channel begins with.
-pub const FIRST_SLOPE: f32 = 0.25;
+pub(crate) const FIRST_SLOPE: f32 = 0.25;
 
 /// Appends the slopes of a PReLU of `width` channels, `name.slope`, to `layout`.
-pub fn slopes(layout: &mut Layout, name: &str, width: usize) -> View {
+pub(crate) fn slopes(layout: &mut Layout, name: &str, width: usize) -> View {
     layout.push(&format!("{name}.slope"), &[width], Init::Constant(FIRST_SLOPE))
 }
 
 /// `x` (rows, width) -> `y` (rows, width), overwritten; `slope` (width).
-pub fn forward(slope: &[f32], x: &[f32], y: &mut [f32]) {
+pub(crate) fn forward(slope: &[f32], x: &[f32], y: &mut [f32]) {
     assert_eq!(x.len(), y.len(), "prelu");
     forward_rows(slope, x, y);
 }
@@ -30,14 +30,14 @@ fn forward_rows_in<'a, S: Simd>(_: S, slope: &'a [f32], x: &'a [f32], y: &'a mut
 
 /// One row of [`forward`].
 #[inline(always)]
-pub fn apply(slope: &[f32], x: &[f32], y: &mut [f32]) {
+pub(crate) fn apply(slope: &[f32], x: &[f32], y: &mut [f32]) {
     for ((y, x), slope) in y.iter_mut().zip(x).zip(slope) {
         *y = x * factor(*x, *slope);
     }
 }
 
 /// Turns `dy` (rows, width) into dx in place and adds to `dslope` (width), given `x` (rows, width).
-pub fn backward(slope: &[f32], x: &[f32], dy: &mut [f32], dslope: &mut [f32]) {
+pub(crate) fn backward(slope: &[f32], x: &[f32], dy: &mut [f32], dslope: &mut [f32]) {
     assert_eq!(x.len(), dy.len(), "prelu");
     let width = slope.len();
     backward_rows(slope, x, dy, &mut dslope[..width]);

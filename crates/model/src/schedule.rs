@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// A learning rate that shrinks by a factor every so many steps.
+/// A learning rate that shrinks by a factor after each `every` steps.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Schedule {

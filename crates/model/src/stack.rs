@@ -13,7 +13,7 @@ use crate::prelu;
 
 /// The layers after the first one.
 #[derive(Clone, Debug)]
-pub struct Stack {
+pub(crate) struct Stack {
     /// Width of each layer's output, the first layer's too.
     widths: Vec<usize>,
     /// PReLU slopes of all layers but the last.
@@ -24,7 +24,7 @@ pub struct Stack {
 
 /// What the backward pass needs of the forward pass, and room for gradients.
 #[derive(Clone, Debug, Default)]
-pub struct StackScratch {
+pub(crate) struct StackScratch {
     /// Input of each PReLU, (rows, widths[i]); the last is the output.
     z: Vec<Vec<f32>>,
     /// Output of each PReLU, with dropout, (rows, widths[i]).
@@ -36,13 +36,13 @@ pub struct StackScratch {
 
 impl StackScratch {
     /// Which outputs of PReLUs the next forward pass drops, and its backward pass with it.
-    pub fn dropout(&mut self) -> &mut Dropout {
+    pub(crate) fn dropout(&mut self) -> &mut Dropout {
         &mut self.dropout
     }
 
     /// The first layer's output (rows, first width), for the caller to fill before the forward
     /// pass.
-    pub fn first(&mut self, rows: usize, stack: &Stack) -> &mut [f32] {
+    pub(crate) fn first(&mut self, rows: usize, stack: &Stack) -> &mut [f32] {
         let depth = stack.widths.len();
         self.z.resize(depth, Vec::new());
         self.a.resize(depth - 1, Vec::new());
@@ -51,7 +51,7 @@ impl StackScratch {
     }
 
     /// The gradient of the first layer's output (rows, first width), after the backward pass.
-    pub fn dfirst(&self) -> &[f32] {
+    pub(crate) fn dfirst(&self) -> &[f32] {
         &self.dz[0]
     }
 }
@@ -60,15 +60,21 @@ impl Stack {
     /// Appends the weights of a stack of layers of `widths` outputs to `layout`: `<prefix>0.slope`,
     /// `<prefix>1.weight`, `<prefix>1.bias`, `<prefix>1.slope`, ... `last_gain` multiplies the
     /// range of the last layer's first weights.
-    pub fn new(layout: &mut Layout, prefix: &str, widths: &[usize], last_gain: f32) -> Stack {
+    pub(crate) fn new(
+        layout: &mut Layout,
+        prefix: &str,
+        widths: &[usize],
+        last_gain: f32,
+    ) -> Stack {
         assert!(!widths.is_empty() && !widths.contains(&0), "widths of {prefix}: {widths:?}");
         let (mut slopes, mut layers) = (Vec::new(), Vec::new());
         for i in 1..widths.len() {
             let (inputs, outputs) = (widths[i - 1], widths[i]);
             slopes.push(prelu::slopes(layout, &format!("{prefix}{}", i - 1), inputs));
-            let init = match i + 1 == widths.len() {
-                true => Init::xavier(inputs, outputs).scaled(last_gain),
-                false => Init::he(inputs),
+            let init = if i + 1 == widths.len() {
+                Init::xavier(inputs, outputs).scaled(last_gain)
+            } else {
+                Init::he(inputs)
             };
             layers.push(Linear::new(layout, &format!("{prefix}{i}"), inputs, outputs, init));
         }
@@ -76,12 +82,18 @@ impl Stack {
     }
 
     /// Width of the last layer.
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.widths[self.widths.len() - 1]
     }
 
     /// From what [`StackScratch::first`] was filled with to `out` (rows, last width).
-    pub fn forward(&self, w: &[f32], rows: usize, scratch: &mut StackScratch, out: &mut Vec<f32>) {
+    pub(crate) fn forward(
+        &self,
+        w: &[f32],
+        rows: usize,
+        scratch: &mut StackScratch,
+        out: &mut Vec<f32>,
+    ) {
         for (i, layer) in self.layers.iter().enumerate() {
             let (below, above) = scratch.z.split_at_mut(i + 1);
             let a = fit(&mut scratch.a[i], rows * self.widths[i]);
@@ -94,7 +106,7 @@ impl Stack {
     }
 
     /// From `dout` (rows, last width) to [`StackScratch::dfirst`]; adds to `dw`.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         w: &[f32],
         rows: usize,

@@ -5,7 +5,7 @@
 //! kernel, and have no gradient. Almost all of a training step's time is the first layer's two
 //! products. So its weights are packed once ([`Tower::pack`]) for all who embed with them, and the
 //! gradient of its matrix is a step of its own ([`Tower::backward_columns`]): some columns at a
-//! time, so that whoever adds up many of them can do so while they are in a cache.
+//! time, so that a caller can add many of them up while they are in a cache.
 
 use std::ops::Range;
 
@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
 use crate::init::Init;
-use crate::linalg::{self, Left, Onto, Packed, Panels, Sparse, fit};
+use crate::linalg::{self, LeftFactor, Packed, Panels, Sparse, Write, fit};
 use crate::linear::Linear;
 use crate::params::{Layout, View};
 use crate::stack::{Stack, StackScratch};
@@ -59,10 +59,13 @@ impl TowerConfig {
 
     /// What is wrong with this configuration, if anything is: what came and what was expected.
     pub fn check(&self) -> Result<(), String> {
-        if self.input == 0 || self.widths.is_empty() || self.widths.contains(&0) {
-            let TowerConfig { input, widths } = self;
+        let TowerConfig { input, widths } = self;
+        if *input == 0 {
+            return Err("input is 0; a feature must have a width of at least 1".to_owned());
+        }
+        if widths.is_empty() || widths.contains(&0) {
             return Err(format!(
-                "a tower from {input} to {widths:?}; at least one layer, and every width at least 1"
+                "tower is {widths:?}; it must have a layer, and every width must be at least 1"
             ));
         }
         Ok(())
@@ -88,7 +91,7 @@ pub trait Rows {
         self.len() == 0
     }
 
-    /// Row `at`, (F).
+    /// Row `at`, F halfs; panics beyond [`Rows::len`].
     fn row(&self, at: usize) -> &[f16];
 }
 
@@ -105,7 +108,7 @@ impl Rows for [&[f16]] {
 /// Activations of a forward pass, for its backward pass; reused from step to step.
 #[derive(Clone, Debug, Default)]
 pub struct TowerScratch {
-    room: Room,
+    buffers: TowerBuffers,
     stack: StackScratch,
     /// The gradient of the first layer's output, packed.
     dz: Packed,
@@ -113,9 +116,9 @@ pub struct TowerScratch {
     sparse: bool,
 }
 
-/// Room for a part of the features.
+/// Buffers for a part of the features, reused from part to part.
 #[derive(Clone, Debug, Default)]
-pub struct Room {
+pub struct TowerBuffers {
     /// Widened, where most of them are not zero.
     x: Vec<f32>,
     /// Listed, where they are.
@@ -144,7 +147,7 @@ impl Tower {
         Tower { config, layout, first, stack }
     }
 
-    /// The shape.
+    /// The configuration that the tower was made from.
     pub fn config(&self) -> &TowerConfig {
         &self.config
     }
@@ -189,7 +192,7 @@ impl Tower {
     ) {
         let Linear { inputs, outputs, .. } = self.first;
         assert_eq!((first.depth(), first.columns()), (inputs, outputs), "the packed first layer");
-        let TowerScratch { room, stack, sparse, .. } = scratch;
+        let TowerScratch { buffers, stack, sparse, .. } = scratch;
         // Some rows tell: both ways have the same result.
         let some = (0..rows.len()).step_by(rows.len().div_ceil(SAMPLE).max(1));
         let values: usize = some.clone().map(|at| linalg::count_values(rows.row(at))).sum();
@@ -201,26 +204,27 @@ impl Tower {
             let span = if *sparse { linalg::DEPTH } else { SPAN };
             for from in (0..inputs).step_by(span) {
                 let to = (from + span).min(inputs);
-                let onto = if from == 0 { Onto::Nothing } else { Onto::Sum };
+                let write = if from == 0 { Write::Overwrite } else { Write::Add };
                 let first = first.part(from, to);
                 if *sparse {
-                    room.sparse.list_rows(count, |at| &row(at)[from..to]);
-                    room.sparse.product(first, scale, onto, z);
+                    buffers.sparse.list_rows(count, |at| &row(at)[from..to]);
+                    buffers.sparse.product(first, scale, write, z);
                 } else {
-                    let x = widen(count, |at| &row(at)[from..to], &mut room.x);
+                    let x = widen(count, |at| &row(at)[from..to], &mut buffers.x);
                     // Of the same images what follows, or of the next ones the beginning.
-                    let (images, columns) = match to < inputs {
-                        true => (block * BLOCK, to..(to + span).min(inputs)),
-                        false => ((block + 1) * BLOCK, 0..span.min(inputs)),
+                    let (images, columns) = if to < inputs {
+                        (block * BLOCK, to..(to + span).min(inputs))
+                    } else {
+                        ((block + 1) * BLOCK, 0..span.min(inputs))
                     };
                     let mut next = images..(images + BLOCK).min(rows.len());
-                    let mut ahead = || {
+                    let mut prefetch = || {
                         if let Some(at) = next.next() {
                             linalg::fetch(&rows.row(at)[columns.clone()]);
                         }
                     };
-                    let ahead = Some(&mut ahead as &mut dyn FnMut());
-                    linalg::product_with(count, x.rows(), first, scale, onto, z, ahead);
+                    let prefetch = Some(&mut prefetch as &mut dyn FnMut());
+                    linalg::product_prefetching(count, x.rows(), first, scale, write, z, prefetch);
                 }
             }
         }
@@ -236,9 +240,10 @@ impl Tower {
         self.first.backward_bias(stack.dfirst(), de);
         let outputs = self.first.outputs;
         let (rows, dz) = (stack.dfirst().len() / outputs, stack.dfirst());
-        match scratch.sparse {
-            true => scratch.dz.pack_wide(rows, outputs, dz),
-            false => scratch.dz.pack(rows, outputs, dz),
+        if scratch.sparse {
+            scratch.dz.pack_wide(rows, outputs, dz)
+        } else {
+            scratch.dz.pack(rows, outputs, dz)
         }
     }
 
@@ -252,7 +257,7 @@ impl Tower {
         scratch: &TowerScratch,
         columns: Range<usize>,
         next: Option<(&R, Range<usize>)>,
-        room: &mut Room,
+        buffers: &mut TowerBuffers,
         dw: &mut [f32],
     ) {
         if rows.is_empty() {
@@ -262,46 +267,43 @@ impl Tower {
         assert_eq!(dz.depth(), rows.len(), "images of the backward pass");
         for from in (0..rows.len()).step_by(linalg::DEPTH) {
             let to = (from + linalg::DEPTH).min(rows.len());
-            let onto = if from == 0 { Onto::Nothing } else { Onto::Sum };
+            let write = if from == 0 { Write::Overwrite } else { Write::Add };
             let (dz, row) = (dz.part(from, to), |at: usize| &rows.row(from + at)[columns.clone()]);
             if scratch.sparse {
-                room.sparse.list_columns(columns.len(), to - from, row);
-                room.sparse.product(dz, scale, onto, dw);
+                buffers.sparse.list_columns(columns.len(), to - from, row);
+                buffers.sparse.product(dz, scale, write, dw);
                 continue;
             }
-            let x = widen(to - from, row, &mut room.x);
+            let x = widen(to - from, row, &mut buffers.x);
             // Of the same columns the images that follow, or what is asked for next.
             let (of, first, part) = match &next {
                 Some((next, part)) if to == rows.len() => (*next, 0, part),
                 _ => (rows, to, &columns),
             };
             let mut images = first..(first + linalg::DEPTH).min(of.len());
-            let mut ahead = || {
+            let mut prefetch = || {
                 for at in images.by_ref().take(AHEAD) {
                     linalg::fetch(&of.row(at)[part.clone()]);
                 }
             };
-            let ahead = Some(&mut ahead as &mut dyn FnMut());
-            linalg::product_with(columns.len(), x.columns(), dz, scale, onto, dw, ahead);
+            let prefetch = Some(&mut prefetch as &mut dyn FnMut());
+            linalg::product_prefetching(columns.len(), x.columns(), dz, scale, write, dw, prefetch);
         }
     }
 }
 
-/// Widened rows.
 struct Wide<'a> {
     x: &'a [f32],
     width: usize,
 }
 
 impl<'a> Wide<'a> {
-    /// As they are.
-    fn rows(&self) -> Left<'a> {
-        Left { data: self.x, row: self.width, column: 1 }
+    fn rows(&self) -> LeftFactor<'a> {
+        LeftFactor { data: self.x, row: self.width, column: 1 }
     }
 
-    /// Transposed.
-    fn columns(&self) -> Left<'a> {
-        Left { data: self.x, row: 1, column: self.width }
+    fn columns(&self) -> LeftFactor<'a> {
+        LeftFactor { data: self.x, row: 1, column: self.width }
     }
 }
 
@@ -331,8 +333,8 @@ mod tests {
         for from in (0..inputs).step_by(2) {
             let columns = from..(from + 2).min(inputs);
             let mut part = vec![f32::NAN; outputs * columns.len()];
-            let room = &mut Room::default();
-            tower.backward_columns(rows, 0.5, &scratch, columns.clone(), None, room, &mut part);
+            let buffers = &mut TowerBuffers::default();
+            tower.backward_columns(rows, 0.5, &scratch, columns.clone(), None, buffers, &mut part);
             let matrix = tower.first_matrix().of_mut(&mut de);
             for (column, part) in columns.zip(part.chunks_exact(outputs)) {
                 for (output, value) in part.iter().enumerate() {
@@ -425,8 +427,8 @@ mod tests {
             assert!(scratch.sparse, "counted");
             tower.backward(&e, &mut scratch, &dout, &mut vec![0.0; e.len()]);
             scratch.sparse = sparse;
-            let room = &mut Room::default();
-            tower.backward_columns(&rows[..], 0.5, &scratch, 0..input, None, room, &mut part);
+            let buffers = &mut TowerBuffers::default();
+            tower.backward_columns(&rows[..], 0.5, &scratch, 0..input, None, buffers, &mut part);
             results.push((out, part.clone()));
         }
         assert_eq!(results[0], results[1]);
@@ -443,9 +445,13 @@ mod tests {
 
     #[test]
     fn impossible_shapes_are_explained() {
-        for (input, widths) in [(0, vec![12]), (4096, vec![]), (4096, vec![256, 0, 12])] {
+        for (input, widths, begin) in [
+            (0, vec![12], "input is 0;"),
+            (4096, vec![], "tower is [];"),
+            (4096, vec![256, 0, 12], "tower is [256, 0, 12];"),
+        ] {
             let error = TowerConfig { input, widths }.check().expect_err("impossible");
-            assert!(error.contains("every width at least 1"), "{error}");
+            assert!(error.starts_with(begin) && error.contains("at least 1"), "{error}");
         }
         assert_eq!(TowerConfig::new(4096).check(), Ok(()));
     }

@@ -10,7 +10,7 @@ use ams_model::linalg::Packed;
 use ams_model::loss::cross_entropy;
 use ams_model::{
     Aggregator, Base, ContentBatch, ImageArm, InputGrads, Interactions, Layout, Lists, NO_IMAGE,
-    RankBatch, RankConfig, RankNetwork, RankScratch, Room, Similarity, Sketches, Tower,
+    RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches, Tower, TowerBuffers,
     TowerConfig, TowerScratch,
 };
 use half::f16;
@@ -337,8 +337,8 @@ fn tower_pass(
     tower.backward(e, &mut scratch, dout, &mut de);
     let (inputs, outputs) = (tower.config().input, tower.config().widths[0]);
     let mut transposed = vec![f32::NAN; inputs * outputs];
-    let room = &mut Room::default();
-    tower.backward_columns(rows, scale, &scratch, 0..inputs, None, room, &mut transposed);
+    let buffers = &mut TowerBuffers::default();
+    tower.backward_columns(rows, scale, &scratch, 0..inputs, None, buffers, &mut transposed);
     for (at, value) in tower.first_matrix().of_mut(&mut de).iter_mut().enumerate() {
         *value = transposed[at % inputs * outputs + at / inputs];
     }

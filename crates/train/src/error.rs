@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use ams_data::Error as FileError;
-use ams_fabric::together::{Disagreement, Elsewhere};
+use ams_fabric::{Disagreement, Elsewhere};
 
 /// Result of training, with [`enum@Error`] unless stated.
 pub type Result<T, E = Error> = std::result::Result<T, E>;

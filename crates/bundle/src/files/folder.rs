@@ -13,7 +13,7 @@ use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use ams_data::staging::{sync_folder, write_whole};
+use ams_data::staging::{FileEntry, sync_folder, write_whole};
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::de::DeserializeOwned;
@@ -25,16 +25,6 @@ use crate::files::tensors::TensorFile;
 
 /// The last file of a folder.
 pub const MANIFEST: &str = "MANIFEST.json";
-
-/// Size and hash of one file.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FileEntry {
-    /// Length in bytes.
-    pub bytes: u64,
-    /// blake3 of the content, lowercase hex.
-    pub blake3: String,
-}
 
 /// What `MANIFEST.json` says; `T` is the kind's own description.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
-use ams_data::ragged::Offsets;
+use ams_data::Offsets;
 use ams_data::{Groups, Id, PictureName, Ragged};
 use ams_model::loss::sigmoid;
 use serde::Serialize;

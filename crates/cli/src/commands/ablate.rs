@@ -12,17 +12,18 @@ use ams_train::ablate::{
 };
 use ams_train::run::Start;
 
-use crate::commands::train::{stop_on_interrupt, thread_count, train};
+use crate::commands::train::{stop_on_interrupt, train};
 use crate::config_file;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::locations::{here, localize};
 use crate::output::{Output, metric, table};
+use crate::threads::thread_count;
 
 /// Train the paper's tables on a dataset and compare: every row is the configuration with a few
 /// other settings. Goes on where it was interrupted.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The configuration, a TOML file.
     config: PathBuf,
     /// Overrides one setting of all rows, such as `train.epochs=3`; may be given several times.
@@ -63,8 +64,7 @@ enum TwinsOf {
     None,
 }
 
-/// Runs the command.
-pub fn run(
+pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
@@ -80,7 +80,7 @@ pub fn run(
             here(
                 what,
                 path,
-                "an ablation goes on from what lies there; copy its results in the end",
+                "an ablation continues from the files there; copy its results at the end",
             )?;
         }
     }
@@ -128,10 +128,7 @@ pub fn run(
 
 fn request(arguments: &Arguments) -> Result<Request, Failure> {
     let all = || TABLES.iter().map(|table| table.name.to_owned()).collect();
-    let names = match arguments.tables.is_empty() {
-        true => all(),
-        false => arguments.tables.clone(),
-    };
+    let names = if arguments.tables.is_empty() { all() } else { arguments.tables.clone() };
     Ok(Request {
         tables: select(&names)?,
         twins: match arguments.twins {

@@ -26,7 +26,7 @@ use crate::output::{Output, count};
     subcommand_negates_reqs = true,
     disable_help_subcommand = true
 )]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
     #[arg(required = true)]
     model: Option<PathBuf>,
@@ -43,18 +43,18 @@ pub struct Arguments {
     /// Items that are gone, one a line.
     #[arg(long, value_name = "FILE")]
     remove_items: Option<PathBuf>,
-    /// The version before (a version folder): what its deltas told of pictures and items. A name
-    /// whose image the model does not know is carried if --images brings that.
+    /// Takes the pictures and items over from the deltas of the version before, a version folder. A
+    /// name whose image the model does not know is carried if --images has the picture.
     #[arg(long, value_name = "VERSION")]
     carry: Option<PathBuf>,
     #[command(subcommand)]
     action: Option<Action>,
 }
 
-/// What else is done with deltas.
+/// Operations on the deltas that are there.
 #[derive(Debug, clap::Subcommand)]
 enum Action {
-    /// Open a version and each of its deltas, and say what is in them; fail at the first that is
+    /// Open a version and each of its deltas, and list their contents; fail at the first that is
     /// damaged or missing.
     Verify {
         /// The bundle: a version folder, or a model folder for its newest version.
@@ -67,10 +67,9 @@ enum Action {
     },
 }
 
-/// What was written.
+/// The object that `ams delta` prints with `--json`.
 #[derive(Debug, Serialize)]
 struct Written {
-    /// The version folder.
     path: PathBuf,
     /// The number of the delta; none if nothing has changed.
     delta: Option<u64>,
@@ -94,13 +93,12 @@ struct CarriedOver {
     left: u64,
 }
 
-/// What is there.
+/// The object that `ams delta verify` prints with `--json`.
 #[derive(Debug, Serialize)]
 struct Verified {
-    /// The version folder.
     path: PathBuf,
     version: u64,
-    /// Of the bundle.
+    /// Hash of the bundle's manifest, in hexadecimal.
     hash: String,
     deltas: Vec<VerifiedDelta>,
 }
@@ -121,7 +119,6 @@ struct VerifiedDelta {
 /// What was made one.
 #[derive(Debug, Serialize)]
 struct Compacted {
-    /// The version folder.
     path: PathBuf,
     /// Folders of deltas before.
     before: u64,
@@ -129,8 +126,11 @@ struct Compacted {
     deltas: u64,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     match &arguments.action {
         Some(Action::Verify { model }) => verify(model, output),
         Some(Action::Compact { model }) => compact(model, output),
@@ -223,10 +223,7 @@ fn change(arguments: &Arguments, locations: &Locations, output: Output) -> Resul
     for item in &gone_items {
         removed_items += usize::from(changes.remove_item(&model, item)?);
     }
-    let delta = match changes.is_empty() {
-        true => None,
-        false => Some(model.change(&changes)?.deltas()),
-    };
+    let delta = if changes.is_empty() { None } else { Some(model.change(&changes)?.deltas()) };
     let path = model.path().to_path_buf();
     let written =
         Written { path, delta, pictures, items, removed_pictures, removed_items, carried };

@@ -11,8 +11,8 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, Kind, PrepareOptions, SplitBy};
 use ams_data::source::{TableOptions, open};
 use ams_data::synth::{Bayes, ShopConfig};
+use ams_fabric::Solo;
 use ams_image::builtin::Builtin;
-use ams_image::crew::Alone;
 use ams_image::encode::EncodeOptions;
 use ams_train::Job;
 use ams_train::run::{self, Start};
@@ -25,11 +25,12 @@ use crate::commands::encode::{encode_pictures, pictures};
 use crate::commands::eval::evaluate_run;
 use crate::commands::publish::publish;
 use crate::commands::synth::{Size, synth};
-use crate::commands::train::{stop_on_interrupt, thread_count};
+use crate::commands::train::stop_on_interrupt;
 use crate::commands::{prepare as prepare_command, train as train_command};
 use crate::failure::Failure;
 use crate::launch::threads;
 use crate::output::{Output, count, metric, table};
+use crate::threads::thread_count;
 
 /// The file that marks a folder as a demo's, which the next demo may replace.
 const MARK: &str = "demo.json";
@@ -41,7 +42,7 @@ const DIM: usize = 1024;
 /// Run everything once on a synthetic shop: draw, prepare, encode, train four models, evaluate,
 /// publish, rank a page view.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The demo's folder; an earlier demo in it is replaced.
     #[arg(long, value_name = "DIR", default_value = "demo")]
     out: PathBuf,
@@ -66,7 +67,7 @@ struct Report {
     hash: String,
 }
 
-/// One trained model.
+/// One row of the demo's table: a trained model and its scores.
 #[derive(Debug, Serialize, Deserialize)]
 struct Arm {
     arm: ImageArm,
@@ -95,8 +96,7 @@ struct Places {
     mark: PathBuf,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let begin = Instant::now();
     let threads = threads(arguments.threads);
     let stop = stop_on_interrupt(0)?;
@@ -121,7 +121,7 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     encoding.threads = threads;
     let encoder = Builtin::new(DIM, 1)?;
     let encoded =
-        encode_pictures(&encoding, pictures(&dataset)?, &encoder, (&stop, &mut Alone), output)?;
+        encode_pictures(&encoding, pictures(&dataset)?, &encoder, &mut Solo, &stop, output)?;
     output.say(&format!(
         "{} pictures encoded to {} numbers each.\n",
         count(encoded.images),

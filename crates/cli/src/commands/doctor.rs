@@ -5,11 +5,11 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 use ams_fabric::{AllReduce, Fabric, Rounding, Topology, gather};
 use serde::{Deserialize, Serialize};
 
-use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::features;
 use crate::launch::{self, Launch};
 use crate::output::{Output, bytes, table};
+use crate::threads::thread_count;
 
 /// Words that each process sends each other one when an exchange is timed: 1 MiB.
 const EXCHANGE_WORDS: usize = 1 << 18;
@@ -23,9 +23,10 @@ const ROUNDS: usize = 7;
 /// Clocks that differ by more make logs hard to read.
 const CLOCK_SKEW_SECONDS: f64 = 1.0;
 
-/// Say hello from every process of the job, compare them, and time what a step does between them.
+/// List the processes of the job, compare their programs and processors, and time the exchanges of
+/// a step.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Lanes that a training would have.
     #[arg(long, value_name = "N", default_value_t = 8)]
     lanes: usize,
@@ -34,7 +35,7 @@ pub struct Arguments {
     threads: Option<usize>,
 }
 
-/// One process.
+/// One process of the job, as it describes itself.
 #[derive(Debug, Serialize, Deserialize)]
 struct Hello {
     rank: usize,
@@ -47,7 +48,7 @@ struct Hello {
     processor: String,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     version: &'static str,
@@ -65,8 +66,7 @@ struct Report {
     warnings: Vec<String>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     let mut fabric = launch.fabric();
     let fabric = &mut *fabric;
     let topology = Topology::new(arguments.lanes, fabric).ok_or_else(|| {

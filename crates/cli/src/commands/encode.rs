@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
-use ams_fabric::{Fabric, gather};
+use ams_fabric::Fabric;
 use ams_image::RowType;
-use ams_image::crew::Crew;
 use ams_image::encode::{EncodeOptions, EncodeReport, Others, encode_together};
 use ams_image::encoder::Encoder;
 use ams_image::listing::{below, lines_of, listed};
@@ -20,15 +19,16 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::commands::encoder::EncoderArguments;
-use crate::commands::train::{stop_on_interrupt, thread_count};
+use crate::commands::train::stop_on_interrupt;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::locations::here;
 use crate::output::{BAR, Output, count};
+use crate::threads::thread_count;
 
 /// Turn the pictures of a dataset's items into image features.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The dataset whose items name the pictures; without one, `--list` does, or all pictures
     /// below `--images` are meant.
     #[arg(required_unless_present = "out")]
@@ -77,7 +77,8 @@ pub struct Arguments {
     /// Pictures of the store that the dataset does not name stay.
     #[arg(long, conflicts_with = "features")]
     keep: bool,
-    /// Pictures between two writes to the disk: what a killed run may have to encode again, twice.
+    /// Number of pictures between two writes to the disk; a run that was killed encodes up to twice
+    /// as many again.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
     chunk: u32,
     /// Threads; as many as there are cores unless given.
@@ -118,8 +119,7 @@ struct Timed<'a> {
     seconds: f64,
 }
 
-/// Runs the command.
-pub fn run(
+pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
@@ -148,19 +148,7 @@ pub fn run(
     let report = match fetched(&arguments.features)? {
         Some(features) => {
             let keys = fetched(&arguments.keys)?;
-            if keys.is_none() && !is_parquet(&features) {
-                let what = "names no pictures itself: give the names of its rows with --keys FILE";
-                return Err(Failure::user(format!("{}: {what}", features.display())));
-            }
-            let names = match (listed, &keys) {
-                (Some(names), _) => names,
-                // Everything that there is a row for.
-                (None, Some(keys)) => lines_of(keys)?,
-                (None, None) => {
-                    let what = "which pictures? give a dataset, --list or --keys beside --features";
-                    return Err(Failure::user(what));
-                }
-            };
+            let names = names_with_features(&features, keys.as_deref(), listed)?;
             let options = PrecomputedOptions {
                 tensor: arguments.tensor,
                 key_column: arguments.key_column,
@@ -174,8 +162,9 @@ pub fn run(
             precomputed(&options, names)?
         }
         None if arguments.encoder.is_precomputed() => {
-            let what = "--encoder precomputed needs --features FILE and --keys FILE";
-            return Err(Failure::user(what));
+            return Err(Failure::user(
+                "--encoder precomputed needs --features FILE and --keys FILE",
+            ));
         }
         None => {
             let encoder = arguments.encoder.open(|path| Ok(locations.input(path)?))?;
@@ -188,8 +177,8 @@ pub fn run(
             options.others = if arguments.keep { Others::Keep } else { Others::Remove };
             options.threads = threads(arguments.threads);
             let stop = stop_on_interrupt(launch.rank())?;
-            let crew = &mut Processes(launch.fabric());
-            encode_pictures(&options, names, encoder.as_ref(), (&stop, crew), output)?
+            let fabric = &mut *launch.fabric();
+            encode_pictures(&options, names, encoder.as_ref(), fabric, &stop, output)?
         }
     };
     place.publish()?;
@@ -203,24 +192,25 @@ pub fn run(
     Ok(())
 }
 
-/// The processes of the job, as they encode.
-struct Processes(Box<dyn Fabric>);
-
-impl Crew for Processes {
-    fn rank(&self) -> usize {
-        self.0.rank()
+/// The names whose rows are taken from `features`: those that are listed, or all of them.
+fn names_with_features(
+    features: &Path,
+    keys: Option<&Path>,
+    listed: Option<Vec<String>>,
+) -> Result<Vec<String>, Failure> {
+    if keys.is_none() && !is_parquet(features) {
+        let what = "names no pictures itself: give the names of its rows with --keys FILE";
+        return Err(Failure::user(format!("{}: {what}", features.display())));
     }
-
-    fn size(&self) -> usize {
-        self.0.size()
-    }
-
-    fn texts(&mut self, text: &str) -> ams_data::Result<Vec<String>> {
-        gather::texts(&mut *self.0, text).map_err(|lost| ams_data::Error::option(lost.to_string()))
+    match (listed, keys) {
+        (Some(names), _) => Ok(names),
+        (None, Some(keys)) => Ok(lines_of(keys)?),
+        (None, None) => Err(Failure::user(
+            "no pictures are named beside --features: give a dataset, --list or --keys",
+        )),
     }
 }
 
-/// Where pictures are.
 enum Pictures {
     Folder(PathBuf),
     /// Unpacked from a Parquet file, with their names.
@@ -239,10 +229,7 @@ impl Pictures {
         }
         let folder = TempDir::new()
             .map_err(|error| Failure::user(format!("no room to unpack pictures: {error}")))?;
-        let same = match arguments.number_repeated {
-            true => SameName::Number,
-            false => SameName::Refuse,
-        };
+        let same = if arguments.number_repeated { SameName::Number } else { SameName::Refuse };
         let unpacked = unpack_pictures(&path, folder.path(), same)?;
         let Unpacked { rows, without_picture, .. } = unpacked;
         if without_picture as f64 > arguments.max_failed * rows as f64 {
@@ -279,9 +266,10 @@ impl Pictures {
         let found = below(path)?;
         *passed_over = found.passed_over;
         if found.pictures.is_empty() {
-            let others = match passed_over.is_empty() {
-                true => String::new(),
-                false => format!("; passed over, no pictures: {}", listed_counts(passed_over)),
+            let others = if passed_over.is_empty() {
+                String::new()
+            } else {
+                format!("; passed over, no pictures: {}", listed_counts(passed_over))
             };
             let what = format!("there is no picture below the folder{others}");
             return Err(Failure::user(format!("{}: {what}", path.display())));
@@ -311,33 +299,35 @@ fn share(text: &str) -> Result<f64, String> {
 }
 
 /// The names of all pictures of a dataset's items.
-pub fn pictures(dataset: &Dataset) -> Result<Vec<String>, Failure> {
+pub(crate) fn pictures(dataset: &Dataset) -> Result<Vec<String>, Failure> {
     let catalogue = Catalogue::open(dataset)?;
     let names = (0..catalogue.len()).filter_map(|row| catalogue.image(row));
     Ok(names.map(str::to_owned).collect())
 }
 
 /// Encodes with a progress bar.
-pub fn encode_pictures(
+pub(crate) fn encode_pictures(
     options: &EncodeOptions,
     names: Vec<String>,
     encoder: &dyn Encoder,
-    (stop, crew): (&AtomicBool, &mut dyn Crew),
+    fabric: &mut dyn Fabric,
+    stop: &AtomicBool,
     output: Output,
 ) -> Result<EncodeReport, Failure> {
-    let crew_speaks = crew.rank() == 0;
+    let is_first = fabric.rank() == 0;
     let bar = output.bar("encode", names.len() as u64, BAR);
-    let report = encode_together(options, names, encoder, crew, &mut |progress| {
+    let report = encode_together(options, names, encoder, fabric, &mut |progress| {
         bar.set_length(progress.total);
         bar.set_position(progress.done);
-        match stop.load(Ordering::Relaxed) {
-            true => ControlFlow::Break(()),
-            false => ControlFlow::Continue(()),
+        if stop.load(Ordering::Relaxed) {
+            ControlFlow::Break(())
+        } else {
+            ControlFlow::Continue(())
         }
     });
     bar.finish_and_clear();
     if stop.load(Ordering::Relaxed) && report.is_err() {
-        if crew_speaks {
+        if is_first {
             eprintln!("stopped; the same command goes on where it was");
         }
         return Err(Failure::Interrupted);

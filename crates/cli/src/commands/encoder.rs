@@ -15,9 +15,9 @@ use crate::failure::Failure;
 
 /// Which encoder, and its settings.
 #[derive(Debug, clap::Args)]
-pub struct EncoderArguments {
-    /// What turns a picture into numbers: `builtin`, `precomputed`, `vgg16-fc6`, `vgg16-fc8`, or
-    /// an ONNX file.
+pub(crate) struct EncoderArguments {
+    /// The encoder of pictures: `builtin`, `precomputed`, `vgg16-fc6`, `vgg16-fc8`, or an ONNX
+    /// file.
     ///
     /// `builtin` is a fixed description of color, gradients and texture that needs no weights.
     /// `precomputed` takes rows made elsewhere, with `--features` and `--keys`. `vgg16-fc6` is
@@ -71,12 +71,12 @@ impl From<PoolName> for Pool {
 
 impl EncoderArguments {
     /// Whether rows come from elsewhere.
-    pub fn is_precomputed(&self) -> bool {
+    pub(crate) fn is_precomputed(&self) -> bool {
         self.encoder == "precomputed"
     }
 
     /// The encoder; its files are read, from where `local` says that they are on this host.
-    pub fn open(
+    pub(crate) fn open(
         &self,
         local: impl Fn(&Path) -> Result<PathBuf, Failure>,
     ) -> Result<Box<dyn Encoder>, Failure> {
@@ -141,7 +141,7 @@ impl EncoderArguments {
         Ok(Box::new(Vgg16::open(&local(weights)?, output, preprocess)?))
     }
 
-    /// Refuses what was given, but is not among what this encoder `takes`.
+    /// Refuses flags that this encoder does not take; `takes` lists the others.
     fn refuse(&self, encoder: &str, takes: &[&str]) -> Result<(), Failure> {
         let given = [
             ("dim", self.dim.is_some()),

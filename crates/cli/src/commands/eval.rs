@@ -9,17 +9,17 @@ use ams_location::Locations;
 use ams_train::Trainer;
 use ams_train::run;
 
-use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, count, metric, table};
+use crate::threads::thread_count;
 
 /// Evaluate a run: AUC, GAUC, log loss, calibration, and slices.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// The run folder.
+pub(crate) struct Arguments {
+    /// The folder of a finished run, as `ams train` writes it.
     run: PathBuf,
-    /// What to predict.
+    /// The split whose impressions are predicted.
     #[arg(long, value_enum, default_value_t = Split::Test)]
     split: Split,
     /// Threads; as many as there are cores unless given.
@@ -33,8 +33,7 @@ enum Split {
     Test,
 }
 
-/// Runs the command.
-pub fn run(
+pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
@@ -57,7 +56,7 @@ pub fn run(
 
 /// Predicts a split on all processes of the job; the first one keeps the predictions at `path` if
 /// there is one, and evaluates them.
-pub fn evaluate_run(
+pub(crate) fn evaluate_run(
     trainer: &mut Trainer,
     split: SplitName,
     path: Option<&std::path::Path>,

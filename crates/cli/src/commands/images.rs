@@ -15,7 +15,7 @@ use crate::output::{Output, bytes, count, table};
 
 /// Look after a feature store: check it, take pictures out of it, make it compact.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     action: Action,
 }
@@ -31,14 +31,14 @@ enum Action {
 /// Read everything: checksums, every number finite, every picture with a row.
 #[derive(Debug, clap::Args)]
 struct Verify {
-    /// The feature store.
+    /// The folder of a feature store, as `ams encode` writes it.
     store: PathBuf,
 }
 
 /// Take pictures out; their rows stay in the files, unseen, until `compact`.
 #[derive(Debug, clap::Args)]
 struct Remove {
-    /// The feature store.
+    /// The folder of a feature store, as `ams encode` writes it.
     store: PathBuf,
     /// Names of pictures, as the items spell them.
     #[arg(required_unless_present = "list")]
@@ -51,7 +51,7 @@ struct Remove {
 /// Write every part as one file, without the rows that no picture shows.
 #[derive(Debug, clap::Args)]
 struct Compact {
-    /// The feature store.
+    /// The folder of a feature store, as `ams encode` writes it.
     store: PathBuf,
 }
 
@@ -60,14 +60,14 @@ struct Compact {
 struct Neighbors {
     /// The picture's name, as the items spell it.
     key: String,
-    /// The feature store.
+    /// The folder of a feature store, as `ams encode` writes it.
     #[arg(long, value_name = "DIR")]
     store: PathBuf,
-    /// A bundle whose towers have learned what is near: a version folder, or a model folder for
-    /// its newest version.
+    /// A bundle whose towers are compared by, too: a version folder, or a model folder for its
+    /// newest version.
     #[arg(long, value_name = "DIR")]
     model: Option<PathBuf>,
-    /// How many of each.
+    /// Number of neighbors by features, and of those by each tower.
     #[arg(long, value_name = "N", default_value_t = 8, value_parser = clap::value_parser!(u16).range(1..=100))]
     count: u16,
     /// Draws them on this PNG file.
@@ -117,8 +117,11 @@ struct Verified {
     files: usize,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     match arguments.action {
         Action::Verify(Verify { store }) => verify(&store, locations, output),
         Action::Remove(Remove { store, mut names, list }) => {
@@ -143,7 +146,7 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
 }
 
 /// The names in a file, one a line.
-pub fn lines(path: &std::path::Path, locations: &Locations) -> Result<Vec<String>, Failure> {
+pub(crate) fn lines(path: &std::path::Path, locations: &Locations) -> Result<Vec<String>, Failure> {
     let mut lines = ams_image::listing::lines_of(&locations.input(path)?)?;
     lines.retain(|line| !line.is_empty());
     Ok(lines)

@@ -7,10 +7,10 @@ use serde::Serialize;
 use crate::failure::Failure;
 use crate::output::{Output, bytes, count, table};
 
-/// Compute bytes, memory, seconds per step and efficiency of a training on so many hosts. The
-/// defaults are the paper's workload.
+/// Compute bytes, memory, seconds per step and efficiency of a training, for given numbers
+/// of hosts. The defaults are the paper's workload.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Numbers of hosts, separated by commas.
     #[arg(long, value_name = "N,..", value_delimiter = ',', default_value = "5,10,20,40")]
     hosts: Vec<u32>,
@@ -23,7 +23,7 @@ pub struct Arguments {
     /// Impressions of one epoch.
     #[arg(long, value_name = "N", default_value_t = 3.9e9)]
     impressions: f64,
-    /// Epochs.
+    /// Number of passes over the training split.
     #[arg(long, value_name = "N", default_value_t = 2.0)]
     epochs: f64,
     /// Impressions per step and host.
@@ -32,7 +32,7 @@ pub struct Arguments {
     /// Image references per impression: its ad, and its share of the group's behaviors.
     #[arg(long, value_name = "N", default_value_t = 5.33)]
     images_per_impression: f64,
-    /// Ids per impression, likewise, image ids included.
+    /// Ids per impression, counted in the same way, image ids included.
     #[arg(long, value_name = "N", default_value_t = 24.0)]
     ids_per_impression: f64,
     /// Width of an image feature.
@@ -61,7 +61,7 @@ pub struct Arguments {
     gflops: f64,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     workload: Workload,
@@ -69,8 +69,7 @@ struct Report {
     forecasts: Vec<Forecast>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     let workload = workload(&arguments)?;
     let cluster = |&hosts: &u32| Cluster {
         hosts: f64::from(hosts),

@@ -21,7 +21,7 @@ use crate::output::{Output, count, fitted, width};
 /// A table is one or more files, folders or patterns such as 'logs/*.parquet', here or in a bucket:
 /// CSV, TSV, JSON lines (also with gzip or zstd), Parquet or Arrow IPC.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The event log: one row per impression (with a label) or per positive event.
     #[arg(long, value_name = "PATH", num_args = 1.., required_unless_present = "check")]
     events: Vec<PathBuf>,
@@ -31,7 +31,7 @@ pub struct Arguments {
     /// One row per user.
     #[arg(long, value_name = "PATH", num_args = 1..)]
     users: Vec<PathBuf>,
-    /// The dataset's folder.
+    /// The folder of the new dataset.
     #[arg(long, value_name = "DIR", required_unless_present = "check")]
     out: Option<PathBuf>,
     /// Check the dataset in this folder instead, row by row; for datasets other programs wrote.
@@ -55,17 +55,17 @@ pub struct Arguments {
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Tables")]
 struct TableArguments {
-    /// What separates CSV cells in every table: `,` `;` `|` `::`, tab, `\t`, `^A`, `\x01`; found
+    /// The separator of CSV cells in every table: `,` `;` `|` `::`, tab, `\t`, `^A`, `\x01`; found
     /// in the header unless given.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     delimiter: Option<Delimiter>,
     /// The same of the events alone.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     events_delimiter: Option<Delimiter>,
-    /// Of the items.
+    /// The separator of CSV cells in the table of items.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     items_delimiter: Option<Delimiter>,
-    /// Of the users.
+    /// The separator of CSV cells in the table of users.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     users_delimiter: Option<Delimiter>,
     /// How the text of every table is encoded: utf-8 (UTF-16 with its mark is recognized),
@@ -75,36 +75,36 @@ struct TableArguments {
     /// The same of the events alone.
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     events_encoding: Option<Encoding>,
-    /// Of the items.
+    /// The encoding of the table of items.
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     items_encoding: Option<Encoding>,
-    /// Of the users.
+    /// The encoding of the table of users.
     #[arg(long, value_name = "NAME", value_parser = encoding)]
     users_encoding: Option<Encoding>,
     /// The same as `--encoding latin-1`.
     #[arg(long, hide = true, conflicts_with = "encoding")]
     latin1: bool,
-    /// What `"` means in every table: checked (begins and ends a cell; one that seems to swallow
-    /// rows is an error), trusted (without that check), backslash (`\"` is a mark within a
-    /// cell) or none.
+    /// The meaning of `"` in every table: checked (begins and ends a cell; one that seems to
+    /// swallow rows is an error), trusted (without that check), backslash (`\"` is a mark within
+    /// a cell) or none.
     #[arg(long, value_name = "HOW", value_parser = quoting)]
     quoting: Option<Quoting>,
     /// The same of the events alone.
     #[arg(long, value_name = "HOW", value_parser = quoting)]
     events_quoting: Option<Quoting>,
-    /// Of the items.
+    /// The quoting of the table of items.
     #[arg(long, value_name = "HOW", value_parser = quoting)]
     items_quoting: Option<Quoting>,
-    /// Of the users.
+    /// The quoting of the table of users.
     #[arg(long, value_name = "HOW", value_parser = quoting)]
     users_quoting: Option<Quoting>,
     /// The column names of events without a header: user,item,time,label.
     #[arg(long, visible_alias = "header", value_name = "NAMES", value_delimiter = ',')]
     events_header: Option<Vec<String>>,
-    /// Of items without a header.
+    /// The column names of items without a header.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     items_header: Option<Vec<String>>,
-    /// Of users without a header.
+    /// The column names of users without a header.
     #[arg(long, value_name = "NAMES", value_delimiter = ',')]
     users_header: Option<Vec<String>>,
 }
@@ -162,35 +162,35 @@ impl TableArguments {
     }
 }
 
-/// Which column is what; found by common names unless given.
+/// The columns of the tables; found by common names unless given.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Columns")]
 struct ColumnArguments {
-    /// Who saw it.
+    /// The column of users, who saw the impression.
     #[arg(long, value_name = "COLUMN")]
     user: Option<String>,
-    /// What was shown.
+    /// The column of items, which were shown.
     #[arg(long, value_name = "COLUMN")]
     item: Option<String>,
-    /// Clicked or not: 1 or 0.
+    /// The column of labels: 1 is a click, 0 is none.
     #[arg(long, value_name = "COLUMN")]
     label: Option<String>,
-    /// When.
+    /// The column of times at which items were shown.
     #[arg(long, value_name = "COLUMN")]
     time: Option<String>,
     /// The picture's name, in the items table.
     #[arg(long, value_name = "COLUMN")]
     image: Option<String>,
-    /// How long or how much, for `--min-weight`.
+    /// The column of weights (dwell time, amount), for `--min-weight`.
     #[arg(long, value_name = "COLUMN")]
     weight: Option<String>,
     /// User fields, `[name=]column[:kind[:separator]]`, kind categorical, multi or numeric.
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     user_fields: Option<Vec<FieldColumn>>,
-    /// Item fields, likewise.
+    /// Item fields, in the form of --user-fields.
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     item_fields: Option<Vec<FieldColumn>>,
-    /// Fields of the circumstances, likewise.
+    /// Context fields (hour, page, device), in the form of --user-fields.
     #[arg(long, value_name = "FIELD", value_delimiter = ',')]
     context_fields: Option<Vec<FieldColumn>>,
     /// The decimal mark of numbers.
@@ -198,11 +198,11 @@ struct ColumnArguments {
     decimal: Option<DecimalName>,
 }
 
-/// What becomes a sample.
+/// How samples are made of events.
 #[derive(Debug, clap::Args)]
 #[command(next_help_heading = "Samples")]
-pub struct SampleArguments {
-    /// Test is what happened from this instant on.
+pub(crate) struct SampleArguments {
+    /// The test split begins at this instant.
     #[arg(long, value_name = "TIME")]
     test_from: Option<String>,
     /// Share of the log that is the test, unless `--test-from` is given.
@@ -233,8 +233,8 @@ pub struct SampleArguments {
     /// unix-us, unix-ns.
     #[arg(long, value_name = "FORMAT")]
     time_format: Option<String>,
-    /// A share of the log that would be an error, and is to be none.
-    #[arg(long, value_name = "WHAT", value_enum, value_delimiter = ',')]
+    /// Findings that are errors unless they are accepted.
+    #[arg(long, value_name = "FINDING", value_enum, value_delimiter = ',')]
     accept: Vec<AcceptName>,
     /// Keep only the first positive event of a user and an item.
     #[arg(long)]
@@ -255,7 +255,7 @@ pub struct SampleArguments {
     /// test stays as it is, so that its cold items have impressions.
     #[arg(long, value_name = "SHARE")]
     hold_out_items: Option<f64>,
-    /// Which items are held out.
+    /// Seed of the choice of items that are held out.
     #[arg(long, value_name = "N", requires = "hold_out_items", default_value_t = 1)]
     hold_out_seed: u64,
     /// Pieces each part is divided into while it is made (a power of two); more need less memory.
@@ -309,8 +309,11 @@ enum MethodName {
     Contemporary,
 }
 
-/// Runs the command.
-pub fn run(mut arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    mut arguments: Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     if let Some(dir) = &arguments.check {
         return check_dataset(dir, &locations.input(dir)?, output);
     }
@@ -339,8 +342,8 @@ pub fn run(mut arguments: Arguments, locations: &Locations, output: Output) -> R
     Ok(())
 }
 
-/// Prepares a dataset, saying what was understood and how far it is.
-pub fn prepare(
+/// Prepares a dataset; prints the plan and the progress.
+pub(crate) fn prepare(
     inputs: Inputs,
     options: PrepareOptions,
     out: &Path,
@@ -406,8 +409,8 @@ fn options(arguments: &Arguments) -> Result<PrepareOptions, Failure> {
 }
 
 impl SampleArguments {
-    /// Overrides `options` with what was given.
-    pub fn apply(&self, options: &mut PrepareOptions) {
+    /// Overrides `options` with the flags that were given.
+    pub(crate) fn apply(&self, options: &mut PrepareOptions) {
         match (self.split, &self.test_from, self.test_fraction) {
             (SplitName::UserTail, _, fraction) => {
                 options.split = SplitBy::UserTail(fraction.unwrap_or(0.1));
@@ -441,7 +444,7 @@ impl SampleArguments {
     }
 
     /// The negatives asked for.
-    pub fn negatives(&self) -> Option<NegativeOptions> {
+    pub(crate) fn negatives(&self) -> Option<NegativeOptions> {
         Some(NegativeOptions {
             count: self.negatives?,
             method: match self.negatives_from {
@@ -455,7 +458,7 @@ impl SampleArguments {
     }
 }
 
-/// What the tables are, in words: a line each.
+/// A line of text for each table.
 fn was_read(inputs: &Inputs) -> String {
     let tables = [
         ("events", Some(&inputs.events)),
@@ -474,19 +477,20 @@ fn understood(plan: &Plan) -> String {
         .understood()
         .iter()
         .map(|row| {
-            let column = match row.table.is_empty() {
-                true => row.column.clone(),
-                false => format!("{}: {}", row.table, row.column),
+            let column = if row.table.is_empty() {
+                row.column.clone()
+            } else {
+                format!("{}: {}", row.table, row.column)
             };
             vec![row.what.clone(), column, row.example.clone(), row.reading.clone()]
         })
         .collect();
-    let text = fitted(&["what", "column", "such as", "read as"], &rows, 2, width());
+    let text = fitted(&["role", "column", "example", "read as"], &rows, 2, width());
     format!("I understood\n{text}")
 }
 
-/// What was prepared, in words.
-pub fn text(report: &PrepareReport, out: &Path) -> String {
+/// The report as text.
+pub(crate) fn text(report: &PrepareReport, out: &Path) -> String {
     let counts = &report.counts;
     let mut text = format!(
         "{}: {} users, {} items ({} with a picture), {} groups, {} impressions ({} train, {} test), {} clicks, \
@@ -541,23 +545,27 @@ fn check_dataset(dir: &Path, local: &Path, output: Output) -> Result<(), Failure
     });
     bar.finish_and_clear();
     let report: CheckReport = report?;
-    output.finish(&report, || match report.is_sound() {
-        true => format!(
-            "{}: sound; {} groups, {} impressions in {} files\n",
-            dir.display(),
-            count(report.counts.groups),
-            count(report.counts.impressions),
-            report.files
-        ),
-        false => String::new(),
+    output.finish(&report, || {
+        if report.is_sound() {
+            format!(
+                "{}: sound; {} groups, {} impressions in {} files\n",
+                dir.display(),
+                count(report.counts.groups),
+                count(report.counts.impressions),
+                report.files
+            )
+        } else {
+            String::new()
+        }
     });
-    match report.is_sound() {
-        true => Ok(()),
-        false => Err(Failure::user(format!(
+    if report.is_sound() {
+        Ok(())
+    } else {
+        Err(Failure::user(format!(
             "{}: {} problems, such as\n{}",
             dir.display(),
             count(report.problem_count),
             report.problems.join("\n")
-        ))),
+        )))
     }
 }

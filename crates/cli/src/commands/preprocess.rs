@@ -7,9 +7,9 @@ use ams_image::resize::Filter;
 
 use crate::failure::Failure;
 
-/// A preset, and what is different from it.
+/// A preset, and settings that differ from it.
 #[derive(Debug, clap::Args)]
-pub struct PreprocessArguments {
+pub(crate) struct PreprocessArguments {
     /// As the network was trained; each of the following options changes one part of a preset,
     /// `custom` asks for all but the last two [default for VGG16: imagenet].
     #[arg(long, value_enum)]
@@ -17,8 +17,8 @@ pub struct PreprocessArguments {
     /// Width and height the network sees: one number, or WxH.
     #[arg(long, value_name = "N|WxH", value_parser = size)]
     size: Option<[u32; 2]>,
-    /// What it sees: the `whole` picture whatever its aspect, or the center of the picture whose
-    /// shorter side is N pixels.
+    /// The part that the network sees: the `whole` picture, or the center of the picture after its
+    /// shorter side became N pixels.
     #[arg(long, value_name = "whole|N", value_parser = resize)]
     resize: Option<Resize>,
     /// How pixels are weighed, antialiased in either case.
@@ -27,7 +27,7 @@ pub struct PreprocessArguments {
     /// Subtracted from a pixel: one number, or one for each channel.
     #[arg(long, value_name = "X[,Y,Z]", value_parser = by_channel, allow_hyphen_values = true)]
     mean: Option<[f32; 3]>,
-    /// Divides it then.
+    /// Divides the difference, per channel.
     #[arg(long, value_name = "X[,Y,Z]", value_parser = by_channel, allow_hyphen_values = true)]
     std: Option<[f32; 3]>,
     /// The range of pixels that `--mean` and `--std` are for.
@@ -40,7 +40,7 @@ pub struct PreprocessArguments {
 
 /// Ways of preparing pictures that have a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Preset {
+pub(crate) enum Preset {
     /// torchvision's: shorter side 256, bilinear, center 224, mean and deviation of ImageNet.
     Imagenet,
     /// CLIP's: shorter side 224, bicubic, center 224, its own mean and deviation.
@@ -77,7 +77,7 @@ enum ChannelsName {
 
 impl PreprocessArguments {
     /// Whether any of them was given.
-    pub fn is_given(&self) -> bool {
+    pub(crate) fn is_given(&self) -> bool {
         self.preprocess.is_some() || !self.given().is_empty()
     }
 
@@ -96,7 +96,7 @@ impl PreprocessArguments {
     }
 
     /// What they mean; `default` is the preset where none was given.
-    pub fn preprocess(&self, default: Option<Preset>) -> Result<Preprocess, Failure> {
+    pub(crate) fn preprocess(&self, default: Option<Preset>) -> Result<Preprocess, Failure> {
         let Some(preset) = self.preprocess.or(default) else {
             let what = "the network's file does not say what pictures it was trained on: add --preprocess imagenet, \
                         clip, 0..1, or custom";

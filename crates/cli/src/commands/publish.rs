@@ -12,18 +12,18 @@ use ams_train::run;
 use ams_train::{Job, Trainer};
 use serde::Serialize;
 
-use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::threads;
 use crate::output::Output;
+use crate::threads::thread_count;
 
 /// Example requests a bundle carries.
 const SAMPLES: usize = 8;
 
 /// Freeze a run into a bundle: the next version of a model.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// The run folder.
+pub(crate) struct Arguments {
+    /// The folder of a finished run, as `ams train` writes it.
     run: PathBuf,
     /// The folder that holds the models.
     #[arg(long, value_name = "DIR")]
@@ -44,7 +44,7 @@ pub struct Arguments {
 enum Rows {
     /// As they were learned.
     F32,
-    /// Rounded to halfs.
+    /// Rows rounded to 16-bit floats.
     F16,
 }
 
@@ -57,38 +57,37 @@ impl From<Rows> for RowFormat {
     }
 }
 
-/// What was published.
+/// The object that `--json` prints.
 #[derive(Clone, Debug, Serialize)]
-pub struct Published {
-    /// The bundle.
+pub(crate) struct Published {
+    /// The version folder of the published bundle.
     pub path: PathBuf,
-    /// Its version.
     pub version: u64,
     /// blake3 over its files: equal bits, equal hash.
     pub hash: String,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     let mut trainer =
         run::open(&locations.input(&arguments.run)?, Job::solo(threads(arguments.threads)))?;
     let rows = arguments.rows.into();
     let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
     let model = arguments.to.join(name);
-    let published = match is_remote(&model) {
-        false => {
-            let model = local(&model)?;
-            let version = next_version(&model)?;
-            publish_as(&mut trainer, &model.join(version.to_string()), version, rows)?
-        }
-        true => {
-            let version = locations.versions(&model)?.last().map_or(1, |last| last + 1);
-            let path = model.join(version.to_string());
-            let place = locations.destination(&path, false)?;
-            let published = publish_as(&mut trainer, place.local(), version, rows)?;
-            place.publish()?;
-            Published { path, ..published }
-        }
+    let published = if is_remote(&model) {
+        let version = locations.versions(&model)?.last().map_or(1, |last| last + 1);
+        let path = model.join(version.to_string());
+        let place = locations.destination(&path, false)?;
+        let published = publish_as(&mut trainer, place.local(), version, rows)?;
+        place.publish()?;
+        Published { path, ..published }
+    } else {
+        let model = local(&model)?;
+        let version = next_version(&model)?;
+        publish_as(&mut trainer, &model.join(version.to_string()), version, rows)?
     };
     output.finish(&published, || {
         format!("published {}, hash {}\n", published.path.display(), published.hash)
@@ -97,7 +96,7 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
 }
 
 /// Publishes the next version of `model`, a folder.
-pub fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
+pub(crate) fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
     let version = next_version(model)?;
     publish_as(trainer, &model.join(version.to_string()), version, RowFormat::F32)
 }
@@ -148,7 +147,7 @@ fn candidates(group: &TextGroup) -> Vec<&str> {
 }
 
 /// A group of impressions, asked for as a page view.
-pub fn page(group: &TextGroup) -> PageView {
+pub(crate) fn page(group: &TextGroup) -> PageView {
     let features = |texts: &Texts| {
         let cell =
             |values: &Vec<String>| Cell::of(values.iter().map(|v| Text(v.clone())).collect());

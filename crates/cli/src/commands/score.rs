@@ -11,7 +11,7 @@ use crate::output::{Output, table};
 
 /// Rank the candidates of one page view with a bundle.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
@@ -24,8 +24,11 @@ pub struct Arguments {
     sample: Option<usize>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     let model = Model::open(&locations.input_version(&arguments.model)?)?;
     let page = match &arguments.request {
         Some(path) => &read_page(&locations.input(path)?)?,
@@ -52,11 +55,12 @@ fn sample(model: &Model, number: usize) -> Result<&PageView, Failure> {
 fn read_page(path: &Path) -> Result<PageView, Failure> {
     let unreadable = |error: std::io::Error| Failure::user(format!("{}: {error}", path.display()));
     let mut json = Vec::new();
-    match path.as_os_str() == "-" {
-        true => std::io::stdin().read_to_end(&mut json).map_err(unreadable)?,
-        false => std::fs::File::open(path)
+    if path.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut json).map_err(unreadable)?
+    } else {
+        std::fs::File::open(path)
             .and_then(|mut file| file.read_to_end(&mut json))
-            .map_err(unreadable)?,
+            .map_err(unreadable)?
     };
     PageView::parse(&json).map_err(|error| Failure::user(format!("{}: {error}", path.display())))
 }

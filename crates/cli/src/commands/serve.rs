@@ -18,11 +18,11 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::commands::encoder::EncoderArguments;
-use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::threads;
 use crate::locations::here;
 use crate::output::Output;
+use crate::threads::thread_count;
 
 /// Serve the models of a folder over HTTP and gRPC: rank page views, and take new versions as they
 /// are published. Every flag may be a variable (`--admin-bind`: AMS_SERVE_ADMIN_BIND) or a key of
@@ -168,7 +168,7 @@ pub struct Arguments {
 /// How the log is written.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
 enum LogFormat {
-    /// Lines for people.
+    /// Lines of text, for people.
     Text,
     /// An object a line.
     Json,
@@ -225,7 +225,6 @@ fn seconds_or_none(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "expected 0 to 86400 seconds".to_owned())
 }
 
-/// Runs the command.
 pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     log_to_stderr(&arguments)?;
     if let Some(path) = &arguments.config {
@@ -354,9 +353,10 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         models: arguments.models,
         address: arguments.bind,
         admin_address: arguments.admin_bind,
-        control: match arguments.explicit {
-            true => Control::Explicit(Duration::from_secs_f64(arguments.poll)),
-            false => Control::Poll(Duration::from_secs_f64(arguments.poll)),
+        control: if arguments.explicit {
+            Control::Explicit(Duration::from_secs_f64(arguments.poll))
+        } else {
+            Control::Poll(Duration::from_secs_f64(arguments.poll))
         },
         pins: pins(arguments.pin)?,
         keep: arguments.keep,

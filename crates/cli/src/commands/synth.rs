@@ -10,17 +10,17 @@ use crate::output::{BAR, Output, count, metric, table};
 
 /// Generate a synthetic shop: drawn pictures, items, page views and clicks of several days.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// The new folder.
+pub(crate) struct Arguments {
+    /// The folder of the new shop.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// How large; the other flags change single numbers of it.
     #[arg(long, value_enum, default_value_t = Size::Default)]
     size: Size,
-    /// Seed of everything.
+    /// Seed from which everything in the shop is drawn.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
-    /// How many users.
+    /// Number of users; that of --size unless given.
     #[arg(long, value_name = "N")]
     users: Option<usize>,
     /// How many items, each with a picture.
@@ -38,23 +38,23 @@ pub struct Arguments {
     /// Share of the test day's impressions that show items never shown before.
     #[arg(long, value_name = "SHARE")]
     cold_share: Option<f64>,
-    /// What users see in pictures: `visual` taste, or `none` (the control shop).
+    /// The taste of users: `visual` depends on the pictures, `none` does not (the control shop).
     #[arg(long, value_enum)]
     taste: Option<TasteName>,
 }
 
 /// Named sizes of a shop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-pub enum Size {
-    /// Seconds, for tests.
+pub(crate) enum Size {
+    /// A shop for tests, generated within seconds.
     Tiny,
-    /// The demo's.
+    /// The shop of `ams demo`.
     Default,
 }
 
 impl Size {
     /// The shop of this size.
-    pub fn config(self) -> ShopConfig {
+    pub(crate) fn config(self) -> ShopConfig {
         match self {
             Size::Tiny => ShopConfig::tiny(),
             Size::Default => ShopConfig::default(),
@@ -68,8 +68,11 @@ enum TasteName {
     None,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     let base = arguments.size.config();
     let config = ShopConfig {
         seed: arguments.seed,
@@ -93,7 +96,7 @@ pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Resul
 }
 
 /// Generates a shop with a progress bar.
-pub fn synth(
+pub(crate) fn synth(
     config: &ShopConfig,
     out: &std::path::Path,
     output: Output,

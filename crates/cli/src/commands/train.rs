@@ -14,11 +14,12 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::locations::localize;
 use crate::output::{Output, bytes, count, metric, table};
+use crate::threads::thread_count;
 use crate::watchdog::Watchdog;
 
 /// Train a model as a TOML file says.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The configuration, a TOML file.
     config: PathBuf,
     /// Overrides one setting, such as `train.epochs=3`; may be given several times.
@@ -43,8 +44,7 @@ pub struct Arguments {
     watchdog: f64,
 }
 
-/// Runs the command.
-pub fn run(
+pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
@@ -69,7 +69,7 @@ pub fn run(
 }
 
 /// Trains with a progress bar until done or `stop`.
-pub fn train(
+pub(crate) fn train(
     config: &Config,
     start: Start,
     job: Job,
@@ -107,22 +107,14 @@ pub fn train(
     Ok(report?)
 }
 
-/// Reads `--watchdog`.
 fn patience(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
     seconds.ok_or_else(|| "expected seconds, 0 or more".to_owned())
 }
 
-/// Reads `--threads`. Far more threads than cores would only wait for each other.
-pub fn thread_count(text: &str) -> Result<usize, String> {
-    const MOST: usize = 1024;
-    let count = text.parse().ok().filter(|count| (1..=MOST).contains(count));
-    count.ok_or_else(|| format!("expected 1 to {MOST}"))
-}
-
 /// Becomes true on the first Ctrl-C; the second one ends the process at once.
 /// The first process of a job says so.
-pub fn stop_on_interrupt(rank: usize) -> Result<Arc<AtomicBool>, Failure> {
+pub(crate) fn stop_on_interrupt(rank: usize) -> Result<Arc<AtomicBool>, Failure> {
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
     ctrlc::set_handler(move || {
@@ -138,10 +130,8 @@ pub fn stop_on_interrupt(rank: usize) -> Result<Arc<AtomicBool>, Failure> {
 }
 
 fn text(report: &RunReport) -> String {
-    let end = match report.finished {
-        true => "trained",
-        false => "stopped with a checkpoint; go on with --resume:",
-    };
+    let end =
+        if report.finished { "trained" } else { "stopped with a checkpoint; go on with --resume:" };
     let place = match report.processes {
         1 => String::new(),
         processes => format!(" on {processes} processes of {} threads", report.threads),
@@ -182,7 +172,7 @@ fn traffic(report: &RunReport) -> String {
 }
 
 /// How often something was asked for in a step, and how often that was the same thing.
-pub fn asked(what: &str, asked: Asked) -> String {
+pub(crate) fn asked(what: &str, asked: Asked) -> String {
     format!(
         "{what} per step: {} requested, {} distinct per worker, {} distinct in all\n",
         count(asked.requested as u64),

@@ -13,7 +13,7 @@ use crate::output::{Output, count};
 
 /// Compute the ad and user vectors of a published pre-rank network ahead.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
@@ -34,7 +34,7 @@ enum Split {
     Test,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report<'a> {
     model: &'a str,
@@ -44,8 +44,11 @@ struct Report<'a> {
     exported: Exported,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     let model = Model::open(&locations.input_version(&arguments.model)?)?;
     let dataset = Dataset::open(&locations.input(&arguments.data)?)?;
     let split = match arguments.split {

@@ -144,9 +144,12 @@ pub fn base64(bytes: &[u8]) -> String {
     let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let quad = |three: &[u8]| {
         let bits = (0..3).fold(0, |bits, at| bits << 8 | u32::from(*three.get(at).unwrap_or(&0)));
-        let digit = |at: usize| match at > three.len() {
-            true => '=',
-            false => digits[(bits >> (18 - 6 * at) & 63) as usize] as char,
+        let digit = |at: usize| {
+            if at > three.len() {
+                '='
+            } else {
+                digits[(bits >> (18 - 6 * at) & 63) as usize] as char
+            }
         };
         (0..4).map(digit).collect::<String>()
     };

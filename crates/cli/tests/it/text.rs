@@ -25,9 +25,9 @@ fn tables_that_fit() {
             "a\u{1f}b\tc".into(),
         ],
     ];
-    let text = fitted(&["what", "column", "such as", "read as"], &rows, 2, 60);
+    let text = fitted(&["role", "column", "example", "read as"], &rows, 2, 60);
     let expected = [
-        "what                  column            such as    read as",
+        "role                  column            example    read as",
         "item field  items.csv: title  xxxxxxxxxxxxxxx…       text",
         "user                    名前   日本語のとても…  a, b\\tc",
     ];
@@ -36,7 +36,7 @@ fn tables_that_fit() {
     assert!(text.contains("…     text"), "{text}");
     let wide = "read as ".repeat(40);
     let rows = [vec!["ignored".into(), "c".repeat(300), "e".repeat(300), wide]];
-    let text = fitted(&["what", "column", "such as", "read as"], &rows, 2, 100);
+    let text = fitted(&["role", "column", "example", "read as"], &rows, 2, 100);
     assert!(text.lines().all(|line| line.width() <= 100), "{text}");
 }
 

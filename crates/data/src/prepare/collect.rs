@@ -202,11 +202,15 @@ struct Events<'a> {
 }
 
 impl Events<'_> {
+    /// User, item and time, then label and weight where there are any.
+    fn key_columns(&self) -> Vec<usize> {
+        let Mapping { user, item, time, label, weight, .. } = self.mapping;
+        [*user, *item, *time].into_iter().chain(*label).chain(*weight).collect()
+    }
+
     fn collect(&self, to: &mut Collected, progress: &mut dyn FnMut(Progress)) -> Result<()> {
         let mapping = self.mapping;
-        let mut columns = vec![mapping.user, mapping.item, mapping.time];
-        columns.extend(mapping.label);
-        columns.extend(mapping.weight);
+        let mut columns = self.key_columns();
         let first = columns.len();
         columns.extend(mapping.event_cells.iter().map(|cells| cells.column));
         let mut times =
@@ -229,9 +233,8 @@ impl Events<'_> {
                     ("", _, _) => missing.without_user += 1,
                     (_, "", _) => missing.without_item += 1,
                     (_, _, "") => missing.without_time += 1,
-                    _ => {
+                    (.., text) => {
                         let wrong = |what| at(self.table, &batch, row, mapping.time, what);
-                        let text = time;
                         let time = times.read(text).map_err(wrong)?;
                         if !keep_all && !is_plausible(time) {
                             missing.implausible_time += 1;

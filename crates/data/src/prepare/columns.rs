@@ -21,7 +21,7 @@ pub struct Columns {
     pub item: Option<String>,
     /// Clicked or not; a log without it holds positives only.
     pub label: Option<String>,
-    /// When.
+    /// The column of times at which items were shown.
     pub time: Option<String>,
     /// How much a positive event weighs (dwell time, say); only used with a minimum.
     pub weight: Option<String>,
@@ -51,7 +51,7 @@ pub struct FieldColumn {
 /// How a cell becomes the values of a field.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The text itself.
+    /// Each distinct text is a value.
     Categorical,
     /// Several texts, separated by this.
     Multi(String),
@@ -93,7 +93,7 @@ impl Kind {
     }
 
     /// Whether a value is a list.
-    pub fn is_multi(&self) -> bool {
+    pub(crate) fn is_multi(&self) -> bool {
         matches!(self, Kind::Multi(_))
     }
 
@@ -172,7 +172,7 @@ pub struct Understood {
     pub what: String,
     /// The table's file name.
     pub table: String,
-    /// The column.
+    /// Name of the column in its table.
     pub column: String,
     /// A value of it, the first that is not empty.
     pub example: String,
@@ -247,35 +247,38 @@ impl Role {
                 "createdat",
             ],
             Role::Weight => &["weight", "dwell", "dwelltime", "dwellseconds", "duration"],
-            Role::Image => &[
-                "image",
-                "images",
-                "imagepath",
-                "imagefile",
-                "imagefilename",
-                "imagename",
-                "imageurl",
-                "imageuri",
-                "filename",
-                "filepath",
-                "img",
-                "imgname",
-                "imgfile",
-                "imgpath",
-                "imgurl",
-                "picture",
-                "picturepath",
-                "picturename",
-                "pictures",
-                "poster",
-                "posterpath",
-                "photo",
-                "photos",
-                "thumbnail",
-            ],
+            Role::Image => IMAGE_ALIASES,
         }
     }
 }
+
+/// Aliases of [`Role::Image`].
+const IMAGE_ALIASES: &[&str] = &[
+    "image",
+    "images",
+    "imagepath",
+    "imagefile",
+    "imagefilename",
+    "imagename",
+    "imageurl",
+    "imageuri",
+    "filename",
+    "filepath",
+    "img",
+    "imgname",
+    "imgfile",
+    "imgpath",
+    "imgurl",
+    "picture",
+    "picturepath",
+    "picturename",
+    "pictures",
+    "poster",
+    "posterpath",
+    "photo",
+    "photos",
+    "thumbnail",
+];
 
 /// A table whose first rows were looked at.
 pub(crate) struct Peek<'a> {
@@ -447,9 +450,10 @@ impl<'a> Peek<'a> {
             }
             _ => String::new(),
         };
-        let name = match field.name == field.column {
-            true => String::new(),
-            false => format!(", called `{}`", field.name),
+        let name = if field.name == field.column {
+            String::new()
+        } else {
+            format!(", called `{}`", field.name)
         };
         self.understood(what, column, field.kind.describe() + &note + &name)
     }

@@ -5,7 +5,6 @@ use std::ops::Range;
 /// One event of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
-    /// Unix seconds.
     pub(crate) time: i64,
     /// Row of the catalogue.
     pub(crate) item: u32,
@@ -58,7 +57,7 @@ pub(crate) fn clean(events: &mut Vec<Event>, repeats: Repeats) -> LeftOut {
 pub(crate) struct Bounds {
     /// A group's impressions are less than this many seconds after its first.
     pub(crate) span: i64,
-    /// And at most so many, unless one event alone has more (a positive with its sampled
+    /// Most impressions, unless one event alone has more (a positive with its sampled
     /// negatives).
     pub(crate) most: usize,
 }

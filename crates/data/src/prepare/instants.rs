@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-/// Most buckets held.
+/// Buckets are held up to this number; beyond it, their width doubles.
 const MOST: usize = 1 << 20;
 
 /// Counts per bucket of `width` seconds, a power of two that doubles whenever there are too many

@@ -31,7 +31,6 @@ impl Texts {
     }
 }
 
-/// Texts, each once.
 #[derive(Default)]
 pub(crate) struct Interner {
     texts: Texts,

@@ -65,16 +65,7 @@ pub(crate) fn map(inputs: &Inputs, options: &PrepareOptions) -> Result<Mapping> 
     let reading = time_reading(events.example(time), options)?;
     understood.push(events.understood("time", time, reading));
     let label = label_column(&events, options, &mut understood)?;
-    let weight = match options.min_weight {
-        None => None,
-        Some(least) => {
-            let weight = events.require(Role::Weight, columns.weight.as_deref())?;
-            let reading = format!("number; a positive below {least} is no behavior");
-            understood.push(events.understood("weight", weight, reading));
-            Some(weight)
-        }
-    };
-
+    let weight = weight_column(&events, options, &mut understood)?;
     let (items, item_fields) =
         describe_items(inputs, options, &events, item, unlisted, &mut understood)?;
     let mut event_cells = Vec::new();
@@ -122,6 +113,18 @@ pub(crate) fn map(inputs: &Inputs, options: &PrepareOptions) -> Result<Mapping> 
         schema,
         understood,
     })
+}
+
+fn weight_column(
+    events: &Peek<'_>,
+    options: &PrepareOptions,
+    understood: &mut Vec<Understood>,
+) -> Result<Option<usize>> {
+    let Some(least) = options.min_weight else { return Ok(None) };
+    let weight = events.require(Role::Weight, options.columns.weight.as_deref())?;
+    let reading = format!("number; a positive below {least} is no behavior");
+    understood.push(events.understood("weight", weight, reading));
+    Ok(Some(weight))
 }
 
 fn time_reading(example: &str, options: &PrepareOptions) -> Result<String> {

@@ -129,7 +129,8 @@ pub(crate) fn check_items(
         return Ok(());
     }
     let sides = pair.or_else(|| first(unknown).zip(first(0..described)));
-    let what = unmatched("item", without, all, sides, pair.is_some(), table.as_ref());
+    let example = sides.map(|(text, row)| Mismatch { text, row });
+    let what = unmatched("item", without, all, example, pair.is_some(), table.as_ref());
     Err(Error::content(inputs.events.path(), what + Accept::ItemsWithoutRow.as_str()))
 }
 
@@ -156,9 +157,15 @@ pub(crate) fn check_users(
         return Ok(());
     }
     let sides = pairs.first().copied().or_else(|| texts.first().zip(rows.first()));
-    let sides = sides.map(|(text, row)| (text.as_str(), row.as_str()));
-    let what = unmatched("user", without, all, sides, misspelled, table.as_ref());
+    let example = sides.map(|(text, row)| Mismatch { text, row });
+    let what = unmatched("user", without, all, example, misspelled, table.as_ref());
     Err(Error::content(inputs.events.path(), what + Accept::UsersWithoutRow.as_str()))
+}
+
+/// An id of the events, and an id that the table has in its place.
+struct Mismatch<'a> {
+    text: &'a str,
+    row: &'a str,
 }
 
 /// The message that ids have no row; the name of what accepts it is to follow.
@@ -166,16 +173,16 @@ fn unmatched(
     what: &str,
     without: u64,
     all: u64,
-    sides: Option<(&str, &str)>,
+    example: Option<Mismatch<'_>>,
     misspelled: bool,
     table: &dyn Table,
 ) -> String {
     let table = table.path().display();
-    let sides = match sides {
-        Some((text, row)) if misspelled => format!(
+    let sides = match example {
+        Some(Mismatch { text, row }) if misspelled => format!(
             ": `{text}` in the events seems to be `{row}` there; write both the same way, best as text in both files"
         ),
-        Some((text, row)) => {
+        Some(Mismatch { text, row }) => {
             format!(
                 ": `{text}` of the events is not there, which has `{row}`; name the column that both share (--{what})"
             )

@@ -70,7 +70,7 @@ pub struct PrepareOptions {
     pub name: Option<String>,
     /// Which column means what.
     pub columns: Columns,
-    /// Where train ends.
+    /// Rule that assigns an impression to train or test.
     pub split: SplitBy,
     /// Seconds a group may span.
     pub group_span: i64,

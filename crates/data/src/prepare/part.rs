@@ -9,7 +9,6 @@ use crate::{Id, Result};
 /// Where a user's test begins.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Cut {
-    /// At this instant.
     Time(i64),
     /// At the last fraction of the user's events.
     Tail(f64),
@@ -25,7 +24,6 @@ pub(crate) struct Part<'a> {
     texts: Vec<Row<'a>>,
 }
 
-/// One user's log.
 pub(crate) struct UserLog<'a> {
     pub(crate) user: &'a str,
     pub(crate) id: Id,

@@ -8,23 +8,23 @@ use crate::schema::{Counts, Labels, Split};
 /// How far the preparation is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// Reading the events.
+    /// The table of events is being read.
     Reading {
-        /// Rows so far.
+        /// Rows that were read so far.
         rows: u64,
     },
     /// Looking at all positives before negatives are drawn.
     Surveying {
-        /// Parts so far.
+        /// Parts that are finished so far.
         done: usize,
-        /// Of how many.
+        /// Parts that there are in all.
         total: usize,
     },
-    /// Writing sample files.
+    /// Sample files are being written.
     Writing {
-        /// Parts so far.
+        /// Parts that are finished so far.
         done: usize,
-        /// Of how many.
+        /// Parts that there are in all.
         total: usize,
     },
 }
@@ -44,15 +44,15 @@ pub struct Dropped {
     pub held_out: u64,
     /// Rows without user: empty, or a word such as NULL.
     pub without_user: u64,
-    /// Rows without item, likewise.
+    /// Rows without item, counted in the same way.
     pub without_item: u64,
-    /// Rows without time, likewise.
+    /// Rows without time, counted in the same way.
     pub without_time: u64,
     /// Rows whose time is before 1990 or after 2099.
     pub implausible_time: u64,
 }
 
-/// What was made.
+/// Counts of what `prepare` read, left out and wrote.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct PrepareReport {
     /// As in the card.

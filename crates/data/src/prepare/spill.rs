@@ -100,7 +100,6 @@ impl Spill {
         portions
     }
 
-    /// Number of pieces.
     pub(crate) fn pieces(&self) -> usize {
         self.waiting.len()
     }

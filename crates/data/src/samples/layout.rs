@@ -9,7 +9,7 @@ use crate::schema::{BEHAVIORS, Field, IMAGE, IMPRESSIONS, ITEM, LABEL, Schema, S
 use crate::{Error, Result};
 
 /// Most groups in one row group of the files this crate writes.
-pub const BLOCK_GROUPS: usize = 1024;
+pub(crate) const BLOCK_GROUPS: usize = 1024;
 
 /// What [`SampleFile::open`] looks for: the Parquet leaves to read, in file order.
 pub(super) struct Columns {

@@ -96,7 +96,7 @@ impl SampleFile {
     }
 
     /// How many rows stand before block `block`.
-    pub fn first_row(&self, block: usize) -> u64 {
+    pub(crate) fn first_row(&self, block: usize) -> u64 {
         self.first_rows[block]
     }
 
@@ -131,7 +131,7 @@ impl SampleFile {
     ///
     /// # Errors
     /// As [`SampleFile::read`].
-    pub fn count_items(&self, into: &mut HashMap<Id, u32>) -> Result<()> {
+    pub(crate) fn count_items(&self, into: &mut HashMap<Id, u32>) -> Result<()> {
         guarded(&self.path, || self.count_items_unguarded(into))
     }
 

@@ -19,7 +19,7 @@ pub type Texts = Vec<(String, Vec<String>)>;
 /// One group in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextGroup {
-    /// The user.
+    /// Id of the user, as the log spells it.
     pub user: String,
     /// The other user fields.
     pub fields: Texts,
@@ -32,11 +32,11 @@ pub struct TextGroup {
 /// One behavior or impression in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TextItem {
-    /// The item.
+    /// Id of the item, as the log spells it.
     pub item: String,
-    /// Its picture's name.
+    /// Name of the item's picture; none where the item has none.
     pub image: Option<String>,
-    /// When, unix seconds.
+    /// Instant of the impression, in Unix seconds.
     pub time: i64,
     /// Clicked or not; behaviors have no label.
     pub label: Option<u8>,

@@ -25,7 +25,7 @@ const BLOCK_VALUES: usize = 1 << 20;
 pub struct Impression<'a> {
     /// The item shown, a row of the catalogue.
     pub item: u32,
-    /// When, unix seconds.
+    /// Instant of the impression, in Unix seconds.
     pub time: i64,
     /// 1 clicked, 0 not.
     pub label: u8,
@@ -43,7 +43,7 @@ pub struct GroupRow<'a> {
     pub user_fields: &'a [&'a str],
     /// Past behaviors, newest first: item (a row of the catalogue) and unix seconds.
     pub behaviors: &'a [(u32, i64)],
-    /// Impressions, oldest first.
+    /// Impressions in ascending order of time.
     pub impressions: &'a [Impression<'a>],
 }
 
@@ -292,9 +292,12 @@ fn impression_columns(schema: &Schema) -> Fields {
 }
 
 fn item_columns(schema: &Schema, side: Side) -> impl Iterator<Item = ArrowField> {
-    schema.side(side).filter(|field| field.name != ITEM).map(|field| match field.multi {
-        true => text_column(field),
-        false => ArrowField::new(&field.name, keyed_type(), true),
+    schema.side(side).filter(|field| field.name != ITEM).map(|field| {
+        if field.multi {
+            text_column(field)
+        } else {
+            ArrowField::new(&field.name, keyed_type(), true)
+        }
     })
 }
 

@@ -67,8 +67,8 @@ impl Kind {
     pub(crate) fn unusable(&self) -> Option<String> {
         (self.reading == Reading::Never).then(|| {
             format!(
-                "it is of type {}, and expected are texts, numbers, booleans, times, UUIDs or lists of them; write what is \
-                 needed of it as a column of its own",
+                "it is of type {}; expected texts, numbers, booleans, times, UUIDs or lists of them: write the needed values \
+                 as a column of their own",
                 self.name
             )
         })
@@ -297,16 +297,16 @@ pub(crate) fn texts(array: &ArrayRef, reading: Reading) -> Result<StringArray, N
         | DataType::Decimal256(..) => {
             let texts = cast(array, &DataType::Utf8)?;
             Ok(written(texts.as_string::<i32>().iter(), |text, to| {
-                let short = match text.contains('.') {
-                    true => text.trim_end_matches('0').trim_end_matches('.'),
-                    false => text,
+                let short = if text.contains('.') {
+                    text.trim_end_matches('0').trim_end_matches('.')
+                } else {
+                    text
                 };
                 to.extend_from_slice(short.as_bytes());
             }))
         }
         DataType::FixedSizeBinary(16) if reading == Reading::Uuid => {
-            let values = array.as_fixed_size_binary();
-            Ok(written(values.iter(), |value, to| {
+            Ok(written(array.as_fixed_size_binary().iter(), |value, to| {
                 for (at, byte) in value.iter().enumerate() {
                     let hyphen = if matches!(at, 4 | 6 | 8 | 10) { "-" } else { "" };
                     write!(to, "{hyphen}{byte:02x}").expect("memory can be written");
@@ -316,22 +316,23 @@ pub(crate) fn texts(array: &ArrayRef, reading: Reading) -> Result<StringArray, N
         DataType::Binary
         | DataType::LargeBinary
         | DataType::BinaryView
-        | DataType::FixedSizeBinary(_) => {
-            let values = cast(array, &DataType::LargeBinary)?;
-            let values = values.as_binary::<i64>();
-            let text = |(row, value): (usize, Option<&[u8]>)| match value.map(std::str::from_utf8) {
-                None => Ok(None),
-                Some(Ok(text)) => Ok(Some(text.to_string())),
-                Some(Err(_)) => {
-                    Err(NoText { row: Some(row), what: "bytes that are no text".to_string() })
-                }
-            };
-            values.iter().enumerate().map(text).collect()
-        }
+        | DataType::FixedSizeBinary(_) => utf8(array),
         list if parts(list).is_some() => joined(array, reading),
         scalar if is_scalar(scalar) => Ok(cast(array, &DataType::Utf8)?.as_string::<i32>().clone()),
         other => Err(NoText::new(format!("{} has no text", name(other)))),
     }
+}
+
+/// Binary values whose bytes are UTF-8.
+fn utf8(array: &ArrayRef) -> Result<StringArray, NoText> {
+    let values = cast(array, &DataType::LargeBinary)?;
+    let values = values.as_binary::<i64>();
+    let text = |(row, value): (usize, Option<&[u8]>)| match value.map(std::str::from_utf8) {
+        None => Ok(None),
+        Some(Ok(text)) => Ok(Some(text.to_string())),
+        Some(Err(_)) => Err(NoText { row: Some(row), what: "bytes that are no text".to_string() }),
+    };
+    values.iter().enumerate().map(text).collect()
 }
 
 /// A conversion that says where it fails instead of leaving values out.
@@ -443,10 +444,7 @@ fn joined(array: &ArrayRef, reading: Reading) -> Result<StringArray, NoText> {
                 text.push_str(values.value(at));
             }
         }
-        match text.is_empty() {
-            true => builder.append_null(),
-            false => builder.append_value(&text),
-        }
+        if text.is_empty() { builder.append_null() } else { builder.append_value(&text) }
     }
     Ok(builder.finish())
 }

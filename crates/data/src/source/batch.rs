@@ -5,8 +5,8 @@ use std::sync::Arc;
 use arrow_array::{Array, StringArray};
 use arrow_buffer::{Buffer, OffsetBuffer, ScalarBuffer};
 
-/// Rows per batch.
-pub const BATCH_ROWS: usize = 8192;
+/// Rows per batch; the last batch of a table may have fewer.
+pub(crate) const BATCH_ROWS: usize = 8192;
 
 /// Bytes of text from which on a batch is full.
 pub(crate) const BATCH_BYTES: usize = 16 << 20;
@@ -52,7 +52,7 @@ impl TextBatch {
         TextBatch { columns, ..self }
     }
 
-    /// Number of rows.
+    /// Number of rows, the same in every column.
     pub fn rows(&self) -> usize {
         self.rows
     }

@@ -15,7 +15,7 @@ use super::table::{Batches, Table};
 use super::text::{Text, Window, line_ends};
 use crate::{Error, Result};
 
-/// A CSV file.
+/// A CSV file whose header and separator are known.
 #[derive(Clone, Debug)]
 pub(crate) struct CsvTable {
     text: Text,
@@ -31,7 +31,6 @@ pub(crate) struct CsvTable {
 }
 
 impl CsvTable {
-    /// Reads the header.
     pub(crate) fn open(text: Text, options: &TableOptions) -> Result<CsvTable> {
         let mut window = text.window(false)?;
         let first = first_line(&text, &mut window)?;
@@ -144,9 +143,10 @@ impl CsvTable {
     fn other_quoting(&self, window: &[u8]) -> String {
         let flag = self.options.flag("quoting");
         let backslashes = memchr::memmem::find(window, b"\\\"").is_some();
-        let backslash = match backslashes && self.options.quoting != Quoting::Backslash {
-            true => format!("; if `\\\"` means a mark within a cell, say {flag} backslash"),
-            false => String::new(),
+        let backslash = if backslashes && self.options.quoting != Quoting::Backslash {
+            format!("; if `\\\"` means a mark within a cell, say {flag} backslash")
+        } else {
+            String::new()
         };
         let trusted = match self.options.quoting {
             Quoting::Trusted => String::new(),
@@ -156,9 +156,10 @@ impl CsvTable {
     }
 
     fn no_text(&self, wrong: NoText, columns: &[usize]) -> Error {
-        let what = match wrong.nul {
-            true => "a NUL byte; is the file damaged?".to_string(),
-            false => self.not_utf_8(),
+        let what = if wrong.nul {
+            "a NUL byte; is the file damaged?".to_string()
+        } else {
+            self.not_utf_8()
         };
         let column = &self.columns[columns[wrong.column]];
         self.text.wrong(format!("line {}, column `{column}`: {what}", wrong.line))
@@ -195,7 +196,7 @@ impl Table for CsvTable {
         if self.columns.len() == 1 {
             let flag = self.options.flag("delimiter");
             return Some(format!(
-                "the first row, `{}`, is one cell; if something separates cells, say what: {flag}",
+                "the first row, `{}`, is one cell; if another mark separates cells, state it: {flag}",
                 self.first_row
             ));
         }
@@ -218,7 +219,6 @@ struct Records {
     cells: Vec<Cell>,
     /// The line it begins on.
     line: u64,
-    /// Its length, bytes.
     length: usize,
     next_line: u64,
 }
@@ -387,9 +387,10 @@ impl Records {
 
     fn uneven(&self) -> Error {
         let table = &self.table;
-        let expected = match table.has_header {
-            true => format!("the header has {}", table.columns.len()),
-            false => format!("expected {}: {}", table.columns.len(), table.columns.join(", ")),
+        let expected = if table.has_header {
+            format!("the header has {}", table.columns.len())
+        } else {
+            format!("expected {}: {}", table.columns.len(), table.columns.join(", "))
         };
         let mut what = format!("line {}: {} cells; {expected}", self.line, self.cells.len());
         let window = self.window.bytes();
@@ -463,7 +464,7 @@ struct Cell {
 /// What the splitter found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Step {
-    /// A row of so many bytes and lines.
+    /// A row with its number of bytes and lines.
     Row { length: usize, lines: u64 },
     /// The text has to be longer; the mark that began a cell without end so far.
     More { mark: Option<usize> },
@@ -475,7 +476,6 @@ enum Step {
     End,
 }
 
-/// Takes rows apart.
 #[derive(Clone, Debug)]
 struct Splitter {
     delimiter: Delimiter,

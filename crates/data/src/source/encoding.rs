@@ -91,7 +91,7 @@ impl Encoding {
         }
     }
 
-    /// `bytes` as UTF-8.
+    /// Converts `bytes` to UTF-8 as they are read.
     pub(crate) fn reader(self, bytes: Box<dyn Read + Send>) -> Box<dyn Read + Send> {
         match self {
             Encoding::Utf8 => bytes,

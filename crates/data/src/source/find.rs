@@ -58,11 +58,10 @@ impl Skipped {
         let kinds = [(self.hidden, "hidden"), (self.empty, "empty")];
         let kinds = kinds.iter().filter(|(count, _)| *count > 0);
         let kinds: Vec<_> = kinds.map(|(count, kind)| format!("{count} {kind}")).collect();
-        let delta = match self.delta {
-            true => {
-                "; the log of the Delta table is not read, so rows that it has removed count too"
-            }
-            false => "",
+        let delta = if self.delta {
+            "; the log of the Delta table is not read, so rows that it has removed count too"
+        } else {
+            ""
         };
         (!kinds.is_empty())
             .then(|| format!("skipped: {} (such as {}){delta}", kinds.join(", "), self.example))
@@ -157,9 +156,10 @@ fn take(
                 hidden.insert(parts[..=at].join("/"));
             }
             None => {
-                let base = match listed.below.is_empty() {
-                    true => listed.input.path().parent().unwrap_or(Path::new("")).to_path_buf(),
-                    false => named.to_path_buf(),
+                let base = if listed.below.is_empty() {
+                    listed.input.path().parent().unwrap_or(Path::new("")).to_path_buf()
+                } else {
+                    named.to_path_buf()
                 };
                 found.push((base, listed));
             }

@@ -30,6 +30,128 @@ pub(crate) const START: usize = 4096;
 
 const PANDAS: &str = "read it with pandas and write it with `to_parquet`";
 
+/// Whether a file begins as one of a format does.
+type Test = fn(&[u8]) -> bool;
+
+/// Formats that are recognized and not read, the special before the general: test of a file's
+/// first bytes, name, advice.
+const KNOWN: &[(Test, &str, &str)] = &[
+    (|start| start.starts_with(b"PARE"), "encrypted Parquet", "write it without encryption"),
+    (
+        |start| start.starts_with(b"FEA1"),
+        "Feather of version 1",
+        "write it as version 2 (pyarrow.feather.write_feather) or as Parquet",
+    ),
+    (
+        |start| is_zip_with(start, &[b"[Content_Types].xml", b"xl/"]),
+        "an Excel workbook",
+        "save it as CSV UTF-8, or read it with pandas.read_excel and write it with `to_parquet`",
+    ),
+    (
+        |start| is_zip_with(start, &[b"opendocument.spreadsheet"]),
+        "an OpenDocument spreadsheet",
+        "save it as CSV UTF-8",
+    ),
+    (
+        |start| start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06"),
+        "a zip archive",
+        "unpack it (unzip) and name the files in it",
+    ),
+    (
+        |start| start.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
+        "an old Excel workbook (.xls)",
+        "save it as CSV UTF-8",
+    ),
+    (
+        |start| start.starts_with(b"BZh"),
+        "compressed with bzip2",
+        "decompress it (bunzip2), or compress it with gzip or zstd instead",
+    ),
+    (
+        |start| start.starts_with(b"\xfd7zXZ\0"),
+        "compressed with xz",
+        "decompress it (unxz), or compress it with gzip or zstd instead",
+    ),
+    (
+        |start| start.starts_with(b"\x04\x22\x4d\x18"),
+        "compressed with lz4",
+        "decompress it (unlz4), or compress it with gzip or zstd instead",
+    ),
+    (
+        |start| start.starts_with(b"\xff\x06\0\0sNaPpY"),
+        "compressed with snappy",
+        "decompress it, or compress it with gzip or zstd instead",
+    ),
+    (
+        |start| start.starts_with(b"\x1f\x9d"),
+        "compressed with compress (.Z)",
+        "decompress it (uncompress), or compress it with gzip or zstd instead",
+    ),
+    (
+        |start| start.starts_with(b"\x89LZO"),
+        "compressed with lzop",
+        "decompress it (lzop -d), or compress it with gzip or zstd instead",
+    ),
+    (
+        |start| start.starts_with(b"7z\xbc\xaf\x27\x1c"),
+        "a 7z archive",
+        "unpack it and name the files in it",
+    ),
+    (
+        |start| start.get(257..262) == Some(b"ustar"),
+        "a tar archive",
+        "unpack it (tar -xf) and name the files in it",
+    ),
+    (
+        |start| start.starts_with(b"ORC"),
+        "ORC",
+        "write it as Parquet (spark.read.orc(..).write.parquet(..), or pyarrow.orc.read_table and pyarrow.parquet.write_table)",
+    ),
+    (
+        |start| start.starts_with(b"Obj\x01"),
+        "Avro",
+        "write it as Parquet (spark.read.format(\"avro\").load(..).write.parquet(..))",
+    ),
+    (
+        |start| start.starts_with(b"SQLite format 3\0"),
+        "an SQLite database",
+        "write its table as CSV: sqlite3 -header -csv FILE 'select * from TABLE' > events.csv",
+    ),
+    (
+        |start| start.get(8..12) == Some(b"DUCK"),
+        "a DuckDB database",
+        "write its table as Parquet: COPY t TO 'events.parquet'",
+    ),
+    (
+        |start| start.starts_with(b"SEQ") && start.get(3).is_some_and(|&version| version < 16),
+        "a Hadoop sequence file",
+        "write it as Parquet",
+    ),
+    (|start| start.starts_with(b"\x89HDF\r\n"), "HDF5", PANDAS),
+    (
+        |start| start.starts_with(b"\x93NUMPY"),
+        "a NumPy array",
+        "make it a table with named columns and write it as Parquet",
+    ),
+    (
+        |start| matches!(start, [0x80, 2..=5, b'c' | b'}' | b']' | 0x95, ..]),
+        "a Python pickle",
+        PANDAS,
+    ),
+    (|start| start.starts_with(b"%PDF"), "a PDF", "export the table in it as CSV"),
+    (
+        |start| start.starts_with(b"version https://git-lfs"),
+        "a pointer of Git LFS, not the file itself",
+        "fetch the file: git lfs pull",
+    ),
+];
+
+/// Whether a zip archive has one of `parts` in its first bytes.
+fn is_zip_with(start: &[u8], parts: &[&[u8]]) -> bool {
+    let has = |part: &&[u8]| memchr::memmem::find(start, part).is_some();
+    start.starts_with(b"PK\x03\x04") && parts.iter().any(has)
+}
+
 /// What a binary file that begins with `start` is; `None` for text.
 ///
 /// # Errors
@@ -42,115 +164,7 @@ pub(crate) fn binary(start: &[u8]) -> Result<Option<Format>, String> {
         [0xff, 0xff, 0xff, 0xff, _, _, _, 0, ..] => return Ok(Some(Format::IpcStream)),
         _ => {}
     }
-    let zip = start.starts_with(b"PK\x03\x04");
-    let has = |part: &[u8]| memchr::memmem::find(start, part).is_some();
-    let known: &[(bool, &str, &str)] = &[
-        (start.starts_with(b"PARE"), "encrypted Parquet", "write it without encryption"),
-        (
-            start.starts_with(b"FEA1"),
-            "Feather of version 1",
-            "write it as version 2 (pyarrow.feather.write_feather) or as Parquet",
-        ),
-        (
-            zip && (has(b"[Content_Types].xml") || has(b"xl/")),
-            "an Excel workbook",
-            "save it as CSV UTF-8, or read it with pandas.read_excel and write it with `to_parquet`",
-        ),
-        (
-            zip && has(b"opendocument.spreadsheet"),
-            "an OpenDocument spreadsheet",
-            "save it as CSV UTF-8",
-        ),
-        (
-            start.starts_with(b"PK\x03\x04") || start.starts_with(b"PK\x05\x06"),
-            "a zip archive",
-            "unpack it (unzip) and name what is in it",
-        ),
-        (
-            start.starts_with(b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1"),
-            "an old Excel workbook (.xls)",
-            "save it as CSV UTF-8",
-        ),
-        (
-            start.starts_with(b"BZh"),
-            "compressed with bzip2",
-            "decompress it (bunzip2), or compress it with gzip or zstd instead",
-        ),
-        (
-            start.starts_with(b"\xfd7zXZ\0"),
-            "compressed with xz",
-            "decompress it (unxz), or compress it with gzip or zstd instead",
-        ),
-        (
-            start.starts_with(b"\x04\x22\x4d\x18"),
-            "compressed with lz4",
-            "decompress it (unlz4), or compress it with gzip or zstd instead",
-        ),
-        (
-            start.starts_with(b"\xff\x06\0\0sNaPpY"),
-            "compressed with snappy",
-            "decompress it, or compress it with gzip or zstd instead",
-        ),
-        (
-            start.starts_with(b"\x1f\x9d"),
-            "compressed with compress (.Z)",
-            "decompress it (uncompress), or compress it with gzip or zstd instead",
-        ),
-        (
-            start.starts_with(b"\x89LZO"),
-            "compressed with lzop",
-            "decompress it (lzop -d), or compress it with gzip or zstd instead",
-        ),
-        (
-            start.starts_with(b"7z\xbc\xaf\x27\x1c"),
-            "a 7z archive",
-            "unpack it and name what is in it",
-        ),
-        (
-            start.get(257..262) == Some(b"ustar"),
-            "a tar archive",
-            "unpack it (tar -xf) and name what is in it",
-        ),
-        (
-            start.starts_with(b"ORC"),
-            "ORC",
-            "write it as Parquet (spark.read.orc(..).write.parquet(..), or pyarrow.orc.read_table and pyarrow.parquet.write_table)",
-        ),
-        (
-            start.starts_with(b"Obj\x01"),
-            "Avro",
-            "write it as Parquet (spark.read.format(\"avro\").load(..).write.parquet(..))",
-        ),
-        (
-            start.starts_with(b"SQLite format 3\0"),
-            "an SQLite database",
-            "write its table as CSV: sqlite3 -header -csv FILE 'select * from TABLE' > events.csv",
-        ),
-        (
-            start.get(8..12) == Some(b"DUCK"),
-            "a DuckDB database",
-            "write its table as Parquet: COPY t TO 'events.parquet'",
-        ),
-        (
-            start.starts_with(b"SEQ") && start.get(3).is_some_and(|&version| version < 16),
-            "a Hadoop sequence file",
-            "write it as Parquet",
-        ),
-        (start.starts_with(b"\x89HDF\r\n"), "HDF5", PANDAS),
-        (
-            start.starts_with(b"\x93NUMPY"),
-            "a NumPy array",
-            "make it a table with named columns and write it as Parquet",
-        ),
-        (matches!(start, [0x80, 2..=5, b'c' | b'}' | b']' | 0x95, ..]), "a Python pickle", PANDAS),
-        (start.starts_with(b"%PDF"), "a PDF", "export the table in it as CSV"),
-        (
-            start.starts_with(b"version https://git-lfs"),
-            "a pointer of Git LFS, not the file itself",
-            "fetch the file: git lfs pull",
-        ),
-    ];
-    match known.iter().find(|(is, ..)| *is) {
+    match KNOWN.iter().find(|(is, ..)| is(start)) {
         Some((_, what, instead)) => Err(refusal(what, instead)),
         None => Ok(None),
     }

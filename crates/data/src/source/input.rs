@@ -19,7 +19,7 @@ pub trait Input: Debug + Send + Sync {
     /// What messages call it.
     fn path(&self) -> &Path;
 
-    /// Its length, bytes.
+    /// Length in bytes.
     fn length(&self) -> u64;
 
     /// Reads it from the start.
@@ -34,7 +34,7 @@ pub trait Input: Debug + Send + Sync {
     /// If it cannot be opened.
     fn at_random(&self) -> io::Result<Arc<dyn ReadAt>>;
 
-    /// Whether reading waits for somebody else, so that it is worth reading ahead.
+    /// Whether reading waits for a network, so that reading ahead saves time.
     fn is_far(&self) -> bool {
         false
     }
@@ -72,7 +72,7 @@ pub struct Listed {
     /// Its name below the folder that was listed, with `/`; empty for a file that was itself
     /// named.
     pub below: String,
-    /// Its bytes.
+    /// The bytes, which are read only where a reader asks.
     pub input: Arc<dyn Input>,
 }
 
@@ -153,7 +153,7 @@ fn walk(folder: &Path, below: &str, files: &mut Vec<Listed>) -> Result<()> {
 
 /// A file of this host.
 #[derive(Debug)]
-pub struct LocalFile {
+pub(crate) struct LocalFile {
     path: PathBuf,
     length: u64,
 }

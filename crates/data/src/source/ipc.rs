@@ -25,7 +25,6 @@ pub(crate) struct IpcTable {
     columns: ArrowColumns,
 }
 
-/// What is where.
 #[derive(Clone, Debug)]
 struct Contents {
     schema: SchemaRef,
@@ -46,10 +45,7 @@ const CONTINUES: [u8; 4] = [0xff; 4];
 impl IpcTable {
     /// Reads the schema of a file, or of a stream, and where its rows are.
     pub(crate) fn open(input: Arc<dyn Input>, is_stream: bool) -> Result<IpcTable> {
-        let contents = match is_stream {
-            true => stream(&input),
-            false => footer(&input),
-        };
+        let contents = if is_stream { stream(&input) } else { footer(&input) };
         let contents = contents.map_err(unreadable(&input))?;
         let columns = ArrowColumns::new(&contents.schema, |_| false);
         let mut table = IpcTable { input, is_stream, contents, columns };

@@ -45,7 +45,6 @@ enum Layout {
     Lines,
     /// With line breaks within.
     Spread,
-    /// In an array.
     Array,
 }
 
@@ -243,8 +242,8 @@ impl Table for JsonTable {
         (shape.object || shape.nested).then(|| {
             let what = if shape.object { "objects" } else { "lists of lists or objects" };
             format!(
-                "it holds {what}, and expected are texts, numbers, booleans or lists of them; write what is needed of it as \
-                 a key of its own"
+                "it holds {what}; expected texts, numbers, booleans or lists of them: write the needed values under a key \
+                 of their own"
             )
         })
     }
@@ -269,9 +268,7 @@ impl Table for JsonTable {
 enum State {
     /// Before the first one.
     Begin,
-    /// Behind an object.
     Behind,
-    /// Behind the array.
     End,
 }
 

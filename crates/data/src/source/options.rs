@@ -211,7 +211,8 @@ mod tests {
             assert_eq!(delimiter.to_string().parse::<Delimiter>().unwrap(), delimiter, "{text}");
         }
         for text in ["", "\"", "\\q", "\\x1", "\n", "a\"b"] {
-            assert!(text.parse::<Delimiter>().is_err(), "{text}");
+            let error = text.parse::<Delimiter>().unwrap_err();
+            assert!(error.starts_with(&format!("delimiter `{text}`: ")), "{error}");
         }
     }
 }

@@ -21,7 +21,7 @@ use super::table::{Batches, Table};
 use crate::parquet_file::unreadable;
 use crate::{Error, Result};
 
-/// A Parquet file.
+/// A Parquet file whose footer was read.
 #[derive(Clone, Debug)]
 pub(crate) struct ParquetTable {
     input: Arc<dyn Input>,
@@ -78,7 +78,6 @@ impl Read for From {
 }
 
 impl ParquetTable {
-    /// Reads the footer.
     pub(crate) fn open(input: Arc<dyn Input>) -> Result<ParquetTable> {
         let chunks = chunks(&input)?;
         // Arrow's own schema knows more, such as durations; where it is odd, Parquet's does.

@@ -31,30 +31,35 @@ pub(crate) struct FilesTable {
 struct Piece {
     part: Part,
     /// Of every column of the table, where it is found.
-    places: Vec<Place>,
+    sources: Vec<ColumnSource>,
+}
+
+/// A file whose columns are known.
+struct OpenedFile {
+    part: Part,
+    table: FileTable,
 }
 
 /// Where the values of a column are.
 #[derive(Clone, Debug)]
-enum Place {
+enum ColumnSource {
     /// In the file's column at this position.
     File(usize),
     /// All are this one, of a partition.
     Partition(String),
     /// In the file's column, and they have to be the partition's.
     Both(usize, String),
-    /// Nowhere.
     Missing,
 }
 
 /// The table of the files that were found.
 pub(crate) fn open(found: Found, options: &TableOptions) -> Result<Box<dyn Table>> {
     let Found { path, parts, mut skipped } = found;
-    let mut opened: Vec<(Part, FileTable)> = Vec::new();
+    let mut opened: Vec<OpenedFile> = Vec::new();
     let single = parts.len() == 1;
     for part in parts {
         match FileTable::open(Arc::clone(&part.input), options)? {
-            Some(table) => opened.push((part, table)),
+            Some(table) => opened.push(OpenedFile { part, table }),
             // A compressed file may hold nothing.
             None if !single => {
                 skipped.empty += 1;
@@ -65,12 +70,12 @@ pub(crate) fn open(found: Found, options: &TableOptions) -> Result<Box<dyn Table
             None => return Err(empty(part.input.as_ref())),
         }
     }
-    let Some((first, table)) = opened.first() else {
+    let Some(OpenedFile { part: first, table }) = opened.first() else {
         let note = skipped.note().unwrap_or_default();
         return Err(Error::content(&path, format!("no file in it to read; {note}")));
     };
-    if let Some((other, wrong)) = opened.iter().find(|(_, other)| other.format() != table.format())
-    {
+    let differs = |other: &&OpenedFile| other.table.format() != table.format();
+    if let Some(OpenedFile { part: other, table: wrong }) = opened.iter().find(differs) {
         let what = format!(
             "files of several formats: {} is {}, {} is {}; name those of one table, such as with a pattern (--{} \
              'FOLDER/*.{}')",
@@ -84,41 +89,48 @@ pub(crate) fn open(found: Found, options: &TableOptions) -> Result<Box<dyn Table
         return Err(Error::content(&path, what));
     }
     if opened.len() == 1 && first.partitions.is_empty() && skipped == Skipped::default() {
-        return Ok(Box::new(opened.remove(0).1));
+        return Ok(Box::new(opened.remove(0).table));
     }
     Ok(Box::new(FilesTable::new(path, opened, &skipped, options)))
+}
+
+/// The names of all columns, those of files before those of partitions alone, and the names of
+/// partitions; each in the order in which the files have them.
+fn column_names(opened: &[OpenedFile]) -> (Vec<String>, Vec<String>) {
+    let mut columns: Vec<String> = Vec::new();
+    let mut partitions: Vec<String> = Vec::new();
+    for OpenedFile { part, table } in opened {
+        for name in table.columns() {
+            if !columns.contains(name) {
+                columns.push(name.clone());
+            }
+        }
+        for (name, _) in &part.partitions {
+            if !partitions.contains(name) {
+                partitions.push(name.clone());
+            }
+        }
+    }
+    let further: Vec<String> =
+        partitions.iter().filter(|name| !columns.contains(name)).cloned().collect();
+    columns.extend(further);
+    (columns, partitions)
 }
 
 impl FilesTable {
     fn new(
         path: PathBuf,
-        opened: Vec<(Part, FileTable)>,
+        opened: Vec<OpenedFile>,
         skipped: &Skipped,
         options: &TableOptions,
     ) -> FilesTable {
-        let mut columns: Vec<String> = Vec::new();
-        let mut partitions: Vec<String> = Vec::new();
-        for (part, table) in &opened {
-            for name in table.columns() {
-                if !columns.contains(name) {
-                    columns.push(name.clone());
-                }
-            }
-            for (name, _) in &part.partitions {
-                if !partitions.contains(name) {
-                    partitions.push(name.clone());
-                }
-            }
-        }
-        let further = partitions.iter().filter(|name| !columns.contains(name));
-        let further: Vec<String> = further.cloned().collect();
-        columns.extend(further);
+        let (columns, partitions) = column_names(&opened);
         let mut types = vec![None; columns.len()];
         let mut unusable: Vec<Option<String>> = vec![None; columns.len()];
         let several = opened.len() > 1;
         let mut parts = Vec::with_capacity(opened.len());
-        for (part, table) in &opened {
-            let mut places = Vec::with_capacity(columns.len());
+        for OpenedFile { part, table } in &opened {
+            let mut sources = Vec::with_capacity(columns.len());
             for (at, name) in columns.iter().enumerate() {
                 let in_file = table.columns().iter().position(|column| column == name);
                 let partition = part.partitions.iter().rfind(|(key, _)| key == name);
@@ -128,16 +140,15 @@ impl FilesTable {
                         types[at] = table.column_type(column);
                     }
                     if unusable[at].is_none() {
-                        unusable[at] = table.unusable(column).map(|why| match several {
-                            true => format!("{why} (in the file {})", part.name),
-                            false => why,
+                        unusable[at] = table.unusable(column).map(|why| {
+                            if several { format!("{why} (in the file {})", part.name) } else { why }
                         });
                     }
                 }
-                places.push(match (in_file, partition) {
-                    (Some(column), None) => Place::File(column),
-                    (None, Some(value)) => Place::Partition(value),
-                    (Some(column), Some(value)) => Place::Both(column, value),
+                sources.push(match (in_file, partition) {
+                    (Some(column), None) => ColumnSource::File(column),
+                    (None, Some(value)) => ColumnSource::Partition(value),
+                    (Some(column), Some(value)) => ColumnSource::Both(column, value),
                     (None, None) => {
                         // An object that lacks a key lacks the value.
                         if !table.is_sparse() && unusable[at].is_none() {
@@ -149,13 +160,13 @@ impl FilesTable {
                                 part.name
                             ));
                         }
-                        Place::Missing
+                        ColumnSource::Missing
                     }
                 });
             }
-            parts.push(Piece { part: part.clone(), places });
+            parts.push(Piece { part: part.clone(), sources });
         }
-        let table = &opened[0].1;
+        let table = &opened[0].table;
         let mut notes = table.notes();
         if several {
             notes.insert(0, format!("{} files", parts.len()));
@@ -172,13 +183,13 @@ impl FilesTable {
     /// The batches of one file.
     fn read(&self, piece: &Piece, columns: &[usize]) -> Result<Batches<'static>> {
         let input = &piece.part.input;
-        let places: Vec<Place> =
-            columns.iter().map(|&column| piece.places[column].clone()).collect();
+        let sources: Vec<ColumnSource> =
+            columns.iter().map(|&column| piece.sources[column].clone()).collect();
         let names: Vec<String> =
             columns.iter().map(|&column| self.columns[column].clone()).collect();
-        let in_file = places.iter().filter_map(|place| match place {
-            Place::File(column) | Place::Both(column, _) => Some(*column),
-            Place::Partition(_) | Place::Missing => None,
+        let in_file = sources.iter().filter_map(|source| match source {
+            ColumnSource::File(column) | ColumnSource::Both(column, _) => Some(*column),
+            ColumnSource::Partition(_) | ColumnSource::Missing => None,
         });
         let in_file: Vec<usize> = in_file.collect();
         let table = FileTable::open(Arc::clone(input), &self.options)?;
@@ -193,7 +204,7 @@ impl FilesTable {
                 Some(name) => batch.of_file(name),
                 None => batch,
             };
-            assemble(&path, batch, &places, &names)
+            assemble(&path, batch, &sources, &names)
         })))
     }
 }
@@ -202,19 +213,19 @@ impl FilesTable {
 fn assemble(
     path: &Path,
     batch: TextBatch,
-    places: &[Place],
+    sources: &[ColumnSource],
     names: &[String],
 ) -> Result<TextBatch> {
     let rows = batch.rows();
     let (columns, batch) = batch.take_columns();
     let mut columns = columns.into_iter();
-    let mut all = Vec::with_capacity(places.len());
-    for (place, name) in places.iter().zip(names) {
-        all.push(match place {
-            Place::File(_) => columns.next().expect("it was asked for"),
-            Place::Partition(value) => StringArray::from_iter_values(std::iter::repeat_n(value, rows)),
-            Place::Missing => StringArray::new_null(rows),
-            Place::Both(_, value) => {
+    let mut all = Vec::with_capacity(sources.len());
+    for (source, name) in sources.iter().zip(names) {
+        all.push(match source {
+            ColumnSource::File(_) => columns.next().expect("it was asked for"),
+            ColumnSource::Partition(value) => StringArray::from_iter_values(std::iter::repeat_n(value, rows)),
+            ColumnSource::Missing => StringArray::new_null(rows),
+            ColumnSource::Both(_, value) => {
                 let column = columns.next().expect("it was asked for");
                 let text = |row: usize| if column.is_null(row) { "" } else { column.value(row) };
                 if let Some(row) = (0..rows).find(|&row| !is_same(text(row), value)) {

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 /// What a perfect model would reach on the test day. `None` where there are no two classes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Bayes {
-    /// Over all impressions.
+    /// AUC over all impressions; none if all labels are equal.
     pub auc: Option<f64>,
     /// Mean over users of the AUC within the user, weighted by impressions; users with one class
     /// left out.

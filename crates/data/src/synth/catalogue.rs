@@ -18,9 +18,7 @@ const BRANDS: [&str; 15] = [
 
 const PRICES: [&str; 5] = ["0-10", "10-20", "20-50", "50-100", "100+"];
 
-/// One item.
 pub(super) struct Item {
-    /// Position in [`CATEGORIES`].
     pub(super) category: u8,
     pub(super) brand: &'static str,
     pub(super) price: &'static str,
@@ -101,7 +99,6 @@ impl Exposure {
         Exposure { known, fresh, fresh_popularity, fresh_share }
     }
 
-    /// One item.
     pub(super) fn draw(&self, dice: &mut Dice) -> usize {
         if dice.happens(self.fresh_share) {
             self.fresh[dice.weighted(&self.fresh_popularity)] as usize

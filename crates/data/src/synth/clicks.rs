@@ -55,7 +55,7 @@ impl<'a> ClickModel<'a> {
         model
     }
 
-    /// The logit everybody shares.
+    /// The logit that all users share.
     pub(super) fn base(&self) -> f64 {
         self.base
     }

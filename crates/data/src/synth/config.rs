@@ -42,9 +42,9 @@ impl Default for Strengths {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ShopConfig {
-    /// Seed of everything.
+    /// Seed from which everything in the shop is drawn.
     pub seed: u64,
-    /// Number of users.
+    /// Number of users, each with a taste.
     pub users: usize,
     /// Number of items over all days, each with one picture.
     pub items: usize,
@@ -62,7 +62,7 @@ pub struct ShopConfig {
     pub cold_share: f64,
     /// Exponent of the power law of item popularity: the item of rank r is shown ~ r^-exponent.
     pub popularity_exponent: f64,
-    /// Whether pictures matter.
+    /// Whether clicks depend on what the pictures show.
     pub taste: Taste,
     /// What moves a click.
     pub strengths: Strengths,

@@ -20,10 +20,8 @@ const HOURS: [f64; 24] = [
     51.1, 58.1, 66.1, 75.1, 83.1, 88.1, 90.1,
 ];
 
-/// One impression.
 #[derive(Clone)]
 pub(super) struct Event {
-    /// Unix seconds.
     pub(super) time: i64,
     pub(super) user: u32,
     pub(super) item: u32,

@@ -32,17 +32,14 @@ impl Dice {
         Dice(ChaCha8Rng::from_seed(key))
     }
 
-    /// Uniform in 0..1.
     pub(super) fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
-    /// Uniform in `low..high`.
     pub(super) fn between(&mut self, low: f32, high: f32) -> f32 {
         low + (high - low) * self.unit() as f32
     }
 
-    /// Uniform in `0..count`.
     pub(super) fn below(&mut self, count: usize) -> usize {
         ((u128::from(self.0.next_u64()) * count as u128) >> 64) as usize
     }
@@ -52,7 +49,6 @@ impl Dice {
         self.unit() < chance
     }
 
-    /// Standard normal (Box-Muller).
     pub(super) fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()

@@ -73,7 +73,6 @@ impl<'a> EventFile<'a> {
         Ok(file)
     }
 
-    /// Appends one event.
     pub(super) fn push(&mut self, event: Event) -> Result<()> {
         self.waiting.push(event);
         if self.waiting.len() < BATCH_ROWS { Ok(()) } else { self.flush() }
@@ -150,7 +149,6 @@ pub(super) fn write_items(path: &Path, stock: &[Item], images: &[String]) -> Res
     })
 }
 
-/// Writes `truth_items.csv`.
 pub(super) fn write_item_truth(path: &Path, stock: &[Item]) -> Result<()> {
     write(path, |out| {
         writeln!(out, "item,hue,pattern,silhouette,quality")?;

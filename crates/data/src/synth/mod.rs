@@ -43,28 +43,28 @@ use std::path::Path;
 pub enum Progress {
     /// Pictures drawn and written.
     Pictures {
-        /// So far.
+        /// Number that is finished so far.
         done: usize,
-        /// Of how many.
+        /// Number that there is in all.
         total: usize,
     },
-    /// Days lived through.
+    /// The days of the shop are simulated.
     Days {
-        /// So far.
+        /// Number that is finished so far.
         done: usize,
-        /// Of how many.
+        /// Number that there is in all.
         total: usize,
     },
 }
 
-/// What was generated.
+/// Counts of a generated shop, and the scores of its true probabilities.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct ShopReport {
     /// Users who viewed at least one page.
     pub users: usize,
     /// Items of the catalogue.
     pub items: usize,
-    /// Impressions.
+    /// Number of impressions in the log.
     pub events: u64,
     /// Impressions that were clicked.
     pub clicks: u64,
@@ -72,7 +72,7 @@ pub struct ShopReport {
     pub test_events: u64,
     /// Impressions of the test day whose item was never shown before it.
     pub cold_events: u64,
-    /// Pictures written.
+    /// Number of pictures that were written.
     pub images: usize,
     /// First instant of the test day, unix seconds.
     pub test_from: i64,

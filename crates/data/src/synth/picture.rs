@@ -15,7 +15,6 @@ type Color = [f32; 3];
 /// How a picture is stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Encoding {
-    /// With this quality.
     Jpeg(u8),
     Png,
 }
@@ -26,7 +25,6 @@ impl Encoding {
         if dice.happens(0.67) { Encoding::Jpeg(82 + dice.below(13) as u8) } else { Encoding::Png }
     }
 
-    /// File name extension.
     pub(super) fn extension(self) -> &'static str {
         match self {
             Encoding::Jpeg(_) => "jpg",
@@ -53,7 +51,7 @@ struct Scene {
     placing: Placing,
     print: Print,
     backdrop: Backdrop,
-    /// Toward the light.
+    /// Unit vector toward the light, in the plane of the picture.
     light: [f32; 2],
     gloss: f32,
     noise: f32,
@@ -72,7 +70,6 @@ struct Print {
     base: Color,
     ink: Color,
     trim: Color,
-    /// Repeats per unit.
     frequency: f32,
     turn: [f32; 2],
     shift: [f32; 2],

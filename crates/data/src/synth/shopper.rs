@@ -13,11 +13,8 @@ pub(super) const GENDERS: [&str; 3] = ["f", "m", "x"];
 /// How many departments a user likes.
 const LIKED_CATEGORIES: usize = 2;
 
-/// One user.
 pub(super) struct Shopper {
-    /// Position in [`AGES`].
     pub(super) age: u8,
-    /// Position in [`GENDERS`].
     pub(super) gender: u8,
     /// Page views per day, on average.
     pub(super) pages_per_day: f64,
@@ -28,7 +25,6 @@ pub(super) struct Shopper {
 }
 
 impl Shopper {
-    /// User number `user`.
     pub(super) fn draw(config: &ShopConfig, user: usize) -> Shopper {
         let mut dice = Dice::new(config.seed, Entity::Shopper, user as u64, 0);
         let age = dice.below(AGES.len());

@@ -33,10 +33,8 @@ pub(super) enum Silhouette {
     Bag,
 }
 
-/// All patterns.
 const PATTERNS: [Pattern; 4] = [Pattern::Plain, Pattern::Stripes, Pattern::Dots, Pattern::Checks];
 
-/// All silhouettes.
 pub(super) const SILHOUETTES: [Silhouette; 5] =
     [Silhouette::Plate, Silhouette::Cushion, Silhouette::Vase, Silhouette::Shirt, Silhouette::Bag];
 
@@ -56,7 +54,6 @@ impl Style {
         Style(VALUES.map(|values| dice.below(values) as u8))
     }
 
-    /// Degrees.
     pub(super) fn hue(self) -> f32 {
         HUES[usize::from(self.0[0])].1
     }
@@ -66,7 +63,6 @@ impl Style {
         HUES[usize::from(self.0[0])].0
     }
 
-    /// The print.
     pub(super) fn pattern(self) -> Pattern {
         PATTERNS[usize::from(self.0[1])]
     }
@@ -82,14 +78,11 @@ impl Style {
 pub(super) struct VisualTaste {
     /// Degrees on a circle on which the hues of [`HUES`] stand at equal distances.
     color: f64,
-    /// Position in [`PATTERNS`].
     pattern: u8,
-    /// Position in [`SILHOUETTES`].
     silhouette: u8,
 }
 
 impl VisualTaste {
-    /// Any taste.
     pub(super) fn draw(dice: &mut Dice) -> VisualTaste {
         VisualTaste {
             color: 360.0 * dice.unit(),

@@ -6,7 +6,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 use crate::Id;
 
 /// Most buckets of a numeric field.
-pub const MOST_BUCKETS: usize = 32;
+pub(crate) const MOST_BUCKETS: usize = 32;
 
 /// Ranges of numbers, each an id: bucket k holds the values from edge k-1 up to, but without, edge
 /// k. Values below the first edge or above the last fall into the buckets at the ends.
@@ -40,7 +40,7 @@ impl Buckets {
         Ok(Buckets { edges })
     }
 
-    /// The edges, ascending.
+    /// The edges, in strictly ascending order.
     pub fn edges(&self) -> &[f64] {
         &self.edges
     }

@@ -83,9 +83,10 @@ fn whole_float(text: &str) -> Result<Cow<'_, str>, String> {
         return Err(rounded(text));
     }
     let Some((whole, fraction)) = text.split_once('.') else {
-        return match is_uuid(text.as_bytes()) {
-            true => Ok(Cow::Owned(text.to_ascii_lowercase())),
-            false => Ok(Cow::Borrowed(text)),
+        return if is_uuid(text.as_bytes()) {
+            Ok(Cow::Owned(text.to_ascii_lowercase()))
+        } else {
+            Ok(Cow::Borrowed(text))
         };
     };
     let digits = whole.strip_prefix('-').unwrap_or(whole);
@@ -131,7 +132,7 @@ fn is_uuid(bytes: &[u8]) -> bool {
 
 /// What is left of an id when its form is set aside: small letters and digits without leading
 /// zeros. Two ids that differ but are equal here are likely meant to be one.
-pub fn loose(id: &str) -> String {
+pub(crate) fn loose(id: &str) -> String {
     let id = id.trim().trim_end_matches(".0");
     let letters = id.chars().filter(|c| c.is_alphanumeric()).flat_map(char::to_lowercase);
     let text: String = letters.collect();

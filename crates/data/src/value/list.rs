@@ -25,7 +25,7 @@ pub fn parts<'a>(text: &'a str, separator: Option<&str>) -> Vec<Cow<'a, str>> {
 }
 
 /// Whether `text` is a list literal, also an empty one.
-pub fn is_literal(text: &str) -> bool {
+pub(crate) fn is_literal(text: &str) -> bool {
     literal(text.trim(), None).is_some()
 }
 

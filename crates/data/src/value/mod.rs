@@ -13,8 +13,12 @@ mod number;
 mod time;
 
 pub use buckets::{Buckets, Sketch};
-pub use id::{category, id, is_missing, loose};
+pub(crate) use id::loose;
+pub use id::{category, id, is_missing};
 pub use label::{LabelRule, label};
-pub use list::{SEPARATOR, is_literal, parts};
-pub use number::{Decimal, measure, number, number_text};
-pub use time::{TimeForm, TimeReader, instant, is_plausible, show_time};
+pub(crate) use list::is_literal;
+pub use list::{SEPARATOR, parts};
+pub(crate) use number::number_text;
+pub use number::{Decimal, measure, number};
+pub use time::{TimeForm, TimeReader, instant};
+pub(crate) use time::{is_plausible, show_time};

@@ -7,10 +7,10 @@ use super::id::is_missing;
 /// Which mark separates the fraction of a number.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Decimal {
-    /// `1,234.5`
+    /// A point before decimals: `1,234.5`.
     #[serde(rename = ".")]
     Point,
-    /// `1.234,5`
+    /// A comma before decimals: `1.234,5`.
     #[serde(rename = ",")]
     Comma,
 }
@@ -104,7 +104,7 @@ pub fn measure(text: &str, decimal: Option<Decimal>) -> Result<Option<f64>, Stri
 }
 
 /// The plain text of a number: what files and requests hold, and [`measure`] reads back exactly.
-pub fn number_text(value: f64) -> String {
+pub(crate) fn number_text(value: f64) -> String {
     if value == 0.0 { "0".to_string() } else { value.to_string() }
 }
 

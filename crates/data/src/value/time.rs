@@ -10,7 +10,7 @@ use jiff::tz::TimeZone;
 const YEARS: Range<i64> = 631_152_000..4_102_444_800;
 
 /// Whether an instant, in unix seconds, is one that a log may be from: of the years 1990 to 2099.
-pub fn is_plausible(seconds: i64) -> bool {
+pub(crate) fn is_plausible(seconds: i64) -> bool {
     YEARS.contains(&seconds)
 }
 
@@ -19,7 +19,7 @@ pub fn is_plausible(seconds: i64) -> bool {
 pub enum TimeForm {
     /// Unix time, by magnitude: seconds, milliseconds, microseconds or nanoseconds.
     Unix {
-        /// Units per second.
+        /// Units per second, a power of 1,000.
         per_second: i64,
     },
     /// .NET's ticks: tenths of microseconds since the year 1, UTC.
@@ -32,12 +32,12 @@ pub enum TimeForm {
     Date,
     /// `2020-09-22T10:11:12` and the like, UTC unless it has an offset.
     DateTime,
-    /// The stated format.
+    /// The format that `--time-format` states.
     Stated,
 }
 
 impl TimeForm {
-    /// For people.
+    /// The name of the form in messages for people.
     pub fn describe(self) -> &'static str {
         match self {
             TimeForm::Unix { per_second: 1 } => "unix seconds",
@@ -167,10 +167,8 @@ fn advice(text: &str) -> String {
     let Some(end) = day_and_month(text) else {
         return ", or a format stated with --time-format".to_string();
     };
-    let (day_first, month_first) = match text.contains('-') {
-        true => ("%d-%m-%Y", "%m-%d-%Y"),
-        false => ("%d/%m/%Y", "%m/%d/%Y"),
-    };
+    let (day_first, month_first) =
+        if text.contains('-') { ("%d-%m-%Y", "%m-%d-%Y") } else { ("%d/%m/%Y", "%m/%d/%Y") };
     let time = match text[end..].matches(':').count() {
         0 => "",
         1 => " %H:%M",
@@ -197,7 +195,7 @@ const PLAIN_FORMATS: [&str; 14] = [
     "%Y-%m-%d %I:%M:%S %p",
 ];
 
-/// Dates alone.
+/// Formats of dates without a time of day.
 const PLAIN_DATES: [&str; 6] =
     ["%d.%m.%Y", "%Y.%m.%d", "%d-%b-%Y", "%d %b %Y", "%b %d, %Y", "%d/%b/%Y"];
 
@@ -404,7 +402,7 @@ fn compact_time(text: &str) -> Option<i64> {
 }
 
 /// `2020-09-22 10:11:12` for people, UTC.
-pub fn show_time(seconds: i64) -> String {
+pub(crate) fn show_time(seconds: i64) -> String {
     match jiff::Timestamp::from_second(seconds) {
         Ok(timestamp) => {
             TimeZone::UTC.to_datetime(timestamp).strftime("%Y-%m-%d %H:%M:%S").to_string()

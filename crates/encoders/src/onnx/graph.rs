@@ -22,8 +22,8 @@ use crate::preprocess::{Layout, Preprocess};
 /// Most names an error lists.
 const LISTED: usize = 30;
 
-/// A file's contents.
-pub struct Graph {
+/// The contents of an ONNX file.
+pub(crate) struct Graph {
     path: PathBuf,
     /// blake3 of the file.
     hash: blake3::Hash,
@@ -32,7 +32,7 @@ pub struct Graph {
 
 /// What one output needs of a file's contents: nodes, weights, and the one input; in single
 /// precision.
-pub struct Part {
+pub(crate) struct Part {
     path: PathBuf,
     model: ModelProto,
     output: String,
@@ -41,7 +41,7 @@ pub struct Part {
 }
 
 /// The one input of a network.
-pub struct Input {
+pub(crate) struct Input {
     path: PathBuf,
     name: String,
     /// Its dimensions, as far as they are fixed.
@@ -49,20 +49,18 @@ pub struct Input {
 }
 
 /// A network that can be computed.
-pub struct Prepared {
+pub(crate) struct Prepared {
     /// Dimensions of its input.
     pub shape: [usize; 4],
     /// Dimensions of its output.
     pub output: Vec<usize>,
-    /// The network.
     pub network: Arc<TypedRunnableModel>,
     /// The same as the file has it, node by node: slower, and what `network` is compared with.
     pub plain: Arc<TypedRunnableModel>,
 }
 
 impl Graph {
-    /// Reads `path`.
-    pub fn read(path: &Path) -> Result<Graph> {
+    pub(crate) fn read(path: &Path) -> Result<Graph> {
         let bytes = std::fs::read(path).map_err(Error::io(path))?;
         let model = onnx().proto_model_for_read(&mut bytes.as_slice());
         let no = |why: &str| Error::content(path, format!("not an ONNX network: {why}"));
@@ -83,7 +81,7 @@ impl Graph {
     }
 
     /// blake3 over the file and the files it keeps weights in.
-    pub fn content_hash(&self) -> Result<String> {
+    pub(crate) fn content_hash(&self) -> Result<String> {
         let mut hasher = blake3::Hasher::new();
         hasher.update(self.hash.as_bytes());
         for name in self.weight_files()? {
@@ -135,7 +133,7 @@ impl Graph {
     }
 
     /// The tensor called `name`, or that the node of this name gives; the only output unless named.
-    pub fn output(&self, name: Option<&str>) -> Result<String> {
+    pub(crate) fn output(&self, name: Option<&str>) -> Result<String> {
         let graph = self.graph();
         let outputs = || listed(graph.output.iter().map(|output| output.name.as_str()));
         let Some(name) = name else {
@@ -201,7 +199,7 @@ impl Graph {
     ///
     /// # Errors
     /// If it needs operators that cannot be computed here, or not just one input.
-    pub fn part(self, output: String) -> Result<Part> {
+    pub(crate) fn part(self, output: String) -> Result<Part> {
         self.check_operators(&output)?;
         self.check_inputs(&output)?;
         let (tensors, needed) = self.needs(&output);
@@ -259,9 +257,10 @@ impl Graph {
             format!("`{output}` (of `{}`)", needs.first().copied().unwrap_or_default())
         });
         let fit = fit.collect::<Vec<String>>();
-        let choose = match fit.is_empty() {
-            true => "choose a node that needs the picture alone".to_owned(),
-            false => format!("outputs that need one are {}", fit.join(", ")),
+        let choose = if fit.is_empty() {
+            "choose a node that needs the picture alone".to_owned()
+        } else {
+            format!("outputs that need one are {}", fit.join(", "))
         };
         let (count, names) = (needed.len(), listed(needed.into_iter()));
         let what = format!("`{output}` needs {count} inputs ({names}), expected one; {choose}");
@@ -274,8 +273,7 @@ impl Part {
         Error::content(&self.path, what)
     }
 
-    /// The input.
-    pub fn input(&self) -> Result<Input> {
+    pub(crate) fn input(&self) -> Result<Input> {
         let graph = self.model.graph.as_ref().expect("checked when the file was read");
         let weights = graph.initializer.iter().map(|weight| &weight.name).collect::<HashSet<_>>();
         let input = graph.input.iter().find(|input| !weights.contains(&input.name));
@@ -318,7 +316,7 @@ impl Part {
     }
 
     /// Makes the network ready for inputs of this shape.
-    pub fn prepare(&self, shape: [usize; 4]) -> Result<Prepared> {
+    pub(crate) fn prepare(&self, shape: [usize; 4]) -> Result<Prepared> {
         let prepared = catch_unwind(AssertUnwindSafe(|| self.optimize(shape)));
         let cannot = |why: &str| {
             let output = &self.output;
@@ -379,10 +377,7 @@ fn outside(folder: &Path, tensor: &TensorProto) -> Result<Vec<u8>, String> {
     let path = folder.join(entry("location").unwrap_or_default());
     let failed = |error: std::io::Error| format!("{}: {error}", path.display());
     // The names were checked; a link may still lead elsewhere.
-    let root = match folder.as_os_str().is_empty() {
-        true => Path::new("."),
-        false => folder,
-    };
+    let root = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
     let inside = path.canonicalize().and_then(|to| Ok((to, root.canonicalize()?)));
     if !inside.is_ok_and(|(to, root)| to.starts_with(root)) {
         let what = "expected a file in the network's folder";
@@ -397,7 +392,7 @@ fn outside(folder: &Path, tensor: &TensorProto) -> Result<Vec<u8>, String> {
 
 impl Input {
     /// Where the colors are: where the file says 3.
-    pub fn layout(&self) -> Result<Layout> {
+    pub(crate) fn layout(&self) -> Result<Layout> {
         match self.dims {
             [_, Some(3), ..] | [_, None, _, None] => Ok(Layout::Nchw),
             [.., Some(3)] => Ok(Layout::Nhwc),
@@ -411,12 +406,12 @@ impl Input {
     }
 
     /// Pictures the file insists on, 1 if it does not.
-    pub fn pictures(&self) -> usize {
+    pub(crate) fn pictures(&self) -> usize {
         self.dims[0].unwrap_or(1).max(1)
     }
 
-    /// The shape of an input of so many pictures, if the file allows that size.
-    pub fn shape(
+    /// The shape of an input of `pictures` pictures, if the file allows that size.
+    pub(crate) fn shape(
         &self,
         pictures: usize,
         preprocess: &Preprocess,
@@ -447,8 +442,9 @@ impl Input {
 /// Names, quoted, as many as anybody reads.
 fn listed<'a>(names: impl Iterator<Item = &'a str>) -> String {
     let names = names.map(|name| format!("`{name}`")).collect::<Vec<String>>();
-    match names.len() > LISTED {
-        false => names.join(", "),
-        true => format!("{} and {} more", names[..LISTED].join(", "), names.len() - LISTED),
+    if names.len() > LISTED {
+        format!("{} and {} more", names[..LISTED].join(", "), names.len() - LISTED)
+    } else {
+        names.join(", ")
     }
 }

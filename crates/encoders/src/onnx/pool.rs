@@ -5,8 +5,8 @@
 
 use std::fmt;
 
-/// Widest row.
-pub const MAX_DIM: usize = 65_536;
+/// Largest number of values per row that an encoder may have.
+pub(crate) const MAX_DIM: usize = 65_536;
 
 /// How an output of tokens or maps becomes one row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,7 +21,7 @@ pub enum Pool {
 
 /// Where the numbers of a row are in an output.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Pooling {
+pub(crate) struct Pooling {
     pool: Pool,
     /// Numbers in a row.
     pub dim: usize,
@@ -37,20 +37,29 @@ pub struct Pooling {
 
 /// What an output is, by the dimensions of one picture's part.
 enum Kind {
-    /// A vector.
     Row,
     /// Tokens, each of some numbers: (T, D).
-    Tokens { tokens: usize, numbers: usize },
+    Tokens {
+        tokens: usize,
+        numbers: usize,
+    },
     /// Maps: (C, H, W), or (H, W, C) if `last`.
-    Maps { channels: usize, places: usize, last: bool },
-    /// Something else.
+    Maps {
+        channels: usize,
+        places: usize,
+        last: bool,
+    },
     Other,
 }
 
 impl Pooling {
     /// How the output of these dimensions becomes a row of each of `pictures` pictures; what is
     /// wrong with it, and what to do about that, otherwise.
-    pub fn new(shape: &[usize], pictures: usize, pool: Option<Pool>) -> Result<Pooling, String> {
+    pub(crate) fn new(
+        shape: &[usize],
+        pictures: usize,
+        pool: Option<Pool>,
+    ) -> Result<Pooling, String> {
         let own = match shape.first() {
             Some(first) if *first == pictures => &shape[1..],
             _ if pictures == 1 => shape,
@@ -122,7 +131,7 @@ impl Pooling {
     /// Puts the row into `row`, from the part of an output that is one picture's.
     ///
     /// A mean is summed in f64, in the order of the places.
-    pub fn take(&self, output: &[f32], row: &mut [f32]) {
+    pub(crate) fn take(&self, output: &[f32], row: &mut [f32]) {
         if self.places == 1 {
             row.copy_from_slice(&output[..self.dim]);
             return;

@@ -20,7 +20,7 @@ const SINGLE: i32 = DataType::Float as i32;
 type Outside<'a> = dyn Fn(&TensorProto) -> Result<Vec<u8>, String> + 'a;
 
 /// Whether values of this type are widened.
-pub fn is_narrow(kind: i32) -> bool {
+pub(crate) fn is_narrow(kind: i32) -> bool {
     kind == DataType::Float16 as i32 || kind == DataType::Bfloat16 as i32
 }
 
@@ -29,7 +29,7 @@ pub fn is_narrow(kind: i32) -> bool {
 ///
 /// # Errors
 /// If a tensor has not as many values as its dimensions say, or `outside` fails.
-pub fn widen(graph: &mut GraphProto, outside: &Outside<'_>) -> Result<bool, String> {
+pub(crate) fn widen(graph: &mut GraphProto, outside: &Outside<'_>) -> Result<bool, String> {
     let mut found = false;
     for tensor in &mut graph.initializer {
         found |= widen_tensor(tensor, outside)?;
@@ -80,19 +80,16 @@ fn widen_tensor(tensor: &mut TensorProto, outside: &Outside<'_>) -> Result<bool,
         return Ok(false);
     }
     let is_half = tensor.data_type == DataType::Float16 as i32;
-    let wide = |bits: u16| match is_half {
-        true => f16::from_bits(bits).to_f32(),
-        false => bf16::from_bits(bits).to_f32(),
+    let wide = |bits: u16| {
+        if is_half { f16::from_bits(bits).to_f32() } else { bf16::from_bits(bits).to_f32() }
     };
     let is_outside = tensor.data_location == Some(DataLocation::External as i32);
-    let raw = match is_outside {
-        true => outside(tensor)?,
-        false => std::mem::take(&mut tensor.raw_data),
-    };
-    let values: Vec<f32> = match raw.is_empty() {
-        false => raw.as_chunks().0.iter().map(|bytes| wide(u16::from_le_bytes(*bytes))).collect(),
+    let raw = if is_outside { outside(tensor)? } else { std::mem::take(&mut tensor.raw_data) };
+    let values: Vec<f32> = if raw.is_empty() {
         // The format keeps the bits of a half in the lower half of an integer.
-        true => tensor.int32_data.iter().map(|bits| wide(*bits as u16)).collect(),
+        tensor.int32_data.iter().map(|bits| wide(*bits as u16)).collect()
+    } else {
+        raw.as_chunks().0.iter().map(|bytes| wide(u16::from_le_bytes(*bytes))).collect()
     };
     let expected = tensor.dims.iter().try_fold(1usize, |product, dim| {
         usize::try_from(*dim).ok().and_then(|dim| product.checked_mul(dim))

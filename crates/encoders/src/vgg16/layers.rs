@@ -14,7 +14,7 @@
 //! itself, read with a stride of one pixel: nothing is copied. Rows run on over the border, where
 //! the products are of no use and become zeros again.
 
-use ams_linalg::{Left, Onto, Packed, product};
+use ams_linalg::{LeftFactor, Packed, Write, product};
 
 /// Floats of the destination that are worked on at once: 256 KB, so that they stay in a core's
 /// cache.
@@ -22,7 +22,7 @@ const STRIP: usize = 64 * 1024;
 
 /// A square of pixels; see the module.
 #[derive(Debug, Default)]
-pub struct Plane {
+pub(crate) struct Plane {
     data: Vec<f32>,
     side: usize,
     colors: usize,
@@ -30,12 +30,11 @@ pub struct Plane {
 
 impl Plane {
     /// A plane that uses the memory of `buffer`; without pixels yet.
-    pub fn of(buffer: &mut Vec<f32>) -> Plane {
+    pub(crate) fn of(buffer: &mut Vec<f32>) -> Plane {
         Plane { data: std::mem::take(buffer), side: 0, colors: 0 }
     }
 
-    /// The memory back.
-    pub fn into_buffer(self) -> Vec<f32> {
+    pub(crate) fn into_buffer(self) -> Vec<f32> {
         self.data
     }
 
@@ -71,7 +70,7 @@ impl Plane {
     }
 
     /// Takes the pixels that `write` gives, (side, side, colors).
-    pub fn fill(&mut self, side: usize, colors: usize, write: impl FnOnce(&mut [f32])) {
+    pub(crate) fn fill(&mut self, side: usize, colors: usize, write: impl FnOnce(&mut [f32])) {
         self.reshape(side, colors);
         let mut inner = vec![0.0; side * side * colors];
         write(&mut inner);
@@ -82,7 +81,7 @@ impl Plane {
     }
 
     /// The pixels as (colors, side, side).
-    pub fn colors_first(&self, out: &mut [f32]) {
+    pub(crate) fn colors_first(&self, out: &mut [f32]) {
         let area = self.side * self.side;
         assert_eq!(out.len(), area * self.colors, "a number for every color of every pixel");
         for y in 0..self.side {
@@ -97,7 +96,7 @@ impl Plane {
 
 /// A 3 x 3 convolution that keeps the size, with a bias and rectified.
 #[derive(Debug)]
-pub struct Convolution {
+pub(crate) struct Convolution {
     /// By row of the kernel: (3 x inputs, outputs).
     rows: [Packed; 3],
     bias: Vec<f32>,
@@ -106,7 +105,7 @@ pub struct Convolution {
 
 impl Convolution {
     /// From `weights` (outputs, inputs, 3, 3) and `bias` (outputs).
-    pub fn new(inputs: usize, weights: &[f32], bias: Vec<f32>) -> Convolution {
+    pub(crate) fn new(inputs: usize, weights: &[f32], bias: Vec<f32>) -> Convolution {
         let outputs = bias.len();
         assert_eq!(weights.len(), outputs * inputs * 9, "a kernel for every pair of colors");
         let rows = [0, 1, 2].map(|row| {
@@ -127,7 +126,7 @@ impl Convolution {
     }
 
     /// `to` = rectified(convolution of `from` + bias).
-    pub fn forward(&self, from: &Plane, to: &mut Plane) {
+    pub(crate) fn forward(&self, from: &Plane, to: &mut Plane) {
         assert_eq!(from.colors, self.inputs, "the colors of the layer before");
         let (side, outputs) = (from.side, self.bias.len());
         to.reshape(side, outputs);
@@ -141,9 +140,9 @@ impl Convolution {
             let sums = &mut to.data[(first + 1) * row + outputs..][..pixels * outputs];
             for (kernel, weights) in self.rows.iter().enumerate() {
                 let seen = &from.data[(first + kernel) * from.row()..];
-                let left = Left { data: seen, row: self.inputs, column: 1 };
-                let onto = if kernel == 0 { Onto::Nothing } else { Onto::Sum };
-                product(pixels, left, weights.panels(), 1.0, onto, sums);
+                let left = LeftFactor { data: seen, row: self.inputs, column: 1 };
+                let write = if kernel == 0 { Write::Overwrite } else { Write::Add };
+                product(pixels, left, weights.panels(), 1.0, write, sums);
             }
             rectify(sums, &self.bias, 0.0);
             to.clear_sides(first, last);
@@ -152,7 +151,7 @@ impl Convolution {
 }
 
 /// `to` = the largest of every 2 x 2 pixels of `from`, by color.
-pub fn pool(from: &Plane, to: &mut Plane) {
+pub(crate) fn pool(from: &Plane, to: &mut Plane) {
     to.reshape(from.side / 2, from.colors);
     let (row, colors) = (to.row(), to.colors);
     for y in 0..to.side {
@@ -170,7 +169,7 @@ pub fn pool(from: &Plane, to: &mut Plane) {
 
 /// A fully connected layer.
 #[derive(Debug)]
-pub struct Full {
+pub(crate) struct Full {
     weights: Packed,
     bias: Vec<f32>,
     inputs: usize,
@@ -178,26 +177,24 @@ pub struct Full {
 
 impl Full {
     /// From `weights` (outputs, inputs) and `bias` (outputs).
-    pub fn new(inputs: usize, weights: &[f32], bias: Vec<f32>) -> Full {
+    pub(crate) fn new(inputs: usize, weights: &[f32], bias: Vec<f32>) -> Full {
         let mut packed = Packed::default();
         packed.pack_transposed(inputs, bias.len(), weights);
         Full { weights: packed, bias, inputs }
     }
 
-    /// Numbers it takes.
-    pub fn inputs(&self) -> usize {
+    pub(crate) fn inputs(&self) -> usize {
         self.inputs
     }
 
-    /// Numbers it gives.
-    pub fn outputs(&self) -> usize {
+    pub(crate) fn outputs(&self) -> usize {
         self.bias.len()
     }
 
     /// `to` (n, outputs) = `from` (n, inputs) x weights + bias, `rectified` or not.
-    pub fn forward(&self, n: usize, from: &[f32], rectified: bool, to: &mut [f32]) {
-        let left = Left { data: from, row: self.inputs, column: 1 };
-        product(n, left, self.weights.panels(), 1.0, Onto::Nothing, to);
+    pub(crate) fn forward(&self, n: usize, from: &[f32], rectified: bool, to: &mut [f32]) {
+        let left = LeftFactor { data: from, row: self.inputs, column: 1 };
+        product(n, left, self.weights.panels(), 1.0, Write::Overwrite, to);
         rectify(to, &self.bias, if rectified { 0.0 } else { f32::NEG_INFINITY });
     }
 }

@@ -8,7 +8,7 @@ use rand_chacha::rand_core::Rng;
 use super::pyramid::SIDE;
 
 /// How many pictures are drawn.
-pub const PICTURES: usize = 64;
+pub(crate) const PICTURES: usize = 64;
 
 /// One shape: an ellipse or a box, plain or striped.
 struct Shape {
@@ -23,7 +23,7 @@ struct Shape {
 }
 
 /// Draws one picture, 64 x 64 RGB: up to eight shapes on a plain ground, white every second time.
-pub fn draw(random: &mut ChaCha8Rng) -> Vec<u8> {
+pub(crate) fn draw(random: &mut ChaCha8Rng) -> Vec<u8> {
     let ground = if random.next_u32() & 1 == 0 { [250; 3] } else { color(random) };
     let mut pixels = ground.repeat(SIDE * SIDE);
     for _ in 0..1 + random.next_u32() % 8 {

@@ -14,13 +14,12 @@ const CELL: usize = HUES + VALUES;
 const MEANS: usize = 8;
 
 /// Lengths of the groups: joint of the whole, joint of the center, cells, mean colors.
-pub const GROUPS: [usize; 4] = [JOINT, JOINT, GRID * GRID * CELL, MEANS * MEANS * 3];
+pub(crate) const GROUPS: [usize; 4] = [JOINT, JOINT, GRID * GRID * CELL, MEANS * MEANS * 3];
 
 /// Numbers of the block.
-pub const LEN: usize = GROUPS[0] + GROUPS[1] + GROUPS[2] + GROUPS[3];
+pub(crate) const LEN: usize = GROUPS[0] + GROUPS[1] + GROUPS[2] + GROUPS[3];
 
-/// Writes the block.
-pub fn describe(pyramid: &Pyramid, out: &mut [f32]) {
+pub(crate) fn describe(pyramid: &Pyramid, out: &mut [f32]) {
     let (whole, rest) = out.split_at_mut(GROUPS[0]);
     let (center, rest) = rest.split_at_mut(GROUPS[1]);
     let (cells, means) = rest.split_at_mut(GROUPS[2]);

@@ -5,7 +5,7 @@
 
 use std::f32::consts::TAU;
 
-use ams_linalg::{Onto, a_b};
+use ams_linalg::{Write, a_b};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
@@ -21,14 +21,13 @@ const GRID: usize = 4;
 const STRIDES: [usize; LEVELS] = [2, 1, 1];
 
 /// Lengths of the groups of one filter: grid of rectified means, deviation, maximum, negative mean.
-pub const GROUPS: [usize; 4] = [GRID * GRID, 1, 1, 1];
+pub(crate) const GROUPS: [usize; 4] = [GRID * GRID, 1, 1, 1];
 
-/// Numbers per filter.
-pub const PER_FILTER: usize = GRID * GRID + 3;
+pub(crate) const PER_FILTER: usize = GRID * GRID + 3;
 
 /// Random filters; filter `i` looks at level `i % 3`.
 #[derive(Debug)]
-pub struct Filters {
+pub(crate) struct Filters {
     /// Per level: (filters of the level, TAPS).
     levels: [Vec<f32>; LEVELS],
     len: usize,
@@ -38,7 +37,7 @@ impl Filters {
     /// Draws `len` filters of unit length. Half are waves (a frequency, a direction and a color
     /// under a bell), half are noise; of each, every second one sums to zero over each channel
     /// and so answers to structure only, the others also to color.
-    pub fn draw(len: usize, random: &mut ChaCha8Rng) -> Filters {
+    pub(crate) fn draw(len: usize, random: &mut ChaCha8Rng) -> Filters {
         let mut levels = [const { Vec::new() }; LEVELS];
         for at in 0..len {
             let mut taps =
@@ -53,13 +52,12 @@ impl Filters {
         Filters { levels, len }
     }
 
-    /// Number of filters.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.len
     }
 
     /// Writes the block, (filters, PER_FILTER). `columns` and `maps` are working memory.
-    pub fn describe(
+    pub(crate) fn describe(
         &self,
         pyramid: &Pyramid,
         columns: &mut Vec<f32>,
@@ -72,7 +70,7 @@ impl Filters {
             let filters = self.levels[level].len() / TAPS;
             unfold(pyramid, level, columns);
             maps.resize(filters * area, 0.0);
-            a_b([filters, area, TAPS], &self.levels[level], columns, 1.0, Onto::Nothing, maps);
+            a_b([filters, area, TAPS], &self.levels[level], columns, 1.0, Write::Overwrite, maps);
             for (at, map) in maps.chunks_exact(area).enumerate() {
                 let filter = at * LEVELS + level;
                 pool(map, positions, &mut out[filter * PER_FILTER..][..PER_FILTER]);
@@ -128,7 +126,6 @@ fn pool(map: &[f32], positions: usize, out: &mut [f32]) {
     out[GRID * GRID + 2] = negative / area;
 }
 
-/// Uniform in 0..1.
 fn uniform(random: &mut ChaCha8Rng) -> f32 {
     (random.next_u32() >> 8) as f32 / (1u32 << 24) as f32
 }
@@ -197,7 +194,7 @@ mod tests {
             let (mut columns, mut maps) = (Vec::new(), vec![0.0; count * positions * positions]);
             unfold(&pyramid, level, &mut columns);
             let shape = [count, positions * positions, TAPS];
-            a_b(shape, &filters.levels[level], &columns, 1.0, Onto::Nothing, &mut maps);
+            a_b(shape, &filters.levels[level], &columns, 1.0, Write::Overwrite, &mut maps);
             for (filter, taps) in filters.levels[level].chunks_exact(TAPS).enumerate() {
                 for (x, y) in [(0, 0), (positions - 1, positions - 1), (3, 7)] {
                     let got = maps[(filter * positions + y) * positions + x];

@@ -7,23 +7,21 @@ use std::f32::consts::PI;
 use super::pyramid::Pyramid;
 
 /// Lengths of the groups: fine unsigned, coarse signed.
-pub const GROUPS: [usize; 2] = [8 * 8 * 9, 4 * 4 * 16];
+pub(crate) const GROUPS: [usize; 2] = [8 * 8 * 9, 4 * 4 * 16];
 
 /// Numbers of the block.
-pub const LEN: usize = GROUPS[0] + GROUPS[1];
+pub(crate) const LEN: usize = GROUPS[0] + GROUPS[1];
 
 /// What to measure at one size.
 struct Cells {
     level: usize,
-    /// Cells per side.
     grid: usize,
     bins: usize,
     /// The angle that the bins share evenly: half a turn where light-to-dark equals dark-to-light.
     turn: f32,
 }
 
-/// Writes the block.
-pub fn describe(pyramid: &Pyramid, out: &mut [f32]) {
+pub(crate) fn describe(pyramid: &Pyramid, out: &mut [f32]) {
     let (fine, coarse) = out.split_at_mut(GROUPS[0]);
     histograms(pyramid, &Cells { level: 0, grid: 8, bins: 9, turn: PI }, fine);
     histograms(pyramid, &Cells { level: 1, grid: 4, bins: 16, turn: 2.0 * PI }, coarse);

@@ -3,32 +3,31 @@
 //! Knows averaging. Does not know what is measured on the sizes.
 
 /// Width and height of the largest size.
-pub const SIDE: usize = 64;
+pub(crate) const SIDE: usize = 64;
 
 /// Number of sizes, each half as wide as the one before.
-pub const LEVELS: usize = 3;
+pub(crate) const LEVELS: usize = 3;
 
 /// Red, green and blue planes (3, side, side) with values 0..1, at sides 64, 32 and 16.
 #[derive(Debug, Default)]
-pub struct Pyramid {
-    /// Largest first.
+pub(crate) struct Pyramid {
     pub levels: [Vec<f32>; LEVELS],
 }
 
 impl Pyramid {
     /// The side of level `level`.
-    pub fn side(level: usize) -> usize {
+    pub(crate) fn side(level: usize) -> usize {
         SIDE >> level
     }
 
     /// Plane `channel` of level `level`, (side, side).
-    pub fn plane(&self, level: usize, channel: usize) -> &[f32] {
+    pub(crate) fn plane(&self, level: usize, channel: usize) -> &[f32] {
         let area = Self::side(level) * Self::side(level);
         &self.levels[level][channel * area..][..area]
     }
 
     /// Sets all levels from `pixels`, 64 x 64 RGB.
-    pub fn fill(&mut self, pixels: &[u8]) {
+    pub(crate) fn fill(&mut self, pixels: &[u8]) {
         let area = SIDE * SIDE;
         let first = &mut self.levels[0];
         first.resize(area * 3, 0.0);

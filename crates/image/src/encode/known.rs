@@ -6,7 +6,7 @@ use ams_data::{ImageKey, Result};
 use half::f16;
 
 use crate::failure::Failure;
-use crate::journal::{Journal, Place};
+use crate::journal::{Journal, JournalRow};
 use crate::row;
 use crate::segment::RowSource;
 use crate::store::FeatureStore;
@@ -17,18 +17,19 @@ pub(super) enum Known {
     /// A thread is encoding it just now.
     Claimed,
     /// It has a row.
-    Encoded { size: [u32; 2], place: Row },
-    /// It has none.
+    Encoded {
+        size: [u32; 2],
+        place: RowPlace,
+    },
     Failed(Failure),
 }
 
 /// Where a row is.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Row {
+pub(super) enum RowPlace {
     /// In the older store.
-    Older,
-    /// In the journal.
-    Journal(Place),
+    Previous,
+    Journal(JournalRow),
 }
 
 /// Where the rows are that a run found or knew.
@@ -41,10 +42,10 @@ pub(super) struct KnownRows<'a> {
 impl RowSource for KnownRows<'_> {
     fn row<'a>(&'a self, key: ImageKey, _: &'a mut Vec<f16>) -> Result<row::Row<'a>> {
         Ok(match &self.known[&key] {
-            Known::Encoded { place: Row::Journal(place), .. } => {
+            Known::Encoded { place: RowPlace::Journal(place), .. } => {
                 row::Row::F16(self.journal.row(*place))
             }
-            Known::Encoded { place: Row::Older, .. } => {
+            Known::Encoded { place: RowPlace::Previous, .. } => {
                 let older = self.older.and_then(|older| older.stored_row(key));
                 older.expect("it was listed by the older store")
             }

@@ -8,20 +8,20 @@ use ams_data::{ImageKey, Result};
 use half::f16;
 use rayon::prelude::*;
 
-use super::known::{Known, Row};
+use super::known::{Known, RowPlace};
 use crate::decode::{Limits, Rgb, decode};
 use crate::encoder::{Encoder, Scratch};
 use crate::failure::{Failure, Reason};
 use crate::halves::{self, Unfit};
-use crate::journal::{Chunk, Journal, Place};
+use crate::journal::{Chunk, Journal, JournalRow};
 use crate::manifest::Picture;
 use crate::picture_file::{PictureFolder, content_key};
 
 /// What a thread found out about one name.
-pub(super) enum Found {
+pub(super) enum Outcome {
     /// There are no bytes to look at.
     Unread(Failure),
-    /// This content is somebody else's work, or done.
+    /// Another thread encodes this content, or it is done.
     Seen(File),
     /// This content is new: its row, or why not.
     New(File, std::result::Result<([u32; 2], Vec<f16>), Failure>),
@@ -36,7 +36,7 @@ pub(super) struct File {
 }
 
 /// What threads need to look at pictures.
-pub(super) struct Looker<'a> {
+pub(super) struct PictureReader<'a> {
     /// What one picture may cost.
     pub(super) limits: &'a Limits,
     pub(super) folder: PictureFolder,
@@ -44,9 +44,9 @@ pub(super) struct Looker<'a> {
     pub(super) known: Mutex<HashMap<ImageKey, Known>>,
 }
 
-impl Looker<'_> {
+impl PictureReader<'_> {
     /// Looks at some names, on the threads of the current pool.
-    pub(super) fn look_at(&self, names: &[String]) -> Vec<Found> {
+    pub(super) fn look_at(&self, names: &[String]) -> Vec<Outcome> {
         let look = |scratch: &mut Scratch, names: &[String]| self.look(names, scratch);
         let batches = names.par_chunks(self.encoder.batch().max(1));
         batches.map_init(Scratch::default, look).flatten_iter().collect()
@@ -57,19 +57,20 @@ impl Looker<'_> {
     }
 
     /// The work of as many names as the encoder takes at once, on any thread.
-    fn look(&self, names: &[String], scratch: &mut Scratch) -> Vec<Found> {
+    fn look(&self, names: &[String], scratch: &mut Scratch) -> Vec<Outcome> {
         let mut fitted = Vec::new();
         let look = |name: &String| self.look_before(name, &mut fitted, scratch);
-        let mut found = names.iter().map(look).collect::<Vec<Found>>();
+        let mut found = names.iter().map(look).collect::<Vec<Outcome>>();
         let dim = self.encoder.dim();
         let mut rows = vec![0.0; fitted.len() * dim];
-        let encoded = match fitted.is_empty() {
-            true => Ok(()),
-            false => self.encoder.encode(&fitted, scratch, &mut rows),
+        let encoded = if fitted.is_empty() {
+            Ok(())
+        } else {
+            self.encoder.encode(&fitted, scratch, &mut rows)
         };
         let mut rows = rows.chunks_exact(dim);
         for found in &mut found {
-            if let Found::New(_, row) = found
+            if let Outcome::New(_, row) = found
                 && let Ok((size, _)) = *row
             {
                 let new = rows.next().expect("a row for every fitted picture");
@@ -81,17 +82,17 @@ impl Looker<'_> {
 
     /// What can be said of a name before its picture is encoded. If it has to be, `fitted` grows by
     /// it, and its row is still empty.
-    fn look_before(&self, name: &str, fitted: &mut Vec<Rgb>, scratch: &mut Scratch) -> Found {
+    fn look_before(&self, name: &str, fitted: &mut Vec<Rgb>, scratch: &mut Scratch) -> Outcome {
         let (bytes, name) = match self.folder.read(name, self.limits) {
             Ok(read) => read,
-            Err(failure) => return Found::Unread(failure),
+            Err(failure) => return Outcome::Unread(failure),
         };
         let key = content_key(&bytes);
         let file = File { key, bytes: bytes.len() as u64, name };
         {
             let mut known = self.known();
             if known.contains_key(&key) {
-                return Found::Seen(file);
+                return Outcome::Seen(file);
             }
             known.insert(key, Known::Claimed);
         }
@@ -100,30 +101,30 @@ impl Looker<'_> {
             fitted.push(self.encoder.fit(picture, scratch));
             (size, Vec::new())
         });
-        Found::New(file, row)
+        Outcome::New(file, row)
     }
 
     /// Writes the new rows of a chunk to the journal; returns how many.
-    pub(super) fn keep(&self, journal: &mut Journal, found: &[Found]) -> Result<u64> {
+    pub(super) fn keep(&self, journal: &mut Journal, found: &[Outcome]) -> Result<u64> {
         let mut chunk = Chunk::default();
         for found in found {
             match found {
-                Found::New(file, Ok((size, row))) => {
+                Outcome::New(file, Ok((size, row))) => {
                     chunk.keys.push(file.key);
                     chunk.sizes.push(*size);
                     chunk.rows.extend_from_slice(row);
                 }
-                Found::New(file, Err(failure)) => {
+                Outcome::New(file, Err(failure)) => {
                     self.known().insert(file.key, Known::Failed(failure.clone()));
                 }
-                Found::Unread(_) | Found::Seen(..) => {}
+                Outcome::Unread(_) | Outcome::Seen(..) => {}
             }
         }
         if !chunk.keys.is_empty() {
             let number = journal.push(&chunk)?;
             let mut known = self.known();
             for (row, (key, size)) in chunk.keys.iter().zip(&chunk.sizes).enumerate() {
-                let place = Row::Journal(Place { chunk: number, row });
+                let place = RowPlace::Journal(JournalRow { chunk: number, row });
                 known.insert(*key, Known::Encoded { size: *size, place });
             }
         }
@@ -131,7 +132,7 @@ impl Looker<'_> {
     }
 
     /// The manifest's line for one name, once its chunk is kept.
-    pub(super) fn picture(&self, name: &str, found: Found) -> Picture {
+    pub(super) fn picture(&self, name: &str, found: Outcome) -> Picture {
         let none = Picture {
             name: name.to_string(),
             key: ImageKey::NONE,
@@ -142,8 +143,8 @@ impl Looker<'_> {
             file: None,
         };
         let (key, bytes, file) = match found {
-            Found::Unread(failure) => return Picture { failure: Some(failure), ..none },
-            Found::Seen(file) | Found::New(file, _) => (file.key, file.bytes, file.name),
+            Outcome::Unread(failure) => return Picture { failure: Some(failure), ..none },
+            Outcome::Seen(file) | Outcome::New(file, _) => (file.key, file.bytes, file.name),
         };
         match &self.known()[&key] {
             Known::Claimed => {

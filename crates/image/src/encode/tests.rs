@@ -7,6 +7,7 @@ use crate::decode::Rgb;
 use crate::encoder::Scratch;
 use crate::failure::Failure;
 use ams_data::PictureName;
+use ams_fabric::ThreadFabric;
 use image::{ExtendedColorType, ImageEncoder};
 use std::collections::BTreeMap;
 use std::fs;
@@ -134,6 +135,35 @@ fn names_lead_to_rows_and_equal_pictures_share_one() {
     assert!((f64::from(store.card().scale) - 1.0 / squares.sqrt()).abs() < 1e-7);
     assert_eq!((0..64).map(|part| store.keys(part).len()).sum::<usize>(), 12);
     assert_eq!(names_in(folder.path()), ["pictures", "store"]);
+}
+
+#[test]
+fn several_processes_write_the_files_of_one_and_share_their_errors() {
+    let folder = tempfile::tempdir().unwrap();
+    let names = shop(folder.path());
+    run(&options(folder.path(), "alone"), &names, &encoder()).unwrap();
+    let together = |out: &str, names: &[String]| {
+        let options = options(folder.path(), out);
+        ThreadFabric::run(4, |mut fabric| {
+            let names = names.to_vec();
+            let go_on = &mut |_: &Progress| ControlFlow::Continue(());
+            let report = encode_together(&options, names, &encoder(), &mut fabric, go_on);
+            report.map_err(|error| error.to_string())
+        })
+    };
+    let reports = together("store", &names);
+    let counts = reports.iter().map(|report| report.as_ref().map(|it| (it.images, it.encoded)));
+    assert_eq!(counts.collect::<Vec<_>>(), [Ok((12, 12)); 4]);
+    let [alone, store] = ["alone", "store"].map(|store| files(&folder.path().join(store)));
+    assert!(alone == store);
+    // The first process alone takes the folder, and all of them hear that it cannot.
+    fs::create_dir(folder.path().join("other")).unwrap();
+    fs::write(folder.path().join("other/notes.txt"), "mine").unwrap();
+    let errors = together("other", &names).into_iter().map(Result::unwrap_err);
+    for (rank, error) in errors.enumerate() {
+        assert!(error.contains("not a feature store"), "{rank}: {error}");
+        assert_eq!(error.starts_with("rank 0: "), rank > 0, "{rank}: {error}");
+    }
 }
 
 #[test]

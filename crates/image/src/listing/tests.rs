@@ -64,7 +64,9 @@ fn pictures_are_told_by_their_content() {
     let passed_over = passed_over.map(|(what, count)| (what.to_owned(), count));
     assert_eq!(found.passed_over, passed_over.into());
     assert!(files_below(folder.path()).unwrap().contains(&"cats/notes.txt".to_owned()));
-    assert!(below(&folder.path().join("nowhere")).is_err());
+    let nowhere = folder.path().join("nowhere");
+    let error = below(&nowhere).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("{}: No such file", nowhere.display())), "{error}");
 }
 
 #[cfg(target_os = "linux")]

@@ -32,7 +32,7 @@ fn check(columns: Vec<(&str, ArrayRef)>) -> Result<Vec<(String, Vec<f32>)>, Stri
     let (path, to) = (folder.path().join("v.parquet"), folder.path().join("rows"));
     write(&path, columns);
     assert!(is_parquet(&path));
-    let unpacked = unpack_vectors(&path, (None, None), &to);
+    let unpacked = unpack_vectors(&path, None, None, &to);
     let (names, _) = unpacked.map_err(|error| error.to_string())?;
     let matrix = Matrix::open(&to, None).unwrap();
     let mut row = Vec::new();

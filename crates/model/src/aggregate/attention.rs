@@ -14,13 +14,13 @@
 use super::inputs::{Histories, Widths};
 use super::pairs::{self, Pair, Upper, UpperGradients};
 use crate::init::Init;
-use crate::linalg::{self, Left, Onto, Packed, fit, zeros};
+use crate::linalg::{self, LeftFactor, Packed, Write, fit, zeros};
 use crate::linear::Linear;
 use crate::params::{Layout, View};
 use crate::pool::Columns;
 use crate::prelu;
 
-/// Pairs per block.
+/// Pairs per block, which stays in a cache.
 const BLOCK: usize = 256;
 
 /// About what every behavior weighs before training: attention begins as a sum.
@@ -57,7 +57,6 @@ pub(crate) struct AttentionScratch {
     z1: Vec<f32>,
     /// The weight of each pair, (P).
     weights: Vec<f32>,
-    /// W1 transposed, packed.
     layer1: Packed,
     block: Block,
 }
@@ -65,7 +64,7 @@ pub(crate) struct AttentionScratch {
 impl AttentionScratch {
     /// What every pair of the last forward pass weighed, in order of impressions, then behaviors;
     /// (P).
-    pub fn weights(&self) -> &[f32] {
+    pub(crate) fn weights(&self) -> &[f32] {
         &self.weights
     }
 }
@@ -85,7 +84,7 @@ struct Block {
 
 impl Attention {
     /// Appends the weights of channel `name`, whose query is `query` wide, to `layout`.
-    pub fn new(layout: &mut Layout, name: &str, widths: Widths, query: usize) -> Attention {
+    pub(crate) fn new(layout: &mut Layout, name: &str, widths: Widths, query: usize) -> Attention {
         let (dim, [first, second]) = (widths.dim, widths.attention);
         let product = if widths.product { dim.max(query) } else { 0 };
         assert_eq!(product % dim.min(query).max(1), 0, "{dim} and {query} have no product");
@@ -106,17 +105,17 @@ impl Attention {
     }
 
     /// Width of an image embedding, and of the channel's output (D).
-    pub fn dim(&self) -> usize {
+    pub(crate) fn dim(&self) -> usize {
         self.key.inputs
     }
 
     /// The columns of channel number `channel` in a matrix `width` wide.
-    pub fn columns(&self, channel: usize, width: usize) -> Columns {
+    pub(crate) fn columns(&self, channel: usize, width: usize) -> Columns {
         Columns { width, first: channel * self.dim(), dim: self.dim() }
     }
 
     /// Adds to `columns` of `out` (B, _), given `query` (B, query width).
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         w: &[f32],
         histories: Histories,
@@ -140,15 +139,15 @@ impl Attention {
             pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK))
         {
             self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
-            let a0 = Left { data: &block.a0, row: first, column: 1 };
-            linalg::product(pairs.len(), a0, layer1.panels(), 1.0, Onto::Nothing, z1);
+            let a0 = LeftFactor { data: &block.a0, row: first, column: 1 };
+            linalg::product(pairs.len(), a0, layer1.panels(), 1.0, Write::Overwrite, z1);
             pairs::upper_layers(self.upper(w), z1, weights);
             pairs::weigh(pairs, weights, embeddings, columns, out);
         }
     }
 
     /// Adds to `dw`, `dquery` (B, query width) and `dembeddings` (U, D), given `columns` of `dout`.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         w: &[f32],
         histories: Histories,
@@ -279,7 +278,7 @@ impl Attention {
         pairs::upper_layers_backward(self.upper(w), z1, &block.dweights, dz1, self.upper_of(dw));
         let layer = &self.layer1;
         let shape = [layer.outputs, layer.inputs, pairs];
-        linalg::at_b(shape, dz1, &block.a0, 1.0, Onto::Sum, layer.weight.of_mut(dw));
+        linalg::at_b(shape, dz1, &block.a0, 1.0, Write::Add, layer.weight.of_mut(dw));
         layer.backward_input(w, dz1, pairs, fit(&mut block.dz0, block.z0.len()));
     }
 

@@ -5,7 +5,7 @@ use super::inputs::{Histories, Queries, QueryGrads, Widths};
 use super::operation::{Aggregate, AggregateScratch, Per};
 use crate::params::Layout;
 
-/// The attentive aggregator.
+/// Weights behaviors by an attention network over (behavior, ad).
 #[derive(Clone, Debug)]
 pub(crate) struct Attentive {
     channel: Attention,
@@ -13,7 +13,7 @@ pub(crate) struct Attentive {
 
 impl Attentive {
     /// Appends the weights of `<prefix>attention.image` to `layout`.
-    pub fn new(layout: &mut Layout, prefix: &str, widths: Widths) -> Attentive {
+    pub(crate) fn new(layout: &mut Layout, prefix: &str, widths: Widths) -> Attentive {
         let name = format!("{prefix}attention.image");
         Attentive { channel: Attention::new(layout, &name, widths, widths.image_query) }
     }

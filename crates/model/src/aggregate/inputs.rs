@@ -51,9 +51,9 @@ pub(crate) struct QueryGrads<'a> {
 pub(crate) struct Widths {
     /// Width of an image embedding (D).
     pub dim: usize,
-    /// Width of [`Queries::image`].
+    /// Width of a row of [`Queries::image`].
     pub image_query: usize,
-    /// Width of [`Queries::fields`].
+    /// Width of a row of [`Queries::fields`].
     pub field_query: usize,
     /// Hidden widths of an attention network.
     pub attention: [usize; 2],

@@ -55,7 +55,7 @@ struct Listed {
     build: fn(&mut Layout, &str, Widths) -> Arc<dyn Aggregate>,
 }
 
-/// Every aggregator.
+/// Every aggregator, in the order of the documentation.
 const LIST: [Listed; 5] = [
     Listed {
         aggregator: Aggregator::Concatenate,
@@ -90,7 +90,7 @@ const LIST: [Listed; 5] = [
 ];
 
 impl Aggregator {
-    /// Every aggregator.
+    /// Every aggregator, in the order of the documentation.
     pub const ALL: [Aggregator; LIST.len()] = {
         let mut all = [Aggregator::Sum; LIST.len()];
         let mut at = 0;
@@ -127,7 +127,7 @@ impl Aggregator {
     }
 }
 
-/// One of [`Queries`].
+/// Names one of [`Queries`], without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Query {
     Image,
@@ -175,7 +175,7 @@ pub(crate) mod tests {
     }
 
     impl Case {
-        /// Groups of so many impressions, each with the images of its history.
+        /// Groups with these numbers of impressions, each with the images of its history.
         fn new(name: &'static str, unique: usize, groups: &[(u32, &[u32])]) -> Case {
             let (mut impressions, mut behaviors, mut images) = (vec![0], vec![0], vec![]);
             for &(count, history) in groups {

@@ -15,7 +15,7 @@ pub(crate) struct MultiQueryAttentive {
 
 impl MultiQueryAttentive {
     /// Appends the weights of `<prefix>attention.image` and `.fields` to `layout`.
-    pub fn new(layout: &mut Layout, prefix: &str, widths: Widths) -> MultiQueryAttentive {
+    pub(crate) fn new(layout: &mut Layout, prefix: &str, widths: Widths) -> MultiQueryAttentive {
         let [image, fields] = ["image", "fields"].map(|name| format!("{prefix}attention.{name}"));
         MultiQueryAttentive {
             image: Attention::new(layout, &image, widths, widths.image_query),

@@ -101,13 +101,9 @@ pub(super) fn first_layer_backward_in<'a, S: Simd>(
 /// What a pair's second and last layer are made of.
 #[derive(Clone, Copy)]
 pub(super) struct Upper<'a> {
-    /// b1, (16).
     pub bias1: &'a [f32],
-    /// Of z1, (16).
     pub slope1: &'a [f32],
-    /// W2, (16).
     pub weight2: &'a [f32],
-    /// b2.
     pub bias2: f32,
 }
 

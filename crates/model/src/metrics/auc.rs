@@ -24,7 +24,7 @@ pub struct Gauc {
     /// The sum over users of impressions times AUC, over the sum of their impressions; users of
     /// one class are in neither sum. `None` if that leaves nobody.
     pub gauc: Option<f64>,
-    /// Number of users.
+    /// Number of distinct users, those without an AUC included.
     pub users: u64,
     /// Users whose impressions are all of one class.
     pub users_without_auc: u64,
@@ -67,7 +67,6 @@ impl Impression {
         rows.map(|((&user, &score), &label)| Impression::new(user, score, label, 0)).collect()
     }
 
-    /// Whose it is.
     pub(super) fn user(&self) -> u64 {
         self.user
     }
@@ -160,7 +159,7 @@ pub(super) struct Pairs {
 
 impl Pairs {
     /// What comes has a greater score.
-    pub fn end_of_ties(&mut self) {
+    pub(crate) fn end_of_ties(&mut self) {
         let [negatives, positives] = self.tied;
         // Most scores are of negatives alone.
         if positives > 0 {
@@ -177,7 +176,7 @@ impl Pairs {
     }
 
     /// AUC of all that was counted.
-    pub fn auc(mut self) -> Option<f64> {
+    pub(crate) fn auc(mut self) -> Option<f64> {
         self.end_of_ties();
         let pairs = u128::from(self.below[0]) * u128::from(self.below[1]);
         (pairs > 0).then(|| self.won as f64 / (2 * pairs) as f64)

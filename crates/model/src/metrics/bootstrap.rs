@@ -11,10 +11,10 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use crate::init::mix;
 use crate::metrics::auc::{Impression, Pairs, auc_of_sorted, aucs_of_sorted, gauc_of_sorted};
 
-/// Which draws.
+/// Number and seed of the draws; equal values give equal draws.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Bootstrap {
-    /// How many.
+    /// Number of draws, at least 1.
     pub replicates: usize,
     /// The seed of all of them.
     pub seed: u64,
@@ -28,9 +28,9 @@ const FEWEST_USERS: usize = 10;
 pub struct Resampled {
     /// How many users it is about.
     pub users: usize,
-    /// Of all users.
+    /// The metric over all users; none where it is undefined.
     pub value: Option<f64>,
-    /// Of each draw.
+    /// The metric of each draw; none where it is undefined.
     pub replicates: Vec<Option<f64>>,
 }
 
@@ -48,9 +48,9 @@ pub struct Interval {
 /// GAUC and AUC, resampled.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct ResampledRanking {
-    /// See [`gauc`](crate::metrics::gauc()).
+    /// The draws of [`gauc`](crate::metrics::gauc()).
     pub gauc: Resampled,
-    /// See [`auc`](crate::metrics::auc()).
+    /// The draws of [`auc`](crate::metrics::auc()).
     pub auc: Resampled,
 }
 
@@ -66,7 +66,7 @@ impl Bootstrap {
     }
 
     /// GAUC and AUC of some impressions by `population` users in all, numbered from 0; who has none
-    /// of these impressions is drawn like everybody.
+    /// of these impressions is drawn like all others.
     ///
     /// `users`, `logits` and `labels` (0 or 1) are (B) each, in any order.
     pub fn ranking(
@@ -129,19 +129,27 @@ fn quantile(ascending: &[f64], share: f64) -> Option<f64> {
     Some(below + (above - below) * at.fract())
 }
 
-/// User, impressions and AUC of those who have one.
-fn users_with_auc(by_user: &[Impression]) -> Vec<(u32, f64, f64)> {
+/// A user who has an AUC, with the number of impressions as its weight.
+struct UserAuc {
+    user: u32,
+    impressions: f64,
+    auc: f64,
+}
+
+/// The users who have an AUC.
+fn users_with_auc(by_user: &[Impression]) -> Vec<UserAuc> {
     let mut found = Vec::new();
     aucs_of_sorted(by_user, |user, impressions, auc| {
-        found.extend(auc.map(|auc| (user as u32, impressions as f64, auc)));
+        let (user, impressions) = (user as u32, impressions as f64);
+        found.extend(auc.map(|auc| UserAuc { user, impressions, auc }));
     });
     found
 }
 
 /// GAUC of the users drawn.
-fn gauc_of_draw(of_users: &[(u32, f64, f64)], times: &[u32]) -> Option<f64> {
+fn gauc_of_draw(of_users: &[UserAuc], times: &[u32]) -> Option<f64> {
     let (mut sum, mut weight) = (0.0, 0.0);
-    for &(user, impressions, auc) in of_users {
+    for &UserAuc { user, impressions, auc } in of_users {
         let drawn = f64::from(times[user as usize]) * impressions;
         sum += drawn * auc;
         weight += drawn;

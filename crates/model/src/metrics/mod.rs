@@ -9,26 +9,27 @@ mod probability;
 
 pub use auc::{Gauc, Impression, auc, auc_of_sorted, gauc, gauc_of_sorted};
 pub use bootstrap::{Bootstrap, Interval, Resampled, ResampledRanking, difference};
-pub use probability::{calibration, log_loss, normalized_entropy};
+pub(crate) use probability::normalized_entropy;
+pub use probability::{calibration, log_loss};
 
 use serde::Serialize;
 
 /// All metrics of one set of impressions; `None` where the definition gives no value.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Metrics {
-    /// See [`auc()`].
+    /// [`auc()`] over all impressions, 0..=1.
     pub auc: Option<f64>,
-    /// See [`gauc`].
+    /// [`gauc`] of all users, 0..=1.
     pub gauc: Option<f64>,
-    /// See [`log_loss`].
+    /// [`log_loss`] per impression, in nats.
     pub logloss: Option<f64>,
-    /// See [`normalized_entropy`].
+    /// [`normalized_entropy`], below 1 if better than the mean rate.
     pub ne: Option<f64>,
-    /// See [`calibration`].
+    /// [`calibration`], 1 if clicks are as many as predicted.
     pub calibration: Option<f64>,
     /// Number of impressions (B).
     pub impressions: u64,
-    /// Number of users.
+    /// Number of distinct users, those of one label included.
     pub users: u64,
     /// Users whose impressions are of one class, and whom GAUC leaves out.
     pub users_without_auc: u64,

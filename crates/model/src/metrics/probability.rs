@@ -11,11 +11,11 @@ pub fn log_loss(logits: &[f32], labels: &[u8]) -> Option<f64> {
     (!labels.is_empty()).then(|| losses.sum::<f64>() / labels.len() as f64)
 }
 
-/// Log loss over the log loss of predicting the base rate for everybody: below 1 is better than
+/// Log loss over the log loss of predicting the base rate for all: below 1 is better than
 /// that. `None` unless both classes occur.
 ///
 /// `logits` and `labels` (0 or 1) are (B) each.
-pub fn normalized_entropy(logits: &[f32], labels: &[u8]) -> Option<f64> {
+pub(crate) fn normalized_entropy(logits: &[f32], labels: &[u8]) -> Option<f64> {
     let rate = positives(labels) / labels.len() as f64;
     let entropy = -(rate * rate.ln() + (1.0 - rate) * (1.0 - rate).ln());
     // Without positives, negatives or impressions the entropy is NaN: 0 times infinity, or 0 / 0.

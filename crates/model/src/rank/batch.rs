@@ -46,11 +46,11 @@ pub struct ContentBatch<'a> {
 pub struct Sketches<'a> {
     /// Unique vectors, (Us, S).
     pub vectors: &'a [f32],
-    /// Their width (S).
+    /// Width of a sketch (S).
     pub dim: usize,
     /// That of each impression's ad, an index into `vectors` or [`NO_IMAGE`]; (B).
     pub ads: &'a [u32],
-    /// That of each behavior, likewise; (N).
+    /// That of each behavior, in the same way; (N).
     pub behaviors: &'a [u32],
 }
 
@@ -81,7 +81,7 @@ impl RankBatch<'_> {
 pub struct InputGrads {
     /// Of [`RankBatch::rows`], (R, D).
     pub drows: Vec<f32>,
-    /// Of [`RankBatch::contents`].
+    /// Gradients of [`RankBatch::contents`], in their order.
     pub contents: Vec<ContentGrads>,
 }
 

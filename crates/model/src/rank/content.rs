@@ -53,9 +53,9 @@ pub(super) struct ContentScratch {
 
 /// The inputs of the network, or their gradients, and where the query fields are in them.
 pub(super) struct Inputs<'a> {
-    /// (G, _)
+    /// Rows of groups, (G, _).
     pub u: &'a mut [f32],
-    /// (B, _)
+    /// Rows of impressions, (B, _).
     pub a: &'a mut [f32],
     pub widths: InputWidths,
     pub queries: &'a [Columns],
@@ -74,7 +74,7 @@ impl Inputs<'_> {
 impl Content {
     /// Appends the weights, whose names begin with `prefix`, to `layout`, and the columns to
     /// `widths`.
-    pub fn new(
+    pub(crate) fn new(
         config: &RankConfig,
         layout: &mut Layout,
         prefix: &str,
@@ -122,7 +122,7 @@ impl Content {
     }
 
     /// Fills the content's columns of `to`, whose query fields are filled already.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         config: &RankConfig,
         w: &[f32],
@@ -143,7 +143,7 @@ impl Content {
 
     /// Adds to `dw` and to the query fields of `d`, and overwrites `grads`, given the gradients `d`
     /// of the inputs `x` of the forward pass.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         w: &[f32],
         batch: &RankBatch,
@@ -159,8 +159,7 @@ impl Content {
         self.place_ads_backward(content, s, d, dw, grads);
     }
 
-    /// See [`Aggregate::attention`].
-    pub fn attention<'s>(&self, s: &'s ContentScratch) -> Vec<(&'static str, &'s [f32])> {
+    pub(crate) fn attention<'s>(&self, s: &'s ContentScratch) -> Vec<(&'static str, &'s [f32])> {
         self.aggregate.as_ref().map_or_else(Vec::new, |of| of.attention(&s.attention))
     }
 

@@ -69,12 +69,9 @@ pub(super) struct HeadScratch {
 impl Head {
     /// The inputs' widths are `u` and `a`; appends the weights of hidden layers of `mlp` units and
     /// one output to `layout`.
-    pub fn layers(layout: &mut Layout, (u, a): (usize, usize), mlp: &[usize]) -> Head {
+    pub(crate) fn layers(layout: &mut Layout, (u, a): (usize, usize), mlp: &[usize]) -> Head {
         let outputs: Vec<usize> = mlp.iter().copied().chain([1]).collect();
-        let init = match mlp.is_empty() {
-            true => Init::xavier(u + a, 1),
-            false => Init::he(u + a),
-        };
+        let init = if mlp.is_empty() { Init::xavier(u + a, 1) } else { Init::he(u + a) };
         let group = Linear::new(layout, "mlp.0.group", u, outputs[0], init);
         let impression = Linear::without_bias(layout, "mlp.0.impression", a, outputs[0], init);
         let stack = Stack::new(layout, "mlp.", &outputs, 1.0);
@@ -82,14 +79,14 @@ impl Head {
     }
 
     /// The same for two networks of layers of `widths` units.
-    pub fn vectors(layout: &mut Layout, (u, a): (usize, usize), widths: &[usize]) -> Head {
+    pub(crate) fn vectors(layout: &mut Layout, (u, a): (usize, usize), widths: &[usize]) -> Head {
         let user = Network::new(layout, "user.", u, widths);
         let ad = Network::new(layout, "ad.", a, widths);
         Head::Vectors(Box::new(Vectors { user, ad }))
     }
 
     /// Overwrites `logits` (B), given `u` (G, _) and `a` (B, _).
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         w: &[f32],
         batch: &RankBatch,
@@ -104,7 +101,7 @@ impl Head {
     }
 
     /// Overwrites `du` and `da`, given `dlogits` (B); adds to `dw`.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         w: &[f32],
         batch: &RankBatch,

@@ -16,7 +16,7 @@ pub(super) struct ImageScratch {
 
 impl ImageScratch {
     /// Takes `embeddings` (U, D), and `images`, whose [`NO_IMAGE`] becomes U.
-    pub fn fill(&mut self, embeddings: &[f32], no_image: &[f32], images: &[u32]) {
+    pub(crate) fn fill(&mut self, embeddings: &[f32], no_image: &[f32], images: &[u32]) {
         self.embeddings.clear();
         self.embeddings.extend_from_slice(embeddings);
         self.embeddings.extend_from_slice(no_image);
@@ -30,7 +30,7 @@ impl ImageScratch {
 
     /// Adds the last gradient to `dno_image` (D) and overwrites `dembeddings` with the others, (U,
     /// D).
-    pub fn give(&self, dno_image: &mut [f32], dembeddings: &mut Vec<f32>) {
+    pub(crate) fn give(&self, dno_image: &mut [f32], dembeddings: &mut Vec<f32>) {
         let (unique, last) = self.dembeddings.split_at(self.dembeddings.len() - dno_image.len());
         dembeddings.clear();
         dembeddings.extend_from_slice(unique);

@@ -39,7 +39,7 @@ pub(super) struct InterestScratch {
 #[cfg(test)]
 impl InterestScratch {
     /// The number of every behavior, and the keys they are numbers of.
-    pub fn weighed(&self) -> (&Vec<u32>, &Vec<f32>) {
+    pub(crate) fn weighed(&self) -> (&Vec<u32>, &Vec<f32>) {
         (&self.numbers, &self.keys)
     }
 }
@@ -47,7 +47,7 @@ impl InterestScratch {
 impl Interest {
     /// Appends the weights of `attention.ids` to `layout`; the output begins at column `first` of
     /// a.
-    pub fn new(config: &RankConfig, layout: &mut Layout, first: usize) -> Interest {
+    pub(crate) fn new(config: &RankConfig, layout: &mut Layout, first: usize) -> Interest {
         let (dim, fields) = (config.network.embedding_dim, config.behavior_fields.len());
         let widths = Widths {
             dim: fields * dim,
@@ -62,12 +62,12 @@ impl Interest {
     }
 
     /// Width of the output.
-    pub fn width(config: &RankConfig) -> usize {
+    pub(crate) fn width(config: &RankConfig) -> usize {
         config.behavior_fields.len() * config.network.embedding_dim
     }
 
     /// Fills the output's columns of `a` (B, `width`), whose columns `queries` are filled already.
-    pub fn forward(
+    pub(crate) fn forward(
         &self,
         w: &[f32],
         batch: &RankBatch,
@@ -90,12 +90,12 @@ impl Interest {
     }
 
     /// What every pair of the last forward pass weighed.
-    pub fn attention(s: &InterestScratch) -> &[f32] {
+    pub(crate) fn attention(s: &InterestScratch) -> &[f32] {
         s.attention.weights()
     }
 
     /// Adds to `dw`, `drows` and the columns `queries` of `da`.
-    pub fn backward(
+    pub(crate) fn backward(
         &self,
         w: &[f32],
         batch: &RankBatch,

@@ -127,7 +127,7 @@ impl RankNetwork {
         }
     }
 
-    /// The shape.
+    /// The configuration that the network was made from.
     pub fn config(&self) -> &RankConfig {
         &self.config
     }
@@ -137,7 +137,7 @@ impl RankNetwork {
         &self.layout
     }
 
-    /// First weights.
+    /// The first weights, which `seed` alone decides.
     pub fn init(&self, seed: u64) -> Vec<f32> {
         self.layout.init(seed, "rank")
     }

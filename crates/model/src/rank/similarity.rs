@@ -33,7 +33,7 @@ impl Similarity {
     }
 }
 
-/// Room for one batch.
+/// Buffers for one batch, reused from step to step.
 #[derive(Clone, Debug, Default)]
 pub(super) struct SimilarityScratch {
     /// 1 / length of each vector; 0 for zeros.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use ams_bundle::Predictions;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::schema::ITEM;
-use ams_data::{Groups, Side, id::Id};
+use ams_data::{Groups, Id, Side};
 use ams_fabric::{Metered, agree, gather, together};
 use ams_model::metrics::Metrics;
 use ams_model::schedule::Schedule;

@@ -13,7 +13,7 @@ use std::ops::Range;
 use std::sync::mpsc;
 
 use ams_fabric::{AllReduce, Fabric, Lost, Rounding, sum};
-use ams_model::tower::Room;
+use ams_model::tower::TowerBuffers;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -70,7 +70,7 @@ impl DenseSum {
         fabric: &mut dyn Fabric,
         first: &mut FirstLayers,
         lanes: usize,
-        of_lane: impl Fn(Columns, &mut Room, &mut [f32]) + Sync,
+        of_lane: impl Fn(Columns, &mut TowerBuffers, &mut [f32]) + Sync,
         gradient: &mut [f32],
     ) -> Result<(), Lost> {
         let all_reduce = &mut self.all_reduce;

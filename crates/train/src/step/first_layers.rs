@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use ams_fabric::{Rounding, sum};
 use ams_model::linalg::Packed;
-use ams_model::tower::Room;
+use ams_model::tower::TowerBuffers;
 use rayon::prelude::*;
 
 use crate::setup::network::{Network, TowerDefinition};
@@ -32,7 +32,7 @@ pub(crate) struct FirstLayers {
 /// What a task needs, kept by its thread.
 #[derive(Default)]
 struct Task {
-    room: Room,
+    room: TowerBuffers,
     /// Partial sums of the tree, see [`sum::tree_in_turn`].
     waiting: Vec<f32>,
 }
@@ -100,7 +100,7 @@ impl Block {
         self,
         lanes: usize,
         rounding: Rounding,
-        of_lane: impl Fn(Columns, &mut Room, &mut [f32]),
+        of_lane: impl Fn(Columns, &mut TowerBuffers, &mut [f32]),
         block: &mut Vec<f32>,
     ) {
         thread_local! {
@@ -190,13 +190,14 @@ mod tests {
     fn blocks_of_columns_become_one_matrix() {
         let (outputs, inputs, lanes) = (3, 2 * COLUMNS + 5, 4);
         let mut matrix = vec![f32::NAN; outputs * inputs];
-        let of_lane = |Columns { lane, columns, .. }: Columns, _: &mut Room, dw: &mut [f32]| {
-            for (column, dw) in columns.zip(dw.chunks_exact_mut(outputs)) {
-                for (output, dw) in dw.iter_mut().enumerate() {
-                    *dw = ((lane + 1) * (output * inputs + column)) as f32;
+        let of_lane =
+            |Columns { lane, columns, .. }: Columns, _: &mut TowerBuffers, dw: &mut [f32]| {
+                for (column, dw) in columns.zip(dw.chunks_exact_mut(outputs)) {
+                    for (output, dw) in dw.iter_mut().enumerate() {
+                        *dw = ((lane + 1) * (output * inputs + column)) as f32;
+                    }
                 }
-            }
-        };
+            };
         let (shape, mut blocks) = ([outputs, inputs], vec![Vec::new(); 3]);
         for (at, block) in blocks.iter_mut().enumerate() {
             let it = Block { tower: 0, shape, at };

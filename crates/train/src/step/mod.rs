@@ -33,7 +33,7 @@ use ams_fabric::{Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gat
 use ams_image::FeatureStore;
 use ams_model::adam::Adam;
 use ams_model::dropout;
-use ams_model::tower::Room;
+use ams_model::tower::TowerBuffers;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -428,7 +428,7 @@ impl Lanes {
             Placement::Ams => lanes[lane].shard.tower(tower),
             _ => workers[lane].tower(network, tower),
         };
-        let of_lane = |here: Columns, room: &mut Room, dw: &mut [f32]| {
+        let of_lane = |here: Columns, room: &mut TowerBuffers, dw: &mut [f32]| {
             let next =
                 Prefetch { tower: at(here.tower, here.next_lane), columns: here.next_columns };
             let tower = at(here.tower, here.lane);

@@ -7,7 +7,7 @@ use ams_data::ImageKey;
 use ams_image::{FeatureStore, Place, Row, RowType};
 use ams_model::dropout;
 use ams_model::linalg::Packed;
-use ams_model::tower::{Room, Rows, TowerScratch};
+use ams_model::tower::{Rows, TowerBuffers, TowerScratch};
 use half::f16;
 
 use crate::setup::network::{Network, TowerDefinition};
@@ -153,7 +153,7 @@ impl TowerAt<'_> {
         stores: &[FeatureStore],
         columns: Range<usize>,
         next: Prefetch<'_>,
-        room: &mut Room,
+        room: &mut TowerBuffers,
         dw: &mut [f32],
     ) {
         let TowerDefinition { spec, model, scale, .. } = &network.towers[tower];

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use ams_bundle::TowerSharing;
 use ams_data::Groups;
-use ams_data::id::part_of;
+use ams_data::part_of;
 use ams_fabric::{AllReduce, ThreadFabric};
 use ams_image::FeatureStore;
 use ams_model::ImageArm;

@@ -16,13 +16,14 @@ use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, count};
 
-/// Ask for the impressions of a run's test, one by one, and compare: what the trainer says of them,
-/// what the bundle scores, and, with --url, what a server answers.
+/// Compare three click-through rates of every impression of a run's test: those of the trainer, of
+/// the bundle and, with --url, of a server.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// The run folder.
+pub(crate) struct Arguments {
+    /// The folder of a finished run, as `ams train` writes it.
     run: PathBuf,
-    /// What was published of it: a version folder, or a model folder for its newest version.
+    /// The bundle that was published from the run: a version folder, or a model folder for its
+    /// newest version.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
     /// A server that has the model, such as http://127.0.0.1:8600.
@@ -52,8 +53,7 @@ struct Answer {
     ctr: Vec<f32>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench agree` asks as one process; start it alone"));
     }

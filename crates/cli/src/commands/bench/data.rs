@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use ams_train::measure::{self, DataReport, Rate};
 
-use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, count, table};
+use crate::threads::thread_count;
 
 /// Read one epoch of a dataset, shuffled, as a training does: impressions per second of reading
 /// alone and of reading and finding every step's distinct ids and images.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// The dataset.
+pub(crate) struct Arguments {
+    /// The folder of a dataset, as `ams prepare` writes it.
     samples: PathBuf,
-    /// Impressions per step.
+    /// Impressions per step, of all lanes together.
     #[arg(long, value_name = "N", default_value_t = 512)]
     batch: usize,
-    /// Lanes.
+    /// Number of lanes, a power of two.
     #[arg(long, value_name = "N", default_value_t = 8)]
     lanes: usize,
     /// The most threads, measured beside one; as many as there are cores unless given.
@@ -26,8 +26,7 @@ pub struct Arguments {
     threads: Option<usize>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench data` measures one process; start it alone"));
     }

@@ -13,19 +13,19 @@ use crate::failure::Failure;
 use crate::launch::Launch;
 use crate::output::{Output, count, table};
 
-/// Share of positives.
+/// Share of scores whose label is 1.
 const CLICKED: f64 = 0.04;
 
 /// Time AUC and GAUC of simulated scores: users from a Zipf law, 4 % clicks.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
-    /// How many scores, such as 1e7.
+pub(crate) struct Arguments {
+    /// Number of scores, such as 1e7.
     #[arg(long, value_name = "N", default_value = "1e7", value_parser = amount)]
     scores: u64,
     /// Users they are of; the last ones may have none.
     #[arg(long, value_name = "N", default_value = "500000", value_parser = amount)]
     users: u64,
-    /// Which scores.
+    /// Seed from which the scores and labels are drawn.
     #[arg(long, value_name = "N", default_value_t = 1)]
     seed: u64,
     /// Where to write the scores, as `ams eval` writes predictions: user, logit, label and others.
@@ -33,7 +33,7 @@ pub struct Arguments {
     export: Option<PathBuf>,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     scores: u64,
@@ -56,8 +56,7 @@ struct Seconds {
     evaluation: f64,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     if launch.rank() > 0 {
         return Ok(());
     }

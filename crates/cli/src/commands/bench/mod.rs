@@ -15,7 +15,7 @@ use crate::output::Output;
 
 /// Measure this program on this machine.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     what: What,
 }
@@ -32,8 +32,7 @@ enum What {
     Table2(table2::Arguments),
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     match arguments.what {
         What::Agree(arguments) => agree::run(arguments, launch, output),
         What::Data(arguments) => data::run(arguments, launch, output),

@@ -8,11 +8,12 @@ use ams_train::measure::{PLACEMENTS, PlacementReport, placements};
 use ams_train::settings::{FeatureFormat, Placement};
 use serde::Serialize;
 
-use crate::commands::train::{asked, thread_count};
+use crate::commands::train::asked;
 use crate::config_file;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, bytes, count, table};
+use crate::threads::thread_count;
 
 /// The paper's Table 2 in bytes: placement, storage of workers and servers, communication, of it
 /// images.
@@ -24,7 +25,7 @@ const PAPER: [(&str, [f64; 4]); 3] = [
 
 /// Run the three placements of a training side by side: bytes by kind, storage, time, loss.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The configuration, a TOML file.
     config: PathBuf,
     /// Overrides one setting, such as `train.lanes=32`; may be given several times.
@@ -38,7 +39,7 @@ pub struct Arguments {
     threads: Option<usize>,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     lanes: usize,
@@ -47,8 +48,7 @@ struct Report {
     placements: Vec<PlacementReport>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     let config: Config = config_file::read(&arguments.config, &arguments.set)?;
     let threads = threads(arguments.threads);
     let placements = compare(&config, &PLACEMENTS, arguments.steps, launch, threads, output)?;
@@ -59,7 +59,7 @@ pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), 
 }
 
 /// Runs the placements and says how far it is.
-pub fn compare(
+pub(crate) fn compare(
     config: &Config,
     variants: &[(Placement, FeatureFormat)],
     steps: u64,
@@ -80,7 +80,7 @@ pub fn compare(
 }
 
 /// The placement, and how features travel if not as they are stored.
-pub fn name(report: &PlacementReport) -> String {
+pub(crate) fn name(report: &PlacementReport) -> String {
     match report.features_as {
         "f16" => report.placement.to_owned(),
         format => format!("{} ({format})", report.placement),
@@ -88,7 +88,7 @@ pub fn name(report: &PlacementReport) -> String {
 }
 
 /// The placements in the paper's table and the paper's order.
-pub fn text(placements: &[PlacementReport]) -> String {
+pub(crate) fn text(placements: &[PlacementReport]) -> String {
     let names: Vec<String> = placements.iter().map(name).collect();
     let header: Vec<&str> =
         ["per step, all lanes"].into_iter().chain(names.iter().map(|name| &name[..])).collect();
@@ -136,9 +136,9 @@ fn beside(placements: &[PlacementReport]) -> String {
     }
     let header = ["", "", "storage worker", "storage server", "communication all", "image"];
     format!(
-        "{}The paper's step has 60,000 impressions; this one {}. Measured storage is what samples, rows and f16 \
-         features of the step take; communication is what lanes send each other, everything asked for once \
-         per worker.\n",
+        "{}The paper's step has 60,000 impressions; this one {}. Measured storage is that of the samples, rows and \
+         f16 features of the step; communication is between lanes, where a worker asks for an id or image \
+         once.\n",
         table(&header, &rows),
         count(placements[0].impressions as u64),
     )

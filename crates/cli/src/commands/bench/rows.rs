@@ -3,15 +3,15 @@
 use ams_train::measure::{RowsReport, TableSize, resident, rows};
 use serde::Serialize;
 
-use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{BAR, Output, count, table};
+use crate::threads::thread_count;
 
 /// Fill the tables of 8 lanes with rows and Adam's state: bytes per row, pauses while they grow,
 /// lookups and updates per second.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// Rows of all lanes together, such as 5e7, which take about 8.5 GB of memory.
     #[arg(long, value_name = "N", default_value = "1e6", value_parser = row_count)]
     rows: u64,
@@ -30,7 +30,7 @@ pub struct Arguments {
     threads: Vec<usize>,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     rows: u64,
@@ -39,8 +39,7 @@ struct Report {
     runs: Vec<RowsReport>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench rows` measures one process; start it alone"));
     }

@@ -41,7 +41,7 @@ pub struct Arguments {
     /// Seconds of a run.
     #[arg(long, value_name = "S", default_value_t = 10.0, requires = "url", value_parser = rate)]
     seconds: f64,
-    /// Send the same to a path that does nothing: what remains is HTTP and this program.
+    /// Send the requests to a path that does nothing, which measures HTTP and this program alone.
     #[arg(long, requires = "url")]
     nothing: bool,
     /// A file whose first line is a bearer token.
@@ -55,7 +55,7 @@ fn rate(text: &str) -> Result<f64, String> {
     rate.ok_or_else(|| "expected 0.01 to 1e6".to_owned())
 }
 
-/// One run.
+/// One run of the load, as `--json` prints it.
 #[derive(Debug, Serialize)]
 struct Run {
     candidates: usize,
@@ -66,7 +66,7 @@ struct Run {
     ctr_sum: f64,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     model: String,
@@ -95,7 +95,6 @@ struct ServerRun {
 /// Page views that are scored before the clock starts.
 const WARM_UP: u32 = 20;
 
-/// Runs the command.
 pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench serve` measures one process; start it alone"));
@@ -161,9 +160,10 @@ fn ask(
             Some(text.lines().next().unwrap_or_default().trim().to_owned())
         }
     };
-    let path = match arguments.nothing {
-        true => "/v1/nothing".to_owned(),
-        false => format!("/v1/models/{}/score", model.name()),
+    let path = if arguments.nothing {
+        "/v1/nothing".to_owned()
+    } else {
+        format!("/v1/models/{}/score", model.name())
     };
     let mut runs = Vec::new();
     for pages in sets {

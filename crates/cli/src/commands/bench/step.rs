@@ -13,18 +13,18 @@ use ams_train::settings::{DataConfig, ModelConfig, NetworkSettings, TrainConfig}
 use ams_train::{Config, Trainer};
 use tempfile::TempDir;
 
-use crate::commands::train::thread_count;
 use crate::config_file;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::{Output, bytes, table};
+use crate::threads::thread_count;
 
 /// Time the steps of a training by stage: of a configuration, or without one the reference step:
 /// 1,024 impressions in 128 groups, histories of 64, 60 fields of ids of width 16, a tower
 /// 4096-256-64-16 for ads and behaviors, two-query attention, layers of 200 and 80. It is taken
 /// again and again on one batch.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The configuration, a TOML file; the reference step without one.
     config: Option<PathBuf>,
     /// Overrides one setting, such as `train.lanes=32`; may be given several times.
@@ -36,7 +36,7 @@ pub struct Arguments {
     /// Behaviors of each of its histories.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u64).range(1..=1_024))]
     behaviors: u64,
-    /// Steps to time.
+    /// Number of steps to time, after those that warm up.
     #[arg(long, value_name = "N", default_value_t = 20, value_parser = clap::value_parser!(u64).range(1..=100_000))]
     steps: u64,
     /// Steps to take before.
@@ -51,8 +51,7 @@ pub struct Arguments {
     export: Option<PathBuf>,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench step` times one process; start it alone"));
     }

@@ -16,10 +16,10 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::placement::{compare, text};
-use crate::commands::train::thread_count;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::Output;
+use crate::threads::thread_count;
 
 /// Virtual nodes: the power of two next to the paper's 20.
 const LANES: usize = 32;
@@ -27,7 +27,7 @@ const LANES: usize = 32;
 /// Width of the paper's image feature, the output of VGG16's FC6.
 const FEATURE_DIM: usize = 4096;
 
-/// What is run: the three placements, and the second one with features as floats too, as in the
+/// The runs: the three placements, and the second one with features as floats too, as in the
 /// paper.
 const VARIANTS: [(Placement, FeatureFormat); 4] = [
     (Placement::StoreInWorker, FeatureFormat::F16),
@@ -39,7 +39,7 @@ const VARIANTS: [(Placement, FeatureFormat); 4] = [
 /// Run the three placements on simulated batches with the statistics of the paper's: 60,000
 /// impressions, 320 k image references and 1.4 M ids on 32 lanes, 4096-D features.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The paper's own size: 60,000 impressions a batch. Needs about 3 GB of disk and 10 GB of
     /// memory.
     #[arg(long, conflicts_with = "scale")]
@@ -59,7 +59,7 @@ pub struct Arguments {
     threads: Option<usize>,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     scale: u64,
@@ -86,8 +86,7 @@ struct Ratios {
     all_reduce_to_rest: f64,
 }
 
-/// Runs the command.
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user(
             "`bench table2` simulates all nodes in one process; start it alone",
