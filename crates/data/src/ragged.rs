@@ -116,6 +116,12 @@ impl<T: Copy> Ragged<T> {
         &self.values[self.offsets.range(row)]
     }
 
+    /// As [`Ragged::row`], to be changed.
+    pub fn row_mut(&mut self, row: usize) -> &mut [T] {
+        let range = self.offsets.range(row);
+        &mut self.values[range]
+    }
+
     /// Appends one row, which may be empty.
     pub fn push(&mut self, row: &[T]) {
         self.values.extend_from_slice(row);

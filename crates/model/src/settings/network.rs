@@ -64,5 +64,9 @@ settings! {
         ///   cosines.
         /// - `histogram`: These four, and the number of cosines in each bucket of a histogram.
         pub similarity: Similarity = Similarity::None;
+        /// Probability that the row of an id of the ad or of the user is replaced in training by
+        /// that of an unknown id, in one field of one impression; fields of the user are drawn once
+        /// per group. The ad's image id is such an id. Range: at least 0 and less than 1.
+        pub id_dropout: f32 = 0.0, in range::share;
     }
 }

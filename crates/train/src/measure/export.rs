@@ -60,7 +60,7 @@ pub fn export_step(trainer: &mut Trainer, dir: &Path) -> Result<()> {
     };
     let mut batch = MicroBatch::new(network);
     (0..groups.len()).for_each(|group| batch.groups.push_from(&groups, group));
-    batch.deduplicate(network, lanes.stores(), 1);
+    batch.deduplicate(network, lanes.stores(), 1, None);
 
     let mut tensors = BTreeMap::new();
     answers(trainer, tower, &batch, &mut tensors);

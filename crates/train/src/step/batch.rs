@@ -15,9 +15,13 @@ use half::f16;
 use crate::settings::Placement;
 use crate::setup::network::Network;
 use crate::step::dedup::Asks;
+use crate::step::id_dropout::IdDropout;
 use crate::step::mail::{self, Ask, Values};
 use crate::step::seat::Seat;
 use crate::step::traffic::Counts;
+
+/// In `places`, until all ids are known: an id that is dropped.
+const DROPPED: u32 = u32::MAX;
 
 /// Groups on their way through the network.
 pub(crate) struct MicroBatch {
@@ -30,11 +34,11 @@ pub(crate) struct MicroBatch {
     /// The image keys asked for, per tower.
     pub images: Vec<Asks>,
     /// The lists of each input, in the order of [`Network::inputs`]; values are positions in
-    /// `rows`.
+    /// `rows`, that of a dropped id the last.
     lists: Vec<Ragged<u32>>,
     /// One index per content.
     image_index: Vec<ImageIndex>,
-    /// The rows of `ids` by owner; (R, D).
+    /// The rows of `ids` by owner, and that of unknown ids, zeros; (R + 1, D).
     rows: Vec<f32>,
     /// The embeddings of `images` by owner, per tower; (U, D).
     pub embeddings: Vec<Vec<f32>>,
@@ -95,15 +99,22 @@ impl MicroBatch {
         self.groups.labels.len()
     }
 
-    /// Finds every unique id and image the groups need, by owner among `lanes`.
-    pub(crate) fn deduplicate(&mut self, network: &Network, stores: &[FeatureStore], lanes: usize) {
+    /// Finds every unique id and image the groups need, by owner among `lanes`; ids that `dropout`
+    /// drops are not needed.
+    pub(crate) fn deduplicate(
+        &mut self,
+        network: &Network,
+        stores: &[FeatureStore],
+        lanes: usize,
+        dropout: Option<IdDropout>,
+    ) {
         for (content, keys) in self.keys.iter_mut().enumerate() {
             let store = stores.get(content);
             keys.resolve(&self.groups, |name| {
                 store.map_or(ImageKey::NONE, |store| store.key(name))
             });
         }
-        self.deduplicate_ids(network, lanes);
+        self.deduplicate_ids(network, lanes, dropout);
         self.images.iter_mut().for_each(Asks::clear);
         let contents = network.contents.iter().zip(&self.keys);
         for (index, (towers, keys)) in self.image_index.iter_mut().zip(contents.clone()) {
@@ -122,20 +133,42 @@ impl MicroBatch {
         }
     }
 
-    fn deduplicate_ids(&mut self, network: &Network, lanes: usize) {
-        self.ids.clear();
-        for (input, lists) in network.inputs().zip(&mut self.lists) {
-            input.collect_as(&self.groups, &self.keys[0], lists, |id| self.ids.add(id.0));
+    fn deduplicate_ids(&mut self, network: &Network, lanes: usize, dropout: Option<IdDropout>) {
+        let MicroBatch { groups, keys, ids, lists, .. } = self;
+        ids.clear();
+        for (number, (input, lists)) in network.inputs().zip(&mut *lists).enumerate() {
+            match dropout {
+                None => input.collect_as(groups, &keys[0], lists, |id| ids.add(id.0)),
+                Some(dropout) => {
+                    let mut values = Vec::new();
+                    input.collect_as(groups, &keys[0], lists, |id| {
+                        values.push(id);
+                        DROPPED
+                    });
+                    let mut next = values.into_iter();
+                    for list in 0..lists.len() {
+                        let row = lists.row_mut(list);
+                        for (value, (position, id)) in row.iter_mut().zip(&mut next).enumerate() {
+                            if !dropout.drops((number, input), list, value) {
+                                *position = ids.add(id.0);
+                            }
+                        }
+                    }
+                }
+            }
         }
-        self.ids.close(lanes);
-        for number in self.lists.iter_mut().flat_map(|lists| &mut lists.values) {
-            *number = self.ids.position(*number);
+        ids.close(lanes);
+        let unknown = ids.len() as u32;
+        for number in lists.iter_mut().flat_map(|lists| &mut lists.values) {
+            *number = if *number == DROPPED { unknown } else { ids.position(*number) };
         }
     }
 
     /// Counts the references of the micro-batch, its asks and its bytes.
     pub(crate) fn count(&self, network: &Network, counts: &mut Counts) {
-        counts.ids.requested = self.lists.iter().map(|lists| lists.values.len() as f64).sum();
+        let unknown = self.ids.len() as u32;
+        let references = self.lists.iter().flat_map(|lists| &lists.values);
+        counts.ids.requested = references.filter(|position| **position != unknown).count() as f64;
         counts.ids.unique_per_worker = self.ids.len() as f64;
         let lists = self.image_index.iter().flat_map(|index| {
             [&index.ads, &index.behaviors, &index.sketch_ads, &index.sketch_behaviors]
@@ -209,6 +242,8 @@ impl MicroBatch {
             }
             answer.end(shard);
         }
+        // The row of dropped ids; its gradient goes nowhere.
+        self.rows.resize(self.rows.len() + dim, 0.0);
     }
 
     /// The lists of every input, in the order of [`Network::inputs`]; values are positions among

@@ -43,7 +43,7 @@ pub(crate) fn count(
             let each = workers.par_iter_mut().zip(&mut outboxes).with_max_len(1);
             each.map(|(worker, outbox)| {
                 worker.read(share.of(worker.feed.impressions()))?;
-                worker.batch.deduplicate(network, stores, lanes);
+                worker.batch.deduplicate(network, stores, lanes, None);
                 worker.batch.write_occurrences(lanes, outbox);
                 Ok(())
             })

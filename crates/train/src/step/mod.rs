@@ -17,6 +17,7 @@ pub(crate) mod dense_sum;
 pub(crate) mod feed;
 pub(crate) mod first_layers;
 pub(crate) mod frequency;
+pub(crate) mod id_dropout;
 pub(crate) mod lane;
 pub(crate) mod mail;
 pub(crate) mod seat;
@@ -43,6 +44,7 @@ use crate::setup::components;
 use crate::setup::network::Network;
 use crate::step::dense_sum::{CHUNK, DenseSum};
 use crate::step::first_layers::{Columns, FirstLayers};
+use crate::step::id_dropout::IdDropout;
 use crate::step::lane::Lane;
 use crate::step::mail::{Ask, Gradients};
 use crate::step::seat::Seat;
@@ -297,27 +299,29 @@ impl Lanes {
         share: Share,
         pass: Pass,
     ) -> Result<u64> {
-        let dropout_seed = match pass {
-            Pass::Train { step } if self.network.tower_dropout > 0.0 => {
-                Some(dropout::step_seed(self.seed, step))
-            }
-            _ => None,
+        let step_seed = match pass {
+            Pass::Train { step } => Some(dropout::step_seed(self.seed, step)),
+            Pass::Evaluate => None,
         };
+        let dropout_seed = step_seed.filter(|_| self.network.tower_dropout > 0.0);
         let Lanes { network, dense, stages, pool, first_layers, .. } = self;
         let threads = pool.current_num_threads();
         stages.run_on(threads, Stage::Pack, || {
             pool.install(|| first_layers.pack(network, &dense.w));
         });
-        self.ask(workers, share)?;
+        self.ask(workers, share, step_seed)?;
         let impressions = self.answer(pass, dropout_seed)?;
         self.predict(workers, dropout_seed)?;
         Ok(impressions)
     }
 
-    /// Has every worker read its impressions up to `share` and write its asks.
-    fn ask(&mut self, workers: &mut [Worker], share: Share) -> Result<()> {
+    /// Has every worker read its impressions up to `share` and write its asks; in training, with
+    /// the seed of the step's masks.
+    fn ask(&mut self, workers: &mut [Worker], share: Share, step_seed: Option<u64>) -> Result<()> {
         let Lanes { network, topology, stores, pool, stages, requests, .. } = self;
         let local = topology.local();
+        let rate = network.spec.network.id_dropout;
+        let step_seed = step_seed.filter(|_| rate > 0.0);
         // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
         let read: Vec<Result<()>> = pool.install(|| {
             let each = workers.par_iter_mut().zip(requests).zip(local).with_max_len(1);
@@ -325,7 +329,8 @@ impl Lanes {
                 let seat = Seat { lane, lanes: topology.lanes() };
                 let until = share.of(worker.feed.impressions());
                 stages.run(Stage::Read, || worker.read(until))?;
-                stages.run(Stage::Ask, || worker.ask(network, stores, seat, request));
+                let dropout = step_seed.map(|step_seed| IdDropout { rate, step_seed, lane });
+                stages.run(Stage::Ask, || worker.ask(network, stores, seat, dropout, request));
                 Ok(())
             })
             .collect()

@@ -13,6 +13,7 @@ use crate::settings::Placement;
 use crate::setup::network::Network;
 use crate::step::batch::MicroBatch;
 use crate::step::feed::Feed;
+use crate::step::id_dropout::IdDropout;
 use crate::step::mail;
 use crate::step::seat::Seat;
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
@@ -62,17 +63,19 @@ impl Worker {
         self.feed.take(until, &mut self.batch.groups)
     }
 
-    /// Writes every shard the ids and image keys that the micro-batch needs.
+    /// Writes every shard the ids and image keys that the micro-batch needs, without the ids that
+    /// `dropout` drops.
     pub(crate) fn ask(
         &mut self,
         network: &Network,
         stores: &[FeatureStore],
         seat: Seat,
+        dropout: Option<IdDropout>,
         out: &mut Outbox,
     ) {
         let Worker { batch, counts, .. } = self;
         *counts = Counts::default();
-        batch.deduplicate(network, stores, seat.lanes);
+        batch.deduplicate(network, stores, seat.lanes, dropout);
         batch.write_asks(network.placement, seat.lanes, out);
         let words = (0..seat.lanes).map(|shard| bytes(out.to(shard).len(), seat.lane, shard));
         counts.traffic.ids = words.sum();

@@ -90,10 +90,15 @@ pub(super) fn step(
 
     // A row for every id of every list.
     let lists: Vec<_> = network.inputs().map(|input| ids_of(input, &groups, &keys[0])).collect();
-    let ids: Vec<u64> = lists.iter().flat_map(|lists| &lists.values).map(|id| id.0).collect();
+    let drops = Drops::new(network.spec.network.id_dropout, seed, lanes);
+    let numbered = network.inputs().zip(&lists).enumerate();
+    let ids: Vec<Option<u64>> =
+        numbered.flat_map(|(number, (input, lists))| drops.kept(number, input, lists)).collect();
     let mut rows = vec![0.0; ids.len() * dim];
     for (id, row) in ids.iter().zip(rows.chunks_exact_mut(dim)) {
-        row_init(seed, "embedding", *id, row);
+        if let Some(id) = id {
+            row_init(seed, "embedding", *id, row);
+        }
     }
     let mut next = 0;
     let numbers: Vec<Vec<u32>> = lists.iter().map(|lists| numbers(lists, &mut next)).collect();
@@ -166,10 +171,53 @@ pub(super) fn step(
 
     let mut sums: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
     for (id, drow) in ids.iter().zip(grads.drows.chunks_exact(dim)) {
+        let Some(id) = id else { continue };
         let sum = sums.entry(*id).or_insert_with(|| vec![0.0; dim]);
         sum.iter_mut().zip(drow).for_each(|(sum, d)| *sum += f64::from(*d));
     }
     Step { loss, dense, rows: sums }
+}
+
+/// Which ids are dropped in the first step: those of users and ads, whose rows are zeros instead.
+struct Drops {
+    rate: f32,
+    step_seed: u64,
+    /// The lane of each group and of each impression, and its place there.
+    groups: Vec<(usize, usize)>,
+    impressions: Vec<(usize, usize)>,
+}
+
+impl Drops {
+    fn new(rate: f32, seed: u64, lanes: &[Groups]) -> Drops {
+        let places = |count: fn(&Groups) -> usize| {
+            let of_lane = |(lane, groups)| (0..count(groups)).map(move |at| (lane, at));
+            lanes.iter().enumerate().flat_map(of_lane).collect()
+        };
+        let (groups, impressions) = (places(Groups::len), places(|groups| groups.labels.len()));
+        Drops { rate, step_seed: dropout::step_seed(seed, 1), groups, impressions }
+    }
+
+    /// The ids of the input `number`, list by list; nothing for one that is dropped.
+    fn kept(&self, number: usize, input: Input, lists: &Ragged<ams_data::Id>) -> Vec<Option<u64>> {
+        let places = match input {
+            Input::User(_) => Some(&self.groups),
+            Input::Ad(_) | Input::AdImage => Some(&self.impressions),
+            _ => None,
+        };
+        let mut kept = Vec::new();
+        for list in 0..lists.len() {
+            for (value, id) in lists.row(list).iter().enumerate() {
+                let dropped = places.is_some_and(|places| {
+                    let (lane, at) = places[list];
+                    let key = (lane as u64) << 32 | at as u64;
+                    let row_seed = dropout::row_seed(self.step_seed, usize::MAX - number, key);
+                    dropout::mask(self.rate, row_seed, 0, value) == 0.0
+                });
+                kept.push((!dropped).then_some(id.0));
+            }
+        }
+        kept
+    }
 }
 
 /// The next number for every value of `lists`.

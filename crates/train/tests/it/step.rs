@@ -196,6 +196,27 @@ fn a_step_with_dropout_is_the_obvious_one() {
     }
 }
 
+/// A row that is dropped has no gradient, and is no row where all its uses are dropped.
+#[test]
+fn a_step_with_id_dropout_is_the_obvious_one() {
+    let folder = TempDir::new().unwrap();
+    let rows = |config: &Config| {
+        let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
+        trainer.step().unwrap().unwrap();
+        trainer.lanes().shards().map(|shard| shard.table.len()).sum::<usize>()
+    };
+    let all = rows(&config(folder.path()));
+    for (base, rate) in [(Base::Mlp, 0.3), (Base::Din, 0.9)] {
+        for lanes in [1, 8] {
+            let mut config = config(folder.path());
+            (config.model.network.base, config.model.network.id_dropout) = (base, rate);
+            config.train.lanes = lanes;
+            check(&format!("id dropout {rate}, {base:?}, {lanes} lanes"), &config);
+            assert!(rows(&config) < all, "{rate}");
+        }
+    }
+}
+
 #[test]
 fn training_lowers_the_loss_and_shuffled_images_are_another_model() {
     let folder = TempDir::new().unwrap();
