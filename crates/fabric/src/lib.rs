@@ -22,7 +22,7 @@
 //!
 //! In reading order: the trait [`Fabric`] and its engines, [`Solo`] (one process), [`ThreadFabric`]
 //! (several ranks inside one process, for tests and simulations) and, with the feature `mpi`, `mpi`
-//! (processes of an MPI job); [`mail`], how lanes address each other across ranks; [`sum`], the
+//! (processes of an MPI job); [`Lent`], a handle of one of them for several users in turn; [`mail`], how lanes address each other across ranks; [`sum`], the
 //! fixed binary tree along which lanes are added up, and [`reduce`], the same sum over processes;
 //! [`gather`], small values that every process has to know; [`together`], errors that stop all
 //! processes; [`words`], larger numbers as words;
@@ -32,6 +32,7 @@
 #![warn(unreachable_pub)]
 
 pub mod gather;
+mod lent;
 pub mod mail;
 pub mod metered;
 #[cfg(feature = "mpi")]
@@ -43,6 +44,7 @@ mod threads;
 mod together;
 pub mod words;
 
+pub use lent::Lent;
 pub use mail::{Mailbox, Outbox, Post, Topology};
 pub use metered::Metered;
 pub use reduce::AllReduce;

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ams_location::Locations;
-use ams_train::run::{self, Next, RunReport, Start};
+use ams_train::run::{self, Choice, Next, RunReport, Searched, Start, two_decimals};
 use ams_train::{Asked, Config, Counts, Job};
 
 use crate::config_file;
@@ -137,16 +137,18 @@ fn text(report: &RunReport) -> String {
         processes => format!(" on {processes} processes of {} threads", report.threads),
     };
     let validation = report.validation.map_or(String::new(), |validation| {
-        let epoch = report.best_epoch.map_or("validation".to_owned(), |epoch| {
-            format!("best after {} of {} epochs: validation", epoch + 1, report.epochs)
+        let epoch = report.best_step.map_or("validation".to_owned(), |step| {
+            let epochs = two_decimals(step as f64 / report.steps_per_epoch as f64);
+            format!("best after {epochs} of {} epochs: validation", report.epochs)
         });
         let of =
             [("GAUC", validation.gauc), ("AUC", validation.auc), ("log loss", validation.logloss)];
         let of = of.map(|(name, value)| format!("{name} {}", metric(value)));
         format!("{epoch} {}\n", of.join(", "))
     });
+    let choice = report.choice.as_ref().map_or(String::new(), chosen);
     format!(
-        "{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
+        "{choice}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
         report.run.display(),
         count(report.steps),
         count(report.impressions),
@@ -155,6 +157,24 @@ fn text(report: &RunReport) -> String {
         metric(report.loss),
         traffic(report),
     )
+}
+
+/// What was compared before a refit, as a table.
+fn chosen(choice: &Choice) -> String {
+    let row = |(at, searched): (usize, &Searched)| {
+        let validation = searched.validation.unwrap_or_default();
+        let chosen = if at == choice.chosen { "trained on all users" } else { "" };
+        vec![
+            searched.candidate.as_str().to_owned(),
+            two_decimals(searched.epochs).to_string(),
+            metric(validation.gauc),
+            metric(validation.auc),
+            metric(validation.logloss),
+            chosen.to_owned(),
+        ]
+    };
+    let rows: Vec<Vec<String>> = choice.searched.iter().enumerate().map(row).collect();
+    table(&["on users held out", "epochs", "GAUC", "AUC", "log loss", ""], &rows)
 }
 
 /// What a step moved, as a table.

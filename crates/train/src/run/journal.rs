@@ -150,15 +150,14 @@ impl Journal {
         self.append(&line)
     }
 
-    /// Writes a line about the users held out, after the epoch that ended at `cursor`, one of
-    /// `epochs`.
+    /// Writes a line about the users held out, after so many epochs of all.
     ///
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn validation(
         &mut self,
         cursor: Cursor,
-        epochs: u32,
+        epochs: (f64, u32),
         validation: Validation,
     ) -> Result<()> {
         let Cursor { step, epoch, .. } = cursor;
@@ -166,8 +165,9 @@ impl Journal {
         let of =
             |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
         self.log(&format!(
-            "step {step}, validation after {} of {epochs} epochs: GAUC {}, AUC {}, log loss {}",
-            epoch + 1,
+            "step {step}, validation after {} of {} epochs: GAUC {}, AUC {}, log loss {}",
+            two_decimals(epochs.0),
+            epochs.1,
             of(validation.gauc),
             of(validation.auc),
             of(validation.logloss)
@@ -198,6 +198,11 @@ impl Journal {
     pub(crate) fn log(&mut self, text: &str) -> Result<()> {
         writeln!(self.log.file, "{text}").map_err(Error::io(&self.log.path))
     }
+}
+
+/// `epochs` with at most two decimals.
+pub fn two_decimals(epochs: f64) -> f64 {
+    (epochs * 100.0).round() / 100.0
 }
 
 /// Removes the lines of steps after `step` from the metrics: a process that was killed wrote them,

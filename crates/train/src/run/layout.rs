@@ -21,6 +21,9 @@ pub(crate) const CHECKPOINTS: &str = "checkpoints";
 /// Which checkpoint is the result of an ended training with early stop.
 pub(crate) const ENDED: &str = "ended.json";
 
+/// What was compared before a refit, and what was chosen.
+pub(crate) const CHOICE: &str = "choice.json";
+
 /// The folder of a run.
 pub(crate) fn folder(config: &Config) -> PathBuf {
     config.runs.join(&config.name)

@@ -8,6 +8,7 @@
 //!   train.log            the events of the training in words
 //!   checkpoints/step-N/  see `checkpoint`
 //!   ended.json           which checkpoint is the result of a training with early stop, see `validation`
+//!   choice.json          with `train.refit`, what the trainings before this one found, see `choose`
 //!   predictions/         written by `ams eval`
 //! runs/.<name>.lock      held by the job that trains the run
 //! ```
@@ -15,6 +16,7 @@
 
 pub(crate) mod assemble;
 pub(crate) mod checkpoint;
+mod choose;
 pub(crate) mod ended;
 pub(crate) mod journal;
 pub(crate) mod layout;
@@ -38,9 +40,12 @@ use crate::run::progress::{StepReport, Validation};
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
 use crate::setup::job::{Job, JobSize, facts_of};
+use crate::step::share::Share;
 use crate::step::traffic::Counts;
 use ams_data::lock::Lock;
 
+pub use crate::run::choose::{Choice, Searched};
+pub use crate::run::journal::two_decimals;
 pub(crate) use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, folder};
 
 /// The decision of a watcher after a step.
@@ -99,8 +104,17 @@ pub struct RunReport {
     /// Metrics of the model of that epoch for the users held out; without early stop, of the last
     /// epoch.
     pub validation: Option<Validation>,
+    /// With early stop, the steps of the best evaluation so far.
+    pub best_step: Option<u64>,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Steps of an epoch of all users' impressions; more than of those that are not held out.
+    pub steps_per_epoch_of_all_users: u64,
     /// Counters of all lanes together, mean per step over this process's steps.
     pub per_step: Counts,
+    /// With `train.refit`, the trainings before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
 }
 
 /// Trains `config` in its run folder on the processes of `job`, which all call this together and
@@ -111,6 +125,20 @@ pub struct RunReport {
 /// # Errors
 /// If the run folder is taken or cannot be written, or the training fails.
 pub fn train(
+    config: &Config,
+    start: Start,
+    job: Job,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Next,
+) -> Result<RunReport> {
+    if config.train.refit {
+        choose::train(config, start, job, watch)
+    } else {
+        train_once(config, start, job, watch)
+    }
+}
+
+/// As [`train`], of a configuration that asks for one training.
+fn train_once(
     config: &Config,
     start: Start,
     job: Job,
@@ -153,7 +181,14 @@ pub fn train(
         epochs: config.train.epochs,
         best_epoch: best.map(|best| best.epoch),
         validation: best.map(|best| best.validation).or(history.last),
+        best_step: best.map(|best| best.step),
+        steps_per_epoch: trainer.steps_per_epoch(),
+        steps_per_epoch_of_all_users: Share::steps(
+            trainer.dataset().card().counts.train,
+            config.train.batch,
+        ),
         per_step: counted.counts.per_step(trainer.cursor().step - before.step),
+        choice: None,
     })
 }
 
@@ -273,7 +308,7 @@ fn learn(
             watch(&round, steps);
         })?;
         if let (Some(journal), Some(validation)) = (&mut *journal, validated) {
-            journal.validation(cursor, train.epochs, validation)?;
+            journal.validation(cursor, (trainer.epochs_taken(), train.epochs), validation)?;
         }
         if trainer.is_done() {
             return Ok(true);
@@ -282,7 +317,7 @@ fn learn(
             return Ok(false);
         }
         let due = train.checkpoint_every.is_some_and(|n| n > 0 && cursor.step.is_multiple_of(n));
-        let best = train.early_stop.is_some() && trainer.is_at_epoch_end();
+        let best = train.early_stop.is_some() && trainer.is_at_evaluation();
         if cursor.step > begin && (due || best) {
             trainer.checkpoint(&checkpoints)?;
         }

@@ -41,24 +41,29 @@ pub struct Validation {
     pub logloss: Option<f64>,
 }
 
-/// The best epoch so far.
+/// The best evaluation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Best {
     /// The epoch, counted from 0.
     pub epoch: u32,
-    /// Steps taken at its end.
+    /// Steps taken before it.
     pub step: u64,
     /// How good it was.
     pub validation: Validation,
+    /// Number of the evaluation, counted from 1. None in checkpoints of before 0.2.0, whose
+    /// evaluations were those of epochs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evaluation: Option<u32>,
 }
 
 /// The validations of a training so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct History {
-    /// Number of validated epochs.
-    pub epochs: u32,
+    /// Evaluations due so far, all of them done.
+    #[serde(rename = "epochs")]
+    pub evaluations: u32,
     /// The last of them.
     pub last: Option<Validation>,
     /// The one with the greatest GAUC, the first of equals; none without any.
@@ -68,24 +73,29 @@ pub(crate) struct History {
 impl History {
     /// Whether nothing was validated.
     pub(crate) fn is_empty(&self) -> bool {
-        self.epochs == 0
+        self.evaluations == 0
     }
 
-    /// Adds the epoch that ended at `cursor`.
-    pub(crate) fn add(&mut self, cursor: Cursor, validation: Validation) {
-        self.epochs = cursor.epoch + 1;
+    /// Adds evaluation `number`, counted from 1, which was at `cursor`.
+    pub(crate) fn add(&mut self, cursor: Cursor, number: u32, validation: Validation) {
+        self.evaluations = number;
         self.last = Some(validation);
         let best = self.best.and_then(|best| best.validation.gauc);
         let better = validation.gauc.is_some_and(|gauc| best.is_none_or(|best| gauc > best));
         if better {
-            self.best = Some(Best { epoch: cursor.epoch, step: cursor.step, validation });
+            self.best = Some(Best {
+                epoch: cursor.epoch,
+                step: cursor.step,
+                validation,
+                evaluation: Some(number),
+            });
         }
     }
 
-    /// Whether `patience` epochs, if it has a value, went by without a better one.
+    /// Whether `patience` evaluations, if there is such a limit, went by without a better one.
     pub(crate) fn is_spent(&self, patience: Option<u32>) -> bool {
-        let best = self.best.map_or(0, |best| best.epoch + 1);
-        patience.is_some_and(|patience| self.epochs.saturating_sub(best) >= patience)
+        let best = self.best.map_or(0, |best| best.evaluation.unwrap_or(best.epoch + 1));
+        patience.is_some_and(|patience| self.evaluations.saturating_sub(best) >= patience)
     }
 }
 
@@ -98,7 +108,7 @@ mod tests {
         let mut history = History::default();
         for (epoch, &gauc) in gaucs.iter().enumerate() {
             let cursor = Cursor { epoch: epoch as u32, step: 8, ..Cursor::default() };
-            history.add(cursor, Validation { gauc, ..Validation::default() });
+            history.add(cursor, epoch as u32 + 1, Validation { gauc, ..Validation::default() });
             if history.is_spent(Some(patience)) {
                 return (history.best.map(|best| best.epoch), Some(epoch));
             }
@@ -108,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn patience_counts_epochs_without_a_better_gauc() {
+    fn patience_counts_evaluations_without_a_better_gauc() {
         let some = |gaucs: &[f64]| gaucs.iter().map(|&gauc| Some(gauc)).collect::<Vec<_>>();
         assert_eq!(history(&some(&[0.5, 0.6, 0.55, 0.7]), 1), (Some(1), Some(2)));
         assert_eq!(history(&some(&[0.5, 0.6, 0.55, 0.7]), 2), (Some(3), None));

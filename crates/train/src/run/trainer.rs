@@ -178,18 +178,42 @@ impl Trainer {
         self.cursor.step_in_epoch == self.steps_per_epoch
     }
 
-    /// Whether all epochs were done, or validation ends the training early.
+    /// Number, counted from 1, of the last evaluation that is due where the cursor stands; none
+    /// between two of them.
+    fn evaluation(&self) -> Option<u32> {
+        let Cursor { epoch, step_in_epoch, .. } = self.cursor;
+        let per_epoch = self.config.train.evaluations_per_epoch;
+        let within = evaluations(step_in_epoch, self.steps_per_epoch, per_epoch)?;
+        Some(epoch.saturating_mul(per_epoch).saturating_add(within))
+    }
+
+    /// Whether the held-out users are predicted where the cursor stands.
+    pub(crate) fn is_at_evaluation(&self) -> bool {
+        self.config.train.validation_parts > 0 && self.evaluation().is_some()
+    }
+
+    /// Epochs until where the cursor stands; a fraction within one.
+    pub(crate) fn epochs_taken(&self) -> f64 {
+        self.cursor.step as f64 / self.steps_per_epoch as f64
+    }
+
+    /// Steps of an epoch.
+    pub(crate) fn steps_per_epoch(&self) -> u64 {
+        self.steps_per_epoch
+    }
+
+    /// Whether all steps were taken, or validation ends the training early.
     pub(crate) fn is_done(&self) -> bool {
-        let epochs = self.cursor.epoch + u32::from(self.is_at_epoch_end());
-        epochs >= self.config.train.epochs || self.history.is_spent(self.config.train.early_stop)
+        self.cursor.step >= self.steps() || self.history.is_spent(self.config.train.early_stop)
     }
 
-    /// Steps of the whole training, if nothing ends it early.
+    /// Steps of the whole training, if validation does not end it early.
     pub(crate) fn steps(&self) -> u64 {
-        self.steps_per_epoch * u64::from(self.config.train.epochs)
+        let all = self.steps_per_epoch * u64::from(self.config.train.epochs);
+        self.config.train.max_steps.map_or(all, |most| all.min(most))
     }
 
-    /// Takes the next step; `None` when all epochs are done.
+    /// Takes the next step; `None` when all steps were taken.
     ///
     /// # Errors
     /// As [`Lanes::train_step`].
@@ -199,7 +223,7 @@ impl Trainer {
             self.cursor.step_in_epoch = 0;
             self.started = false;
         }
-        if self.cursor.epoch >= self.config.train.epochs {
+        if self.cursor.step >= self.steps() {
             return Ok(None);
         }
         if !self.started {
@@ -257,16 +281,15 @@ impl Trainer {
         self.predictions(Selection { split, users: Users::All }, &mut || ())
     }
 
-    /// Validates the epoch that just ended, if users are held out and it was not validated yet.
+    /// Evaluates on the held-out users, if there are any, this is due where the cursor stands, and it
+    /// was not done yet.
     /// Calls `alive` now and then. All processes call it together.
     ///
     /// # Errors
     /// As [`Trainer::evaluate`].
     pub(crate) fn validate(&mut self, alive: &mut dyn FnMut()) -> Result<Option<Validation>> {
-        let due = self.is_at_epoch_end() && self.history.epochs <= self.cursor.epoch;
-        if self.config.train.validation_parts == 0 || !due {
-            return Ok(None);
-        }
+        let due = self.evaluation().filter(|number| self.history.evaluations < *number);
+        let Some(number) = due.filter(|_| self.is_at_evaluation()) else { return Ok(None) };
         // No part of a step.
         let meter = self.lanes.metered().meter();
         let held_out = Selection { split: SplitName::Train, users: Users::HeldOut };
@@ -275,7 +298,7 @@ impl Trainer {
         let metrics = first.then(|| Metrics::of(&all.users, &all.logits, &all.labels));
         let validation = validation::tell(metrics, self.lanes.fabric())?;
         self.lanes.metered().restore(meter);
-        self.history.add(self.cursor, validation);
+        self.history.add(self.cursor, number, validation);
         Ok(Some(validation))
     }
 
@@ -380,6 +403,15 @@ impl Trainer {
             meta.sealed(),
         )
     }
+}
+
+/// How many of an epoch's `count` evaluations are due after `step` of its `steps`, if one of them is
+/// due just there.
+fn evaluations(step: u64, steps: u64, count: u32) -> Option<u32> {
+    // Evaluation k, counted from 1, is after step ceil(k * steps / count).
+    let until = |step: u64| u128::from(step) * u128::from(count) / u128::from(steps);
+    let due = until(step);
+    (step > 0 && due > until(step - 1)).then(|| u32::try_from(due).expect("at most count"))
 }
 
 /// The training impressions of the users that are not held out, which `workers` read.

@@ -119,13 +119,34 @@ impl Config {
         }
         match self.train.early_stop {
             Some(0) => {
-                return bad("train.early_stop", "0 epochs, expected at least 1".to_owned());
+                return bad("train.early_stop", "0 evaluations, expected at least 1".to_owned());
             }
             Some(_) if self.train.validation_parts == 0 => {
                 let what = "needs users held out of the training: set train.validation_parts";
                 return bad("train.early_stop", what.to_owned());
             }
             _ => {}
+        }
+        if self.train.evaluations_per_epoch == 0 {
+            return bad("train.evaluations_per_epoch", "0, expected at least 1".to_owned());
+        }
+        if self.train.max_steps == Some(0) {
+            return bad("train.max_steps", "0, expected at least 1".to_owned());
+        }
+        if self.train.refit && self.train.early_stop.is_none() {
+            let what = "needs a number of steps to be found: set train.early_stop";
+            return bad("train.refit", what.to_owned());
+        }
+        let candidates = &self.train.candidates;
+        if !candidates.is_empty() && !self.train.refit {
+            let what = "the chosen one is trained on all users: set train.refit = true";
+            return bad("train.candidates", what.to_owned());
+        }
+        if let Some(at) =
+            (1..candidates.len()).find(|&at| candidates[..at].contains(&candidates[at]))
+        {
+            let what = format!("{:?} stands there twice", candidates[at].as_str());
+            return bad("train.candidates", what);
         }
         if self.train.keep_checkpoints == 0 {
             return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
@@ -346,14 +367,29 @@ pub struct TrainConfig {
     /// Number of impressions per step, over all lanes together. Range: at least `lanes`.
     pub batch: usize,
     /// Number of the dataset's parts, and with them of its users, that are held out of training and
-    /// predicted after each epoch. With 0 there is no validation. Range: 0, or a divisor of the
+    /// predicted at each evaluation. With 0 there is no validation. Range: 0, or a divisor of the
     /// dataset's number of parts that is less than it; `lanes` is then at most half the number of
     /// parts, and both sides have impressions.
     pub validation_parts: usize,
-    /// Number of consecutive epochs without a greater GAUC of the held-out users after which the
-    /// training ends. The result of the run is then its best epoch. Default: no early stop. Range:
-    /// at least 1; needs `validation_parts`.
+    /// Number of consecutive evaluations without a greater GAUC of the held-out users after which the
+    /// training ends. The result of the run is then its best evaluation. Default: no early stop.
+    /// Range: at least 1; needs `validation_parts`.
     pub early_stop: Option<u32>,
+    /// Number of evaluations on the held-out users per epoch, at equal distances of steps; the last
+    /// one is after the epoch. Range: at least 1.
+    pub evaluations_per_epoch: u32,
+    /// Whether the model is trained once more on all users, from the initial weights and for the
+    /// share of epochs that early stop found; the trainings before are runs of their own beside
+    /// this one, `<name>.search` or `<name>.search-<candidate>`. Range: `true` needs `early_stop`.
+    pub refit: bool,
+    /// Variants of the model, each of which is trained on the users that are not held out; the one
+    /// with the greatest GAUC of the held-out users, the first of equals, is trained once more on
+    /// all users. Default: the model alone. Range: no variant twice; needs `refit`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub candidates: Vec<Candidate>,
+    /// Number of steps after which the training ends, if its epochs have more. Default: no limit.
+    /// Range: at least 1.
+    pub max_steps: Option<u64>,
     /// Number of lanes, among which the parts of the dataset and the rows of ids are divided. It is
     /// part of the result: another number is another training. Range: a power of two, at most the
     /// dataset's number of parts and at least the number of processes.
@@ -409,6 +445,29 @@ pub struct TrainConfig {
     pub warm_start: Option<WarmStart>,
 }
 
+/// A variant of the model that is trained, to find out what helps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Candidate {
+    /// Without images: `images = "none"` and `similarity = "none"`, and no further contents.
+    Ids,
+    /// Without towers: `images = "none"`.
+    Similarity,
+    /// As configured.
+    Full,
+}
+
+impl Candidate {
+    /// As a configuration spells it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Candidate::Ids => "ids",
+            Candidate::Similarity => "similarity",
+            Candidate::Full => "full",
+        }
+    }
+}
+
 /// Initial weights from an earlier training. Optimizers and schedules begin anew.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -445,6 +504,10 @@ impl Default for TrainConfig {
             batch: 1024,
             validation_parts: 0,
             early_stop: None,
+            evaluations_per_epoch: 1,
+            refit: false,
+            candidates: Vec::new(),
+            max_steps: None,
             lanes: 8,
             placement: Placement::Ams,
             features_as: FeatureFormat::F16,

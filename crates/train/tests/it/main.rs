@@ -15,6 +15,7 @@ mod feed;
 mod jobs;
 mod placements;
 mod plain;
+mod refit;
 mod refusals;
 mod regularization;
 mod runs;

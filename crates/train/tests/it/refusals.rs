@@ -1,6 +1,7 @@
 //! Configurations that are refused before anything is done.
 
 use ams_model::Aggregator;
+use ams_train::settings::Candidate;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -10,7 +11,7 @@ use super::shop::config;
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 24] = [
+    let cases: [(&str, Spoil); 29] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -18,7 +19,18 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("train.learning_rate", |config| config.train.learning_rate = f32::NAN),
         ("train.decay", |config| config.train.decay = 0.0),
         ("train.epochs", |config| config.train.epochs = 0),
-        ("train.early_stop: 0 epochs", |config| config.train.early_stop = Some(0)),
+        ("train.early_stop: 0 evaluations", |config| config.train.early_stop = Some(0)),
+        ("train.evaluations_per_epoch: 0", |config| config.train.evaluations_per_epoch = 0),
+        ("train.max_steps: 0", |config| config.train.max_steps = Some(0)),
+        ("train.refit: needs a number of steps", |config| config.train.refit = true),
+        ("train.candidates: the chosen one", |config| {
+            config.train.candidates = vec![Candidate::Ids];
+        }),
+        ("train.candidates: \"ids\" stands there twice", |config| {
+            (config.train.validation_parts, config.train.early_stop) = (8, Some(1));
+            config.train.refit = true;
+            config.train.candidates = vec![Candidate::Ids, Candidate::Ids];
+        }),
         ("train.early_stop: needs users held out", |config| config.train.early_stop = Some(1)),
         ("train.validation_parts: 3 of the dataset's 64 parts", |config| {
             config.train.validation_parts = 3;
