@@ -78,7 +78,9 @@ impl Command {
                 commands::encode::run(*arguments, launch, locations, output)
             }
             Command::Eval(arguments) => commands::eval::run(arguments, launch, locations, output),
-            Command::Doctor(arguments) => commands::doctor::run(arguments, launch, output),
+            Command::Doctor(arguments) => {
+                commands::doctor::run(arguments, launch, locations, output)
+            }
             Command::Bench(arguments) => commands::bench::run(arguments, launch, output),
             Command::Ablate(arguments) => {
                 commands::ablate::run(arguments, launch, locations, output)

@@ -31,6 +31,7 @@ pub mod lock;
 mod mapped;
 pub mod movielens;
 pub mod negatives;
+pub mod own_past;
 mod parquet_file;
 pub mod prepare;
 mod ragged;
@@ -62,3 +63,6 @@ mod golden_log;
 #[cfg(test)]
 #[path = "../tests/it.rs"]
 mod it;
+#[cfg(test)]
+#[path = "../tests/sampled_labels.rs"]
+mod sampled_labels;

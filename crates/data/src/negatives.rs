@@ -11,11 +11,16 @@
 //! know an item would tell the label. Hence the negatives of the test are the same with and without
 //! a hold-out, and those of the training differ only where they would have been held out.
 
-use std::collections::{BTreeMap, BinaryHeap};
+mod around;
+mod contemporary;
+mod positive;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
+use self::around::{Around, DAY};
+use self::contemporary::Following;
+pub(crate) use self::positive::Positive;
 use crate::{Id, part_of};
 
 /// How negatives are drawn.
@@ -27,9 +32,13 @@ pub enum Method {
     /// In proportion to the positives of the training period, those of held-out items among them.
     #[default]
     Popularity,
-    /// Other users' positives within some days of this one, from the same side of the split:
-    /// popularity alone cannot tell the label.
+    /// Other users' next positives from the same side of the split: no count of an item's own past
+    /// tells the label.
     Contemporary,
+    /// Other users' positives within some days before and after, from the same side of the split.
+    /// Those before count themselves in the past of their item, which tells the label where items
+    /// are had seldom; for datasets as version 0.1 made them.
+    Around,
 }
 
 impl Method {
@@ -39,6 +48,7 @@ impl Method {
             Method::Uniform => "uniform",
             Method::Popularity => "popularity",
             Method::Contemporary => "contemporary",
+            Method::Around => "around",
         }
     }
 }
@@ -51,7 +61,7 @@ pub struct NegativeOptions {
     pub count: u32,
     /// How they are drawn.
     pub method: Method,
-    /// For `contemporary`: how many days before and after count as the same time.
+    /// How many days after (for `around`: before and after) count as the same time.
     pub days: u32,
     /// The seed of the draw.
     pub seed: u64,
@@ -77,17 +87,6 @@ pub struct Drawn {
 /// Tries per negative before the uniform fallback.
 pub const TRIES: u64 = 64;
 
-const DAY: i64 = 86_400;
-
-/// A positive event, as a draw sees it.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Positive {
-    pub(crate) user: Id,
-    pub(crate) time: i64,
-    pub(crate) item: u32,
-    pub(crate) test: bool,
-}
-
 /// Draws negatives, after it has seen the positives of all users.
 pub(crate) struct Sampler {
     options: NegativeOptions,
@@ -95,19 +94,22 @@ pub(crate) struct Sampler {
     held_out: Vec<bool>,
     /// Positives per item in the training period; summed up once settled.
     popularity: Vec<u64>,
-    /// Train and test.
-    contemporaries: [Contemporaries; 2],
+    /// Train and test, for `contemporary`.
+    following: [Following; 2],
+    /// Train and test, for `around`.
+    around: [Around; 2],
 }
 
 impl Sampler {
     /// For a catalogue of which these items are held out of training.
     pub(crate) fn new(options: &NegativeOptions, held_out: &[bool]) -> Sampler {
-        let counted = if options.method == Method::Popularity { held_out.len() } else { 0 };
+        let items = |method| if options.method == method { held_out.len() } else { 0 };
         Sampler {
             options: options.clone(),
             held_out: held_out.to_vec(),
-            popularity: vec![0; counted],
-            contemporaries: Default::default(),
+            popularity: vec![0; items(Method::Popularity)],
+            following: [(); 2].map(|()| Following::new(items(Method::Contemporary))),
+            around: Default::default(),
         }
     }
 
@@ -116,12 +118,23 @@ impl Sampler {
         self.options.method != Method::Uniform
     }
 
-    pub(crate) fn observe(&mut self, positive: Positive) {
-        match self.options.method {
-            Method::Uniform => {}
-            Method::Popularity if positive.test => {}
-            Method::Popularity => self.popularity[positive.item as usize] += 1,
-            Method::Contemporary => self.contemporaries[usize::from(positive.test)].add(positive),
+    /// Sees all positives of one user, who has had the items `had`.
+    pub(crate) fn observe(&mut self, had: &[u32], positives: impl Iterator<Item = Positive>) {
+        let mut counts = [0; 2];
+        for positive in positives {
+            counts[usize::from(positive.test)] += 1;
+            let side = usize::from(positive.test);
+            match self.options.method {
+                Method::Uniform => {}
+                Method::Popularity if positive.test => {}
+                Method::Popularity => self.popularity[positive.item as usize] += 1,
+                Method::Contemporary => self.following[side].add(&positive),
+                Method::Around => self.around[side].add(positive),
+            }
+        }
+        if self.options.method == Method::Contemporary {
+            let sides = self.following.iter_mut().zip(counts);
+            sides.for_each(|(side, positives)| side.add_user(had, positives));
         }
     }
 
@@ -132,7 +145,8 @@ impl Sampler {
             sum += *count;
             *count = sum;
         }
-        self.contemporaries.iter_mut().for_each(Contemporaries::settle);
+        self.following.iter_mut().for_each(Following::settle);
+        self.around.iter_mut().for_each(Around::settle);
     }
 
     /// Draws the negatives of positive number `index` of its user, who has had the items `had`
@@ -149,7 +163,10 @@ impl Sampler {
         let dice = Dice { seed: self.options.seed, user: positive.user, index: index as u64 };
         let items = self.held_out.len();
         let allowed = |item: u32| positive.test || !self.held_out[item as usize];
-        for number in 0..u64::from(self.options.count) {
+        if self.options.method == Method::Contemporary {
+            self.draw_contemporary(positive, had, &dice, to);
+        }
+        for number in to.len() as u64..u64::from(self.options.count) {
             let throws = number * (2 * TRIES + 1);
             let new = |item: &u32| {
                 allowed(*item) && had.binary_search(item).is_err() && !to.contains(item)
@@ -173,6 +190,29 @@ impl Sampler {
         drawn.negatives += to.len() as u64;
     }
 
+    /// Draws as if nothing was held out; where a held-out item comes, another one takes its place.
+    fn draw_contemporary(&self, positive: Positive, had: &[u32], dice: &Dice, to: &mut Vec<u32>) {
+        let side = &self.following[usize::from(positive.test)];
+        let seconds = i64::from(self.options.days) * DAY;
+        let count = self.options.count as usize;
+        let first = u64::from(self.options.count) * (2 * TRIES + 1);
+        let fraction = |throw: u64| (throw >> 11) as f64 / (1u64 << 53) as f64;
+        let drawn = side.draw(&positive, (count, seconds), had, fraction(dice.throw(first)));
+        let allowed = |item: &u32| positive.test || !self.held_out[*item as usize];
+        if drawn.iter().all(allowed) {
+            return to.extend(drawn);
+        }
+        // The others stay, and are no candidates for the places that are left.
+        let is_taken = |item: &u32| !allowed(item) || drawn.contains(item);
+        let held = drawn.iter().filter(|&item| !allowed(item)).count();
+        let start = fraction(dice.throw(first + 1));
+        let more = side.draw_but(&positive, (held, seconds), had, is_taken, start);
+        let mut more = more.into_iter();
+        to.extend(
+            drawn.iter().filter_map(|&item| if allowed(&item) { Some(item) } else { more.next() }),
+        );
+    }
+
     fn propose(&self, positive: Positive, first: u64, second: u64) -> Option<u32> {
         match self.options.method {
             Method::Uniform => Some(part_of(first, self.held_out.len()) as u32),
@@ -181,7 +221,9 @@ impl Sampler {
                 let at = part_of(first, usize::try_from(total).ok()?) as u64;
                 (total > 0).then(|| self.popularity.partition_point(|&sum| sum <= at) as u32)
             }
-            Method::Contemporary => self.contemporaries[usize::from(positive.test)].propose(
+            // Drawn at once.
+            Method::Contemporary => None,
+            Method::Around => self.around[usize::from(positive.test)].propose(
                 positive,
                 i64::from(self.options.days) * DAY,
                 first,
@@ -204,86 +246,12 @@ impl Dice {
     }
 }
 
-/// Positives by day: exact counts, and of each day a bounded sample, those with the smallest
-/// hashes. What stays depends on what came, not on its order.
-#[derive(Default)]
-struct Contemporaries {
-    days: BTreeMap<i64, Day>,
-}
-
-#[derive(Default)]
-struct Day {
-    count: u64,
-    /// (hash, user, time, item); a heap with the largest hash on top, sorted once settled.
-    sample: BinaryHeap<(u64, Id, i64, u32)>,
-    settled: Vec<(u64, Id, i64, u32)>,
-}
-
-/// Positives held over all days, about; at least [`DAY_LEAST`] a day.
-const HELD: usize = 1 << 21;
-const DAY_LEAST: usize = 256;
-
-impl Contemporaries {
-    fn limit(&self) -> usize {
-        (HELD / self.days.len().max(1)).max(DAY_LEAST)
-    }
-
-    fn add(&mut self, positive: Positive) {
-        let Positive { user, time, item, .. } = positive;
-        let words = [user.0, time as u64, u64::from(item)].map(u64::to_le);
-        let hash = xxh3_64_with_seed(bytemuck::bytes_of(&words), 0);
-        let known = self.days.len();
-        let limit = self.limit();
-        let day = self.days.entry(time.div_euclid(DAY)).or_default();
-        day.count += 1;
-        day.sample.push((hash, user, time, item));
-        while day.sample.len() > limit {
-            day.sample.pop();
-        }
-        if self.days.len() > known && self.days.len().is_power_of_two() {
-            self.shrink();
-        }
-    }
-
-    /// The limit falls as days come; every day is held to it.
-    fn shrink(&mut self) {
-        let limit = self.limit();
-        for day in self.days.values_mut() {
-            while day.sample.len() > limit {
-                day.sample.pop();
-            }
-        }
-    }
-
-    fn settle(&mut self) {
-        self.shrink();
-        for day in self.days.values_mut() {
-            day.settled = std::mem::take(&mut day.sample).into_sorted_vec();
-        }
-    }
-
-    /// A positive of another user within `window` seconds: a day in proportion to its count, then
-    /// any of its sample.
-    fn propose(&self, positive: Positive, window: i64, first: u64, second: u64) -> Option<u32> {
-        let from = positive.time.saturating_sub(window).div_euclid(DAY);
-        let to = positive.time.saturating_add(window).div_euclid(DAY);
-        let days = || self.days.range(from..=to).map(|(_, day)| day);
-        let total: u64 = days().map(|day| day.count).sum();
-        let mut at = part_of(first, usize::try_from(total).ok()?) as u64;
-        let day = days().find(|day| {
-            let here = at < day.count;
-            at = at.saturating_sub(day.count);
-            here
-        })?;
-        let (_, user, time, item) = day.settled[part_of(second, day.settled.len())];
-        let near = time.abs_diff(positive.time) <= window.unsigned_abs();
-        (near && user != positive.user).then_some(item)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    const ALL: [Method; 4] =
+        [Method::Uniform, Method::Popularity, Method::Contemporary, Method::Around];
 
     fn positive(user: u64, time: i64, item: u32) -> Positive {
         Positive { user: Id(user), time, item, test: false }
@@ -303,7 +271,7 @@ mod tests {
     ) -> (Vec<Vec<u32>>, Drawn) {
         let options = NegativeOptions { count: 3, method, days: 1, seed: 7 };
         let mut sampler = Sampler::new(&options, held_out);
-        seen.iter().for_each(|&positive| sampler.observe(positive));
+        seen.iter().for_each(|&positive| sampler.observe(&[], [positive].into_iter()));
         sampler.settle();
         let mut drawn = Drawn::default();
         let mut to = Vec::new();
@@ -343,11 +311,11 @@ mod tests {
     }
 
     #[test]
-    fn contemporaries_are_near_in_time_and_of_other_users() {
+    fn those_around_are_near_in_time_and_of_other_users() {
         let mut seen: Vec<_> = (2..6).map(|item| positive(item.into(), 1_000_000, item)).collect();
         seen.push(positive(2, 1_000_000 + DAY + 1, 8));
         seen.push(positive(1, 1_000_000, 9));
-        let (all, drawn) = draws(Method::Contemporary, &seen, &[0, 9], 1_000_000);
+        let (all, drawn) = draws(Method::Around, &seen, &[0, 9], 1_000_000);
         assert!(all.iter().flatten().all(|item| (2..6).contains(item)));
         assert_eq!(drawn.fallback, 0);
     }
@@ -357,7 +325,7 @@ mod tests {
         let seen: Vec<_> = (0..90).map(|n| positive(2 + n, 0, 2 + (n % 9 / 2) as u32)).collect();
         let mut held_out = [false; 10];
         held_out[2..4].fill(true);
-        for method in [Method::Uniform, Method::Popularity, Method::Contemporary] {
+        for method in ALL {
             let train = positive(1, 0, 0);
             let (all, drawn) = draws_for(train, method, &seen, &[0], &held_out);
             assert!(
@@ -389,24 +357,5 @@ mod tests {
             sorted == [8, 9]
         }));
         assert_eq!(drawn, Drawn { negatives: 600, fallback: 600, short: 300 });
-    }
-
-    #[test]
-    fn samples_of_a_day_do_not_depend_on_the_order_of_arrival() {
-        let sample = |users: &mut dyn Iterator<Item = u64>| {
-            let mut contemporaries = Contemporaries::default();
-            for user in users {
-                contemporaries.add(positive(user, (user % 9000) as i64 * DAY, user as u32));
-            }
-            contemporaries.settle();
-            contemporaries
-                .days
-                .into_values()
-                .map(|day| (day.count, day.settled))
-                .collect::<Vec<_>>()
-        };
-        let forwards = sample(&mut (0..20_000));
-        assert_eq!(forwards, sample(&mut (0..20_000).rev()));
-        assert_eq!(forwards.len(), 9000);
     }
 }

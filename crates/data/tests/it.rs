@@ -16,6 +16,9 @@ use proptest::prelude::*;
 /// A log: rows of user, item, label, time, weight and hour.
 type Log = Vec<[String; 6]>;
 
+const ALL_METHODS: [Method; 4] =
+    [Method::Uniform, Method::Popularity, Method::Contemporary, Method::Around];
+
 const COLUMNS: [&str; 6] = ["user_id", "ad_id", "click", "timestamp", "dwell", "hour"];
 
 fn row(user: &str, item: &str, label: u8, time: i64) -> [String; 6] {
@@ -210,8 +213,8 @@ proptest! {
     }
 
     #[test]
-    fn negatives_were_never_had(log in logs(), method in 0..3usize) {
-        let method = [Method::Uniform, Method::Popularity, Method::Contemporary][method];
+    fn negatives_were_never_had(log in logs(), method in 0..4usize) {
+        let method = ALL_METHODS[method];
         let negatives = NegativeOptions { count: 2, method, ..NegativeOptions::default() };
         let dir = tempfile::tempdir().unwrap();
         let report = prepare(dir.path(), &log, PrepareOptions { negatives: Some(negatives), ..options() }).unwrap();
@@ -225,8 +228,8 @@ proptest! {
     }
 
     #[test]
-    fn training_never_sees_held_out_items_and_the_test_stays(log in logs(), seed in 0..99u64, sampled in 0..4usize) {
-        let method = [None, Some(Method::Uniform), Some(Method::Popularity), Some(Method::Contemporary)][sampled];
+    fn training_never_sees_held_out_items_and_the_test_stays(log in logs(), seed in 0..99u64, sampled in 0..5usize) {
+        let method = sampled.checked_sub(1).map(|at| ALL_METHODS[at]);
         let negatives = method.map(|method| NegativeOptions { count: 2, method, ..Default::default() });
         let all = PrepareOptions { negatives, split: SplitBy::TestFrom("30".into()), ..options() };
         // One that leaves something to learn.

@@ -1,10 +1,15 @@
 //! `ams doctor`: whether the processes of a job find, understand and hear each other, and how fast.
 
+use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use ams_data::Dataset;
+use ams_data::own_past::OwnPast;
 use ams_fabric::{AllReduce, Fabric, Rounding, Topology, gather};
+use ams_location::Locations;
 use serde::{Deserialize, Serialize};
 
+use crate::commands::own_past;
 use crate::failure::Failure;
 use crate::features;
 use crate::launch::{self, Launch};
@@ -24,9 +29,12 @@ const ROUNDS: usize = 7;
 const CLOCK_SKEW_SECONDS: f64 = 1.0;
 
 /// List the processes of the job, compare their programs and processors, and time the exchanges of
-/// a step.
+/// a step; measure whether counts of an item's past tell the labels of a dataset.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
+    /// A dataset to look at too.
+    #[arg(value_name = "DATASET")]
+    dataset: Option<PathBuf>,
     /// Lanes that a training would have.
     #[arg(long, value_name = "N", default_value_t = 8)]
     lanes: usize,
@@ -63,10 +71,18 @@ struct Report {
     all_reduce_values: usize,
     all_reduce_seconds: f64,
     all_reduce_bf16_seconds: f64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    own_past: Option<OwnPast>,
     warnings: Vec<String>,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+/// Runs the command.
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
     let mut fabric = launch.fabric();
     let fabric = &mut *fabric;
     let topology = Topology::new(arguments.lanes, fabric).ok_or_else(|| {
@@ -94,13 +110,24 @@ pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Resu
     let (exchange_bytes, exchange_seconds) = time_exchange(fabric)?;
     let all_reduce_seconds = time_all_reduce(fabric, Rounding::Exact)?;
     let all_reduce_bf16_seconds = time_all_reduce(fabric, Rounding::Bf16)?;
+    let mut warnings = warnings(&ranks);
+    let own_past = match &arguments.dataset {
+        Some(dir) if fabric.rank() == 0 => {
+            let dataset = Dataset::open(locations.input(dir)?)?;
+            let own_past = OwnPast::of(&dataset)?;
+            warnings.extend(own_past.warning(&dataset.card().labels));
+            Some(own_past)
+        }
+        _ => None,
+    };
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         features: features::with(),
         engine: launch.engine(),
         processes: fabric.size(),
         lanes: topology.lanes(),
-        warnings: warnings(&ranks),
+        own_past,
+        warnings,
         ranks,
         exchange_bytes,
         exchange_seconds,
@@ -219,6 +246,9 @@ fn text(report: &Report) -> String {
             report.all_reduce_seconds * 1e3,
             report.all_reduce_bf16_seconds * 1e3,
         );
+    }
+    if let Some(own_past) = &report.own_past {
+        text += &own_past::lines(own_past);
     }
     for warning in &report.warnings {
         text += &format!("note: {warning}\n");

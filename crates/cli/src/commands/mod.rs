@@ -10,6 +10,7 @@ pub(crate) mod encoder;
 pub(crate) mod eval;
 pub(crate) mod images;
 pub(crate) mod import;
+pub(crate) mod own_past;
 pub(crate) mod plan;
 pub(crate) mod prepare;
 pub(crate) mod preprocess;

@@ -12,6 +12,7 @@ use ams_data::schema::HoldOut;
 use ams_data::source::{Delimiter, Encoding, Quoting, Table, TableOptions, open_all};
 use ams_location::Locations;
 
+use crate::commands::own_past;
 use crate::config_file;
 use crate::failure::Failure;
 use crate::output::{Output, count, fitted, width};
@@ -245,7 +246,7 @@ pub(crate) struct SampleArguments {
     /// How negatives are drawn.
     #[arg(long, value_name = "HOW", value_enum, requires = "negatives", default_value_t = MethodName::Popularity)]
     negatives_from: MethodName,
-    /// Days before and after that count as the same time, for `contemporary`.
+    /// Days after (for `around`: before and after) that count as the same time.
     #[arg(long, value_name = "DAYS", default_value_t = 3)]
     negatives_days: u32,
     /// Seed of the draw.
@@ -304,9 +305,15 @@ impl From<AcceptName> for Accept {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 enum MethodName {
+    /// Every item alike.
     Uniform,
+    /// In proportion to the positives of the training period.
     Popularity,
+    /// The items of other users' next positives: no count of an item's own past tells the label.
     Contemporary,
+    /// Other users' positives within some days before and after, as version 0.1 drew them; an
+    /// item's recent past tells the label.
+    Around,
 }
 
 pub(crate) fn run(
@@ -451,6 +458,7 @@ impl SampleArguments {
                 MethodName::Uniform => Method::Uniform,
                 MethodName::Popularity => Method::Popularity,
                 MethodName::Contemporary => Method::Contemporary,
+                MethodName::Around => Method::Around,
             },
             days: self.negatives_days,
             seed: self.negatives_seed,
@@ -534,6 +542,10 @@ pub(crate) fn text(report: &PrepareReport, out: &Path) -> String {
             text += &format!("  positives with fewer than asked for: {}\n", count(drawn.short));
         }
     }
+    if let Some(own_past) = &report.own_past {
+        text += &own_past::lines(own_past);
+    }
+    report.warnings.iter().for_each(|warning| text += &format!("warning: {warning}\n"));
     text
 }
 

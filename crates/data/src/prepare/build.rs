@@ -108,7 +108,8 @@ impl<'a> Builder<'a> {
                     self.options.repeats,
                     self.cut,
                     |log| {
-                        (0..log.events.len()).for_each(|at| sampler.observe(positive(log, at)));
+                        let positives = (0..log.events.len()).map(|at| positive(log, at));
+                        sampler.observe(log.had, positives);
                         Ok(())
                     },
                 )?;

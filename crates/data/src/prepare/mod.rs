@@ -47,7 +47,8 @@ pub use self::options::{Accept, Inputs, PrepareOptions, SplitBy};
 use self::options::{check_options, test_from};
 use self::part::Cut;
 pub use self::report::{Dropped, PrepareReport, Progress};
-use crate::dataset::{CARD, SplitName, write_card};
+use crate::dataset::{CARD, Dataset, SplitName, write_card};
+use crate::own_past::OwnPast;
 use crate::schema::{Card, Counts, FORMAT, Labels, Schema, Split};
 use crate::staging::StagedFolder;
 pub use crate::value::Decimal;
@@ -147,6 +148,11 @@ impl Plan {
         let fields = tally.measured.edges(&self.mapping.schema, &catalogue);
         let card = self.card(out, cut, counts, fields);
         write_card(dir, &card)?;
+        let own_past = match card.labels {
+            Labels::Sampled { .. } => Some(OwnPast::of(&Dataset::open(dir)?)?),
+            Labels::Observed => None,
+        };
+        let warning = own_past.as_ref().and_then(|past| past.warning(&card.labels));
         folder.commit()?;
         Ok(PrepareReport {
             counts: card.counts,
@@ -160,6 +166,8 @@ impl Plan {
             items_redescribed: collected.items_redescribed,
             users_redescribed: tally.users_redescribed,
             drawn: sampler.is_some().then_some(tally.drawn),
+            own_past,
+            warnings: warning.into_iter().collect(),
         })
     }
 

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::negatives::Drawn;
+use crate::own_past::OwnPast;
 use crate::schema::{Counts, Labels, Split};
 
 /// How far the preparation is.
@@ -78,6 +79,10 @@ pub struct PrepareReport {
     pub users_redescribed: u64,
     /// What came of drawing negatives.
     pub drawn: Option<Drawn>,
+    /// Whether the drawn negatives can be told by how often an item was had before.
+    pub own_past: Option<OwnPast>,
+    /// What a user of the dataset should know.
+    pub warnings: Vec<String>,
 }
 
 impl Dropped {

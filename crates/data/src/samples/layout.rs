@@ -17,6 +17,8 @@ pub(super) struct Columns {
     pub(super) label_leaf: usize,
     /// The items of the impressions.
     pub(super) item_leaf: usize,
+    /// When they were shown.
+    pub(super) time_leaf: usize,
 }
 
 impl Columns {
@@ -36,14 +38,14 @@ impl Columns {
         let (rows, base) = finder.rows(fields, IMPRESSIONS)?;
         let item_leaf = finder.text(rows, base, IMPRESSIONS, ITEM)?;
         finder.text(rows, base, IMPRESSIONS, IMAGE)?;
-        finder.number(rows, base, IMPRESSIONS, TIME, is_time)?;
+        let time_leaf = finder.number(rows, base, IMPRESSIONS, TIME, is_time)?;
         let label_leaf = finder.number(rows, base, IMPRESSIONS, LABEL, is_label)?;
         let shown = schema.side(Side::Ad).chain(schema.side(Side::Context));
         for field in shown.filter(|field| field.name != ITEM) {
             finder.field(rows, base, IMPRESSIONS, field)?;
         }
         finder.leaves.sort_unstable();
-        Ok(Columns { leaves: finder.leaves, label_leaf, item_leaf })
+        Ok(Columns { leaves: finder.leaves, label_leaf, item_leaf, time_leaf })
     }
 }
 

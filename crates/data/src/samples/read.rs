@@ -31,6 +31,7 @@ pub struct SampleFile {
     leaves: Vec<usize>,
     label_leaf: usize,
     item_leaf: usize,
+    time_leaf: usize,
     first_rows: Vec<u64>,
 }
 
@@ -70,6 +71,7 @@ impl SampleFile {
             leaves: columns.leaves,
             label_leaf: columns.label_leaf,
             item_leaf: columns.item_leaf,
+            time_leaf: columns.time_leaf,
             first_rows,
         })
     }
@@ -155,6 +157,38 @@ impl SampleFile {
             }
         }
         Ok(())
+    }
+
+    /// Hands over item, time and label of every impression, reading nothing else.
+    ///
+    /// # Errors
+    /// As [`SampleFile::read`].
+    pub fn for_each_impression(&self, mut take: impl FnMut(Id, i64, u8)) -> Result<()> {
+        let leaves = vec![self.item_leaf, self.time_leaf, self.label_leaf];
+        guarded(&self.path, || {
+            for block in 0..self.blocks() {
+                let wrong = |what: String| {
+                    let place = format!("block {} of {}", block + 1, self.blocks());
+                    Error::content(&self.path, format!("{place}: {what}"))
+                };
+                let mut first = self.first_rows[block];
+                for batch in self.batches(block, leaves.clone())? {
+                    let batch = batch.map_err(|error| wrong(error.to_string()))?;
+                    let shown = Rows::of(&batch, IMPRESSIONS).map_err(wrong)?;
+                    let item = self.item(Side::Ad).map_err(wrong)?;
+                    shown.require_items(first, item).map_err(wrong)?;
+                    let items = shown.column(ITEM).map_err(wrong)?;
+                    let ids = Ids::read(items, |text| item.id(text)).map_err(wrong)?;
+                    let times = shown.integers(TIME, first).map_err(wrong)?;
+                    let labels = shown.integers(LABEL, first).map_err(wrong)?;
+                    for ((id, time), label) in ids.iter().flatten().zip(times).zip(labels) {
+                        take(id, time, u8::from(label == 1));
+                    }
+                    first += batch.num_rows() as u64;
+                }
+            }
+            Ok(())
+        })
     }
 
     /// The field `item` of a side.
