@@ -20,9 +20,11 @@
 #![deny(missing_docs)]
 #![warn(unreachable_pub)]
 
+pub mod barsctr;
 pub mod catalogue;
 pub mod check;
 pub mod dataset;
+pub mod edges;
 mod error;
 mod groups;
 mod guard;
@@ -60,6 +62,9 @@ extern crate self as ams_data;
 #[cfg(test)]
 #[path = "../tests/golden_log.rs"]
 mod golden_log;
+#[cfg(test)]
+#[path = "../tests/importers.rs"]
+mod importers;
 #[cfg(test)]
 #[path = "../tests/it.rs"]
 mod it;

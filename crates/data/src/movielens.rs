@@ -1,7 +1,10 @@
-//! MovieLens 1M and the small or latest CSV layout as tables for `prepare`. Knows their files and
-//! what their columns mean; grouping, splitting and sampling is `prepare`'s.
+//! MovieLens 100K, 1M and the small or latest CSV layout as tables for `prepare`. Knows their files
+//! and what their columns mean; grouping, splitting and sampling is `prepare`'s.
 //!
 //! ```text
+//! 100K (Latin-1) u.data       user, item, rating, timestamp            separated by tabs
+//!                u.item       id|title (year)|release|video release|address|19 genres, 0 or 1 each
+//!                u.user       id|age|gender|occupation|zip
 //! 1M (Latin-1)   ratings.dat  UserID::MovieID::Rating::Timestamp
 //!                movies.dat   MovieID::Title (Year)::Genre|Genre
 //!                users.dat    UserID::Gender::Age::Occupation::Zip-code
@@ -81,13 +84,25 @@ pub fn inputs(
     columns.item_fields =
         Some(vec![field("genres", Kind::Multi("|".to_string())), field("year", Kind::Categorical)]);
     columns.context_fields = Some(Vec::new());
-    let (events, movies, users): (Box<dyn Table>, _, _) = if dir.join("ratings.dat").is_file() {
+    let (events, movies, users): (Box<dyn Table>, _, _) = if dir.join("u.data").is_file() {
+        let ratings = ["user", "item", "rating", "timestamp"];
+        let ratings = text_table(&dir.join("u.data"), "\\t", &ratings)?;
+        let columns = [&["item", "title", "released", "video", "address"], &GENRES[..]].concat();
+        let movies = text_table(&dir.join("u.item"), "|", &columns)?;
+        let users = ["user", "age", "gender", "occupation", "zip"];
+        let users = text_table(&dir.join("u.user"), "|", &users)?;
+        let movies = flagged_movies_table(movies.as_ref(), &images)?;
+        (ratings, movies, Some(users_table(users.as_ref(), |age| age_group(age))?))
+    } else if dir.join("ratings.dat").is_file() {
         let ratings =
-            dat_table(&dir.join("ratings.dat"), &["user", "item", "rating", "timestamp"])?;
-        let movies = dat_table(&dir.join("movies.dat"), &["item", "title", "genres"])?;
-        let users =
-            dat_table(&dir.join("users.dat"), &["user", "gender", "age", "occupation", "zip"])?;
-        let users = users_table(users.as_ref())?;
+            text_table(&dir.join("ratings.dat"), "::", &["user", "item", "rating", "timestamp"])?;
+        let movies = text_table(&dir.join("movies.dat"), "::", &["item", "title", "genres"])?;
+        let users = text_table(
+            &dir.join("users.dat"),
+            "::",
+            &["user", "gender", "age", "occupation", "zip"],
+        )?;
+        let users = users_table(users.as_ref(), |age| age)?;
         (ratings, movies_table(movies.as_ref(), &images)?, Some(users))
     } else if dir.join("ratings.csv").is_file() {
         let ratings = source::open(&dir.join("ratings.csv"), &TableOptions::default())?;
@@ -96,7 +111,8 @@ pub fn inputs(
         let movies = Renamed::new(movies, &[("movieId", "item")]);
         (Box::new(ratings), movies_table(&movies, &images)?, None)
     } else {
-        let what = "neither ratings.dat (1M) nor ratings.csv (small, latest) is there; expected a MovieLens folder";
+        let what = "none of u.data (100K), ratings.dat (1M), ratings.csv (small, latest) is there; expected a \
+                    MovieLens folder";
         return Err(Error::content(dir, what));
     };
     let fields = ["gender", "age", "occupation", "zip"].map(|name| field(name, Kind::Categorical));
@@ -110,20 +126,82 @@ fn movies_table(movies: &dyn Table, images: &Path) -> Result<MemoryTable> {
     let mut rows = Vec::new();
     for_each_row(movies, &["item", "title", "genres"], |cells| {
         let [item, title, genres] = [0, 1, 2].map(|at| cells[at]);
-        let picture = format!("{item}.jpg");
-        let image = if images.join(&picture).is_file() { picture } else { String::new() };
+        let image = picture(images, item);
         let genres = if genres == "(no genres listed)" { "" } else { genres };
         rows.push(vec![item.to_string(), image, genres.to_string(), year(title).to_string()]);
     })?;
     Ok(MemoryTable::new(movies.path(), &["item", "image", "genres", "year"], rows))
 }
 
-/// The users with their zip codes cut to the region.
-fn users_table(users: &dyn Table) -> Result<MemoryTable> {
+/// The genres of 100K in the order of their columns; the first says that none is known.
+const GENRES: [&str; 19] = [
+    "unknown",
+    "Action",
+    "Adventure",
+    "Animation",
+    "Children's",
+    "Comedy",
+    "Crime",
+    "Documentary",
+    "Drama",
+    "Fantasy",
+    "Film-Noir",
+    "Horror",
+    "Musical",
+    "Mystery",
+    "Romance",
+    "Sci-Fi",
+    "Thriller",
+    "War",
+    "Western",
+];
+
+/// As [`movies_table`], from a table with a column of 0 and 1 for every genre.
+fn flagged_movies_table(movies: &dyn Table, images: &Path) -> Result<MemoryTable> {
+    let columns = [&["item", "title", "released"], &GENRES[..]].concat();
+    let mut rows = Vec::new();
+    for_each_row(movies, &columns, |cells| {
+        let [item, title, released] = [0, 1, 2].map(|at| cells[at]);
+        let flagged = GENRES.iter().zip(&cells[3..]).skip(1).filter(|(_, flag)| **flag == "1");
+        let genres: Vec<&str> = flagged.map(|(genre, _)| *genre).collect();
+        // 01-Jan-1995, where the title does not say it.
+        let year = match (year(title), released.rsplit_once('-')) {
+            ("", Some((_, year))) => year,
+            (year, _) => year,
+        };
+        let image = picture(images, item);
+        rows.push(vec![item.to_string(), image, genres.join("|"), year.to_string()]);
+    })?;
+    Ok(MemoryTable::new(movies.path(), &["item", "image", "genres", "year"], rows))
+}
+
+/// `7.jpg` if there is such a file, else nothing.
+fn picture(images: &Path, item: &str) -> String {
+    let picture = format!("{item}.jpg");
+    if images.join(&picture).is_file() { picture } else { String::new() }
+}
+
+/// The group of 1M that an age in years is in, by its lower end; what is no age stays.
+fn age_group(age: &str) -> &str {
+    let Ok(years) = age.parse::<u32>() else { return age };
+    match years {
+        0..18 => "1",
+        18..25 => "18",
+        25..35 => "25",
+        35..45 => "35",
+        45..50 => "45",
+        50..56 => "50",
+        _ => "56",
+    }
+}
+
+/// The users with their zip codes cut to the region, and their ages as `age` has them.
+fn users_table(users: &dyn Table, age: impl Fn(&str) -> &str) -> Result<MemoryTable> {
     let columns = ["user", "gender", "age", "occupation", "zip"];
     let mut rows = Vec::new();
     for_each_row(users, &columns, |cells| {
         let mut row: Vec<String> = cells.iter().map(|cell| cell.to_string()).collect();
+        row[2] = age(cells[2]).to_string();
         row[4] = row[4].chars().take(3).collect();
         rows.push(row);
     })?;
@@ -199,10 +277,10 @@ impl Table for Renamed {
     }
 }
 
-/// A file of lines `a::b::c` in Latin-1, without a header.
-fn dat_table(path: &Path, columns: &[&str]) -> Result<Box<dyn Table>> {
+/// A file of lines such as `a::b::c` in Latin-1, without a header.
+fn text_table(path: &Path, delimiter: &str, columns: &[&str]) -> Result<Box<dyn Table>> {
     let options = TableOptions {
-        delimiter: Some("::".parse().map_err(Error::option)?),
+        delimiter: Some(delimiter.parse().map_err(Error::option)?),
         encoding: Encoding::Latin1,
         quoting: Quoting::None,
         header: Some(columns.iter().map(|name| name.to_string()).collect()),
@@ -264,6 +342,47 @@ mod tests {
     }
 
     #[test]
+    fn films_of_100k() {
+        let mut columns = vec!["item", "title", "released"];
+        columns.extend(GENRES);
+        let film = |item: &str, title: &str, released: &str, genres: &[&str]| {
+            let mut row: Vec<_> = [item, title, released].map(String::from).into();
+            row.extend(GENRES.map(|genre| u8::from(genres.contains(&genre)).to_string()));
+            row
+        };
+        let rows = vec![
+            film("1", "Toy (1995)", "01-Jan-1990", &["Action", "War"]),
+            film("2", "Heat", "09-Jan-1996", &["unknown"]),
+            film("3", "Heat", "", &[]),
+        ];
+        let movies = MemoryTable::new("u.item", &columns, rows);
+        let films = flagged_movies_table(&movies, Path::new("nowhere")).unwrap();
+        let mut found = Vec::new();
+        for_each_row(&films, &["item", "image", "genres", "year"], |cells| {
+            found.push(cells.join(";"));
+        })
+        .unwrap();
+        assert_eq!(found, ["1;;Action|War;1995", "2;;;1996", "3;;;"]);
+    }
+
+    #[test]
+    fn one_hundred_k() {
+        let ratings = b"1\t1\t5\t100\n1\t2\t3\t200\n2\t2\t4\t100\n2\t1\t1\t300\n";
+        let flags = |on: &[usize]| -> String {
+            (0..19).map(|at| if on.contains(&at) { "|1" } else { "|0" }).collect()
+        };
+        let mut movies = b"1|Caf\xe9 (1995)|01-Jan-1990||http://x".to_vec();
+        movies.extend(format!("{}\n2|Heat|09-Jan-1996||{}\n", flags(&[1, 8]), flags(&[0])).bytes());
+        let users = b"1|24|M|technician|85711\n2|5|F|other|94043\n";
+        let files = [("u.data", &ratings[..]), ("u.item", &movies), ("u.user", users)];
+        let dataset = import(&files, Clicks::Ratings).unwrap();
+        let counts = &dataset.card().counts;
+        assert_eq!((counts.users, counts.impressions, counts.clicks, counts.test), (2, 4, 2, 1));
+        let groups: Vec<_> = ["0", "17", "18", "49", "50", "73", "x"].map(age_group).into();
+        assert_eq!(groups, ["1", "1", "18", "45", "50", "56", "x"]);
+    }
+
+    #[test]
     fn csv_and_implicit() {
         let ratings = b"userId,movieId,rating,timestamp\n1,1,0.5,100\n2,2,4.0,300\n";
         let movies = b"movieId,title,genres\n1,\"Film, A (1995)\",Action|Drama\n2,B,(no genres listed)\n3,C (1999),X\n";
@@ -286,7 +405,26 @@ mod tests {
             "DIR/ratings.dat: line 2: 3 cells; expected 4: user, item, rating, timestamp"
         );
         let error = import(&[], Clicks::Ratings).unwrap_err();
-        assert!(error.starts_with("DIR: neither ratings.dat (1M) nor ratings.csv"), "{error}");
+        assert!(error.starts_with("DIR: none of u.data (100K), ratings.dat (1M)"), "{error}");
+    }
+
+    /// Likewise, counted by hand with awk: all films but the one without a title have a year.
+    #[test]
+    fn the_real_ml_100k() {
+        let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/ml100k-posters");
+        if !dir.is_dir() {
+            eprintln!("skipped: no {}", dir.display());
+            return;
+        }
+        let (inputs, _) = inputs(&dir, None, options(&Clicks::Ratings)).unwrap();
+        let movies = inputs.items.unwrap();
+        let (mut years, mut genres) = (0, 0);
+        for_each_row(movies.as_ref(), &["item", "year", "genres"], |cells| {
+            years += usize::from(cells[1].len() == 4);
+            genres += cells[2].split('|').filter(|genre| !genre.is_empty()).count();
+        })
+        .unwrap();
+        assert_eq!((years, genres), (1681, 2891));
     }
 
     /// The real data, where they are: counted by hand with awk.

@@ -81,6 +81,7 @@ pub(crate) enum Added {
 
 /// Items as they come: those of the items table first, with their images and fields, then those
 /// only the events know.
+#[derive(Default)]
 pub(crate) struct Items {
     names: Interner,
     images: Texts,

@@ -24,9 +24,10 @@
 mod build;
 mod collect;
 mod columns;
+pub(crate) mod given;
 mod history;
 mod instants;
-mod items;
+pub(crate) mod items;
 mod mapping;
 mod matching;
 mod measured;
@@ -34,7 +35,7 @@ mod options;
 mod part;
 mod report;
 mod sample;
-mod spill;
+pub(crate) mod spill;
 
 use std::path::Path;
 
