@@ -22,11 +22,11 @@
 //!
 //! In reading order: the trait [`Fabric`] and its engines, [`Solo`] (one process), [`ThreadFabric`]
 //! (several ranks inside one process, for tests and simulations) and, with the feature `mpi`, `mpi`
-//! (processes of an MPI job); [`Lent`], a handle of one of them for several users in turn; [`mail`], how lanes address each other across ranks; [`sum`], the
-//! fixed binary tree along which lanes are added up, and [`reduce`], the same sum over processes;
-//! [`gather`], small values that every process has to know; [`together`], errors that stop all
-//! processes; [`words`], larger numbers as words;
-//! [`metered`], how much was sent.
+//! (processes of an MPI job); [`Lent`], a handle of one of them for several users in turn;
+//! [`mail`], how lanes address each other across ranks; [`sum`], the fixed binary tree along which
+//! lanes are added up, and [`reduce`], the same sum over processes; [`gather`], small values that
+//! every process has to know; [`together`], errors that stop all processes; [`words`], larger
+//! numbers as words; [`metered`], how much was sent.
 
 #![deny(missing_docs)]
 #![warn(unreachable_pub)]

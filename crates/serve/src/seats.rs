@@ -1,4 +1,4 @@
-//! TowerBuffers for connections: how many there are, of whom, and which of them have nothing to do.
+//! Room for connections: how many there are, of whom, and which of them have nothing to do.
 //!
 //! ```text
 //! enter --> idle <--request begins, answer is sent--> at work --> gone
@@ -22,9 +22,9 @@ use crate::traffic::Traffic;
 /// How often what happens to many connections is logged.
 const SELDOM: Duration = Duration::from_secs(1);
 
-/// TowerBuffers for connections.
+/// Room for connections.
 #[derive(Debug)]
-pub(crate) struct TowerBuffers {
+pub(crate) struct Room {
     state: Mutex<State>,
     /// Told whenever there may be room, or somebody who could make some.
     changed: Notify,
@@ -70,7 +70,7 @@ impl Seldom {
 /// One connection's place.
 #[derive(Debug)]
 pub(crate) struct Seat {
-    room: Arc<TowerBuffers>,
+    room: Arc<Room>,
     address: IpAddr,
     leave: Arc<Notify>,
     own: Mutex<Own>,
@@ -111,14 +111,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-impl TowerBuffers {
-    /// TowerBuffers for `most` connections, of one address `most_per_address`.
-    pub(crate) fn new(
-        most: usize,
-        most_per_address: usize,
-        traffic: Arc<Traffic>,
-    ) -> Arc<TowerBuffers> {
-        Arc::new(TowerBuffers {
+impl Room {
+    /// Room for `most` connections, of one address `most_per_address`.
+    pub(crate) fn new(most: usize, most_per_address: usize, traffic: Arc<Traffic>) -> Arc<Room> {
+        Arc::new(Room {
             state: Mutex::default(),
             changed: Notify::new(),
             empty: Notify::new(),
@@ -130,7 +126,7 @@ impl TowerBuffers {
 
     /// A place for a connection of `address`, as soon as there is one; the longest idle connection
     /// makes room. None if the address has as many as it may have.
-    pub(crate) async fn enter(self: &Arc<TowerBuffers>, address: IpAddr) -> Option<Arc<Seat>> {
+    pub(crate) async fn enter(self: &Arc<Room>, address: IpAddr) -> Option<Arc<Seat>> {
         let address = address.to_canonical();
         loop {
             {
@@ -363,8 +359,8 @@ mod tests {
     const HERE: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
     const LONG: Duration = Duration::from_secs(3600);
 
-    fn room(most: usize, most_per_address: usize) -> Arc<TowerBuffers> {
-        TowerBuffers::new(most, most_per_address, Arc::new(Traffic::new(&Telemetry::new())))
+    fn room(most: usize, most_per_address: usize) -> Arc<Room> {
+        Room::new(most, most_per_address, Arc::new(Traffic::new(&Telemetry::new())))
     }
 
     /// Whether what would wait is done at once.

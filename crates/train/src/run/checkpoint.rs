@@ -243,8 +243,8 @@ fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<
         let table = &shard.table;
         let slots = table.slots_by_id();
         let ids: Vec<u64> = slots.iter().map(|&slot| table.id(slot)).collect();
-        // TowerBuffers for one lane's rows, known beforehand: a list that doubles would take up to twice
-        // that.
+        // Room for one lane's rows, known beforehand: a list that doubles would take up to
+        // twice that.
         let mut rows: Vec<f32> = Vec::with_capacity(slots.len() * table.width());
         slots.iter().for_each(|&slot| rows.extend_from_slice(table.state(slot)));
         let shape = [ids.len(), table.width() / table.dim(), table.dim()];

@@ -10,43 +10,15 @@
 //! Each is a run like any other, with checkpoints of its own: a killed job goes on in the run that
 //! it was at, because those before have ended.
 
-use std::path::PathBuf;
-
 use ams_fabric::{Lent, agree, on_first, together};
-use serde::{Deserialize, Serialize};
 
-use super::{Next, RunReport, Start, decide, folder, train_once};
 use crate::error::{Error, Result};
-use crate::run::layout::CHOICE;
-use crate::run::progress::{StepReport, Validation};
+use crate::run::layout::{CHOICE, folder};
+use crate::run::once::{self, decide};
+use crate::run::progress::StepReport;
+use crate::run::report::{Choice, Next, RunReport, Searched, Start};
 use crate::settings::{Candidate, Config, ImageArm, Interactions, Similarity};
 use crate::setup::job::{Job, facts_of};
-
-/// What the trainings before a refit found; `choice.json` of its run.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Choice {
-    /// The trainings, in the order of the candidates.
-    pub searched: Vec<Searched>,
-    /// Which of them was trained on all users, counted from 0.
-    pub chosen: usize,
-    /// Steps of that training.
-    pub steps: u64,
-}
-
-/// One of the trainings before a refit.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Searched {
-    /// The candidate.
-    pub candidate: Candidate,
-    /// The run folder.
-    pub run: PathBuf,
-    /// Epochs until the best evaluation; a fraction where that is within an epoch.
-    pub epochs: f64,
-    /// The best evaluation; none if no user held out has both clicks and other impressions.
-    pub validation: Option<Validation>,
-}
 
 /// As [`super::train`], of a configuration with refit.
 pub(super) fn train(
@@ -71,7 +43,7 @@ pub(super) fn train(
     for (at, (candidate, search)) in searches(config).into_iter().enumerate() {
         // With `--resume` there is something of the first one, at least.
         let start = if at > 0 { resumed(start) } else { start };
-        let report = train_once(&search, start, lend(&fabric), watch)?;
+        let report = once::train(&search, start, lend(&fabric), watch)?;
         if !report.finished {
             return Ok(report);
         }
@@ -90,7 +62,7 @@ pub(super) fn train(
     let steps = scaled(found, report.steps_per_epoch, report.steps_per_epoch_of_all_users);
     let refit = refit(config, &search, steps);
     let start = resumed(start);
-    let mut report = train_once(&refit, start, lend(&fabric), watch)?;
+    let mut report = once::train(&refit, start, lend(&fabric), watch)?;
     let choice = Choice { searched, chosen, steps };
     let text = serde_json::to_string_pretty(&choice).expect("numbers are JSON") + "\n";
     let path = folder(&refit).join(CHOICE);

@@ -281,8 +281,8 @@ impl Trainer {
         self.predictions(Selection { split, users: Users::All }, &mut || ())
     }
 
-    /// Evaluates on the held-out users, if there are any, this is due where the cursor stands, and it
-    /// was not done yet.
+    /// Evaluates on the held-out users, if there are any, this is due where the cursor stands, and
+    /// it was not done yet.
     /// Calls `alive` now and then. All processes call it together.
     ///
     /// # Errors
@@ -405,8 +405,8 @@ impl Trainer {
     }
 }
 
-/// How many of an epoch's `count` evaluations are due after `step` of its `steps`, if one of them is
-/// due just there.
+/// How many of an epoch's `count` evaluations are due after `step` of its `steps`, if one of them
+/// is due just there.
 fn evaluations(step: u64, steps: u64, count: u32) -> Option<u32> {
     // Evaluation k, counted from 1, is after step ceil(k * steps / count).
     let until = |step: u64| u128::from(step) * u128::from(count) / u128::from(steps);

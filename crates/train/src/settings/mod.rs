@@ -366,17 +366,17 @@ pub struct TrainConfig {
     pub epochs: u32,
     /// Number of impressions per step, over all lanes together. Range: at least `lanes`.
     pub batch: usize,
-    /// Number of the dataset's parts, and with them of its users, that are held out of training and
-    /// predicted at each evaluation. With 0 there is no validation. Range: 0, or a divisor of the
-    /// dataset's number of parts that is less than it; `lanes` is then at most half the number of
-    /// parts, and both sides have impressions.
+    /// Number of the dataset's parts, and with them of its users, that are held out of training
+    /// and predicted at each evaluation. With 0 there is no validation. Range: 0, or a divisor
+    /// of the dataset's number of parts that is less than it; `lanes` is then at most half the
+    /// number of parts, and both sides have impressions.
     pub validation_parts: usize,
-    /// Number of consecutive evaluations without a greater GAUC of the held-out users after which the
-    /// training ends. The result of the run is then its best evaluation. Default: no early stop.
-    /// Range: at least 1; needs `validation_parts`.
+    /// Number of consecutive evaluations without a greater GAUC of the held-out users after which
+    /// the training ends. The result of the run is then its best evaluation. Default: no early
+    /// stop. Range: at least 1; needs `validation_parts`.
     pub early_stop: Option<u32>,
-    /// Number of evaluations on the held-out users per epoch, at equal distances of steps; the last
-    /// one is after the epoch. Range: at least 1.
+    /// Number of evaluations on the held-out users per epoch, at equal distances of steps; the
+    /// last one is after the epoch. Range: at least 1.
     pub evaluations_per_epoch: u32,
     /// Whether the model is trained once more on all users, from the initial weights and for the
     /// share of epochs that early stop found; the trainings before are runs of their own beside
@@ -390,9 +390,9 @@ pub struct TrainConfig {
     /// Number of steps after which the training ends, if its epochs have more. Default: no limit.
     /// Range: at least 1.
     pub max_steps: Option<u64>,
-    /// Number of lanes, among which the parts of the dataset and the rows of ids are divided. It is
-    /// part of the result: another number is another training. Range: a power of two, at most the
-    /// dataset's number of parts and at least the number of processes.
+    /// Number of lanes, among which the parts of the dataset and the rows of ids are divided. It
+    /// is part of the result: another number is another training. Range: a power of two, at
+    /// most the dataset's number of parts and at least the number of processes.
     pub lanes: usize,
     /// Place of the image features and of the towers.
     pub placement: Placement,
@@ -412,10 +412,11 @@ pub struct TrainConfig {
     /// `learning_rate`. Range: more than 0.
     pub rows_learning_rate: Option<f32>,
     /// Coefficient lambda of DIN's mini-batch aware L2 regularization of the rows of ids; the term
-    /// of a row is divided by the occurrences of its id in the training samples. Range: at least 0.
+    /// of a row is divided by the occurrences of its id in the training samples. Range: at least
+    /// 0.
     pub l2_ids: f32,
-    /// Probability that a hidden unit of a tower is dropped in training. Range: at least 0 and less
-    /// than 1; more than 0 needs a `model.tower` of at least two layers.
+    /// Probability that a hidden unit of a tower is dropped in training. Range: at least 0 and
+    /// less than 1; more than 0 needs a `model.tower` of at least two layers.
     pub tower_dropout: f32,
     /// Decoupled weight decay (AdamW) of the towers' weight matrices, without biases and slopes:
     /// each step subtracts this times the learning rate times the weight. Range: at least 0;
@@ -441,7 +442,8 @@ pub struct TrainConfig {
     /// Number of steps between two lines of `metrics.jsonl`. Range: at least 0, where 0 counts as
     /// 1.
     pub log_every: u64,
-    /// Earlier training whose weights are the initial weights. Optimizers and schedules begin anew.
+    /// Earlier training whose weights are the initial weights. Optimizers and schedules begin
+    /// anew.
     pub warm_start: Option<WarmStart>,
 }
 

@@ -104,7 +104,7 @@ fn a_training_that_overfits_ends_with_its_best_epoch() {
     let report = train(&config, Start::Fresh, (2, 1), go_on).remove(0).unwrap();
     assert_eq!(report.best_epoch, None);
     assert_eq!(report.validation, undisturbed().report.validation);
-    assert!(!run::folder(&config).join(run::ENDED).exists());
+    assert!(!run::folder(&config).join(run::layout::ENDED).exists());
     assert_eq!(publish_run(&report.run, 1).1, *hash);
 }
 
@@ -183,7 +183,7 @@ fn killed_anywhere_in_the_end_it_ends_alike() {
 
     // In the last epoch: the best epoch's checkpoint is there, though one is to be kept.
     let config = overfitting(&before.path().join("runs"));
-    let ended = run::folder(&config).join(run::ENDED);
+    let ended = run::folder(&config).join(run::layout::ENDED);
     assert!(!ended.exists());
     assert_eq!(steps(&config), [best, best + steps_per_epoch]);
     // From where it was copied to: runs may be moved.
@@ -233,8 +233,8 @@ fn without_the_checkpoint_of_its_result_a_training_goes_on_again() {
     let config = overfitting(copy.path());
     train(&config, Start::Fresh, (1, 1), stop_at(best - 1, 0)).remove(0).unwrap();
     fs::copy(
-        run::folder(&overfitting(folder.path())).join(run::ENDED),
-        run::folder(&config).join(run::ENDED),
+        run::folder(&overfitting(folder.path())).join(run::layout::ENDED),
+        run::folder(&config).join(run::layout::ENDED),
     )
     .unwrap();
     let report = train(&config, Start::Resume, (1, 1), go_on).remove(0).unwrap();

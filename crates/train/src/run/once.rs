@@ -1,0 +1,278 @@
+//! One training in its run folder: begun or resumed, step by step, to its last checkpoint.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use ams_data::lock::Lock;
+use ams_fabric::{agree, on_first, together};
+
+use crate::error::{Error, Result};
+use crate::run::checkpoint;
+use crate::run::ended::{Ended, is_there};
+use crate::run::journal::{self, Journal};
+use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, folder};
+use crate::run::progress::StepReport;
+use crate::run::report::{Next, RunReport, Start};
+use crate::run::trainer::Trainer;
+use crate::settings::Config;
+use crate::setup::job::{Job, JobSize, facts_of};
+use crate::step::share::Share;
+use crate::step::traffic::Counts;
+
+/// Trains `config`, which asks for no refit, in its run folder; as [`super::train`].
+pub(super) fn train(
+    config: &Config,
+    start: Start,
+    job: Job,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Next,
+) -> Result<RunReport> {
+    let JobSize { processes, threads } = job.size();
+    let Begun { mut trainer, mut journal, ended, lock: _lock } = begin(config, start, job)?;
+    let (clock, before) = (Instant::now(), trainer.cursor());
+    let mut counted = Counted { counts: Counts::default(), until: before.step };
+    let finished = match ended {
+        Some(_) => true,
+        None => learn(config, &mut trainer, &mut journal, &mut counted, watch)?,
+    };
+    let seconds = clock.elapsed().as_secs_f64();
+    let counts = counted.take(&mut trainer)?;
+    let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
+    if let Some(journal) = &mut journal {
+        journal.line(seconds, counts)?;
+        journal.end(steps, seconds)?;
+    }
+    let history = ended.map_or(trainer.history(), |ended| ended.history);
+    let result = conclude(config, &mut trainer, ended.filter(|_| finished), finished)?;
+    if let Some(journal) = &mut journal {
+        journal.log(&format!("checkpoint {}", result.display()))?;
+    }
+    let best = history.best.filter(|_| config.train.early_stop.is_some());
+    let impressions = trainer.cursor().impressions - before.impressions;
+    Ok(RunReport {
+        run: folder(config),
+        steps,
+        impressions,
+        seconds,
+        impressions_per_second: impressions as f64 / seconds.max(1e-9),
+        loss: journal.and_then(|journal| journal.loss()),
+        threads,
+        processes,
+        lanes: config.train.lanes,
+        resumed_from: before.step,
+        finished,
+        epochs: config.train.epochs,
+        best_epoch: best.map(|best| best.epoch),
+        validation: best.map(|best| best.validation).or(history.last),
+        best_step: best.map(|best| best.step),
+        steps_per_epoch: trainer.steps_per_epoch(),
+        steps_per_epoch_of_all_users: Share::steps(
+            trainer.dataset().card().counts.train,
+            config.train.batch,
+        ),
+        per_step: counted.counts.per_step(trainer.cursor().step - before.step),
+        choice: None,
+    })
+}
+
+/// A training that takes its next step.
+struct Begun {
+    trainer: Trainer,
+    /// At the first process.
+    journal: Option<Journal>,
+    /// How it ended, if it has nothing left to do.
+    ended: Option<Ended>,
+    /// Held while this process trains, by the first one; the system gives it back if the process
+    /// dies.
+    lock: Option<Lock>,
+}
+
+/// Begins or resumes the training of `config` in its run folder.
+fn begin(config: &Config, start: Start, mut job: Job) -> Result<Begun> {
+    let run = folder(config);
+    let checkpoints = run.join(CHECKPOINTS);
+    let size = job.size();
+    let fabric = &mut *job.fabric;
+    together(fabric, config.check())?;
+    // Before anything is touched, and also where a checkpoint decides later: it is one for all
+    // processes.
+    agree::<Error>(fabric, &facts_of(config))?;
+    let lock = on_first(fabric, || Ok::<_, Error>(Lock::take(&config.runs, &config.name)?))?;
+    let begin = on_first(fabric, || decide(&run, config, start))?;
+    let goes_on = fabric.any(begin == Some(Begin::GoOn))?;
+    let settled = on_first(fabric, || if goes_on { Ended::settle(&run) } else { Ok(None) })?;
+    let ended = Ended::tell(settled.flatten(), fabric)?;
+    let mut trainer = if goes_on {
+        resumed(config, &run, job)?
+    } else {
+        let mut trainer = Trainer::new(config.clone(), job)?;
+        trainer.warm_start()?;
+        trainer
+    };
+    let best = trainer.history().best.filter(|_| goes_on && config.train.early_stop.is_some());
+    on_first(trainer.lanes_mut().fabric(), || match best {
+        Some(best) => is_there(&checkpoints, best.step),
+        None => Ok(()),
+    })?;
+    let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
+    let opened = match begin {
+        Some(begin) => open_journal(&run, begin, steps, &trainer, size).map(Some),
+        None => Ok(None),
+    };
+    let journal = together(trainer.lanes_mut().fabric(), opened)?;
+    Ok(Begun { trainer, journal, ended, lock })
+}
+
+/// The training of the newest checkpoint in `run`, which has to be that of `config`.
+fn resumed(config: &Config, run: &Path, job: Job) -> Result<Trainer> {
+    let trainer = Trainer::resume(&run.join(CHECKPOINTS), job)?;
+    let same = Config { runs: config.runs.clone(), ..trainer.config().clone() };
+    if same != *config {
+        let what = "the checkpoint was trained with another configuration than this one";
+        return Err(Error::content(run.join(CONFIG), what));
+    }
+    Ok(trainer)
+}
+
+/// Writes the last checkpoint and, where an early stop ends the training, makes the best epoch's
+/// the result. Returns the checkpoint that is the result.
+fn conclude(
+    config: &Config,
+    trainer: &mut Trainer,
+    ended: Option<Ended>,
+    finished: bool,
+) -> Result<PathBuf> {
+    let run = folder(config);
+    let checkpoints = run.join(CHECKPOINTS);
+    let newest = trainer.checkpoint(&checkpoints)?;
+    if !finished || config.train.early_stop.is_none() {
+        return Ok(newest);
+    }
+    let ended = ended.unwrap_or_else(|| Ended::at(trainer.cursor(), trainer.history()));
+    on_first(trainer.lanes_mut().fabric(), || ended.conclude(&run))?;
+    Ok(checkpoint::path(&checkpoints, ended.result))
+}
+
+/// The counters of all steps up to `until`.
+struct Counted {
+    counts: Counts,
+    until: u64,
+}
+
+impl Counted {
+    /// Adds the counters of the steps since then; returns their mean per step.
+    fn take(&mut self, trainer: &mut Trainer) -> Result<Counts> {
+        let step = trainer.cursor().step;
+        let counts = trainer.lanes_mut().take_counts()?;
+        self.counts += counts.times((step - self.until) as f64);
+        self.until = step;
+        Ok(counts)
+    }
+}
+
+/// Takes steps until the training is done, or `watch` stops it before; whether it is done.
+fn learn(
+    config: &Config,
+    trainer: &mut Trainer,
+    journal: &mut Option<Journal>,
+    counted: &mut Counted,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Next,
+) -> Result<bool> {
+    // Not the trainer's: the run may have been moved since its checkpoint was written.
+    let checkpoints = folder(config).join(CHECKPOINTS);
+    let clock = Instant::now();
+    let (train, steps, begin) = (&config.train, trainer.steps(), trainer.cursor().step);
+    let mut stop = false;
+    loop {
+        let cursor = trainer.cursor();
+        let round = StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 };
+        // First of all, so that every checkpoint at the end of an epoch has the epoch's validation.
+        let validated = trainer.validate(&mut || {
+            watch(&round, steps);
+        })?;
+        if let (Some(journal), Some(validation)) = (&mut *journal, validated) {
+            journal.validation(cursor, (trainer.epochs_taken(), train.epochs), validation)?;
+        }
+        if trainer.is_done() {
+            return Ok(true);
+        }
+        if stop {
+            return Ok(false);
+        }
+        let due = train.checkpoint_every.is_some_and(|n| n > 0 && cursor.step.is_multiple_of(n));
+        let best = train.early_stop.is_some() && trainer.is_at_evaluation();
+        if cursor.step > begin && (due || best) {
+            trainer.checkpoint(&checkpoints)?;
+        }
+        let Some(report) = trainer.step()? else { return Ok(true) };
+        if let Some(journal) = journal {
+            journal.step(&report);
+        }
+        let step = report.cursor.step;
+        if step.is_multiple_of(train.log_every.max(1)) || step == steps {
+            let counts = counted.take(trainer)?;
+            if let Some(journal) = journal {
+                journal.line(clock.elapsed().as_secs_f64(), counts)?;
+            }
+        }
+        stop = trainer.lanes_mut().fabric().any(watch(&report, steps) == Next::Stop)?;
+    }
+}
+
+/// How a training begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Begin {
+    /// At step 0; `replace` removes an earlier training.
+    New { replace: bool },
+    /// At the newest checkpoint.
+    GoOn,
+}
+
+/// How a training begins by `start` in the run folder as it is.
+pub(super) fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
+    let goes_on = !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty();
+    // A checkpoint that is there already is not written again: none may be left of another
+    // training.
+    let taken = goes_on || run.join(CONFIG).exists() || run.join(ENDED).exists();
+    match start {
+        Start::Fresh if taken => {
+            let what = "holds an earlier training; choose another name, go on with --resume, or \
+                        --replace it";
+            Err(Error::content(run, what))
+        }
+        Start::Fresh => Ok(Begin::New { replace: false }),
+        Start::Replace => Ok(Begin::New { replace: taken }),
+        Start::Resume => Ok(Begin::GoOn),
+        Start::Auto if goes_on => Ok(Begin::GoOn),
+        Start::Auto => {
+            // Killed before its first checkpoint: to be taken over only if it was the same
+            // training.
+            if taken && journal::read_config(run)? != *config {
+                let what = "holds a training with another configuration; choose another name, or \
+                            --replace it";
+                return Err(Error::content(run, what));
+            }
+            Ok(Begin::New { replace: taken })
+        }
+    }
+}
+
+/// Makes the run folder, or goes on in it after `taken` steps.
+fn open_journal(
+    run: &Path,
+    begin: Begin,
+    taken: u64,
+    trainer: &Trainer,
+    size: JobSize,
+) -> Result<Journal> {
+    if begin == (Begin::New { replace: true }) {
+        // Renamed first: killed half-way, nothing that looks like a training stays.
+        let retired = run.with_file_name(format!(".{}.retired", trainer.config().name));
+        if retired.exists() {
+            fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+        }
+        fs::rename(run, &retired).map_err(Error::io(run))?;
+        fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+    }
+    Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, size)
+}

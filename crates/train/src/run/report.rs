@@ -1,0 +1,104 @@
+//! How a training is asked for, and what it came to.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use crate::run::progress::Validation;
+use crate::settings::Candidate;
+use crate::step::traffic::Counts;
+
+/// The decision of a watcher after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The training takes its next step.
+    GoOn,
+    /// The training writes a checkpoint and ends.
+    Stop,
+}
+
+/// Whether a run folder may hold an earlier training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A new training; a folder with an earlier one is an error.
+    Fresh,
+    /// A new training; an earlier one of the same name is removed.
+    Replace,
+    /// Goes on from the newest checkpoint.
+    Resume,
+    /// Goes on from the newest checkpoint if there is one, and begins at step 0 if not: for a
+    /// launcher that starts a job again.
+    Auto,
+}
+
+/// The result of a training; `--json` of `ams train`.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct RunReport {
+    /// Path of the run folder.
+    pub run: PathBuf,
+    /// Steps taken, over all processes that worked on the run.
+    pub steps: u64,
+    /// Impressions learned from by this process.
+    pub impressions: u64,
+    /// Seconds of this process spent on steps.
+    pub seconds: f64,
+    /// Impressions per second of this process.
+    pub impressions_per_second: f64,
+    /// Mean loss over the last line of metrics; none if there was no step left to take.
+    pub loss: Option<f64>,
+    /// Threads of each process.
+    pub threads: usize,
+    /// Processes of the job.
+    pub processes: usize,
+    /// Lanes of the training.
+    pub lanes: usize,
+    /// The step it went on from; 0 for a new training.
+    pub resumed_from: u64,
+    /// Whether all epochs were done, or ended early by validation; false if the watcher stopped
+    /// the training.
+    pub finished: bool,
+    /// Epochs of the configuration.
+    pub epochs: u32,
+    /// With early stop the best epoch so far, counted from 0; the result of a finished training.
+    pub best_epoch: Option<u32>,
+    /// Metrics of the model of that epoch for the users held out; without early stop, of the last
+    /// epoch.
+    pub validation: Option<Validation>,
+    /// With early stop, the steps of the best evaluation so far.
+    pub best_step: Option<u64>,
+    /// Steps of an epoch.
+    pub steps_per_epoch: u64,
+    /// Steps of an epoch of all users' impressions; more than of those that are not held out.
+    pub steps_per_epoch_of_all_users: u64,
+    /// Counters of all lanes together, mean per step over this process's steps.
+    pub per_step: Counts,
+    /// With `train.refit`, the trainings before this one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub choice: Option<Choice>,
+}
+
+/// What the trainings before a refit found; `choice.json` of its run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Choice {
+    /// The trainings, in the order of the candidates.
+    pub searched: Vec<Searched>,
+    /// Which of them was trained on all users, counted from 0.
+    pub chosen: usize,
+    /// Steps of that training.
+    pub steps: u64,
+}
+
+/// One of the trainings before a refit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Searched {
+    /// The candidate.
+    pub candidate: Candidate,
+    /// The run folder.
+    pub run: PathBuf,
+    /// Epochs until the best evaluation; a fraction where that is within an epoch.
+    pub epochs: f64,
+    /// The best evaluation; none if no user held out has both clicks and other impressions.
+    pub validation: Option<Validation>,
+}
