@@ -41,6 +41,8 @@ pub mod rank;
 pub mod settings;
 pub mod tower;
 
+pub mod align;
+
 mod adagrad;
 pub mod adam;
 pub mod loss;

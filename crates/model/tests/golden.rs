@@ -1,4 +1,4 @@
-//! Every rank network and the tower against values from PyTorch.
+//! Every rank network, the tower and the alignment against values from PyTorch.
 //!
 //! `golden/make.py` says what the values are, how they came to be, and how to make them again;
 //! nothing here needs Python. A disagreement names the network, the tensor and its worst value.
@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 
 use ams_model::adam::Adam;
+use ams_model::align::{self, Pairs};
 use ams_model::linalg::Packed;
 use ams_model::loss::cross_entropy;
 use ams_model::{
@@ -136,6 +137,26 @@ struct TowerFile {
     dout: Vec<f32>,
     embeddings: Vec<f64>,
     weights: Weights,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct AlignFile {
+    pictures: usize,
+    components: usize,
+    width: usize,
+    temperature: f32,
+    penalty: f32,
+    adam: AdamSteps,
+    users: Vec<u64>,
+    pairs: Vec<[usize; 2]>,
+    weights: Vec<f32>,
+    x: Vec<f32>,
+    w: Vec<f32>,
+    embeddings: Vec<f64>,
+    loss: f64,
+    gradient: Vec<f64>,
+    after_adam: Vec<f64>,
 }
 
 type Weights = BTreeMap<String, Weight>;
@@ -406,6 +427,59 @@ fn the_tower_agrees_with_pytorch() {
     compared.tensor(FORWARD, "embeddings", &out, &embeddings);
     let gradient = |e: &[f32]| tower_pass(&tower, &rows, scale, &dout, e).1;
     compared.learned(tower.layout(), &weights, &adam, e, gradient);
+    let disagreements = compared.finish();
+    assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
+}
+
+/// Loss and gradient of the map `w`, and the embeddings that it makes.
+fn align_pass(file: &AlignFile, w: &[f32]) -> (f64, Vec<f32>, Vec<f32>) {
+    let shape @ [width, components] = [file.width, file.components];
+    let (mut e, mut lengths) = (Vec::new(), Vec::new());
+    align::embed(shape, &file.x, w, &mut e, &mut lengths);
+    let of = |side: usize| -> Vec<f32> {
+        let places = file.pairs.iter().map(|pair| pair[side] * width);
+        places.flat_map(|at| e[at..at + width].to_vec()).collect()
+    };
+    let pairs = Pairs {
+        users: file.users.clone(),
+        items: file.pairs.iter().map(|pair| pair.map(|item| item as u64)).collect(),
+        weights: file.weights.clone(),
+        a: of(0),
+        b: of(1),
+    };
+    let (mut rows, run) = (align::Rows::default(), 0..pairs.len());
+    let [loss, weight] = rows.scores(&pairs, run.clone(), width, file.temperature);
+    let sums = rows.sums.clone();
+    rows.backward(&pairs, run, width, file.temperature, &sums);
+    let mut de = vec![0.0; e.len()];
+    for (pair, (da, db)) in file.pairs.iter().zip(rows.da.chunks(width).zip(rows.db.chunks(width)))
+    {
+        for (item, gradient) in pair.iter().zip([da, db]) {
+            ams_model::linalg::add(gradient, &mut de[item * width..][..width]);
+        }
+    }
+    let mut dw = vec![f32::NAN; w.len()];
+    align::embed_backward(shape, &file.x, &e, &lengths, &mut de, &mut dw);
+    let first = align::identity(width, components);
+    let penalty = align::pull(file.penalty, w, &first, &mut dw);
+    (loss / weight + penalty, dw, e)
+}
+
+#[test]
+fn the_alignment_agrees_with_pytorch() {
+    let file: AlignFile = read("align.json");
+    assert_eq!(file.x.len(), file.pictures * file.components);
+    let mut compared = Comparison::new("alignment".to_owned());
+    let (loss, gradient, embeddings) = align_pass(&file, &file.w);
+    compared.tensor(FORWARD, "embeddings", &embeddings, &file.embeddings);
+    compared.tensor(FORWARD, "loss", &[loss as f32], &[file.loss]);
+    compared.tensor(GRADIENT, "map", &gradient, &file.gradient);
+    let (mut w, mut m, mut v) = (file.w.clone(), vec![0.0; file.w.len()], vec![0.0; file.w.len()]);
+    for t in 1..=file.adam.steps {
+        let (_, dw, _) = align_pass(&file, &w);
+        Adam::default().update(t, file.adam.lr, &mut w, &mut m, &mut v, &dw);
+    }
+    compared.tensor(AFTER_ADAM, "map", &w, &file.after_adam);
     let disagreements = compared.finish();
     assert!(disagreements.is_empty(), "{}", disagreements.join("\n"));
 }

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
 use crate::encryption::Encryption;
-use crate::seats::{Due, Seat, Seldom, TowerBuffers, Work};
+use crate::seats::{Due, Room, Seat, Seldom, Work};
 use crate::settings::Limits;
 use crate::traffic::Traffic;
 
@@ -79,7 +79,7 @@ pub struct Port {
     bound: Bound,
     encryption: Option<Encryption>,
     limits: Limits,
-    room: Arc<TowerBuffers>,
+    room: Arc<Room>,
     traffic: Arc<Traffic>,
 }
 
@@ -132,8 +132,7 @@ impl Port {
             Sharing::Alone => Bound::Listening(socket.listen(BACKLOG)?),
             Sharing::Reused => Bound::Waiting(socket),
         };
-        let room =
-            TowerBuffers::new(connections, limits.connections_per_address, Arc::clone(traffic));
+        let room = Room::new(connections, limits.connections_per_address, Arc::clone(traffic));
         Ok(Port { bound, encryption, limits, room, traffic: Arc::clone(traffic) })
     }
 
@@ -149,7 +148,7 @@ impl Port {
     }
 
     /// Its connections.
-    pub(crate) fn room(&self) -> Arc<TowerBuffers> {
+    pub(crate) fn room(&self) -> Arc<Room> {
         Arc::clone(&self.room)
     }
 

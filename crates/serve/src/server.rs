@@ -18,7 +18,7 @@ use crate::encryption::Encryption;
 use crate::listen::{Port, Sharing, Stage};
 use crate::models::Models;
 use crate::renewal::{Look, Renewal, Renewed};
-use crate::seats::TowerBuffers;
+use crate::seats::Room;
 use crate::settings::{Control, Limits, Settings};
 use crate::shared::Shared;
 use crate::telemetry::Telemetry;
@@ -142,7 +142,7 @@ async fn look(renewal: &Arc<Renewal>, how: Look) {
 }
 
 /// Sorts what was observed, and gives memory back after bodies or connections that needed some.
-async fn tidy(shared: Arc<Shared>, rooms: [Arc<TowerBuffers>; 2]) {
+async fn tidy(shared: Arc<Shared>, rooms: [Arc<Room>; 2]) {
     loop {
         tokio::time::sleep(TIDY).await;
         shared.telemetry.tidy();

@@ -2,7 +2,7 @@
 """Golden values: rank networks and tower in plain PyTorch, as the paper draws them, in float64.
 
     python -m venv env && env/bin/pip install -r requirements.txt
-    env/bin/python make.py            # writes rank.json and tower.json beside this file
+    env/bin/python make.py            # writes rank.json, tower.json, align.json beside this file
     env/bin/python make.py --check    # computes them again and compares with what is committed
 
 The Rust tests read the files and never run this. A change of what a network computes changes this
@@ -14,7 +14,9 @@ ones, that make its network: without behavior images, say, no aggregator makes a
 holds the logits; the mean cross entropy; the gradients of rows and embeddings; and, by name in
 Rust's layout, each weight's shape, values, gradient, and values after the steps of Adam on the same
 batch, which move the weights alone. tower.json holds the same of one tower: features that halfs
-hold exactly, their scale, the embeddings, and gradients given `dout`.
+hold exactly, their scale, the embeddings, and gradients given `dout`. align.json holds an
+alignment: components of pictures, pairs of them, the map's embeddings, loss and gradient, and the
+map after the steps of Adam on the same batch, each with the pull to where it began.
 
 Nothing here is computed as in Rust: no group shares work, no layer is split, every impression is
 one sample on its own, the output is a softmax of two classes, and all gradients are autograd's.
@@ -106,6 +108,13 @@ CONTENTS = {
 }
 # Of similarity: buckets over [-1, 1], and how many of the largest cosines have a mean of their own.
 BUCKETS, TOP = 16, 5
+
+# Pictures, components of each, width of the map; then pairs of pictures with their users: some share
+# a picture or a user, and one weighs nothing.
+ALIGN = {"pictures": 9, "components": 7, "width": 4, "temperature": 0.25, "penalty": 0.125}
+ALIGN_PAIRS = [[0, 1], [2, 3], [4, 0], [5, 6], [6, 2], [7, 8], [1, 4], [3, 5], [8, 7], [2, 8]]
+ALIGN_USERS = [3, 1, 4, 1, 5, 9, 2, 6, 5, 3]
+ALIGN_WEIGHTS = [1.0, 0.25, 0.5, 0.75, 1.0, 0.125, 0.0, 2.0, 0.5, 1.5]
 
 TOWER = {"input": 8, "widths": [6, 5, 4]}
 TOWER_IMAGES, TOWER_SCALE = 5, 0.375
@@ -479,6 +488,58 @@ def tower():
     }
 
 
+def align():
+    """The alignment: every pair is a sample of its own, and its negatives are a list."""
+    components, width = ALIGN["components"], ALIGN["width"]
+    x = draw("align x", (ALIGN["pictures"], components), 1.0)
+    first = torch.eye(width, components, dtype=torch.float64)
+    weight = torch.tensor(ALIGN_WEIGHTS, dtype=torch.float64)
+
+    def embeddings(w):
+        return F.normalize(x @ w.T, dim=1)
+
+    def negatives(i):
+        others = [j for j in range(len(ALIGN_PAIRS)) if j != i and ALIGN_USERS[j] != ALIGN_USERS[i]]
+        return [j for j in others if not set(ALIGN_PAIRS[i]) & set(ALIGN_PAIRS[j])]
+
+    def info_nce(w):
+        e = embeddings(w)
+        losses = []
+        for i, (a, b) in enumerate(ALIGN_PAIRS):
+            forth = torch.stack([e[a] @ e[ALIGN_PAIRS[j][1]] for j in [i, *negatives(i)]])
+            back = torch.stack([e[b] @ e[ALIGN_PAIRS[j][0]] for j in [i, *negatives(i)]])
+            right = torch.tensor(0)
+            both = [F.cross_entropy(c / ALIGN["temperature"], right) for c in (forth, back)]
+            losses.append(sum(both) / 2)
+        return (weight * torch.stack(losses)).sum() / weight.sum()
+
+    def loss(w):
+        return info_nce(w) + ALIGN["penalty"] * ((w - first) ** 2).sum()
+
+    begin = (first + draw("align w", first.shape, 0.25)).requires_grad_()
+    value = loss(begin)
+    value.backward()
+    w = begin.detach().clone().requires_grad_()
+    optimizer = torch.optim.Adam([w], ADAM["lr"], (ADAM["beta1"], ADAM["beta2"]), ADAM["eps"])
+    for _ in range(ADAM["steps"]):
+        optimizer.zero_grad()
+        loss(w).backward()
+        optimizer.step()
+    return {
+        **ALIGN,
+        "adam": ADAM,
+        "users": ALIGN_USERS,
+        "pairs": ALIGN_PAIRS,
+        "weights": ALIGN_WEIGHTS,
+        "x": numbers(x),
+        "w": numbers(begin),
+        "embeddings": numbers(embeddings(begin)),
+        "loss": float(f"{value.item():.{SIGNIFICANT_DIGITS}g}"),
+        "gradient": numbers(begin.grad),
+        "after_adam": numbers(w),
+    }
+
+
 def offsets(lengths):
     out = [0]
     for length in lengths:
@@ -531,7 +592,11 @@ def main():
     check = arguments.parse_args().check
     torch.set_num_threads(1)
     lines = []
-    for name, value in [("rank.json", rank()), ("tower.json", tower())]:
+    for name, value in [
+        ("rank.json", rank()),
+        ("tower.json", tower()),
+        ("align.json", align()),
+    ]:
         if check:
             kept = json.loads((HERE / name).read_text())
             lines += differences(name, json.loads(text(value)), kept)
