@@ -41,6 +41,9 @@ mod setup;
 
 mod step;
 
+/// A linear map of image features, aligned with the items that users engage with together.
+pub mod align;
+
 /// A training with its folder: steps, validation, checkpoints.
 pub mod run;
 

@@ -264,6 +264,7 @@ fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
             ..ModelConfig::default()
         },
         train,
+        align: None,
     }
 }
 

@@ -156,6 +156,7 @@ fn config(samples: &Path, batch: usize, lanes: usize) -> Config {
         },
         model: ModelConfig::default(),
         train: TrainConfig { batch, lanes, ..TrainConfig::default() },
+        align: None,
     };
     if !sources::has_images(samples) {
         config.model.network.images = ImageArm::None;

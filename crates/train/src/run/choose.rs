@@ -16,9 +16,9 @@ use crate::error::{Error, Result};
 use crate::run::layout::{CHOICE, folder};
 use crate::run::once::{self, decide};
 use crate::run::progress::StepReport;
-use crate::run::report::{Choice, Next, RunReport, Searched, Start};
+use crate::run::report::{Choice, RunReport, Searched};
 use crate::settings::{Candidate, Config, ImageArm, Interactions, Similarity};
-use crate::setup::job::{Job, facts_of};
+use crate::setup::job::{Job, Next, Start, facts_of};
 
 /// As [`super::train`], of a configuration with refit.
 pub(super) fn train(

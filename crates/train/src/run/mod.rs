@@ -40,7 +40,8 @@ use crate::setup::job::Job;
 
 pub use crate::run::journal::two_decimals;
 pub(crate) use crate::run::layout::{CHECKPOINTS, CONFIG, folder};
-pub use crate::run::report::{Choice, Next, RunReport, Searched, Start};
+pub use crate::run::report::{Choice, RunReport, Searched};
+pub use crate::setup::job::{Next, Start};
 
 /// Trains `config` in its run folder on the processes of `job`, which all call this together and
 /// see the same disk. `watch` sees every step and may stop the training: one process that returns

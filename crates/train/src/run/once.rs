@@ -13,10 +13,10 @@ use crate::run::ended::{Ended, is_there};
 use crate::run::journal::{self, Journal};
 use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, folder};
 use crate::run::progress::StepReport;
-use crate::run::report::{Next, RunReport, Start};
+use crate::run::report::RunReport;
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
-use crate::setup::job::{Job, JobSize, facts_of};
+use crate::setup::job::{Job, JobSize, Next, Start, facts_of};
 use crate::step::share::Share;
 use crate::step::traffic::Counts;
 

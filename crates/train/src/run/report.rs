@@ -1,4 +1,4 @@
-//! How a training is asked for, and what it came to.
+//! The results of a training.
 
 use std::path::PathBuf;
 
@@ -7,29 +7,6 @@ use serde::{Deserialize, Serialize};
 use crate::run::progress::Validation;
 use crate::settings::Candidate;
 use crate::step::traffic::Counts;
-
-/// The decision of a watcher after a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Next {
-    /// The training takes its next step.
-    GoOn,
-    /// The training writes a checkpoint and ends.
-    Stop,
-}
-
-/// Whether a run folder may hold an earlier training.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Start {
-    /// A new training; a folder with an earlier one is an error.
-    Fresh,
-    /// A new training; an earlier one of the same name is removed.
-    Replace,
-    /// Goes on from the newest checkpoint.
-    Resume,
-    /// Goes on from the newest checkpoint if there is one, and begins at step 0 if not: for a
-    /// launcher that starts a job again.
-    Auto,
-}
 
 /// The result of a training; `--json` of `ams train`.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -4,6 +4,7 @@
 //! the meaning, `Default: ..` where a key without a value has one, `Range: ..`. A list below them
 //! has the values of an enumeration that another crate defines.
 
+pub mod align;
 pub mod preset;
 
 use std::path::PathBuf;
@@ -17,6 +18,7 @@ pub use ams_model::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
+pub use crate::settings::align::{AlignConfig, Whiten};
 pub use crate::settings::preset::Preset;
 
 /// Every setting that decides the result of a training. Threads and processes are not among them:
@@ -41,6 +43,10 @@ pub struct Config {
     /// Optimization, and its division among lanes.
     #[serde(default)]
     pub train: TrainConfig,
+    /// Alignment of image features with what users engage with together, before clicks are learned:
+    /// the settings of `ams align`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub align: Option<AlignConfig>,
 }
 
 impl Config {
@@ -177,7 +183,7 @@ impl Config {
             let what = format!("{tower:?} ends in another width than model.embedding_dim = {dim}");
             return bad("model.tower", what);
         }
-        Ok(())
+        self.align.as_ref().map_or(Ok(()), AlignConfig::check)
     }
 }
 

@@ -1,4 +1,4 @@
-//! The processes of one training.
+//! The processes of one training, and what is wanted of them.
 
 use ams_fabric::{Fabric, Solo};
 
@@ -39,6 +39,29 @@ impl Job {
     pub(crate) fn size(&self) -> JobSize {
         JobSize { processes: self.fabric.size(), threads: self.threads }
     }
+}
+
+/// The decision of a watcher after a step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    /// The training takes its next step.
+    GoOn,
+    /// The training writes a checkpoint and ends.
+    Stop,
+}
+
+/// Whether a run folder may hold an earlier training.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Start {
+    /// A new training; a folder with an earlier one is an error.
+    Fresh,
+    /// A new training; an earlier one of the same name is removed.
+    Replace,
+    /// Goes on from the newest checkpoint.
+    Resume,
+    /// Goes on from the newest checkpoint if there is one, and begins at step 0 if not: for a
+    /// launcher that starts a job again.
+    Auto,
 }
 
 /// The facts of a configuration: every key with its value.

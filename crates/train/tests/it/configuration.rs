@@ -16,7 +16,8 @@ use super::shop::shop;
 const SOURCE: &str = concat!(
     include_str!("../../src/settings/mod.rs"),
     include_str!("../../src/settings/preset.rs"),
-    include_str!("../../../model/src/settings/network.rs")
+    include_str!("../../../model/src/settings/network.rs"),
+    include_str!("../../src/settings/align.rs")
 );
 
 /// The required keys, and every table: what is not in it has a default.
@@ -30,6 +31,7 @@ features = 'f'
 [model]
 [train.warm_start]
 from = 'r'
+[align]
 ";
 
 const BEGINNING: &str = "\
@@ -365,7 +367,8 @@ fn bounds(range: &str, is_integer: bool) -> Vec<(String, bool)> {
             (false, _, Ok(bound)) => format!("{:?}", bound + beyond as f64 / 1000.0),
             _ => return,
         };
-        let bound = if is_integer { bound.to_owned() } else { format!("{bound}.0") };
+        let is_whole = is_integer || bound.contains('.');
+        let bound = if is_whole { bound.to_owned() } else { format!("{bound}.0") };
         tried.extend([(bound, of_bound), (other, !of_bound)]);
     };
     for part in first.split(", ").flat_map(|part| part.split(" and ")) {

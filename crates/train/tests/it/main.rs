@@ -5,6 +5,7 @@
 // Helpers of tests may unwrap like tests.
 #![allow(clippy::unwrap_used)]
 
+mod align;
 mod allocations;
 mod beginnings;
 mod bits;

@@ -37,8 +37,13 @@ pub(super) fn shop() -> &'static Path {
 }
 
 fn make_shop(folder: &Path) {
+    make_shop_of(&ShopConfig::tiny(), folder);
+}
+
+/// Makes a shop, with its dataset and its features, in `folder`.
+pub fn make_shop_of(config: &ShopConfig, folder: &Path) {
     let shop = folder.join("shop");
-    let made = generate(&ShopConfig::tiny(), &shop, &mut |_| ()).expect("a shop");
+    let made = generate(config, &shop, &mut |_| ()).expect("a shop");
     let tables = TableOptions::default();
     let inputs = Inputs {
         events: open(&shop.join("events.parquet"), &tables).expect("events"),
@@ -104,6 +109,7 @@ pub(super) fn config(runs: &Path) -> Config {
         },
         model: ModelConfig { tower: vec![16, 12], ..ModelConfig::default() },
         train: TrainConfig { epochs: 2, batch: 128, ..TrainConfig::default() },
+        align: None,
     }
 }
 

@@ -118,6 +118,7 @@ fn reference(folder: &Path, arguments: &Arguments) -> Result<Config, Failure> {
             ..ModelConfig::default()
         },
         train: TrainConfig { batch: 1_024, epochs: u32::MAX, ..TrainConfig::default() },
+        align: None,
     })
 }
 

@@ -158,6 +158,7 @@ fn config(folder: &Path, batch: usize) -> Config {
         },
         model: ModelConfig::default(),
         train: TrainConfig { batch, lanes: LANES, epochs: 1, ..TrainConfig::default() },
+        align: None,
     }
 }
 

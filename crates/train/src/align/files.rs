@@ -1,0 +1,338 @@
+//! The files of an alignment, in the folder of its run.
+//!
+//! ```text
+//! aligned/                 the result: MANIFEST.json (the card) and map.safetensors
+//! aligning/step-N/         the state after step N, until the result is there: the same, and
+//!                          state.safetensors
+//!
+//! map.safetensors          mean f32 (F); scales f32 (P); components f32 (P, F), scales multiplied;
+//!                          map f32 (D, P), the best so far
+//! state.safetensors        w, m, v f32 (D, P): the map after step N, Adam's moments
+//! ```
+//! An aligned vector is z / |z| with z = map * components * (feature / |feature| - mean). Both are
+//! folders that appear whole. The state is replicated, so the first process writes it alone.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use ams_bundle::folder::{Folder, FolderWriter, Tensor};
+use ams_image::FeatureStore;
+use ams_model::align;
+use safetensors::{Dtype, SafeTensors};
+use serde::{Deserialize, Serialize};
+
+use crate::align::gate::Look;
+use crate::align::lanes::Weights;
+use crate::align::map::Components;
+use crate::error::{Error, Result};
+use crate::settings::Config;
+use crate::settings::align::AlignConfig;
+use crate::setup::sources::Sources;
+
+/// `format` of the manifests this build reads and writes.
+pub const FORMAT: &str = "ams-aligned/1";
+
+/// The folder of the result in that of a run.
+pub const ALIGNED: &str = "aligned";
+
+/// The folder of unfinished work in that of a run.
+pub const ALIGNING: &str = "aligning";
+
+const MAP: &str = "map.safetensors";
+const STATE: &str = "state.safetensors";
+
+/// Everything that decides an alignment.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Basis {
+    /// The settings.
+    pub align: AlignConfig,
+    /// The seed of held-out images and batches.
+    pub seed: u64,
+    /// Number of lanes.
+    pub lanes: usize,
+    /// Parts whose users are held out.
+    pub validation_parts: usize,
+    /// The seed of a permutation of the images.
+    pub shuffle_images: Option<u64>,
+    /// blake3 of the cards of the dataset and of the feature store.
+    pub sources: Sources,
+}
+
+impl Basis {
+    /// Of `config` and what it reads.
+    pub fn of(config: &Config, sources: Sources) -> Basis {
+        let align = config.align.clone().unwrap_or_default();
+        Basis {
+            seed: align.seed.unwrap_or(config.seed),
+            align,
+            lanes: config.train.lanes,
+            validation_parts: config.train.validation_parts,
+            shuffle_images: config.data.shuffle_images,
+            sources,
+        }
+    }
+
+    /// How `other` differs, for a message.
+    pub fn difference(&self, other: &Basis) -> Option<&'static str> {
+        match (self == other, self.sources == other.sources) {
+            (true, _) => None,
+            (_, true) => Some(
+                "was made with other settings: align, seed, train.lanes, \
+                               train.validation_parts or data.shuffle_images",
+            ),
+            (_, false) => Some("was made of another dataset or feature store"),
+        }
+    }
+}
+
+/// What the samples hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Found {
+    /// Pictures with a feature.
+    pub images: u64,
+    /// Pairs in the training samples, without held-out images.
+    pub pairs: u64,
+    /// Those that batches are drawn from.
+    pub kept: u64,
+    /// Impressions of held-out images that judge.
+    pub judges: u64,
+    /// Those that were clicked.
+    pub clicked: u64,
+}
+
+/// What the manifest says.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Card {
+    /// What decides it.
+    pub basis: Basis,
+    /// The encoder of the features, and its hash.
+    pub encoder: String,
+    /// See `encoder`.
+    pub encoder_hash: String,
+    /// Numbers of a feature (F).
+    pub features: usize,
+    /// What the samples hold.
+    pub found: Found,
+    /// Steps taken.
+    pub step: u64,
+    /// The sum of the losses since the last look, and their number.
+    pub losses: (f64, u64),
+    /// What each look said; none without held-out images.
+    pub looks: Vec<Look>,
+    /// The step whose map is the result, so far.
+    pub chosen: u64,
+}
+
+/// A map, whole: what `ams align` leaves behind.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Aligned {
+    /// The manifest.
+    pub card: Card,
+    /// What it reads.
+    pub components: Components,
+    /// The map (D, P).
+    pub map: Vec<f32>,
+}
+
+impl Aligned {
+    /// Reads the result in the folder of a run.
+    ///
+    /// # Errors
+    /// If there is none, or it is damaged.
+    pub fn open(run: &Path) -> Result<Aligned> {
+        let place = run.join(ALIGNED);
+        if !place.exists() {
+            let what = "holds no aligned map; run `ams align` with the configuration of this run";
+            return Err(Error::content(run, what));
+        }
+        read_map(&Folder::open(&place, FORMAT)?)
+    }
+
+    /// The width of a vector (D).
+    pub fn width(&self) -> usize {
+        self.card.basis.align.width
+    }
+
+    /// The vectors, of length 1 or 0, of images of `store`; (n, D).
+    ///
+    /// # Errors
+    /// If the store has features of another encoder.
+    pub fn of(&self, store: &FeatureStore, keys: &[u64]) -> Result<Vec<f32>> {
+        let card = store.card();
+        if (&card.encoder_hash, card.dim) != (&self.card.encoder_hash, self.card.features) {
+            let what = format!(
+                "the map was made of features of {} ({} numbers, {}), but the store has those of {} ({} numbers, {})",
+                self.card.encoder,
+                self.card.features,
+                self.card.encoder_hash,
+                card.encoder,
+                card.dim,
+                card.encoder_hash
+            );
+            return Err(Error::Config { key: "data.images".to_owned(), what });
+        }
+        let x = self.components.of(store, keys);
+        let (mut vectors, mut lengths) = (Vec::new(), Vec::new());
+        let shape = [self.width(), self.components.shape()[1]];
+        align::embed(shape, &x, &self.map, &mut vectors, &mut lengths);
+        Ok(vectors)
+    }
+
+    fn write(&self, folder: &mut FolderWriter) -> Result<()> {
+        let Components { mean, scales, components } = &self.components;
+        let ([features, count], width) = (self.components.shape(), self.width());
+        let tensors = [
+            Tensor::f32("mean", &[features], mean),
+            Tensor::f32("scales", &[count], scales),
+            Tensor::f32("components", &[count, features], components),
+            Tensor::f32("map", &[width, count], &self.map),
+        ];
+        Ok(folder.add_tensors(MAP, &tensors)?)
+    }
+
+    /// Makes this the result in the folder of a run, and removes unfinished work.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn finish(&self, run: &Path) -> Result<PathBuf> {
+        let place = run.join(ALIGNED);
+        let mut folder = FolderWriter::create(&place)?;
+        self.write(&mut folder)?;
+        folder.finish(FORMAT, &self.card)?;
+        remove(&run.join(ALIGNING))?;
+        Ok(place)
+    }
+
+    /// Writes the state after its step, and removes earlier ones.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn save(&self, weights: &Weights, run: &Path) -> Result<()> {
+        let states = run.join(ALIGNING);
+        let place = states.join(format!("step-{}", self.card.step));
+        if !place.exists() {
+            let mut folder = FolderWriter::create(&place)?;
+            self.write(&mut folder)?;
+            let shape = [self.width(), self.components.shape()[1]];
+            let Weights { w, m, v } = weights;
+            let tensors = [("w", w), ("m", m), ("v", v)];
+            let tensors = tensors.map(|(name, values)| Tensor::f32(name, &shape, values));
+            folder.add_tensors(STATE, &tensors)?;
+            folder.finish(FORMAT, &self.card)?;
+        }
+        for (step, place) in list(&states)? {
+            if step != self.card.step {
+                remove(&place)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The newest state in the folder of a run, if there is one.
+///
+/// # Errors
+/// If it is damaged.
+pub fn newest(run: &Path) -> Result<Option<(Aligned, Weights)>> {
+    let Some((_, place)) = list(&run.join(ALIGNING))?.pop() else { return Ok(None) };
+    let folder: Folder<Card> = Folder::open(&place, FORMAT)?;
+    let aligned = read_map(&folder)?;
+    let len = aligned.map.len();
+    let mut weights = Weights::default();
+    tensors(&folder, STATE, |read| {
+        weights = Weights { w: read("w", len)?, m: read("m", len)?, v: read("v", len)? };
+        Ok(())
+    })?;
+    Ok(Some((aligned, weights)))
+}
+
+/// Whether the folder of a run has a result, and whether it has unfinished work.
+///
+/// # Errors
+/// If it cannot be listed.
+pub fn state_of(run: &Path) -> Result<(bool, bool)> {
+    Ok((run.join(ALIGNED).exists(), !list(&run.join(ALIGNING))?.is_empty()))
+}
+
+/// Removes result and unfinished work.
+///
+/// # Errors
+/// If something cannot be removed.
+pub fn clear(run: &Path) -> Result<()> {
+    remove(&run.join(ALIGNED))?;
+    remove(&run.join(ALIGNING))
+}
+
+/// Removes a folder, if it is there; renamed first, so that nothing half-removed has its name.
+fn remove(place: &Path) -> Result<()> {
+    if !place.exists() {
+        return Ok(());
+    }
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let retired = place.with_file_name(format!(".{name}.retired"));
+    if retired.exists() {
+        fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+    }
+    fs::rename(place, &retired).map_err(Error::io(place))?;
+    fs::remove_dir_all(&retired).map_err(Error::io(&retired))
+}
+
+/// The finished states, oldest first.
+fn list(states: &Path) -> Result<Vec<(u64, PathBuf)>> {
+    let entries = match fs::read_dir(states) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(Vec::new()),
+        entries => entries.map_err(Error::io(states))?,
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let path = entry.map_err(Error::io(states))?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if let Some(step) = name.strip_prefix("step-").and_then(|step| step.parse().ok()) {
+            found.push((step, path));
+        }
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn read_map(folder: &Folder<Card>) -> Result<Aligned> {
+    let card = folder.manifest.meta.clone();
+    let (features, align) = (card.features, &card.basis.align);
+    let (count, width) = (align.components, align.width);
+    let (mut components, mut map) = (Components::default(), Vec::new());
+    tensors(folder, MAP, |read| {
+        components = Components {
+            mean: read("mean", features)?,
+            scales: read("scales", count)?,
+            components: read("components", count.saturating_mul(features))?,
+        };
+        map = read("map", width.saturating_mul(count))?;
+        Ok(())
+    })?;
+    Ok(Aligned { card, components, map })
+}
+
+/// Shows `read` a file's floats by name and number.
+fn tensors(
+    folder: &Folder<Card>,
+    name: &str,
+    read: impl FnOnce(&dyn Fn(&str, usize) -> Result<Vec<f32>>) -> Result<()>,
+) -> Result<()> {
+    let path = folder.path().join(name);
+    let bytes = folder.read(name)?;
+    let failed = |error: safetensors::SafeTensorError| Error::content(&path, error.to_string());
+    let tensors = SafeTensors::deserialize(&bytes).map_err(failed)?;
+    read(&|name, len| {
+        let view = tensors.tensor(name).map_err(failed)?;
+        let floats = view.data().len() / size_of::<f32>();
+        if (view.dtype(), floats) != (Dtype::F32, len) {
+            let (came, shape) = (view.dtype(), view.shape());
+            let what = format!("{name} is {came:?} {shape:?}, expected {len} numbers of F32");
+            return Err(Error::content(&path, what));
+        }
+        Ok(bytemuck::pod_collect_to_vec(view.data()))
+    })
+}

@@ -1,0 +1,139 @@
+//! The settings of an alignment.
+
+use ams_model::align::LEAST_TEMPERATURE;
+use serde::{Deserialize, Serialize};
+
+use crate::error::{Error, Result};
+
+/// Alignment of image features with what users engage with together, before clicks are learned:
+/// the settings of `ams align`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AlignConfig {
+    /// Number of principal components of the features, of length 1 each, that the map reads. Range:
+    /// at least `width`, and at most the width of the features.
+    pub components: usize,
+    /// Width of an aligned vector, in numbers. Range: at least 1; at most `components`.
+    pub width: usize,
+    /// Division of each component by a power of its variance.
+    pub whiten: Whiten,
+    /// Number by which cosines are divided before their softmax. Range: at least 0.05.
+    pub temperature: f32,
+    /// Number of steps. Range: at least 1.
+    pub steps: u64,
+    /// Number of pairs per step, over all lanes together; they are one another's negatives. Range:
+    /// at least 2.
+    pub batch: usize,
+    /// Number of batches, in the order of time, from which a batch is drawn. Range: at least 1.
+    pub window: usize,
+    /// Learning rate of Adam. Range: more than 0.
+    pub learning_rate: f32,
+    /// Factor of the squared distance of the map from its initial value in the loss. Range: at
+    /// least 0.
+    pub penalty: f32,
+    /// Number of days between the two events of a pair at which its weight is divided by e. Range:
+    /// more than 0.
+    pub decay_days: f32,
+    /// Share of the images, chosen by a hash, whose pairs are left out and whose impressions judge
+    /// the map. With 0 nothing is judged, and the result is that of the last step. Range: at least
+    /// 0 and less than 1.
+    pub holdout: f32,
+    /// Number of steps between two judgements, each of which writes a checkpoint. Range: at least
+    /// 1.
+    pub evaluate_every: u64,
+    /// Seed of the held-out images and of the batches. Default: `seed`. Range: 0 to
+    /// 9223372036854775807.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub seed: Option<u64>,
+}
+
+/// Division of a principal component by a power of its variance.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Whiten {
+    /// No division.
+    None,
+    /// By the fourth root of the variance.
+    #[default]
+    Half,
+    /// By the square root of the variance: all components have the same variance then.
+    Full,
+}
+
+impl Whiten {
+    /// The factor of a component of this variance; 0 of a component without any.
+    pub fn factor(self, variance: f32) -> f32 {
+        match (self, variance > 0.0) {
+            (_, false) => 0.0,
+            (Whiten::None, _) => 1.0,
+            (Whiten::Half, _) => 1.0 / variance.sqrt().sqrt(),
+            (Whiten::Full, _) => 1.0 / variance.sqrt(),
+        }
+    }
+}
+
+impl Default for AlignConfig {
+    /// What was best on logs of some hundred thousand impressions.
+    fn default() -> AlignConfig {
+        AlignConfig {
+            components: 128,
+            width: 64,
+            whiten: Whiten::Half,
+            temperature: 0.25,
+            steps: 400,
+            batch: 512,
+            window: 40,
+            learning_rate: 0.001,
+            penalty: 0.001,
+            decay_days: 365.0,
+            holdout: 0.2,
+            evaluate_every: 50,
+            seed: None,
+        }
+    }
+}
+
+impl AlignConfig {
+    /// Checks what the types cannot say.
+    ///
+    /// # Errors
+    /// The key, what came and what is possible.
+    pub fn check(&self) -> Result<()> {
+        let bad =
+            |key: &str, what: String| Err(Error::Config { key: format!("align.{key}"), what });
+        if self.width == 0 || self.width > self.components {
+            let what =
+                format!("{}, expected 1 to align.components = {}", self.width, self.components);
+            return bad("width", what);
+        }
+        if !(self.temperature >= LEAST_TEMPERATURE && self.temperature.is_finite()) {
+            let what = format!("{}, expected at least {LEAST_TEMPERATURE}", self.temperature);
+            return bad("temperature", what);
+        }
+        if self.batch < 2 {
+            return bad("batch", format!("{}, expected at least 2 pairs", self.batch));
+        }
+        let counts = [
+            ("steps", self.steps),
+            ("window", self.window as u64),
+            ("evaluate_every", self.evaluate_every),
+        ];
+        if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
+            return bad(key, "0, expected at least 1".to_owned());
+        }
+        let positive = [("learning_rate", self.learning_rate), ("decay_days", self.decay_days)];
+        for (key, value) in positive {
+            if !(value > 0.0 && value.is_finite()) {
+                return bad(key, format!("{value}, expected a positive number"));
+            }
+        }
+        if !(self.penalty >= 0.0 && self.penalty.is_finite()) {
+            return bad("penalty", format!("{}, expected a number of at least 0", self.penalty));
+        }
+        if !(0.0..1.0).contains(&self.holdout) {
+            let what = format!("{}, expected a share of at least 0 and less than 1", self.holdout);
+            return bad("holdout", what);
+        }
+        Ok(())
+    }
+}
