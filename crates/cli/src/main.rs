@@ -57,6 +57,7 @@ enum Command {
     Import(commands::import::Arguments),
     Encode(Box<commands::encode::Arguments>),
     Images(commands::images::Arguments),
+    Align(commands::align::Arguments),
     Train(commands::train::Arguments),
     Eval(commands::eval::Arguments),
     Publish(commands::publish::Arguments),
@@ -73,6 +74,7 @@ enum Command {
 impl Command {
     fn run(self, launch: &Launch, locations: &Locations, output: Output) -> Result<(), Failure> {
         match self {
+            Command::Align(arguments) => commands::align::run(arguments, launch, locations, output),
             Command::Train(arguments) => commands::train::run(arguments, launch, locations, output),
             Command::Encode(arguments) => {
                 commands::encode::run(*arguments, launch, locations, output)

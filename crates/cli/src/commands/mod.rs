@@ -1,6 +1,7 @@
 //! The commands, one file each: arguments, what they call, what they print.
 
 pub(crate) mod ablate;
+pub(crate) mod align;
 pub(crate) mod bench;
 pub(crate) mod delta;
 pub(crate) mod demo;

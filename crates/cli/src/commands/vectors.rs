@@ -1,29 +1,41 @@
-//! `ams vectors`: the vectors of a pre-rank network, computed ahead.
+//! `ams vectors`: vectors computed ahead, of a pre-rank network or of an alignment's pictures.
 
-use std::path::PathBuf;
+use std::collections::BTreeSet;
+use std::path::{Path, PathBuf};
 
 use ams_bundle::Model;
 use ams_bundle::vectors::{self, ADS, Exported, USERS};
+use ams_data::catalogue::Catalogue;
 use ams_data::dataset::{Dataset, SplitName};
+use ams_image::FeatureStore;
 use ams_location::Locations;
+use ams_train::align::{self, Aligned, IMAGES};
+
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::output::{Output, count};
 
-/// Compute the ad and user vectors of a published pre-rank network ahead.
+/// Compute vectors ahead: the ad and user vectors of a published pre-rank network, or those of
+/// pictures by the map of `ams align`.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
-    #[arg(long, value_name = "DIR")]
-    model: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "images")]
+    model: Option<PathBuf>,
+    /// The run folder of an alignment: aligned vectors of all pictures of the dataset's items.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["model", "split"])]
+    images: Option<PathBuf>,
+    /// The feature store that the map reads; `images` inside the dataset unless given.
+    #[arg(long, value_name = "DIR", requires = "images")]
+    store: Option<PathBuf>,
     /// The dataset whose items and users are meant.
     #[arg(long, value_name = "DIR")]
     data: PathBuf,
     /// Which users: those of the test, or of the training samples.
     #[arg(long, value_enum, default_value_t = Split::Test)]
     split: Split,
-    /// Where ads.parquet and users.parquet go.
+    /// Where ads.parquet and users.parquet go, or images.parquet.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
 }
@@ -39,17 +51,22 @@ enum Split {
 struct Report<'a> {
     model: &'a str,
     version: u64,
-    out: &'a std::path::Path,
+    out: &'a Path,
     #[serde(flatten)]
     exported: Exported,
 }
 
+/// Runs the command.
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
     output: Output,
 ) -> Result<(), Failure> {
-    let model = Model::open(&locations.input_version(&arguments.model)?)?;
+    if let Some(run) = &arguments.images {
+        return of_images(run, &arguments, locations, output);
+    }
+    let model = arguments.model.as_ref().expect("clap asks for one of them");
+    let model = Model::open(&locations.input_version(model)?)?;
     let dataset = Dataset::open(&locations.input(&arguments.data)?)?;
     let split = match arguments.split {
         Split::Train => SplitName::Train,
@@ -65,6 +82,55 @@ pub(crate) fn run(
         format!(
             "{}: {ads} vectors in {ADS}, {users} in {USERS}, {dim} numbers each\n",
             out.display()
+        )
+    });
+    Ok(())
+}
+
+/// What `--json` prints of aligned vectors.
+#[derive(Debug, Serialize)]
+struct OfImages<'a> {
+    run: &'a Path,
+    out: &'a Path,
+    #[serde(flatten)]
+    exported: align::Exported,
+}
+
+/// Writes the vectors of pictures by the map in the folder `run`.
+fn of_images(
+    run: &Path,
+    arguments: &Arguments,
+    locations: &Locations,
+    output: Output,
+) -> Result<(), Failure> {
+    let aligned = Aligned::open(&locations.input(run)?)?;
+    let dataset = Dataset::open(&locations.input(&arguments.data)?)?;
+    let store = match &arguments.store {
+        Some(store) => locations.input(store)?,
+        None => dataset.dir().join("images"),
+    };
+    let store = FeatureStore::open(&store)?;
+    let catalogue = Catalogue::open(&dataset)?;
+    let names = (0..catalogue.len()).filter_map(|row| catalogue.image(row)).map(str::to_owned);
+    let names: BTreeSet<String> = names.collect();
+    let place = locations.destination(&arguments.out, true)?;
+    let exported = align::vectors(&aligned, &store, names, place.local())?;
+    place.publish()?;
+    let out = &arguments.out;
+    output.finish(&OfImages { run, out, exported }, || {
+        let align::Exported { images, without, dim } = exported;
+        let file = out.join(IMAGES);
+        let without = match without {
+            0 => String::new(),
+            count_of => format!("; {} pictures have no feature", count(count_of as u64)),
+        };
+        format!(
+            "{}: {} vectors of {dim} numbers{without}\nams encode {} --features {} --out STORE makes a \
+             feature store of them\n",
+            file.display(),
+            count(images as u64),
+            arguments.data.display(),
+            file.display(),
         )
     });
     Ok(())

@@ -5,6 +5,7 @@
 #![allow(clippy::unwrap_used)] // A failed step is a failed test.
 
 mod ablate;
+mod align;
 mod bad_input;
 mod bad_pictures;
 mod bench;

@@ -246,3 +246,19 @@ fn processes_encode_the_files_of_one() {
         std::fs::remove_dir_all(place.path("again")).unwrap();
     }
 }
+
+#[test]
+fn processes_do_not_change_an_alignment() {
+    let place = crate::align::place();
+    place.json("align shop.toml --threads 1 --set name=alone");
+    let want = place.files("runs/alone/aligned");
+    for processes in [2, 4] {
+        let align = format!("-n {processes} AMS align shop.toml --set name=p{processes} --json");
+        let done = place.run_mpi(&align);
+        assert_eq!(done.code, Some(0), "{done:#?}");
+        let wire = done.json()["per_step"]["wire"].as_f64().unwrap();
+        assert!(wire > 0.0, "{processes} processes");
+        let got = place.files(&format!("runs/p{processes}/aligned"));
+        assert!(got == want, "{processes} processes");
+    }
+}

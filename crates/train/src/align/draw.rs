@@ -13,7 +13,7 @@ use crate::error::Result;
 
 /// All pairs of all lanes in the order of time: the lane of each, and its number there.
 #[derive(Debug, Default, PartialEq)]
-pub struct Order {
+pub(crate) struct Order {
     places: Vec<(u32, u32)>,
     lanes: usize,
 }
@@ -24,7 +24,11 @@ impl Order {
     ///
     /// # Errors
     /// If a process is lost.
-    pub fn of(local: &[&[Pair]], topology: Topology, fabric: &mut dyn Fabric) -> Result<Order> {
+    pub(crate) fn of(
+        local: &[&[Pair]],
+        topology: Topology,
+        fabric: &mut dyn Fabric,
+    ) -> Result<Order> {
         let mut mine = Vec::new();
         for pairs in local {
             words::push(&mut mine, pairs.len() as u64);
@@ -47,12 +51,12 @@ impl Order {
     }
 
     /// Number of pairs.
-    pub fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         self.places.len()
     }
 
     /// The batch of step `step`: of each lane, the numbers of its pairs.
-    pub fn draw(&self, seed: u64, step: u64, batch: usize, window: usize) -> Vec<Vec<u32>> {
+    pub(crate) fn draw(&self, seed: u64, step: u64, batch: usize, window: usize) -> Vec<Vec<u32>> {
         let window = batch.saturating_mul(window).min(self.places.len());
         let mut random = generator(seed, step);
         let start = below(&mut random, self.places.len() - window + 1);

@@ -30,13 +30,13 @@ use crate::settings::align::AlignConfig;
 use crate::setup::sources::Sources;
 
 /// `format` of the manifests this build reads and writes.
-pub const FORMAT: &str = "ams-aligned/1";
+pub(crate) const FORMAT: &str = "ams-aligned/1";
 
 /// The folder of the result in that of a run.
 pub const ALIGNED: &str = "aligned";
 
 /// The folder of unfinished work in that of a run.
-pub const ALIGNING: &str = "aligning";
+pub(crate) const ALIGNING: &str = "aligning";
 
 const MAP: &str = "map.safetensors";
 const STATE: &str = "state.safetensors";
@@ -44,7 +44,7 @@ const STATE: &str = "state.safetensors";
 /// Everything that decides an alignment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Basis {
+pub(crate) struct Basis {
     /// The settings.
     pub align: AlignConfig,
     /// The seed of held-out images and batches.
@@ -61,7 +61,7 @@ pub struct Basis {
 
 impl Basis {
     /// Of `config` and what it reads.
-    pub fn of(config: &Config, sources: Sources) -> Basis {
+    pub(crate) fn of(config: &Config, sources: Sources) -> Basis {
         let align = config.align.clone().unwrap_or_default();
         Basis {
             seed: align.seed.unwrap_or(config.seed),
@@ -74,7 +74,7 @@ impl Basis {
     }
 
     /// How `other` differs, for a message.
-    pub fn difference(&self, other: &Basis) -> Option<&'static str> {
+    pub(crate) fn difference(&self, other: &Basis) -> Option<&'static str> {
         match (self == other, self.sources == other.sources) {
             (true, _) => None,
             (_, true) => Some(
@@ -105,7 +105,7 @@ pub struct Found {
 /// What the manifest says.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Card {
+pub(crate) struct Card {
     /// What decides it.
     pub basis: Basis,
     /// The encoder of the features, and its hash.
@@ -130,11 +130,11 @@ pub struct Card {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aligned {
     /// The manifest.
-    pub card: Card,
+    pub(crate) card: Card,
     /// What it reads.
-    pub components: Components,
+    pub(crate) components: Components,
     /// The map (D, P).
-    pub map: Vec<f32>,
+    pub(crate) map: Vec<f32>,
 }
 
 impl Aligned {
@@ -160,7 +160,7 @@ impl Aligned {
     ///
     /// # Errors
     /// If the store has features of another encoder.
-    pub fn of(&self, store: &FeatureStore, keys: &[u64]) -> Result<Vec<f32>> {
+    pub(crate) fn of(&self, store: &FeatureStore, keys: &[u64]) -> Result<Vec<f32>> {
         let card = store.card();
         if (&card.encoder_hash, card.dim) != (&self.card.encoder_hash, self.card.features) {
             let what = format!(
@@ -197,7 +197,7 @@ impl Aligned {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn finish(&self, run: &Path) -> Result<PathBuf> {
+    pub(crate) fn finish(&self, run: &Path) -> Result<PathBuf> {
         let place = run.join(ALIGNED);
         let mut folder = FolderWriter::create(&place)?;
         self.write(&mut folder)?;
@@ -210,7 +210,7 @@ impl Aligned {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn save(&self, weights: &Weights, run: &Path) -> Result<()> {
+    pub(crate) fn save(&self, weights: &Weights, run: &Path) -> Result<()> {
         let states = run.join(ALIGNING);
         let place = states.join(format!("step-{}", self.card.step));
         if !place.exists() {
@@ -236,7 +236,7 @@ impl Aligned {
 ///
 /// # Errors
 /// If it is damaged.
-pub fn newest(run: &Path) -> Result<Option<(Aligned, Weights)>> {
+pub(crate) fn newest(run: &Path) -> Result<Option<(Aligned, Weights)>> {
     let Some((_, place)) = list(&run.join(ALIGNING))?.pop() else { return Ok(None) };
     let folder: Folder<Card> = Folder::open(&place, FORMAT)?;
     let aligned = read_map(&folder)?;
@@ -253,7 +253,7 @@ pub fn newest(run: &Path) -> Result<Option<(Aligned, Weights)>> {
 ///
 /// # Errors
 /// If it cannot be listed.
-pub fn state_of(run: &Path) -> Result<(bool, bool)> {
+pub(crate) fn state_of(run: &Path) -> Result<(bool, bool)> {
     Ok((run.join(ALIGNED).exists(), !list(&run.join(ALIGNING))?.is_empty()))
 }
 
@@ -261,7 +261,7 @@ pub fn state_of(run: &Path) -> Result<(bool, bool)> {
 ///
 /// # Errors
 /// If something cannot be removed.
-pub fn clear(run: &Path) -> Result<()> {
+pub(crate) fn clear(run: &Path) -> Result<()> {
     remove(&run.join(ALIGNED))?;
     remove(&run.join(ALIGNING))
 }

@@ -29,7 +29,7 @@ pub struct Look {
 impl Look {
     /// Of the scores of the impressions that judge, `first` at step 0 and `now`. None if one of
     /// both classes occurs less than twice.
-    pub fn of(
+    pub(crate) fn of(
         step: u64,
         loss: Option<f64>,
         first: &[f32],
@@ -41,12 +41,12 @@ impl Look {
     }
 
     /// Whether the gain is more than chance.
-    pub fn is_sure(&self) -> bool {
+    pub(crate) fn is_sure(&self) -> bool {
         self.gain > SURE * self.error
     }
 
     /// Whether this map is taken over `best`, the one to take so far.
-    pub fn beats(&self, best: &Look) -> bool {
+    pub(crate) fn beats(&self, best: &Look) -> bool {
         self.is_sure() && self.auc > best.auc
     }
 }

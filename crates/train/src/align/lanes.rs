@@ -32,7 +32,7 @@ use crate::step::traffic::bytes;
 
 /// The map (D, P), replicated in every process, with Adam's moments.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Weights {
+pub(crate) struct Weights {
     /// The map.
     pub w: Vec<f32>,
     /// First moments.
@@ -43,7 +43,7 @@ pub struct Weights {
 
 impl Weights {
     /// At step 0.
-    pub fn first(align: &AlignConfig) -> Weights {
+    pub(crate) fn first(align: &AlignConfig) -> Weights {
         let w = align::identity(align.width, align.components);
         Weights { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w }
     }
@@ -74,7 +74,7 @@ impl Traffic {
 }
 
 /// The half of a lane that owns images.
-pub struct Shard {
+pub(crate) struct Shard {
     /// The images that it owns, ascending.
     keys: Vec<u64>,
     /// What the map reads of each; (n, P).
@@ -92,7 +92,7 @@ pub struct Shard {
 
 impl Shard {
     /// Owner of `keys`, ascending, of which the map reads `x`.
-    pub fn new(keys: Vec<u64>, x: Vec<f32>) -> Shard {
+    pub(crate) fn new(keys: Vec<u64>, x: Vec<f32>) -> Shard {
         Shard {
             keys,
             x,
@@ -158,7 +158,7 @@ impl Shard {
 }
 
 /// The half of a lane that has pairs.
-pub struct Worker {
+pub(crate) struct Worker {
     /// What its samples say.
     pub collected: Collected,
     /// Its pairs of the batch.
@@ -177,7 +177,7 @@ pub struct Worker {
 
 impl Worker {
     /// Of what its samples say.
-    pub fn new(collected: Collected) -> Worker {
+    pub(crate) fn new(collected: Collected) -> Worker {
         Worker {
             collected,
             drawn: Vec::new(),
@@ -255,7 +255,7 @@ fn write_asks(asks: &Asks, lane: usize, lanes: usize, out: &mut Outbox) -> f64 {
 }
 
 /// All lanes of this process.
-pub struct Lanes {
+pub(crate) struct Lanes {
     topology: Topology,
     fabric: Metered,
     post: Post,
@@ -279,7 +279,7 @@ impl Lanes {
     ///
     /// # Errors
     /// If there are too few pairs, or a process is lost.
-    pub fn new(
+    pub(crate) fn new(
         align: AlignConfig,
         seed: u64,
         topology: Topology,
@@ -322,12 +322,12 @@ impl Lanes {
     }
 
     /// The processes.
-    pub fn fabric(&mut self) -> &mut dyn Fabric {
+    pub(crate) fn fabric(&mut self) -> &mut dyn Fabric {
         &mut self.fabric
     }
 
     /// Number of pairs that batches are drawn from.
-    pub fn pairs(&self) -> usize {
+    pub(crate) fn pairs(&self) -> usize {
         self.order.pairs()
     }
 
@@ -335,7 +335,7 @@ impl Lanes {
     ///
     /// # Errors
     /// If a process is lost, or the loss is not finite.
-    pub fn step(&mut self, weights: &mut Weights, step: u64) -> Result<f64> {
+    pub(crate) fn step(&mut self, weights: &mut Weights, step: u64) -> Result<f64> {
         self.fabric.take();
         self.embed_batch(&weights.w, step)?;
         let loss = self.gradients()?;
@@ -485,7 +485,7 @@ impl Lanes {
     ///
     /// # Errors
     /// If a process is lost.
-    pub fn judge(&mut self, w: &[f32]) -> Result<(Vec<f32>, Vec<u8>)> {
+    pub(crate) fn judge(&mut self, w: &[f32]) -> Result<(Vec<f32>, Vec<u8>)> {
         let width = self.align.width;
         self.ask(w, Asker::Judges)?;
         let scored: Vec<Vec<u32>> = self.pool.install(|| {
@@ -507,7 +507,7 @@ impl Lanes {
     ///
     /// # Errors
     /// If a process is lost.
-    pub fn traffic(&mut self) -> Result<Traffic> {
+    pub(crate) fn traffic(&mut self) -> Result<Traffic> {
         let mut mine = self.traffic;
         let bits = mine.numbers().map(|number| number.to_bits());
         let mut all = Traffic::default();

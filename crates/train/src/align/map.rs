@@ -16,7 +16,7 @@ const TOGETHER: usize = 512;
 
 /// From a feature (F) to (P) numbers: components * (feature / |feature| - mean).
 #[derive(Clone, Debug, Default, PartialEq)]
-pub struct Components {
+pub(crate) struct Components {
     /// The mean of features of length 1; (F).
     pub mean: Vec<f32>,
     /// What each component was multiplied by, for its variance; (P).
@@ -27,7 +27,7 @@ pub struct Components {
 
 impl Components {
     /// The first `count` components of the features of `store`.
-    pub fn fit(store: &FeatureStore, count: usize, whiten: Whiten) -> Components {
+    pub(crate) fn fit(store: &FeatureStore, count: usize, whiten: Whiten) -> Components {
         let width = store.dim();
         let keys = (0..store.card().parts).flat_map(|part| store.keys(part)).take(SAMPLE);
         let (mut rows, mut row) = (Vec::new(), vec![0.0; width]);
@@ -46,12 +46,12 @@ impl Components {
     }
 
     /// Numbers it reads (F) and makes (P).
-    pub fn shape(&self) -> [usize; 2] {
+    pub(crate) fn shape(&self) -> [usize; 2] {
         [self.mean.len(), self.scales.len()]
     }
 
     /// What it makes of the features of `keys`, images of `store`; (n, P).
-    pub fn of(&self, store: &FeatureStore, keys: &[u64]) -> Vec<f32> {
+    pub(crate) fn of(&self, store: &FeatureStore, keys: &[u64]) -> Vec<f32> {
         let [width, count] = self.shape();
         let mut out = vec![0.0; keys.len() * count];
         let mut rows = Vec::new();

@@ -12,13 +12,13 @@
 //! runs, and a killed alignment goes on to the same bits. Everything that a step changes is small
 //! and replicated.
 
-pub mod draw;
-pub mod export;
-pub mod files;
-pub mod gate;
-pub mod lanes;
-pub mod map;
-pub mod pairs;
+pub(crate) mod draw;
+pub(crate) mod export;
+pub(crate) mod files;
+pub(crate) mod gate;
+pub(crate) mod lanes;
+pub(crate) mod map;
+pub(crate) mod pairs;
 
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -32,9 +32,8 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
-use crate::align::files::{Aligned, Basis, Card, Found};
-use crate::align::gate::Look;
-use crate::align::lanes::{Lanes, Shard, Traffic, Weights, Worker};
+use crate::align::files::{Basis, Card};
+use crate::align::lanes::{Lanes, Shard, Weights, Worker};
 use crate::align::map::Components;
 use crate::align::pairs::{Collected, Reader};
 use crate::error::{Error, Result};
@@ -45,6 +44,11 @@ use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
 use crate::step::seat::Seat;
 use crate::step::users::{Selection, Users};
+
+pub use crate::align::export::{Exported, IMAGES, vectors};
+pub use crate::align::files::{ALIGNED, Aligned, Found};
+pub use crate::align::gate::Look;
+pub use crate::align::lanes::Traffic;
 
 /// How far an alignment is.
 #[derive(Clone, Copy, Debug, PartialEq)]

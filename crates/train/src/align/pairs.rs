@@ -25,13 +25,13 @@ const SPARE: u64 = 4;
 const LEAST: u64 = 1 << 18;
 
 /// About how many impressions judge, at most.
-pub const JUDGES: u64 = 1 << 16;
+pub(crate) const JUDGES: u64 = 1 << 16;
 
 const DAY: i64 = 86_400;
 
 /// Two images that one user engaged with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pair {
+pub(crate) struct Pair {
     /// When the later one was clicked, unix seconds.
     pub time: i64,
     /// Whose it is.
@@ -44,7 +44,7 @@ pub struct Pair {
 
 /// What one lane's samples say.
 #[derive(Default)]
-pub struct Collected {
+pub(crate) struct Collected {
     /// By time.
     pub pairs: Vec<Pair>,
     /// Number of pairs of each user, those that were not kept included.
@@ -59,7 +59,7 @@ pub struct Collected {
 
 /// Impressions of held-out images, each with the images of its history.
 #[derive(Default)]
-pub struct Judges {
+pub(crate) struct Judges {
     /// The images that they refer to.
     pub asks: Asks,
     /// The image of each impression, as a place among the answers to `asks`; (J).
@@ -75,7 +75,7 @@ pub struct Judges {
 }
 
 /// How samples are read.
-pub struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     /// The features: their names.
     pub store: &'a FeatureStore,
     /// The settings.
@@ -93,7 +93,7 @@ impl Reader<'_> {
     ///
     /// # Errors
     /// If samples cannot be read.
-    pub fn collect(&self, feed: &mut Feed, schema: &Schema) -> Result<Collected> {
+    pub(crate) fn collect(&self, feed: &mut Feed, schema: &Schema) -> Result<Collected> {
         let mut collected = Collected {
             judges: Judges { starts: vec![0], ..Judges::default() },
             ..Collected::default()
@@ -197,7 +197,7 @@ impl Kept {
 
 impl Collected {
     /// Leaves the pairs of hashes up to `threshold`, that of all lanes.
-    pub fn limit(&mut self, seed: u64, threshold: u64) {
+    pub(crate) fn limit(&mut self, seed: u64, threshold: u64) {
         if self.threshold > threshold {
             let mut kept = Kept { heap: BinaryHeap::new(), most: usize::MAX, dropped: false };
             std::mem::take(&mut self.pairs).into_iter().for_each(|pair| kept.add(seed, pair));
@@ -208,7 +208,7 @@ impl Collected {
     }
 
     /// How much `pair` counts.
-    pub fn weight(&self, pair: &Pair, decay_days: f32) -> f32 {
+    pub(crate) fn weight(&self, pair: &Pair, decay_days: f32) -> f32 {
         let days = pair.gap as f64 / DAY as f64;
         let of_user = self.of_user.get(&pair.user).copied().unwrap_or(1);
         ((-days / f64::from(decay_days)).exp() / f64::from(of_user.max(1)).sqrt()) as f32
@@ -243,7 +243,7 @@ impl Judges {
 
     /// The mean cosine of each impression's image to those of its history (J), given the
     /// embeddings (U, D), of length 1 or 0, that answer `asks`.
-    pub fn scores(&self, embeddings: &[f32], width: usize) -> Vec<f32> {
+    pub(crate) fn scores(&self, embeddings: &[f32], width: usize) -> Vec<f32> {
         let of = |place: u32| &embeddings[place as usize * width..][..width];
         let mut means = vec![0.0; (self.starts.len() - 1) * width];
         for (mean, range) in means.chunks_exact_mut(width).zip(self.starts.windows(2)) {
@@ -260,7 +260,7 @@ impl Judges {
 }
 
 /// Whether an image is among the `share` that no pair has.
-pub fn is_held_out(image: ImageKey, seed: u64, share: f32) -> bool {
+pub(crate) fn is_held_out(image: ImageKey, seed: u64, share: f32) -> bool {
     unit(mix(image.0, seed)) < f64::from(share)
 }
 

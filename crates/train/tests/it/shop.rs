@@ -41,7 +41,7 @@ fn make_shop(folder: &Path) {
 }
 
 /// Makes a shop, with its dataset and its features, in `folder`.
-pub fn make_shop_of(config: &ShopConfig, folder: &Path) {
+pub(super) fn make_shop_of(config: &ShopConfig, folder: &Path) {
     let shop = folder.join("shop");
     let made = generate(config, &shop, &mut |_| ()).expect("a shop");
     let tables = TableOptions::default();
