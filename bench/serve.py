@@ -107,9 +107,9 @@ class Bench:
             for row in report["runs"]:
                 self.keep(part="matrix", model=model, **row)
 
-    def serve(self, program=None):
-        """`ams serve`, by the flags a user would start it with."""
-        command = [program or self.options.ams, "serve", self.models, "--bind", "127.0.0.1:8610", "--admin-bind", "127.0.0.1:8611"]
+    def serve(self, program=None, *flags):
+        """`ams serve`, by the flags a user would start it with, and further `flags`."""
+        command = [program or self.options.ams, "serve", self.models, "--bind", "127.0.0.1:8610", "--admin-bind", "127.0.0.1:8611", *flags]
         return Server(command, "http://127.0.0.1:8610", "/health/ready")
 
     def load(self, server, rate, model="joint", seconds=None, nothing=False):
@@ -136,7 +136,7 @@ class Bench:
                     full = self.saturation(server, model)
                     half = self.load(server, full["answered_per_second"] / 2, model)
                     self.keep(part="http", round=at, model=model, saturation=full, half=half)
-            with self.serve() as server:
+            with self.serve(None, "--bench-endpoint") as server:
                 self.load(server, 20, seconds=2)
                 nothing = self.load(server, full["answered_per_second"] / 2, nothing=True)
                 self.keep(part="http", round=at, model="nothing", half=nothing)

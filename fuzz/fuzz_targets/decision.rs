@@ -6,7 +6,7 @@
 //! -max_total_time=600
 #![no_main]
 
-use ams_serve::models::decisions::Decisions;
+use ams_serve::fuzzing::Decisions;
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|bytes: &[u8]| {

@@ -39,7 +39,7 @@ impl Error {
         Error::File(FileError::content(path, what))
     }
 
-    /// An [`Error::Request`].
+    /// An error about a request: the value found and the value expected.
     pub fn request(what: impl Into<String>) -> Error {
         Error::Request { what: what.into() }
     }

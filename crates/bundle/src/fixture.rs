@@ -20,7 +20,7 @@ use ams_model::linalg::Projection;
 
 use crate::files::folder::Manifest;
 use crate::files::golden::Golden;
-use crate::files::layout::Meta;
+use crate::files::layout::BundleMeta;
 use crate::input::Keys;
 use crate::model::Model;
 use crate::request::PageView;
@@ -93,7 +93,7 @@ impl Fixture {
     }
 
     /// Writes the model as version `version` of `<dir>/shop`.
-    pub(crate) fn write(&self, version: u64) -> crate::Result<Manifest<Meta>> {
+    pub(crate) fn write(&self, version: u64) -> crate::Result<Manifest<BundleMeta>> {
         let frozen = Frozen {
             spec: &self.spec,
             weights: &self.weights,

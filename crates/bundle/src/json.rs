@@ -117,9 +117,10 @@ impl<'de, T: Deserialize<'de> + Default> Visitor<'de> for ObjectVisitor<T> {
     }
 
     fn visit_unit<E: de::Error>(self) -> Result<T, E> {
-        match self.or_null {
-            true => Ok(T::default()),
-            false => Err(E::invalid_type(de::Unexpected::Other("null"), &self)),
+        if self.or_null {
+            Ok(T::default())
+        } else {
+            Err(E::invalid_type(de::Unexpected::Other("null"), &self))
         }
     }
 
@@ -214,9 +215,10 @@ impl<N: TryFrom<u64>> Visitor<'_> for CountVisitor<N> {
     }
 
     fn visit_f64<E: de::Error>(self, value: f64) -> Result<Option<N>, E> {
-        match value.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&value) {
-            true => self.visit_u64(value as u64),
-            false => Err(E::invalid_value(de::Unexpected::Float(value), &self)),
+        if value.fract() == 0.0 && (0.0..9_007_199_254_740_992.0).contains(&value) {
+            self.visit_u64(value as u64)
+        } else {
+            Err(E::invalid_value(de::Unexpected::Float(value), &self))
         }
     }
 }

@@ -1,55 +1,69 @@
-//! A frozen model: its files, the scorer, the request, the evaluator.
+//! A published model: its files, the scorer, requests, the evaluator.
+//!
+//! ```
+//! use ams_bundle::{PageView, by_ecpm};
+//!
+//! let json = br#"{"candidates": {"item": ["shoe", "hat"], "bid": [1.0, 3.0]}}"#;
+//! let page = PageView::parse(json).unwrap();
+//! // The order is by bid times predicted click-through rate, which a `Model` computes.
+//! assert_eq!(by_ecpm(&page, &[0.5, 0.25]), [(1, 0.75), (0, 0.5)]);
+//! ```
 //!
 //! Knows samples and networks. Does not know gradients, optimizer state, shards or processes.
 //!
-//! In reading order, each of which imports none that come later: [`spec`], what a model is, and
-//! [`input`], what it reads of a sample; [`request`], what a model is asked, read by [`json`];
-//! [`files`], how they appear together, their names, and the numbers in them; [`tables`] of rows,
-//! items and embeddings, and deltas over them; [`model`], the state of a bundle in memory, which
-//! scores groups of samples, and `open`, which checks and reads one; [`mod@write`], a bundle being
-//! written. Who asks the model: [`delta`], what changed after publishing; [`page`], what is
-//! answered to a request; [`mod@evaluate`], how good a model is, of predictions alone.
+//! In reading order, each of which imports none that come later: `spec`, the shape of a model, and
+//! `input`, the columns of a sample that it reads; [`request`], a page view, read by [`json`];
+//! `files`, folders that appear as a whole, their names, and the numbers in them; `tables` of rows,
+//! items and embeddings, and deltas over them; `model`, the state of a bundle in memory, which
+//! scores groups of samples, and `open`, which checks and reads one; `write`, which publishes one.
+//! Users of the model: `delta`, changes after publishing; `page`, answers to requests; `evaluate`,
+//! metrics of predictions.
 
-pub mod error;
-pub mod input;
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
+
+mod error;
+mod input;
 pub mod json;
 pub mod request;
-pub mod spec;
+mod spec;
 
-pub mod files;
-pub mod tables;
+mod files;
+mod tables;
 
-pub mod model;
+mod model;
 mod open;
-pub mod write;
+mod write;
 
-pub mod delta;
-pub mod page;
+mod delta;
+mod page;
 
-pub mod evaluate;
+mod evaluate;
 
+#[doc(hidden)]
 pub mod fuzzing;
 
 #[cfg(test)]
 mod fixture;
 
 pub use ams_model::linalg::Projection;
+pub use delta::carry::Carried;
 pub use delta::compact::{Compacted, compact};
-pub use delta::{Changes, carry};
+pub use delta::{Changes, verify};
 pub use error::{Error, Result};
 pub use evaluate::predictions::Predictions;
-pub use evaluate::ranking;
+pub use evaluate::ranking::{Ranking, by_score, by_user};
 pub use evaluate::{Evaluation, evaluate};
 pub use files::arrival::{Arrival, Stamp};
 pub use files::golden::Golden;
-pub use files::layout::Meta;
+pub use files::layout::{BundleMeta, next_version, whole_versions};
 pub use files::numbers::Memory;
-pub use files::{arrival, folder};
+pub use files::{arrival, folder, version_bytes};
 pub use input::{Input, Keys};
 pub use model::{Model, Scratch};
-pub use page::explain::Explained;
-pub use page::similar::Similar;
-pub use page::{Missing, Ranked, Scored, explain, similar, vectors};
+pub use page::explain::{Attention, Explained};
+pub use page::similar::{Similar, SimilarRequest};
+pub use page::{Missing, Ranked, Scored, by_ecpm, ctrs_while, score_while, vectors};
 pub use request::PageView;
 pub use spec::{
     ContentTowers, FurtherContent, ImageSource, Spec, TowerSharing, TowerSpec, TowerWeights,

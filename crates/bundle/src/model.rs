@@ -13,15 +13,15 @@ use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
 use crate::error::{Error, Result};
 use crate::files::deltas;
-use crate::files::layout::Meta;
+use crate::files::layout::BundleMeta;
 use crate::files::numbers::Memory;
 use crate::input::{Input, Keys};
 use crate::request::PageView;
 use crate::spec::Spec;
-use crate::tables::contents::{Content, ContentScratch, ContentTables};
+use crate::tables::contents::{Content, ContentLayers, ContentScratch};
 use crate::tables::embed::Embedder;
 use crate::tables::items::{ItemFields, Items};
-use crate::tables::layer::Table;
+use crate::tables::layer::SortedTable;
 use crate::tables::rows;
 
 /// A frozen model, ready to score. What it was published with is shared by all its states: a delta
@@ -29,11 +29,11 @@ use crate::tables::rows;
 #[derive(Clone, Debug)]
 pub struct Model {
     bundle: Arc<Bundle>,
-    rows: rows::Layered,
+    rows: rows::LayeredRows,
     /// Images, then each further content.
     contents: Vec<Content>,
     items: Items,
-    delta: State,
+    delta: DeltaState,
 }
 
 /// What does not change.
@@ -44,12 +44,12 @@ pub(crate) struct Bundle {
     pub(crate) version: u64,
     pub(crate) memory: Memory,
     pub(crate) hash: String,
-    pub(crate) meta: Meta,
+    pub(crate) meta: BundleMeta,
     pub(crate) group_inputs: Vec<Input>,
     pub(crate) impression_inputs: Vec<Input>,
     pub(crate) behavior_inputs: Vec<Input>,
     pub(crate) network: RankNetwork,
-    /// The weights W.
+    /// Weights W of the rank network, by its layout.
     pub(crate) w: Vec<f32>,
     pub(crate) embedder: Embedder,
     pub(crate) samples: Vec<PageView>,
@@ -57,27 +57,27 @@ pub(crate) struct Bundle {
 
 /// Which deltas a model has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct State {
+pub(crate) struct DeltaState {
     /// The number of the last one, or 0.
     pub number: u64,
     /// Its hash, or the bundle's. If it was compacted, that which it had before.
     pub hash: String,
     /// What its manifest says.
-    pub meta: Option<Arc<deltas::Meta>>,
+    pub meta: Option<Arc<deltas::DeltaMeta>>,
 }
 
 /// One delta, read and checked.
 pub(crate) struct Delta {
-    pub rows: Arc<Table<rows::Rows>>,
-    pub contents: Vec<ContentTables>,
-    pub items: Arc<Table<ItemFields>>,
-    pub state: State,
+    pub rows: Arc<SortedTable<rows::Rows>>,
+    pub contents: Vec<ContentLayers>,
+    pub items: Arc<SortedTable<ItemFields>>,
+    pub state: DeltaState,
 }
 
 /// Buffers of the scorer, reused from call to call.
 #[derive(Clone, Debug, Default)]
 pub struct Scratch {
-    /// By content.
+    /// Keys of the images in use, by content.
     keys: Vec<Keys>,
     ids: Ragged<Id>,
     /// For each of [`Model::inputs`], where in `rows` those of the known ids are.
@@ -101,22 +101,22 @@ impl Model {
     /// The bundle as it was published, without deltas.
     pub(crate) fn new(
         bundle: Bundle,
-        rows: rows::Layered,
+        rows: rows::LayeredRows,
         contents: Vec<Content>,
         items: Items,
     ) -> Model {
-        let delta = State { number: 0, hash: bundle.hash.clone(), meta: None };
+        let delta = DeltaState { number: 0, hash: bundle.hash.clone(), meta: None };
         Model { bundle: Arc::new(bundle), rows, contents, items, delta }
     }
 
     /// The same with what `delta` brings.
-    pub(crate) fn with(&self, delta: Delta) -> Model {
+    pub(crate) fn apply(&self, delta: Delta) -> Model {
         let contents = self.contents.iter().zip(&delta.contents);
         Model {
             bundle: Arc::clone(&self.bundle),
-            rows: self.rows.with(&delta.rows),
-            contents: contents.map(|(content, delta)| content.with(delta)).collect(),
-            items: self.items.with(&delta.items),
+            rows: self.rows.apply(&delta.rows),
+            contents: contents.map(|(content, delta)| content.apply(delta)).collect(),
+            items: self.items.apply(&delta.items),
             delta: delta.state,
         }
     }
@@ -136,7 +136,7 @@ impl Model {
     }
 
     /// What the manifest says.
-    pub fn meta(&self) -> &Meta {
+    pub fn meta(&self) -> &BundleMeta {
         &self.bundle.meta
     }
 
@@ -171,11 +171,11 @@ impl Model {
     }
 
     /// The hash of the last delta in this model and what its manifest says, if there is one.
-    pub fn last_delta(&self) -> Option<(&str, &deltas::Meta)> {
+    pub fn last_delta(&self) -> Option<(&str, &deltas::DeltaMeta)> {
         self.delta.meta.as_ref().map(|meta| (&self.delta.hash[..], &**meta))
     }
 
-    pub(crate) fn delta(&self) -> &State {
+    pub(crate) fn delta(&self) -> &DeltaState {
         &self.delta
     }
 

@@ -7,7 +7,7 @@ use ams_model::RankNetwork;
 use crate::error::{Error, Result};
 use crate::files::folder::{Folder, MANIFEST};
 use crate::files::golden::{GOLDEN, Golden};
-use crate::files::layout::{self, FORMAT, IDS, Meta, SAMPLES};
+use crate::files::layout::{self, BundleMeta, FORMAT, IDS, SAMPLES};
 use crate::files::numbers::Memory;
 use crate::model::{Bundle, Model, Scratch};
 use crate::request::PageView;
@@ -39,14 +39,14 @@ impl Model {
     /// As [`Model::open_bundle`].
     pub fn open_bundle_in(dir: &Path, memory: Memory) -> Result<Model> {
         let (path, name, version) = locate(dir)?;
-        let folder = Folder::<Meta>::open_in(&path, FORMAT, memory)?;
+        let folder = Folder::<BundleMeta>::open_in(&path, FORMAT, memory)?;
         let meta = folder.manifest.meta.clone();
         meta.check().map_err(|what| Error::content(path.join(MANIFEST), what))?;
         let spec = &meta.spec;
         let network = RankNetwork::new(spec.rank_config());
         let (w, embedder) = read_dense(&folder, spec, &network)?;
         let hash = folder.manifest.hash();
-        let rows = rows::Layered::new(rows::read(&folder.tensors(IDS)?, spec.dim())?);
+        let rows = rows::LayeredRows::new(rows::read(&folder.tensors(IDS)?, spec.dim())?);
         let contents = contents::read(&folder, spec)?;
         let items = read_items(&folder, spec)?;
         let bundle = Bundle {
@@ -69,7 +69,7 @@ impl Model {
         Ok(model)
     }
 
-    fn check_golden(&self, folder: &Folder<Meta>) -> Result<()> {
+    fn check_golden(&self, folder: &Folder<BundleMeta>) -> Result<()> {
         let file = folder.tensors(GOLDEN)?;
         let golden = Golden::read(&file, &self.spec().fields)?;
         let mut logits = Vec::new();
@@ -142,11 +142,11 @@ fn named(dir: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
-fn read_items(folder: &Folder<Meta>, spec: &Spec) -> Result<Items> {
+fn read_items(folder: &Folder<BundleMeta>, spec: &Spec) -> Result<Items> {
     Items::read(&folder.tensors(ITEMS)?, &spec.fields)
 }
 
-fn read_samples(folder: &Folder<Meta>) -> Result<Vec<PageView>> {
+fn read_samples(folder: &Folder<BundleMeta>) -> Result<Vec<PageView>> {
     let bytes = folder.read(SAMPLES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::content(folder.path().join(SAMPLES), error.to_string()))

@@ -86,7 +86,7 @@ pub struct Behaviors {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Candidates {
-    /// The items.
+    /// Items as the log spells them.
     pub item: Vec<Text>,
     /// What a click on each pays; 1 if not given.
     #[serde(default, deserialize_with = "bids", skip_serializing_if = "Option::is_none")]
@@ -172,10 +172,11 @@ const EXACT: f64 = (1u64 << 53) as f64;
 
 /// A number and its shortest decimal: digits without an exponent.
 fn decimal(number: f64, digits: String) -> Text {
-    match number.is_finite() && number.abs() >= EXACT {
-        // So that nobody takes it for an exact integer.
-        true => Text(format!("{digits}.0")),
-        false => Text(digits),
+    if number.is_finite() && number.abs() >= EXACT {
+        // The point shows that the integer is not exact.
+        Text(format!("{digits}.0"))
+    } else {
+        Text(digits)
     }
 }
 
@@ -191,12 +192,12 @@ impl Text {
         decimal(number.into(), number.to_string())
     }
 
-    /// Likewise.
+    /// As [`Text::of_f32`], for half precision.
     pub fn of_f16(number: f16) -> Text {
         of_half(number.to_f32(), |digits| f16::from_f32(digits).to_f32())
     }
 
-    /// Likewise.
+    /// As [`Text::of_f32`], for half precision.
     pub fn of_bf16(number: bf16) -> Text {
         of_half(number.to_f32(), |digits| bf16::from_f32(digits).to_f32())
     }
@@ -285,7 +286,7 @@ impl Cell {
         }
     }
 
-    /// The texts.
+    /// The values as a slice, of one element for [`Cell::One`].
     pub fn texts(&self) -> &[Text] {
         match self {
             Cell::One(text) => std::slice::from_ref(text),
@@ -294,7 +295,6 @@ impl Cell {
     }
 }
 
-/// Reads a [`Cell`].
 struct CellVisitor;
 
 impl<'de> Visitor<'de> for CellVisitor {

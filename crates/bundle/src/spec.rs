@@ -42,7 +42,7 @@ pub enum TowerWeights {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ImageSource {
-    /// The encoder's name.
+    /// Name of the encoder, for messages.
     pub encoder: String,
     /// The blake3 hash of all that defines the encoder.
     pub encoder_hash: String,
@@ -82,7 +82,7 @@ pub struct TowerSpec {
     pub name: String,
     /// The content it embeds, an index into [`Spec::contents`].
     pub content: usize,
-    /// Its shape.
+    /// Widths of input and layers.
     pub config: TowerConfig,
     /// What its weights are.
     pub weights: TowerWeights,
@@ -94,7 +94,7 @@ impl TowerSpec {
         self.config.widths[self.config.widths.len() - 1]
     }
 
-    /// Whether it learns.
+    /// Whether training changes its weights.
     pub fn is_trained(&self) -> bool {
         self.weights == TowerWeights::Trained
     }
@@ -144,7 +144,7 @@ pub struct Spec {
     /// What the weights of the towers are.
     #[serde(default)]
     pub tower_weights: TowerWeights,
-    /// Further contents.
+    /// Contents beside images, in the order of their towers.
     #[serde(default)]
     pub further: Vec<FurtherContent>,
 }

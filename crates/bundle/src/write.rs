@@ -9,7 +9,7 @@ use half::f16;
 use crate::error::{Error, Result};
 use crate::files::folder::{FolderWriter, Manifest, Tensor};
 use crate::files::golden::Golden;
-use crate::files::layout::{FORMAT, IDS, Meta, SAMPLES, hash_of, json};
+use crate::files::layout::{BundleMeta, FORMAT, IDS, SAMPLES, hash_of, json};
 use crate::request::PageView;
 use crate::spec::Spec;
 use crate::tables::contents::{self, ContentTable};
@@ -34,7 +34,7 @@ pub struct Weights {
 pub struct Frozen<'a> {
     /// What the model is made of.
     pub spec: &'a Spec,
-    /// All its numbers.
+    /// All numbers of the model, by [`Spec`].
     pub weights: &'a Weights,
     /// The items, with the fields of the spec.
     pub catalogue: &'a Catalogue,
@@ -67,7 +67,7 @@ pub enum RowFormat {
 /// # Errors
 /// If something cannot be written, a weight is not finite, or two items have one hash; then nothing
 /// stays behind.
-pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
+pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<BundleMeta>> {
     let Frozen { spec, weights, .. } = *frozen;
     assert_eq!(spec.check(), Ok(()), "a model that was trained has a good shape");
     check_finite(place, weights)?;
@@ -87,7 +87,7 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<Meta>> {
     let items = Items::write(frozen.catalogue, &frozen.spec.fields, &mut folder)?;
     frozen.golden.write(&mut folder)?;
     folder.add(SAMPLES, json(&frozen.samples).as_bytes())?;
-    let meta = Meta {
+    let meta = BundleMeta {
         spec: spec.clone(),
         spec_hash: hash_of(spec),
         schema_hash: hash_of(&spec.fields),

@@ -56,8 +56,10 @@ pub(crate) fn expand(
     };
     let settings: Vec<&Arg> = serve.get_arguments().filter(|arg| is_setting(arg)).collect();
     let of_environment = |arg: &Arg| {
-        let name = format!("{PREFIX}{}", key(arg).replace('-', "_").to_uppercase());
-        variable(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
+        keys(arg).into_iter().find_map(|key| {
+            let name = format!("{PREFIX}{}", key.replace('-', "_").to_uppercase());
+            variable(&name).filter(|value| !value.is_empty()).map(|value| (name, value))
+        })
     };
     let (file, path) = match file(serve, given, of_environment)? {
         Some((table, path)) => (table, path),
@@ -71,7 +73,7 @@ pub(crate) fn expand(
         }
         let (values, origin) = if let Some((name, value)) = of_environment(arg) {
             (of_text(arg, &name, value)?, name)
-        } else if let Some(value) = find(&file, &key(arg)) {
+        } else if let Some(value) = keys(arg).iter().find_map(|key| find(&file, key)) {
             let values = of_value(value).ok_or_else(|| {
                 let what = format!("{path}: {} is {value}, expected a text, a number, true or false, or a list of them", key(arg));
                 Failure::user(what)
@@ -117,6 +119,12 @@ fn key(arg: &Arg) -> String {
     arg.get_long().map_or_else(|| arg.get_id().to_string(), str::to_owned)
 }
 
+/// The name of an argument, and the earlier names that it still accepts.
+fn keys(arg: &Arg) -> Vec<String> {
+    let aliases = arg.get_all_aliases().unwrap_or_default();
+    std::iter::once(key(arg)).chain(aliases.into_iter().map(str::to_owned)).collect()
+}
+
 /// The file, if there is one, and what it is called.
 fn file(
     serve: &Command,
@@ -140,7 +148,7 @@ fn file(
 /// That every key of the file is a flag.
 fn known(file: &Table, settings: &[&Arg], path: &str) -> Result<(), Failure> {
     for name in file.keys() {
-        if settings.iter().any(|arg| key(arg) == spelled(name)) {
+        if settings.iter().any(|arg| keys(arg).contains(&spelled(name))) {
             continue;
         }
         let keys = settings.iter().map(|arg| key(arg));

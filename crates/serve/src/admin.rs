@@ -1,19 +1,19 @@
-//! The paths of the port that watches and changes what is served.
+//! The paths of the admin port: metrics, and orders that change the served versions.
 //!
 //! ```text
 //! GET  /metrics                                        Prometheus
 //! GET  /health/live, /health/ready
 //! GET  /admin/models                                   the state of every model
-//! POST /admin/poll                                     looks for new versions now, and tries again what was refused
-//! POST /admin/models/{model}/rollback                  the version before is live again
-//! POST /admin/models/{model}/unload                    it is served no more, until a version is activated
+//! POST /admin/poll                                     searches for new versions now, and retries refused ones
+//! POST /admin/models/{model}/rollback                  makes the previous version live again
+//! POST /admin/models/{model}/unload                    stops serving the model until a version is activated
 //! POST /admin/models/{model}/versions/{version}/activate
 //! POST /admin/models/{model}/versions/{version}/canary?percent=5
 //! POST /admin/models/{model}/changes                   new pictures and items of the live version, see `edits`
 //! PUT  /admin/models/{model}/pictures/{name}           a new picture of it
 //! ```
-//! Pages of other hosts get nothing here, see `browser`: a change has the header `Content-Type:
-//! application/json` or `X-Ams-Admin: 1`.
+//! Requests of pages of other origins are refused, see `browser`: a change has the header
+//! `Content-Type: application/json` or `X-Ams-Admin: 1`.
 
 use std::sync::Arc;
 
@@ -29,20 +29,20 @@ use serde::Deserialize;
 use crate::access::traced;
 use crate::answer::version_of;
 use crate::body::Body;
-use crate::browser::own_pages_only;
+use crate::browser::reject_cross_site;
 use crate::edits::{self, Edit};
 use crate::exposition;
 use crate::http::{
-    Accepts, Shareds, health, json_response, no_such_method, no_such_path, of_protocol,
+    Accepts, AppState, health, json_response, no_such_method, no_such_path, of_protocol,
 };
 use crate::models::{Models, Refusal};
 use crate::problem::{Kind, Problem};
 use crate::protocol::json;
-use crate::shared::Shared;
+use crate::state::ServerState;
 use crate::token::Tokens;
 
-/// The paths.
-pub fn router(shared: &Arc<Shared>) -> Router {
+/// The routes of the admin port, with their middleware.
+pub(crate) fn router(server: &Arc<ServerState>) -> Router {
     let version = "/admin/models/{model}/versions/{version}";
     Router::new()
         .route("/metrics", get(metrics))
@@ -54,160 +54,163 @@ pub fn router(shared: &Arc<Shared>) -> Router {
         .route("/admin/models/{model}/pictures/{*name}", put(picture))
         .route(&format!("{version}/activate"), post(activate))
         .route(&format!("{version}/canary"), post(canary))
-        .route_layer(from_fn_with_state(Arc::clone(shared), admitted))
-        .route_layer(from_fn_with_state(Arc::clone(shared), own_pages_only))
+        .route_layer(from_fn_with_state(Arc::clone(server), admitted))
+        .route_layer(from_fn_with_state(Arc::clone(server), reject_cross_site))
         .merge(health())
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(of_protocol))
-        .layer(from_fn_with_state(Arc::clone(shared), traced))
-        .with_state(Arc::clone(shared))
+        .layer(from_fn_with_state(Arc::clone(server), traced))
+        .with_state(Arc::clone(server))
 }
 
 async fn admitted(
-    State(shared): Shareds,
+    State(server): AppState,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    shared.admin_tokens.check(request.headers())?;
+    server.admin_tokens.check(request.headers())?;
     Ok(next.run(request).await)
 }
 
-async fn metrics(State(shared): Shareds) -> Response {
-    shared.telemetry.waiting.set(shared.pool.waiting() as f64);
-    shared.traffic.request_memory.set(shared.memory.held() as f64);
-    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], exposition::render(&shared)).into_response()
+async fn metrics(State(server): AppState) -> Response {
+    server.telemetry.waiting.set(server.pool.waiting() as f64);
+    server.traffic.request_memory.set(server.memory.held() as f64);
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4")], exposition::render(&server)).into_response()
 }
 
-async fn status(State(shared): Shareds) -> Response {
-    said(&shared.models)
+async fn status(State(server): AppState) -> Response {
+    status_response(&server.models)
 }
 
-fn said(models: &Models) -> Response {
+fn status_response(models: &Models) -> Response {
     json_response(json::write(&models.now().status()))
 }
 
-/// Changes what is served, away from the threads that talk to clients, and says what came of it.
+/// Changes the served versions on a blocking thread, and responds with the state of all models.
 async fn change<R: Send + 'static>(
-    shared: &Arc<Shared>,
+    server: &Arc<ServerState>,
     change: impl FnOnce(&Models) -> Result<R, Refusal> + Send + 'static,
 ) -> Result<Response, Problem> {
-    let models = Arc::clone(&shared.models);
-    away(move || change(&models).map_err(Problem::from)).await?;
-    Ok(said(&shared.models))
+    let models = Arc::clone(&server.models);
+    blocking(move || change(&models).map_err(Problem::from)).await?;
+    Ok(status_response(&server.models))
 }
 
-/// Does something away from the threads that talk to clients.
-async fn away<R: Send + 'static>(
+/// Runs `work` on a blocking thread, because threads that talk to clients never wait for disks.
+async fn blocking<R: Send + 'static>(
     work: impl FnOnce() -> Result<R, Problem> + Send + 'static,
 ) -> Result<R, Problem> {
     match tokio::task::spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(_) => Err(Problem::new(Kind::Internal, "a defect of the server; its log says more")),
+        Err(_) => Err(Problem::new(
+            Kind::Internal,
+            "the server failed by a defect; the log has the details",
+        )),
     }
 }
 
-async fn poll(State(shared): Shareds) -> Result<Response, Problem> {
-    change(&shared, Models::poll_again).await
+async fn poll(State(server): AppState) -> Result<Response, Problem> {
+    change(&server, Models::poll_again).await
 }
 
 async fn roll_back(
-    State(shared): Shareds,
+    State(server): AppState,
     Path(model): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let by = who(&headers);
-    change(&shared, move |models| models.roll_back(&model, &by)).await
+    let by = author(&headers);
+    change(&server, move |models| models.roll_back(&model, &by)).await
 }
 
 async fn unload(
-    State(shared): Shareds,
+    State(server): AppState,
     Path(model): Path<String>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let by = who(&headers);
-    change(&shared, move |models| models.unload(&model, &by)).await
+    let by = author(&headers);
+    change(&server, move |models| models.unload(&model, &by)).await
 }
 
-/// Most characters that are kept of who somebody says to be.
+/// Most characters of the name of an author.
 const NAME: usize = 200;
 
-/// Who decides something, as far as it says so: the header `From`, or the program that asked; and
-/// which token it had.
-fn who(headers: &HeaderMap) -> String {
-    let said = [FROM, USER_AGENT].into_iter().find_map(|name| headers.get(name)?.to_str().ok());
-    let said: String = said.unwrap_or("somebody").chars().take(NAME).collect();
-    match Tokens::mark(headers) {
-        Some(mark) => format!("{said} (token {mark})"),
-        None => said,
+/// The author of a decision: the header `From` or else `User-Agent`, with the fingerprint of the
+/// token.
+fn author(headers: &HeaderMap) -> String {
+    let name = [FROM, USER_AGENT].into_iter().find_map(|name| headers.get(name)?.to_str().ok());
+    let name: String = name.unwrap_or("somebody").chars().take(NAME).collect();
+    match Tokens::fingerprint(headers) {
+        Some(token) => format!("{name} (token {token})"),
+        None => name,
     }
 }
 
 async fn edit(
-    State(shared): Shareds,
+    State(server): AppState,
     Path(model): Path<String>,
     request: Request,
 ) -> Result<Response, Problem> {
     Accepts::Json.check(request.headers())?;
     let (head, body) = request.into_parts();
-    let body = Body::read(shared.bounds(), &head.headers, body).await?;
+    let body = Body::read(server.body_limits(), &head.headers, body).await?;
     let read = move || Ok(Edit::parse(&body.expanded()?)?);
-    let edit = away(read).await?;
-    change(&shared, move |models| models.edit(&model, None, |model| edit.changes(model))).await
+    let edit = blocking(read).await?;
+    change(&server, move |models| models.edit(&model, None, |model| edit.changes(model))).await
 }
 
 async fn picture(
-    State(shared): Shareds,
+    State(server): AppState,
     Path((model, name)): Path<(String, String)>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let Some(encoder) = shared.pictures.clone() else {
-        let what = "the server was started without --pictures: it has no encoder";
+    let Some(encoder) = server.pictures.clone() else {
+        let what = "the server has no encoder; start it with --pictures";
         return Err(Problem::new(Kind::Conflict, what));
     };
     let (head, body) = request.into_parts();
-    let body = Body::read(shared.bounds(), &head.headers, body).await?;
-    let body = away(move || body.expanded()).await?;
+    let body = Body::read(server.body_limits(), &head.headers, body).await?;
+    let body = blocking(move || body.expanded()).await?;
     let changes = move |models: &Models| {
         models.edit(&model, None, |model| edits::picture(model, &*encoder, &name, &body))
     };
-    change(&shared, changes).await
+    change(&server, changes).await
 }
 
 type Version = Result<Path<(String, String)>, axum::extract::rejection::PathRejection>;
 
-fn place(version: Version) -> Result<(String, u64), Problem> {
+fn version_path(version: Version) -> Result<(String, u64), Problem> {
     let Path((model, version)) =
         version.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
     Ok((model, version_of(&version)?))
 }
 
 async fn activate(
-    State(shared): Shareds,
+    State(server): AppState,
     version: Version,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (model, version) = place(version)?;
-    let by = who(&headers);
-    change(&shared, move |models| models.activate(&model, version, &by)).await
+    let (model, version) = version_path(version)?;
+    let by = author(&headers);
+    change(&server, move |models| models.activate(&model, version, &by)).await
 }
 
-/// How many users get a version.
+/// The query parameters of a canary.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Share {
+struct CanaryQuery {
     percent: u8,
 }
 
 async fn canary(
-    State(shared): Shareds,
+    State(server): AppState,
     version: Version,
-    share: Result<Query<Share>, axum::extract::rejection::QueryRejection>,
+    share: Result<Query<CanaryQuery>, axum::extract::rejection::QueryRejection>,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
-    let (model, version) = place(version)?;
-    let Query(Share { percent }) =
+    let (model, version) = version_path(version)?;
+    let Query(CanaryQuery { percent }) =
         share.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
-    let by = who(&headers);
-    change(&shared, move |models| models.canary(&model, version, percent, &by)).await
+    let by = author(&headers);
+    change(&server, move |models| models.canary(&model, version, percent, &by)).await
 }

@@ -5,19 +5,20 @@
 
 use std::time::{Duration, Instant};
 
-use ams_bundle::page::{by_ecpm, ctrs_while, score_while};
-use ams_bundle::{PageView, Scored, Scratch, Similar, similar};
+use ams_bundle::{
+    PageView, Scored, Scratch, Similar, SimilarRequest, by_ecpm, ctrs_while, score_while,
+};
 use ams_data::value;
 use serde::Serialize;
 
-use crate::inference::{self, Inferred, Wanted};
-use crate::models::{Loaded, Snapshot};
+use crate::inference::{self, InferenceOptions, Inferred};
+use crate::models::{LoadedVersion, Snapshot};
 use crate::problem::{Kind, Problem};
 use crate::settings::Limits;
 
 /// What is asked of a page view.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ask {
+pub(crate) enum Operation {
     /// To rank the candidates.
     Score,
     /// To rank them with a model that has vectors.
@@ -32,16 +33,16 @@ pub enum Ask {
     /// To say what every behavior did to the best candidates.
     Explain,
     /// To score the candidates, asked and answered as tensors.
-    Infer(Wanted),
+    Infer(InferenceOptions),
 }
 
 /// As many as the paper's pre-rank leaves.
 pub(crate) const KEEP: usize = 400;
 
-/// Who is asked.
+/// The model and version that a request names.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Target {
-    /// The model.
+pub(crate) struct Target {
+    /// Name of the model, which may be unknown.
     pub model: String,
     /// The version, if it has to be that.
     pub version: Option<u64>,
@@ -60,9 +61,9 @@ pub(crate) fn version_of(text: &str) -> Result<u64, Problem> {
 
 /// What is asked of a page view, whatever protocol it was read from.
 #[derive(Debug)]
-pub(crate) struct Asked {
+pub(crate) struct ParsedRequest {
     pub target: Target,
-    pub ask: Ask,
+    pub operation: Operation,
     pub page: PageView,
 }
 
@@ -75,7 +76,7 @@ pub(crate) enum Answer<'a> {
 
 /// Buffers of a compute thread.
 #[derive(Debug, Default)]
-pub struct Buffers {
+pub(crate) struct Buffers {
     scratch: Scratch,
     ctr: Vec<f32>,
 }
@@ -95,14 +96,14 @@ pub(crate) struct Explanation<'a> {
 /// If a limit is exceeded, the model cannot do what is asked, or the deadline passes: that of
 /// `clock`, or that of the page view if it is earlier.
 pub(crate) fn page_view(
-    asked: &Asked,
+    asked: &ParsedRequest,
     snapshot: &Snapshot,
     limits: &Limits,
     clock: Clock,
     buffers: &mut Buffers,
     write: impl FnOnce(&Answer<'_>) -> Vec<u8>,
 ) -> Result<Vec<u8>, Problem> {
-    let Asked { target, ask, page } = asked;
+    let ParsedRequest { target, operation, page } = asked;
     check(page, limits)?;
     let clock = clock.within(page.options.deadline_ms);
     clock.check()?;
@@ -110,28 +111,28 @@ pub(crate) fn page_view(
     let user = page.user.id.as_ref().and_then(|id| value::id(&id.0).ok());
     let user = user.as_deref().filter(|id| !id.is_empty());
     let loaded = snapshot.find(&target.model, target.version, user)?;
-    let answer = match ask {
-        Ask::Score => write(&rank(&loaded, page, buffers, &clock)?),
-        Ask::PreRank => {
+    let answer = match operation {
+        Operation::Score => write(&rank(&loaded, page, buffers, &clock)?),
+        Operation::PreRank => {
             loaded.model.require_vectors()?;
             write(&rank(&loaded, page, buffers, &clock)?)
         }
-        Ask::Page { keep: 0, .. } => {
+        Operation::Page { keep: 0, .. } => {
             return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
         }
-        Ask::Page { pre_rank, keep } => {
+        Operation::Page { pre_rank, keep } => {
             let first = snapshot.find(pre_rank, None, user)?;
             first.model.require_vectors()?;
             let places = best(&first, page, *keep, buffers, &clock)?;
             let page = PageView { candidates: page.candidates.at(&places), ..page.clone() };
             write(&rank(&loaded, &page, buffers, &clock)?)
         }
-        Ask::Explain => {
+        Operation::Explain => {
             let explained = loaded.model.explain(page, &mut buffers.scratch)?;
             let (model, version) = (loaded.model.name(), loaded.model.version());
             write(&Answer::Explained(Explanation { model, version, explained }))
         }
-        Ask::Infer(wanted) => {
+        Operation::Infer(wanted) => {
             loaded.metrics.counts.pages.increment(1);
             loaded.metrics.candidates.record(page.candidates.item.len() as f64);
             let Buffers { scratch, ctr } = buffers;
@@ -147,7 +148,7 @@ pub(crate) fn page_view(
 
 /// What is like something, and whose answer that is.
 #[derive(Serialize)]
-pub(crate) struct Alike<'a> {
+pub(crate) struct SimilarAnswer<'a> {
     model: &'a str,
     version: u64,
     #[serde(flatten)]
@@ -159,15 +160,15 @@ pub(crate) struct Alike<'a> {
 /// # Errors
 /// If the model has no such item or picture, or no image tower.
 pub(crate) fn similar<'a>(
-    loaded: &'a Loaded,
-    wanted: &similar::Wanted,
-) -> Result<Alike<'a>, Problem> {
+    loaded: &'a LoadedVersion,
+    wanted: &SimilarRequest,
+) -> Result<SimilarAnswer<'a>, Problem> {
     let similar = loaded.model.similar(wanted)?;
-    Ok(Alike { model: loaded.model.name(), version: loaded.model.version(), similar })
+    Ok(SimilarAnswer { model: loaded.model.name(), version: loaded.model.version(), similar })
 }
 
 fn rank<'a>(
-    loaded: &'a Loaded,
+    loaded: &'a LoadedVersion,
     page: &'a PageView,
     buffers: &mut Buffers,
     clock: &Clock,
@@ -186,7 +187,7 @@ fn rank<'a>(
 
 /// The places of the best `keep` candidates, in the order of the request.
 fn best(
-    loaded: &Loaded,
+    loaded: &LoadedVersion,
     page: &PageView,
     keep: usize,
     buffers: &mut Buffers,
@@ -214,10 +215,10 @@ fn check(page: &PageView, limits: &Limits) -> Result<(), Problem> {
     Ok(())
 }
 
-/// When a request came, and how long its answer may take.
+/// When a request received, and how long its answer may take.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Clock {
-    pub came: Instant,
+    pub received: Instant,
     pub deadline: Duration,
 }
 
@@ -231,12 +232,12 @@ impl Clock {
 
     /// Whether there is time left.
     fn runs(&self) -> bool {
-        self.came.elapsed() < self.deadline
+        self.received.elapsed() < self.deadline
     }
 
     /// # Errors
     /// With 504 if no time is left.
-    pub fn check(&self) -> Result<(), Problem> {
+    pub(crate) fn check(&self) -> Result<(), Problem> {
         self.scored(self.runs().then_some(()))
     }
 

@@ -1,10 +1,10 @@
-//! A request's body: read within limits as it came, and expanded where it is answered.
+//! The body of a request: read within limits, and decompressed on a compute thread.
 //!
 //! ```text
-//! frames --a buffer that grows with what came--> Body, with its share of the memory --expanded--> bytes
+//! frames --a buffer that grows with the received bytes--> Body, with its share of the memory --expanded--> bytes
 //! ```
 //! A compressed body has two sizes, and the limit is for both. Expanding is work, so the threads
-//! that talk to clients do not do it. All bodies share one [`Memory`], from their first byte until
+//! that talk to clients do not do it. All bodies share one [`RequestMemory`], from their first byte until
 //! they are answered: many clients together cost no more than it has.
 
 use std::future::poll_fn;
@@ -25,14 +25,14 @@ use crate::problem::{ENCODINGS, Kind, Problem};
 /// Bytes of the body of a call that needs no token: all of them ask for something by name, if for
 /// anything.
 #[cfg(feature = "grpc")]
-const SMALL: usize = 4 << 10;
+const UNAUTHENTICATED_BYTES: usize = 4 << 10;
 
 /// How long what is left of a refused body is read and forgotten, so that a client that is still
 /// sending reads the refusal: a connection that is closed before is reset.
-const FORGETTING: Duration = Duration::from_secs(1);
+const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// The memory of all bodies.
-pub struct Memory {
+pub(crate) struct RequestMemory {
     /// Bytes that may be held.
     most: usize,
     held: AtomicUsize,
@@ -42,25 +42,30 @@ pub struct Memory {
     refusals: Counter,
 }
 
-impl std::fmt::Debug for Memory {
+impl std::fmt::Debug for RequestMemory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{} of {} bytes", self.held(), self.most)
     }
 }
 
-impl Memory {
+impl RequestMemory {
     /// Of `most` bytes, none of them held.
-    pub fn new(most: usize, refusals: Counter) -> Arc<Memory> {
-        Arc::new(Memory { most, held: AtomicUsize::new(0), peak: AtomicUsize::new(0), refusals })
+    pub(crate) fn new(most: usize, refusals: Counter) -> Arc<RequestMemory> {
+        Arc::new(RequestMemory {
+            most,
+            held: AtomicUsize::new(0),
+            peak: AtomicUsize::new(0),
+            refusals,
+        })
     }
 
     /// Bytes that are held.
-    pub fn held(&self) -> usize {
+    pub(crate) fn held(&self) -> usize {
         self.held.load(Ordering::Relaxed)
     }
 
     /// The most bytes that were held since this was asked.
-    pub fn peak(&self) -> usize {
+    pub(crate) fn peak(&self) -> usize {
         self.peak.swap(self.held(), Ordering::Relaxed)
     }
 
@@ -83,14 +88,14 @@ impl Memory {
 
 /// A share of the memory, given back when it is dropped.
 #[derive(Debug)]
-pub(crate) struct Held {
-    memory: Arc<Memory>,
+pub(crate) struct MemoryShare {
+    memory: Arc<RequestMemory>,
     bytes: usize,
 }
 
-impl Held {
-    fn none(memory: &Arc<Memory>) -> Held {
-        Held { memory: Arc::clone(memory), bytes: 0 }
+impl MemoryShare {
+    fn none(memory: &Arc<RequestMemory>) -> MemoryShare {
+        MemoryShare { memory: Arc::clone(memory), bytes: 0 }
     }
 
     fn grow(&mut self, bytes: usize) -> Result<(), Problem> {
@@ -100,43 +105,43 @@ impl Held {
     }
 }
 
-impl Drop for Held {
+impl Drop for MemoryShare {
     fn drop(&mut self) {
         self.memory.held.fetch_sub(self.bytes, Ordering::Relaxed);
     }
 }
 
-/// What a body may cost.
+/// Limits of one body.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Bounds<'a> {
-    /// What all bodies share.
-    pub memory: &'a Arc<Memory>,
-    /// Bytes it may have.
+pub(crate) struct BodyLimits<'a> {
+    /// The budget that all bodies share.
+    pub memory: &'a Arc<RequestMemory>,
+    /// Most bytes, compressed and decompressed.
     pub most: usize,
-    /// When it has to be whole.
+    /// Time until its last byte.
     pub within: Duration,
 }
 
-impl Bounds<'_> {
-    /// Likewise for a call that needs no token.
+impl BodyLimits<'_> {
+    /// The limits for a call that needs no token.
     #[cfg(feature = "grpc")]
-    pub(crate) fn small(self) -> Self {
-        Bounds { most: self.most.min(SMALL), ..self }
+    pub(crate) fn unauthenticated(self) -> Self {
+        BodyLimits { most: self.most.min(UNAUTHENTICATED_BYTES), ..self }
     }
 
-    /// Likewise, and whole within some time.
+    /// The same limits with at most the time `within`.
     pub(crate) fn within(self, within: Duration) -> Self {
-        Bounds { within: self.within.min(within), ..self }
+        BodyLimits { within: self.within.min(within), ..self }
     }
 }
 
-/// A body as it came.
+/// A received body, possibly compressed.
 #[derive(Debug)]
-pub struct Body {
+pub(crate) struct Body {
     bytes: Bytes,
     gzip: bool,
     most: usize,
-    _held: Option<Held>,
+    _held: Option<MemoryShare>,
 }
 
 impl Body {
@@ -146,18 +151,18 @@ impl Body {
     /// If it is compressed in a way that is not known, has too many bytes, is broken or does not
     /// come in time, or if there is no memory for it now.
     pub(crate) async fn read(
-        bounds: Bounds<'_>,
+        limits: BodyLimits<'_>,
         headers: &HeaderMap,
         body: axum::body::Body,
     ) -> Result<Body, Problem> {
         let gzip = gzip(headers)?;
-        let (bytes, held) = bytes(bounds, headers, body).await?;
-        Ok(Body { bytes, gzip, most: bounds.most, _held: Some(held) })
+        let (bytes, held) = bytes(limits, headers, body).await?;
+        Ok(Body { bytes, gzip, most: limits.most, _held: Some(held) })
     }
 
     /// A body whose bytes are there.
     #[cfg(any(test, feature = "grpc"))]
-    pub(crate) fn of(bytes: Bytes, gzip: bool, most: usize, held: Option<Held>) -> Body {
+    pub(crate) fn of(bytes: Bytes, gzip: bool, most: usize, held: Option<MemoryShare>) -> Body {
         Body { bytes, gzip, most, _held: held }
     }
 
@@ -181,7 +186,7 @@ impl Body {
             return Err(Problem::new(Kind::TooLarge, what));
         }
         let not_gzip = |error| {
-            let what = format!("request: the body is not the gzip that its headers say: {error}");
+            let what = format!("request: Content-Encoding is gzip, but the body is not: {error}");
             Problem::new(Kind::Request, what)
         };
         read.map_err(not_gzip)?;
@@ -191,49 +196,49 @@ impl Body {
 
 /// The bytes of a body, as they came, and their share of the memory.
 pub(crate) async fn bytes(
-    bounds: Bounds<'_>,
+    limits: BodyLimits<'_>,
     headers: &HeaderMap,
     mut body: axum::body::Body,
-) -> Result<(Bytes, Held), Problem> {
+) -> Result<(Bytes, MemoryShare), Problem> {
     let announced = body.size_hint().lower();
-    if announced > bounds.most as u64 {
+    if announced > limits.most as u64 {
         // Whoever waits for `100 Continue` has sent nothing yet, and should not.
         if !headers.contains_key(EXPECT) {
-            tokio::spawn(forget(body));
+            tokio::spawn(discard(body));
         }
-        let most = bounds.most;
+        let most = limits.most;
         let what = format!("the body has {announced} bytes; it may have {most} bytes");
         return Err(Problem::new(Kind::TooLarge, what));
     }
-    let Ok(read) = tokio::time::timeout(bounds.within, gathered(bounds, &mut body)).await else {
-        let what = format!("the body was not whole within {} ms", bounds.within.as_millis());
+    let Ok(read) = tokio::time::timeout(limits.within, collect(limits, &mut body)).await else {
+        let what = format!("the body was not whole within {} ms", limits.within.as_millis());
         return Err(Problem::new(Kind::SlowBody, what));
     };
     if matches!(&read, Err(problem) if problem.kind != Kind::Request) {
-        tokio::spawn(forget(body));
+        tokio::spawn(discard(body));
     }
     read
 }
 
 /// Everything that comes, in one buffer: it grows with what came, not with what was announced, and
 /// a frame of one byte costs one byte.
-async fn gathered(
-    bounds: Bounds<'_>,
+async fn collect(
+    limits: BodyLimits<'_>,
     body: &mut axum::body::Body,
-) -> Result<(Bytes, Held), Problem> {
-    let (mut bytes, mut held) = (Vec::<u8>::new(), Held::none(bounds.memory));
+) -> Result<(Bytes, MemoryShare), Problem> {
+    let (mut bytes, mut held) = (Vec::<u8>::new(), MemoryShare::none(limits.memory));
     while let Some(frame) = poll_fn(|context| Pin::new(&mut *body).poll_frame(context)).await {
         let broken = |error| Problem::new(Kind::Request, format!("the body: {error}"));
         // Trailers say nothing here.
         let Ok(data) = frame.map_err(broken)?.into_data() else { continue };
         let length = bytes.len() + data.len();
-        if length > bounds.most {
-            let most = bounds.most;
+        if length > limits.most {
+            let most = limits.most;
             let what = format!("the body has more than {most} bytes; it may have {most} bytes");
             return Err(Problem::new(Kind::TooLarge, what));
         }
         if length > bytes.capacity() {
-            let capacity = length.max(2 * bytes.capacity()).min(bounds.most);
+            let capacity = length.max(2 * bytes.capacity()).min(limits.most);
             held.grow(capacity)?;
             bytes.reserve_exact(capacity - bytes.len());
         }
@@ -243,11 +248,11 @@ async fn gathered(
 }
 
 /// Reads what is left of a body for a while, and keeps nothing.
-async fn forget(mut body: axum::body::Body) {
+async fn discard(mut body: axum::body::Body) {
     let all = async {
         while let Some(Ok(_)) = poll_fn(|context| Pin::new(&mut body).poll_frame(context)).await {}
     };
-    let _ = tokio::time::timeout(FORGETTING, all).await;
+    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
 /// Whether the body is gzip.
@@ -341,7 +346,7 @@ mod tests {
             let (kind, said) = expand(bad).unwrap_err();
             assert_eq!(kind, Kind::Request);
             assert!(
-                said.starts_with("request: the body is not the gzip that its headers say"),
+                said.starts_with("request: Content-Encoding is gzip, but the body is not"),
                 "{said}"
             );
         }
@@ -366,12 +371,12 @@ mod tests {
     }
 
     async fn gather(
-        memory: &Arc<Memory>,
+        memory: &Arc<RequestMemory>,
         frames: impl IntoIterator<Item = Result<Bytes, &'static str>>,
-    ) -> Result<(Bytes, Held), (Kind, String)> {
-        let bounds = Bounds { memory, most: 1000, within: Duration::from_secs(60) };
+    ) -> Result<(Bytes, MemoryShare), (Kind, String)> {
+        let limits = BodyLimits { memory, most: 1000, within: Duration::from_secs(60) };
         let body = axum::body::Body::new(Frames(frames.into_iter().collect()));
-        let read = bytes(bounds, &HeaderMap::new(), body).await;
+        let read = bytes(limits, &HeaderMap::new(), body).await;
         read.map_err(|problem| (problem.kind, problem.detail))
     }
 
@@ -379,7 +384,7 @@ mod tests {
     /// nothing.
     #[tokio::test]
     async fn frames_of_one_byte_cost_one_byte() {
-        let memory = Memory::new(4096, Counter::noop());
+        let memory = RequestMemory::new(4096, Counter::noop());
         let ones = |count: usize| vec![Ok(Bytes::from_static(b"x")); count];
         let (bytes, held) = gather(&memory, ones(1000)).await.unwrap();
         assert_eq!((bytes.len(), held.bytes, memory.held()), (1000, 1000, 1000));
@@ -398,7 +403,7 @@ mod tests {
 
     #[tokio::test]
     async fn bodies_together_hold_no_more_than_there_is() {
-        let memory = Memory::new(1500, Counter::noop());
+        let memory = RequestMemory::new(1500, Counter::noop());
         let body = || [Ok(Bytes::from(vec![0; 800]))];
         let first = gather(&memory, body()).await.unwrap();
         assert_eq!(gather(&memory, body()).await.unwrap_err().0, Kind::Busy);

@@ -1,10 +1,10 @@
-//! What pages of other hosts can make a browser ask: refused at the admin port, and at the port of
-//! page views allowed for those that are named (CORS).
+//! Requests that pages of other origins make a browser send: refused at the admin port, and allowed
+//! at the port of page views for the configured origins (CORS).
 //!
-//! A browser says which page asks (`Origin`, `Sec-Fetch-Site`), and lets pages of other hosts send
-//! neither JSON nor headers of their own without asking before. Who names an address of its own
-//! after this host (DNS rebinding) looks like a page of this host, but for the name in `Host`.
-//! Clients that are no browsers say none of this and are let in.
+//! A browser names the page (`Origin`, `Sec-Fetch-Site`), and does not send JSON or custom headers
+//! for pages of other origins without a preflight. DNS rebinding gives another page the address of
+//! this host, so the name in `Host` is checked, too. Other clients send no such headers and are
+//! admitted.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -21,28 +21,28 @@ use axum::response::{IntoResponse, Response};
 
 use crate::http::is_json;
 use crate::problem::{Kind, Problem};
-use crate::shared::Shared;
+use crate::state::ServerState;
 
-/// What a browser says of the page that asks.
+/// The relation of the page to this server, as browsers send it.
 const SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
-/// A header that a page of another host cannot send, for changes that are no JSON.
+/// A header that pages of other origins cannot send, for changes whose body is not JSON.
 const ADMIN: HeaderName = HeaderName::from_static("x-ams-admin");
 
-/// Seconds that a browser may remember what it was allowed.
-const REMEMBERED: HeaderValue = HeaderValue::from_static("600");
+/// Seconds for which a browser may cache the response to a preflight.
+const MAX_AGE: HeaderValue = HeaderValue::from_static("600");
 
-/// Refuses what a page of another host asks of the admin port.
+/// Refuses requests of pages of other origins to the admin port.
 ///
 /// # Errors
-/// With 403 if a browser says so, or the server is asked by a name that it does not have; with 415
-/// if a browser could send it without saying so.
-pub(crate) async fn own_pages_only(
-    State(shared): State<Arc<Shared>>,
+/// With 403 if the headers name another origin, or `Host` is not a name of this server; with 415 if
+/// a browser could send the request without a preflight.
+pub(crate) async fn reject_cross_site(
+    State(server): State<Arc<ServerState>>,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    check(request.method(), request.uri(), request.headers(), &shared.admin_hosts)?;
+    check(request.method(), request.uri(), request.headers(), &server.admin_hosts)?;
     Ok(next.run(request).await)
 }
 
@@ -56,32 +56,31 @@ fn check(method: &Method, uri: &Uri, headers: &HeaderMap, names: &[String]) -> R
     let hosts: Vec<String> = asked.into_iter().flatten().collect();
     if let Some(host) = hosts.iter().find(|host| !is_own(host, names)) {
         return forbidden(format!(
-            "the host is {host:?}, expected an address, localhost or a name that --admin-host gives"
+            "Host is {host:?}, expected an address, localhost or a name of --admin-host"
         ));
     }
     if let Some(origin) = text(&ORIGIN) {
         let host = origin.split_once("://").map(|(_, host)| host);
         if !host.is_some_and(|host| hosts.iter().any(|own| own.eq_ignore_ascii_case(host))) {
-            return forbidden(format!("pages of {origin:?} may not ask the admin port"));
+            return forbidden(format!("pages of {origin:?} may not use the admin port"));
         }
     }
-    // `none` is a person, who typed the address.
+    // `none` means that a person typed the address.
     if let Some(site) = text(&SITE).filter(|site| site != "same-origin" && site != "none") {
         return forbidden(format!(
-            "pages of other hosts may not ask the admin port: {SITE} is {site:?}"
+            "pages of other origins may not use the admin port: {SITE} is {site:?}"
         ));
     }
     let changes = ![Method::GET, Method::HEAD, Method::OPTIONS].contains(method);
     let marked = text(&ADMIN).is_some_and(|value| value == "1");
     if changes && !marked && !text(&CONTENT_TYPE).is_some_and(|kind| is_json(&kind)) {
-        let what = "a change needs the header `Content-Type: application/json`, or `X-Ams-Admin: 1` if its body is none or no JSON";
+        let what = "a change needs the header `Content-Type: application/json`, or `X-Ams-Admin: 1` if it has no body or another body";
         return Err(Problem::new(Kind::MediaType, what));
     }
     Ok(())
 }
 
-/// Whether a host, with or without a port, is this server's: an address, or a name that it was
-/// given.
+/// Whether a host, with or without a port, is an address, `localhost` or one of `names`.
 fn is_own(host: &str, names: &[String]) -> bool {
     let name = match host.strip_prefix('[') {
         Some(rest) => rest.split_once(']').map_or(rest, |(name, _)| name),
@@ -93,19 +92,18 @@ fn is_own(host: &str, names: &[String]) -> bool {
         || names.iter().any(|own| name.eq_ignore_ascii_case(own.trim_end_matches('.')))
 }
 
-/// Tells browsers which pages may read an answer; and answers what they ask before they send a
-/// request (the preflight).
-pub(crate) async fn shared_with_pages(
-    State(shared): State<Arc<Shared>>,
+/// Adds the headers of CORS to responses, and answers preflights.
+pub(crate) async fn cors_headers(
+    State(server): State<Arc<ServerState>>,
     request: Request,
     next: Next,
 ) -> Response {
     let origin = request.headers().get(ORIGIN).cloned();
-    let allowed = origin.and_then(|origin| shared.cors.allowed(&origin));
-    let asks_before = request.method() == Method::OPTIONS
+    let allowed = origin.and_then(|origin| server.cors.allowed(&origin));
+    let is_preflight = request.method() == Method::OPTIONS
         && request.headers().contains_key(ACCESS_CONTROL_REQUEST_METHOD);
     let mut response = match &allowed {
-        Some(_) if asks_before => {
+        Some(_) if is_preflight => {
             let headers = [
                 (ACCESS_CONTROL_ALLOW_METHODS, HeaderValue::from_static("GET, POST")),
                 (
@@ -114,7 +112,7 @@ pub(crate) async fn shared_with_pages(
                         "authorization, content-type, content-encoding, inference-header-content-length",
                     ),
                 ),
-                (ACCESS_CONTROL_MAX_AGE, REMEMBERED),
+                (ACCESS_CONTROL_MAX_AGE, MAX_AGE),
             ];
             (StatusCode::NO_CONTENT, headers).into_response()
         }

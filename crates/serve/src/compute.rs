@@ -15,25 +15,25 @@ use tokio::sync::oneshot;
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
 
-/// Why a job has no answer.
+/// Why a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Lost {
-    /// The queue is full, or the pool is stopping: try again later.
+pub enum JobError {
+    /// The queue is full, or the pool is stopping: the client may retry.
     Busy,
     /// The job panicked; the panic's message is on stderr.
     Panicked,
 }
 
-/// Threads, each with buffers `S`.
+/// Threads that run jobs, each with buffers `S`.
 #[derive(Debug)]
-pub struct Pool<S> {
-    shared: Arc<Shared<S>>,
+pub(crate) struct Pool<S> {
+    queue: Arc<Queue<S>>,
 }
 
-struct Shared<S> {
+struct Queue<S> {
     state: Mutex<State<S>>,
     arrived: Condvar,
-    queue: usize,
+    capacity: usize,
 }
 
 struct State<S> {
@@ -41,67 +41,68 @@ struct State<S> {
     stopping: bool,
 }
 
-impl<S> std::fmt::Debug for Shared<S> {
+impl<S> std::fmt::Debug for Queue<S> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Shared").field("queue", &self.queue).finish_non_exhaustive()
+        f.debug_struct("Queue").field("capacity", &self.capacity).finish_non_exhaustive()
     }
 }
 
 impl<S: Default + 'static> Pool<S> {
-    /// `threads` threads and room for `queue` jobs that wait for one.
+    /// Starts `threads` threads; at most `queue` jobs wait for one of them.
     ///
     /// # Errors
-    /// If the operating system gives no thread.
-    pub fn new(threads: usize, queue: usize) -> std::io::Result<Pool<S>> {
+    /// If the operating system refuses a thread.
+    pub(crate) fn new(threads: usize, queue: usize) -> std::io::Result<Pool<S>> {
         let state = State { jobs: VecDeque::with_capacity(queue), stopping: false };
-        let shared = Arc::new(Shared { state: Mutex::new(state), arrived: Condvar::new(), queue });
-        let pool = Pool { shared };
+        let queue =
+            Arc::new(Queue { state: Mutex::new(state), arrived: Condvar::new(), capacity: queue });
+        let pool = Pool { queue };
         for at in 0..threads {
-            let shared = Arc::clone(&pool.shared);
-            thread::Builder::new().name(format!("compute-{at}")).spawn(move || shared.work())?;
+            let queue = Arc::clone(&pool.queue);
+            thread::Builder::new().name(format!("compute-{at}")).spawn(move || queue.work())?;
         }
         Ok(pool)
     }
 
-    /// Runs `job` on one of the threads; its result, once it is there.
+    /// Runs `job` on one of the threads and waits for its result.
     ///
     /// # Errors
-    /// [`Lost::Busy`] at once if the queue is full; [`Lost::Panicked`].
-    pub async fn run<R: Send + 'static>(
+    /// [`JobError::Busy`] at once if the queue is full; [`JobError::Panicked`].
+    pub(crate) async fn run<R: Send + 'static>(
         &self,
         job: impl FnOnce(&mut S) -> R + Send + 'static,
-    ) -> Result<R, Lost> {
+    ) -> Result<R, JobError> {
         let (sender, receiver) = oneshot::channel();
         {
-            let mut state = self.shared.lock();
-            if state.stopping || state.jobs.len() >= self.shared.queue {
-                return Err(Lost::Busy);
+            let mut state = self.queue.lock();
+            if state.stopping || state.jobs.len() >= self.queue.capacity {
+                return Err(JobError::Busy);
             }
             state.jobs.push_back(Box::new(move |buffers: &mut S| {
-                // Whoever asked may be gone; then nobody needs the answer.
+                // If the caller stopped waiting, the result is not needed.
                 if !sender.is_closed() {
                     let _ = sender.send(job(buffers));
                 }
             }));
         }
-        self.shared.arrived.notify_one();
-        receiver.await.map_err(|_| Lost::Panicked)
+        self.queue.arrived.notify_one();
+        receiver.await.map_err(|_| JobError::Panicked)
     }
 
-    /// How many jobs wait.
-    pub fn waiting(&self) -> usize {
-        self.shared.lock().jobs.len()
+    /// Number of jobs that wait for a thread.
+    pub(crate) fn waiting(&self) -> usize {
+        self.queue.lock().jobs.len()
     }
 }
 
 impl<S> Drop for Pool<S> {
     fn drop(&mut self) {
-        self.shared.lock().stopping = true;
-        self.shared.arrived.notify_all();
+        self.queue.lock().stopping = true;
+        self.queue.arrived.notify_all();
     }
 }
 
-impl<S> Shared<S> {
+impl<S> Queue<S> {
     /// No job runs while the lock is held, so nothing can be half-changed by a panic.
     fn lock(&self) -> MutexGuard<'_, State<S>> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -121,7 +122,7 @@ impl<S> Shared<S> {
     }
 }
 
-impl<S: Default> Shared<S> {
+impl<S: Default> Queue<S> {
     fn work(&self) {
         let mut buffers = S::default();
         while let Some(job) = self.next() {
@@ -153,7 +154,7 @@ mod tests {
         assert_eq!(block_on(push(1)), Ok(vec![1]));
         assert_eq!(block_on(push(2)), Ok(vec![1, 2]));
         let panicked = block_on(pool.run(|_: &mut Vec<u32>| -> u32 { panic!("on purpose") }));
-        assert_eq!(panicked, Err(Lost::Panicked));
+        assert_eq!(panicked, Err(JobError::Panicked));
         assert_eq!(block_on(push(3)), Ok(vec![3]));
     }
 
@@ -181,7 +182,7 @@ mod tests {
                 () = std::future::ready(()) => {}
             }
             assert_eq!(pool.waiting(), 1);
-            assert_eq!(pool.run(|()| 3).await, Err(Lost::Busy));
+            assert_eq!(pool.run(|()| 3).await, Err(JobError::Busy));
             end.send(()).unwrap();
             assert_eq!((first.await, second.await), (Ok(1), Ok(2)));
         });

@@ -1,22 +1,25 @@
-//! Which pages of other hosts may ask for page views (CORS), as it is set.
+//! Origins whose pages may request page views (CORS).
 
 use axum::http::{HeaderValue, Uri};
 
-/// The pages of other hosts that may ask for page views.
+/// Origins whose pages may request page views; none by default.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Cors {
     origins: Vec<HeaderValue>,
 }
 
 impl Cors {
-    /// Pages of `origins`, such as `https://shop.example`; `*` is all.
+    /// Reads origins, for example `https://shop.example`; `*` allows all.
     ///
     /// # Errors
-    /// If one is no origin; what was expected.
+    /// If one is not an origin.
     pub fn new(origins: &[String]) -> Result<Cors, String> {
         let read = |origin: &String| {
-            let wrong =
-                || format!("{origin:?} is no origin, expected such as https://shop.example, or *");
+            let wrong = || {
+                format!(
+                    "{origin:?} is not an origin, expected for example https://shop.example, or *"
+                )
+            };
             let is_origin = origin.parse::<Uri>().is_ok_and(|uri| {
                 let (scheme, host) = (uri.scheme_str(), uri.authority());
                 let text = scheme.zip(host).map(|(scheme, host)| format!("{scheme}://{host}"));
@@ -28,12 +31,12 @@ impl Cors {
         Ok(Cors { origins: origins.iter().map(read).collect::<Result<_, _>>()? })
     }
 
-    /// Whether pages of all hosts may ask.
+    /// Whether all origins are allowed.
     pub fn is_for_all(&self) -> bool {
         self.origins.iter().any(|origin| origin == "*")
     }
 
-    /// What a page of `origin` is told, if it may ask.
+    /// The value of `Access-Control-Allow-Origin` for `origin`, if it is allowed.
     pub(crate) fn allowed(&self, origin: &HeaderValue) -> Option<HeaderValue> {
         if self.is_for_all() {
             return Some(HeaderValue::from_static("*"));
@@ -74,7 +77,7 @@ mod tests {
             "https://",
             "https://me@shop.example",
         ] {
-            assert!(of(&[wrong]).unwrap_err().contains("expected such as"), "{wrong}");
+            assert!(of(&[wrong]).unwrap_err().contains("expected for example"), "{wrong}");
         }
     }
 }

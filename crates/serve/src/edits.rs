@@ -1,5 +1,4 @@
-//! Changes of a served model, as the admin port is told them: new pictures and items, and what is
-//! gone.
+//! Changes of a served model by requests to the admin port: new and removed pictures and items.
 //!
 //! ```text
 //! POST /admin/models/{model}/changes            JSON, see `Edit`
@@ -17,56 +16,56 @@ use serde::Deserialize;
 
 use crate::models::Refusal;
 
-/// What turns pictures into the features a model was trained on.
-pub trait Pictures: Send + Sync + Debug {
+/// The encoder of a server: from the bytes of a picture to the feature a model was trained on.
+pub trait PictureEncoder: Send + Sync + Debug {
     /// blake3, in hex, of all that defines the encoder.
     fn hash(&self) -> &str;
 
     /// The image's key, and its feature (F).
     ///
     /// # Errors
-    /// What is wrong with the picture.
+    /// If the picture cannot be decoded; the message is for the client.
     fn encode(&self, bytes: &[u8]) -> Result<(ImageKey, Vec<f32>), String>;
 }
 
-/// What changes.
+/// The body of a request for changes.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Edit {
+pub(crate) struct Edit {
     /// New pictures, or new features of known ones.
     #[serde(deserialize_with = "or_null")]
     pub pictures: Vec<EditPicture>,
-    /// New items, or what is new of known ones.
+    /// New items, or new values of known ones.
     #[serde(deserialize_with = "or_null")]
     pub items: Vec<EditItem>,
-    /// Names of pictures that are gone.
+    /// Names of removed pictures.
     #[serde(deserialize_with = "or_null")]
     pub remove_pictures: Vec<Text>,
-    /// Items that are gone.
+    /// Items that the model no longer knows.
     #[serde(deserialize_with = "or_null")]
     pub remove_items: Vec<Text>,
 }
 
-/// A picture.
+/// A name and the feature of its picture.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EditPicture {
+pub(crate) struct EditPicture {
     /// Its name, as the items spell it.
     pub name: Text,
-    /// What the model's encoder makes of it (F).
+    /// The feature that the model's encoder computes for it (F).
     pub feature: Vec<f32>,
 }
 
-/// An item.
+/// An item with all of its values.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct EditItem {
-    /// The item.
+pub(crate) struct EditItem {
+    /// The item, as the log spells it.
     pub item: Text,
     /// The name of its picture.
     #[serde(default)]
     pub picture: Option<Text>,
-    /// Its fields, by name; what is not given has no value.
+    /// Its fields by name; an absent field has no value.
     #[serde(default, deserialize_with = "named")]
     pub features: Features,
 }
@@ -76,7 +75,7 @@ impl Edit {
     ///
     /// # Errors
     /// With path, line and column if the text is no JSON or no edit.
-    pub fn parse(json: &[u8]) -> Result<Edit, Error> {
+    pub(crate) fn parse(json: &[u8]) -> Result<Edit, Error> {
         read(json)
     }
 
@@ -84,7 +83,7 @@ impl Edit {
     ///
     /// # Errors
     /// If something does not fit the model.
-    pub fn changes(&self, model: &Model) -> Result<Changes, Refusal> {
+    pub(crate) fn changes(&self, model: &Model) -> Result<Changes, Refusal> {
         let mut changes = Changes::default();
         for (at, EditPicture { name: Text(name), feature }) in self.pictures.iter().enumerate() {
             let picture = (PictureName::of(name), key_of(feature));
@@ -113,7 +112,7 @@ impl Edit {
     }
 }
 
-/// Says which element of a list an error is about.
+/// Puts the element of a list before the message of an error.
 fn within(list: &'static str, at: usize) -> impl Fn(Error) -> Error {
     move |error| match error {
         Error::Request { what } => Error::request(format!("{list}[{at}]: {what}")),
@@ -121,20 +120,20 @@ fn within(list: &'static str, at: usize) -> impl Fn(Error) -> Error {
     }
 }
 
-/// One picture's change.
+/// The changes for one picture.
 ///
 /// # Errors
 /// If the encoder is not the model's, or the picture is bad.
-pub fn picture(
+pub(crate) fn picture(
     model: &Model,
-    encoder: &dyn Pictures,
+    encoder: &dyn PictureEncoder,
     name: &str,
     bytes: &[u8],
 ) -> Result<Changes, Refusal> {
     let expected = model.spec().image_source.as_ref().map(|source| &source.encoder_hash[..]);
     if expected != Some(encoder.hash()) {
         let what = format!(
-            "the server's encoder is {}, but the model's {}",
+            "the server's encoder is {}, and the model needs {}",
             encoder.hash(),
             expected.unwrap_or("none")
         );
@@ -147,7 +146,7 @@ pub fn picture(
     Ok(changes)
 }
 
-/// A key for a feature whose picture is not seen: equal features are one image.
+/// The key of an image that is known by its feature only: equal features are one image.
 fn key_of(feature: &[f32]) -> ImageKey {
     let bytes: Vec<u8> = feature.iter().flat_map(|value| value.to_le_bytes()).collect();
     ImageKey::of_content(blake3::hash(&bytes).as_bytes())

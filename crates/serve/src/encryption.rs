@@ -12,12 +12,12 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
-use crate::renewal::Renewed;
+use crate::reload::Reload;
 use crate::settings::Tls;
 
 /// A certificate, its key, and who may connect: as their files were when they were read last.
 #[derive(Clone)]
-pub struct Encryption {
+pub(crate) struct Encryption {
     files: Tls,
     acceptor: Arc<ArcSwap<TlsAcceptor>>,
 }
@@ -33,7 +33,7 @@ impl Encryption {
     ///
     /// # Errors
     /// If a file cannot be read or is not what it has to be; what is said has no secret in it.
-    pub fn read(files: &Tls) -> Result<Encryption, String> {
+    pub(crate) fn read(files: &Tls) -> Result<Encryption, String> {
         let acceptor = Arc::new(ArcSwap::from_pointee(acceptor(files)?));
         Ok(Encryption { files: files.clone(), acceptor })
     }
@@ -42,7 +42,7 @@ impl Encryption {
     ///
     /// # Errors
     /// If the client speaks otherwise, or shows no certificate that it must have.
-    pub async fn accept<S>(&self, stream: S) -> std::io::Result<TlsStream<S>>
+    pub(crate) async fn accept<S>(&self, stream: S) -> std::io::Result<TlsStream<S>>
     where
         S: AsyncRead + AsyncWrite + Unpin,
     {
@@ -51,7 +51,7 @@ impl Encryption {
     }
 }
 
-impl Renewed for Encryption {
+impl Reload for Encryption {
     fn files(&self) -> Vec<&Path> {
         let Tls { certificate, key, client_authority } = &self.files;
         [Some(certificate), Some(key), client_authority.as_ref()]
@@ -61,7 +61,7 @@ impl Renewed for Encryption {
             .collect()
     }
 
-    fn renew(&self) -> Result<(), String> {
+    fn reload(&self) -> Result<(), String> {
         self.acceptor.store(Arc::new(acceptor(&self.files)?));
         Ok(())
     }

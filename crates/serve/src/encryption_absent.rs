@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ams_data::Error;
 
-use crate::renewal::Renewed;
+use crate::reload::Reload;
 use crate::settings::Tls;
 
 /// Encryption, of which there is none.
@@ -31,12 +31,12 @@ impl Encryption {
     }
 }
 
-impl Renewed for Encryption {
+impl Reload for Encryption {
     fn files(&self) -> Vec<&Path> {
         match self.0 {}
     }
 
-    fn renew(&self) -> Result<(), String> {
+    fn reload(&self) -> Result<(), String> {
         match self.0 {}
     }
 }

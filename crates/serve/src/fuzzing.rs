@@ -1,12 +1,13 @@
 //! What reads the bytes of strangers, for the fuzzer alone.
 
-use ams_bundle::{PageView, similar};
+use ams_bundle::{PageView, SimilarRequest};
 use axum::body::Bytes;
 
-use crate::answer::{Ask, Asked, Target};
+use crate::answer::{Operation, ParsedRequest, Target};
 use crate::edits::Edit;
+pub use crate::models::decisions::Decisions;
 use crate::problem::Problem;
-use crate::protocol::protobuf::{self, Call};
+use crate::protocol::protobuf::{self, GrpcMethod};
 use crate::protocol::{json, tensors};
 
 /// Reads `bytes` as what `kind` says: a page view in JSON, tensors over HTTP, a message, or
@@ -17,9 +18,9 @@ use crate::protocol::{json, tensors};
 pub fn read(kind: u8, bytes: &[u8]) -> Result<Option<PageView>, String> {
     let target = Target { model: String::new(), version: None };
     let message = |call| protobuf::read(call, Bytes::copy_from_slice(bytes));
-    let asked = |asked: Result<Asked, Problem>| asked.map(|asked| Some(asked.page));
+    let asked = |asked: Result<ParsedRequest, Problem>| asked.map(|asked| Some(asked.page));
     let read = match kind % 7 {
-        0 => asked(json::read(&target, &Ask::Score, bytes)),
+        0 => asked(json::read(&target, &Operation::Score, bytes)),
         1 => asked(tensors::read(&target, None, bytes)),
         2 => {
             // As many bytes as the first two say are JSON.
@@ -27,12 +28,12 @@ pub fn read(kind: u8, bytes: &[u8]) -> Result<Option<PageView>, String> {
             let header = usize::from(u16::from_le_bytes(*length));
             asked(tensors::read(&target, Some(header), bytes))
         }
-        3 => asked(message(Call::Score)),
-        4 => asked(message(Call::Page)),
-        5 => asked(message(Call::Infer)),
+        3 => asked(message(GrpcMethod::Score)),
+        4 => asked(message(GrpcMethod::Page)),
+        5 => asked(message(GrpcMethod::Infer)),
         _ => {
             let changes = Edit::parse(bytes).map(|_| None).map_err(Problem::from);
-            changes.or_else(|problem| match similar::Wanted::parse(bytes) {
+            changes.or_else(|problem| match SimilarRequest::parse(bytes) {
                 Ok(_) => Ok(None),
                 Err(_) => Err(problem),
             })

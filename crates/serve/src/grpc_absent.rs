@@ -12,7 +12,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 
 use crate::problem::{Kind, Problem};
-use crate::shared::Shared;
+use crate::state::ServerState;
 
 /// gRPC's code for what a server does not have: UNIMPLEMENTED.
 const UNIMPLEMENTED: HeaderValue = HeaderValue::from_static("12");
@@ -20,7 +20,7 @@ const UNIMPLEMENTED: HeaderValue = HeaderValue::from_static("12");
 const STATUS: HeaderName = HeaderName::from_static("grpc-status");
 
 /// The services that there would be.
-pub(crate) fn router(_: &Arc<Shared>) -> Router<Arc<Shared>> {
+pub(crate) fn router(_: &Arc<ServerState>) -> Router<Arc<ServerState>> {
     let mut router = Router::new();
     for service in [
         "ams.v1.Ranking",
@@ -54,8 +54,9 @@ async fn refuse(request: Request) -> Response {
 
 /// The status as HTTP would have it: gRPC's own is 200 whatever happens. It is for counting.
 pub(crate) fn status_of<B>(response: &Response<B>) -> u16 {
-    match response.headers().get(STATUS) == Some(&UNIMPLEMENTED) {
-        true => Kind::Method.status().as_u16(),
-        false => response.status().as_u16(),
+    if response.headers().get(STATUS) == Some(&UNIMPLEMENTED) {
+        Kind::Method.status().as_u16()
+    } else {
+        response.status().as_u16()
     }
 }

@@ -1,5 +1,5 @@
-//! What the paths of both ports share: admission, content types, answers in JSON, health, and
-//! problems of paths that do not exist.
+//! Handlers and middleware of both ports: authentication, content types, responses in JSON, health,
+//! and problems of unknown paths.
 
 use std::sync::Arc;
 
@@ -14,20 +14,21 @@ use serde_json::json;
 
 use crate::inference;
 use crate::problem::{Detail, Kind, Problem};
-use crate::shared::Shared;
+use crate::state::ServerState;
 
-/// All that requests share, as handlers get it.
-pub(crate) type Shareds = State<Arc<Shared>>;
+/// The state of the server, as handlers receive it.
+pub(crate) type AppState = State<Arc<ServerState>>;
 
-/// What can be asked, in the words of OpenAPI 3.1.
+/// The description of the API, OpenAPI 3.1.
 pub(crate) const OPENAPI: &str = include_str!("openapi.json");
 
-/// What everybody may know: whether the server lives, and whether it should get requests.
-pub(crate) fn health() -> Router<Arc<Shared>> {
-    let ready = |State(shared): Shareds| async move {
-        match shared.ready() {
-            true => (StatusCode::OK, "ready\n"),
-            false => (StatusCode::SERVICE_UNAVAILABLE, "not ready\n"),
+/// The routes that need no token: liveness, readiness and the description of the API.
+pub(crate) fn health() -> Router<Arc<ServerState>> {
+    let ready = |State(server): AppState| async move {
+        if server.ready() {
+            (StatusCode::OK, "ready\n")
+        } else {
+            (StatusCode::SERVICE_UNAVAILABLE, "not ready\n")
         }
     };
     let alive = || async { "alive\n" };
@@ -57,7 +58,7 @@ pub(crate) async fn of_protocol(request: Request, next: Next) -> Response {
     if is_of && (response.status().is_client_error() || response.status().is_server_error()) {
         let detail = match response.extensions_mut().remove() {
             Some(Detail(detail)) => detail,
-            // Not ours, or no problem but an answer, such as that of readiness.
+            // A status without a `Problem`, for example that of readiness.
             None => response.status().canonical_reason().unwrap_or("problem").to_owned(),
         };
         let (mut head, _) = response.into_parts();
@@ -69,16 +70,16 @@ pub(crate) async fn of_protocol(request: Request, next: Next) -> Response {
 }
 
 pub(crate) async fn no_such_method() -> Problem {
-    Problem::new(Kind::Method, "this path knows other methods")
+    Problem::new(Kind::Method, "this path does not support the method")
 }
 
-/// Lets requests with a valid token in.
+/// Refuses requests without a valid token.
 pub(crate) async fn admitted(
-    State(shared): Shareds,
+    State(server): AppState,
     request: Request,
     next: Next,
 ) -> Result<Response, Problem> {
-    shared.tokens.check(request.headers())?;
+    server.tokens.check(request.headers())?;
     Ok(next.run(request).await)
 }
 
@@ -87,7 +88,7 @@ pub(crate) async fn admitted(
 pub(crate) enum Accepts {
     /// JSON alone, or none at all.
     Json,
-    /// Any: what clients send differs.
+    /// Any content type: clients of the protocol send different ones.
     Anything,
 }
 
@@ -96,9 +97,9 @@ impl Accepts {
     ///
     /// # Errors
     /// With 415 if it is not accepted.
-    pub fn check(self, headers: &HeaderMap) -> Result<(), Problem> {
+    pub(crate) fn check(self, headers: &HeaderMap) -> Result<(), Problem> {
         let value = headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
-        // Not what pages of other sites can make a browser send.
+        // Content types that pages of other sites can make a browser send are refused.
         if self == Accepts::Json && !value.is_none_or(is_json) {
             let what = "expected the header `Content-Type: application/json`";
             return Err(Problem::new(Kind::MediaType, what));
@@ -107,13 +108,13 @@ impl Accepts {
     }
 }
 
-/// Whether a content type is JSON's.
+/// Whether a content type is `application/json`, with or without parameters.
 pub(crate) fn is_json(value: &str) -> bool {
     let kind = value.split(';').next().unwrap_or_default().trim();
     kind.eq_ignore_ascii_case("application/json")
 }
 
-/// An answer in JSON.
+/// A response whose body is JSON already.
 pub(crate) fn json_response(body: impl Into<axum::body::Body>) -> Response {
     let mut response = Response::new(body.into());
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));

@@ -1,8 +1,20 @@
 //! Answering: a server that ranks page views with published models, over HTTP and gRPC.
 //!
+//! ```
+//! # let dir = std::env::temp_dir().join(format!("ams-serve-doc-{}", std::process::id()));
+//! # std::fs::create_dir_all(&dir).unwrap();
+//! use ams_serve::{Settings, start};
+//!
+//! let settings = Settings { threads: 1, ..Settings::new(&dir) };
+//! let server = start(&settings).unwrap();
+//! assert_ne!(server.address.port(), 0);
+//! assert_eq!(server.stop(), 0, "no request was cut");
+//! # std::fs::remove_dir_all(&dir).unwrap();
+//! ```
+//!
 //! Knows bundles and requests. Does not know training, shards or the fabric, and does no arithmetic
-//! of its own: what a score is, [`ams_bundle`] says, so it is the same here, in `ams score` and in
-//! an evaluation.
+//! of its own: [`ams_bundle`] computes every score, so scores are the same here, in `ams score` and
+//! in an evaluation.
 //!
 //! The modules, each above those it imports:
 //!
@@ -10,83 +22,88 @@
 //! server                            both ports, from start to stop
 //! routes, admin                     the paths of the two ports
 //! grpc, pages                       calls; pages for people
-//! browser, access, exposition       what pages of other hosts may ask; the access log; metrics as text
-//! http                              admission, content types, health
-//! request                           from a request's bytes to its answer's, on a compute thread
-//! protocol                          bytes as what is asked, answers as bytes
-//! shared                            the state that all requests share
-//! answer                            the operations, of models and page views
+//! browser, access, exposition       requests of other origins; the access log; the page of metrics
+//! http                              authentication, content types, health
+//! request                           from a request's bytes to its response's, on a compute thread
+//! protocol                          bytes as parsed requests, answers as bytes
+//! state                             the state that all requests share
+//! answer                            the operations on models and page views
 //! inference                         page views as tensors
-//! listen, encryption, seats         connections
-//! settings, cors, token, edits      what is set; who may ask; changes of a served model
-//! body                              a request's body, within limits
+//! listen, encryption, connections   sockets; TLS; the limits of connections
+//! settings, cors, token, edits      settings; authentication; changes of a served model
+//! body                              the body of a request, within limits
 //! problem                           errors as responses
-//! models, compute                   which versions serve; the threads that score
-//! spans, trace, renewal             spans and names of requests; files of secrets that are read again
-//! traffic, telemetry                what is counted
+//! models, compute                   the versions that serve; the threads that score
+//! spans, trace, reload              spans and ids of requests; files of secrets that are reloaded
+//! traffic, telemetry                metrics
 //! system, process, notify           the operating system; systemd
 //! load                              a client that measures a server
 //! ```
 //!
-//! A reader begins with [`settings`], [`models`] and [`answer`], and then follows a request:
-//! [`listen`], [`routes`], `request`, `protocol`.
+//! A reader begins with `settings`, `models` and `answer`, and then follows a request: `listen`,
+//! `routes`, `request`, `protocol`.
 //!
-//! Cargo features: `grpc`, `otel` and `tls`. What is missing is refused in words that name the
-//! feature.
+//! Cargo features: `grpc`, `otel` and `tls`. The use of a missing feature is an error that names it.
+
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
 
 mod access;
-pub mod admin;
-pub mod answer;
-pub mod body;
-pub mod browser;
-pub mod compute;
+mod admin;
+mod answer;
+mod body;
+mod browser;
+mod compute;
+mod connections;
 mod cors;
-pub mod edits;
+mod edits;
 #[cfg(feature = "tls")]
-pub mod encryption;
+mod encryption;
 #[cfg(not(feature = "tls"))]
 #[path = "encryption_absent.rs"]
-pub mod encryption;
+mod encryption;
 mod exposition;
 #[cfg(feature = "grpc")]
 #[doc(hidden)]
 pub mod fuzzing;
 #[cfg(feature = "grpc")]
-pub mod grpc;
+mod grpc;
 #[cfg(not(feature = "grpc"))]
 #[path = "grpc_absent.rs"]
 mod grpc;
 mod http;
-pub mod inference;
-pub mod listen;
-pub mod load;
-pub mod models;
+mod inference;
+mod listen;
+mod load;
+mod models;
 mod notify;
-pub mod pages;
-pub mod problem;
+mod pages;
+mod problem;
 mod process;
 mod protocol;
-mod renewal;
+mod reload;
 mod request;
-pub mod routes;
-mod seats;
-pub mod server;
-pub mod settings;
-pub mod shared;
+mod routes;
+mod server;
+mod settings;
 #[cfg(feature = "otel")]
 mod spans;
 #[cfg(not(feature = "otel"))]
 #[path = "spans_absent.rs"]
 mod spans;
-pub mod system;
-pub mod telemetry;
-pub mod token;
+mod state;
+mod system;
+mod telemetry;
+mod token;
 mod trace;
-pub mod traffic;
+mod traffic;
 
 pub use cors::Cors;
+pub use edits::PictureEncoder;
+pub use load::{Latencies, Load, Outcome, post_each};
 pub use server::{Server, start};
 pub use settings::{Control, Demo, Limits, Settings, Tls};
+pub use token::Tokens;
 
 // Its own tests are in the same program as those beside the code.
 #[cfg(test)]

@@ -1,8 +1,8 @@
-//! Connections: accepted as long as there is room, encrypted if set so, and ended when a client
+//! Connections: accepted while the limits allow, encrypted if set so, and ended when a client
 //! dawdles.
 //!
 //! HTTP/1.1 and HTTP/2 on one port; which one, the first bytes say, or the encryption's handshake.
-//! What a connection does is told to its [`Seat`], which says when it has done nothing for too
+//! What a connection does is told to its [`ConnectionSlot`], which says when it has done nothing for too
 //! long. In the end ([`Stage`]) answers ask clients of HTTP/1 to come no more, then
 //! the port closes, HTTP/2 says so (GOAWAY), and what is being answered gets a while.
 
@@ -29,10 +29,10 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 use tokio::time::{Sleep, sleep, sleep_until, timeout};
 
+use crate::connections::{ActiveRequest, ConnectionSlot, Connections, Due, LogThrottle};
 use crate::encryption::Encryption;
-use crate::seats::{Due, Room, Seat, Seldom, Work};
 use crate::settings::Limits;
-use crate::traffic::Traffic;
+use crate::traffic::TrafficMetrics;
 
 /// HTTP/2 requests of one connection at once.
 const STREAMS: u32 = 100;
@@ -57,8 +57,8 @@ const PARTING: Duration = Duration::from_secs(1);
 
 /// How far the end of a server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum Stage {
-    /// It is not.
+pub(crate) enum Stage {
+    /// The server runs as usual.
     Serving,
     /// All is as before, but clients are asked to go elsewhere.
     Leaving,
@@ -75,12 +75,12 @@ async fn reached(stage: &mut watch::Receiver<Stage>, at: Stage) {
 
 /// A port that is bound.
 #[derive(Debug)]
-pub struct Port {
+pub(crate) struct Port {
     bound: Bound,
     encryption: Option<Encryption>,
     limits: Limits,
-    room: Arc<Room>,
-    traffic: Arc<Traffic>,
+    connections: Arc<Connections>,
+    traffic: Arc<TrafficMetrics>,
 }
 
 /// What a port is until it is served.
@@ -92,10 +92,31 @@ enum Bound {
     Waiting(TcpSocket),
 }
 
+impl Bound {
+    /// The listener, once clients may connect: a shared address waits for `ready`. None if the server
+    /// stops before, or the operating system refuses.
+    async fn listen(
+        self,
+        stage: &mut watch::Receiver<Stage>,
+        mut ready: watch::Receiver<bool>,
+    ) -> Option<TcpListener> {
+        let socket = match self {
+            Bound::Listening(listener) => return Some(listener),
+            Bound::Waiting(socket) => socket,
+        };
+        tokio::select! {
+            _ = ready.wait_for(|&ready| ready) => {}
+            () = reached(stage, Stage::Closing) => return None,
+        }
+        let listener = socket.listen(BACKLOG);
+        listener.inspect_err(|error| tracing::error!(%error, "the port cannot be opened")).ok()
+    }
+}
+
 /// Whether another process may bind the same address.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Sharing {
-    /// It may not.
+pub(crate) enum Sharing {
+    /// The address is exclusive.
     Alone,
     /// It may, if it says so too: the old and the new program of a rollout.
     Reused,
@@ -106,13 +127,13 @@ impl Port {
     ///
     /// # Errors
     /// If the operating system refuses.
-    pub fn bind(
+    pub(crate) fn bind(
         address: SocketAddr,
         sharing: Sharing,
         encryption: Option<Encryption>,
         connections: usize,
         limits: Limits,
-        traffic: &Arc<Traffic>,
+        traffic: &Arc<TrafficMetrics>,
     ) -> io::Result<Port> {
         let socket = match address {
             SocketAddr::V4(_) => TcpSocket::new_v4()?,
@@ -132,80 +153,65 @@ impl Port {
             Sharing::Alone => Bound::Listening(socket.listen(BACKLOG)?),
             Sharing::Reused => Bound::Waiting(socket),
         };
-        let room = Room::new(connections, limits.connections_per_address, Arc::clone(traffic));
-        Ok(Port { bound, encryption, limits, room, traffic: Arc::clone(traffic) })
+        let connections =
+            Connections::new(connections, limits.connections_per_address, Arc::clone(traffic));
+        Ok(Port { bound, encryption, limits, connections, traffic: Arc::clone(traffic) })
     }
 
     /// The address, with the number the operating system chose for port 0.
     ///
     /// # Errors
     /// If the operating system does not know.
-    pub fn address(&self) -> io::Result<SocketAddr> {
+    pub(crate) fn address(&self) -> io::Result<SocketAddr> {
         match &self.bound {
             Bound::Listening(listener) => listener.local_addr(),
             Bound::Waiting(socket) => socket.local_addr(),
         }
     }
 
-    /// Its connections.
-    pub(crate) fn room(&self) -> Arc<Room> {
-        Arc::clone(&self.room)
+    /// The registry of its connections.
+    pub(crate) fn connections(&self) -> Arc<Connections> {
+        Arc::clone(&self.connections)
     }
 
-    /// Serves `router` until the end, a shared address from when it is `ready`; how many requests
-    /// were cut, because they were still being answered after the limits' farewell, or
-    /// when that was cut short.
-    pub async fn serve(
+    /// Serves `router` until the server has stopped. Returns how many requests were cut: those still
+    /// running after the shutdown grace, or at [`Stage::Cut`].
+    pub(crate) async fn serve(
         self,
         router: Router,
         mut stage: watch::Receiver<Stage>,
-        mut ready: watch::Receiver<bool>,
+        ready: watch::Receiver<bool>,
         open: Gauge,
     ) -> usize {
-        let Port { bound, encryption, limits, room, traffic } = self;
-        let listener = match bound {
-            Bound::Listening(listener) => listener,
-            Bound::Waiting(socket) => {
-                tokio::select! {
-                    _ = ready.wait_for(|&ready| ready) => {}
-                    () = reached(&mut stage, Stage::Closing) => return 0,
-                }
-                match socket.listen(BACKLOG) {
-                    Ok(listener) => listener,
-                    Err(error) => {
-                        tracing::error!(%error, "the port cannot be opened");
-                        return 0;
-                    }
-                }
-            }
-        };
+        let Port { bound, encryption, limits, connections, traffic } = self;
+        let Some(listener) = bound.listen(&mut stage, ready).await else { return 0 };
         let serving = Serving { router: TowerToHyperService::new(router), encryption, limits };
-        let serve = |stream, seat: Arc<Seat>, stage: watch::Receiver<Stage>| {
+        let serve = |stream, slot: Arc<ConnectionSlot>, stage: watch::Receiver<Stage>| {
             let (serving, open, traffic) = (serving.clone(), open.clone(), Arc::clone(&traffic));
             tokio::spawn(async move {
                 open.increment(1.0);
                 // What goes wrong with a connection is its client's to see.
-                let _ = serving.connection(stream, seat, stage, &traffic).await;
+                let _ = serving.connection(stream, slot, stage, &traffic).await;
                 open.decrement(1.0);
             });
         };
-        let mut seldom = Seldom::default();
+        let mut throttle = LogThrottle::default();
         loop {
             let accepted = async {
                 let (stream, address) = listener.accept().await?;
-                Ok::<_, io::Error>((room.enter(address.ip()).await, stream))
+                Ok::<_, io::Error>((connections.admit(address.ip()).await, stream))
             };
             let accepted = tokio::select! {
                 accepted = accepted => accepted,
                 () = reached(&mut stage, Stage::Closing) => break,
             };
             match accepted {
-                Ok((Some(seat), stream)) => serve(stream, seat, stage.clone()),
+                Ok((Some(slot), stream)) => serve(stream, slot, stage.clone()),
                 Ok((None, _)) => {}
                 Err(error) => {
                     // Such as too many open files: it passes when connections end.
                     traffic.accept_errors.increment(1);
-                    if seldom.now() {
+                    if throttle.now() {
                         tracing::warn!(%error, "connections cannot be accepted");
                     }
                     sleep(Duration::from_millis(50)).await;
@@ -216,19 +222,19 @@ impl Port {
         while let Ok(Ok((stream, address))) =
             timeout(Duration::from_millis(10), listener.accept()).await
         {
-            match timeout(Duration::ZERO, room.enter(address.ip())).await {
-                Ok(Some(seat)) => serve(stream, seat, stage.clone()),
+            match timeout(Duration::ZERO, connections.admit(address.ip())).await {
+                Ok(Some(slot)) => serve(stream, slot, stage.clone()),
                 Ok(None) => {}
                 Err(_) => break,
             }
         }
         drop(listener);
         tokio::select! {
-            () = room.emptied() => {}
-            () = sleep(limits.farewell) => {}
+            () = connections.wait_until_empty() => {}
+            () = sleep(limits.shutdown_grace) => {}
             () = reached(&mut stage, Stage::Cut) => {}
         }
-        room.at_work()
+        connections.active()
     }
 }
 
@@ -246,69 +252,69 @@ impl Serving {
     async fn connection(
         self,
         stream: TcpStream,
-        seat: Arc<Seat>,
+        slot: Arc<ConnectionSlot>,
         mut stage: watch::Receiver<Stage>,
-        traffic: &Arc<Traffic>,
+        traffic: &Arc<TrafficMetrics>,
     ) -> Result<(), Failure> {
         stream.set_nodelay(true)?;
-        let (patience, write) = (self.limits.patience, self.limits.write_timeout);
-        let stream = Watched::new(stream, Arc::clone(&seat), Arc::clone(traffic), write);
+        let (client_timeout, write) = (self.limits.client_timeout, self.limits.write_timeout);
+        let stream = TimedStream::new(stream, Arc::clone(&slot), Arc::clone(traffic), write);
         let Some(encryption) = self.encryption.clone() else {
-            return self.talk(stream, seat, stage, traffic).await;
+            return self.talk(stream, slot, stage, traffic).await;
         };
-        let handshake = timeout(patience, encryption.accept(stream));
+        let handshake = timeout(client_timeout, encryption.accept(stream));
         let stream = tokio::select! {
             stream = handshake => stream,
-            () = seat.told() => return Ok(()),
+            () = slot.evicted() => return Ok(()),
             () = reached(&mut stage, Stage::Cut) => return Ok(()),
         };
         let Ok(stream) = stream else {
             traffic.slow_handshakes.increment(1);
             return Ok(());
         };
-        self.talk(stream?, seat, stage, traffic).await
+        self.talk(stream?, slot, stage, traffic).await
     }
 
     /// Answers until the client goes, or has to go.
     async fn talk<S>(
         self,
         stream: S,
-        seat: Arc<Seat>,
+        slot: Arc<ConnectionSlot>,
         mut stage: watch::Receiver<Stage>,
-        traffic: &Traffic,
+        traffic: &TrafficMetrics,
     ) -> Result<(), Failure>
     where
         S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
     {
         let Serving { router, limits, .. } = self;
         let Limits { idle_timeout: idle, write_timeout: write, .. } = limits;
-        let answering = Answering { router, seat: Arc::clone(&seat), stage: stage.clone() };
+        let answering = Handler { router, slot: Arc::clone(&slot), stage: stage.clone() };
         let builder = builder(&limits);
         let connection = builder.serve_connection(TokioIo::new(stream), answering);
         let mut connection = std::pin::pin!(connection);
-        let (mut parts, mut due) = (false, Instant::now() + idle.min(write));
+        let (mut closing, mut due) = (false, Instant::now() + idle.min(write));
         loop {
             tokio::select! {
                 ended = connection.as_mut() => return ended,
-                () = seat.told() => return Ok(()),
-                () = reached(&mut stage, Stage::Closing), if !parts => {
-                    parts = true;
+                () = slot.evicted() => return Ok(()),
+                () = reached(&mut stage, Stage::Closing), if !closing => {
+                    closing = true;
                     due = Instant::now() + PARTING;
                     // Who has just come is about to say something.
-                    if !seat.is_fresh() {
+                    if !slot.is_fresh() {
                         connection.as_mut().graceful_shutdown();
                     }
                 }
-                () = sleep_until(due.into()) => match seat.due(idle, write, parts) {
-                    Due::At(next) if parts => {
+                () = sleep_until(due.into()) => match slot.due(idle, write, closing) {
+                    Due::At(next) if closing => {
                         connection.as_mut().graceful_shutdown();
                         due = next.min(Instant::now() + PARTING);
                     }
                     Due::At(next) => due = next,
-                    Due::Idle if parts => return Ok(()),
+                    Due::Idle if closing => return Ok(()),
                     Due::Idle => {
                         traffic.idle.increment(1);
-                        parts = true;
+                        closing = true;
                         due = Instant::now() + PARTING;
                         connection.as_mut().graceful_shutdown();
                     }
@@ -327,7 +333,7 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
     builder
         .http1()
         .timer(TokioTimer::new())
-        // The seat's clock is for heads that do not end, too.
+        // The slot's clock is for heads that do not end, too.
         .header_read_timeout(None)
         .max_buf_size(BUFFER)
         // Who has sent a request may close that half, as `nc -N` does, and still read the answer.
@@ -340,31 +346,32 @@ fn builder(limits: &Limits) -> Builder<TokioExecutor> {
         .initial_stream_window_size(STREAM_WINDOW)
         .initial_connection_window_size(CONNECTION_WINDOW)
         .max_send_buf_size(BUFFER)
-        .keep_alive_interval(limits.patience)
-        .keep_alive_timeout(limits.patience);
+        .keep_alive_interval(limits.client_timeout)
+        .keep_alive_timeout(limits.client_timeout);
     builder
 }
 
 /// Marks an answer that lasts, such as that of a watch: gRPC alone has such.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Lasts;
+pub(crate) struct LongLivedResponse;
 
-/// The router of a connection, which tells the connection's seat what it does.
-struct Answering {
+/// The router of a connection, which tells the connection's slot what it does.
+struct Handler {
     router: TowerToHyperService<Router>,
-    seat: Arc<Seat>,
+    slot: Arc<ConnectionSlot>,
     stage: watch::Receiver<Stage>,
 }
 
-type Answered = Pin<Box<dyn Future<Output = Result<Response<Sent>, Infallible>> + Send>>;
+type HandlerFuture =
+    Pin<Box<dyn Future<Output = Result<Response<ResponseBody>, Infallible>> + Send>>;
 
-impl Service<Request<Incoming>> for Answering {
-    type Response = Response<Sent>;
+impl Service<Request<Incoming>> for Handler {
+    type Response = Response<ResponseBody>;
     type Error = Infallible;
-    type Future = Answered;
+    type Future = HandlerFuture;
 
-    fn call(&self, request: Request<Incoming>) -> Answered {
-        let (mut work, stage) = (self.seat.begin(), self.stage.clone());
+    fn call(&self, request: Request<Incoming>) -> HandlerFuture {
+        let (mut work, stage) = (self.slot.begin_request(), self.stage.clone());
         let is_one = request.version() < Version::HTTP_2;
         let answer = self.router.call(request.map(Body::new));
         Box::pin(async move {
@@ -372,22 +379,22 @@ impl Service<Request<Incoming>> for Answering {
             if is_one && *stage.borrow() > Stage::Serving {
                 response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
             }
-            match response.extensions().get::<Lasts>() {
-                Some(Lasts) => work.last(),
+            match response.extensions().get::<LongLivedResponse>() {
+                Some(LongLivedResponse) => work.mark_stream(),
                 None => work.progress(),
             }
-            Ok(response.map(|body| Sent { body, work }))
+            Ok(response.map(|body| ResponseBody { body, work }))
         })
     }
 }
 
 /// The body of an answer, on its way.
-struct Sent {
+struct ResponseBody {
     body: Body,
-    work: Work,
+    work: ActiveRequest,
 }
 
-impl HttpBody for Sent {
+impl HttpBody for ResponseBody {
     type Data = Bytes;
     type Error = axum::Error;
 
@@ -412,28 +419,33 @@ impl HttpBody for Sent {
 }
 
 /// A stream that ends when its client takes nothing of what is sent for some time.
-struct Watched {
+struct TimedStream {
     stream: TcpStream,
-    seat: Arc<Seat>,
-    traffic: Arc<Traffic>,
+    slot: Arc<ConnectionSlot>,
+    traffic: Arc<TrafficMetrics>,
     write: Duration,
     /// Runs while the client has to take something before more can be sent.
     blocked: Option<Pin<Box<Sleep>>>,
 }
 
-impl Watched {
-    fn new(stream: TcpStream, seat: Arc<Seat>, traffic: Arc<Traffic>, write: Duration) -> Watched {
-        Watched { stream, seat, traffic, write, blocked: None }
+impl TimedStream {
+    fn new(
+        stream: TcpStream,
+        slot: Arc<ConnectionSlot>,
+        traffic: Arc<TrafficMetrics>,
+        write: Duration,
+    ) -> TimedStream {
+        TimedStream { stream, slot, traffic, write, blocked: None }
     }
 
-    fn watched(
+    fn timed(
         &mut self,
         context: &mut Context<'_>,
         polled: Poll<io::Result<usize>>,
     ) -> Poll<io::Result<usize>> {
         if polled.is_ready() {
             if self.blocked.take().is_some() {
-                self.seat.touch();
+                self.slot.touch();
             }
             return polled;
         }
@@ -447,7 +459,7 @@ impl Watched {
     }
 }
 
-impl AsyncRead for Watched {
+impl AsyncRead for TimedStream {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -457,23 +469,23 @@ impl AsyncRead for Watched {
     }
 }
 
-impl AsyncWrite for Watched {
+impl AsyncWrite for TimedStream {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let polled = Pin::new(&mut self.stream).poll_write(context, bytes);
-        self.watched(context, polled)
+        self.timed(context, polled)
     }
 
     fn poll_write_vectored(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-        parts: &[io::IoSlice<'_>],
+        buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, parts);
-        self.watched(context, polled)
+        let polled = Pin::new(&mut self.stream).poll_write_vectored(context, buffers);
+        self.timed(context, polled)
     }
 
     fn is_write_vectored(&self) -> bool {

@@ -20,41 +20,41 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// What is sent, and how much of it.
+/// A load: bodies, their rate and duration.
 #[derive(Clone, Debug)]
 pub struct Load {
-    /// Where to.
+    /// The URL that every request is posted to.
     pub url: String,
     /// The bodies, one after the other and over again.
     pub bodies: Vec<Vec<u8>>,
-    /// Requests per second.
+    /// Mean requests per second.
     pub rate: f64,
-    /// For how long.
+    /// Duration of the arrivals in seconds.
     pub seconds: f64,
-    /// Which arrivals.
+    /// Seed of the times of arrival: equal seeds, equal times.
     pub seed: u64,
-    /// A bearer token, if the server wants one.
+    /// A bearer token, if the server needs one.
     pub token: Option<String>,
-    /// When a request is given up.
-    pub patience: Duration,
+    /// Time after which a request counts as failed.
+    pub timeout: Duration,
 }
 
-/// What came of it.
+/// The result of a load.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// Requests per second that should be sent.
     pub rate: f64,
-    /// Requests sent.
+    /// Number of requests that were sent.
     pub sent: usize,
-    /// Answered with 200.
+    /// Number of responses with status 200.
     pub answered: usize,
-    /// Answered with 200, per second.
+    /// Responses with status 200 per second.
     pub answered_per_second: f64,
-    /// Turned away with 503.
+    /// Number of responses with status 503.
     pub shed: usize,
-    /// Answered with 504.
+    /// Number of responses with status 504.
     pub late: usize,
-    /// Answered otherwise, or not at all.
+    /// Number of other responses, and of requests without one.
     pub failed: usize,
     /// Milliseconds from when a request should have been sent to its answer, of those with 200.
     pub ms: Latencies,
@@ -62,7 +62,7 @@ pub struct Outcome {
     pub shed_ms: Latencies,
 }
 
-/// Percentiles.
+/// Percentiles of latencies, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 #[expect(missing_docs, reason = "the names say it")]
 pub struct Latencies {
@@ -99,24 +99,26 @@ fn arrivals(load: &Load) -> Vec<f64> {
     times
 }
 
-/// Sends `load` and waits for every answer.
-///
-/// # Errors
-/// If the address is not one, or the operating system gives no threads.
-pub fn send(load: &Load) -> Result<Outcome, String> {
-    let uri: Uri = load.url.parse().map_err(|error| format!("{}: {error}", load.url))?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("the operating system: {error}"))?;
-    Ok(runtime.block_on(sending(load, uri)))
+impl Load {
+    /// Sends all requests at their times and waits for every answer.
+    ///
+    /// # Errors
+    /// If the URL is invalid, or the operating system refuses threads.
+    pub fn send(&self) -> Result<Outcome, String> {
+        let uri: Uri = self.url.parse().map_err(|error| format!("{}: {error}", self.url))?;
+        let runtime = tokio::runtime::Builder::new_multi_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the operating system: {error}"))?;
+        Ok(runtime.block_on(sending(self, uri)))
+    }
 }
 
 /// Sends bodies one after the other, and returns what is answered to each.
 ///
 /// # Errors
 /// If the address is not one, the operating system gives no threads, or an answer does not come.
-pub fn ask(url: &str, bodies: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
+pub fn post_each(url: &str, bodies: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
     let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -158,7 +160,7 @@ async fn sending(load: &Load, uri: Uri) -> Outcome {
             request = request.header(AUTHORIZATION, bearer);
         }
         let body = Body::from(bodies[at % bodies.len()].to_vec());
-        let (client, patience) = (client.clone(), load.patience);
+        let (client, limit) = (client.clone(), load.timeout);
         requests.spawn(async move {
             let answered = async {
                 let response = client.request(request.body(body).ok()?).await.ok()?;
@@ -166,7 +168,7 @@ async fn sending(load: &Load, uri: Uri) -> Outcome {
                 to_bytes(Body::new(response.into_body()), usize::MAX).await.ok()?;
                 Some(status)
             };
-            let status = timeout(patience, answered).await.ok().flatten();
+            let status = timeout(limit, answered).await.ok().flatten();
             (status, 1e3 * due.elapsed().as_secs_f64())
         });
     }
@@ -206,7 +208,7 @@ mod tests {
             seconds: 20.0,
             seed: 1,
             token: None,
-            patience: Duration::ZERO,
+            timeout: Duration::ZERO,
         };
         let times = arrivals(&load);
         assert!((times.len() as f64 - 20_000.0).abs() < 600.0, "{}", times.len());

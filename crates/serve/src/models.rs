@@ -1,21 +1,21 @@
-//! Which versions of which models serve: found on disk, checked, warmed up, and swapped in whole.
+//! The versions that serve: found on disk, checked, warmed up, and swapped in as a whole.
 //!
 //! ```text
-//! MODELS/<model>/<version>/MANIFEST.json      what `ams publish` makes appear at once
-//! MODELS/serving.json                         what operators decided, see `decisions`
+//! MODELS/<model>/<version>/MANIFEST.json      the last file of a version that `ams publish` writes
+//! MODELS/serving.json                         decisions of operators, see `decisions`
 //!
-//!   found --all files there?--> open, check hashes and golden scores, warm up --> loaded --> live
-//!     |       \-- not yet --> arriving, looked at again
-//!     \-- anything wrong --> refused, with the reason, until a file changes; what was live stays live
+//!   found --all files complete--> open, check hashes and golden scores, warm up --> loaded --> live
+//!     |       \-- not yet --> arriving, checked again at the next poll
+//!     \-- a check fails --> refused, with the reason, until a file changes; the live version stays live
 //! ```
-//! Everything a request needs is in one [`Snapshot`] that never changes; a swap puts another in its
-//! place. So no request sees two versions, and none waits for a swap. What is wrong with one model
-//! changes nothing for another. Knows bundles; no requests, no HTTP.
+//! One immutable [`Snapshot`] holds everything a request needs; a swap replaces it. So no request
+//! sees two versions, and none waits for a swap. A fault of one model does not affect another.
+//! Knows bundles; no requests, no HTTP.
 //!
-//! In reading order: `refusal`, errors; [`decisions`]; `look`, what is found on disk; `orders`,
-//! what operators say; `deltas`.
+//! In reading order: `refusal`, errors; [`decisions`]; `look`, the search on disk; `orders`, the
+//! orders of operators; `deltas`.
 
-pub mod decisions;
+pub(crate) mod decisions;
 mod deltas;
 mod look;
 mod orders;
@@ -28,158 +28,156 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
 use ams_bundle::arrival::{self, Arrival, Stamp};
-use ams_bundle::{Memory, Model, Scratch, files};
+use ams_bundle::{Memory, Model, Scratch, version_bytes};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
-use self::decisions::{Book, Decided};
+use self::decisions::{DecisionStore, ModelDecisions};
 use crate::telemetry::{Telemetry, VersionMetrics};
 
-pub use self::refusal::Refusal;
+pub(crate) use self::refusal::Refusal;
 
 /// A version in memory.
 #[derive(Clone, Debug)]
-pub struct Loaded {
-    /// The scorer.
+pub(crate) struct LoadedVersion {
+    /// With all valid deltas.
     pub model: Model,
-    /// When it was ready, in unix seconds.
+    /// Unix seconds of the end of its loading.
     pub since: u64,
-    /// What is counted of it.
+    /// Dropped with the version, except for histograms.
     pub metrics: VersionMetrics,
-    /// What is wrong with the delta that follows it, if something is.
+    /// The error of the next delta, if that is refused.
     pub refused_delta: Option<String>,
     /// Bytes of its files, without deltas.
     pub bytes: u64,
-    /// Its files as they were when they were read.
+    /// Sizes and times of its files before they were read.
     stamp: Stamp,
 }
 
-/// A second version that gets a share of the users.
+/// A second version, which answers a share of the users.
 #[derive(Clone, Debug)]
 struct Canary {
-    loaded: Arc<Loaded>,
+    loaded: Arc<LoadedVersion>,
     percent: u8,
 }
 
 /// The versions of one model.
 #[derive(Clone, Debug, Default)]
 struct Versions {
-    live: Option<Arc<Loaded>>,
+    live: Option<Arc<LoadedVersion>>,
     canary: Option<Canary>,
-    /// All in memory, with the two above.
-    loaded: BTreeMap<u64, Arc<Loaded>>,
-    /// What was live before, oldest first.
+    /// All versions in memory, including the two above.
+    loaded: BTreeMap<u64, Arc<LoadedVersion>>,
+    /// Versions that were live before, oldest first.
     before: Vec<u64>,
-    /// What was decided, as of the last look.
-    decided: Decided,
-    /// Versions that could not be loaded, with their files as they were and the reason.
+    /// Decisions of operators, as of the last poll.
+    decided: ModelDecisions,
+    /// Versions that could not be loaded, with the stamp of their files and the reason.
     refused: BTreeMap<u64, (Stamp, String)>,
-    /// Versions of which some files are not there yet, and which.
+    /// Versions whose files are incomplete, with the missing file.
     arriving: BTreeMap<u64, String>,
-    /// Versions in memory whose files are not any more what was read, and how that matters.
+    /// Versions in memory whose files changed after they were read, with the consequence.
     changed: BTreeMap<u64, String>,
-    /// Why the model's folder cannot be looked through.
+    /// The error of the last search of the model's folder.
     unreadable: Option<String>,
-    /// Whether the last look found no folder.
+    /// Whether the last poll found no folder.
     gone: bool,
 }
 
 /// All models at one moment.
 #[derive(Clone, Debug, Default)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     models: BTreeMap<String, Versions>,
-    /// Whether all models were looked through and one of them served: it stays so.
+    /// Whether all models were searched for and one of them served; never reset.
     ready: bool,
 }
 
-/// How versions are chosen, and where they are kept.
+/// Rules by which versions become live and stay in memory.
 #[derive(Clone, Debug)]
-pub struct Choice {
-    /// Whether new versions become live only when somebody says so.
+pub(crate) struct ServingPolicy {
+    /// Whether new versions become live by orders only.
     pub explicit: bool,
-    /// Versions that serve whatever else is decided, by model.
+    /// Pinned versions by model; they override decisions of operators.
     pub pins: BTreeMap<String, u64>,
-    /// How many versions of a model stay in memory beside those that serve, to go back to.
+    /// Versions of a model that stay in memory beside those that serve, for a rollback.
     pub keep: usize,
-    /// Bundles of up to so many bytes are copied into memory, where nobody can change them; larger
-    /// ones are mapped.
+    /// Bundles of up to this many bytes are copied into memory, where their bytes cannot change;
+    /// larger ones are mapped.
     pub copied_bytes: u64,
 }
 
 /// The models of one folder.
 #[derive(Debug)]
-pub struct Models {
+pub(crate) struct Models {
     folder: PathBuf,
-    choice: Choice,
+    policy: ServingPolicy,
     snapshot: ArcSwap<Snapshot>,
-    /// What is decided. Held while something is decided or followed.
-    book: Mutex<Book>,
-    /// Held while the snapshot is replaced: changes come one after the other.
+    /// What is decided. MemoryShare while something is decided or followed.
+    decisions: Mutex<DecisionStore>,
+    /// MemoryShare while the snapshot is replaced: changes come one after the other.
     changes: Mutex<()>,
-    /// Held while a delta is made.
+    /// MemoryShare while a delta is made.
     edits: Mutex<()>,
-    /// Held while models are looked for.
+    /// MemoryShare while models are looked for.
     looking: Mutex<()>,
-    /// Whether all models were looked through once, and one of them serves.
     telemetry: Arc<Telemetry>,
 }
 
-/// The state of a model, as the admin port says it.
+/// The state of a model for `GET /admin/models`.
 #[derive(Clone, Debug, Serialize)]
-pub struct Status {
-    /// The model.
+pub(crate) struct Status {
+    /// The name of its folder.
     pub model: String,
-    /// The version that serves.
+    /// The version that answers, if one is loaded.
     pub live: Option<u64>,
-    /// The version that a share of the users gets, and the percentage.
+    /// The version that answers a share of the users, and the percentage.
     pub canary: Option<(u64, u8)>,
-    /// Versions in memory.
+    /// Versions in memory, ascending.
     pub loaded: Vec<u64>,
-    /// The version that serves whatever comes.
+    /// The pinned version, if an operator pinned one.
     pub pinned: Option<u64>,
-    /// Versions that were taken back.
+    /// Versions that become live by order only.
     pub withdrawn: Vec<u64>,
     /// Whether the model was unloaded.
     pub unloaded: bool,
-    /// Versions of which some files are not there yet, and which.
+    /// Versions whose files are incomplete, with the missing file.
     pub arriving: BTreeMap<u64, String>,
-    /// Versions that could not be loaded, and why.
+    /// Versions that could not be loaded, with the reason.
     pub refused: BTreeMap<u64, String>,
-    /// Versions in memory whose files were changed on disk, and how that matters.
+    /// Versions in memory whose files changed on disk, with the consequence.
     pub changed: BTreeMap<u64, String>,
-    /// Why the model's folder cannot be looked through.
+    /// The error of the last search of the model's folder.
     pub unreadable: Option<String>,
     /// The last delta of each version in memory.
     pub deltas: BTreeMap<u64, u64>,
-    /// What is wrong with the delta that follows a version.
+    /// The error of the delta that follows a version.
     pub refused_deltas: BTreeMap<u64, String>,
-    /// Who decided what, and when.
-    pub decided: Decided,
+    /// Decisions with their authors and times.
+    pub decided: ModelDecisions,
 }
 
-/// Times the examples are scored before a version serves.
+/// How often the examples are scored before a version serves.
 const WARM_UP: usize = 3;
 
 impl Snapshot {
-    /// The version that answers: `version`, or for none the live one, or the canary for its share
-    /// of users.
+    /// The version that answers: `version`, or without one the live version, or the canary for its
+    /// share of users.
     ///
     /// # Errors
-    /// If there is none.
-    pub fn find(
+    /// If the model is unknown, or no such version is in memory.
+    pub(crate) fn find(
         &self,
         model: &str,
         version: Option<u64>,
         user: Option<&str>,
-    ) -> Result<Arc<Loaded>, Refusal> {
-        let absent = |what: String| match self.ready {
-            true => Err(Refusal::Absent(what)),
-            false => Err(Refusal::Unready(what)),
+    ) -> Result<Arc<LoadedVersion>, Refusal> {
+        let absent = |what: String| {
+            Err(if self.ready { Refusal::Absent(what) } else { Refusal::Unready(what) })
         };
         let Some(versions) = self.models.get(model) else {
             let names: Vec<&str> = self.models.keys().map(|name| &name[..]).collect();
-            return absent(format!("no model {model:?}; there is {}", list(&names)));
+            return absent(format!("no model {model:?}; known models: {}", list(&names)));
         };
         if let Some(version) = version {
             return match versions.loaded.get(&version) {
@@ -189,13 +187,13 @@ impl Snapshot {
                         versions.loaded.keys().map(|version| version.to_string()).collect();
                     let known: Vec<&str> = known.iter().map(|version| &version[..]).collect();
                     absent(format!(
-                        "version {version} of {model} is not loaded; there is {}",
+                        "version {version} of {model} is not loaded; loaded versions: {}",
                         list(&known)
                     ))
                 }
             };
         }
-        // By user, so that each sees one of the two, page after page.
+        // By user, so that all page views of one user have the same version.
         let share = user.map(|user| (xxh3_64(user.as_bytes()) % 100) as u8);
         match (&versions.canary, &versions.live, share) {
             (Some(canary), _, Some(share)) if share < canary.percent => {
@@ -206,20 +204,20 @@ impl Snapshot {
         }
     }
 
-    /// Names and live versions.
-    pub fn live(&self) -> impl Iterator<Item = (&str, Option<&Arc<Loaded>>)> {
+    /// Names of models, each with its live version.
+    pub(crate) fn live(&self) -> impl Iterator<Item = (&str, Option<&Arc<LoadedVersion>>)> {
         self.models.iter().map(|(name, versions)| (&name[..], versions.live.as_ref()))
     }
 
-    /// Names of models, and each of their versions in memory.
-    pub fn in_memory(&self) -> impl Iterator<Item = (&str, &Arc<Loaded>)> {
+    /// All versions in memory, each with the name of its model.
+    pub(crate) fn in_memory(&self) -> impl Iterator<Item = (&str, &Arc<LoadedVersion>)> {
         self.models.iter().flat_map(|(name, versions)| {
             versions.loaded.values().map(move |loaded| (&name[..], loaded))
         })
     }
 
-    /// The state of every model.
-    pub fn status(&self) -> Vec<Status> {
+    /// The state of every model, in order of their names.
+    pub(crate) fn status(&self) -> Vec<Status> {
         let status = |(name, versions): (&String, &Versions)| Status {
             model: name.clone(),
             live: versions.live.as_ref().map(|live| live.model.version()),
@@ -246,7 +244,7 @@ impl Snapshot {
     }
 }
 
-/// A model with all of its deltas that are good, and what is wrong with the one after them.
+/// A model with all of its valid deltas, and the error of the next delta, if that is invalid.
 fn followed(mut model: Model) -> (Model, Option<String>) {
     loop {
         match model.next() {
@@ -262,13 +260,13 @@ fn list(names: &[&str]) -> String {
 }
 
 impl Models {
-    /// The models of `folder`, of which none is loaded yet.
-    pub fn new(folder: PathBuf, choice: Choice, telemetry: Arc<Telemetry>) -> Models {
+    /// The models of `folder`, none of which is loaded yet.
+    pub(crate) fn new(folder: PathBuf, policy: ServingPolicy, telemetry: Arc<Telemetry>) -> Models {
         Models {
             folder,
-            choice,
+            policy,
             snapshot: ArcSwap::default(),
-            book: Mutex::default(),
+            decisions: Mutex::default(),
             changes: Mutex::default(),
             edits: Mutex::default(),
             looking: Mutex::default(),
@@ -276,29 +274,29 @@ impl Models {
         }
     }
 
-    /// Whether page views may come: all models were looked through, and one of them serves. It
-    /// stays so whatever becomes of models later; of one model, [`Snapshot::find`] tells.
-    pub fn ready(&self) -> bool {
+    /// Whether all models were searched for and one of them serves. It stays true when models are
+    /// removed later; for one model, see [`Snapshot::find`].
+    pub(crate) fn ready(&self) -> bool {
         self.now().ready
     }
 
-    /// All models now.
-    pub fn now(&self) -> Arc<Snapshot> {
+    /// The present snapshot of all models.
+    pub(crate) fn now(&self) -> Arc<Snapshot> {
         self.snapshot.load_full()
     }
 
-    /// Why decisions are not kept in the folder, if they are not.
-    pub fn unkept(&self) -> Option<String> {
-        self.book().unkept.clone()
+    /// The error that keeps decisions from the folder, if there is one.
+    pub(crate) fn unkept(&self) -> Option<String> {
+        self.decisions().unkept.clone()
     }
 
-    /// Decisions are whole whatever panicked.
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    /// A panic leaves decisions complete, so poison is ignored.
+    fn decisions(&self) -> MutexGuard<'_, DecisionStore> {
+        self.decisions.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A version, from memory or opened, checked and warmed up.
-    fn load(&self, name: &str, version: u64) -> Result<Arc<Loaded>, Refusal> {
+    /// Returns a version from memory, or opens, checks and warms it up.
+    fn load(&self, name: &str, version: u64) -> Result<Arc<LoadedVersion>, Refusal> {
         let now = self.now();
         if let Some(loaded) = now.models.get(name).and_then(|known| known.loaded.get(&version)) {
             return Ok(Arc::clone(loaded));
@@ -319,12 +317,12 @@ impl Models {
                 {
                     tracing::info!(model = name, version, %what, "arriving");
                 }
-                let said = format!("version {version} of {name} is arriving: {what}");
+                let error = format!("version {version} of {name} is incomplete: {what}");
                 self.note(name, |versions| {
                     versions.refused.remove(&version);
                     versions.arriving.insert(version, what);
                 });
-                return Err(Refusal::State(said));
+                return Err(Refusal::State(error));
             }
             Arrival::Whole => {}
         }
@@ -337,13 +335,13 @@ impl Models {
                 let since = since.map_or(0, |since| since.as_secs());
                 let metrics = self.telemetry.version(name);
                 let bytes = stamp.bytes();
-                Ok(Arc::new(Loaded { model, since, metrics, refused_delta, bytes, stamp }))
+                Ok(Arc::new(LoadedVersion { model, since, metrics, refused_delta, bytes, stamp }))
             }
             Err(error) => self.refuse(name, version, stamp, error),
         }
     }
 
-    /// Remembers that a version is not good.
+    /// Records that a version is refused.
     fn refuse<T>(
         &self,
         name: &str,
@@ -365,13 +363,11 @@ impl Models {
         Err(error.into())
     }
 
-    /// Opens a version, which checks everything, and scores its examples, so that the first request
-    /// finds its memory read.
+    /// Opens a version with all checks, and scores its examples, which reads its pages before the
+    /// first request.
     fn open(&self, folder: &Path) -> ams_bundle::Result<(Model, Option<String>)> {
-        let memory = match files::bytes(folder)? <= self.choice.copied_bytes {
-            true => Memory::Copied,
-            false => Memory::Mapped,
-        };
+        let fits = version_bytes(folder)? <= self.policy.copied_bytes;
+        let memory = if fits { Memory::Copied } else { Memory::Mapped };
         let (model, refused) = followed(Model::open_bundle_in(folder, memory)?);
         let mut scratch = Scratch::default();
         for page in (0..WARM_UP).flat_map(|_| model.samples()) {
@@ -380,7 +376,7 @@ impl Models {
         Ok((model, refused))
     }
 
-    /// Replaces the snapshot by one in which `change` was done to all models.
+    /// Replaces the snapshot by a copy to which `change` was applied.
     fn replace<R>(&self, change: impl FnOnce(&mut BTreeMap<String, Versions>) -> R) -> R {
         let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         let mut snapshot = Snapshot::clone(&self.now());
@@ -389,23 +385,23 @@ impl Models {
         result
     }
 
-    /// Page views may come from here on.
+    /// Marks the snapshot as ready.
     fn become_ready(&self) {
         let _one_at_a_time = self.changes.lock().unwrap_or_else(PoisonError::into_inner);
         self.snapshot.store(Arc::new(Snapshot { ready: true, ..Snapshot::clone(&self.now()) }));
     }
 
-    /// The same of one model, which is on disk; what nothing needs any more leaves memory.
+    /// As [`Models::replace`], for one model on disk; versions that are not needed leave memory.
     fn note(&self, name: &str, change: impl FnOnce(&mut Versions)) {
         self.replace(|models| {
             let versions = models.entry(name.to_owned()).or_default();
             change(versions);
-            let serving: Vec<Arc<Loaded>> = (versions.live.iter())
+            let serving: Vec<Arc<LoadedVersion>> = (versions.live.iter())
                 .chain(versions.canary.iter().map(|canary| &canary.loaded))
                 .map(Arc::clone)
                 .collect();
             let kept: BTreeSet<u64> =
-                versions.before.iter().rev().take(self.choice.keep).copied().collect();
+                versions.before.iter().rev().take(self.policy.keep).copied().collect();
             versions.loaded.retain(|version, _| kept.contains(version));
             for loaded in serving {
                 let version = loaded.model.version();
@@ -417,8 +413,8 @@ impl Models {
         });
     }
 
-    /// Makes a version live in memory.
-    fn set_live(&self, name: &str, loaded: Arc<Loaded>) {
+    /// Makes a loaded version live; decisions are not changed.
+    fn set_live(&self, name: &str, loaded: Arc<LoadedVersion>) {
         let version = loaded.model.version();
         self.note(name, |versions| {
             if let Some(live) = versions.live.replace(loaded) {
@@ -435,18 +431,18 @@ impl Models {
         tracing::info!(model = name, version, "live");
     }
 
-    /// Whether a model is on disk. A name comes from a path of a request: only what is listed is
-    /// opened, and nothing is remembered of what is not.
+    /// That a model is on disk. Names come from paths of requests: only listed names are opened, and
+    /// others leave no trace.
     fn require(&self, name: &str) -> Result<(), Refusal> {
         let names = self.names()?;
         if names.iter().any(|known| known == name) {
             return Ok(());
         }
         let names: Vec<&str> = names.iter().map(|name| &name[..]).collect();
-        Err(Refusal::Absent(format!("no model {name:?}; there is {}", list(&names))))
+        Err(Refusal::Absent(format!("no model {name:?}; known models: {}", list(&names))))
     }
 
-    /// The models on disk.
+    /// The names of the models on disk, ascending.
     fn names(&self) -> Result<Vec<String>, Refusal> {
         let listed =
             std::fs::read_dir(&self.folder).map_err(ams_bundle::Error::io(&self.folder))?;

@@ -3,14 +3,14 @@
 /// Sends `state`, such as `READY=1`, to the socket that systemd named, if it did. Nothing depends
 /// on its arrival.
 #[cfg(target_os = "linux")]
-pub(crate) fn say(state: &str) {
+pub(crate) fn send(state: &str) {
     if let Some(socket) = std::env::var_os("NOTIFY_SOCKET") {
-        let _ = send(&socket, state);
+        let _ = write(&socket, state);
     }
 }
 
 #[cfg(target_os = "linux")]
-fn send(socket: &std::ffi::OsStr, state: &str) -> std::io::Result<()> {
+fn write(socket: &std::ffi::OsStr, state: &str) -> std::io::Result<()> {
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::ffi::OsStrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -25,7 +25,7 @@ fn send(socket: &std::ffi::OsStr, state: &str) -> std::io::Result<()> {
 }
 
 #[cfg(not(target_os = "linux"))]
-pub(crate) fn say(_state: &str) {}
+pub(crate) fn send(_state: &str) {}
 
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
@@ -42,7 +42,7 @@ mod tests {
             (UnixDatagram::bind(&path).unwrap(), path.display().to_string()),
             (UnixDatagram::bind_addr(&address).unwrap(), format!("@{name}")),
         ] {
-            super::send(named.as_ref(), "READY=1").unwrap();
+            super::write(named.as_ref(), "READY=1").unwrap();
             let mut bytes = [0; 20];
             let length = socket.recv(&mut bytes).unwrap();
             assert_eq!(&bytes[..length], b"READY=1");

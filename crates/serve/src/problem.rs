@@ -1,4 +1,4 @@
-//! Answers that are no success, as RFC 9457 has them: `application/problem+json` with type, title,
+//! Error responses by RFC 9457: `application/problem+json` with type, title,
 //! status and detail.
 
 use axum::http::header::{ACCEPT_ENCODING, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
@@ -6,43 +6,43 @@ use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
-use crate::compute::Lost;
+use crate::compute::JobError;
 use crate::models::Refusal;
 
-/// What a body may be compressed with, for the header `Accept-Encoding` of an answer that refuses
-/// something else.
+/// The supported content codings, for the header `Accept-Encoding` of a response that refuses
+/// another one.
 pub(crate) const ENCODINGS: &str = "gzip, identity";
 
 /// One kind of problem.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
-    /// The request is no JSON or does not fit the model.
+    /// The request is not valid JSON or does not fit the model.
     Request,
-    /// No valid token came with it.
+    /// The request has no valid token.
     Token,
-    /// A page of another host asks, or the server is asked by another host's name.
+    /// The request is from a page of another origin, or its `Host` is not a name of this server.
     Forbidden,
     /// There is no such model, version or path.
     NotFound,
-    /// The path knows other methods.
+    /// The path does not support the method.
     Method,
-    /// The model cannot do this, or is not in the state for it.
+    /// The model does not support the operation, or not in its present state.
     Conflict,
-    /// The body did not come in time.
+    /// The body did not arrive in time.
     SlowBody,
-    /// The body is too large.
+    /// The body has more bytes than the limit.
     TooLarge,
-    /// A body that is not JSON.
+    /// The content type is not the one that the route accepts.
     MediaType,
-    /// A body that is compressed in a way that is not known.
+    /// The content coding of the body is not supported.
     Encoding,
     /// A defect of the server.
     Internal,
-    /// Too much to do.
+    /// The queue or the memory for requests is full.
     Busy,
-    /// Models are still being looked for.
+    /// The models are not loaded yet.
     Unready,
-    /// There is no answer before the deadline.
+    /// The deadline passed before the answer was ready.
     Deadline,
 }
 
@@ -66,30 +66,29 @@ impl Kind {
         }
     }
 
-    /// The status of its answers.
+    /// The HTTP status of this kind.
     pub fn status(self) -> StatusCode {
         self.parts().0
     }
 }
 
-/// Bytes of a detail: what quotes a request is as long as that, and gRPC's clients refuse heads
-/// that are long.
+/// Most bytes of a detail: details quote requests, and gRPC's clients refuse long headers.
 const DETAIL: usize = 1024;
 
-/// What is written where a detail was cut.
+/// The end of a detail that was cut.
 const CUT: &str = "..";
 
-/// A kind of problem and what it is this time.
+/// One error: its kind, and the detail for the client.
 #[derive(Clone, Debug)]
 pub struct Problem {
-    /// Which kind.
+    /// Decides status and type of the response.
     pub kind: Kind,
-    /// What came, what was expected; at most 1 kB.
+    /// The value found and the value expected; at most 1 kB.
     pub detail: String,
 }
 
 impl Problem {
-    /// A problem of this kind.
+    /// Cuts `detail` to 1 kB.
     pub fn new(kind: Kind, detail: impl Into<String>) -> Problem {
         let mut detail = detail.into();
         if detail.len() > DETAIL {
@@ -100,15 +99,14 @@ impl Problem {
     }
 }
 
-impl From<Lost> for Problem {
-    fn from(lost: Lost) -> Problem {
-        match lost {
-            Lost::Busy => {
-                Problem::new(Kind::Busy, "more requests wait than can be answered in time")
-            }
-            Lost::Panicked => {
-                Problem::new(Kind::Internal, "a defect of the server; its log says more")
-            }
+impl From<JobError> for Problem {
+    fn from(error: JobError) -> Problem {
+        match error {
+            JobError::Busy => Problem::new(Kind::Busy, "the queue of requests is full"),
+            JobError::Panicked => Problem::new(
+                Kind::Internal,
+                "the server failed by a defect; the log has the details",
+            ),
         }
     }
 }
@@ -136,7 +134,7 @@ impl From<Refusal> for Problem {
     }
 }
 
-/// What is sent.
+/// The JSON of a problem, `application/problem+json`.
 #[derive(Serialize)]
 struct Body<'a> {
     r#type: String,
@@ -145,7 +143,7 @@ struct Body<'a> {
     detail: &'a str,
 }
 
-/// What a problem was, beside its answer: for protocols that spell problems otherwise.
+/// The detail beside the response, for protocols with another format of errors.
 #[derive(Clone, Debug)]
 pub(crate) struct Detail(pub String);
 

@@ -13,10 +13,10 @@
 //! POST /v2/repository/index                             the versions in memory, as Triton lists them
 //! GET  /health/live, /health/ready, /openapi.json
 //! POST /ams.v1.Ranking/..                               gRPC, and two more of its services, see `grpc`
-//! POST /v1/nothing                                      reads a body and does nothing: the control of a benchmark
+//! POST /v1/nothing                                      with --bench-endpoint: reads a body and scores nothing
 //! GET  /docs, /demo                                     pages for people, see `pages`
 //! ```
-//! Pages of other hosts may ask if they are named, see `browser`.
+//! Pages of other origins may send requests if `--cors-origin` names them, see `browser`.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -29,24 +29,26 @@ use axum::{Json, Router};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::access::traced;
-use crate::answer::{self, Ask, Target, version_of};
+use crate::answer::{self, Operation, Target, version_of};
 use crate::body::{Body, bytes};
-use crate::browser::shared_with_pages;
+use crate::browser::cors_headers;
 use crate::cors::Cors;
 use crate::http::{
-    Accepts, Shareds, admitted, health, json_response, no_such_method, no_such_path, of_protocol,
+    Accepts, AppState, admitted, health, json_response, no_such_method, no_such_path, of_protocol,
 };
-use crate::models::Loaded;
+use crate::models::LoadedVersion;
 use crate::problem::{Kind, Problem};
 use crate::protocol::Protocol;
-use crate::request::{About, Request};
-use crate::shared::Shared;
+use crate::request::{Request, RequestKind};
+use crate::state::ServerState;
 use crate::{grpc, inference, pages};
 
-/// The paths.
-pub fn router(shared: &Arc<Shared>) -> Router {
-    let mut router =
-        Router::new().route("/v1/models", get(list)).route("/v1/nothing", post(nothing));
+/// The routes of the port for page views, with their middleware.
+pub(crate) fn router(server: &Arc<ServerState>) -> Router {
+    let mut router = Router::new().route("/v1/models", get(list));
+    if server.bench_endpoint {
+        router = router.route("/v1/nothing", post(nothing));
+    }
     for model in ["/v1/models/{model}", "/v1/models/{model}/versions/{version}"] {
         router = router
             .route(model, get(card))
@@ -63,47 +65,48 @@ pub fn router(shared: &Arc<Shared>) -> Router {
             .route(&format!("{model}/infer"), post(infer));
     }
     router = router.route("/v2/repository/index", post(index));
-    let guarded = router.route_layer(from_fn_with_state(Arc::clone(shared), admitted));
+    let guarded = router.route_layer(from_fn_with_state(Arc::clone(server), admitted));
     let router = guarded
-        .merge(pages::router(shared, shared.demo.as_ref()))
+        .merge(pages::router(server, server.demo.as_ref()))
         .merge(health())
-        .merge(grpc::router(shared))
+        .merge(grpc::router(server))
         .fallback(no_such_path)
         .method_not_allowed_fallback(no_such_method)
         .layer(from_fn(of_protocol))
-        .layer(from_fn_with_state(Arc::clone(shared), counted));
-    let router = match shared.cors == Cors::default() {
-        true => router,
-        false => router.layer(from_fn_with_state(Arc::clone(shared), shared_with_pages)),
+        .layer(from_fn_with_state(Arc::clone(server), counted));
+    let router = if server.cors == Cors::default() {
+        router
+    } else {
+        router.layer(from_fn_with_state(Arc::clone(server), cors_headers))
     };
-    router.layer(from_fn_with_state(Arc::clone(shared), traced)).with_state(Arc::clone(shared))
+    router.layer(from_fn_with_state(Arc::clone(server), traced)).with_state(Arc::clone(server))
 }
 
-/// Counts what is answered, by route and not by path: paths are as many as clients can think of.
-async fn counted(State(shared): Shareds, request: HttpRequest, next: Next) -> Response {
+/// Counts responses by route, not by path: clients choose paths, so their number has no limit.
+async fn counted(State(server): AppState, request: HttpRequest, next: Next) -> Response {
     let begin = Instant::now();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
     let status = grpc::status_of(&response);
-    shared.telemetry.answered(route, status, begin.elapsed().as_secs_f64());
+    server.telemetry.answered(route, status, begin.elapsed().as_secs_f64());
     response
 }
 
-/// Where a request goes.
+/// The parameters of a path: model, and version if the path has one.
 #[derive(Debug, Deserialize)]
-struct Place {
+struct ModelPath {
     model: String,
     version: Option<String>,
 }
 
-impl Place {
+impl ModelPath {
     fn version(&self) -> Result<Option<u64>, Problem> {
         self.version.as_deref().map(version_of).transpose()
     }
 }
 
-/// What `page` is told beside the page view.
+/// The query parameters of `page`.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PageQuery {
@@ -112,7 +115,7 @@ struct PageQuery {
     keep: Option<usize>,
 }
 
-/// A number, or nothing behind the `=`, which is as if the name were not there.
+/// Reads a number; an empty value means that the parameter is absent.
 fn or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
     let text = String::deserialize(deserializer)?;
     if text.is_empty() {
@@ -122,58 +125,63 @@ fn or_empty<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>,
     text.parse().map(Some).map_err(wrong)
 }
 
-type Answer = Result<Response, Problem>;
-type Places = Result<Path<Place>, axum::extract::rejection::PathRejection>;
-type Queries = Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>;
+type RouteResult = Result<Response, Problem>;
+type PathResult = Result<Path<ModelPath>, axum::extract::rejection::PathRejection>;
+type PageQueryResult = Result<Query<PageQuery>, axum::extract::rejection::QueryRejection>;
 
-/// A page view in JSON, of which this is asked.
-fn page_view(ask: Ask) -> impl FnOnce(Target) -> About {
-    |target| About::PageView(Protocol::Json(target, ask))
+/// A page view in JSON, for `operation`.
+fn page_view(operation: Operation) -> impl FnOnce(Target) -> RequestKind {
+    |target| RequestKind::PageView(Protocol::Json(target, operation))
 }
 
-async fn score(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, page_view(Ask::Score), Accepts::Json, request).await
+async fn score(state: AppState, path: PathResult, request: HttpRequest) -> RouteResult {
+    answer(state, path, page_view(Operation::Score), Accepts::Json, request).await
 }
 
-async fn pre_rank(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, page_view(Ask::PreRank), Accepts::Json, request).await
+async fn pre_rank(state: AppState, path: PathResult, request: HttpRequest) -> RouteResult {
+    answer(state, path, page_view(Operation::PreRank), Accepts::Json, request).await
 }
 
-async fn explain(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, page_view(Ask::Explain), Accepts::Json, request).await
+async fn explain(state: AppState, path: PathResult, request: HttpRequest) -> RouteResult {
+    answer(state, path, page_view(Operation::Explain), Accepts::Json, request).await
 }
 
-async fn similar(state: Shareds, place: Places, request: HttpRequest) -> Answer {
-    ask(state, place, About::Similar, Accepts::Json, request).await
+async fn similar(state: AppState, path: PathResult, request: HttpRequest) -> RouteResult {
+    answer(state, path, RequestKind::Similar, Accepts::Json, request).await
 }
 
-async fn page(state: Shareds, place: Places, query: Queries, request: HttpRequest) -> Answer {
+async fn page(
+    state: AppState,
+    path: PathResult,
+    query: PageQueryResult,
+    request: HttpRequest,
+) -> RouteResult {
     let Query(PageQuery { pre_rank, keep }) =
         query.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
     if pre_rank.is_empty() {
-        let what = "pre_rank is empty, expected the model that keeps the best candidates";
+        let what = "pre_rank is empty, expected the name of a pre-rank model";
         return Err(Problem::new(Kind::Request, what));
     }
-    let page = Ask::Page { pre_rank, keep: keep.unwrap_or(answer::KEEP) };
-    ask(state, place, page_view(page), Accepts::Json, request).await
+    let page = Operation::Page { pre_rank, keep: keep.unwrap_or(answer::KEEP) };
+    answer(state, path, page_view(page), Accepts::Json, request).await
 }
 
-async fn describe(State(shared): Shareds, place: Places) -> Answer {
-    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
-    let loaded = shared.models.now().find(&place.model, place.version()?, None)?;
+async fn describe(State(server): AppState, path: PathResult) -> RouteResult {
+    let Path(path) = path.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    let loaded = server.models.now().find(&path.model, path.version()?, None)?;
     Ok(Json(inference::describe(&loaded.model)).into_response())
 }
 
-async fn model_ready(State(shared): Shareds, place: Places) -> Answer {
-    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
-    shared.models.now().find(&place.model, place.version()?, None)?;
+async fn model_ready(State(server): AppState, path: PathResult) -> RouteResult {
+    let Path(path) = path.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    server.models.now().find(&path.model, path.version()?, None)?;
     Ok("ready\n".into_response())
 }
 
 /// How many bytes of a body are JSON, in the binary tensor data extension.
 const HEADER_LENGTH: &str = "inference-header-content-length";
 
-async fn infer(state: Shareds, place: Places, request: HttpRequest) -> Answer {
+async fn infer(state: AppState, path: PathResult, request: HttpRequest) -> RouteResult {
     let header = request.headers().get(HEADER_LENGTH).map(|value| value.to_str());
     let header = match header {
         None => None,
@@ -184,88 +192,88 @@ async fn infer(state: Shareds, place: Places, request: HttpRequest) -> Answer {
             })?)
         }
     };
-    let tensors = |target| About::PageView(Protocol::Tensors { target, header });
-    // Triton's client says application/octet-stream, or nothing.
-    ask(state, place, tensors, Accepts::Anything, request).await
+    let tensors = |target| RequestKind::PageView(Protocol::Tensors { target, header });
+    // Triton's client sends application/octet-stream, or no content type.
+    answer(state, path, tensors, Accepts::Anything, request).await
 }
 
-/// Reads the body, has it answered on a compute thread, and says what came of it.
-async fn ask(
-    State(shared): Shareds,
-    place: Places,
-    about: impl FnOnce(Target) -> About,
+/// Reads the body and answers the request on a compute thread.
+async fn answer(
+    State(server): AppState,
+    path: PathResult,
+    kind: impl FnOnce(Target) -> RequestKind,
     accepts: Accepts,
     request: HttpRequest,
-) -> Answer {
-    let came = Instant::now();
-    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
-    let version = place.version()?;
+) -> RouteResult {
+    let received = Instant::now();
+    let Path(path) = path.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    let version = path.version()?;
     accepts.check(request.headers())?;
-    let about = about(Target { model: place.model, version });
+    let kind = kind(Target { model: path.model, version });
     let (head, body) = request.into_parts();
-    let (snapshot, deadline) = (shared.models.now(), shared.limits.deadline);
-    let bounds = shared.bounds().within(deadline);
-    let body = Body::read(bounds, &head.headers, body).await?;
-    let request = Request { snapshot, about, body, came, deadline };
-    Ok(json_response(shared.answer(request).await?))
+    let (snapshot, deadline) = (server.models.now(), server.limits.deadline);
+    let limits = server.body_limits().within(deadline);
+    let body = Body::read(limits, &head.headers, body).await?;
+    let request = Request { snapshot, kind, body, received, deadline };
+    Ok(json_response(server.answer(request).await?))
 }
 
-async fn nothing(State(shared): Shareds, request: HttpRequest) -> Answer {
+async fn nothing(State(server): AppState, request: HttpRequest) -> RouteResult {
     let (head, body) = request.into_parts();
-    let (body, _held) = bytes(shared.bounds(), &head.headers, body).await?;
+    let (body, _held) = bytes(server.body_limits(), &head.headers, body).await?;
     Ok(json_response(format!("{{\"bytes\":{}}}", body.len()).into_bytes()))
 }
 
 /// A model in the list.
 #[derive(Serialize)]
-struct Listed<'a> {
+struct ModelEntry<'a> {
     model: &'a str,
     version: Option<u64>,
 }
 
-async fn list(State(shared): Shareds) -> Response {
-    let now = shared.models.now();
+async fn list(State(server): AppState) -> Response {
+    let now = server.models.now();
     let listed = now
         .live()
-        .map(|(model, live)| Listed { model, version: live.map(|live| live.model.version()) });
+        .map(|(model, live)| ModelEntry { model, version: live.map(|live| live.model.version()) });
     Json(listed.collect::<Vec<_>>()).into_response()
 }
 
-/// What Triton's clients ask of the list of versions. They name a repository too, of which there is
-/// one here.
+/// The body of a request for the index of versions, as Triton's clients send it. Its key for a
+/// repository is ignored: a server has one.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
-struct Wanted {
-    /// Whether only those that can be asked are wanted.
+struct IndexQuery {
+    /// Whether to list only versions in memory.
     ready: bool,
 }
 
 /// A version, as Triton lists it.
 #[derive(Serialize)]
-struct Indexed {
+struct IndexEntry {
     name: String,
     version: String,
     state: &'static str,
     reason: String,
 }
 
-async fn index(State(shared): Shareds, request: HttpRequest) -> Answer {
+async fn index(State(server): AppState, request: HttpRequest) -> RouteResult {
     let (head, body) = request.into_parts();
-    let (body, _held) = bytes(shared.bounds(), &head.headers, body).await?;
+    let (body, _held) = bytes(server.body_limits(), &head.headers, body).await?;
     let wanted = match body.trim_ascii() {
-        // Triton's client sends nothing.
-        b"" => Wanted::default(),
+        // Triton's client sends an empty body.
+        b"" => IndexQuery::default(),
         body => serde_json::from_slice(body).map_err(|error| {
             Problem::new(
                 Kind::Request,
-                format!("request: {error}, expected such as {{\"ready\": true}}"),
+                format!("request: {error}, expected for example {{\"ready\": true}}"),
             )
         })?,
     };
     let mut listed = Vec::new();
-    for status in shared.models.now().status() {
+    for status in server.models.now().status() {
         let name = &status.model;
-        let one = |version: u64, state, reason: &str| Indexed {
+        let one = |version: u64, state, reason: &str| IndexEntry {
             name: name.clone(),
             version: version.to_string(),
             state,
@@ -280,7 +288,7 @@ async fn index(State(shared): Shareds, request: HttpRequest) -> Answer {
     Ok(Json(listed).into_response())
 }
 
-/// What a model card says.
+/// The model card: the manifest of a bundle, and its state.
 #[derive(Serialize)]
 struct Card<'a> {
     model: &'a str,
@@ -289,14 +297,14 @@ struct Card<'a> {
     since: u64,
     deltas: u64,
     #[serde(flatten)]
-    meta: &'a ams_bundle::Meta,
+    meta: &'a ams_bundle::BundleMeta,
     samples: &'a [ams_bundle::PageView],
 }
 
-async fn card(State(shared): Shareds, place: Places) -> Answer {
-    let Path(place) = place.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
-    let loaded = shared.models.now().find(&place.model, place.version()?, None)?;
-    let Loaded { model, since, .. } = &*loaded;
+async fn card(State(server): AppState, path: PathResult) -> RouteResult {
+    let Path(path) = path.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    let loaded = server.models.now().find(&path.model, path.version()?, None)?;
+    let LoadedVersion { model, since, .. } = &*loaded;
     let card = Card {
         model: model.name(),
         version: model.version(),
@@ -312,7 +320,7 @@ async fn card(State(shared): Shareds, place: Places) -> Answer {
 #[cfg(test)]
 mod tests {
     use crate::http::OPENAPI;
-    use ams_bundle::{PageView, similar};
+    use ams_bundle::{PageView, SimilarRequest};
     use serde_json::Value;
 
     fn keys(value: &Value) -> Vec<&str> {
@@ -350,19 +358,16 @@ mod tests {
         let scored = serde_json::to_value(scored).unwrap();
         assert_eq!(keys(&properties("Scored")), keys(&scored));
         assert_eq!(keys(&properties("Missing")), keys(&scored["missing"]));
-        let attention = ams_bundle::explain::Attention {
-            over: String::new(),
-            queries: vec![],
-            weights: vec![],
-        };
+        let attention =
+            ams_bundle::Attention { over: String::new(), queries: vec![], weights: vec![] };
         let attention = serde_json::to_value(attention).unwrap();
         assert_eq!(keys(&properties("Attention")), keys(&attention));
-        let similar = similar::Wanted {
+        let similar = SimilarRequest {
             item: Some("1".into()),
             picture: Some("".into()),
             tower: Some(String::new()),
             top_k: Some(1),
         };
-        assert_eq!(keys(&properties("Wanted")), keys(&serde_json::to_value(similar).unwrap()));
+        assert_eq!(keys(&properties("IndexQuery")), keys(&serde_json::to_value(similar).unwrap()));
     }
 }

@@ -1,8 +1,8 @@
-//! The whole server, from start to stop.
+//! The server from start to stop.
 //!
 //! ```text
-//! asked to stop: not ready, answers still --lame duck--> ports closed, answers what came --farewell--> ended
-//! asked again, at any time: ended
+//! signal to stop: not ready, accepts requests --lame duck--> ports closed, running requests end --shutdown grace--> ended
+//! second signal, at any time: ended
 //! ```
 
 use std::net::SocketAddr;
@@ -14,56 +14,56 @@ use tokio::runtime::Runtime;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use crate::connections::Connections;
 use crate::encryption::Encryption;
 use crate::listen::{Port, Sharing, Stage};
 use crate::models::Models;
-use crate::renewal::{Look, Renewal, Renewed};
-use crate::seats::Room;
+use crate::reload::{Reload, Reloader, Trigger};
 use crate::settings::{Control, Limits, Settings};
-use crate::shared::Shared;
+use crate::state::ServerState;
 use crate::telemetry::Telemetry;
 use crate::{admin, notify, routes, system};
 
-/// How often what was observed is sorted into buckets, and memory that was freed is given back.
-const TIDY: Duration = Duration::from_secs(5);
+/// Pause between two upkeeps of metrics and of freed memory.
+const UPKEEP_INTERVAL: Duration = Duration::from_secs(5);
 
-/// How often files of tokens and certificates are looked at.
-const RENEWED: Duration = Duration::from_secs(2);
+/// Pause between two checks of files of tokens and certificates.
+const RELOAD_INTERVAL: Duration = Duration::from_secs(2);
 
-/// Open files that are no connections: models, logs, ports, what the runtime needs.
+/// Open files beside connections: models, logs, ports, the runtime.
 const OWN_FILES: u64 = 64;
 
-/// Connections of the admin port: a few people, a scraper, probes.
+/// Most connections of the admin port: a few people, a scraper, probes.
 const ADMIN_CONNECTIONS: usize = 64;
 
-/// Bytes of bodies after which memory is given back.
+/// Peak bytes of bodies from which freed memory is returned to the operating system.
 const BURST: usize = 1 << 20;
 
-/// A server that runs.
+/// A running server: its runtime, its ports and their state.
 #[derive(Debug)]
 pub struct Server {
     runtime: Runtime,
-    shared: Arc<Shared>,
-    renewal: Arc<Renewal>,
+    server: Arc<ServerState>,
+    reloader: Arc<Reloader>,
     stage: watch::Sender<Stage>,
     ports: Vec<JoinHandle<usize>>,
-    /// Where page views are asked for.
+    /// The bound address of page views.
     pub address: SocketAddr,
-    /// Where it is watched and told what to serve.
+    /// The bound address of the admin port.
     pub admin_address: SocketAddr,
 }
 
-/// Starts a server: binds both ports, then loads the models while it answers already that it lives,
-/// and is ready once every model has a live version.
+/// Starts a server: binds both ports, then loads the models. It reports at once that it is alive, and
+/// that it is ready once all models were searched for and one serves.
 ///
 /// # Errors
-/// If a port, a file of the encryption, or the folder of models is not to be had; what was
-/// expected.
+/// If a port cannot be bound, the folder of models or a file of TLS cannot be read, or settings
+/// contradict each other.
 pub fn start(settings: &Settings) -> Result<Server, String> {
     let listed = std::fs::read_dir(&settings.models);
     listed.map_err(|error| format!("{}: {error}", settings.models.display()))?;
     if settings.cors.is_for_all() && !settings.tokens.is_open() {
-        let what = "--cors-origin *: pages of all hosts may ask only where no token is needed; name those that may";
+        let what = "--cors-origin * and --token-file exclude each other; name the origins that may send requests";
         return Err(what.to_owned());
     }
     let encryption = settings.tls.as_ref().map(Encryption::read).transpose()?;
@@ -71,10 +71,10 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
     let runtime =
         tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(system)?;
     let _inside = runtime.enter();
-    let shared = Shared::new(settings)?;
+    let server = ServerState::new(settings)?;
     let (connections, admin_connections) = connections(&settings.limits);
     let bind = |address: SocketAddr, sharing, connections| {
-        let (encryption, traffic) = (encryption.clone(), &shared.traffic);
+        let (encryption, traffic) = (encryption.clone(), &server.traffic);
         let port = Port::bind(address, sharing, encryption, connections, settings.limits, traffic);
         port.map_err(|error| format!("{address}: {error}"))
     };
@@ -84,37 +84,36 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
     let address = port.address().map_err(system)?;
     let admin_address = admin_port.address().map_err(system)?;
     if !admin_address.ip().is_loopback() && settings.admin_tokens.is_open() {
-        tracing::warn!(%admin_address, "everybody who reaches the admin port may change what is served: --admin-token-file says who may");
+        tracing::warn!(%admin_address, "every client that reaches the admin port may change versions; --admin-token-file restricts it");
     }
-    let rooms = [port.room(), admin_port.room()];
+    let registries = [port.connections(), admin_port.connections()];
     let (stage, reached) = watch::channel(Stage::Serving);
     let (ready, is_ready) = watch::channel(false);
     let serve = |port: Port, router| {
-        let open = shared.telemetry.connections.clone();
+        let open = server.telemetry.connections.clone();
         runtime.spawn(port.serve(router, reached.clone(), is_ready.clone(), open))
     };
     let ports =
-        vec![serve(port, routes::router(&shared)), serve(admin_port, admin::router(&shared))];
-    let (models, telemetry) = (Arc::clone(&shared.models), Arc::clone(&shared.telemetry));
+        vec![serve(port, routes::router(&server)), serve(admin_port, admin::router(&server))];
+    let (models, telemetry) = (Arc::clone(&server.models), Arc::clone(&server.telemetry));
     runtime.spawn(watch_models(models, telemetry, settings.control, ready));
-    runtime.spawn(tidy(Arc::clone(&shared), rooms));
-    let mut secrets: Vec<Box<dyn Renewed>> =
+    runtime.spawn(upkeep(Arc::clone(&server), registries));
+    let mut secrets: Vec<Box<dyn Reload>> =
         vec![Box::new(settings.tokens.clone()), Box::new(settings.admin_tokens.clone())];
-    secrets.extend(encryption.map(|encryption| Box::new(encryption) as Box<dyn Renewed>));
-    let renewal = Arc::new(Renewal::new(secrets, Arc::clone(&shared.traffic)));
-    let looking = Arc::clone(&renewal);
+    secrets.extend(encryption.map(|encryption| Box::new(encryption) as Box<dyn Reload>));
+    let reloader = Arc::new(Reloader::new(secrets, Arc::clone(&server.traffic)));
+    let looking = Arc::clone(&reloader);
     runtime.spawn(async move {
         loop {
-            tokio::time::sleep(RENEWED).await;
-            look(&looking, Look::Clock).await;
+            tokio::time::sleep(RELOAD_INTERVAL).await;
+            check_files(&looking, Trigger::Timer).await;
         }
     });
     drop(_inside);
-    Ok(Server { runtime, shared, renewal, stage, ports, address, admin_address })
+    Ok(Server { runtime, server, reloader, stage, ports, address, admin_address })
 }
 
-/// How many connections each port may have: as many as are set, and not more than files may be
-/// open.
+/// The limits of connections of both ports: the configured one, lowered to the limit of open files.
 fn connections(limits: &Limits) -> (usize, usize) {
     let files = system::open_files();
     let room = files.map_or(u64::MAX, |files| files.saturating_sub(OWN_FILES));
@@ -128,32 +127,32 @@ fn connections(limits: &Limits) -> (usize, usize) {
                 files,
                 connections = most,
                 set,
-                "fewer connections: fewer files may be open"
+                "the limit of connections is lowered to the limit of open files"
             );
         }
-        files => tracing::info!(?files, connections = most, "open files and connections, at most"),
+        files => tracing::info!(?files, connections = most, "limits of open files and connections"),
     }
     (most, admin)
 }
 
-async fn look(renewal: &Arc<Renewal>, how: Look) {
-    let renewal = Arc::clone(renewal);
-    let _ = tokio::task::spawn_blocking(move || renewal.look(how)).await;
+async fn check_files(reloader: &Arc<Reloader>, trigger: Trigger) {
+    let reloader = Arc::clone(reloader);
+    let _ = tokio::task::spawn_blocking(move || reloader.check(trigger)).await;
 }
 
-/// Sorts what was observed, and gives memory back after bodies or connections that needed some.
-async fn tidy(shared: Arc<Shared>, rooms: [Arc<Room>; 2]) {
+/// Runs the upkeep of metrics, and returns freed memory after large bodies or closed connections.
+async fn upkeep(server: Arc<ServerState>, registries: [Arc<Connections>; 2]) {
     loop {
-        tokio::time::sleep(TIDY).await;
-        shared.telemetry.tidy();
-        let ended: usize = rooms.iter().map(|room| room.ended()).sum();
-        if ended > 0 || shared.memory.peak() > BURST {
+        tokio::time::sleep(UPKEEP_INTERVAL).await;
+        server.telemetry.upkeep();
+        let closed: usize = registries.iter().map(|registry| registry.take_closed()).sum();
+        if closed > 0 || server.memory.peak() > BURST {
             let _ = tokio::task::spawn_blocking(system::give_back).await;
         }
     }
 }
 
-/// Looks for versions: at the start, and then as often as is set.
+/// Polls the folder of models at the start and then at every pause of `control`.
 async fn watch_models(
     models: Arc<Models>,
     telemetry: Arc<Telemetry>,
@@ -169,16 +168,16 @@ async fn watch_models(
             }
             Ok(Err(error)) => {
                 telemetry.poll_failures.increment(1);
-                tracing::error!(%error, "looking for models");
+                tracing::error!(%error, "polling the folder of models failed");
             }
-            // The panic's own message is on stderr; the next look may find better files.
+            // The panic's own message is on stderr; the next poll may find valid files.
             Err(error) => {
                 telemetry.poll_failures.increment(1);
-                tracing::error!(%error, "looking for models");
+                tracing::error!(%error, "polling the folder of models panicked");
             }
         }
         if models.ready() && !ready.send_replace(true) {
-            notify::say("READY=1");
+            notify::send("READY=1");
         }
         let (Control::Poll(pause) | Control::Explicit(pause)) = control;
         tokio::time::sleep(pause).await;
@@ -186,24 +185,24 @@ async fn watch_models(
 }
 
 impl Server {
-    /// Says `open` once signals are heard, and waits for SIGTERM or Ctrl-C; then is not ready for
-    /// the limits' lame duck, and ends as [`Server::stop`] does. A second signal ends it at
-    /// once. SIGHUP has files of tokens and certificates read again. How many requests were
-    /// cut.
+    /// Calls `open` once signals are handled, and waits for SIGTERM or Ctrl-C. Then it reports that it
+    /// is not ready for the time of the lame duck, and stops as [`Server::stop`] does. A second
+    /// signal ends it at once; SIGHUP reloads files of tokens and certificates. Returns how many
+    /// requests were cut.
     pub fn run(self, open: impl FnOnce()) -> usize {
         let mut signals = self.runtime.block_on(async { Signals::new() });
         open();
-        let Limits { lame_duck, .. } = self.shared.limits;
+        let Limits { lame_duck, .. } = self.server.limits;
         self.runtime.block_on(async {
-            while signals.next().await == Signal::Renew {
-                look(&self.renewal, Look::Asked).await;
+            while signals.next().await == Signal::Reload {
+                check_files(&self.reloader, Trigger::Signal).await;
             }
-            self.shared.stopping.store(true, Ordering::Relaxed);
+            self.server.stopping.store(true, Ordering::Relaxed);
             let _ = self.stage.send(Stage::Leaving);
-            notify::say("STOPPING=1");
+            notify::send("STOPPING=1");
             tracing::info!(
                 ?lame_duck,
-                "stopping: not ready, and the ports close after the lame duck"
+                "stopping: the server is not ready, and its ports close after the lame duck"
             );
             tokio::select! {
                 () = tokio::time::sleep(lame_duck) => {}
@@ -215,15 +214,15 @@ impl Server {
         self.end(signals.stop())
     }
 
-    /// Is ready for nothing more, answers what is being asked, and ends. How many requests were
-    /// cut.
+    /// Closes both ports, waits for running requests within the shutdown grace, and returns how many
+    /// were cut.
     pub fn stop(self) -> usize {
-        self.shared.stopping.store(true, Ordering::Relaxed);
+        self.server.stopping.store(true, Ordering::Relaxed);
         self.end(std::future::pending())
     }
 
     fn end(self, asked_again: impl Future<Output = ()>) -> usize {
-        let Server { runtime, shared, stage, ports, .. } = self;
+        let Server { runtime, server, stage, ports, .. } = self;
         stage.send_modify(|stage| *stage = (*stage).max(Stage::Closing));
         let ended = async {
             let mut cut = 0;
@@ -242,28 +241,26 @@ impl Server {
             ended.await
         });
         match cut {
-            0 => tracing::info!("stopped; nothing was cut"),
-            requests => tracing::warn!(requests, "stopped; requests were cut"),
+            0 => tracing::info!("stopped; all requests were answered"),
+            requests => tracing::warn!(requests, "stopped; some requests were cut"),
         }
-        if let Some(spans) = &shared.spans {
+        if let Some(spans) = &server.spans {
             spans.flush();
         }
-        // A version that is being loaded is not waited for.
-        runtime.shutdown_timeout(shared.limits.farewell.min(Duration::from_secs(1)));
+        // The loading of a version is not awaited.
+        runtime.shutdown_timeout(server.limits.shutdown_grace.min(Duration::from_secs(1)));
         cut
     }
 }
 
-/// What a signal asks for.
+/// The effect of a signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Signal {
-    /// To end.
     Stop,
-    /// To read files again.
-    Renew,
+    Reload,
 }
 
-/// The signals of the process, from when this was made on.
+/// Handlers of the signals of the process; earlier signals have their default effect.
 #[cfg(unix)]
 struct Signals {
     terminate: tokio::signal::unix::Signal,
@@ -287,7 +284,7 @@ impl Signals {
         tokio::select! {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
-            _ = self.hang_up.recv() => Signal::Renew,
+            _ = self.hang_up.recv() => Signal::Reload,
         }
     }
 
@@ -296,7 +293,7 @@ impl Signals {
     }
 }
 
-/// Ctrl-C, where there are no signals.
+/// Ctrl-C, on systems without signals.
 #[cfg(not(unix))]
 struct Signals;
 

@@ -1,4 +1,4 @@
-//! What can be set of a server.
+//! Settings of a server.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -7,95 +7,127 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cors::Cors;
-use crate::edits::Pictures;
+use crate::edits::PictureEncoder;
 use crate::token::Tokens;
 
-/// A server's settings.
+/// Settings of a server; [`crate::start`] takes them.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The folder of models.
+    /// The folder of models, `<model>/<version>/`.
     pub models: PathBuf,
-    /// Where page views are asked for.
+    /// The address of page views.
     pub address: SocketAddr,
-    /// Where the server is watched and told what to serve.
+    /// The address of the admin port.
     pub admin_address: SocketAddr,
-    /// When versions become live.
+    /// Whether new versions become live without an order.
     pub control: Control,
-    /// Versions that serve whatever else is decided, by model.
+    /// Pinned versions by model; they override decisions of operators.
     pub pins: BTreeMap<String, u64>,
-    /// Versions of a model that stay in memory to go back to.
+    /// Versions of a model that stay in memory beside the live one, for a rollback.
     pub keep: usize,
-    /// Bundles of up to so many bytes are copied into memory; larger ones are read where they are.
+    /// Bundles of up to this many bytes are copied into memory; larger ones are mapped.
     pub copied_bytes: u64,
-    /// Threads that score.
+    /// Number of compute threads.
     pub threads: usize,
-    /// What is too much.
+    /// Limits of requests and connections.
     pub limits: Limits,
-    /// Who may ask.
+    /// Tokens for page views.
     pub tokens: Tokens,
-    /// Who may watch and change.
+    /// Tokens for the admin port.
     pub admin_tokens: Tokens,
-    /// Whether every request is written into the log.
+    /// Whether every request has a line in the log.
     pub access_log: bool,
-    /// The collector of OpenTelemetry that spans of requests are sent to: the whole address of its
-    /// traces, if there is one.
+    /// The URL for traces of an OpenTelemetry collector, if spans are exported.
     pub otlp: Option<String>,
-    /// Names, beside `localhost` and all addresses, that the admin port may be asked by.
+    /// Host names of the admin port, beside `localhost` and all addresses.
     pub admin_hosts: Vec<String>,
-    /// The pages of other hosts that may ask for page views.
+    /// Origins whose pages may request page views.
     pub cors: Cors,
-    /// Whether another process may bind the same address of page views meanwhile.
+    /// Whether another process may bind the address of page views at the same time.
     pub reuse_port: bool,
-    /// The page to look at page views with, if it is served.
+    /// Whether to serve `/v1/nothing`, the control of a benchmark.
+    pub bench_endpoint: bool,
+    /// The page `/demo`, if it is served.
     pub demo: Option<Demo>,
-    /// Encryption of both ports, if any.
+    /// Files for the encryption of both ports, if they are encrypted.
     pub tls: Option<Tls>,
-    /// The encoder behind the models, for new pictures.
-    pub pictures: Option<Arc<dyn Pictures>>,
+    /// The encoder of the models, for new pictures.
+    pub pictures: Option<Arc<dyn PictureEncoder>>,
 }
 
-/// When versions become live.
+impl Settings {
+    /// Settings for the models in a folder: free ports of this host, one thread for each core, and
+    /// the default limits.
+    pub fn new(models: impl Into<PathBuf>) -> Settings {
+        let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
+        Settings {
+            models: models.into(),
+            address: any_port,
+            admin_address: any_port,
+            control: Control::Poll(Duration::from_secs(5)),
+            pins: BTreeMap::new(),
+            keep: 1,
+            copied_bytes: u64::MAX,
+            threads: std::thread::available_parallelism().map_or(1, usize::from),
+            limits: Limits::default(),
+            tokens: Tokens::default(),
+            admin_tokens: Tokens::default(),
+            access_log: false,
+            otlp: None,
+            admin_hosts: Vec::new(),
+            cors: Cors::default(),
+            reuse_port: false,
+            bench_endpoint: false,
+            demo: None,
+            tls: None,
+            pictures: None,
+        }
+    }
+}
+
+/// Whether new versions become live without an order. The duration is the pause between polls.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Control {
-    /// The highest good version of every model, looked for so often.
+    /// The highest valid version of every model becomes live.
     Poll(Duration),
-    /// The highest good version when a server sees a model first; later only what an admin port is
-    /// told. Decisions and deltas are looked for so often.
+    /// The highest valid version becomes live when a server first finds the model; later versions
+    /// become live by orders only.
     Explicit(Duration),
 }
 
-/// What is too much.
+/// Limits of requests and connections.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
-    /// Bytes of a request's body.
+    /// Most bytes of the body of a request.
     pub body_bytes: usize,
-    /// Candidates of a page view.
+    /// Most candidates of a page view.
     pub candidates: usize,
-    /// Behaviors of a user, of which a model sees the newest.
+    /// Most behaviors of a page view; a model uses the newest of them.
     pub behaviors: usize,
-    /// Requests that wait for a thread; more are turned away.
+    /// Most requests that wait for a thread; further ones are refused with 503.
     pub queue: usize,
-    /// Open connections; for another one the longest idle one is closed, or it waits if all are at
-    /// work.
+    /// Most open connections; a further one closes the one that is idle longest, or waits if none is
+    /// idle.
     pub connections: usize,
-    /// How long an answer may take; a request may ask for less.
+    /// Time for an answer; a request can set less.
     pub deadline: Duration,
-    /// Open connections of one address; more are closed at once.
+    /// Most open connections of one address; further ones are closed at once.
     pub connections_per_address: usize,
-    /// Bytes of all bodies that are being read, or wait to be answered; more are turned away.
+    /// Most bytes of all bodies that are being read or wait for their answer.
     pub request_memory: usize,
-    /// How long the body of a request may take, if not the deadline is shorter.
+    /// Time for the body of a request to arrive, if the deadline is not shorter.
     pub body_timeout: Duration,
-    /// How long a connection may be without a request that is whole up to its body.
+    /// Time a connection stays open without a request whose head is complete.
     pub idle_timeout: Duration,
-    /// How long a client may take none of what is sent to it.
+    /// Time a response may make no progress because the client does not read it.
     pub write_timeout: Duration,
-    /// How long a client may take for the handshake of encryption, and to answer a ping of HTTP/2.
-    pub patience: Duration,
-    /// How long the server, asked to stop, says that it is not ready and answers still.
+    /// Time for the handshake of TLS, and for the answer to a ping of HTTP/2.
+    pub client_timeout: Duration,
+    /// Time after the signal to stop during which the server reports that it is not ready and still
+    /// accepts requests.
     pub lame_duck: Duration,
-    /// How long requests that are being answered get when the server stops.
-    pub farewell: Duration,
+    /// Time for running requests to end after the ports were closed.
+    pub shutdown_grace: Duration,
 }
 
 impl Default for Limits {
@@ -112,27 +144,27 @@ impl Default for Limits {
             body_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             write_timeout: Duration::from_secs(30),
-            patience: Duration::from_secs(60),
+            client_timeout: Duration::from_secs(60),
             lame_duck: Duration::from_secs(5),
-            farewell: Duration::from_secs(30),
+            shutdown_grace: Duration::from_secs(30),
         }
     }
 }
 
-/// What the page to look at page views with shows.
+/// Settings of the page `/demo`.
 #[derive(Clone, Debug)]
 pub struct Demo {
-    /// The folder that names of pictures are relative to; none: no pictures.
+    /// The folder of pictures, to which their names are relative; without it the page has none.
     pub pictures: Option<PathBuf>,
 }
 
 /// Files of a certificate.
 #[derive(Clone, Debug)]
 pub struct Tls {
-    /// The certificate and those it rests on, PEM.
+    /// The certificate and its chain, PEM.
     pub certificate: PathBuf,
     /// Its private key, PEM.
     pub key: PathBuf,
-    /// Who signs the certificates clients must have, PEM; none: clients need no certificate.
+    /// The authority that signs certificates of clients, PEM; without it clients need none.
     pub client_authority: Option<PathBuf>,
 }

@@ -35,20 +35,20 @@ use opentelemetry_sdk::trace::{
 use tokio::runtime::Handle;
 
 use crate::telemetry::Telemetry;
-use crate::trace::{Trace, Work};
+use crate::trace::{Trace, WorkTimes};
 
 /// How long a collector may take for a batch.
-const WITHIN: Duration = Duration::from_secs(10);
+const EXPORT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Most bytes of a collector's answer.
 const ANSWER_BYTES: usize = 1 << 20;
 
 /// How long the last spans may take when the server ends.
-const FAREWELL: Duration = Duration::from_secs(3);
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// Where spans go.
+/// The exporter of spans, in batches, to one collector.
 #[derive(Debug)]
-pub struct Spans {
+pub(crate) struct Spans {
     provider: SdkTracerProvider,
     tracer: SdkTracer,
 }
@@ -126,7 +126,7 @@ impl Spans {
     }
 
     /// Ends the span of a request that was answered with `status`, and of the `work` it was.
-    pub(crate) fn end(&self, span: Span, status: u16, grpc_status: Option<&str>, work: &Work) {
+    pub(crate) fn end(&self, span: Span, status: u16, grpc_status: Option<&str>, work: &WorkTimes) {
         let Span { mut span, begin: (came, began) } = span;
         let context = Context::new().with_remote_span_context(span.span_context().clone());
         let at = |instant: Instant| began + instant.saturating_duration_since(came);
@@ -150,7 +150,7 @@ impl Spans {
 
     /// Sends what is left.
     pub(crate) fn flush(&self) {
-        if let Err(error) = self.provider.shutdown_with_timeout(FAREWELL) {
+        if let Err(error) = self.provider.shutdown_with_timeout(FLUSH_TIMEOUT) {
             tracing::warn!(%error, "the last spans were not sent");
         }
     }
@@ -183,7 +183,9 @@ impl HttpClient for Sender {
             let bytes = to_bytes(Body::new(body), ANSWER_BYTES).await?;
             Ok::<_, HttpError>(Response::from_parts(head, bytes))
         };
-        self.runtime.spawn(async move { tokio::time::timeout(WITHIN, sent).await }).await??
+        self.runtime
+            .spawn(async move { tokio::time::timeout(EXPORT_TIMEOUT, sent).await })
+            .await??
     }
 }
 

@@ -5,7 +5,7 @@ use std::convert::Infallible;
 use ams_data::Error;
 
 use crate::telemetry::Telemetry;
-use crate::trace::{Trace, Work};
+use crate::trace::{Trace, WorkTimes};
 
 /// Where spans go: nowhere.
 #[derive(Debug)]
@@ -25,17 +25,17 @@ impl Spans {
         Err(Error::built_without(what, "otel").to_string())
     }
 
-    /// Never called.
+    /// Never called, because [`Spans`] has no value.
     pub(crate) fn begin(&self, _: &mut Trace, _: &str, _: &str, _: &str) -> Span {
         match self.0 {}
     }
 
-    /// Never called.
-    pub(crate) fn end(&self, span: Span, _: u16, _: Option<&str>, _: &Work) {
+    /// Never called, because [`Spans`] has no value.
+    pub(crate) fn end(&self, span: Span, _: u16, _: Option<&str>, _: &WorkTimes) {
         match span.0 {}
     }
 
-    /// Never called.
+    /// Never called, because [`Spans`] has no value.
     pub(crate) fn flush(&self) {
         match self.0 {}
     }

@@ -5,7 +5,7 @@
 
 /// Raises the limit of open files to what an administrator allows; the limit then, or none if there
 /// is none or it is not known.
-pub fn open_files() -> Option<u64> {
+pub(crate) fn open_files() -> Option<u64> {
     #[cfg(unix)]
     {
         let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
@@ -28,7 +28,7 @@ pub fn open_files() -> Option<u64> {
 
 /// Gives memory that was freed back to the operating system. GNU's C library keeps it otherwise,
 /// for the next burst; others give it back themselves.
-pub fn give_back() {
+pub(crate) fn give_back() {
     #[cfg(all(target_os = "linux", target_env = "gnu"))]
     // SAFETY: the call takes the allocator's own locks and moves nothing that is in use.
     #[allow(unsafe_code)]

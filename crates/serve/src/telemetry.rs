@@ -1,5 +1,5 @@
-//! What is counted, in Prometheus' words. No global: every server has its own. What is true now,
-//! [`crate::exposition`] says.
+//! Counters and histograms of Prometheus. Every server has its own; none is global. Values of the
+//! present state are written by `exposition`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,23 +19,23 @@ const RATES: [f64; 12] = [0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 
 /// Upper bounds of numbers of candidates.
 const CANDIDATES: [f64; 9] = [1.0, 10.0, 50.0, 100.0, 200.0, 400.0, 1000.0, 4000.0, 10_000.0];
 
-/// Where everything is counted.
-pub struct Telemetry {
+/// The registry of metrics, and handles to those of requests.
+pub(crate) struct Telemetry {
     recorder: PrometheusRecorder,
     handle: PrometheusHandle,
-    /// Requests turned away because too much waits.
+    /// Requests refused because the queue is full.
     pub sheds: Counter,
     /// Requests whose deadline passed.
     pub deadlines: Counter,
-    /// Panics while scoring.
+    /// Requests whose job panicked.
     pub panics: Counter,
     /// Jobs that wait for a compute thread.
     pub waiting: Gauge,
-    /// Open connections.
+    /// Open connections of both ports.
     pub connections: Gauge,
-    /// Looks for models that failed.
+    /// Polls of the folder of models that failed.
     pub poll_failures: Counter,
-    /// When the last look succeeded, in unix seconds.
+    /// Unix seconds of the last poll that succeeded.
     pub last_good_poll: Gauge,
     /// Seconds a request waited for a compute thread.
     pub queue_seconds: Histogram,
@@ -49,26 +49,24 @@ impl std::fmt::Debug for Telemetry {
     }
 }
 
-/// Something that is counted of a version: it goes with the version.
+/// A counter of one version, dropped with it.
 #[derive(Debug, Default)]
-pub struct Count(AtomicU64);
+pub(crate) struct Count(AtomicU64);
 
 impl Count {
-    /// Adds `more`.
-    pub fn increment(&self, more: u64) {
+    pub(crate) fn increment(&self, more: u64) {
         self.0.fetch_add(more, Ordering::Relaxed);
     }
 
-    /// So many.
-    pub fn get(&self) -> u64 {
+    pub(crate) fn get(&self) -> u64 {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// What is counted of one version.
+/// Counters of one version.
 #[derive(Debug, Default)]
-pub struct Counts {
-    /// Page views it scored.
+pub(crate) struct Counts {
+    /// Page views that it scored.
     pub pages: Count,
     /// Items that the bundle does not list.
     pub missing_items: Count,
@@ -76,14 +74,14 @@ pub struct Counts {
     pub missing_images: Count,
 }
 
-/// What is counted of one version, and observed of its model.
+/// Counters of one version, and histograms of its model.
 #[derive(Clone)]
-pub struct VersionMetrics {
-    /// Of the version.
+pub(crate) struct VersionMetrics {
+    /// Dropped with the version, unlike the histograms.
     pub counts: Arc<Counts>,
     /// Candidates of a page view.
     pub candidates: Histogram,
-    /// Predicted click-through rates it answered with.
+    /// Predicted click-through rates of its answers.
     pub rates: Histogram,
 }
 
@@ -93,45 +91,51 @@ impl std::fmt::Debug for VersionMetrics {
     }
 }
 
-/// What is counted, for people who look at it.
+/// Names and help of the counters.
 const COUNTERS: [(&str, &str); 14] = [
     ("ams_requests_total", "Requests answered on the port of page views, by route and status."),
-    ("ams_sheds_total", "Requests turned away with 503 because too much waits."),
+    ("ams_sheds_total", "Requests refused with 503 because the queue is full."),
     ("ams_deadlines_passed_total", "Requests answered with 504 because their deadline passed."),
     ("ams_panics_total", "Requests answered with 500 because scoring them panicked: a defect."),
-    ("ams_poll_failures_total", "Looks at the folder of models that failed."),
-    ("ams_versions_refused_total", "Times a version was not good, by model."),
-    ("ams_deltas_refused_total", "Times a delta was not good, by model."),
-    ("ams_connections_dropped_total", "Idle connections that were closed to let another one in."),
-    ("ams_connections_refused_total", "Connections of an address that had as many as it may have."),
-    ("ams_connections_timed_out_total", "Connections that were closed because a client dawdled."),
-    ("ams_accept_errors_total", "Connections that the operating system could not hand over."),
+    ("ams_poll_failures_total", "Polls of the folder of models that failed."),
+    ("ams_versions_refused_total", "Versions refused because a check failed, by model."),
+    ("ams_deltas_refused_total", "Deltas refused because a check failed, by model."),
+    ("ams_connections_dropped_total", "Idle connections closed to admit another one."),
+    (
+        "ams_connections_refused_total",
+        "Connections refused because their address reached its limit.",
+    ),
+    (
+        "ams_connections_timed_out_total",
+        "Connections closed because a client was too slow, by reason.",
+    ),
+    ("ams_accept_errors_total", "Connections that the operating system could not accept."),
     (
         "ams_request_memory_refusals_total",
-        "Requests turned away because bodies held too much memory.",
+        "Requests refused because bodies held all memory for requests.",
     ),
-    ("ams_spans_lost_total", "Spans that the collector of traces did not take."),
-    ("ams_reload_failures_total", "Files of tokens or certificates that could not be taken up."),
+    ("ams_spans_lost_total", "Spans that the collector of traces did not accept."),
+    ("ams_reload_failures_total", "Reloads of tokens or certificates that failed."),
 ];
 
-/// What goes up and down.
+/// Names and help of the gauges.
 const GAUGES: [(&str, &str); 4] = [
-    ("ams_waiting_requests", "Requests that wait for a compute thread now."),
+    ("ams_waiting_requests", "Requests that wait for a compute thread."),
     ("ams_connections", "Open connections."),
     ("ams_request_memory_bytes", "Bytes of memory that bodies hold."),
     (
         "ams_last_good_poll_timestamp_seconds",
-        "When the folder of models was last looked through, in unix seconds.",
+        "Unix time of the last successful poll of the folder of models.",
     ),
 ];
 
-/// What is observed.
+/// Names and help of the histograms.
 const HISTOGRAMS: [(&str, &str); 5] = [
-    ("ams_request_seconds", "Seconds from a request's head to its answer, by route."),
+    ("ams_request_seconds", "Seconds from a request's head to its response, by route."),
     ("ams_queue_seconds", "Seconds a request waited for a compute thread."),
     ("ams_compute_seconds", "Seconds a request was read, scored and written."),
     ("ams_page_view_candidates", "Candidates of a page view, by model."),
-    ("ams_predicted_ctr", "Click-through rates that were answered, by model."),
+    ("ams_predicted_ctr", "Predicted click-through rates in answers, by model."),
 ];
 
 const METADATA: Metadata<'static> = Metadata::new("ams", Level::INFO, None);
@@ -143,8 +147,8 @@ fn key(name: &'static str, labels: &[(&'static str, &str)]) -> Key {
 }
 
 impl Telemetry {
-    /// Nothing counted yet.
-    pub fn new() -> Arc<Telemetry> {
+    /// Registers all metrics, at zero.
+    pub(crate) fn new() -> Arc<Telemetry> {
         let buckets = [("_seconds", &SECONDS[..]), ("_ctr", &RATES), ("_candidates", &CANDIDATES)];
         let mut builder = PrometheusBuilder::new();
         for (suffix, bounds) in buckets {
@@ -182,18 +186,18 @@ impl Telemetry {
         })
     }
 
-    /// A counter of this name.
+    /// Registers the counter `name` with `labels`.
     pub(crate) fn counter(&self, name: &'static str, labels: &[(&'static str, &str)]) -> Counter {
         self.recorder.register_counter(&key(name, labels), &METADATA)
     }
 
-    /// A gauge of this name.
+    /// Registers the gauge `name`, without labels.
     pub(crate) fn gauge(&self, name: &'static str) -> Gauge {
         self.recorder.register_gauge(&key(name, &[]), &METADATA)
     }
 
-    /// A request was answered.
-    pub fn answered(&self, route: &str, status: u16, seconds: f64) {
+    /// Counts a response and its latency.
+    pub(crate) fn answered(&self, route: &str, status: u16, seconds: f64) {
         let status = status.to_string();
         let labels = [("route", route), ("status", &status[..])];
         let counter = key("ams_requests_total", &labels);
@@ -202,8 +206,8 @@ impl Telemetry {
         self.recorder.register_histogram(&histogram, &METADATA).record(seconds);
     }
 
-    /// What will be counted of a version of this model.
-    pub fn version(&self, model: &str) -> VersionMetrics {
+    /// New counters for a version of `model`, and the histograms of the model.
+    pub(crate) fn version(&self, model: &str) -> VersionMetrics {
         let labels = [("model", model)];
         let histogram = |name| self.recorder.register_histogram(&key(name, &labels), &METADATA);
         VersionMetrics {
@@ -213,26 +217,26 @@ impl Telemetry {
         }
     }
 
-    /// A version could not be loaded.
-    pub fn refused(&self, model: &str) {
+    /// Counts a version that was refused.
+    pub(crate) fn refused(&self, model: &str) {
         let key = key("ams_versions_refused_total", &[("model", model)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
-    /// A delta could not be taken up.
-    pub fn delta_refused(&self, model: &str) {
+    /// Counts a delta that was refused.
+    pub(crate) fn delta_refused(&self, model: &str) {
         let key = key("ams_deltas_refused_total", &[("model", model)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
     }
 
-    /// Everything that is counted, as Prometheus reads it.
-    pub fn render(&self) -> String {
+    /// All registered metrics in Prometheus' text format.
+    pub(crate) fn render(&self) -> String {
         self.handle.render()
     }
 
-    /// Sorts what was observed into its buckets, which would pile up between visits of Prometheus
-    /// otherwise.
-    pub fn tidy(&self) {
+    /// Moves observations into the buckets of histograms; without it they would use memory until the
+    /// next scrape.
+    pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }
 }

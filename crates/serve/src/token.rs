@@ -1,4 +1,4 @@
-//! Bearer tokens: read from a file, compared in constant time, never kept or logged as they are.
+//! Bearer tokens: read from a file, compared in constant time, kept as hashes and never logged.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,13 +8,13 @@ use axum::http::HeaderMap;
 use axum::http::header::AUTHORIZATION;
 
 use crate::problem::{Kind, Problem};
-use crate::renewal::Renewed;
+use crate::reload::Reload;
 
-/// Hashes of the tokens that open a door; none: the door is open.
+/// Hashes of the valid tokens; without any, every request is admitted.
 ///
 /// The file has a token per line, so that an old and a new one can be valid together; empty lines
-/// and lines that begin with `#` are left out. Copies are one door: when the file is read again,
-/// all know.
+/// and lines that begin with `#` are ignored. Clones share the tokens, so a reload reaches all of
+/// them.
 #[derive(Clone, Default)]
 pub struct Tokens {
     hashes: Arc<ArcSwap<Vec<blake3::Hash>>>,
@@ -27,39 +27,39 @@ impl std::fmt::Debug for Tokens {
     }
 }
 
-/// How the header begins, before a space and the token.
+/// The scheme of the header `Authorization`.
 const SCHEME: &[u8] = b"bearer";
 
-/// Fewest characters of a token: what is shorter can be guessed.
+/// Fewest characters of a token: shorter ones can be guessed.
 const SHORTEST: usize = 16;
 
 impl Tokens {
     /// The tokens in the file at `path`.
     ///
     /// # Errors
-    /// If it cannot be read, or has no token or one that is too short; what is said has no token in
+    /// If it cannot be read, or has no token or one that is too short; the message has no token in
     /// it.
     pub fn read(path: &Path) -> Result<Tokens, String> {
         let hashes = Arc::new(ArcSwap::from_pointee(hashes(path)?));
         Ok(Tokens { hashes, file: Some(path.to_owned()) })
     }
 
-    /// Whether everybody may come in.
+    /// Whether requests need no token.
     pub fn is_open(&self) -> bool {
         self.hashes.load().is_empty()
     }
 
-    /// What tells tokens apart where nobody may read them: 8 hex digits of the hash of the one that
-    /// came.
-    pub fn mark(headers: &HeaderMap) -> Option<String> {
+    /// The first 8 hex digits of the hash of the request's token: the log tells tokens apart without
+    /// them.
+    pub fn fingerprint(headers: &HeaderMap) -> Option<String> {
         let token = given(headers)?;
         Some(blake3::hash(token).to_hex()[..8].to_owned())
     }
 
-    /// Whether `headers` open the door.
+    /// That `headers` have a valid token, if one is needed.
     ///
     /// # Errors
-    /// If they do not.
+    /// With 401 if they have not.
     pub fn check(&self, headers: &HeaderMap) -> Result<(), Problem> {
         let hashes = self.hashes.load();
         if hashes.is_empty() {
@@ -70,19 +70,18 @@ impl Tokens {
             return Err(Problem::new(Kind::Token, what));
         };
         let given = blake3::hash(token);
-        // Equality of blake3's hashes takes the same time wherever they differ, and all are looked
-        // at.
+        // Hashes of blake3 are compared in constant time, and all of them are compared.
         let known = hashes.iter().fold(false, |known, token| known | (*token == given));
-        if known { Ok(()) } else { Err(Problem::new(Kind::Token, "the token is not valid here")) }
+        if known { Ok(()) } else { Err(Problem::new(Kind::Token, "the token is not valid")) }
     }
 }
 
-impl Renewed for Tokens {
+impl Reload for Tokens {
     fn files(&self) -> Vec<&Path> {
         self.file.as_deref().into_iter().collect()
     }
 
-    fn renew(&self) -> Result<(), String> {
+    fn reload(&self) -> Result<(), String> {
         if let Some(file) = &self.file {
             self.hashes.store(Arc::new(hashes(file)?));
         }
@@ -90,7 +89,7 @@ impl Renewed for Tokens {
     }
 }
 
-/// The token that came.
+/// The bearer token of the request.
 fn given(headers: &HeaderMap) -> Option<&[u8]> {
     bearer(headers.get(AUTHORIZATION)?.as_bytes())
 }

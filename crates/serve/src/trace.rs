@@ -22,7 +22,7 @@ const CONTEXT: &str = "traceparent";
 /// What a request is called.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
-    /// Its id.
+    /// 1 to 128 visible characters, of the client or made here.
     pub id: String,
     /// The trace it belongs to, 32 hex digits.
     trace: String,
@@ -30,13 +30,13 @@ pub(crate) struct Trace {
     parent: Option<String>,
     /// Our span of it, 16 hex digits.
     span: String,
-    /// The trace's flags.
+    /// Flags of `traceparent`; bit 0 is `sampled`.
     flags: u8,
 }
 
 /// When a request's work was done; nobody notes it unless somebody asks.
 #[derive(Debug, Default)]
-pub(crate) struct Work {
+pub(crate) struct WorkTimes {
     queued: OnceLock<Instant>,
     begin: OnceLock<Instant>,
     end: OnceLock<Instant>,
@@ -44,24 +44,27 @@ pub(crate) struct Work {
 
 tokio::task_local! {
     /// The work of the request that this task answers.
-    static WORK: Arc<Work>;
+    static WORK: Arc<WorkTimes>;
 }
 
-impl Work {
+impl WorkTimes {
     /// Notes here what `answering` queues.
-    pub fn of<F: Future>(self: &Arc<Work>, answering: F) -> impl Future<Output = F::Output> {
+    pub(crate) fn of<F: Future>(
+        self: &Arc<WorkTimes>,
+        answering: F,
+    ) -> impl Future<Output = F::Output> {
         WORK.scope(Arc::clone(self), answering)
     }
 
     /// Of the request that this task answers, which is about to wait for a compute thread.
-    pub fn queued() -> Option<Arc<Work>> {
+    pub(crate) fn queued() -> Option<Arc<WorkTimes>> {
         let work = WORK.try_with(Arc::clone).ok()?;
         let _ = work.queued.set(Instant::now());
         Some(work)
     }
 
     /// Does it on a compute thread.
-    pub fn run<T>(work: Option<&Work>, job: impl FnOnce() -> T) -> T {
+    pub(crate) fn run<T>(work: Option<&WorkTimes>, job: impl FnOnce() -> T) -> T {
         let Some(work) = work else { return job() };
         let _ = work.begin.set(Instant::now());
         let done = job();
@@ -71,14 +74,14 @@ impl Work {
 
     /// When it waited, began and ended, if a compute thread did it.
     #[cfg(feature = "otel")]
-    pub fn times(&self) -> Option<(Instant, Instant, Instant)> {
+    pub(crate) fn times(&self) -> Option<(Instant, Instant, Instant)> {
         Some((*self.queued.get()?, *self.begin.get()?, *self.end.get()?))
     }
 }
 
 impl Trace {
     /// What a request with these headers is called.
-    pub fn of(headers: &HeaderMap) -> Trace {
+    pub(crate) fn of(headers: &HeaderMap) -> Trace {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let is_id =
             |id: &&str| (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_graphic());
@@ -93,31 +96,31 @@ impl Trace {
         }
     }
 
-    /// The trace's id.
-    pub fn trace_id(&self) -> &str {
+    /// The id of the trace, 32 hex digits.
+    pub(crate) fn trace_id(&self) -> &str {
         &self.trace
     }
 
     /// The span it was sent from.
     #[cfg(feature = "otel")]
-    pub fn parent(&self) -> Option<&str> {
+    pub(crate) fn parent(&self) -> Option<&str> {
         self.parent.as_deref()
     }
 
-    /// The trace's flags.
+    /// Flags of `traceparent`; bit 0 is `sampled`.
     #[cfg(feature = "otel")]
-    pub fn flags(&self) -> u8 {
+    pub(crate) fn flags(&self) -> u8 {
         self.flags
     }
 
     /// Has it named by a span that was made for it.
     #[cfg(feature = "otel")]
-    pub fn continued(&mut self, trace: String, span: String, flags: u8) {
+    pub(crate) fn continued(&mut self, trace: String, span: String, flags: u8) {
         (self.trace, self.span, self.flags) = (trace, span, flags);
     }
 
     /// Writes the id and the context into the headers of an answer.
-    pub fn tell(&self, headers: &mut HeaderMap) {
+    pub(crate) fn write_headers(&self, headers: &mut HeaderMap) {
         let context = format!("00-{}-{}-{:02x}", self.trace, self.span, self.flags);
         for (name, value) in [(ID, &self.id), (CONTEXT, &context)] {
             if let Ok(value) = HeaderValue::from_str(value) {
@@ -181,7 +184,7 @@ mod tests {
             let of = of(&[("traceparent", &context)]);
             assert_eq!(of.trace_id() == trace, kept, "{context}");
             let mut headers = HeaderMap::new();
-            of.tell(&mut headers);
+            of.write_headers(&mut headers);
             let told = headers["traceparent"].to_str().unwrap();
             assert!(super::context(told).is_some() && !told.contains("b7ad6b7169203331"), "{told}");
         }

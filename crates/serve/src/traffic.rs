@@ -1,43 +1,43 @@
-//! What is counted of connections and bodies, beside what is counted of requests.
+//! Metrics of connections and bodies; those of requests are in `telemetry`.
 
 use metrics::{Counter, Gauge};
 
 use crate::telemetry::Telemetry;
 
-/// What is counted of connections and bodies.
-pub struct Traffic {
-    /// Idle connections that were closed to let another one in.
+/// Handles to the metrics of connections, bodies and reloads.
+pub(crate) struct TrafficMetrics {
+    /// Idle connections closed to admit another one.
     pub dropped: Counter,
-    /// Connections that were closed at once, because their address has as many as it may have.
+    /// Connections closed at once because their address reached its limit.
     pub refused: Counter,
-    /// Connections on which the handshake of encryption took too long.
+    /// Connections closed because the handshake of TLS took too long.
     pub slow_handshakes: Counter,
-    /// Connections that had no request for too long.
+    /// Connections closed because they had no request for too long.
     pub idle: Counter,
-    /// Connections whose client did not take what was sent.
+    /// Connections closed because the client did not read its response.
     pub stuck: Counter,
-    /// Connections that the operating system could not hand over.
+    /// Connections that the operating system could not accept.
     pub accept_errors: Counter,
     /// Bytes of memory that bodies hold.
     pub request_memory: Gauge,
-    /// Requests turned away because bodies hold all the memory they may.
+    /// Requests refused because bodies hold all memory for requests.
     pub memory_refusals: Counter,
-    /// Files of tokens or certificates that changed and could not be taken up.
+    /// Reloads of tokens or certificates that failed.
     pub reload_failures: Counter,
 }
 
-impl std::fmt::Debug for Traffic {
+impl std::fmt::Debug for TrafficMetrics {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Traffic").finish_non_exhaustive()
+        f.debug_struct("TrafficMetrics").finish_non_exhaustive()
     }
 }
 
-impl Traffic {
-    /// Nothing counted yet.
-    pub fn new(telemetry: &Telemetry) -> Traffic {
+impl TrafficMetrics {
+    /// Registers the metrics with `telemetry`, at zero.
+    pub(crate) fn new(telemetry: &Telemetry) -> TrafficMetrics {
         let timed_out =
             |reason| telemetry.counter("ams_connections_timed_out_total", &[("reason", reason)]);
-        Traffic {
+        TrafficMetrics {
             dropped: telemetry.counter("ams_connections_dropped_total", &[]),
             refused: telemetry.counter("ams_connections_refused_total", &[]),
             slow_handshakes: timed_out("handshake"),

@@ -6,8 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use crate::settings::{Control, Limits, Settings};
-use crate::token::Tokens;
-use crate::{Cors, Server, start};
+use crate::{Cors, Server, Tokens, start};
 
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -36,30 +35,18 @@ impl Running {
         Running::with(limits, |_, _| {})
     }
 
-    pub fn with(limits: Limits, change: impl FnOnce(&mut Settings, &tempfile::TempDir)) -> Running {
+    pub(crate) fn with(
+        limits: Limits,
+        change: impl FnOnce(&mut Settings, &tempfile::TempDir),
+    ) -> Running {
         let folder = tempfile::tempdir().unwrap();
         std::fs::create_dir(folder.path().join("models")).unwrap();
-        let here: SocketAddr = "127.0.0.1:0".parse().unwrap();
         let mut settings = Settings {
-            models: folder.path().join("models"),
-            address: here,
-            admin_address: here,
             control: Control::Explicit(Duration::from_secs(60)),
-            pins: Default::default(),
-            keep: 1,
-            copied_bytes: u64::MAX,
             threads: 1,
             limits,
-            tokens: Tokens::default(),
-            admin_tokens: Tokens::default(),
-            admin_hosts: Vec::new(),
-            cors: Cors::default(),
-            reuse_port: false,
-            access_log: false,
-            otlp: None,
-            demo: None,
-            tls: None,
-            pictures: None,
+            bench_endpoint: true,
+            ..Settings::new(folder.path().join("models"))
         };
         change(&mut settings, &folder);
         let server = start(&settings).unwrap();
@@ -79,7 +66,7 @@ impl Running {
     }
 
     /// The value of a line of the metrics.
-    pub fn counted(&self, name: &str) -> f64 {
+    pub(crate) fn counted(&self, name: &str) -> f64 {
         let text = rest(&mut asked(self.admin, "GET /metrics", &[], ""));
         let line = text.lines().find_map(|line| line.strip_prefix(name));
         line.unwrap_or_else(|| panic!("no {name} in {text}")).trim().parse().unwrap()
@@ -295,7 +282,7 @@ fn the_end_answers_what_came_and_cuts_nothing() {
 
 #[test]
 fn what_takes_too_long_is_cut_and_counted() {
-    let limits = Limits { farewell: Duration::from_millis(300), ..patient() };
+    let limits = Limits { shutdown_grace: Duration::from_millis(300), ..patient() };
     let mut running = Running::new(limits);
     let mut working = running.connect();
     working.write_all(format!("{NOTHING}Content-Length: 2\r\n\r\nx").as_bytes()).unwrap();
@@ -486,7 +473,7 @@ impl Two {
 fn pings_are_no_work() {
     let limits = Limits {
         idle_timeout: Duration::from_millis(400),
-        patience: Duration::from_millis(100),
+        client_timeout: Duration::from_millis(100),
         ..patient()
     };
     let running = Running::new(limits);

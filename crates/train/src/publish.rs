@@ -5,7 +5,7 @@ use std::path::Path;
 
 use ams_bundle::folder::Manifest;
 use ams_bundle::request::PageView;
-use ams_bundle::{ContentTable, Frozen, Golden, Meta, RowFormat, Weights, write};
+use ams_bundle::{BundleMeta, ContentTable, Frozen, Golden, RowFormat, Weights, write};
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::SplitName;
 use ams_data::{Groups, ImageKey};
@@ -40,7 +40,7 @@ pub fn publish(
     path: &Path,
     samples: &[PageView],
     rows: RowFormat,
-) -> Result<Manifest<Meta>> {
+) -> Result<Manifest<BundleMeta>> {
     assert_eq!(trainer.lanes_mut().fabric().size(), 1, "a bundle holds the rows of all lanes");
     if rows == RowFormat::F16 {
         trainer.lanes_mut().shards_mut().for_each(|shard| round_rows(&mut shard.table));

@@ -10,7 +10,7 @@
 
 use ams_data::{Field, Id, ImageKey, PictureName};
 
-use crate::delta::changes::{Changes, Item};
+use crate::delta::changes::{Changes, ItemRecord};
 use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::tables::items::Items;
@@ -59,7 +59,7 @@ impl Changes {
         if !brought.items.is_empty() {
             let places = places(model, from)?;
             for (&id, item) in &brought.items {
-                let item = item.as_ref().map(|item| Item {
+                let item = item.as_ref().map(|item| ItemRecord {
                     fields: places.iter().map(|&at| item.fields[at].clone()).collect(),
                     ..item.clone()
                 });

@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::request::Cell;
 use crate::tables::contents::ContentChanges;
-use crate::tables::items::{Item as KnownItem, Items};
+use crate::tables::items::{Item, Items};
 
 /// Changes, on their way into a delta. Keys are hashes; no value: it is gone.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -24,13 +24,13 @@ pub struct Changes {
     pub rows: BTreeMap<u64, Option<Vec<f32>>>,
     /// Of images, and of each further content.
     pub(crate) contents: Vec<ContentChanges>,
-    /// By item.
-    pub(crate) items: BTreeMap<u64, Option<Item>>,
+    /// Items by the hash of their text; `None` removes the item.
+    pub(crate) items: BTreeMap<u64, Option<ItemRecord>>,
 }
 
 /// What is known of one item.
 #[derive(Clone, Debug, Default, PartialEq)]
-pub(crate) struct Item {
+pub(crate) struct ItemRecord {
     pub text: String,
     pub picture: PictureName,
     /// By field of [`Items::fields`].
@@ -48,7 +48,7 @@ impl Changes {
         }
     }
 
-    /// Whether nothing changes.
+    /// Whether a delta of these changes would be empty.
     pub fn is_empty(&self) -> bool {
         let Changes { rows, contents, items } = self;
         rows.is_empty() && items.is_empty() && contents.iter().all(ContentChanges::is_empty)
@@ -166,7 +166,7 @@ impl Changes {
         let picture = picture.map_or(PictureName::NONE, PictureName::of);
         let fields = items.fields().iter().map(ids).collect::<Result<Vec<_>>>()?;
         let id = Id::of(ITEM, &text);
-        Ok(self.set_item(items, id, Some(Item { text: text.into_owned(), picture, fields })))
+        Ok(self.set_item(items, id, Some(ItemRecord { text: text.into_owned(), picture, fields })))
     }
 
     /// `item` is not known any more. Returns whether that is news to the model.
@@ -180,12 +180,13 @@ impl Changes {
 
     /// The item of this id is `item` from now on. Returns whether that is news to the model with
     /// `items`.
-    pub(crate) fn set_item(&mut self, items: &Items, id: Id, item: Option<Item>) -> bool {
+    pub(crate) fn set_item(&mut self, items: &Items, id: Id, item: Option<ItemRecord>) -> bool {
         let is_news = differs(items, id, item.as_ref());
-        match is_news {
-            true => self.items.insert(id.0, item),
-            false => self.items.remove(&id.0),
-        };
+        if is_news {
+            self.items.insert(id.0, item);
+        } else {
+            self.items.remove(&id.0);
+        }
         is_news
     }
 
@@ -233,7 +234,7 @@ impl Changes {
 }
 
 /// Whether `item` is another than what `items` know by its id; none: it is gone.
-fn differs(items: &Items, id: Id, item: Option<&Item>) -> bool {
+fn differs(items: &Items, id: Id, item: Option<&ItemRecord>) -> bool {
     match (items.find_id(id), item) {
         (Some(before), Some(item)) => {
             let same = |(place, ids): (usize, &Vec<Id>)| items.values(place, before) == &ids[..];
@@ -245,8 +246,8 @@ fn differs(items: &Items, id: Id, item: Option<&Item>) -> bool {
 
 impl Items {
     /// All that is known of an item, to be written again.
-    fn item(&self, item: KnownItem) -> Item {
-        Item {
+    fn item(&self, item: Item) -> ItemRecord {
+        ItemRecord {
             text: self.name(item).unwrap_or_default().to_owned(),
             picture: self.picture(item),
             fields: (0..self.fields().len()).map(|at| self.values(at, item).to_vec()).collect(),

@@ -21,10 +21,11 @@ use std::path::Path;
 
 use crate::delta::changes::Changes;
 use crate::delta::follow::next_or_stuck;
-use crate::delta::write::{lock, write_at};
+use crate::delta::write::{DeltaPosition, lock, write_at};
 use crate::error::{Error, Result};
 use crate::files::deltas;
-use crate::model::{Model, State};
+use crate::files::folder::is_building_name;
+use crate::model::{DeltaState, Model};
 
 /// What became of the deltas of a version.
 #[derive(Clone, Debug)]
@@ -58,10 +59,10 @@ pub fn compact(dir: &Path) -> Result<Compacted> {
         let all = Changes::of(&model);
         let place = deltas::compacted_place(model.path(), last);
         let follows = model.hash().to_owned();
-        write_at(&place, &bundle, &all, (last, follows, covers))?;
+        write_at(&place, &bundle, &all, DeltaPosition { number: last, follows, covers })?;
         let again = bundle.next();
         let same = |again: &Model| {
-            let State { number, hash, .. } = again.delta();
+            let DeltaState { number, hash, .. } = again.delta();
             (*number, hash) == (last, &model.delta().hash) && Changes::of(again) == all
         };
         match again {
@@ -90,7 +91,7 @@ fn sweep(version_dir: &Path) -> Result<()> {
         let Some(name) = name.to_str() else { continue };
         let covered = deltas::span(name)
             .is_some_and(|(first, last)| last < widest || first == last && last == widest);
-        let left = name.starts_with('.') && name.ends_with(".building");
+        let left = is_building_name(name);
         if covered || left {
             fs::remove_dir_all(entry.path()).map_err(Error::io(entry.path()))?;
         }
@@ -176,11 +177,11 @@ mod tests {
         assert_eq!(compact(&fixture.place(1)).unwrap().before, 1);
         assert_eq!(names(&fixture), ["0001"]);
         grow(&mut states, 1..4);
-        let size = crate::files::bytes(&fixture.place(1)).unwrap();
+        let size = crate::files::version_bytes(&fixture.place(1)).unwrap();
         let compacted = compact(&fixture.place(1)).unwrap();
         assert_eq!((compacted.before, compacted.model.deltas()), (4, 4));
         assert_eq!(names(&fixture), ["0001-0004"]);
-        assert!(crate::files::bytes(&fixture.place(1)).unwrap() < size);
+        assert!(crate::files::version_bytes(&fixture.place(1)).unwrap() < size);
         check(&states, 0);
         // Deltas go on after it, written by one that knows it and by one that does not.
         grow(&mut states, 4..6);

@@ -4,10 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::error::{Error, Result};
-use crate::files::deltas::{FORMAT, Meta, following, is_there, listed};
+use crate::files::deltas::{DeltaMeta, FORMAT, following, is_there, listed};
 use crate::files::folder::{Folder, MANIFEST};
 use crate::files::layout::{IDS, IMAGE_TABLE, PICTURES};
-use crate::model::{Delta, Model, State};
+use crate::model::{Delta, DeltaState, Model};
 use crate::tables::items::{self, ITEMS};
 use crate::tables::{contents, rows};
 
@@ -32,7 +32,7 @@ impl Model {
     /// # Errors
     /// If that is damaged or does not follow this model.
     pub fn next(&self) -> Result<Option<Model>> {
-        Ok(next(self)?.map(|delta| self.with(delta)))
+        Ok(next(self)?.map(|delta| self.apply(delta)))
     }
 
     /// Where the delta is, or will be, that [`Model::next`] opens.
@@ -115,13 +115,10 @@ fn read(model: &Model, path: &Path, number: u64) -> Result<Option<Delta>> {
     if !is_there(path) {
         return Ok(None);
     }
-    let folder = Folder::<Meta>::open_in(path, FORMAT, model.memory())?;
+    let folder = Folder::<DeltaMeta>::open_in(path, FORMAT, model.memory())?;
     let meta = &folder.manifest.meta;
     let state = model.delta();
-    let follows = match meta.covers.is_empty() {
-        true => &state.hash[..],
-        false => model.hash(),
-    };
+    let follows = if meta.covers.is_empty() { &state.hash[..] } else { model.hash() };
     for (what, got, expected) in [
         ("base", &meta.base[..], model.hash()),
         ("follows", &meta.follows, follows),
@@ -138,17 +135,20 @@ fn read(model: &Model, path: &Path, number: u64) -> Result<Option<Delta>> {
             .map_err(|what| Error::content(path.join(MANIFEST), what))?,
     };
     let spec = model.spec();
-    let images = (&folder.tensors(IMAGE_TABLE)?, &folder.tensors(PICTURES)?);
     Ok(Some(Delta {
         rows: Arc::new(rows::read(&folder.tensors(IDS)?, spec.dim())?),
-        contents: contents::read_tables(images, spec)?,
+        contents: contents::read_tables(
+            &folder.tensors(IMAGE_TABLE)?,
+            &folder.tensors(PICTURES)?,
+            spec,
+        )?,
         items: Arc::new(items::read(&folder.tensors(ITEMS)?, model.items().fields())?),
-        state: State { number, hash, meta: Some(Arc::new(meta.clone())) },
+        state: DeltaState { number, hash, meta: Some(Arc::new(meta.clone())) },
     }))
 }
 
 /// The hash of delta `number`, the last of `covers`, if a model in `state` is among or before them.
-fn covered(covers: &[String], number: u64, state: &State) -> Result<String, String> {
+fn covered(covers: &[String], number: u64, state: &DeltaState) -> Result<String, String> {
     if covers.len() as u64 != number {
         return Err(format!("meta.covers has {} hashes, expected {number}", covers.len()));
     }

@@ -5,19 +5,18 @@
 //! with others, all rows and embeddings would mean something else.
 //!
 //! In reading order: [`Changes`] become a delta in `write`; `follow` reads deltas onto a model;
-//! [`compact`] makes many one; [`carry`] tells the next version.
+//! [`compact`] makes many one; `carry` tells the next version.
 
 pub(crate) mod changes;
 
 pub(crate) mod follow;
 pub(crate) mod write;
 
-pub mod carry;
-pub mod compact;
+pub(crate) mod carry;
+pub(crate) mod compact;
 
 #[cfg(test)]
 mod tests;
 
-pub use crate::files::deltas::{FORMAT, Meta};
 pub use changes::Changes;
 pub use follow::verify;

@@ -13,7 +13,7 @@ use crate::files::folder::MANIFEST;
 use crate::files::layout::IDS;
 use crate::fixture::{Fixture, ROWS, noise, replace, spec, with};
 use crate::model::{Model, Scratch};
-use crate::page::similar::Wanted;
+use crate::page::similar::SimilarRequest;
 use crate::request::{Cell, Text};
 use crate::tables::contents::ContentChanges;
 use crate::tables::items::ITEMS;
@@ -143,7 +143,9 @@ fn items_come_and_go() {
     let seven = items.find("7").unwrap();
     assert_eq!(items.picture(seven), PictureName::of("1.png"));
     assert_eq!(items.name(seven), Some("7"));
-    let near = next.similar(&Wanted { item: Some("7".into()), ..Wanted::default() }).unwrap();
+    let near = next
+        .similar(&SimilarRequest { item: Some("7".into()), ..SimilarRequest::default() })
+        .unwrap();
     let mut near = near.items;
     near.sort_unstable();
     assert_eq!(near, ["1", "3", "4", "6"]);

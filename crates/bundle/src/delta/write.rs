@@ -8,11 +8,11 @@ use std::time::Duration;
 use ams_data::lock::Lock;
 use ams_data::{Id, PictureName, Ragged};
 
-use crate::delta::changes::{Changes, Item};
+use crate::delta::changes::{Changes, ItemRecord};
 use crate::delta::follow::next_or_stuck;
 use crate::error::{Error, Result};
-use crate::files::deltas::{FORMAT, Meta, place};
-use crate::files::folder::{FolderWriter, Listed, MANIFEST, Owned};
+use crate::files::deltas::{DeltaMeta, FORMAT, place};
+use crate::files::folder::{FileList, FolderWriter, MANIFEST, OwnedTensor};
 use crate::files::layout::IDS;
 use crate::files::tensors::{Texts, lengths};
 use crate::model::Model;
@@ -54,7 +54,7 @@ pub(crate) fn lock(model: &Model) -> Result<Lock> {
 /// files.
 fn check_there(model: &Model) -> Result<()> {
     let there = model.path().join(MANIFEST).exists();
-    if there && Listed::read(model.path())?.hash() == model.hash() {
+    if there && FileList::read(model.path())?.hash() == model.hash() {
         return Ok(());
     }
     let what = if there { "is another version now" } else { "was removed" };
@@ -77,22 +77,32 @@ pub(crate) fn write(model: &Model, changes: &Changes) -> Result<Model> {
     }
     // Changes say what is, so they mean the same after those of others; but may be no news any
     // more.
-    let changes = match newest.deltas() == model.deltas() {
-        true => Cow::Borrowed(changes),
-        false => Cow::Owned(changes.news(&newest)),
+    let changes = if newest.deltas() == model.deltas() {
+        Cow::Borrowed(changes)
+    } else {
+        Cow::Owned(changes.news(&newest))
     };
     if changes.is_empty() {
         return Ok(newest);
     }
     let number = newest.deltas() + 1;
     let follows = newest.delta().hash.clone();
-    write_at(&place(model.path(), number), model, &changes, (number, follows, Vec::new()))?;
+    let position = DeltaPosition { number, follows, covers: Vec::new() };
+    write_at(&place(model.path(), number), model, &changes, position)?;
     let next = newest.next()?;
     next.ok_or_else(|| Error::content(model.path(), "the delta just written is not there"))
 }
 
-/// Writes `changes` of `model` as a delta at `place`: its number, the hash of what it follows, and
-/// of those it takes the place of.
+/// The position of a delta among those of its version.
+pub(crate) struct DeltaPosition {
+    pub(crate) number: u64,
+    /// Hash of the delta before, or of the bundle.
+    pub(crate) follows: String,
+    /// Hashes of the deltas that this one replaces, from the first; none for a new delta.
+    pub(crate) covers: Vec<String>,
+}
+
+/// Writes `changes` of `model` as a delta at `place`.
 ///
 /// # Errors
 /// If it cannot be written; then nothing stays behind.
@@ -100,22 +110,23 @@ pub(crate) fn write_at(
     place: &Path,
     model: &Model,
     changes: &Changes,
-    (number, follows, covers): (u64, String, Vec<String>),
+    position: DeltaPosition,
 ) -> Result<()> {
+    let DeltaPosition { number, follows, covers } = position;
     let spec = model.spec();
     let mut folder = FolderWriter::create(place)?;
     let row = |row: &Option<Vec<f32>>| row.clone().unwrap_or_else(|| vec![0.0; spec.dim()]);
     let rows = changes.rows.values().flat_map(row).collect();
     let (ids, gone) = keys(&changes.rows);
     let tensors = [
-        ("rows".to_owned(), Owned::F32([ids.len(), spec.dim()], rows)),
-        ("ids".to_owned(), Owned::U64(ids)),
-        ("ids.gone".to_owned(), Owned::U32(gone)),
+        ("rows".to_owned(), OwnedTensor::F32([ids.len(), spec.dim()], rows)),
+        ("ids".to_owned(), OwnedTensor::U64(ids)),
+        ("ids.gone".to_owned(), OwnedTensor::U32(gone)),
     ];
     folder.add_owned(IDS, &tensors)?;
     let of_contents = contents::write_changes(spec, &changes.contents, &mut folder)?;
     write_items(model, &changes.items, &mut folder)?;
-    let meta = Meta {
+    let meta = DeltaMeta {
         base: model.hash().to_owned(),
         follows,
         number,
@@ -131,31 +142,35 @@ pub(crate) fn write_at(
 
 fn write_items(
     model: &Model,
-    changes: &BTreeMap<u64, Option<Item>>,
+    changes: &BTreeMap<u64, Option<ItemRecord>>,
     folder: &mut FolderWriter,
 ) -> Result<()> {
-    static NOTHING: Item =
-        Item { text: String::new(), picture: PictureName::NONE, fields: Vec::new() };
-    let known: Vec<&Item> =
+    static NOTHING: ItemRecord =
+        ItemRecord { text: String::new(), picture: PictureName::NONE, fields: Vec::new() };
+    let known: Vec<&ItemRecord> =
         changes.values().map(|item| item.as_ref().unwrap_or(&NOTHING)).collect();
     let (items, gone) = keys(changes);
     let mut tensors = vec![
-        ("items".to_owned(), Owned::U64(items)),
-        ("items.gone".to_owned(), Owned::U32(gone)),
-        ("pictures".to_owned(), Owned::U64(known.iter().map(|item| item.picture.0).collect())),
+        ("items".to_owned(), OwnedTensor::U64(items)),
+        ("items.gone".to_owned(), OwnedTensor::U32(gone)),
+        (
+            "pictures".to_owned(),
+            OwnedTensor::U64(known.iter().map(|item| item.picture.0).collect()),
+        ),
     ];
     let texts: Texts = known.iter().map(|item| item.text.clone()).collect();
     let (name_lengths, bytes) = texts.parts();
-    tensors.push((items::NAMES[0].to_owned(), Owned::U32(name_lengths)));
-    tensors.push((items::NAMES[1].to_owned(), Owned::U8(bytes.as_bytes().to_vec())));
+    tensors.push((items::NAMES[0].to_owned(), OwnedTensor::U32(name_lengths)));
+    tensors.push((items::NAMES[1].to_owned(), OwnedTensor::U8(bytes.as_bytes().to_vec())));
     for (field, known_field) in model.items().fields().iter().enumerate() {
         let mut column = Ragged::default();
         for item in &known {
             column.push(item.fields.get(field).map_or(&[][..], |ids| ids));
         }
         let [lengths_name, ids_name] = items::names(&known_field.name);
-        tensors.push((lengths_name, Owned::U32(lengths(&column.offsets))));
-        tensors.push((ids_name, Owned::U64(column.values.iter().map(|id: &Id| id.0).collect())));
+        tensors.push((lengths_name, OwnedTensor::U32(lengths(&column.offsets))));
+        tensors
+            .push((ids_name, OwnedTensor::U64(column.values.iter().map(|id: &Id| id.0).collect())));
     }
     folder.add_owned(ITEMS, &tensors)
 }

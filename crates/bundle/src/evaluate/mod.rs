@@ -4,16 +4,16 @@ use ams_model::metrics::{Impression, Metrics, log_loss};
 use rayon::prelude::*;
 use serde::Serialize;
 
-pub mod predictions;
-pub mod ranking;
+pub(crate) mod predictions;
+pub(crate) mod ranking;
 
-pub use predictions::Predictions;
+pub(crate) use predictions::Predictions;
 use ranking::Ranking;
 
 /// The metrics of a test; `None` where a metric is not defined.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Evaluation {
-    /// Of all impressions.
+    /// Metrics over all impressions.
     #[serde(flatten)]
     pub all: Metrics,
     /// Of some of them; every slice is there, also an empty one.
@@ -23,15 +23,15 @@ pub struct Evaluation {
 /// The metrics of a part of the impressions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Slice {
-    /// Which part.
+    /// Name of the slice, for example `cold items`.
     pub name: String,
-    /// Number of impressions.
+    /// Number of impressions in the slice.
     pub impressions: u64,
     /// Area under the ROC curve.
     pub auc: Option<f64>,
     /// AUC within users, weighted by their impressions in this part.
     pub gauc: Option<f64>,
-    /// Mean cross-entropy.
+    /// Mean cross-entropy, in nats.
     pub logloss: Option<f64>,
 }
 

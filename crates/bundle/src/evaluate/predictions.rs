@@ -44,7 +44,7 @@ pub struct Predictions {
     pub items: Vec<u64>,
     /// 1 clicked, 0 not.
     pub labels: Vec<u8>,
-    /// The predicted logit.
+    /// Predicted logits; finite.
     pub logits: Vec<f32>,
     /// Behaviors in the history.
     pub behaviors: Vec<u32>,
@@ -55,7 +55,7 @@ pub struct Predictions {
 }
 
 impl Predictions {
-    /// Number of impressions.
+    /// Number of impressions, the length of every column.
     pub fn len(&self) -> usize {
         self.labels.len()
     }

@@ -7,7 +7,7 @@
 use ams_model::metrics::{Gauc, Impression, auc_of_sorted, gauc_of_sorted};
 use rayon::slice::ParallelSliceMut;
 
-/// Impressions, sorted.
+/// Impressions in the two orders that AUC and GAUC need.
 pub struct Ranking {
     by_score: Vec<Impression>,
     by_user: Vec<Impression>,

@@ -13,13 +13,13 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
-use crate::files::folder::{Listed, MANIFEST};
+use crate::files::folder::{FileList, MANIFEST};
 
 /// What was seen of a folder's files: the manifest, then each file it lists, in order of their
 /// names. Two equal stamps mean that no file came, went, grew, or was written or replaced in
 /// between.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Stamp(Vec<(String, Option<Seen>)>);
+pub struct Stamp(Vec<(String, Option<FileStamp>)>);
 
 impl Stamp {
     /// Bytes of the files that the manifest lists, as they are.
@@ -31,7 +31,7 @@ impl Stamp {
     /// How `later` differs, by the first file that does.
     pub fn difference(&self, later: &Stamp) -> Option<String> {
         let find = |name: &str| later.0.iter().find(|(other, _)| other == name);
-        let changed = |(name, seen): &(String, Option<Seen>)| {
+        let changed = |(name, seen): &(String, Option<FileStamp>)| {
             let now = find(name).and_then(|(_, seen)| seen.as_ref());
             let what = match (seen, now) {
                 (Some(_), None) => "is not there any more".to_owned(),
@@ -51,7 +51,7 @@ impl Stamp {
 
 /// What was seen of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Seen {
+struct FileStamp {
     bytes: u64,
     /// Unknown where the system does not say.
     modified: Option<SystemTime>,
@@ -85,9 +85,9 @@ pub fn look(folder: &Path) -> Result<(Arrival, Stamp)> {
         Ok(_) => return Ok((Arrival::Absent, Stamp::default())),
         Err(error) => return Err(Error::io(&path)(error)),
     };
-    let mut stamp = Stamp(vec![(MANIFEST.to_owned(), Some(Seen::of(&manifest)))]);
+    let mut stamp = Stamp(vec![(MANIFEST.to_owned(), Some(FileStamp::of(&manifest)))]);
     let text = fs::read(&path).map_err(Error::io(&path))?;
-    let listed: Listed = match serde_json::from_slice(&text) {
+    let listed: FileList = match serde_json::from_slice(&text) {
         Ok(listed) => listed,
         Err(error) if error.is_eof() => {
             let what = format!("{MANIFEST} ends early, after {} bytes", text.len());
@@ -107,7 +107,7 @@ pub fn look(folder: &Path) -> Result<(Arrival, Stamp)> {
         if file.is_none() || bytes < entry.bytes {
             missing.push(format!("{name} has {bytes} of {} bytes", entry.bytes));
         }
-        stamp.0.push((name.clone(), file.as_ref().map(Seen::of)));
+        stamp.0.push((name.clone(), file.as_ref().map(FileStamp::of)));
     }
     let arrival = match &missing[..] {
         [] => Arrival::Whole,
@@ -130,9 +130,13 @@ fn seen(path: &Path) -> std::io::Result<Option<Metadata>> {
     }
 }
 
-impl Seen {
-    fn of(metadata: &Metadata) -> Seen {
-        Seen { bytes: metadata.len(), modified: metadata.modified().ok(), inode: inode(metadata) }
+impl FileStamp {
+    fn of(metadata: &Metadata) -> FileStamp {
+        FileStamp {
+            bytes: metadata.len(),
+            modified: metadata.modified().ok(),
+            inode: inode(metadata),
+        }
     }
 }
 
@@ -237,7 +241,7 @@ mod tests {
             for error in [
                 look(&fixture.place(1)).unwrap_err(),
                 crate::Model::open(&fixture.place(1)).unwrap_err(),
-                crate::files::bytes(&fixture.place(1)).unwrap_err(),
+                crate::files::version_bytes(&fixture.place(1)).unwrap_err(),
             ] {
                 let error = error.to_string();
                 assert!(error.contains("MANIFEST.json: lists the file"), "{name}: {error}");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <model>/<version>/deltas/0001/
-//!   MANIFEST.json     format, and Meta: the bundle and the delta before
+//!   MANIFEST.json     format, and DeltaMeta: the bundle and the delta before
 //!   ids.safetensors, image_table.safetensors, pictures.safetensors, items.safetensors
 //!                     as in a bundle; each list of hashes x has x.gone u32: 1 where something is removed
 //! <model>/<version>/deltas/0001-0009/
@@ -17,20 +17,20 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::folder::{Listed, MANIFEST};
+use crate::files::folder::{FileList, MANIFEST};
 
 /// `format` of the deltas this build reads and writes.
-pub const FORMAT: &str = "ams-delta/1";
+pub(crate) const FORMAT: &str = "ams-delta/1";
 
 /// What a delta's manifest says.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Meta {
+pub struct DeltaMeta {
     /// Hash of the bundle.
     pub base: String,
     /// Hash of the delta before, or of the bundle.
     pub follows: String,
-    /// From 1.
+    /// Number of the delta, from 1.
     pub number: u64,
     /// Hashes of the deltas that this one takes the place of, from the first to number `number`;
     /// of one that was written as such, none.
@@ -38,11 +38,11 @@ pub struct Meta {
     pub covers: Vec<String>,
     /// Ids whose rows change.
     pub ids: u64,
-    /// Images that change.
+    /// Number of images that change.
     pub images: u64,
     /// Names of pictures that change.
     pub pictures: u64,
-    /// Items that change.
+    /// Number of items that change.
     pub items: u64,
 }
 
@@ -124,11 +124,11 @@ pub(crate) fn following(version_dir: &Path, number: u64) -> Result<(PathBuf, u64
 ///
 /// # Errors
 /// If the version's manifest cannot be read, or its deltas cannot be listed.
-pub fn bytes(version_dir: &Path) -> Result<u64> {
-    let (mut bytes, mut number) = (Listed::read(version_dir)?.bytes(), 0);
+pub fn version_bytes(version_dir: &Path) -> Result<u64> {
+    let (mut bytes, mut number) = (FileList::read(version_dir)?.bytes(), 0);
     loop {
         let (place, last) = following(version_dir, number)?;
-        let Ok(delta) = Listed::read(&place) else { return Ok(bytes) };
+        let Ok(delta) = FileList::read(&place) else { return Ok(bytes) };
         bytes = bytes.saturating_add(delta.bytes());
         number = last;
     }
@@ -154,12 +154,12 @@ mod tests {
                 .sum()
         };
         let place = fixture.place(1);
-        assert_eq!(super::bytes(&place).unwrap(), on_disk(&place));
+        assert_eq!(super::version_bytes(&place).unwrap(), on_disk(&place));
         let rows = [(7, Some(vec![0.0; 3]))].into();
         model.change(&crate::Changes { rows, ..crate::Changes::default() }).unwrap();
         let delta = on_disk(&place.join("deltas/0001"));
-        assert_eq!(super::bytes(&place).unwrap(), on_disk(&place) + delta);
-        assert!(delta > 0 && super::bytes(&fixture.place(2)).is_err());
+        assert_eq!(super::version_bytes(&place).unwrap(), on_disk(&place) + delta);
+        assert!(delta > 0 && super::version_bytes(&fixture.place(2)).is_err());
     }
 
     #[test]

@@ -40,20 +40,20 @@ pub struct Manifest<T> {
 
 /// What is read of any manifest, whatever its kind.
 #[derive(Debug, Deserialize)]
-pub(crate) struct Listed {
+pub(crate) struct FileList {
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileEntry>,
 }
 
-impl Listed {
+impl FileList {
     /// Reads the manifest of `folder`.
     ///
     /// # Errors
     /// If it cannot be read, or a file's name leads out of the folder.
-    pub fn read(folder: &Path) -> Result<Listed> {
+    pub(crate) fn read(folder: &Path) -> Result<FileList> {
         let path = folder.join(MANIFEST);
         let text = fs::read(&path).map_err(Error::io(&path))?;
-        let listed: Listed = serde_json::from_slice(&text)
+        let listed: FileList = serde_json::from_slice(&text)
             .map_err(|error| Error::content(&path, error.to_string()))?;
         listed.check_names(&path)?;
         Ok(listed)
@@ -63,17 +63,17 @@ impl Listed {
     ///
     /// # Errors
     /// If a name leads elsewhere.
-    pub fn check_names(&self, path: &Path) -> Result<()> {
+    pub(crate) fn check_names(&self, path: &Path) -> Result<()> {
         check_names(path, &self.files)
     }
 
-    /// As [`Manifest::hash`].
-    pub fn hash(&self) -> String {
+    /// The same hash as [`Manifest::hash`].
+    pub(crate) fn hash(&self) -> String {
         hash(&self.files)
     }
 
     /// The sizes of all files together, in bytes.
-    pub fn bytes(&self) -> u64 {
+    pub(crate) fn bytes(&self) -> u64 {
         let sizes = self.files.values().map(|entry| entry.bytes);
         sizes.fold(0, u64::saturating_add)
     }
@@ -129,6 +129,11 @@ pub struct FolderWriter {
 /// The name under which the folder called `name` is built.
 pub fn building_name(name: &str) -> String {
     format!(".{name}.building")
+}
+
+/// Whether `name` is one of [`building_name`]: a folder that is being built, or was left behind.
+pub(crate) fn is_building_name(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".building")
 }
 
 impl FolderWriter {
@@ -200,12 +205,16 @@ impl FolderWriter {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(crate) fn add_owned(&mut self, name: &str, tensors: &[(String, Owned)]) -> Result<()> {
+    pub(crate) fn add_owned(
+        &mut self,
+        name: &str,
+        tensors: &[(String, OwnedTensor)],
+    ) -> Result<()> {
         let views = tensors.iter().map(|(name, values)| match values {
-            Owned::U64(values) => Tensor::u64(name, values),
-            Owned::U32(values) => Tensor::u32(name, values),
-            Owned::U8(values) => Tensor::u8(name, values),
-            Owned::F32(shape, values) => Tensor::f32(name, shape, values),
+            OwnedTensor::U64(values) => Tensor::u64(name, values),
+            OwnedTensor::U32(values) => Tensor::u32(name, values),
+            OwnedTensor::U8(values) => Tensor::u8(name, values),
+            OwnedTensor::F32(shape, values) => Tensor::f32(name, shape, values),
         });
         self.add_tensors(name, &views.collect::<Vec<_>>())
     }
@@ -329,7 +338,7 @@ impl<'a> Tensor<'a> {
 
 /// Numbers of a tensor to be written, and the shape of floats.
 #[derive(Clone, Debug)]
-pub(crate) enum Owned {
+pub(crate) enum OwnedTensor {
     U64(Vec<u64>),
     U32(Vec<u32>),
     U8(Vec<u8>),

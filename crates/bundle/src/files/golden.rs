@@ -14,13 +14,13 @@ use crate::error::Result;
 use crate::files::folder::{FolderWriter, Tensor};
 use crate::files::tensors::{TensorFile, lengths};
 
-/// The file's name.
-pub const GOLDEN: &str = "golden.safetensors";
+/// Name of the file in a bundle.
+pub(crate) const GOLDEN: &str = "golden.safetensors";
 
 /// A few groups and the logits of their impressions.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Golden {
-    /// The groups.
+    /// Groups without labels and times.
     pub groups: Groups,
     /// What the trainer's network said; (B).
     pub logits: Vec<f32>,

@@ -39,12 +39,10 @@ impl Index {
         Ok(Index { hashes, starts, shift })
     }
 
-    /// The hashes, ascending.
     pub fn hashes(&self) -> &[u64] {
         &self.hashes
     }
 
-    /// Number of hashes.
     pub fn len(&self) -> usize {
         self.hashes.len()
     }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! <model>/<version>/
-//!   MANIFEST.json             written last: format, meta (see Meta), size and blake3 of every file
+//!   MANIFEST.json             written last: format, meta (see BundleMeta), size and blake3 of every file
 //!   dense.safetensors         see dense
 //!   ids.safetensors           ids u64 (n) ascending, rows f32 or f16 (n, D); other ids are zero
 //!   image_table.safetensors, pictures.safetensors [, projection.safetensors]   see contents
@@ -25,25 +25,25 @@ use crate::files::folder::MANIFEST;
 use crate::spec::Spec;
 
 /// `format` of the bundles this build reads and writes.
-pub const FORMAT: &str = "ams-bundle/1";
+pub(crate) const FORMAT: &str = "ams-bundle/1";
 
 /// The weights of W and the towers.
-pub const DENSE: &str = "dense.safetensors";
-/// The embedding rows.
-pub const IDS: &str = "ids.safetensors";
-/// The image embeddings.
-pub const IMAGE_TABLE: &str = "image_table.safetensors";
-/// The pictures' names.
-pub const PICTURES: &str = "pictures.safetensors";
+pub(crate) const DENSE: &str = "dense.safetensors";
+/// The file of ids and their embedding rows.
+pub(crate) const IDS: &str = "ids.safetensors";
+/// The file of image keys and embeddings.
+pub(crate) const IMAGE_TABLE: &str = "image_table.safetensors";
+/// The file of hashed picture names and image keys.
+pub(crate) const PICTURES: &str = "pictures.safetensors";
 /// What towers see of features.
-pub const PROJECTION: &str = "projection.safetensors";
-/// The example requests.
-pub const SAMPLES: &str = "samples.json";
+pub(crate) const PROJECTION: &str = "projection.safetensors";
+/// The file of example requests.
+pub(crate) const SAMPLES: &str = "samples.json";
 
 /// What a bundle's manifest says about the model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Meta {
+pub struct BundleMeta {
     /// What the model is made of.
     pub spec: Spec,
     /// blake3 of the spec as compact JSON: another spec cannot be slipped under the same numbers.
@@ -52,11 +52,11 @@ pub struct Meta {
     pub schema_hash: String,
     /// Ids with a row.
     pub ids: u64,
-    /// Images with embeddings.
+    /// Number of images with embeddings.
     pub images: u64,
     /// Known names of pictures.
     pub pictures: u64,
-    /// Known items.
+    /// Number of known items.
     pub items: u64,
     /// The run the model comes from.
     pub run: String,
@@ -64,7 +64,7 @@ pub struct Meta {
     pub steps: u64,
 }
 
-impl Meta {
+impl BundleMeta {
     /// That the hashes are those of the spec, and that the spec is one.
     ///
     /// # Errors

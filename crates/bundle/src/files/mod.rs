@@ -6,15 +6,14 @@
 //! that is being copied.
 
 pub mod folder;
-pub mod index;
-pub mod numbers;
-pub mod tensors;
+pub(crate) mod index;
+pub(crate) mod numbers;
+pub(crate) mod tensors;
 
-pub mod deltas;
-pub mod layout;
+pub(crate) mod deltas;
+pub(crate) mod layout;
 
 pub mod arrival;
-pub mod golden;
+pub(crate) mod golden;
 
-pub use deltas::bytes;
-pub use layout::{next_version, whole_versions};
+pub use deltas::version_bytes;

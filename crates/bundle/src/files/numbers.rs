@@ -87,10 +87,10 @@ impl Deref for Bytes {
 
 /// Some numbers of a file, or a copy of them.
 #[derive(Clone)]
-pub struct Numbers<T>(Place<T>);
+pub struct Numbers<T>(Backing<T>);
 
 #[derive(Clone)]
-enum Place<T> {
+enum Backing<T> {
     File { bytes: Arc<Bytes>, range: Range<usize>, of: PhantomData<T> },
     Owned(Arc<Vec<T>>),
 }
@@ -99,8 +99,8 @@ impl<T: Pod> Numbers<T> {
     /// The numbers at `range` of a file; a copy, if they are not aligned there.
     pub(crate) fn of_file(bytes: &Arc<Bytes>, range: Range<usize>) -> Numbers<T> {
         Numbers(match bytemuck::try_cast_slice::<u8, T>(&bytes[range.clone()]) {
-            Ok(_) => Place::File { bytes: Arc::clone(bytes), range, of: PhantomData },
-            Err(_) => Place::Owned(Arc::new(bytemuck::pod_collect_to_vec(&bytes[range]))),
+            Ok(_) => Backing::File { bytes: Arc::clone(bytes), range, of: PhantomData },
+            Err(_) => Backing::Owned(Arc::new(bytemuck::pod_collect_to_vec(&bytes[range]))),
         })
     }
 }
@@ -110,15 +110,15 @@ impl<T: Pod> Deref for Numbers<T> {
 
     fn deref(&self) -> &[T] {
         match &self.0 {
-            Place::File { bytes, range, .. } => bytemuck::cast_slice(&bytes[range.clone()]),
-            Place::Owned(values) => values,
+            Backing::File { bytes, range, .. } => bytemuck::cast_slice(&bytes[range.clone()]),
+            Backing::Owned(values) => values,
         }
     }
 }
 
 impl<T> From<Vec<T>> for Numbers<T> {
     fn from(values: Vec<T>) -> Numbers<T> {
-        Numbers(Place::Owned(Arc::new(values)))
+        Numbers(Backing::Owned(Arc::new(values)))
     }
 }
 
@@ -144,7 +144,7 @@ pub enum Floats {
 }
 
 impl Floats {
-    /// How many numbers.
+    /// Number of values, not of bytes.
     pub fn len(&self) -> usize {
         match self {
             Floats::F32(values) => values.len(),

@@ -181,10 +181,10 @@ impl TensorFile {
     }
 
     fn check_len(&self, name: &str, got: usize, expected: usize) -> Result<()> {
-        match got == expected {
-            true => Ok(()),
-            false => Err(self.wrong(name, &format!("has {got} values, expected {expected}"))),
+        if got == expected {
+            return Ok(());
         }
+        Err(self.wrong(name, &format!("has {got} values, expected {expected}")))
     }
 
     fn row<T: Pod>(&self, name: &str, dtype: Dtype) -> Result<Numbers<T>> {
@@ -231,7 +231,7 @@ impl Texts {
         (lengths(&self.offsets), &self.texts)
     }
 
-    /// Text number `row`.
+    /// The text of row `row`, counted from 0.
     pub fn row(&self, row: usize) -> &str {
         let offsets = self.offsets.as_slice();
         &self.texts[offsets[row] as usize..offsets[row + 1] as usize]
@@ -250,7 +250,7 @@ impl FromIterator<String> for Texts {
 }
 
 /// How long each row is: what [`TensorFile::offsets`] reads.
-pub fn lengths(offsets: &Offsets) -> Vec<u32> {
+pub(crate) fn lengths(offsets: &Offsets) -> Vec<u32> {
     offsets.as_slice().windows(2).map(|pair| pair[1] - pair[0]).collect()
 }
 

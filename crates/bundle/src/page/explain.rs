@@ -28,10 +28,10 @@ pub struct Explained {
     pub candidates: Vec<ExplainedCandidate>,
 }
 
-/// One candidate.
+/// The explanation of one candidate.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct ExplainedCandidate {
-    /// The item.
+    /// The item as the request spells it.
     pub item: String,
     /// Its predicted click-through rate.
     pub ctr: f32,

@@ -3,11 +3,11 @@
 //! In reading order: [`resolve`], what a request means to a model; [`rank`], the answer to a page
 //! view, and [`explain`], why; [`similar`], pictures like one; [`vectors`] of a pre-rank network.
 
-pub mod resolve;
+pub(crate) mod resolve;
 
-pub mod explain;
-pub mod rank;
-pub mod similar;
+pub(crate) mod explain;
+pub(crate) mod rank;
+pub(crate) mod similar;
 pub mod vectors;
 
 pub use rank::{Missing, Ranked, Scored, by_ecpm, ctrs_while, score_while};

@@ -18,11 +18,11 @@ use crate::request::PageView;
 /// The answer to a page view: which version of which model ranked it, and how.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Scored<'p> {
-    /// The model.
+    /// Name of the model.
     pub model: &'p str,
-    /// Its version.
+    /// Version of the model, from 1.
     pub version: u64,
-    /// The candidates.
+    /// The ranked candidates, flattened in JSON.
     #[serde(flatten)]
     pub ranked: Ranked<'p>,
 }
@@ -90,7 +90,7 @@ impl Model {
 }
 
 /// Candidates that are scored between two questions whether to go on: some milliseconds.
-const PART: usize = 1024;
+const CHUNK: usize = 1024;
 
 /// Like [`Model::ctrs`], as long as `goes_on`, which is asked before every thousand candidates;
 /// none if it was stopped.
@@ -104,22 +104,22 @@ pub fn ctrs_while(
     ctr: &mut Vec<f32>,
     goes_on: impl FnMut() -> bool,
 ) -> Result<Option<Missing>> {
-    in_parts(model, page, scratch, ctr, PART, goes_on)
+    in_chunks(model, page, scratch, ctr, CHUNK, goes_on)
 }
 
-/// Scores `part` candidates at a time. No score depends on what is beside it, so parts have the
+/// Scores `chunk` candidates at a time. No score depends on what is beside it, so parts have the
 /// bits of the whole.
-fn in_parts(
+fn in_chunks(
     model: &Model,
     page: &PageView,
     scratch: &mut Scratch,
     ctr: &mut Vec<f32>,
-    part: usize,
+    chunk: usize,
     mut goes_on: impl FnMut() -> bool,
 ) -> Result<Option<Missing>> {
     let resolved = resolve(model, page)?;
     let (count, mut unknown) = (page.candidates.item.len(), Vec::new());
-    if count <= part {
+    if count <= chunk {
         if !goes_on() {
             return Ok(None);
         }
@@ -127,19 +127,19 @@ fn in_parts(
         unknown.extend(scratch.unknown());
     } else {
         ctr.clear();
-        let mut logits = Vec::with_capacity(part);
-        for begin in (0..count).step_by(part) {
+        let mut logits = Vec::with_capacity(chunk);
+        for begin in (0..count).step_by(chunk) {
             if !goes_on() {
                 return Ok(None);
             }
-            let groups = shown(&resolved.groups, begin..count.min(begin + part));
+            let groups = shown(&resolved.groups, begin..count.min(begin + chunk));
             model.score_groups(&groups, scratch, &mut logits);
             ctr.append(&mut logits);
             unknown.resize(scratch.unknown().count(), 0);
             for ((sum, input), here) in
                 unknown.iter_mut().zip(model.inputs()).zip(scratch.unknown())
             {
-                // What is not a candidate's is the same in every part.
+                // What is not a candidate's is the same in every chunk.
                 let is_shown = matches!(input, Input::Ad(_) | Input::AdImage | Input::Context(_));
                 *sum = if is_shown { *sum + here } else { here };
             }
@@ -293,19 +293,19 @@ mod tests {
         for images in ImageArm::ALL {
             let fixture = Fixture::new(images);
             let (model, page) = (fixture.model(), PageView::parse(json.as_bytes()).unwrap());
-            let score = |part, most: usize| {
+            let score = |chunk, most: usize| {
                 let (mut scratch, mut ctr, mut asked) = (Scratch::default(), vec![7.0], 0);
                 let goes_on = || {
                     asked += 1;
                     asked <= most
                 };
-                let missing = in_parts(&model, &page, &mut scratch, &mut ctr, part, goes_on);
+                let missing = in_chunks(&model, &page, &mut scratch, &mut ctr, chunk, goes_on);
                 missing.unwrap().map(|missing| (ctr, missing))
             };
             let whole = score(7, 1).unwrap();
             assert_eq!(whole.0.len(), 7);
-            for part in [1, 2, 3, 6] {
-                assert_eq!(score(part, 7).unwrap(), whole, "{images:?} {part}");
+            for chunk in [1, 2, 3, 6] {
+                assert_eq!(score(chunk, 7).unwrap(), whole, "{images:?} {chunk}");
             }
             assert_eq!((score(7, 0), score(3, 2)), (None, None));
         }

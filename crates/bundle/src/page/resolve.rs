@@ -13,20 +13,20 @@ use crate::request::{Cell, FeatureColumns, Features, Options, PageView, Text};
 use crate::tables::items::{Item, Items};
 
 /// Most candidates of one request.
-pub const CANDIDATES_MAX: usize = 10_000;
+pub(crate) const CANDIDATES_MAX: usize = 10_000;
 
 /// Most behaviors of one request, of which the model keeps the newest.
-pub const BEHAVIORS_MAX: usize = 10_000;
+pub(crate) const BEHAVIORS_MAX: usize = 10_000;
 
 /// A page view as one group.
 pub(crate) struct Resolved<'a> {
     pub(crate) groups: Groups,
-    pub(crate) behaviors: Rows<'a>,
-    pub(crate) candidates: Rows<'a>,
+    pub(crate) behaviors: ResolvedItems<'a>,
+    pub(crate) candidates: ResolvedItems<'a>,
 }
 
-/// Behaviors or candidates.
-pub(crate) struct Rows<'a> {
+/// The items of behaviors or of candidates, with their ids.
+pub(crate) struct ResolvedItems<'a> {
     /// Where the columns are in the request.
     path: &'static str,
     /// Which row of the request each is.
@@ -45,9 +45,9 @@ pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<
     check_candidates(page)?;
     let order = newest_first(model, page)?;
     let known = model.items();
-    let behaviors = Rows::new("user.behaviors", known, &past.item, order, &past.features)?;
+    let behaviors = ResolvedItems::new("user.behaviors", known, &past.item, order, &past.features)?;
     let all = (0..shown.item.len()).collect();
-    let candidates = Rows::new("candidates", known, &shown.item, all, &shown.features)?;
+    let candidates = ResolvedItems::new("candidates", known, &shown.item, all, &shown.features)?;
 
     let fields = |side| model.spec().fields.side(side).collect::<Vec<&Field>>();
     let mut groups = Groups::new(&model.spec().fields);
@@ -67,14 +67,14 @@ pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<
     Ok(Resolved { groups, behaviors, candidates })
 }
 
-impl<'a> Rows<'a> {
+impl<'a> ResolvedItems<'a> {
     fn new(
         path: &'static str,
         known: &Items,
         items: &'a [Text],
         order: Vec<usize>,
         features: &'a FeatureColumns,
-    ) -> Result<Rows<'a>> {
+    ) -> Result<ResolvedItems<'a>> {
         if let Some(&at) = order.iter().find(|&&at| items[at].0.is_empty()) {
             return Err(Error::request(format!("{path}.item[{at}] is empty, expected an item")));
         }
@@ -90,7 +90,7 @@ impl<'a> Rows<'a> {
         };
         let ids = order.iter().zip(&texts).map(id).collect::<Result<Vec<_>>>()?;
         let items = ids.iter().map(|id| known.find_id(*id)).collect();
-        Ok(Rows { path, order, texts, ids, items, features })
+        Ok(ResolvedItems { path, order, texts, ids, items, features })
     }
 
     fn len(&self) -> usize {
@@ -156,7 +156,7 @@ fn check_candidates(page: &PageView) -> Result<()> {
 }
 
 /// The rows of the newest behaviors that the model sees, newest first; of one time, those that come
-/// first. Rows without an item are padding.
+/// first. ResolvedItems without an item are padding.
 pub(crate) fn newest_first(model: &Model, page: &PageView) -> Result<Vec<usize>> {
     let behaviors = &page.user.behaviors;
     let count = behaviors.item.len();

@@ -1,9 +1,8 @@
-//! What looks like an item, to the model: known items by the cosine of what a tower made of their
-//! pictures.
+//! Items with similar pictures: known items by the cosine of their image embeddings.
 //!
 //! Every image is in the bundle's table, embedded by every tower, so this is a pass over the items.
 //! It is exact, and its time grows with them. An item without a picture that the model knows is
-//! like nothing.
+//! not among the answers.
 
 use serde::{Deserialize, Serialize};
 
@@ -19,20 +18,20 @@ use crate::tables::items::Item;
 const TOP_K: usize = 10;
 const TOP_K_MAX: usize = 1000;
 
-/// What is asked: an item or a picture, one of them.
+/// A request for similar items: by an item or by a picture, exactly one of them.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Wanted {
+pub struct SimilarRequest {
     /// The item whose picture is looked at; it is not among the answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<Text>,
     /// The name of the picture that is looked at.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub picture: Option<Text>,
-    /// The tower that says what is alike; the model's first if absent.
+    /// The tower whose embeddings are compared; the model's first by default.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tower: Option<String>,
-    /// How many items.
+    /// Most items of the answer, 1 to 1000; 10 by default.
     #[serde(default, deserialize_with = "json::count", skip_serializing_if = "Option::is_none")]
     pub top_k: Option<usize>,
 }
@@ -41,20 +40,20 @@ pub struct Wanted {
 /// hashes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Similar<'m> {
-    /// The tower that says so.
+    /// The tower whose embeddings were compared.
     pub tower: String,
-    /// The items.
+    /// The items, most similar first.
     pub items: Vec<&'m str>,
     /// The cosine of each, -1 to 1; 0 where an embedding is all zeros.
     pub cosine: Vec<f32>,
 }
 
-impl Wanted {
+impl SimilarRequest {
     /// Reads a request from JSON.
     ///
     /// # Errors
     /// [`Error::Request`] with path, line and column if the text is no JSON or no request.
-    pub fn parse(json: &[u8]) -> Result<Wanted> {
+    pub fn parse(json: &[u8]) -> Result<SimilarRequest> {
         json::read(json)
     }
 }
@@ -64,15 +63,15 @@ impl Model {
     ///
     /// # Errors
     /// If the model has no images, or does not know what is asked for.
-    pub fn similar(&self, wanted: &Wanted) -> Result<Similar<'_>> {
+    pub fn similar(&self, request: &SimilarRequest) -> Result<Similar<'_>> {
         let images = &self.contents()[0];
-        let (tower, name) = tower(self, wanted)?;
+        let (tower, name) = tower(self, request)?;
         let items = self.items();
-        let top_k = wanted.top_k.unwrap_or(TOP_K);
+        let top_k = request.top_k.unwrap_or(TOP_K);
         if !(1..=TOP_K_MAX).contains(&top_k) {
             return Err(Error::request(format!("top_k is {top_k}, expected 1 to {TOP_K_MAX}")));
         }
-        let (itself, picture) = asked(self, wanted)?;
+        let (itself, picture) = asked(self, request)?;
         let Some(vector) = images.embedding(tower, images.key(picture)) else {
             return Err(Error::request("the model has no embedding of the picture"));
         };
@@ -102,11 +101,11 @@ impl Model {
 }
 
 /// The number and the name of the tower that is meant.
-fn tower(model: &Model, wanted: &Wanted) -> Result<(usize, String)> {
+fn tower(model: &Model, request: &SimilarRequest) -> Result<(usize, String)> {
     let towers = model.image_towers();
-    let at = match &wanted.tower {
+    let at = match &request.tower {
         _ if towers.is_empty() => {
-            let what = "it looks at no images, so nothing looks like anything to it".to_owned();
+            let what = "it has no image tower; `similar` needs a model trained with model.images = ad, behavior or joint".to_owned();
             return Err(Error::Model { what });
         }
         None => 0,
@@ -118,8 +117,8 @@ fn tower(model: &Model, wanted: &Wanted) -> Result<(usize, String)> {
 }
 
 /// The row of the item that is asked about, if it is one, and the picture.
-fn asked(model: &Model, wanted: &Wanted) -> Result<(Option<Item>, PictureName)> {
-    match (&wanted.item, &wanted.picture) {
+fn asked(model: &Model, request: &SimilarRequest) -> Result<(Option<Item>, PictureName)> {
+    match (&request.item, &request.picture) {
         (Some(Text(item)), None) => {
             let row = model.items().find(item);
             let row = row.ok_or_else(|| {
@@ -152,7 +151,7 @@ fn cosine(vector: &[f32], length: f64, other: &[f32]) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, spec, with};
+    use crate::fixture::{Fixture, with};
     use crate::spec::{Spec, TowerSharing};
     use ams_model::{ImageArm, Similarity};
 
@@ -160,8 +159,8 @@ mod tests {
     const KNOWN: [(&str, &str); 4] =
         [("1", "1.png"), ("3", "3.png"), ("4", "4.png"), ("6", "1.png")];
 
-    fn wanted(json: &str) -> Wanted {
-        Wanted::parse(json.as_bytes()).unwrap()
+    fn request(json: &str) -> SimilarRequest {
+        SimilarRequest::parse(json.as_bytes()).unwrap()
     }
 
     /// The cosines of `picture` and every known item's picture, the slow and obvious way.
@@ -188,7 +187,7 @@ mod tests {
         for (tower, name) in ["ad", "behavior"].into_iter().enumerate() {
             for (item, picture) in KNOWN {
                 let near = |json: String| {
-                    let similar = model.similar(&wanted(&json)).unwrap();
+                    let similar = model.similar(&request(&json)).unwrap();
                     assert_eq!(similar.tower, name);
                     similar
                 };
@@ -215,7 +214,7 @@ mod tests {
             }
         }
         // A number means its text, and the first tower is asked.
-        let first = model.similar(&wanted(r#"{"item": 1}"#)).unwrap();
+        let first = model.similar(&request(r#"{"item": 1}"#)).unwrap();
         assert_eq!((&first.tower[..], first.items[0], first.cosine[0]), ("ad", "6", 1.0));
     }
 
@@ -247,18 +246,18 @@ mod tests {
                 "request: tower: no tower \"both\"; the model has ad, behavior",
             ),
         ] {
-            assert_eq!(model.similar(&wanted(json)).unwrap_err().to_string(), expected);
+            assert_eq!(model.similar(&request(json)).unwrap_err().to_string(), expected);
         }
-        let error = Wanted::parse(br#"{"items": "1"}"#).unwrap_err().to_string();
+        let error = SimilarRequest::parse(br#"{"items": "1"}"#).unwrap_err().to_string();
         assert!(error.starts_with("request: items: unknown field `items`"), "{error}");
         let blind = Fixture::new(ImageArm::None).model();
-        let error = blind.similar(&wanted(r#"{"item": "1"}"#)).unwrap_err().to_string();
-        assert!(error.starts_with("the model: it looks at no images"), "{error}");
-        let spec = spec(ImageArm::None);
+        let error = blind.similar(&request(r#"{"item": "1"}"#)).unwrap_err().to_string();
+        assert!(error.starts_with("the model: it has no image tower"), "{error}");
+        let spec = crate::fixture::spec(ImageArm::None);
         let spec = with(&Spec { sharing: TowerSharing::Shared, ..spec }, |n| {
             n.similarity = Similarity::Cosine
         });
         let sketches = Fixture::of(spec).model();
-        assert_eq!(sketches.similar(&wanted(r#"{"item": "1"}"#)).unwrap().tower, "sketch");
+        assert_eq!(sketches.similar(&request(r#"{"item": "1"}"#)).unwrap().tower, "sketch");
     }
 }

@@ -36,12 +36,12 @@ pub const ADS: &str = "ads.parquet";
 /// The file of the users' vectors.
 pub const USERS: &str = "users.parquet";
 
-/// What was exported.
+/// Numbers of exported vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// Rows of [`ADS`].
+    /// Rows of [`ADS`], one per item.
     pub ads: usize,
-    /// Rows of [`USERS`].
+    /// Rows of [`USERS`], one per user.
     pub users: usize,
     /// Numbers of a vector (V).
     pub dim: usize,

@@ -16,13 +16,13 @@ use ams_model::linalg::Projection;
 use ams_model::{ContentBatch, NO_IMAGE, Sketches};
 
 use crate::error::Result;
-use crate::files::folder::{Folder, FolderWriter, Owned, Tensor};
-use crate::files::layout::{IMAGE_TABLE, Meta, PICTURES, PROJECTION};
+use crate::files::folder::{Folder, FolderWriter, OwnedTensor, Tensor};
+use crate::files::layout::{BundleMeta, IMAGE_TABLE, PICTURES, PROJECTION};
 use crate::files::numbers::Numbers;
 use crate::files::tensors::TensorFile;
 use crate::input::Keys;
 use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
-use crate::tables::layer::{self, Found, From, Layered, Table, Values};
+use crate::tables::layer::{self, Layered, MergeSource, Position, SortedTable, Values};
 
 /// The numbers of one content.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -95,12 +95,12 @@ pub(crate) struct ContentChanges {
 }
 
 impl ContentChanges {
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.images.is_empty() && self.pictures.is_empty()
     }
 
     /// Takes back what was said of a name, with its image if that has no other.
-    pub fn forget(&mut self, picture: PictureName) {
+    pub(crate) fn forget(&mut self, picture: PictureName) {
         let said = self.pictures.remove(&picture.0);
         if let Some(Some(key)) = said
             && !self.pictures.values().any(|other| *other == Some(key))
@@ -110,7 +110,7 @@ impl ContentChanges {
     }
 
     /// What of this is news to a content. The image of a name that is news comes with it.
-    pub fn news(&self, known: &Content) -> ContentChanges {
+    pub(crate) fn news(&self, known: &Content) -> ContentChanges {
         let is_news = |name: u64, key: Option<u64>| match key {
             Some(key) => {
                 let key = ImageKey(key);
@@ -149,16 +149,16 @@ pub(crate) fn write_changes(
                 None => zeros.clone(),
             };
             let values = images.values().flat_map(of).collect();
-            table.push((tower.name, Owned::F32([images.len(), zeros.len()], values)));
+            table.push((tower.name, OwnedTensor::F32([images.len(), zeros.len()], values)));
         }
         let (keys, gone) = layer::keys(images);
-        table.push((format!("{prefix}keys"), Owned::U64(keys)));
-        table.push((format!("{prefix}keys.gone"), Owned::U32(gone)));
+        table.push((format!("{prefix}keys"), OwnedTensor::U64(keys)));
+        table.push((format!("{prefix}keys.gone"), OwnedTensor::U32(gone)));
         let (hashes, gone) = layer::keys(pictures);
         let means = pictures.values().map(|key| key.unwrap_or(ImageKey::NONE.0)).collect();
-        names.push((format!("{prefix}names"), Owned::U64(hashes)));
-        names.push((format!("{prefix}names.gone"), Owned::U32(gone)));
-        names.push((format!("{prefix}keys"), Owned::U64(means)));
+        names.push((format!("{prefix}names"), OwnedTensor::U64(hashes)));
+        names.push((format!("{prefix}names.gone"), OwnedTensor::U32(gone)));
+        names.push((format!("{prefix}keys"), OwnedTensor::U64(means)));
     }
     folder.add_owned(IMAGE_TABLE, &table)?;
     folder.add_owned(PICTURES, &names)?;
@@ -192,13 +192,13 @@ impl Embeddings {
 }
 
 impl Values for Embeddings {
-    fn merged(&self, newer: &Embeddings, order: &[From]) -> Embeddings {
+    fn merged(&self, newer: &Embeddings, order: &[MergeSource]) -> Embeddings {
         let tower = |tower: usize| {
             let mut values = Vec::with_capacity(order.len() * self.0[tower].0);
             for from in order {
                 values.extend_from_slice(match *from {
-                    From::Older(at) => self.of(tower, at),
-                    From::Newer(at) => newer.of(tower, at),
+                    MergeSource::Older(at) => self.of(tower, at),
+                    MergeSource::Newer(at) => newer.of(tower, at),
                 });
             }
             (self.0[tower].0, Numbers::from(values))
@@ -208,10 +208,10 @@ impl Values for Embeddings {
 }
 
 impl Values for Names {
-    fn merged(&self, newer: &Names, order: &[From]) -> Names {
-        let key = |from: &From| match *from {
-            From::Older(at) => self.0[at],
-            From::Newer(at) => newer.0[at],
+    fn merged(&self, newer: &Names, order: &[MergeSource]) -> Names {
+        let key = |from: &MergeSource| match *from {
+            MergeSource::Older(at) => self.0[at],
+            MergeSource::Newer(at) => newer.0[at],
         };
         Names(Numbers::from(order.iter().map(key).collect::<Vec<u64>>()))
     }
@@ -219,9 +219,9 @@ impl Values for Names {
 
 /// What a folder says of one content.
 #[derive(Clone, Debug)]
-pub(crate) struct ContentTables {
-    pub images: Arc<Table<Embeddings>>,
-    pub names: Arc<Table<Names>>,
+pub(crate) struct ContentLayers {
+    pub images: Arc<SortedTable<Embeddings>>,
+    pub names: Arc<SortedTable<Names>>,
 }
 
 /// The embeddings that a block of groups uses of one content.
@@ -248,12 +248,12 @@ struct Embedded {
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
-pub(crate) fn read(folder: &Folder<Meta>, spec: &Spec) -> Result<Vec<Content>> {
-    let tables = read_tables((&folder.tensors(IMAGE_TABLE)?, &folder.tensors(PICTURES)?), spec)?;
+pub(crate) fn read(folder: &Folder<BundleMeta>, spec: &Spec) -> Result<Vec<Content>> {
+    let tables = read_tables(&folder.tensors(IMAGE_TABLE)?, &folder.tensors(PICTURES)?, spec)?;
     let towers = spec.content_towers();
     let mut first_tower = 0;
     let mut contents = Vec::new();
-    for (content, ContentTables { images, names }) in tables.into_iter().enumerate() {
+    for (content, ContentLayers { images, names }) in tables.into_iter().enumerate() {
         contents.push(Content {
             towers: towers.get(content).copied().unwrap_or_default(),
             first_tower,
@@ -268,9 +268,10 @@ pub(crate) fn read(folder: &Folder<Meta>, spec: &Spec) -> Result<Vec<Content>> {
 /// Reads the tables of all contents, of a bundle or of a delta, from the files of images and of
 /// names.
 pub(crate) fn read_tables(
-    (table, pictures): (&TensorFile, &TensorFile),
+    table: &TensorFile,
+    pictures: &TensorFile,
     spec: &Spec,
-) -> Result<Vec<ContentTables>> {
+) -> Result<Vec<ContentLayers>> {
     let mut tables = Vec::new();
     for (content, prefix) in prefixes(spec).into_iter().enumerate() {
         let (index, gone) = table.keys(&format!("{prefix}keys"))?;
@@ -279,11 +280,11 @@ pub(crate) fn read_tables(
             Ok((tower.dim(), values))
         };
         let towers = towers_of(spec, content).iter().map(read).collect::<Result<Vec<_>>>()?;
-        let images = Table::new(index, gone, Embeddings(towers));
+        let images = SortedTable::new(index, gone, Embeddings(towers));
         let (index, gone) = pictures.keys(&format!("{prefix}names"))?;
         let keys = pictures.u64s(&format!("{prefix}keys"), index.len())?;
-        let names = Table::new(index, gone, Names(keys));
-        tables.push(ContentTables { images: Arc::new(images), names: Arc::new(names) });
+        let names = SortedTable::new(index, gone, Names(keys));
+        tables.push(ContentLayers { images: Arc::new(images), names: Arc::new(names) });
     }
     Ok(tables)
 }
@@ -293,7 +294,7 @@ pub(crate) fn read_tables(
 /// # Errors
 /// If a tensor is missing or has another shape.
 pub(crate) fn read_projections(
-    folder: &Folder<Meta>,
+    folder: &Folder<BundleMeta>,
     spec: &Spec,
 ) -> Result<Vec<Option<Projection>>> {
     let contents = spec.contents();
@@ -311,17 +312,17 @@ pub(crate) fn read_projections(
 }
 
 impl Content {
-    /// With what came.
-    pub fn with(&self, delta: &ContentTables) -> Content {
+    /// A copy with the changes of a delta.
+    pub(crate) fn apply(&self, delta: &ContentLayers) -> Content {
         Content {
-            images: self.images.with(&delta.images),
-            names: self.names.with(&delta.names),
+            images: self.images.apply(&delta.images),
+            names: self.names.apply(&delta.names),
             ..self.clone()
         }
     }
 
-    /// What deltas brought.
-    pub fn changes(&self) -> ContentChanges {
+    /// All changes that deltas made to this content.
+    pub(crate) fn changes(&self) -> ContentChanges {
         let image = |(embeddings, at): (&Embeddings, usize)| {
             (0..embeddings.0.len()).map(|tower| embeddings.of(tower, at).to_vec()).collect()
         };
@@ -333,29 +334,29 @@ impl Content {
         }
     }
 
-    fn named(&self, found: Found) -> u64 {
+    fn named(&self, found: Position) -> u64 {
         let (names, at) = self.names.at(found);
         names.0[at]
     }
 
     /// The image a picture's name means, if it is known.
-    pub fn key(&self, name: PictureName) -> ImageKey {
+    pub(crate) fn key(&self, name: PictureName) -> ImageKey {
         self.names.find(name.0).map_or(ImageKey::NONE, |found| ImageKey(self.named(found)))
     }
 
     /// Whether `key` has embeddings.
-    pub fn has(&self, key: ImageKey) -> bool {
+    pub(crate) fn has(&self, key: ImageKey) -> bool {
         self.images.find(key.0).is_some()
     }
 
     /// What the content's tower number `tower` makes of `key`, if that is known.
-    pub fn embedding(&self, tower: usize, key: ImageKey) -> Option<&[f32]> {
+    pub(crate) fn embedding(&self, tower: usize, key: ImageKey) -> Option<&[f32]> {
         let (embeddings, at) = key.is_some().then(|| self.images.get(key.0))??;
         Some(embeddings.of(tower, at))
     }
 
     /// Finds the embeddings of every use in `keys`.
-    pub fn embed(&self, keys: &Keys, scratch: &mut ContentScratch) {
+    pub(crate) fn embed(&self, keys: &Keys, scratch: &mut ContentScratch) {
         let ContentTowers { ad, behavior, sketch } = self.towers;
         for (tower, keys, to) in
             [(ad, &keys.ads, &mut scratch.ads), (behavior, &keys.behaviors, &mut scratch.behaviors)]
@@ -403,7 +404,7 @@ impl Content {
 
 impl ContentScratch {
     /// As the network takes it.
-    pub fn batch(&self) -> ContentBatch<'_> {
+    pub(crate) fn batch(&self) -> ContentBatch<'_> {
         ContentBatch {
             ad_embeddings: &self.ads.embeddings,
             ad_images: &self.ads.images,

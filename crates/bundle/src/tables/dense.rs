@@ -8,7 +8,7 @@ use ams_model::{Layout, RankNetwork, Tower};
 
 use crate::error::Result;
 use crate::files::folder::{Folder, FolderWriter, Tensor};
-use crate::files::layout::{DENSE, Meta};
+use crate::files::layout::{BundleMeta, DENSE};
 use crate::spec::{Spec, TowerSpec};
 
 /// The names of the dense tensors of a model, with layouts, in order of the weights.
@@ -46,7 +46,7 @@ pub(crate) fn write(spec: &Spec, weights: &[f32], folder: &mut FolderWriter) -> 
 /// # Errors
 /// If a tensor is missing or has another shape.
 pub(crate) fn read(
-    folder: &Folder<Meta>,
+    folder: &Folder<BundleMeta>,
     spec: &Spec,
     network: &RankNetwork,
 ) -> Result<Vec<Vec<f32>>> {

@@ -9,7 +9,7 @@ use half::f16;
 
 use crate::error::{Error, Result};
 use crate::files::folder::Folder;
-use crate::files::layout::Meta;
+use crate::files::layout::BundleMeta;
 use crate::spec::{Spec, TowerSpec};
 use crate::tables::contents;
 use crate::tables::dense;
@@ -17,16 +17,16 @@ use crate::tables::dense;
 /// All towers of a model.
 #[derive(Debug)]
 pub(crate) struct Embedder {
-    towers: Vec<Ready>,
+    towers: Vec<LoadedTower>,
     /// By content: what its towers see of a feature, unless that is all of it.
     projections: Vec<Option<Projection>>,
 }
 
 #[derive(Debug)]
-struct Ready {
+struct LoadedTower {
     spec: TowerSpec,
     tower: Tower,
-    /// Its weights.
+    /// Weights E of the tower, by its layout.
     e: Vec<f32>,
     /// Packed when the first image comes: many models never see one.
     first: OnceLock<Packed>,
@@ -37,7 +37,7 @@ struct Ready {
 /// # Errors
 /// If a tensor is missing or has another shape.
 pub(crate) fn read_dense(
-    folder: &Folder<Meta>,
+    folder: &Folder<BundleMeta>,
     spec: &Spec,
     network: &RankNetwork,
 ) -> Result<(Vec<f32>, Embedder)> {
@@ -45,7 +45,7 @@ pub(crate) fn read_dense(
     let w = parts.next().expect("the network comes first");
     let ready = |(spec, e): (TowerSpec, Vec<f32>)| {
         let tower = Tower::new(spec.config.clone());
-        Ready { spec, tower, e, first: OnceLock::new() }
+        LoadedTower { spec, tower, e, first: OnceLock::new() }
     };
     let towers = spec.towers().into_iter().zip(parts).map(ready).collect();
     Ok((w, Embedder { towers, projections: contents::read_projections(folder, spec)? }))
@@ -57,7 +57,12 @@ impl Embedder {
     ///
     /// # Errors
     /// If the model has no such content, or the feature is of another length or not finite.
-    pub fn embed(&self, spec: &Spec, content: usize, feature: &[f32]) -> Result<Vec<Vec<f32>>> {
+    pub(crate) fn embed(
+        &self,
+        spec: &Spec,
+        content: usize,
+        feature: &[f32],
+    ) -> Result<Vec<Vec<f32>>> {
         let contents = spec.contents();
         let Some((name, source)) = contents.get(content) else {
             let what = "sees no pictures: it was trained without a feature store".to_owned();
@@ -87,7 +92,7 @@ impl Embedder {
     }
 }
 
-impl Ready {
+impl LoadedTower {
     fn embed(&self, seen: &[f16], scale: f32) -> Vec<f32> {
         let first = self.first.get_or_init(|| {
             let mut packed = Packed::default();

@@ -16,10 +16,10 @@ use ams_data::{Field, Id, PictureName, Ragged, Schema, Side};
 use crate::error::{Error, Result};
 use crate::files::folder::{FolderWriter, Tensor};
 use crate::files::tensors::{TensorFile, Texts, lengths};
-use crate::tables::layer::{Found, From, Layered, Table, Values};
+use crate::tables::layer::{Layered, MergeSource, Position, SortedTable, Values};
 
-/// The file's name.
-pub const ITEMS: &str = "items.safetensors";
+/// Name of the file in a bundle or delta.
+pub(crate) const ITEMS: &str = "items.safetensors";
 
 /// The items' texts, for answers that name items nobody asked about.
 pub(crate) const NAMES: [&str; 2] = ["names.lengths", "names.bytes"];
@@ -35,7 +35,7 @@ pub struct Items {
 
 /// An item that is known, of the [`Items`] that found it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Item(Found);
+pub struct Item(Position);
 
 /// What is known of items, by place.
 #[derive(Clone, Debug, Default)]
@@ -48,10 +48,10 @@ pub(crate) struct ItemFields {
 }
 
 impl Values for ItemFields {
-    fn merged(&self, newer: &ItemFields, order: &[From]) -> ItemFields {
-        let of = |from: &From| match *from {
-            From::Older(at) => (self, at),
-            From::Newer(at) => (newer, at),
+    fn merged(&self, newer: &ItemFields, order: &[MergeSource]) -> ItemFields {
+        let of = |from: &MergeSource| match *from {
+            MergeSource::Older(at) => (self, at),
+            MergeSource::Newer(at) => (newer, at),
         };
         let pictures = order.iter().map(of).map(|(of, at)| of.pictures[at]).collect();
         let fields = (0..self.fields.len()).map(|field| {
@@ -141,10 +141,10 @@ impl Items {
         &self.fields
     }
 
-    /// With what came.
-    pub(crate) fn with(&self, delta: &Arc<Table<ItemFields>>) -> Items {
+    /// A copy with the changes of a delta.
+    pub(crate) fn apply(&self, delta: &Arc<SortedTable<ItemFields>>) -> Items {
         let (key, fields) = (self.key.clone(), self.fields.clone());
-        Items { key, fields, table: self.table.with(delta) }
+        Items { key, fields, table: self.table.apply(delta) }
     }
 
     /// Writes `items.safetensors`: the items of `catalogue`, read as `schema` says. Returns how
@@ -214,14 +214,14 @@ fn key(schema: &Schema) -> Field {
 }
 
 /// Reads items with the fields `fields`.
-pub(crate) fn read(file: &TensorFile, fields: &[Field]) -> Result<Table<ItemFields>> {
+pub(crate) fn read(file: &TensorFile, fields: &[Field]) -> Result<SortedTable<ItemFields>> {
     let (index, gone) = file.keys("items")?;
     let pictures = file.u64s("pictures", index.len())?;
     let fields = fields.iter().map(|field| file.ragged(&names(&field.name), index.len()));
     let fields = fields.collect::<Result<Vec<_>>>()?;
     let pictures = pictures.iter().copied().map(PictureName).collect();
     let texts = file.texts(NAMES, index.len())?;
-    Ok(Table::new(index, gone, ItemFields { pictures, names: texts, fields }))
+    Ok(SortedTable::new(index, gone, ItemFields { pictures, names: texts, fields }))
 }
 
 pub(crate) fn names(field: &str) -> [String; 2] {

@@ -14,21 +14,21 @@ use crate::files::numbers::Numbers;
 /// Values by place, one for each key of a table.
 pub(crate) trait Values: Sized {
     /// The values that `order` names, out of these and `newer` ones.
-    fn merged(&self, newer: &Self, order: &[From]) -> Self;
+    fn merged(&self, newer: &Self, order: &[MergeSource]) -> Self;
 }
 
 /// Where a value of a merged table comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum From {
+pub(crate) enum MergeSource {
     /// The table as it was, at this place.
     Older(usize),
     /// What came, at this place.
     Newer(usize),
 }
 
-/// Keys with values.
+/// Ascending keys, each with a value or marked as removed.
 #[derive(Clone, Debug)]
-pub(crate) struct Table<V> {
+pub(crate) struct SortedTable<V> {
     index: Index,
     /// Of each key, whether it is gone; empty if none is.
     gone: Vec<bool>,
@@ -38,25 +38,25 @@ pub(crate) struct Table<V> {
 /// A table, and what lies over it.
 #[derive(Clone, Debug)]
 pub(crate) struct Layered<V> {
-    base: Arc<Table<V>>,
-    over: Option<Arc<Table<V>>>,
+    base: Arc<SortedTable<V>>,
+    over: Option<Arc<SortedTable<V>>>,
 }
 
 /// Where a key was found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Found {
+pub(crate) struct Position {
     over: bool,
     at: u32,
 }
 
-impl<V: Values> Table<V> {
+impl<V: Values> SortedTable<V> {
     /// A table of which the keys marked in `gone` are gone; none, if that is empty.
-    pub fn new(index: Index, gone: Vec<bool>, values: V) -> Table<V> {
-        Table { index, gone, values }
+    pub(crate) fn new(index: Index, gone: Vec<bool>, values: V) -> SortedTable<V> {
+        SortedTable { index, gone, values }
     }
 
     /// How many keys, with those that are gone.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.index.len()
     }
 
@@ -65,7 +65,7 @@ impl<V: Values> Table<V> {
     }
 
     /// This and what came later.
-    fn merged(&self, newer: &Table<V>) -> Table<V> {
+    fn merged(&self, newer: &SortedTable<V>) -> SortedTable<V> {
         let (a, b) = (self.index.hashes(), newer.index.hashes());
         let (mut keys, mut order, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         let (mut i, mut j) = (0, 0);
@@ -73,39 +73,39 @@ impl<V: Values> Table<V> {
             if j == b.len() || i < a.len() && a[i] < b[j] {
                 keys.push(a[i]);
                 gone.push(self.is_gone(i));
-                order.push(From::Older(i));
+                order.push(MergeSource::Older(i));
                 i += 1;
             } else {
                 i += usize::from(i < a.len() && a[i] == b[j]);
                 keys.push(b[j]);
                 gone.push(newer.is_gone(j));
-                order.push(From::Newer(j));
+                order.push(MergeSource::Newer(j));
                 j += 1;
             }
         }
         let index = Index::new(Numbers::from(keys)).expect("merged in ascending order");
-        Table { index, gone, values: self.values.merged(&newer.values, &order) }
+        SortedTable { index, gone, values: self.values.merged(&newer.values, &order) }
     }
 }
 
 impl<V: Values> Layered<V> {
     /// With nothing over it.
-    pub fn new(base: Table<V>) -> Layered<V> {
+    pub(crate) fn new(base: SortedTable<V>) -> Layered<V> {
         Layered::of(Arc::new(base))
     }
 
     /// The same of a table that is shared.
-    pub fn of(base: Arc<Table<V>>) -> Layered<V> {
+    pub(crate) fn of(base: Arc<SortedTable<V>>) -> Layered<V> {
         Layered { base, over: None }
     }
 
     /// What everything lies over.
-    pub fn base(&self) -> &Table<V> {
+    pub(crate) fn base(&self) -> &SortedTable<V> {
         &self.base
     }
 
-    /// With what came.
-    pub fn with(&self, delta: &Arc<Table<V>>) -> Layered<V> {
+    /// A copy with the changes of a delta merged into the layer.
+    pub(crate) fn apply(&self, delta: &Arc<SortedTable<V>>) -> Layered<V> {
         let over = match &self.over {
             _ if delta.len() == 0 => self.over.clone(),
             Some(over) => Some(Arc::new(over.merged(delta))),
@@ -115,18 +115,18 @@ impl<V: Values> Layered<V> {
     }
 
     /// Where `key` is, if it is there.
-    pub fn find(&self, key: u64) -> Option<Found> {
+    pub(crate) fn find(&self, key: u64) -> Option<Position> {
         if let Some(over) = &self.over
             && let Some(at) = over.index.find(key)
         {
-            return (!over.is_gone(at as usize)).then_some(Found { over: true, at });
+            return (!over.is_gone(at as usize)).then_some(Position { over: true, at });
         }
         let at = self.base.index.find(key)?;
-        (!self.base.is_gone(at as usize)).then_some(Found { over: false, at })
+        (!self.base.is_gone(at as usize)).then_some(Position { over: false, at })
     }
 
     /// The values a key was found in, and where in them.
-    pub fn at(&self, found: Found) -> (&V, usize) {
+    pub(crate) fn at(&self, found: Position) -> (&V, usize) {
         let table = match &self.over {
             Some(over) if found.over => over,
             _ => &self.base,
@@ -135,27 +135,28 @@ impl<V: Values> Layered<V> {
     }
 
     /// What is found of `key`.
-    pub fn get(&self, key: u64) -> Option<(&V, usize)> {
+    pub(crate) fn get(&self, key: u64) -> Option<(&V, usize)> {
         self.find(key).map(|found| self.at(found))
     }
 
     /// What lies over the base: each key, ascending, and where it is, or none if it is gone.
-    pub fn changes(&self) -> impl Iterator<Item = (u64, Option<Found>)> {
+    pub(crate) fn changes(&self) -> impl Iterator<Item = (u64, Option<Position>)> {
         self.over.iter().flat_map(|over| {
-            let found = |at: u32| (!over.is_gone(at as usize)).then_some(Found { over: true, at });
+            let found =
+                |at: u32| (!over.is_gone(at as usize)).then_some(Position { over: true, at });
             over.index.hashes().iter().zip(0..).map(move |(&key, at)| (key, found(at)))
         })
     }
 
     /// All keys that are there and where, those of the base first.
-    pub fn all(&self) -> Vec<(u64, Found)> {
+    pub(crate) fn all(&self) -> Vec<(u64, Position)> {
         let covered = |key| self.over.as_ref().is_some_and(|over| over.index.find(key).is_some());
         let mut all = Vec::with_capacity(self.base.len());
         for (table, over) in [(Some(&self.base), false), (self.over.as_ref(), true)] {
             let Some(table) = table else { continue };
             for (&key, at) in table.index.hashes().iter().zip(0..) {
                 if !table.is_gone(at as usize) && (over || !covered(key)) {
-                    all.push((key, Found { over, at }));
+                    all.push((key, Position { over, at }));
                 }
             }
         }
@@ -174,10 +175,10 @@ mod tests {
     use proptest::prelude::*;
 
     impl Values for Vec<i32> {
-        fn merged(&self, newer: &Self, order: &[From]) -> Self {
-            let value = |from: &From| match *from {
-                From::Older(at) => self[at],
-                From::Newer(at) => newer[at],
+        fn merged(&self, newer: &Self, order: &[MergeSource]) -> Self {
+            let value = |from: &MergeSource| match *from {
+                MergeSource::Older(at) => self[at],
+                MergeSource::Newer(at) => newer[at],
             };
             order.iter().map(value).collect()
         }
@@ -186,11 +187,11 @@ mod tests {
     /// Keys and values; no value: gone.
     type Entries = BTreeMap<u64, Option<i32>>;
 
-    fn table(entries: &Entries) -> Table<Vec<i32>> {
+    fn table(entries: &Entries) -> SortedTable<Vec<i32>> {
         let keys: Vec<u64> = entries.keys().copied().collect();
         let gone = entries.values().map(Option::is_none).collect();
         let values = entries.values().map(|value| value.unwrap_or(0)).collect();
-        Table::new(Index::new(Numbers::from(keys)).unwrap(), gone, values)
+        SortedTable::new(Index::new(Numbers::from(keys)).unwrap(), gone, values)
     }
 
     proptest! {
@@ -204,7 +205,7 @@ mod tests {
             let mut layered = Layered::new(table(&base));
             let mut map = base;
             for delta in &deltas {
-                layered = layered.with(&Arc::new(table(delta)));
+                layered = layered.apply(&Arc::new(table(delta)));
                 map.extend(delta.iter().map(|(key, value)| (*key, *value)));
             }
             for key in 0..31 {

@@ -5,8 +5,8 @@
 
 pub(crate) mod layer;
 
-pub mod contents;
-pub mod items;
+pub(crate) mod contents;
+pub(crate) mod items;
 pub(crate) mod rows;
 
 pub(crate) mod dense;

@@ -9,19 +9,19 @@ use ams_data::{Id, Ragged};
 use crate::error::Result;
 use crate::files::numbers::{Floats, Numbers};
 use crate::files::tensors::TensorFile;
-use crate::tables::layer::{From, Table, Values};
+use crate::tables::layer::{MergeSource, SortedTable, Values};
 
-/// Rows by place.
+/// Embedding rows of width D, in the order of their ids.
 #[derive(Clone, Debug)]
 pub(crate) struct Rows {
     dim: usize,
-    /// (n, D).
+    /// The rows end to end; (n, D).
     values: Floats,
 }
 
 impl Rows {
     /// The row at `at`; (D).
-    pub fn of(&self, at: usize) -> Vec<f32> {
+    pub(crate) fn of(&self, at: usize) -> Vec<f32> {
         let mut row = Vec::with_capacity(self.dim);
         self.push(at, &mut row);
         row
@@ -34,12 +34,12 @@ impl Rows {
 }
 
 impl Values for Rows {
-    fn merged(&self, newer: &Rows, order: &[From]) -> Rows {
+    fn merged(&self, newer: &Rows, order: &[MergeSource]) -> Rows {
         let mut values = Vec::with_capacity(order.len() * self.dim);
         for from in order {
             match *from {
-                From::Older(at) => self.push(at, &mut values),
-                From::Newer(at) => newer.push(at, &mut values),
+                MergeSource::Older(at) => self.push(at, &mut values),
+                MergeSource::Newer(at) => newer.push(at, &mut values),
             }
         }
         Rows { dim: self.dim, values: Floats::F32(Numbers::from(values)) }
@@ -47,22 +47,22 @@ impl Values for Rows {
 }
 
 /// All rows of a model.
-pub(crate) type Layered = crate::tables::layer::Layered<Rows>;
+pub(crate) type LayeredRows = crate::tables::layer::Layered<Rows>;
 
 /// Reads rows of `dim` numbers.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape, or the ids are not ascending.
-pub(crate) fn read(file: &TensorFile, dim: usize) -> Result<Table<Rows>> {
+pub(crate) fn read(file: &TensorFile, dim: usize) -> Result<SortedTable<Rows>> {
     let (index, gone) = file.keys("ids")?;
     let values = file.f32_or_f16("rows", &[index.len(), dim])?;
-    Ok(Table::new(index, gone, Rows { dim, values }))
+    Ok(SortedTable::new(index, gone, Rows { dim, values }))
 }
 
 /// Appends to `rows` the row of each id that has one, and overwrites `places` with where it is
 /// there, list by list.
 pub(crate) fn look_up(
-    all: &Layered,
+    all: &LayeredRows,
     dim: usize,
     ids: &Ragged<Id>,
     places: &mut Ragged<u32>,

@@ -3,9 +3,8 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use ams_bundle::carry::Carried;
 use ams_bundle::request::{Cell, Text};
-use ams_bundle::{Changes, Model, delta};
+use ams_bundle::{Carried, Changes, Model};
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
 use ams_data::schema::ITEM;
@@ -140,7 +139,7 @@ pub(crate) fn run(
 
 fn verify(model: &Path, output: Output) -> Result<(), Failure> {
     let mut verified = None;
-    delta::verify(&ams_location::local(model)?, |model| {
+    ams_bundle::verify(&ams_location::local(model)?, |model| {
         let verified = verified.get_or_insert_with(|| Verified {
             path: model.path().to_path_buf(),
             version: model.version(),
@@ -197,7 +196,7 @@ fn compact(model: &Path, output: Output) -> Result<(), Failure> {
 fn change(arguments: &Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     let model = arguments.model.as_ref().expect("required without an action");
     // Says what is in the way of another delta, before anything is read or embedded.
-    let model = delta::verify(&ams_location::local(model)?, |_| ())?;
+    let model = ams_bundle::verify(&ams_location::local(model)?, |_| ())?;
     let mut changes = Changes::default();
     let pictures = match &arguments.images {
         Some(store) => new_pictures(&model, &locations.input(store)?, &mut changes)?,

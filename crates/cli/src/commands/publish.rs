@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ams_bundle::RowFormat;
-use ams_bundle::files::next_version;
+use ams_bundle::next_version;
 use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};

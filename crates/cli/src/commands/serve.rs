@@ -9,9 +9,7 @@ use std::time::Duration;
 use ams_data::ImageKey;
 use ams_image::{Encoder, Limits as PictureLimits};
 use ams_location::local;
-use ams_serve::edits::Pictures;
-use ams_serve::token::Tokens;
-use ams_serve::{Control, Cors, Demo, Limits, Settings, Tls};
+use ams_serve::{Control, Cors, Demo, Limits, PictureEncoder, Settings, Tls, Tokens};
 use serde::Serialize;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
@@ -24,129 +22,133 @@ use crate::locations::here;
 use crate::output::Output;
 use crate::threads::thread_count;
 
-/// Serve the models of a folder over HTTP and gRPC: rank page views, and take new versions as they
-/// are published. Every flag may be a variable (`--admin-bind`: AMS_SERVE_ADMIN_BIND) or a key of
-/// the file --config instead.
+/// Serve the models of a folder over HTTP and gRPC: rank page views, and load new versions as they
+/// are published. Every flag can also be set by an environment variable (`--admin-bind`:
+/// AMS_SERVE_ADMIN_BIND) or by a key of the file --config.
 #[derive(Debug, clap::Args)]
 pub struct Arguments {
     /// The folder of models: `MODELS/<model>/<version>/`, as `ams publish --to MODELS` writes
     /// them.
     models: PathBuf,
-    /// Read settings from this file, TOML: `admin-bind = "0.0.0.0:8601"`. Flags and the
-    /// environment count before it.
+    /// Read settings from this TOML file: `admin-bind = "0.0.0.0:8601"`. Flags and environment
+    /// variables override it.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Where page views are asked for. Without --token-file, everybody who reaches it may ask.
+    /// The address that answers page views. Without --token-file, every client that reaches it is
+    /// answered.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8600")]
     bind: SocketAddr,
-    /// Where metrics are, and versions are changed. Without --admin-token-file, by everybody who
-    /// reaches it.
+    /// The address of metrics and of orders to change versions. Without --admin-token-file, every
+    /// client that reaches it may change versions.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8601")]
     admin_bind: SocketAddr,
-    /// Seconds between looks for new versions.
+    /// Seconds between two searches for new versions.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds)]
     poll: f64,
-    /// Take no new version by itself: an admin port is told which. What it was told is kept in
+    /// Load no new version without an order to the admin port. Orders are kept in
     /// MODELS/serving.json.
     #[arg(long)]
     explicit: bool,
-    /// Serve this version of a model whatever else is decided, such as `shop=3`; may be given for
-    /// several models.
+    /// Serve this version of a model and ignore other decisions about it, for example `shop=3`; can
+    /// be given for several models.
     #[arg(long, value_name = "MODEL=VERSION", value_parser = pin)]
     pin: Vec<(String, u64)>,
-    /// Versions of a model that stay in memory beside the live one, to go back to.
+    /// Versions of a model that stay in memory beside the live one, for a rollback.
     #[arg(long, value_name = "N", default_value_t = 1)]
     keep: usize,
-    /// Megabytes of a bundle up to which it is copied into memory, where changes of its files do
-    /// no harm; larger ones are read where they are.
+    /// Copy bundles of up to this many megabytes into memory, where changes of their files do no
+    /// harm; larger bundles are mapped.
     #[arg(long, value_name = "MB", default_value_t = 4096)]
     copy_below: u64,
-    /// Threads that score; as many as there are cores unless given.
+    /// Threads that score; the default is the number of cores.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
-    /// Requests that may wait for a thread; more are turned away with 503.
+    /// Requests that may wait for a thread; further requests are refused with 503.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     queue: u32,
-    /// Milliseconds an answer may take; a request may ask for less (`options.deadline_ms`).
+    /// Milliseconds an answer may take; a request can set less (`options.deadline_ms`).
     #[arg(long, value_name = "MS", default_value_t = 1000, value_parser = clap::value_parser!(u64).range(1..))]
     deadline_ms: u64,
-    /// Bytes of a request.
+    /// Most bytes of the body of a request.
     #[arg(long, value_name = "N", default_value_t = 4 << 20)]
     body_bytes: usize,
-    /// Candidates of a page view.
+    /// Most candidates of a page view.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     candidates: u32,
-    /// Behaviors of a page view.
+    /// Most behaviors of a page view.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(0..=10_000))]
     behaviors: u32,
-    /// Bytes of memory for all requests that are being read or wait for their answer; more are
-    /// turned away with 503.
+    /// Bytes of memory for all requests that are being read or wait for their answer; further
+    /// requests are refused with 503.
     #[arg(long, value_name = "N", default_value_t = 256 << 20)]
     request_memory: usize,
-    /// Seconds until the body of a request has to be whole, if the deadline is not shorter.
+    /// Seconds within which the body of a request has to arrive, if the deadline is not shorter.
     #[arg(long, value_name = "S", default_value_t = 10.0, value_parser = seconds)]
     body_timeout: f64,
-    /// Open connections; for another one the longest idle one is closed.
+    /// Most open connections; a further one closes the connection that is idle longest.
     #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     connections: u32,
-    /// Open connections of one address; no limit unless given. Behind a proxy, all are the
-    /// proxy's.
+    /// Most open connections of one client address; no limit by default. Behind a proxy, all
+    /// connections have the proxy's address.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     connections_per_address: Option<u32>,
-    /// Seconds a connection stays open without a request; longer than a balancer in front keeps
-    /// it.
+    /// Seconds a connection stays open without a request; longer than a load balancer in front
+    /// keeps it.
     #[arg(long, value_name = "S", default_value_t = 75.0, value_parser = seconds)]
     idle_timeout: f64,
-    /// Seconds a client may take nothing of what is sent to it.
+    /// Seconds without progress after which a response that a client does not read is aborted.
     #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
     write_timeout: f64,
     /// Seconds a client may take for the handshake of TLS, and to answer a ping of HTTP/2.
-    #[arg(long, value_name = "S", default_value_t = 60.0, value_parser = seconds)]
-    patience: f64,
-    /// Seconds that requests are still accepted when the server is asked to stop, and says that it
-    /// is not ready; 0 for none.
+    #[arg(long, alias = "patience", value_name = "S", default_value_t = 60.0, value_parser = seconds)]
+    client_timeout: f64,
+    /// Seconds after the signal to stop during which the server reports that it is not ready and
+    /// still accepts requests; 0 for none.
     #[arg(long, value_name = "S", default_value_t = 5.0, value_parser = seconds_or_none)]
     lame_duck: f64,
-    /// Seconds that requests get to end when the server is asked to stop.
-    #[arg(long, value_name = "S", default_value_t = 30.0, value_parser = seconds)]
-    farewell: f64,
-    /// How the log is written, on stderr.
+    /// Seconds that running requests have to end after the ports were closed.
+    #[arg(long, alias = "farewell", value_name = "S", default_value_t = 30.0, value_parser = seconds)]
+    shutdown_grace: f64,
+    /// Answer POST /v1/nothing, which reads a body and scores nothing: the control of a benchmark.
+    #[arg(long, hide = true)]
+    bench_endpoint: bool,
+    /// The format of the log on stderr.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
-    /// What is written: error, warn, info, debug or trace, or levels of parts
-    /// (`warn,ams_serve=debug`); RUST_LOG unless given, or info.
+    /// The level of the log: error, warn, info, debug or trace, or levels of parts of the program
+    /// (`warn,ams_serve=debug`); the default is RUST_LOG, or info.
     #[arg(long, value_name = "LEVELS")]
     log_level: Option<String>,
     /// Write a line for every request: its id, route, status and seconds.
     #[arg(long)]
     access_log: bool,
     /// Send spans of requests to this OpenTelemetry collector (OTLP over HTTP), for example
-    /// http://localhost:4318; OTEL_EXPORTER_OTLP_ENDPOINT unless given. Needs the feature otel.
+    /// http://localhost:4318; the default is OTEL_EXPORTER_OTLP_ENDPOINT. Needs the feature otel.
     #[arg(long, value_name = "URL")]
     otlp_endpoint: Option<String>,
-    /// Let another process bind the same --bind meanwhile (SO_REUSEPORT), if it says so too.
+    /// Let another process with this flag bind the same --bind at the same time (SO_REUSEPORT).
     #[arg(long)]
     reuse_port: bool,
-    /// A name that the admin port may be asked by, beside localhost and addresses; can be
-    /// repeated.
+    /// A host name under which the admin port accepts requests, beside localhost and addresses; can
+    /// be repeated.
     #[arg(long, value_name = "NAME")]
     admin_host: Vec<String>,
-    /// Whose pages may ask for page views from a browser, for example https://shop.example; can be
-    /// repeated. `*`, without tokens only: everybody's.
+    /// An origin whose pages may request page views from a browser (CORS), for example
+    /// https://shop.example; can be repeated. `*` allows all origins, and only without tokens.
     #[arg(long, value_name = "ORIGIN")]
     cors_origin: Vec<String>,
-    /// Serve the page /demo too: what the models make of their sample requests, side by side, and
-    /// why.
+    /// Serve the page /demo too: the answers of the models to their sample requests, side by side,
+    /// with explanations.
     #[arg(long)]
     demo: bool,
-    /// The folder of pictures for it, as for `ams encode --images`; small copies are sent to
-    /// whoever may ask.
+    /// The folder of pictures for /demo, as for `ams encode --images`; the page shows small copies
+    /// of them.
     #[arg(long, value_name = "DIR", requires = "demo")]
     demo_pictures: Option<PathBuf>,
-    /// Tokens that may ask, one per line, sent as `Authorization: Bearer TOKEN`.
+    /// File of the tokens for page views, one per line, sent as `Authorization: Bearer TOKEN`.
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
-    /// Tokens that may watch and change.
+    /// File of the tokens for the admin port, one per line.
     #[arg(long, value_name = "FILE")]
     admin_token_file: Option<PathBuf>,
     /// The server's certificate, PEM: both ports are encrypted.
@@ -155,10 +157,11 @@ pub struct Arguments {
     /// Its private key, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_key: Option<PathBuf>,
-    /// Who signs the certificates that clients must have, PEM.
+    /// The authority that has to sign the certificates of clients, PEM.
     #[arg(long, value_name = "FILE", requires = "tls_certificate")]
     tls_client_authority: Option<PathBuf>,
-    /// Take new pictures (PUT /admin/models/MODEL/pictures/NAME), encoded as the models' were.
+    /// Accept new pictures (PUT /admin/models/MODEL/pictures/NAME) and encode them with the models'
+    /// encoder.
     #[arg(long)]
     pictures: bool,
     #[command(flatten, next_help_heading = "The encoder, for --pictures")]
@@ -175,26 +178,26 @@ enum LogFormat {
 }
 
 /// The encoder of a command line, for pictures that arrive.
-struct Arriving {
+struct ServedEncoder {
     encoder: Box<dyn Encoder>,
     hash: String,
     limits: PictureLimits,
 }
 
-impl std::fmt::Debug for Arriving {
+impl std::fmt::Debug for ServedEncoder {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.encoder.id())
     }
 }
 
-impl Pictures for Arriving {
+impl PictureEncoder for ServedEncoder {
     fn hash(&self) -> &str {
         &self.hash
     }
 
     fn encode(&self, bytes: &[u8]) -> Result<(ImageKey, Vec<f32>), String> {
-        let said = |failure: ams_image::Failure| failure.to_string();
-        ams_image::encoder::encode_one(&*self.encoder, bytes, &self.limits).map_err(said)
+        let text = |failure: ams_image::Failure| failure.to_string();
+        ams_image::encoder::encode_one(&*self.encoder, bytes, &self.limits).map_err(text)
     }
 }
 
@@ -247,7 +250,7 @@ pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
     match server.run(say) {
         0 => Ok(()),
         cut => Err(Failure::user(format!(
-            "{cut} requests were cut: they were still being answered at the end"
+            "{cut} requests were cut: they were still running at the end of --shutdown-grace"
         ))),
     }
 }
@@ -327,9 +330,9 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         Some(file) => Tokens::read(&file).map_err(Failure::user),
         None => Ok(Tokens::default()),
     };
-    here("MODELS", &arguments.models, "it is looked through again and again")?;
+    here("MODELS", &arguments.models, "the server reads it again at every poll")?;
     if let Some(folder) = &arguments.demo_pictures {
-        here("--demo-pictures", folder, "its pictures are read when somebody looks at them")?;
+        here("--demo-pictures", folder, "its pictures are read when /demo shows them")?;
         let listed = std::fs::read_dir(folder);
         listed.map_err(|error| Failure::user(format!("{}: {error}", folder.display())))?;
     }
@@ -340,12 +343,16 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
     let pictures = match arguments.pictures {
         false => None,
         true if arguments.encoder.is_precomputed() => {
-            return Err(Failure::user("--encoder precomputed: takes no pictures".to_owned()));
+            return Err(Failure::user(
+                "--encoder precomputed takes no pictures; --pictures needs an encoder of pictures"
+                    .to_owned(),
+            ));
         }
         true => {
             let encoder = arguments.encoder.open(|path| local(path).map_err(Failure::from))?;
             let (hash, limits) = (encoder.hash(), PictureLimits::default());
-            let pictures: Arc<dyn Pictures> = Arc::new(Arriving { encoder, hash, limits });
+            let pictures: Arc<dyn PictureEncoder> =
+                Arc::new(ServedEncoder { encoder, hash, limits });
             Some(pictures)
         }
     };
@@ -374,9 +381,9 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
             body_timeout: Duration::from_secs_f64(arguments.body_timeout),
             idle_timeout: Duration::from_secs_f64(arguments.idle_timeout),
             write_timeout: Duration::from_secs_f64(arguments.write_timeout),
-            patience: Duration::from_secs_f64(arguments.patience),
+            client_timeout: Duration::from_secs_f64(arguments.client_timeout),
             lame_duck: Duration::from_secs_f64(arguments.lame_duck),
-            farewell: Duration::from_secs_f64(arguments.farewell),
+            shutdown_grace: Duration::from_secs_f64(arguments.shutdown_grace),
         },
         tokens: tokens(arguments.token_file)?,
         admin_tokens: tokens(arguments.admin_token_file)?,
@@ -385,6 +392,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         admin_hosts: arguments.admin_host,
         cors,
         reuse_port: arguments.reuse_port,
+        bench_endpoint: arguments.bench_endpoint,
         demo: arguments.demo.then_some(Demo { pictures: arguments.demo_pictures }),
         tls: tls.map(|(certificate, key)| Tls {
             certificate,

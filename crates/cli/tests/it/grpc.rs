@@ -178,7 +178,7 @@ fn refusals(client: &Client, serving: &Serving, request: &dyn Fn(&str) -> Value)
             "bid has 2 values",
         ),
         (score, of(json!({})), Code::InvalidArgument, "item has 0 items"),
-        (score, json!({}), Code::NotFound, "no model \"\"; there is pre, tiny"),
+        (score, json!({}), Code::NotFound, "no model \"\"; known models: pre, tiny"),
         (score, many, Code::InvalidArgument, "51 items, expected up to 50"),
         (score, large, Code::ResourceExhausted, "20000 bytes"),
         (score, absent, Code::NotFound, "there is 1"),

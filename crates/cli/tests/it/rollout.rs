@@ -103,7 +103,7 @@ fn no_request_is_lost_when_a_new_server_takes_the_same_address() {
 #[test]
 fn a_second_signal_ends_it_at_once() {
     let (place, _) = published();
-    let arguments = "--lame-duck 600 --farewell 600 --body-timeout 600 --deadline-ms 600000";
+    let arguments = "--bench-endpoint --lame-duck 600 --shutdown-grace 600 --body-timeout 600 --deadline-ms 600000";
     for (works, code) in [(false, 0), (true, 1)] {
         let serving = Serving::new(&place, arguments);
         let request = works.then(|| working(&serving));

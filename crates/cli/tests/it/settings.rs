@@ -108,6 +108,29 @@ fn a_collector_that_is_not_understood_stops_no_server() {
 }
 
 #[test]
+fn earlier_names_of_flags_are_accepted() {
+    let (place, _) = published();
+    place.write("old.toml", "patience = 2\nfarewell = 3\nqueue = 12\n");
+    for (arguments, variables) in [
+        ("models --patience 2 --farewell 3 --queue 12", &[][..]),
+        ("models --client-timeout 2 --shutdown-grace 3 --queue 12", &[]),
+        ("models --queue 12", &[("PATIENCE", "2"), ("FAREWELL", "3")]),
+        ("models --queue 12", &[("CLIENT_TIMEOUT", "2"), ("SHUTDOWN_GRACE", "3")]),
+        ("models --config old.toml", &[]),
+    ] {
+        assert_eq!(limits(&place, arguments, variables)[1], 12.0, "{arguments} {variables:?}");
+    }
+    let refused = "'0' for '--client-timeout";
+    place.refuses("serve models --patience 0", &[refused]);
+    let done = place.command("serve models").env("AMS_SERVE_PATIENCE", "0").output().unwrap();
+    let text = String::from_utf8_lossy(&done.stderr).into_owned();
+    assert!(text.contains(refused) && text.contains("by AMS_SERVE_PATIENCE"), "{text}");
+    let help = place.command("serve --help").output().unwrap();
+    let help = String::from_utf8_lossy(&help.stdout).into_owned();
+    assert!(help.contains("--shutdown-grace") && !help.contains("farewell"), "{help}");
+}
+
+#[test]
 fn what_is_wrong_is_named() {
     let place = Place::new();
     std::fs::create_dir(place.path("m")).unwrap();

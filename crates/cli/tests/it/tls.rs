@@ -95,7 +95,7 @@ fn who_has_no_certificate_gets_no_answer() {
     );
 
     let arguments = format!(
-        "{files} --tls-client-authority authority.pem --patience 2 --idle-timeout 2 --deadline-ms 60000"
+        "{files} --tls-client-authority authority.pem --client-timeout 2 --idle-timeout 2 --deadline-ms 60000"
     );
     let serving = Serving::asked_by(agent(&authority, Some(&client)), &place, &arguments);
     assert_eq!(serving.score(&page).0, 200);

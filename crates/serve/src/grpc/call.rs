@@ -12,7 +12,7 @@ use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::server::{Grpc, UnaryService};
 
 use super::compression;
-use crate::body::{Body, Bounds, Held, bytes};
+use crate::body::{Body, BodyLimits, MemoryShare, bytes};
 use crate::problem::Problem;
 use crate::protocol::protobuf::messages::decoded;
 
@@ -69,7 +69,7 @@ impl Decoder for Raw {
 /// What answers one message with another.
 struct Answering<F> {
     /// What answers, and the memory of the message.
-    answer: Option<(F, Held)>,
+    answer: Option<(F, MemoryShare)>,
     gzip: bool,
     most: usize,
 }
@@ -94,16 +94,16 @@ where
 }
 
 /// Reads a call's message within the limits, and sends what `answer` makes of it.
-pub(super) async fn unary<F, A>(bounds: Bounds<'_>, request: HttpRequest, answer: F) -> Response
+pub(super) async fn unary<F, A>(limits: BodyLimits<'_>, request: HttpRequest, answer: F) -> Response
 where
     F: FnOnce(Body) -> A,
     A: Future<Output = Result<Vec<u8>, Problem>> + Send + 'static,
 {
-    let Framed { request, gzip, held } = match framed(bounds, request).await {
+    let Framed { request, gzip, held } = match framed(limits, request).await {
         Ok(framed) => framed,
         Err(problem) => return refused(problem),
     };
-    let most = bounds.most;
+    let most = limits.most;
     let mut grpc = Grpc::new(Raw).max_decoding_message_size(most);
     let answering = Answering { answer: Some((answer, held)), gzip, most };
     grpc.unary(answering, request).await.map(axum::body::Body::new)
@@ -115,21 +115,24 @@ pub(super) struct Framed {
     pub request: HttpRequest,
     /// Whether it is gzip.
     pub gzip: bool,
-    /// Its memory.
-    pub held: Held,
+    /// Counts the message until it is answered.
+    pub held: MemoryShare,
 }
 
 /// Reads the one message of a call.
-pub(super) async fn framed(bounds: Bounds<'_>, request: HttpRequest) -> Result<Framed, Problem> {
+pub(super) async fn framed(
+    limits: BodyLimits<'_>,
+    request: HttpRequest,
+) -> Result<Framed, Problem> {
     let (mut head, body) = request.into_parts();
-    let (body, held) = bytes(bounds, &head.headers, body).await?;
+    let (body, held) = bytes(limits, &head.headers, body).await?;
     let (body, gzip) = compression::taken_off(&mut head.headers, body)?;
     Ok(Framed { request: HttpRequest::from_parts(head, body.into()), gzip, held })
 }
 
 /// Answers at once what needs no computing.
 pub(super) async fn said<Q: Message + Default, A: Message>(
-    bounds: Bounds<'_>,
+    limits: BodyLimits<'_>,
     request: HttpRequest,
     answer: impl FnOnce(Q) -> Result<A, Problem>,
 ) -> Response {
@@ -138,5 +141,5 @@ pub(super) async fn said<Q: Message + Default, A: Message>(
         let answer = message.and_then(answer).map(|answer| answer.encode_to_vec());
         std::future::ready(answer)
     };
-    unary(bounds, request, answer).await
+    unary(limits, request, answer).await
 }

@@ -31,36 +31,36 @@ use axum::response::Response;
 use axum::routing::post;
 
 use crate::answer::Target;
-use crate::http::Shareds;
+use crate::http::AppState;
 use crate::inference;
 use crate::problem::{Kind, Problem};
 use crate::protocol::Protocol;
 use crate::protocol::protobuf::messages::inference as open;
-use crate::protocol::protobuf::{Call, tensors};
-use crate::request::{About, Request};
-use crate::shared::Shared;
+use crate::protocol::protobuf::{GrpcMethod, tensors};
+use crate::request::{Request, RequestKind};
+use crate::state::ServerState;
 use call::{HEALTH, INFERENCE, RANKING, REFLECTION, SERVICES, refused, said, unary};
 
 pub(crate) use status::status_of;
 
-/// The paths.
-pub(crate) fn router(shared: &Arc<Shared>) -> Router<Arc<Shared>> {
+/// The routes of all calls.
+pub(crate) fn router(server: &Arc<ServerState>) -> Router<Arc<ServerState>> {
     let mut router = Router::new();
     for (service, method, call) in [
-        (RANKING, "Score", Call::Score),
-        (RANKING, "PreRank", Call::PreRank),
-        (RANKING, "Page", Call::Page),
-        (RANKING, "Explain", Call::Explain),
-        (INFERENCE, "ModelInfer", Call::Infer),
+        (RANKING, "Score", GrpcMethod::Score),
+        (RANKING, "PreRank", GrpcMethod::PreRank),
+        (RANKING, "Page", GrpcMethod::Page),
+        (RANKING, "Explain", GrpcMethod::Explain),
+        (INFERENCE, "ModelInfer", GrpcMethod::Infer),
     ] {
-        let handler = move |State(shared): Shareds, request| ask(shared, call, request);
+        let handler = move |State(server): AppState, request| answer(server, call, request);
         router = router.route(&format!("/{service}/{method}"), post(handler));
     }
     let guarded = router
         .route(&format!("/{INFERENCE}/ModelReady"), post(model_ready))
         .route(&format!("/{INFERENCE}/ModelMetadata"), post(model_metadata))
         .route(&format!("/{REFLECTION}/ServerReflectionInfo"), post(reflection::info))
-        .route_layer(from_fn_with_state(Arc::clone(shared), admitted));
+        .route_layer(from_fn_with_state(Arc::clone(server), admitted));
     let mut router = guarded
         .route(&format!("/{INFERENCE}/ServerLive"), post(server_live))
         .route(&format!("/{INFERENCE}/ServerReady"), post(server_ready))
@@ -86,30 +86,31 @@ async fn says_grpc(request: HttpRequest, next: Next) -> Result<Response, Problem
 }
 
 /// Lets requests with a valid token in.
-async fn admitted(State(shared): Shareds, request: HttpRequest, next: Next) -> Response {
-    match shared.tokens.check(request.headers()) {
+async fn admitted(State(server): AppState, request: HttpRequest, next: Next) -> Response {
+    match server.tokens.check(request.headers()) {
         Ok(()) => next.run(request).await,
         Err(problem) => refused(problem),
     }
 }
 
 async fn no_such_method() -> Response {
-    refused(Problem::new(Kind::Method, "this service knows other methods"))
+    refused(Problem::new(Kind::Method, "this service has no such method"))
 }
 
 /// Has a page view answered on a compute thread.
-async fn ask(shared: Arc<Shared>, call: Call, request: HttpRequest) -> Response {
-    let came = Instant::now();
+async fn answer(server: Arc<ServerState>, method: GrpcMethod, request: HttpRequest) -> Response {
+    let received = Instant::now();
     let deadline = match timeout(request.headers()) {
-        Ok(asked) => shared.limits.deadline.min(asked.unwrap_or(Duration::MAX)),
+        Ok(asked) => server.limits.deadline.min(asked.unwrap_or(Duration::MAX)),
         Err(problem) => return refused(problem),
     };
-    let of_call = Arc::clone(&shared);
+    let of_call = Arc::clone(&server);
     let answer = |body| async move {
-        let (snapshot, about) = (of_call.models.now(), About::PageView(Protocol::Call(call)));
-        of_call.answer(Request { snapshot, about, body, came, deadline }).await
+        let (snapshot, kind) =
+            (of_call.models.now(), RequestKind::PageView(Protocol::Grpc(method)));
+        of_call.answer(Request { snapshot, kind, body, received, deadline }).await
     };
-    unary(shared.bounds().within(deadline), request, answer).await
+    unary(server.body_limits().within(deadline), request, answer).await
 }
 
 /// How long the client waits: up to eight digits and a unit.
@@ -137,18 +138,18 @@ fn timeout(headers: &HeaderMap) -> Result<Option<Duration>, Problem> {
     parsed.map(Some).ok_or_else(wrong)
 }
 
-async fn server_live(State(shared): Shareds, request: HttpRequest) -> Response {
+async fn server_live(State(server): AppState, request: HttpRequest) -> Response {
     let answer = |_: open::ServerLiveRequest| Ok(open::ServerLiveResponse { live: true });
-    said(shared.bounds().small(), request, answer).await
+    said(server.body_limits().unauthenticated(), request, answer).await
 }
 
-async fn server_ready(State(shared): Shareds, request: HttpRequest) -> Response {
-    let ready = shared.ready();
+async fn server_ready(State(server): AppState, request: HttpRequest) -> Response {
+    let ready = server.ready();
     let answer = |_: open::ServerReadyRequest| Ok(open::ServerReadyResponse { ready });
-    said(shared.bounds().small(), request, answer).await
+    said(server.body_limits().unauthenticated(), request, answer).await
 }
 
-async fn server_metadata(State(shared): Shareds, request: HttpRequest) -> Response {
+async fn server_metadata(State(server): AppState, request: HttpRequest) -> Response {
     let answer = |_: open::ServerMetadataRequest| {
         Ok(open::ServerMetadataResponse {
             name: inference::SERVER.to_owned(),
@@ -156,26 +157,26 @@ async fn server_metadata(State(shared): Shareds, request: HttpRequest) -> Respon
             extensions: inference::EXTENSIONS.map(str::to_owned).to_vec(),
         })
     };
-    said(shared.bounds().small(), request, answer).await
+    said(server.body_limits().unauthenticated(), request, answer).await
 }
 
-async fn model_ready(State(shared): Shareds, request: HttpRequest) -> Response {
+async fn model_ready(State(server): AppState, request: HttpRequest) -> Response {
     let answer = |asked: open::ModelReadyRequest| {
         let Target { model, version } = tensors::target(asked.name, &asked.version)?;
         Ok(open::ModelReadyResponse {
-            ready: shared.models.now().find(&model, version, None).is_ok(),
+            ready: server.models.now().find(&model, version, None).is_ok(),
         })
     };
-    said(shared.bounds(), request, answer).await
+    said(server.body_limits(), request, answer).await
 }
 
-async fn model_metadata(State(shared): Shareds, request: HttpRequest) -> Response {
+async fn model_metadata(State(server): AppState, request: HttpRequest) -> Response {
     let answer = |asked: open::ModelMetadataRequest| {
         let Target { model, version } = tensors::target(asked.name, &asked.version)?;
-        let loaded = shared.models.now().find(&model, version, None)?;
+        let loaded = server.models.now().find(&model, version, None)?;
         Ok(tensors::describe(&loaded.model))
     };
-    said(shared.bounds(), request, answer).await
+    said(server.body_limits(), request, answer).await
 }
 
 #[cfg(test)]

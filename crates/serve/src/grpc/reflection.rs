@@ -15,8 +15,8 @@ use tonic::server::{Grpc, StreamingService};
 use tonic::{Code, Status, Streaming};
 
 use super::call::{Raw, SERVICES};
-use crate::http::Shareds;
-use crate::listen::Lasts;
+use crate::http::AppState;
+use crate::listen::LongLivedResponse;
 use crate::problem::{Kind, Problem};
 use crate::protocol::protobuf::messages::{DESCRIPTIONS, decoded, reflection as proto};
 use proto::server_reflection_request::MessageRequest;
@@ -44,7 +44,6 @@ struct File {
     service: Vec<Service>,
 }
 
-/// A message.
 #[derive(Clone, PartialEq, Message)]
 struct Type {
     #[prost(string, tag = "1")]
@@ -55,7 +54,6 @@ struct Type {
     enum_type: Vec<Named>,
 }
 
-/// A service.
 #[derive(Clone, PartialEq, Message)]
 struct Service {
     #[prost(string, tag = "1")]
@@ -106,7 +104,7 @@ fn symbols(file: &File) -> Vec<String> {
     symbols
 }
 
-/// Answers one question.
+/// Answers one message of the stream.
 fn answer(request: proto::ServerReflectionRequest) -> proto::ServerReflectionResponse {
     let file = |found: Option<&Described>, what: &str| match found {
         Some(Described { bytes, .. }) => {
@@ -170,10 +168,11 @@ impl StreamingService<Bytes> for Answering {
     }
 }
 
-pub(super) async fn info(State(shared): Shareds, request: HttpRequest) -> Response {
-    let mut grpc = Grpc::new(Raw).max_decoding_message_size(shared.bounds().small().most);
+pub(super) async fn info(State(server): AppState, request: HttpRequest) -> Response {
+    let mut grpc =
+        Grpc::new(Raw).max_decoding_message_size(server.body_limits().unauthenticated().most);
     let mut response = grpc.streaming(Answering, request).await.map(axum::body::Body::new);
-    response.extensions_mut().insert(Lasts);
+    response.extensions_mut().insert(LongLivedResponse);
     response
 }
 

@@ -19,7 +19,7 @@
 pub(crate) mod tensors;
 pub(crate) mod values;
 
-use ams_bundle::page::by_ecpm;
+use ams_bundle::by_ecpm;
 use ams_bundle::{Model, PageView, Spec};
 use ams_data::schema::{ITEM, USER};
 use ams_data::{Field, Side};
@@ -31,13 +31,13 @@ use crate::problem::{Kind, Problem};
 pub(crate) const SERVER: &str = "ams";
 pub(crate) const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
 
-/// The outputs.
+/// Names of the output tensors, both of shape [N].
 pub(crate) const CTR: &str = "ctr";
 pub(crate) const ECPM: &str = "ecpm";
 
 /// What a request says beside its tensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Wanted {
+pub(crate) struct InferenceOptions {
     /// What it calls itself, if anything.
     pub(crate) id: Option<String>,
     /// The outputs it wants; none: all.
@@ -53,13 +53,13 @@ pub(crate) fn wrong(what: String) -> Problem {
 /// An answer: the outputs that are wanted, in the order of the candidates.
 pub(crate) struct Inferred<'a> {
     pub model: &'a Model,
-    pub wanted: &'a Wanted,
+    pub wanted: &'a InferenceOptions,
     pub ctr: Option<&'a [f32]>,
     pub ecpm: Option<Vec<f64>>,
 }
 
 /// Whether there is what is wanted.
-pub(crate) fn check(wanted: &Wanted) -> Result<(), Problem> {
+pub(crate) fn check(wanted: &InferenceOptions) -> Result<(), Problem> {
     match wanted.outputs.iter().find(|name| ![CTR, ECPM].contains(&&name[..])) {
         None => Ok(()),
         Some(unknown) => {
@@ -72,7 +72,7 @@ pub(crate) fn check(wanted: &Wanted) -> Result<(), Problem> {
 pub(crate) fn inferred<'a>(
     model: &'a Model,
     page: &PageView,
-    wanted: &'a Wanted,
+    wanted: &'a InferenceOptions,
     ctr: &'a [f32],
 ) -> Inferred<'a> {
     let wants = |name: &str| wanted.outputs.is_empty() || wanted.outputs.iter().any(|o| o == name);
@@ -102,7 +102,7 @@ pub(crate) struct Described {
     pub shape: [i64; 1],
 }
 
-/// Describes a model.
+/// The metadata of a model: names, types and shapes of its tensors.
 pub(crate) fn describe(model: &Model) -> Description<'_> {
     let tensor = |name: String, datatype, length| Described { name, datatype, shape: [length] };
     let bytes = |name: &str, length| tensor(name.to_owned(), "BYTES", length);

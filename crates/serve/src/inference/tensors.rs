@@ -20,7 +20,7 @@ pub(crate) struct Tensor<'a> {
 
 impl<'a> Tensor<'a> {
     /// Of as many values as `shape` says.
-    pub fn new<N: Copy + std::fmt::Debug + TryInto<usize>>(
+    pub(crate) fn new<N: Copy + std::fmt::Debug + TryInto<usize>>(
         name: &'a str,
         datatype: Datatype,
         shape: &[N],
@@ -189,9 +189,10 @@ fn cell(text: Text) -> Option<Cell> {
 fn cells(mut texts: Vec<Text>) -> Option<Cell> {
     let several = texts.len() > 1;
     texts.retain(|text| !text.0.is_empty());
-    match several {
-        true => (!texts.is_empty()).then_some(Cell::List(texts)),
-        false => texts.pop().and_then(cell),
+    if several {
+        (!texts.is_empty()).then_some(Cell::List(texts))
+    } else {
+        texts.pop().and_then(cell)
     }
 }
 

@@ -47,7 +47,7 @@ const NAMES: [(&str, Datatype); 14] = [
 
 impl Datatype {
     /// The type that tensor `name` says it has.
-    pub fn of(name: &str, datatype: &str) -> Result<Datatype, Problem> {
+    pub(crate) fn of(name: &str, datatype: &str) -> Result<Datatype, Problem> {
         let found = NAMES.iter().find(|(known, _)| *known == datatype);
         found.map(|&(_, datatype)| datatype).ok_or_else(|| {
             let known = NAMES.map(|(name, _)| name).join(", ");
@@ -55,12 +55,12 @@ impl Datatype {
         })
     }
 
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         NAMES[self as usize].0
     }
 
     /// Floats: whole numbers from here on may have been rounded.
-    pub fn exact(self) -> Option<f64> {
+    pub(crate) fn exact(self) -> Option<f64> {
         let bits = match self {
             Fp64 => 53,
             Fp32 => 24,
@@ -73,7 +73,7 @@ impl Datatype {
 
     /// The values of tensor `name` in `bytes`: little-endian; a text is its length in four bytes,
     /// and its UTF-8.
-    pub fn of_bytes(self, name: &str, mut bytes: &[u8]) -> Result<Vec<Text>, Problem> {
+    pub(crate) fn of_bytes(self, name: &str, mut bytes: &[u8]) -> Result<Vec<Text>, Problem> {
         let of = self.name();
         let read = match self {
             Bool => Some(bytes.iter().map(|&byte| text(byte != 0)).collect()),
@@ -109,7 +109,7 @@ impl Datatype {
     }
 
     /// Value `at` of tensor `name` in JSON; `null` is none.
-    pub fn of_json(self, name: &str, at: usize, value: &Value) -> Result<Text, Problem> {
+    pub(crate) fn of_json(self, name: &str, at: usize, value: &Value) -> Result<Text, Problem> {
         let misfit = || wrong(format!("{name}[{at}] is {value}, which is no {}", self.name()));
         let whole = whole(value);
         let fits = |least: i128, most: i128| {

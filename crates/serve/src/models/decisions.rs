@@ -1,5 +1,5 @@
-//! What operators decided about the models of a folder, kept in the folder: it outlives a restart,
-//! and all servers of the folder follow it.
+//! Decisions of operators about the models of a folder. They are a file of the folder, so they
+//! outlive a restart, and all servers of the folder follow them.
 //!
 //! ```text
 //! MODELS/serving.json   {"format": "ams-serving/1", "models": {"shop": {
@@ -9,8 +9,8 @@
 //!                          "canary":    {"version": 4, "percent": 5, "by": "..", "at": ..},
 //!                          "unloaded":  {"by": "..", "at": ..}}}}
 //! ```
-//! `at` is in unix seconds. The file appears whole; who changes it holds the lock `.serving.lock`
-//! beside it.
+//! `at` is in unix seconds. The file is replaced as a whole, under the lock `.serving.lock` beside
+//! it.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -23,108 +23,103 @@ use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
 
-/// The file's name.
-pub const FILE: &str = "serving.json";
+/// Name of the file in the folder of models.
+pub(crate) const FILE: &str = "serving.json";
 
 /// `format` of the files this build reads and writes.
 const FORMAT: &str = "ams-serving/1";
 
-/// Most bytes of a file: no hand writes more.
+/// Most bytes of a file that is read.
 const MOST: u64 = 16 << 20;
 
-/// How long a change of another server is waited for.
+/// Time to wait for the lock of another server.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// Who decided something, and when.
+/// The author and the time of a decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Mark {
-    /// What is known of who it was.
+pub struct Author {
+    /// The header `From` or `User-Agent` of the order, with the fingerprint of its token.
     pub by: String,
-    /// In unix seconds.
+    /// The time of the decision, in unix seconds.
     pub at: u64,
 }
 
-impl Mark {
-    /// Of somebody, now.
-    pub fn of(by: &str) -> Mark {
+impl Author {
+    /// `by`, with the present time.
+    pub fn of(by: &str) -> Author {
         let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
-        Mark { by: by.to_owned(), at: since.map_or(0, |since| since.as_secs()) }
+        Author { by: by.to_owned(), at: since.map_or(0, |since| since.as_secs()) }
     }
 }
 
-/// A version that serves whatever comes.
+/// A version that serves until another decision.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Pinned {
-    /// The version.
     pub version: u64,
-    /// Who decided it.
     #[serde(flatten)]
-    pub mark: Mark,
+    pub author: Author,
 }
 
-/// A version that a share of the users gets.
+/// A version that answers a share of the users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Share {
-    /// The version.
+pub struct CanaryShare {
     pub version: u64,
-    /// Of 100 users, 1 to 100.
+    /// Percentage of the users, 1 to 100.
     pub percent: u8,
-    /// Who decided it.
     #[serde(flatten)]
-    pub mark: Mark,
+    pub author: Author,
 }
 
-/// What was decided about one model.
+/// All decisions about one model.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Decided {
-    /// The version that serves whatever comes.
+pub struct ModelDecisions {
+    /// The version that serves until another decision.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pinned: Option<Pinned>,
-    /// The version that servers with `--explicit` serve until they are told to look for a higher
-    /// one.
+    /// The version that servers with `--explicit` serve until an order to search for a higher one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub chosen: Option<Pinned>,
-    /// Versions that do not become live by themselves.
+    /// Versions that become live by order only.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub withdrawn: BTreeMap<u64, Mark>,
-    /// The version that a share of the users gets.
+    pub withdrawn: BTreeMap<u64, Author>,
+    /// The version that answers a share of the users.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub canary: Option<Share>,
-    /// The model is not served at all.
+    pub canary: Option<CanaryShare>,
+    /// Set if the model is not served.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unloaded: Option<Mark>,
+    pub unloaded: Option<Author>,
 }
 
-/// What was decided about all models of a folder.
+/// All decisions about the models of a folder, by model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Decisions(BTreeMap<String, Decided>);
+pub struct Decisions(BTreeMap<String, ModelDecisions>);
 
 #[derive(Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct File {
     format: String,
-    models: BTreeMap<String, Decided>,
+    models: BTreeMap<String, ModelDecisions>,
 }
 
 impl Decisions {
-    /// What was decided about a model.
-    pub fn of(&self, model: &str) -> Decided {
+    /// The decisions about `model`; without any, the default.
+    pub fn of(&self, model: &str) -> ModelDecisions {
         self.0.get(model).cloned().unwrap_or_default()
     }
 
     /// Reads the bytes of a file.
     ///
     /// # Errors
-    /// What is wrong with them, and where.
+    /// If they are not decisions, with line and column.
     pub fn parse(bytes: &[u8]) -> Result<Decisions, String> {
         let file: File = serde_json::from_slice(bytes).map_err(|error| error.to_string())?;
         if file.format != FORMAT {
             return Err(format!("format is {:?}, expected {FORMAT:?}", file.format));
         }
         for (model, decided) in &file.models {
-            if let Some(Share { percent, .. }) = decided.canary
+            if let Some(CanaryShare { percent, .. }) = decided.canary
                 && !(1..=100).contains(&percent)
             {
                 return Err(format!(
@@ -135,10 +130,10 @@ impl Decisions {
         Ok(Decisions(file.models))
     }
 
-    /// What stands in `folder`; nothing, if there is no file.
+    /// Reads the file in `folder`; without a file, there are no decisions.
     ///
     /// # Errors
-    /// If the file cannot be read, or is not what it has to be.
+    /// If the file cannot be read, is too large or damaged.
     pub fn read(folder: &Path) -> Result<Decisions, Error> {
         let path = folder.join(FILE);
         let length = match std::fs::metadata(&path) {
@@ -153,12 +148,14 @@ impl Decisions {
         }
         let bytes = std::fs::read(&path).map_err(Error::io(&path))?;
         Decisions::parse(&bytes).map_err(|what| {
-            let what = format!("{what}; mend it, or remove it so that the highest versions serve");
+            let what = format!(
+                "{what}; correct the file, or remove it so that the highest versions serve"
+            );
             Error::content(&path, what)
         })
     }
 
-    /// What a file of these says.
+    /// The text of the file.
     pub fn to_text(&self) -> String {
         let file = File { format: FORMAT.to_owned(), models: self.0.clone() };
         let text = serde_json::to_string_pretty(&file);
@@ -170,38 +167,38 @@ impl Decisions {
         Ok(sync_folder(folder)?)
     }
 
-    /// These with `change` done to what was decided about a model.
-    pub fn with<R>(
+    /// A copy to whose decisions about `model` the `change` was applied, and the result of `change`.
+    pub fn apply<R>(
         &self,
         model: &str,
-        change: impl FnOnce(&mut Decided) -> Result<R, Refusal>,
+        change: impl FnOnce(&mut ModelDecisions) -> Result<R, Refusal>,
     ) -> Result<(Decisions, R), Refusal> {
         let mut changed = self.clone();
         let decided = changed.0.entry(model.to_owned()).or_default();
         let result = change(decided)?;
-        if *decided == Decided::default() {
+        if *decided == ModelDecisions::default() {
             changed.0.remove(model);
         }
         Ok((changed, result))
     }
 }
 
-/// What is decided, and whether the folder's file says so too.
+/// The decisions that hold in this server, and the state of the folder's file.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Book {
+pub(super) struct DecisionStore {
     pub(super) decisions: Decisions,
-    /// What the file said when it was read last; none: it was never read.
+    /// The decisions in the file when it was last read; `None` before the first read.
     on_disk: Option<Decisions>,
-    /// Why the file does not say what is decided here.
+    /// The error of the last write, if the file differs from `decisions`.
     pub(super) unkept: Option<String>,
 }
 
-impl Book {
-    /// Follows the file: what another server decided counts here, unless it says only what it said
-    /// before a decision that could not be written.
+impl DecisionStore {
+    /// Reads the file and takes its decisions over, unless it is unchanged since a decision of this
+    /// server that could not be written.
     ///
     /// # Errors
-    /// As [`Decisions::read`]; then what was known stays.
+    /// As [`Decisions::read`]; then the decisions stay.
     pub(super) fn follow(&mut self, folder: &Path) -> Result<(), Error> {
         let read = Decisions::read(folder)?;
         if self.unkept.is_none() || self.on_disk.as_ref() != Some(&read) {
@@ -212,23 +209,23 @@ impl Book {
         Ok(())
     }
 
-    /// Whether the file was read, or not there.
+    /// Whether the file was read, or found to be absent, once.
     pub(super) fn is_known(&self) -> bool {
         self.on_disk.is_some()
     }
 
-    /// Decides something about a model: written first, then known. Where the folder cannot be
-    /// written it is known here alone, and [`Book::unkept`] says why: an operator who takes a
-    /// version back at night must not be stopped by a full disk.
+    /// Decides about a model: writes the file, then applies the decision here. If the folder cannot
+    /// be written, the decision holds in this server only and [`DecisionStore::unkept`] has the
+    /// error, because a full disk must not prevent a rollback.
     ///
     /// # Errors
-    /// If `change` fails, another server does not end its change, or the file is damaged; then
+    /// If `change` fails, another server holds the lock for too long, or the file is damaged; then
     /// nothing has changed.
     pub(super) fn decide<R>(
         &mut self,
         folder: &Path,
         model: &str,
-        change: impl FnOnce(&mut Decided) -> Result<R, Refusal>,
+        change: impl FnOnce(&mut ModelDecisions) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
         let lock = Lock::wait(folder, "serving", WAIT);
         let unwritable = match lock {
@@ -237,7 +234,7 @@ impl Book {
             Err(error) => return Err(Refusal::State(error.to_string())),
         };
         self.follow(folder)?;
-        let (decisions, result) = self.decisions.with(model, change)?;
+        let (decisions, result) = self.decisions.apply(model, change)?;
         let unkept = unwritable.or_else(|| decisions.write(folder).err().map(|e| e.to_string()));
         match &unkept {
             None => self.on_disk = Some(decisions.clone()),
@@ -245,7 +242,7 @@ impl Book {
                 tracing::error!(
                     model,
                     %error,
-                    "the decision counts in this server alone, until it is restarted"
+                    "the decision holds in this server only, until it is restarted"
                 );
             }
         }
@@ -259,29 +256,29 @@ impl Book {
 mod tests {
     use super::*;
 
-    fn pin(version: u64) -> impl FnOnce(&mut Decided) -> Result<(), Refusal> {
+    fn pin(version: u64) -> impl FnOnce(&mut ModelDecisions) -> Result<(), Refusal> {
         move |decided| {
-            decided.pinned = Some(Pinned { version, mark: Mark::of("a test") });
+            decided.pinned = Some(Pinned { version, author: Author::of("a test") });
             Ok(())
         }
     }
 
-    fn pinned(book: &Book) -> Option<u64> {
+    fn pinned(book: &DecisionStore) -> Option<u64> {
         book.decisions.of("shop").pinned.map(|pinned| pinned.version)
     }
 
     #[test]
     fn what_one_server_decides_another_follows() {
         let dir = tempfile::tempdir().unwrap();
-        let (mut one, mut other) = (Book::default(), Book::default());
+        let (mut one, mut other) = (DecisionStore::default(), DecisionStore::default());
         assert!(!one.is_known());
         one.decide(dir.path(), "shop", pin(3)).unwrap();
         assert_eq!((pinned(&one), pinned(&other), &one.unkept), (Some(3), None, &None));
         other.follow(dir.path()).unwrap();
         assert_eq!(pinned(&other), Some(3));
         // What the other decides about another model leaves this one alone.
-        let withdraw = |decided: &mut Decided| {
-            decided.withdrawn.insert(7, Mark::of("a test"));
+        let withdraw = |decided: &mut ModelDecisions| {
+            decided.withdrawn.insert(7, Author::of("a test"));
             Ok(())
         };
         other.decide(dir.path(), "films", withdraw).unwrap();
@@ -289,7 +286,7 @@ mod tests {
         assert!(one.decisions.of("films").withdrawn.contains_key(&7));
         assert_eq!(Decisions::read(dir.path()).unwrap(), one.decisions);
         // No decision is left of nothing.
-        let clear = |decided: &mut Decided| {
+        let clear = |decided: &mut ModelDecisions| {
             decided.withdrawn.clear();
             Ok(())
         };
@@ -305,7 +302,7 @@ mod tests {
         let folder = dir.path().join("models");
         std::fs::create_dir(&folder).unwrap();
         // A folder in the file's place: nobody can write it, not even root.
-        let mut book = Book::default();
+        let mut book = DecisionStore::default();
         book.follow(&folder).unwrap();
         std::fs::create_dir(folder.join(FILE)).unwrap();
         book.decide(&folder, "shop", pin(3)).unwrap_err();
@@ -317,7 +314,7 @@ mod tests {
         book.follow(&folder).unwrap();
         assert_eq!(pinned(&book), Some(3), "the file says what it said before");
         std::fs::remove_dir(&lock).unwrap();
-        Book::default().decide(&folder, "shop", pin(2)).unwrap();
+        DecisionStore::default().decide(&folder, "shop", pin(2)).unwrap();
         book.follow(&folder).unwrap();
         assert_eq!((pinned(&book), &book.unkept), (Some(2), &None));
     }
@@ -325,7 +322,7 @@ mod tests {
     #[test]
     fn files_that_are_damaged_are_refused() {
         let dir = tempfile::tempdir().unwrap();
-        let mark = r#""by": "x", "at": 1"#;
+        let author = r#""by": "x", "at": 1"#;
         for (text, expected) in [
             ("", "EOF"),
             ("{}", "missing field `format`"),
@@ -336,7 +333,7 @@ mod tests {
             ),
             (
                 &format!(
-                    r#"{{"format": "ams-serving/1", "models": {{"a": {{"canary": {{"version": 1, "percent": 0, {mark}}}}}}}}}"#
+                    r#"{{"format": "ams-serving/1", "models": {{"a": {{"canary": {{"version": 1, "percent": 0, {author}}}}}}}}}"#
                 ),
                 "models.a.canary.percent is 0, expected 1 to 100",
             ),
@@ -345,7 +342,7 @@ mod tests {
             std::fs::write(dir.path().join(FILE), text).unwrap();
             let error = Decisions::read(dir.path()).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("serving.json"), "{text}: {error}");
-            let mut book = Book::default();
+            let mut book = DecisionStore::default();
             assert!(book.decide(dir.path(), "a", pin(1)).is_err());
             assert_eq!(std::fs::read_to_string(dir.path().join(FILE)).unwrap(), text);
         }

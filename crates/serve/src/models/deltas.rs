@@ -5,7 +5,7 @@ use std::sync::{Arc, PoisonError};
 
 use ams_bundle::{Changes, Model};
 
-use super::{Loaded, Models, Refusal, Snapshot, followed};
+use super::{LoadedVersion, Models, Refusal, Snapshot, followed};
 
 impl Models {
     /// Takes up the deltas that followed the versions in memory. One that is damaged is reported in
@@ -20,7 +20,7 @@ impl Models {
     }
 
     /// Takes up the deltas of one version, and returns what it is then.
-    fn follow_one(&self, name: &str, loaded: &Arc<Loaded>) -> Arc<Loaded> {
+    fn follow_one(&self, name: &str, loaded: &Arc<LoadedVersion>) -> Arc<LoadedVersion> {
         let (model, refused_delta) = followed(loaded.model.clone());
         let (version, before) = (model.version(), loaded.model.deltas());
         if model.deltas() == before && refused_delta == loaded.refused_delta {
@@ -34,13 +34,14 @@ impl Models {
         if model.deltas() > before {
             tracing::info!(model = name, version, delta = model.deltas(), "followed");
         }
-        let loaded = Arc::new(Loaded { model, refused_delta, ..Loaded::clone(loaded) });
+        let loaded =
+            Arc::new(LoadedVersion { model, refused_delta, ..LoadedVersion::clone(loaded) });
         self.replace(|models| {
             let Some(versions) = models.get_mut(name) else { return };
             let old = versions.loaded.get(&version);
             // Another thread may have gone further meanwhile, or another version taken its place.
             if old.is_some_and(|old| old.model.deltas() <= loaded.model.deltas()) {
-                let is_it = |other: &Arc<Loaded>| other.model.version() == version;
+                let is_it = |other: &Arc<LoadedVersion>| other.model.version() == version;
                 let canary = versions.canary.iter_mut().map(|canary| &mut canary.loaded);
                 for place in versions.live.iter_mut().chain(canary).filter(|it| is_it(it)) {
                     *place = Arc::clone(&loaded);
@@ -63,7 +64,7 @@ impl Models {
     /// # Errors
     /// If the version is not loaded, `changes` fails, or the delta cannot be written; then nothing
     /// has changed.
-    pub fn edit(
+    pub(crate) fn edit(
         &self,
         name: &str,
         version: Option<u64>,

@@ -4,10 +4,10 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
-use ams_bundle::{arrival, files};
+use ams_bundle::{arrival, whole_versions};
 
-use super::decisions::{Decided, Mark, Pinned, Share};
-use super::{Canary, Loaded, Models, Refusal, Versions};
+use super::decisions::{Author, CanaryShare, ModelDecisions, Pinned};
+use super::{Canary, LoadedVersion, Models, Refusal, Versions};
 
 impl Models {
     /// Looks for models, versions and decisions on disk, and makes of every model that version live
@@ -16,7 +16,7 @@ impl Models {
     /// # Errors
     /// If the folder cannot be listed, or what was decided is not known; what is wrong with a model
     /// is in [`super::Snapshot::status`].
-    pub fn poll(&self) -> Result<(), Refusal> {
+    pub(crate) fn poll(&self) -> Result<(), Refusal> {
         self.look(false)
     }
 
@@ -24,29 +24,29 @@ impl Models {
     ///
     /// # Errors
     /// As [`Models::poll`].
-    pub fn poll_again(&self) -> Result<(), Refusal> {
+    pub(crate) fn poll_again(&self) -> Result<(), Refusal> {
         self.look(true)
     }
 
     fn look(&self, again: bool) -> Result<(), Refusal> {
         let _one_at_a_time = self.looking.lock().unwrap_or_else(PoisonError::into_inner);
         let decisions = {
-            let mut book = self.book();
-            let read = book.follow(&self.folder);
-            if !book.is_known() {
+            let mut store = self.decisions();
+            let read = store.follow(&self.folder);
+            if !store.is_known() {
                 // A version that was taken back must not be live because nobody can read that it
                 // was.
                 read?;
             } else if let Err(error) = read {
-                tracing::error!(%error, "what was decided before counts on");
+                tracing::error!(%error, "the decisions cannot be read; the earlier ones hold");
                 self.telemetry.poll_failures.increment(1);
             }
-            book.decisions.clone()
+            store.decisions.clone()
         };
         let names = self.names()?;
-        for (name, version) in self.choice.pins.iter().filter(|(name, _)| !names.contains(name)) {
+        for (name, version) in self.policy.pins.iter().filter(|(name, _)| !names.contains(name)) {
             if !self.ready() {
-                tracing::error!(model = name, version, "--pin: no such model");
+                tracing::error!(model = name, version, "--pin names a model that is not on disk");
             }
         }
         for name in &names {
@@ -65,11 +65,11 @@ impl Models {
     }
 
     /// One model: what is wrong with it is its own.
-    fn look_at(&self, name: &str, decided: Decided, again: bool) -> Result<(), Refusal> {
+    fn look_at(&self, name: &str, decided: ModelDecisions, again: bool) -> Result<(), Refusal> {
         let folder = self.folder.join(name);
         // Its versions are none if it may not be read, and nobody would be told.
         std::fs::read_dir(&folder).map_err(ams_bundle::Error::io(&folder))?;
-        let found = files::whole_versions(&folder)?;
+        let found = whole_versions(&folder)?;
         let now = self.now();
         let nothing = Versions::default();
         let known = now.models.get(name).unwrap_or(&nothing);
@@ -100,7 +100,7 @@ impl Models {
             });
         }
         self.watch(name, known);
-        if decided.unloaded.is_some() && !self.choice.pins.contains_key(name) {
+        if decided.unloaded.is_some() && !self.policy.pins.contains_key(name) {
             if !known.loaded.is_empty()
                 && self.while_decided(name, &decided, || self.drop_versions(name))
             {
@@ -114,12 +114,12 @@ impl Models {
     }
 
     /// Makes that version live that should be, of those `found`; `again`: somebody asked for it.
-    fn choose(&self, name: &str, decided: &Decided, found: Vec<u64>, again: bool) {
+    fn choose(&self, name: &str, decided: &ModelDecisions, found: Vec<u64>, again: bool) {
         let now = self.now();
         let live = now.models.get(name).and_then(|known| known.live.as_ref());
         let live = live.map(|live| live.model.version());
         let taken_back = live.is_some_and(|live| decided.withdrawn.contains_key(&live));
-        let explicit = self.choice.explicit;
+        let explicit = self.policy.explicit;
         let chosen = decided.chosen.as_ref().filter(|_| explicit && !again);
         let fixed = self.pinned(name, decided).or(chosen.map(|chosen| chosen.version));
         if let Some(version) = fixed {
@@ -153,7 +153,7 @@ impl Models {
             None if taken_back => tracing::error!(
                 model = name,
                 version = live,
-                "was taken back, and serves on: no other version is good"
+                "the version was withdrawn and still serves, as no other version is valid"
             ),
             None => {}
         }
@@ -162,9 +162,9 @@ impl Models {
     /// Does what follows from a decision, if nothing else was decided here meanwhile: loading takes
     /// time, and an order that came in between must not be undone until the next look. Whether
     /// it was done.
-    fn while_decided(&self, name: &str, decided: &Decided, act: impl FnOnce()) -> bool {
-        let book = self.book();
-        let is_so = book.decisions.of(name) == *decided;
+    fn while_decided(&self, name: &str, decided: &ModelDecisions, act: impl FnOnce()) -> bool {
+        let store = self.decisions();
+        let is_so = store.decisions.of(name) == *decided;
         if is_so {
             act();
         }
@@ -174,20 +174,20 @@ impl Models {
     /// Writes down what a server that is only to serve what it is told found first, so that it
     /// serves it after a restart too.
     fn keep_choice(&self, name: &str, version: u64) {
-        let mark = Mark::of("a look of a server with --explicit");
+        let author = Author::of("the first poll of a server with --explicit");
         let kept = self.decide(name, |decided| {
-            decided.chosen = Some(Pinned { version, mark });
+            decided.chosen = Some(Pinned { version, author });
             Ok(())
         });
         if let Err(error) = kept {
-            tracing::error!(model = name, version, %error, "not written");
+            tracing::error!(model = name, version, %error, "the choice of the version was not written");
         }
     }
 
     /// Says once that a pinned version is not there; what serves serves on.
     fn say_absent(&self, name: &str, version: u64) {
         let now = self.now();
-        let what = "it is to serve, and not there";
+        let what = "the pinned version is not on disk";
         let said = now.models.get(name).and_then(|known| known.arriving.get(&version));
         if said.is_none_or(|said| said != what) {
             tracing::error!(model = name, version, "{what}");
@@ -198,8 +198,8 @@ impl Models {
     }
 
     /// The version that serves whatever comes: by this server's settings, or by what was decided.
-    pub(super) fn pinned(&self, name: &str, decided: &Decided) -> Option<u64> {
-        let set = self.choice.pins.get(name).copied();
+    pub(super) fn pinned(&self, name: &str, decided: &ModelDecisions) -> Option<u64> {
+        let set = self.policy.pins.get(name).copied();
         set.or(decided.pinned.as_ref().map(|pinned| pinned.version))
     }
 
@@ -215,7 +215,7 @@ impl Models {
     }
 
     /// Gives users the canary that was decided.
-    fn follow_canary(&self, name: &str, share: Option<Share>) {
+    fn follow_canary(&self, name: &str, share: Option<CanaryShare>) {
         let now = self.now();
         let Some(known) = now.models.get(name) else { return };
         let serves = known.canary.as_ref().map(|c| (c.loaded.model.version(), c.percent));
@@ -235,7 +235,7 @@ impl Models {
                 Err(_) => return,
             },
         };
-        let decided = Decided { canary: share, ..known.decided.clone() };
+        let decided = ModelDecisions { canary: share, ..known.decided.clone() };
         self.while_decided(name, &decided, || {
             self.note(name, |versions| versions.canary = canary);
         });
@@ -243,14 +243,14 @@ impl Models {
 
     /// Says that a model cannot be looked at, and goes on: it has nothing to do with others.
     fn pass_over(&self, name: &str, error: &Refusal) {
-        let said = error.to_string();
+        let text = error.to_string();
         let now = self.now();
         let known = now.models.get(name);
-        if known.is_some_and(|known| known.unreadable.as_ref() == Some(&said)) {
+        if known.is_some_and(|known| known.unreadable.as_ref() == Some(&text)) {
             return;
         }
-        tracing::error!(model = name, error = %said, "passed over");
-        self.note(name, |versions| versions.unreadable = Some(said));
+        tracing::error!(model = name, error = %text, "the model is skipped, as its folder cannot be read");
+        self.note(name, |versions| versions.unreadable = Some(text));
     }
 
     /// Forgets models whose folder is gone: at once where none of its versions served, otherwise
@@ -267,7 +267,7 @@ impl Models {
         for name in gone {
             let known = &now.models[name];
             if known.live.is_none() || known.gone && !all {
-                tracing::warn!(model = name, "forgotten: its folder is gone");
+                tracing::warn!(model = name, "the model is removed, as its folder is gone");
                 self.replace(|models| models.remove(name));
             } else if !known.gone {
                 tracing::error!(model = name, "its folder is gone; it serves from memory");
@@ -298,7 +298,7 @@ impl Models {
     }
 
     /// How the files of a version differ from what was read.
-    fn changed(&self, name: &str, loaded: &Arc<Loaded>) -> Option<String> {
+    fn changed(&self, name: &str, loaded: &Arc<LoadedVersion>) -> Option<String> {
         let folder = self.folder.join(name).join(loaded.model.version().to_string());
         let what = match arrival::look(&folder) {
             Ok((_, stamp)) => loaded.stamp.difference(&stamp)?,

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use ams_bundle::files;
+use ams_bundle::whole_versions;
 
-use super::decisions::{Decided, Mark, Pinned, Share};
+use super::decisions::{Author, CanaryShare, ModelDecisions, Pinned};
 use super::{Canary, Models, Refusal};
 
 impl Models {
@@ -15,14 +15,14 @@ impl Models {
     ///
     /// # Errors
     /// If it is not there or not good; then what was live stays live.
-    pub fn activate(&self, name: &str, version: u64, by: &str) -> Result<(), Refusal> {
+    pub(crate) fn activate(&self, name: &str, version: u64, by: &str) -> Result<(), Refusal> {
         self.require(name)?;
         self.require_free(name, Some(version))?;
         self.retry(name, version);
         let loaded = self.load(name, version)?;
-        let found = files::whole_versions(&self.folder.join(name))?;
+        let found = whole_versions(&self.folder.join(name))?;
         let refused = self.refused(name);
-        let explicit = self.choice.explicit;
+        let explicit = self.policy.explicit;
         let decided = self.decide(name, |decided| {
             decided.unloaded = None;
             decided.withdrawn.remove(&version);
@@ -42,7 +42,7 @@ impl Models {
     ///
     /// # Errors
     /// If there is no other that is good.
-    pub fn roll_back(&self, name: &str, by: &str) -> Result<u64, Refusal> {
+    pub(crate) fn roll_back(&self, name: &str, by: &str) -> Result<u64, Refusal> {
         self.require_free(name, None)?;
         let now = self.now();
         let Some(known) = now.models.get(name) else {
@@ -52,20 +52,21 @@ impl Models {
         let Some(live) = known.live.as_ref().map(|live| live.model.version()) else {
             return Err(Refusal::State(format!("no version of {name} is live")));
         };
-        let found = files::whole_versions(&self.folder.join(name)).unwrap_or_default();
+        let found = whole_versions(&self.folder.join(name)).unwrap_or_default();
         let lower = found.iter().rev().copied().filter(|&version| version < live);
         let candidates = known.before.iter().rev().copied().chain(lower);
         let candidates = candidates.filter(|it| !known.decided.withdrawn.contains_key(it));
         let loaded = candidates.into_iter().find_map(|version| self.load(name, version).ok());
         let Some(loaded) = loaded else {
-            let what = format!("no version of {name} but {live} is good and was not taken back");
+            let what =
+                format!("{name} has no other valid version than {live} that was not withdrawn");
             return Err(Refusal::State(what));
         };
         let before = loaded.model.version();
         let refused = self.refused(name);
-        let explicit = self.choice.explicit;
+        let explicit = self.policy.explicit;
         let decided = self.decide(name, |decided| {
-            decided.withdrawn.insert(live, Mark::of(by));
+            decided.withdrawn.insert(live, Author::of(by));
             decided.withdrawn.remove(&before);
             if decided.canary.as_ref().is_some_and(|canary| canary.version == before) {
                 decided.canary = None;
@@ -87,7 +88,13 @@ impl Models {
     ///
     /// # Errors
     /// If it is not there, not good, or live already.
-    pub fn canary(&self, name: &str, version: u64, percent: u8, by: &str) -> Result<(), Refusal> {
+    pub(crate) fn canary(
+        &self,
+        name: &str,
+        version: u64,
+        percent: u8,
+        by: &str,
+    ) -> Result<(), Refusal> {
         if percent > 100 {
             return Err(Refusal::State(format!("percent is {percent}, expected 0 to 100")));
         }
@@ -105,11 +112,12 @@ impl Models {
                 Some(Canary { loaded: self.load(name, version)?, percent })
             }
         };
-        let share = canary.as_ref().map(|_| Share { version, percent, mark: Mark::of(by) });
+        let share =
+            canary.as_ref().map(|_| CanaryShare { version, percent, author: Author::of(by) });
         let decided = self.decide(name, |decided| {
             if share.is_some() {
                 // Until somebody makes it live.
-                decided.withdrawn.insert(version, Mark::of(by));
+                decided.withdrawn.insert(version, Author::of(by));
             }
             decided.canary = share;
             Ok(decided.clone())
@@ -126,7 +134,7 @@ impl Models {
     ///
     /// # Errors
     /// If there is no such model, or the settings pin it.
-    pub fn unload(&self, name: &str, by: &str) -> Result<(), Refusal> {
+    pub(crate) fn unload(&self, name: &str, by: &str) -> Result<(), Refusal> {
         self.require_free(name, None)?;
         if let Err(error) = self.require(name) {
             // Its folder is gone: there is nothing to decide for others.
@@ -136,7 +144,7 @@ impl Models {
             };
         }
         let decided = self.decide(name, |decided| {
-            decided.unloaded = Some(Mark::of(by));
+            decided.unloaded = Some(Author::of(by));
             Ok(decided.clone())
         })?;
         self.note(name, |versions| versions.decided = decided);
@@ -149,14 +157,14 @@ impl Models {
     pub(super) fn decide<R>(
         &self,
         name: &str,
-        change: impl FnOnce(&mut Decided) -> Result<R, Refusal>,
+        change: impl FnOnce(&mut ModelDecisions) -> Result<R, Refusal>,
     ) -> Result<R, Refusal> {
-        self.book().decide(&self.folder, name, change)
+        self.decisions().decide(&self.folder, name, change)
     }
 
     /// Whether something else than `version` may be decided about a model.
     fn require_free(&self, name: &str, version: Option<u64>) -> Result<(), Refusal> {
-        match self.choice.pins.get(name) {
+        match self.policy.pins.get(name) {
             Some(pinned) if version != Some(*pinned) => Err(Refusal::State(format!(
                 "{name} is pinned to version {pinned} by --pin; start the server without it"
             ))),
@@ -180,17 +188,17 @@ impl Models {
     }
 }
 
-impl Decided {
+impl ModelDecisions {
     /// Has a version serve: pinned, unless it is the `highest` good one.
     fn serve(&mut self, version: u64, highest: Option<u64>, explicit: bool, by: &str) {
-        let this = Pinned { version, mark: Mark::of(by) };
+        let this = Pinned { version, author: Author::of(by) };
         self.pinned = (highest != Some(version)).then(|| this.clone());
         self.chosen = explicit.then_some(this);
     }
 }
 
 /// The version that would be live if nothing was pinned.
-fn highest(found: &[u64], decided: &Decided, refused: &[u64]) -> Option<u64> {
+fn highest(found: &[u64], decided: &ModelDecisions, refused: &[u64]) -> Option<u64> {
     let good = |it: &&u64| !decided.withdrawn.contains_key(it) && !refused.contains(it);
     found.iter().rev().find(good).copied()
 }

@@ -1,18 +1,18 @@
-//! Why a model cannot be asked or changed.
+//! Errors of requests for models and of orders.
 
-/// What is asked for and not there.
+/// Why a version cannot answer, or an order is not carried out.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// No model or version of that name.
+    /// No model or version has that name.
     #[error("{0}")]
     Absent(String),
-    /// No model or version of that name yet: they are being looked for.
-    #[error("{0}; the server is not ready: its models are still being looked for")]
+    /// No model or version has that name yet, as the first poll has not ended.
+    #[error("{0}; the server is not ready, as it still loads its models")]
     Unready(String),
-    /// Not in this state of the model.
+    /// The present state of the model does not allow it.
     #[error("{0}")]
     State(String),
-    /// The bundle, or a file beside it, is not good.
+    /// The bundle, or a file beside it, is invalid.
     #[error(transparent)]
     Bundle(#[from] ams_bundle::Error),
 }

@@ -33,8 +33,8 @@ use serde::Deserialize;
 use crate::http::admitted;
 use crate::problem::{Kind, Problem};
 use crate::settings::Demo;
-use crate::shared::Shared;
-use pictures::Pictures;
+use crate::state::ServerState;
+use pictures::Thumbnails;
 
 /// Nothing but what this server sends runs, is shown or is asked; `blob:` are pictures that had to
 /// be asked for with a token.
@@ -50,9 +50,9 @@ const CSS: &str = "text/css; charset=utf-8";
 const JS: &str = "text/javascript; charset=utf-8";
 
 /// The paths; those of the demo if it is set.
-pub(crate) fn router(shared: &Arc<Shared>, demo: Option<&Demo>) -> Router<Arc<Shared>> {
+pub(crate) fn router(server: &Arc<ServerState>, demo: Option<&Demo>) -> Router<Arc<ServerState>> {
     let mut router = Router::new()
-        .route("/docs", file(HTML, told(include_str!("docs.html"), "demo", demo.is_some())))
+        .route("/docs", file(HTML, with_meta(include_str!("docs.html"), "demo", demo.is_some())))
         .route("/docs/app.js", file(JS, include_str!("docs.js")))
         .route("/docs/app.css", file(CSS, include_str!("docs.css")))
         .route("/docs/schema.js", file(JS, include_str!("schema.js")))
@@ -60,7 +60,7 @@ pub(crate) fn router(shared: &Arc<Shared>, demo: Option<&Demo>) -> Router<Arc<Sh
         .route("/docs/page.css", file(CSS, include_str!("page.css")))
         .route("/docs/icon.svg", file("image/svg+xml", include_str!("icon.svg")));
     if let Some(Demo { pictures }) = demo {
-        let html = told(include_str!("demo.html"), "pictures", pictures.is_some());
+        let html = with_meta(include_str!("demo.html"), "pictures", pictures.is_some());
         router = router
             .route("/demo", file(HTML, html))
             .route("/demo/app.js", file(JS, include_str!("demo.js")))
@@ -68,23 +68,23 @@ pub(crate) fn router(shared: &Arc<Shared>, demo: Option<&Demo>) -> Router<Arc<Sh
             .route("/demo/explain.js", file(JS, include_str!("explain.js")))
             .route("/demo/app.css", file(CSS, include_str!("demo.css")));
         if let Some(folder) = pictures {
-            let pictures = Arc::new(Pictures::new(folder.clone()));
+            let pictures = Arc::new(Thumbnails::new(folder.clone()));
             let asked = move |state, query| picture(state, Arc::clone(&pictures), query);
-            let guard = from_fn_with_state(Arc::clone(shared), admitted);
+            let guard = from_fn_with_state(Arc::clone(server), admitted);
             let guarded = Router::new().route("/demo/picture", get(asked)).route_layer(guard);
             router = router.merge(guarded);
         }
     }
-    router.route_layer(from_fn(careful))
+    router.route_layer(from_fn(security_headers))
 }
 
 /// A page that is told whether there is `what`.
-fn told(page: &str, what: &str, is_there: bool) -> String {
+fn with_meta(page: &str, what: &str, is_there: bool) -> String {
     let said = if is_there { "yes" } else { "no" };
     page.replace("</head>", &format!("<meta name=\"{what}\" content=\"{said}\">\n</head>"))
 }
 
-/// A file of the binary, of which no answer has a copy. Asked for each time: another version of the
+/// A file of the binary, of which no answer has a copy. ParsedRequest for each time: another version of the
 /// program may have another one.
 fn file<S: Clone + Send + Sync + 'static>(
     kind: &'static str,
@@ -97,7 +97,7 @@ fn file<S: Clone + Send + Sync + 'static>(
 }
 
 /// Tells browsers what they may do with an answer.
-async fn careful(request: Request, next: Next) -> Response {
+async fn security_headers(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
     let rules: [(HeaderName, &'static str); 3] = [
         (CONTENT_SECURITY_POLICY, POLICY),
@@ -110,10 +110,10 @@ async fn careful(request: Request, next: Next) -> Response {
     response
 }
 
-/// Whose picture is asked for.
+/// PictureQuery picture is asked for.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Whose {
+struct PictureQuery {
     model: String,
     item: String,
 }
@@ -121,13 +121,13 @@ struct Whose {
 /// The picture of an item. The client says which item, and the model which picture: no text of a
 /// request is ever part of a path.
 async fn picture(
-    State(shared): State<Arc<Shared>>,
-    pictures: Arc<Pictures>,
-    whose: Result<Query<Whose>, QueryRejection>,
+    State(server): State<Arc<ServerState>>,
+    pictures: Arc<Thumbnails>,
+    query: Result<Query<PictureQuery>, QueryRejection>,
 ) -> Result<Response, Problem> {
-    let Query(Whose { model, item }) =
-        whose.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
-    let loaded = shared.models.now().find(&model, None, None)?;
+    let Query(PictureQuery { model, item }) =
+        query.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
+    let loaded = server.models.now().find(&model, None, None)?;
     let items = loaded.model.items();
     let name = items.find(&item).map(|row| items.picture(row)).filter(|name| name.is_some());
     let Some(name) = name else {

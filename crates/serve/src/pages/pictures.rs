@@ -21,7 +21,7 @@ const SIDE: u32 = 256;
 /// Bytes of small pictures in memory.
 const ROOM: usize = 32 << 20;
 
-/// Pictures that are made small at once: each may need as much memory as a picture has pixels.
+/// Thumbnails that are made small at once: each may need as much memory as a picture has pixels.
 const AT_ONCE: usize = 2;
 
 /// How long the list of files holds, if a picture is not on it.
@@ -29,30 +29,30 @@ const HOLDS: Duration = Duration::from_secs(60);
 
 /// The pictures below one folder.
 #[derive(Debug)]
-pub(crate) struct Pictures {
+pub(crate) struct Thumbnails {
     folder: PathBuf,
-    hands: Arc<Semaphore>,
-    listed: Mutex<Option<Listed>>,
-    kept: Mutex<Kept>,
+    permits: Arc<Semaphore>,
+    listed: Mutex<Option<FileIndex>>,
+    cache: Mutex<ThumbnailCache>,
 }
 
 /// The files of the folder by the hashes of their names, as samples spell them: relative to the
 /// folder.
 #[derive(Debug)]
-struct Listed {
+struct FileIndex {
     names: HashMap<PictureName, Box<str>>,
     at: Instant,
 }
 
 /// Small pictures, in the order they came.
 #[derive(Debug, Default)]
-struct Kept {
+struct ThumbnailCache {
     by_name: HashMap<PictureName, Bytes>,
     order: VecDeque<PictureName>,
     bytes: usize,
 }
 
-impl Kept {
+impl ThumbnailCache {
     /// Keeps one more; the oldest make room.
     fn keep(&mut self, name: PictureName, jpeg: &Bytes, room: usize) {
         if jpeg.len() > room || self.by_name.contains_key(&name) {
@@ -68,41 +68,41 @@ impl Kept {
     }
 }
 
-impl Pictures {
+impl Thumbnails {
     /// Those below `folder`, which is listed when the first one is asked for.
-    pub(crate) fn new(folder: PathBuf) -> Pictures {
-        Pictures {
+    pub(crate) fn new(folder: PathBuf) -> Thumbnails {
+        Thumbnails {
             folder,
-            hands: Arc::new(Semaphore::new(AT_ONCE)),
+            permits: Arc::new(Semaphore::new(AT_ONCE)),
             listed: Mutex::default(),
-            kept: Mutex::default(),
+            cache: Mutex::default(),
         }
     }
 
     /// A picture, small, as JPEG; or why there is none.
-    pub(crate) async fn small(self: &Arc<Pictures>, name: PictureName) -> Result<Bytes, String> {
-        if let Some(jpeg) = self.kept(name) {
+    pub(crate) async fn small(self: &Arc<Thumbnails>, name: PictureName) -> Result<Bytes, String> {
+        if let Some(jpeg) = self.cached(name) {
             return Ok(jpeg);
         }
         let gone = "the server is ending";
-        let hand = Arc::clone(&self.hands).acquire_owned().await.map_err(|_| gone)?;
-        let pictures = Arc::clone(self);
+        let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| gone)?;
+        let thumbnails = Arc::clone(self);
         let made = tokio::task::spawn_blocking(move || {
-            // Held to the end, even if nobody waits any more.
-            let _hand = hand;
-            pictures.make(name)
+            // MemoryShare to the end, even if nobody waits any more.
+            let _permit = permit;
+            thumbnails.make(name)
         });
         made.await.map_err(|_| gone)?
     }
 
-    fn kept(&self, name: PictureName) -> Option<Bytes> {
-        let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.by_name.get(&name).cloned()
+    fn cached(&self, name: PictureName) -> Option<Bytes> {
+        let cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.by_name.get(&name).cloned()
     }
 
     /// Reads a picture and makes it small, unless somebody just did.
     fn make(&self, name: PictureName) -> Result<Bytes, String> {
-        if let Some(jpeg) = self.kept(name) {
+        if let Some(jpeg) = self.cached(name) {
             return Ok(jpeg);
         }
         let Some(file) = self.file(name)? else {
@@ -117,8 +117,8 @@ impl Pictures {
             "the file is no picture that can be read"
         })?;
         let jpeg = Bytes::from(jpeg);
-        let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        kept.keep(name, &jpeg, ROOM);
+        let mut cache = self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        cache.keep(name, &jpeg, ROOM);
         Ok(jpeg)
     }
 
@@ -134,14 +134,14 @@ impl Pictures {
     fn file(&self, name: PictureName) -> Result<Option<Box<str>>, String> {
         let mut listed = self.listed.lock().unwrap_or_else(PoisonError::into_inner);
         let lacks =
-            |listed: &Listed| !listed.names.contains_key(&name) && listed.at.elapsed() > HOLDS;
+            |listed: &FileIndex| !listed.names.contains_key(&name) && listed.at.elapsed() > HOLDS;
         if listed.as_ref().is_none_or(lacks) {
             // The folder's place is nothing that clients should know.
             let names = files_below(&self.folder);
             let names = names.map_err(|_| "the folder of pictures cannot be read")?;
             let names =
                 names.into_iter().map(|name| (PictureName::of(&name), name.into())).collect();
-            *listed = Some(Listed { names, at: Instant::now() });
+            *listed = Some(FileIndex { names, at: Instant::now() });
         }
         Ok(listed.as_ref().and_then(|listed| listed.names.get(&name).cloned()))
     }
@@ -153,13 +153,13 @@ mod tests {
 
     #[test]
     fn the_oldest_make_room() {
-        let mut kept = Kept::default();
+        let mut cache = ThumbnailCache::default();
         for name in 1..=4 {
-            kept.keep(PictureName(name), &Bytes::from(vec![0; 40]), 100);
-            kept.keep(PictureName(name), &Bytes::from(vec![0; 40]), 100);
+            cache.keep(PictureName(name), &Bytes::from(vec![0; 40]), 100);
+            cache.keep(PictureName(name), &Bytes::from(vec![0; 40]), 100);
         }
-        kept.keep(PictureName(5), &Bytes::from(vec![0; 101]), 100);
-        assert_eq!((kept.bytes, &kept.order), (80, &VecDeque::from([3, 4].map(PictureName))));
+        cache.keep(PictureName(5), &Bytes::from(vec![0; 101]), 100);
+        assert_eq!((cache.bytes, &cache.order), (80, &VecDeque::from([3, 4].map(PictureName))));
     }
 
     #[tokio::test]
@@ -169,7 +169,7 @@ mod tests {
         std::fs::write(folder.path().join("secret.png"), "no picture").unwrap();
         std::fs::copy(seed("rgb.png"), folder.path().join("in/a.png")).unwrap();
         std::fs::write(folder.path().join("in/text.png"), "root:x:0:0").unwrap();
-        let pictures = Arc::new(Pictures::new(folder.path().join("in")));
+        let pictures = Arc::new(Thumbnails::new(folder.path().join("in")));
         let small = |name: &str| {
             let (pictures, name) = (Arc::clone(&pictures), PictureName::of(name));
             async move { pictures.small(name).await }
@@ -197,7 +197,7 @@ mod tests {
         symlink("a.png", folder.path().join("in/stays.png")).unwrap();
         symlink("in", folder.path().join("link")).unwrap();
         for root in ["in", "link"] {
-            let pictures = Arc::new(Pictures::new(folder.path().join(root)));
+            let pictures = Arc::new(Thumbnails::new(folder.path().join(root)));
             let small = |name: &str| pictures.make(PictureName::of(name));
             assert!(small("stays.png").unwrap().starts_with(b"\xff\xd8"));
             let said = small("leads-out.png").unwrap_err();

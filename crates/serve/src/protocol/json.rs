@@ -3,19 +3,23 @@
 use ams_bundle::PageView;
 use serde::Serialize;
 
-use crate::answer::{Ask, Asked, Target};
+use crate::answer::{Operation, ParsedRequest, Target};
 use crate::problem::Problem;
 
 /// Reads a page view; the path said what is asked of whom.
 ///
 /// # Errors
 /// With path, line and column, if the body is no page view.
-pub(crate) fn read(target: &Target, ask: &Ask, body: &[u8]) -> Result<Asked, Problem> {
+pub(crate) fn read(
+    target: &Target,
+    operation: &Operation,
+    body: &[u8],
+) -> Result<ParsedRequest, Problem> {
     let page = PageView::parse(body)?;
-    Ok(Asked { target: target.clone(), ask: ask.clone(), page })
+    Ok(ParsedRequest { target: target.clone(), operation: operation.clone(), page })
 }
 
-/// `value` as JSON.
+/// Serializes `value` as compact JSON.
 pub(crate) fn write(value: &impl Serialize) -> Vec<u8> {
     serde_json::to_vec(value).expect("our own types have text keys only")
 }

@@ -10,10 +10,10 @@ use ams_bundle::request::Text;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use crate::answer::{Ask, Asked, Target};
+use crate::answer::{Operation, ParsedRequest, Target};
 use crate::inference::tensors::{Tensor, page_view};
 use crate::inference::values::Datatype;
-use crate::inference::{CTR, ECPM, Inferred, Wanted, wrong};
+use crate::inference::{CTR, ECPM, InferenceOptions, Inferred, wrong};
 use crate::problem::Problem;
 
 /// A request; keys beside these are of no use here.
@@ -100,12 +100,16 @@ fn flat(data: &Value) -> Vec<&Value> {
 ///
 /// # Errors
 /// If the JSON, or the bytes behind it, are not the tensors of a page view.
-pub(crate) fn read(target: &Target, header: Option<usize>, body: &[u8]) -> Result<Asked, Problem> {
+pub(crate) fn read(
+    target: &Target,
+    header: Option<usize>,
+    body: &[u8],
+) -> Result<ParsedRequest, Problem> {
     let (page, wanted) = parse(body, header)?;
-    Ok(Asked { target: target.clone(), ask: Ask::Infer(wanted), page })
+    Ok(ParsedRequest { target: target.clone(), operation: Operation::Infer(wanted), page })
 }
 
-fn parse(body: &[u8], header: Option<usize>) -> Result<(PageView, Wanted), Problem> {
+fn parse(body: &[u8], header: Option<usize>) -> Result<(PageView, InferenceOptions), Problem> {
     let cut = body.split_at_checked(header.unwrap_or(body.len()));
     let (text, mut tail) = cut.ok_or_else(|| {
         wrong(format!(
@@ -119,11 +123,11 @@ fn parse(body: &[u8], header: Option<usize>) -> Result<(PageView, Wanted), Probl
         return Err(wrong(format!("{} bytes are behind those of the last tensor", tail.len())));
     }
     let outputs = outputs.into_iter().map(|output| output.name).collect();
-    let wanted = Wanted { id: id.map(|Text(id)| id), outputs, raw: false };
+    let wanted = InferenceOptions { id: id.map(|Text(id)| id), outputs, raw: false };
     Ok((page_view(tensors)?, wanted))
 }
 
-/// Writes an answer.
+/// Writes an answer as JSON, the only form of answers over HTTP.
 pub(crate) fn write(inferred: &Inferred<'_>) -> Vec<u8> {
     let Inferred { model, wanted, ctr, ecpm } = inferred;
     let mut outputs = Vec::new();
@@ -197,7 +201,7 @@ mod tests {
             let body = format!(r#"{{"inputs": [{inputs}], {rest}}}"#);
             let (page, wanted) = parse(body.as_bytes(), None).unwrap();
             let expected = PageView::parse(br#"{"candidates": {"item": ["3", "4"]}}"#).unwrap();
-            assert_eq!((page, wanted), (expected, Wanted::default()), "{body}");
+            assert_eq!((page, wanted), (expected, InferenceOptions::default()), "{body}");
         }
         let body = br#"{"id": 7, "inputs": [{"name": "user.id", "shape": [], "datatype": "INT64", "data": 12}]}"#;
         let (page, wanted) = parse(body, None).unwrap();

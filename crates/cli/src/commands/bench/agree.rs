@@ -6,7 +6,7 @@ use ams_bundle::{Model, Scratch};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, read_texts};
 use ams_model::loss::sigmoid;
-use ams_serve::load;
+use ams_serve::post_each;
 use ams_train::Job;
 use ams_train::run;
 use serde::{Deserialize, Serialize};
@@ -76,7 +76,7 @@ pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Resu
         Some(url) => {
             let url = format!("{}/v1/models/{}/score", url.trim_end_matches('/'), model.name());
             let json = |page| serde_json::to_vec(page).expect("page views are JSON");
-            let answers = load::ask(&url, pages.iter().map(json)).map_err(Failure::user)?;
+            let answers = post_each(&url, pages.iter().map(json)).map_err(Failure::user)?;
             let rate = |answer: &Vec<u8>| match serde_json::from_slice::<Answer>(answer) {
                 Ok(Answer { ctr }) if ctr.len() == 1 => Ok(ctr[0]),
                 _ => Err(Failure::user(format!("{url}: {}", String::from_utf8_lossy(answer)))),

@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 use std::time::Instant;
 
-use ams_bundle::ranking::{Ranking, by_score, by_user};
 use ams_bundle::{Predictions, evaluate};
+use ams_bundle::{Ranking, by_score, by_user};
 use ams_model::init::mix;
 use ams_model::metrics::{Impression, auc_of_sorted, gauc_of_sorted};
 use serde::Serialize;

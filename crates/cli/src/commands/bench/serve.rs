@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use ams_bundle::request::Text;
 use ams_bundle::{Model, PageView, Scratch};
-use ams_serve::load::{self, Latencies, Load, Outcome};
+use ams_serve::{Latencies, Load, Outcome};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -41,7 +41,8 @@ pub struct Arguments {
     /// Seconds of a run.
     #[arg(long, value_name = "S", default_value_t = 10.0, requires = "url", value_parser = rate)]
     seconds: f64,
-    /// Send the requests to a path that does nothing, which measures HTTP and this program alone.
+    /// Send the requests to a path that scores nothing, which measures HTTP and this program alone;
+    /// the server needs the flag --bench-endpoint.
     #[arg(long, requires = "url")]
     nothing: bool,
     /// A file whose first line is a bearer token.
@@ -176,9 +177,9 @@ fn ask(
                 seconds: arguments.seconds,
                 seed: 1,
                 token: token.clone(),
-                patience: Duration::from_secs(30),
+                timeout: Duration::from_secs(30),
             };
-            let outcome = load::send(&load).map_err(Failure::user)?;
+            let outcome = load.send().map_err(Failure::user)?;
             let (candidates, behaviors) = size(&pages[0]);
             runs.push(ServerRun { candidates, behaviors, outcome });
         }

@@ -9,29 +9,29 @@ use prost::Message;
 
 use crate::problem::{Kind, Problem};
 
-/// `ranking.proto`.
-#[allow(missing_docs, clippy::all)]
+/// Messages of `ranking.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 #[path = "generated/ams.v1.rs"]
 #[rustfmt::skip]
-pub mod ranking;
+pub(crate) mod ranking;
 
-/// `open_inference.proto`.
-#[allow(missing_docs, clippy::all)]
+/// Messages of `open_inference.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 #[path = "generated/inference.rs"]
 #[rustfmt::skip]
-pub mod inference;
+pub(crate) mod inference;
 
-/// `health.proto`.
-#[allow(missing_docs, clippy::all)]
+/// Messages of `health.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 #[path = "generated/grpc.health.v1.rs"]
 #[rustfmt::skip]
-pub mod health;
+pub(crate) mod health;
 
-/// `reflection.proto`.
-#[allow(missing_docs, clippy::all)]
+/// Messages of `reflection.proto`.
+#[allow(missing_docs, unreachable_pub, clippy::all)]
 #[path = "generated/grpc.reflection.v1.rs"]
 #[rustfmt::skip]
-pub mod reflection;
+pub(crate) mod reflection;
 
 /// All of `crates/serve/proto`, described: a `google.protobuf.FileDescriptorSet`.
 pub(crate) const DESCRIPTIONS: &[u8] = include_bytes!("generated/descriptions.binpb");

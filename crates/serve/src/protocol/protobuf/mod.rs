@@ -16,22 +16,22 @@ use axum::body::Bytes;
 use prost::Message;
 
 use self::messages::{decoded, ranking as proto};
-use crate::answer::{Answer, Ask, Asked, Explanation, KEEP, Target};
+use crate::answer::{Answer, Explanation, KEEP, Operation, ParsedRequest, Target};
 use crate::inference::wrong;
 use crate::problem::Problem;
 
-/// The calls that ask something of a page view.
+/// The calls that operation something of a page view.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Call {
-    /// `ams.v1.Ranking/Score`
+pub(crate) enum GrpcMethod {
+    /// The call `ams.v1.Ranking/Score`.
     Score,
-    /// `ams.v1.Ranking/PreRank`
+    /// The call `ams.v1.Ranking/PreRank`.
     PreRank,
-    /// `ams.v1.Ranking/Page`
+    /// The call `ams.v1.Ranking/Page`.
     Page,
-    /// `ams.v1.Ranking/Explain`
+    /// The call `ams.v1.Ranking/Explain`.
     Explain,
-    /// `inference.GRPCInferenceService/ModelInfer`
+    /// The call `inference.GRPCInferenceService/ModelInfer`.
     Infer,
 }
 
@@ -39,21 +39,26 @@ pub(crate) enum Call {
 ///
 /// # Errors
 /// If it is not what the call has.
-pub(crate) fn read(call: Call, message: Bytes) -> Result<Asked, Problem> {
-    let ask = match call {
-        Call::Page => {
+pub(crate) fn read(method: GrpcMethod, message: Bytes) -> Result<ParsedRequest, Problem> {
+    let operation = match method {
+        GrpcMethod::Page => {
             let proto::PageRequest { model, version, page_view, pre_rank, keep } =
                 decoded(message)?;
-            let ask = Ask::Page { pre_rank, keep: keep.map_or(KEEP, |keep| keep as usize) };
-            return Ok(Asked { target: Target { model, version }, ask, page: page(page_view)? });
+            let operation =
+                Operation::Page { pre_rank, keep: keep.map_or(KEEP, |keep| keep as usize) };
+            return Ok(ParsedRequest {
+                target: Target { model, version },
+                operation,
+                page: page(page_view)?,
+            });
         }
-        Call::PreRank => Ask::PreRank,
-        Call::Explain => Ask::Explain,
-        Call::Score => Ask::Score,
-        Call::Infer => return tensors::read(message),
+        GrpcMethod::PreRank => Operation::PreRank,
+        GrpcMethod::Explain => Operation::Explain,
+        GrpcMethod::Score => Operation::Score,
+        GrpcMethod::Infer => return tensors::read(message),
     };
     let proto::RankRequest { model, version, page_view } = decoded(message)?;
-    Ok(Asked { target: Target { model, version }, ask, page: page(page_view)? })
+    Ok(ParsedRequest { target: Target { model, version }, operation, page: page(page_view)? })
 }
 
 fn page(view: Option<proto::PageView>) -> Result<PageView, Problem> {
@@ -160,8 +165,8 @@ fn explained(explanation: &Explanation<'_>) -> proto::ExplainResponse {
     }
 }
 
-fn attention(attention: &ams_bundle::explain::Attention) -> proto::Attention {
-    let ams_bundle::explain::Attention { over, queries, weights } = attention.clone();
+fn attention(attention: &ams_bundle::Attention) -> proto::Attention {
+    let ams_bundle::Attention { over, queries, weights } = attention.clone();
     proto::Attention { over, queries, weights }
 }
 
@@ -213,21 +218,21 @@ mod tests {
         let (model, version) = ("m".to_owned(), Some(3));
         let request =
             proto::RankRequest { model: model.clone(), version, page_view: Some(view.clone()) };
-        let asked = read(Call::Explain, request.encode_to_vec().into()).unwrap();
-        assert_eq!(asked.page, PageView::parse(json).unwrap());
+        let parsed = read(GrpcMethod::Explain, request.encode_to_vec().into()).unwrap();
+        assert_eq!(parsed.page, PageView::parse(json).unwrap());
         assert_eq!(
-            (asked.target, asked.ask),
-            (Target { model: model.clone(), version }, Ask::Explain)
+            (parsed.target, parsed.operation),
+            (Target { model: model.clone(), version }, Operation::Explain)
         );
 
         let page_view = Some(view);
         let request =
             proto::PageRequest { model, page_view, pre_rank: "p".to_owned(), ..Default::default() };
-        let asked = read(Call::Page, request.encode_to_vec().into()).unwrap();
-        assert_eq!(asked.page, PageView::parse(json).unwrap());
-        assert_eq!(asked.ask, Ask::Page { pre_rank: "p".to_owned(), keep: 400 });
-        assert_eq!(read(Call::Score, Bytes::new()).unwrap().page, PageView::default());
-        let problem = read(Call::Score, Bytes::from_static(b"{}")).unwrap_err();
+        let parsed = read(GrpcMethod::Page, request.encode_to_vec().into()).unwrap();
+        assert_eq!(parsed.page, PageView::parse(json).unwrap());
+        assert_eq!(parsed.operation, Operation::Page { pre_rank: "p".to_owned(), keep: 400 });
+        assert_eq!(read(GrpcMethod::Score, Bytes::new()).unwrap().page, PageView::default());
+        let problem = read(GrpcMethod::Score, Bytes::from_static(b"{}")).unwrap_err();
         assert!(problem.detail.starts_with("request: failed to decode"), "{}", problem.detail);
     }
 
@@ -252,7 +257,7 @@ mod tests {
                 let mut changed = bytes.clone();
                 changed[at] = value;
                 for length in [at, bytes.len()] {
-                    for call in [Call::Score, Call::Page] {
+                    for call in [GrpcMethod::Score, GrpcMethod::Page] {
                         match read(call, Bytes::copy_from_slice(&changed[..length])) {
                             Ok(_) => good += 1,
                             Err(problem) => {

@@ -6,10 +6,10 @@ use axum::body::Bytes;
 use prost::Message;
 
 use super::messages::{decoded, inference as proto};
-use crate::answer::{Ask, Asked, Target, version_of};
+use crate::answer::{Operation, ParsedRequest, Target, version_of};
 use crate::inference::tensors::{Tensor, page_view};
 use crate::inference::values::{Datatype, text, utf8};
-use crate::inference::{self, Described, Inferred, Wanted, wrong};
+use crate::inference::{self, Described, InferenceOptions, Inferred, wrong};
 use crate::problem::Problem;
 use proto::model_infer_response::InferOutputTensor;
 use proto::model_metadata_response::TensorMetadata;
@@ -26,7 +26,7 @@ pub(crate) fn target(model: String, version: &str) -> Result<Target, Problem> {
 ///
 /// # Errors
 /// If it is not the tensors of a page view.
-pub(crate) fn read(message: Bytes) -> Result<Asked, Problem> {
+pub(crate) fn read(message: Bytes) -> Result<ParsedRequest, Problem> {
     let request: proto::ModelInferRequest = decoded(message)?;
     let target = target(request.model_name, &request.model_version)?;
     let (inputs, raw) = (&request.inputs, &request.raw_input_contents);
@@ -52,12 +52,12 @@ pub(crate) fn read(message: Bytes) -> Result<Asked, Problem> {
         tensors.push(Tensor::new(name, datatype, &input.shape, values)?);
     }
     let page = page_view(tensors)?;
-    let wanted = Wanted {
+    let wanted = InferenceOptions {
         id: Some(request.id).filter(|id| !id.is_empty()),
         outputs: request.outputs.into_iter().map(|output| output.name).collect(),
         raw: !raw.is_empty(),
     };
-    Ok(Asked { target, ask: Ask::Infer(wanted), page })
+    Ok(ParsedRequest { target, operation: Operation::Infer(wanted), page })
 }
 
 /// The values of tensor `name`: each type has its field.
@@ -183,7 +183,7 @@ mod tests {
         InferInputTensor { name, datatype, shape: shape.to_vec(), ..Default::default() }
     }
 
-    fn parsed(inputs: Vec<InferInputTensor>, raw: &[&[u8]]) -> Result<Asked, Problem> {
+    fn parsed(inputs: Vec<InferInputTensor>, raw: &[&[u8]]) -> Result<ParsedRequest, Problem> {
         let raw_input_contents = raw.iter().map(|&bytes| Bytes::copy_from_slice(bytes)).collect();
         let request = proto::ModelInferRequest { inputs, raw_input_contents, ..Default::default() };
         read(request.encode_to_vec().into())
@@ -219,7 +219,9 @@ mod tests {
             "candidates": {"item": ["a", "bc"], "bid": [1, 0.5]}}"#;
         assert_eq!(by_bytes.page, ams_bundle::PageView::parse(expected).unwrap());
         assert_eq!(by_numbers.page, by_bytes.page);
-        let raw = |asked: Asked| matches!(asked.ask, Ask::Infer(Wanted { raw: true, .. }));
+        let raw = |asked: ParsedRequest| {
+            matches!(asked.operation, Operation::Infer(InferenceOptions { raw: true, .. }))
+        };
         assert_eq!((raw(by_bytes), raw(by_numbers)), (true, false));
     }
 

@@ -10,70 +10,70 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use blake3::Hash;
 
-use crate::traffic::Traffic;
+use crate::traffic::TrafficMetrics;
 
 /// What is made of files and can be made again.
-pub(crate) trait Renewed: Send + Sync {
-    /// The files.
+pub(crate) trait Reload: Send + Sync {
+    /// The files whose content decides whether to reload.
     fn files(&self) -> Vec<&Path>;
 
     /// Makes it again, of the files as they are now.
     ///
     /// # Errors
     /// If it cannot be made; then all stays as it was.
-    fn renew(&self) -> Result<(), String>;
+    fn reload(&self) -> Result<(), String>;
 }
 
 /// Everything of a server that is made of files.
-pub(crate) struct Renewal {
-    things: Vec<Box<dyn Renewed>>,
+pub(crate) struct Reloader {
+    sources: Vec<Box<dyn Reload>>,
     /// What was in the files of each when they were tried last, and at the last look.
-    seen: Mutex<Vec<Seen>>,
-    traffic: Arc<Traffic>,
+    seen: Mutex<Vec<Hashes>>,
+    traffic: Arc<TrafficMetrics>,
 }
 
-impl std::fmt::Debug for Renewal {
+impl std::fmt::Debug for Reloader {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Renewal").field("seen", &self.seen).finish_non_exhaustive()
+        f.debug_struct("Reloader").field("seen", &self.seen).finish_non_exhaustive()
     }
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Seen {
+struct Hashes {
     tried: Hash,
     last: Hash,
 }
 
 /// Who wants to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
+pub(crate) enum Trigger {
     /// The clock: a file that is just being written, or a key whose certificate comes next, is left
     /// for the next look.
-    Clock,
+    Timer,
     /// Somebody, who says that the files are whole.
-    Asked,
+    Signal,
 }
 
-impl Renewal {
-    /// Of `things`, which were just made.
-    pub(crate) fn new(things: Vec<Box<dyn Renewed>>, traffic: Arc<Traffic>) -> Renewal {
-        let contents = things.iter().map(|thing| content(&**thing));
-        let seen = Mutex::new(contents.map(|now| Seen { tried: now, last: now }).collect());
-        Renewal { things, seen, traffic }
+impl Reloader {
+    /// Of `sources`, which were just made.
+    pub(crate) fn new(sources: Vec<Box<dyn Reload>>, traffic: Arc<TrafficMetrics>) -> Reloader {
+        let contents = sources.iter().map(|source| content(&**source));
+        let seen = Mutex::new(contents.map(|now| Hashes { tried: now, last: now }).collect());
+        Reloader { sources, seen, traffic }
     }
 
     /// Looks at all files, and makes again what is of others than before.
-    pub(crate) fn look(&self, look: Look) {
+    pub(crate) fn check(&self, trigger: Trigger) {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        for (thing, seen) in self.things.iter().zip(&mut *seen) {
-            let now = content(&**thing);
+        for (source, seen) in self.sources.iter().zip(&mut *seen) {
+            let now = content(&**source);
             let is_settled = std::mem::replace(&mut seen.last, now) == now;
-            if now == seen.tried || (look == Look::Clock && !is_settled) {
+            if now == seen.tried || (trigger == Trigger::Timer && !is_settled) {
                 continue;
             }
             seen.tried = now;
-            let files = thing.files();
-            match thing.renew() {
+            let files = source.files();
+            match source.reload() {
                 Ok(()) => tracing::info!(?files, "read again"),
                 Err(error) => {
                     self.traffic.reload_failures.increment(1);
@@ -85,9 +85,9 @@ impl Renewal {
 }
 
 /// A hash of all that is in the files; a file that cannot be read is another one than every file.
-fn content(thing: &dyn Renewed) -> Hash {
+fn content(source: &dyn Reload) -> Hash {
     let mut hasher = blake3::Hasher::new();
-    for file in thing.files() {
+    for file in source.files() {
         match std::fs::read(file) {
             Ok(bytes) => hasher.update(blake3::hash(&bytes).as_bytes()),
             Err(error) => hasher.update(error.to_string().as_bytes()),
@@ -110,8 +110,8 @@ mod tests {
         let file = folder.path().join("tokens");
         std::fs::write(&file, "first-token-0123456789").unwrap();
         let (tokens, telemetry) = (Tokens::read(&file).unwrap(), Telemetry::new());
-        let traffic = Arc::new(Traffic::new(&telemetry));
-        let renewal = Renewal::new(vec![Box::new(tokens.clone())], traffic);
+        let traffic = Arc::new(TrafficMetrics::new(&telemetry));
+        let renewal = Reloader::new(vec![Box::new(tokens.clone())], traffic);
         let valid = || {
             let opens = |token: &&str| {
                 let value = format!("Bearer {token}-token-0123456789").parse().unwrap();
@@ -119,13 +119,13 @@ mod tests {
             };
             ["first", "second", "third"].into_iter().filter(opens).collect::<Vec<_>>()
         };
-        renewal.look(Look::Asked);
+        renewal.check(Trigger::Signal);
         assert_eq!(valid(), ["first"]);
         let both = "first-token-0123456789\nsecond-token-0123456789";
         std::fs::write(&file, both).unwrap();
-        renewal.look(Look::Clock);
+        renewal.check(Trigger::Timer);
         assert_eq!(valid(), ["first"], "it may be half written");
-        renewal.look(Look::Clock);
+        renewal.check(Trigger::Timer);
         assert_eq!(valid(), ["first", "second"]);
         // Whatever is wrong with it, also if it is not there: what was read before holds, and it is
         // said once.
@@ -135,14 +135,14 @@ mod tests {
                 None => std::fs::remove_file(&file).unwrap(),
             }
             for _ in 0..3 {
-                renewal.look(Look::Asked);
+                renewal.check(Trigger::Signal);
             }
             assert_eq!(valid(), ["first", "second"]);
             let line = format!("ams_reload_failures_total {failures}");
             assert!(telemetry.render().contains(&line), "no {line} in {}", telemetry.render());
         }
         std::fs::write(&file, "third-token-0123456789").unwrap();
-        renewal.look(Look::Asked);
+        renewal.check(Trigger::Signal);
         assert_eq!(valid(), ["third"]);
     }
 }
