@@ -246,7 +246,7 @@ pub enum Labels {
     Observed,
     /// The log holds positives only; the negatives were drawn.
     Sampled {
-        /// Negatives per positive.
+        /// Number of negatives per positive.
         negatives: u32,
         /// How they were drawn: `uniform`, `popularity`, `contemporary` or `around` (until version
         /// 0.1 called `contemporary`).

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 pub(crate) struct Object {
     /// Key within the bucket.
     pub key: String,
-    /// Length in bytes.
+    /// Length in bytes, as listed.
     pub bytes: u64,
     /// Another content, another tag.
     pub tag: String,

@@ -10,7 +10,7 @@ use crate::init::{self, Init};
 pub struct View {
     /// Position of the first float.
     pub offset: usize,
-    /// Length, in floats.
+    /// Length in floats, of all dimensions.
     pub len: usize,
 }
 

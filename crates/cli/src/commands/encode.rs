@@ -161,11 +161,7 @@ pub(crate) fn run(
             }
             precomputed(&options, names)?
         }
-        None if arguments.encoder.is_precomputed() => {
-            return Err(Failure::user(
-                "--encoder precomputed needs --features FILE and --keys FILE",
-            ));
-        }
+        None if arguments.encoder.is_precomputed() => return Err(Failure::user(NEEDS_FEATURES)),
         None => {
             let encoder = arguments.encoder.open(|path| Ok(locations.input(path)?))?;
             let images = images.as_ref().expect("clap asks for it without --features");
@@ -191,6 +187,9 @@ pub(crate) fn run(
     output.finish(&timed, || text(&timed, &named));
     Ok(())
 }
+
+/// The advice where rows that were computed elsewhere are wanted, but not given.
+const NEEDS_FEATURES: &str = "--encoder precomputed needs --features FILE and --keys FILE";
 
 /// The names whose rows are taken from `features`: those that are listed, or all of them.
 fn names_with_features(

@@ -252,7 +252,7 @@ impl Role {
     }
 }
 
-/// Aliases of [`Role::Image`].
+/// Aliases of [`Role::Image`], in lower case.
 const IMAGE_ALIASES: &[&str] = &[
     "image",
     "images",

@@ -19,7 +19,7 @@ pub trait Input: Debug + Send + Sync {
     /// What messages call it.
     fn path(&self) -> &Path;
 
-    /// Length in bytes.
+    /// Length in bytes, as stored, not as decompressed.
     fn length(&self) -> u64;
 
     /// Reads it from the start.

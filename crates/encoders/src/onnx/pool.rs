@@ -101,10 +101,7 @@ impl Pooling {
                 noun: "place",
             },
             (Kind::Maps { channels, places, .. }, None | Some(Pool::First)) => {
-                let first = match pool {
-                    Some(_) => "--pool first is for tokens. ",
-                    None => "",
-                };
+                let first = if pool.is_some() { "--pool first is for tokens. " } else { "" };
                 return Err(format!(
                     "{has}: {channels} maps of {places} places each, not one row. {first}Say --pool mean (the global average, \
                      {channels} numbers), or --pool none ({all} numbers end to end, at most {MAX_DIM}), or choose a later \
