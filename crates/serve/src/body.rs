@@ -4,8 +4,8 @@
 //! frames --a buffer that grows with the received bytes--> Body, with its share of the memory --expanded--> bytes
 //! ```
 //! A compressed body has two sizes, and the limit is for both. Expanding is work, so the threads
-//! that talk to clients do not do it. All bodies share one [`RequestMemory`], from their first byte until
-//! they are answered: many clients together cost no more than it has.
+//! that talk to clients do not do it. All bodies share one [`RequestMemory`], from their first byte
+//! until they are answered: many clients together cost no more than it has.
 
 use std::future::poll_fn;
 use std::io::Read;

@@ -128,8 +128,8 @@ impl Connections {
         })
     }
 
-    /// Admits a connection of `address`, if needed after the eviction of the longest idle one. None if
-    /// the address has reached its limit.
+    /// Admits a connection of `address`, if needed after the eviction of the longest idle one. None
+    /// if the address has reached its limit.
     pub(crate) async fn admit(
         self: &Arc<Connections>,
         address: IpAddr,

@@ -1,5 +1,5 @@
-//! The page of metrics for Prometheus: registered metrics, and those of the present state. The latter
-//! are written from the state at every scrape, so removed versions and models have none.
+//! The page of metrics for Prometheus: registered metrics, and those of the present state. The
+//! latter are written from the state at every scrape, so removed versions and models have none.
 
 use std::fmt::Write;
 use std::sync::Arc;

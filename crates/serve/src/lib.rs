@@ -43,7 +43,8 @@
 //! A reader begins with `settings`, `models` and `answer`, and then follows a request: `listen`,
 //! `routes`, `request`, `protocol`.
 //!
-//! Cargo features: `grpc`, `otel` and `tls`. The use of a missing feature is an error that names it.
+//! Cargo features: `grpc`, `otel` and `tls`. The use of a missing feature is an error that names
+//! it.
 
 #![deny(missing_docs)]
 #![warn(unreachable_pub)]

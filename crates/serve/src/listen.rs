@@ -2,8 +2,8 @@
 //! dawdles.
 //!
 //! HTTP/1.1 and HTTP/2 on one port; which one, the first bytes say, or the encryption's handshake.
-//! What a connection does is told to its [`ConnectionSlot`], which says when it has done nothing for too
-//! long. In the end ([`Stage`]) answers ask clients of HTTP/1 to come no more, then
+//! What a connection does is told to its [`ConnectionSlot`], which says when it has done nothing
+//! for too long. In the end ([`Stage`]) answers ask clients of HTTP/1 to come no more, then
 //! the port closes, HTTP/2 says so (GOAWAY), and what is being answered gets a while.
 
 use std::convert::Infallible;
@@ -93,8 +93,8 @@ enum Bound {
 }
 
 impl Bound {
-    /// The listener, once clients may connect: a shared address waits for `ready`. None if the server
-    /// stops before, or the operating system refuses.
+    /// The listener, once clients may connect: a shared address waits for `ready`. None if the
+    /// server stops before, or the operating system refuses.
     async fn listen(
         self,
         stage: &mut watch::Receiver<Stage>,
@@ -174,8 +174,8 @@ impl Port {
         Arc::clone(&self.connections)
     }
 
-    /// Serves `router` until the server has stopped. Returns how many requests were cut: those still
-    /// running after the shutdown grace, or at [`Stage::Cut`].
+    /// Serves `router` until the server has stopped. Returns how many requests were cut: those
+    /// still running after the shutdown grace, or at [`Stage::Cut`].
     pub(crate) async fn serve(
         self,
         router: Router,

@@ -431,8 +431,8 @@ impl Models {
         tracing::info!(model = name, version, "live");
     }
 
-    /// That a model is on disk. Names come from paths of requests: only listed names are opened, and
-    /// others leave no trace.
+    /// That a model is on disk. Names come from paths of requests: only listed names are opened,
+    /// and others leave no trace.
     fn require(&self, name: &str) -> Result<(), Refusal> {
         let names = self.names()?;
         if names.iter().any(|known| known == name) {

@@ -1,7 +1,9 @@
 //! The server from start to stop.
 //!
 //! ```text
-//! signal to stop: not ready, accepts requests --lame duck--> ports closed, running requests end --shutdown grace--> ended
+//! signal to stop: not ready, accepts requests
+//!   --lame duck-->       ports closed, running requests end
+//!   --shutdown grace-->  ended
 //! second signal, at any time: ended
 //! ```
 
@@ -53,8 +55,8 @@ pub struct Server {
     pub admin_address: SocketAddr,
 }
 
-/// Starts a server: binds both ports, then loads the models. It reports at once that it is alive, and
-/// that it is ready once all models were searched for and one serves.
+/// Starts a server: binds both ports, then loads the models. It reports at once that it is alive,
+/// and that it is ready once all models were searched for and one serves.
 ///
 /// # Errors
 /// If a port cannot be bound, the folder of models or a file of TLS cannot be read, or settings
@@ -185,10 +187,10 @@ async fn watch_models(
 }
 
 impl Server {
-    /// Calls `open` once signals are handled, and waits for SIGTERM or Ctrl-C. Then it reports that it
-    /// is not ready for the time of the lame duck, and stops as [`Server::stop`] does. A second
-    /// signal ends it at once; SIGHUP reloads files of tokens and certificates. Returns how many
-    /// requests were cut.
+    /// Calls `open` once signals are handled, and waits for SIGTERM or Ctrl-C. Then it reports that
+    /// it is not ready for the time of the lame duck, and stops as [`Server::stop`] does. A
+    /// second signal ends it at once; SIGHUP reloads files of tokens and certificates. Returns
+    /// how many requests were cut.
     pub fn run(self, open: impl FnOnce()) -> usize {
         let mut signals = self.runtime.block_on(async { Signals::new() });
         open();
@@ -214,8 +216,8 @@ impl Server {
         self.end(signals.stop())
     }
 
-    /// Closes both ports, waits for running requests within the shutdown grace, and returns how many
-    /// were cut.
+    /// Closes both ports, waits for running requests within the shutdown grace, and returns how
+    /// many were cut.
     pub fn stop(self) -> usize {
         self.server.stopping.store(true, Ordering::Relaxed);
         self.end(std::future::pending())

@@ -106,8 +106,8 @@ pub struct Limits {
     pub behaviors: usize,
     /// Most requests that wait for a thread; further ones are refused with 503.
     pub queue: usize,
-    /// Most open connections; a further one closes the one that is idle longest, or waits if none is
-    /// idle.
+    /// Most open connections; a further one closes the one that is idle longest, or waits if none
+    /// is idle.
     pub connections: usize,
     /// Time for an answer; a request can set less.
     pub deadline: Duration,
@@ -123,8 +123,8 @@ pub struct Limits {
     pub write_timeout: Duration,
     /// Time for the handshake of TLS, and for the answer to a ping of HTTP/2.
     pub client_timeout: Duration,
-    /// Time after the signal to stop during which the server reports that it is not ready and still
-    /// accepts requests.
+    /// Time after the signal to stop during which the server reports that it is not ready and
+    /// still accepts requests.
     pub lame_duck: Duration,
     /// Time for running requests to end after the ports were closed.
     pub shutdown_grace: Duration,

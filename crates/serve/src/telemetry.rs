@@ -234,8 +234,8 @@ impl Telemetry {
         self.handle.render()
     }
 
-    /// Moves observations into the buckets of histograms; without it they would use memory until the
-    /// next scrape.
+    /// Moves observations into the buckets of histograms; without it they would use memory until
+    /// the next scrape.
     pub(crate) fn upkeep(&self) {
         self.handle.run_upkeep();
     }

@@ -49,8 +49,8 @@ impl Tokens {
         self.hashes.load().is_empty()
     }
 
-    /// The first 8 hex digits of the hash of the request's token: the log tells tokens apart without
-    /// them.
+    /// The first 8 hex digits of the hash of the request's token: the log tells tokens apart
+    /// without them.
     pub fn fingerprint(headers: &HeaderMap) -> Option<String> {
         let token = given(headers)?;
         Some(blake3::hash(token).to_hex()[..8].to_owned())

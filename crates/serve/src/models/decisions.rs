@@ -167,7 +167,8 @@ impl Decisions {
         Ok(sync_folder(folder)?)
     }
 
-    /// A copy to whose decisions about `model` the `change` was applied, and the result of `change`.
+    /// A copy to whose decisions about `model` the `change` was applied, and the result of
+    /// `change`.
     pub fn apply<R>(
         &self,
         model: &str,

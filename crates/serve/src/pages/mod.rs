@@ -84,8 +84,8 @@ fn with_meta(page: &str, what: &str, is_there: bool) -> String {
     page.replace("</head>", &format!("<meta name=\"{what}\" content=\"{said}\">\n</head>"))
 }
 
-/// A file of the binary, of which no answer has a copy. ParsedRequest for each time: another version of the
-/// program may have another one.
+/// A file of the binary, of which no answer has a copy. ParsedRequest for each time: another
+/// version of the program may have another one.
 fn file<S: Clone + Send + Sync + 'static>(
     kind: &'static str,
     text: impl Into<Bytes>,
