@@ -16,7 +16,8 @@ use ams_model::{
 use arrow_array::{RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 
-use ams_model::linalg::Projection;
+use ams_model::linalg::{Normalize, Projection};
+use ams_model::pca::Whiten;
 
 use crate::files::folder::Manifest;
 use crate::files::golden::Golden;
@@ -271,6 +272,8 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
             dim: 8,
             scale: 0.1 * 7.3,
             pca: None,
+            normalize: Normalize::None,
+            whiten: Whiten::None,
         }),
         tower_weights: TowerWeights::Trained,
         further: Vec::new(),
@@ -371,7 +374,8 @@ fn table(spec: &Spec, content: usize) -> ContentTable {
     let source = spec.contents().get(content).map(|(_, source)| (*source).clone());
     let projection = source.and_then(|source| {
         let pca = source.pca?;
-        Some(Projection { mean: vec![0.5; source.dim], components: vec![0.25; pca * source.dim] })
+        let (mean, components) = (vec![0.5; source.dim], vec![0.25; pca * source.dim]);
+        Some(Projection { normalize: source.normalize, mean, components })
     });
     ContentTable { pictures, keys, embeddings, projection }
 }

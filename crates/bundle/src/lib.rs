@@ -46,7 +46,8 @@ pub mod fuzzing;
 #[cfg(test)]
 mod fixture;
 
-pub use ams_model::linalg::Projection;
+pub use ams_model::linalg::{Normalize, Projection};
+pub use ams_model::pca::Whiten;
 pub use delta::carry::Carried;
 pub use delta::compact::{Compacted, compact};
 pub use delta::{Changes, verify};
@@ -66,7 +67,8 @@ pub use page::similar::{Similar, SimilarRequest};
 pub use page::{Missing, Ranked, Scored, by_ecpm, ctrs_while, score_while, vectors};
 pub use request::PageView;
 pub use spec::{
-    ContentTowers, FurtherContent, ImageSource, Spec, TowerSharing, TowerSpec, TowerWeights,
+    ContentTowers, FurtherContent, ImageSource, NormalizeName, Spec, TowerSharing, TowerSpec,
+    TowerWeights,
 };
 pub use tables::contents::ContentTable;
 pub use write::{Frozen, RowFormat, Weights, write};

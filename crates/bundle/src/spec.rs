@@ -5,6 +5,8 @@
 //! their networks from it, so both read the same fields in the same order.
 
 use ams_data::{Field, Schema, Side};
+use ams_model::linalg::Normalize;
+use ams_model::pca::Whiten;
 use ams_model::settings::{Beside, Form, range};
 use ams_model::{Aggregator, Base, ImageArm, NetworkSettings, RankConfig, Similarity, TowerConfig};
 use serde::ser::SerializeMap;
@@ -54,6 +56,27 @@ pub struct ImageSource {
     /// of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pca: Option<usize>,
+    /// What becomes of a feature before its components are taken. This and what follows is not
+    /// written where it is as usual, because the description is hashed.
+    #[serde(default, with = "NormalizeName", skip_serializing_if = "is_usual")]
+    pub normalize: Normalize,
+    /// How the components are scaled.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub whiten: Whiten,
+}
+
+fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
+}
+
+/// How files and configurations spell [`Normalize`].
+#[derive(Serialize, Deserialize)]
+#[serde(remote = "Normalize", rename_all = "lowercase")]
+pub enum NormalizeName {
+    /// [`Normalize::None`].
+    None,
+    /// [`Normalize::Rows`].
+    Rows,
 }
 
 impl ImageSource {
@@ -221,6 +244,13 @@ impl Spec {
         {
             let (pca, dim) = (source.input(), source.dim);
             return Err(format!("content {name} has {dim} numbers, too few for pca = {pca}"));
+        }
+        let usual = (Normalize::None, Whiten::None);
+        let unprojected = |source: &ImageSource| {
+            source.pca.is_none() && (source.normalize, source.whiten) != usual
+        };
+        if let Some((name, _)) = contents.iter().find(|(_, source)| unprojected(source)) {
+            return Err(format!("content {name} has normalize or whiten, but no pca"));
         }
         let mut names: Vec<&str> = contents.iter().map(|(name, _)| *name).collect();
         names.sort_unstable();
@@ -426,6 +456,16 @@ mod tests {
                 "content image has 8 numbers, too few for pca = 9",
             ),
             (
+                Spec {
+                    image_source: Some(ImageSource {
+                        whiten: Whiten::Half,
+                        ..good.image_source.clone().unwrap()
+                    }),
+                    ..good.clone()
+                },
+                "content image has normalize or whiten, but no pca",
+            ),
+            (
                 with(&good, |n| n.concatenate_length = 0),
                 "concatenate_length: 0, expected at least 1",
             ),
@@ -454,6 +494,27 @@ mod tests {
         let text = serde_json::to_string(&other).unwrap();
         assert!(text.contains(r#""concatenate_length":3,"#), "{text}");
         assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), other);
+    }
+
+    /// Descriptions of before keep their hash, and a projection is read as it was written.
+    #[test]
+    fn a_projection_is_written_only_where_there_is_one() {
+        let source = spec(ImageArm::Joint).image_source.unwrap();
+        let (normalize, whiten) = (Normalize::Rows, Whiten::Half);
+        let cases = [
+            (source.clone(), r#""dim":8,"scale":0.73}"#),
+            (ImageSource { pca: Some(3), ..source.clone() }, r#""scale":0.73,"pca":3}"#),
+            (
+                ImageSource { pca: Some(3), normalize, whiten, ..source },
+                r#""scale":0.73,"pca":3,"normalize":"rows","whiten":"half"}"#,
+            ),
+        ];
+        for (source, end) in cases {
+            let source = ImageSource { scale: 0.73, ..source };
+            let text = serde_json::to_string(&source).unwrap();
+            assert!(text.ends_with(end), "{text}");
+            assert_eq!(serde_json::from_str::<ImageSource>(&text).unwrap(), source);
+        }
     }
 
     #[test]

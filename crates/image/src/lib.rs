@@ -57,7 +57,7 @@ mod spelling;
 pub mod tensors;
 mod write;
 
-pub use ams_linalg::Projection;
+pub use ams_linalg::{Normalize, Projection};
 pub use builtin::Builtin;
 pub use card::StoreCard;
 pub use decode::{Limits, Rgb};

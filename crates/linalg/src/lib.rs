@@ -35,7 +35,7 @@ use std::cell::RefCell;
 pub use kernel::LeftFactor;
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
-pub use projection::Projection;
+pub use projection::{Normalize, Projection};
 pub use sparse::{Sparse, count_values};
 pub use widen::{fetch, widen};
 pub use widths::DEPTH;

@@ -3,9 +3,35 @@
 use half::f16;
 use half::slice::HalfFloatSliceExt;
 
-/// From a feature (F) to (P) numbers: components * (feature - mean).
+/// What becomes of a feature before its mean is subtracted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Normalize {
+    /// It stays.
+    #[default]
+    None,
+    /// It is divided by its length (L2); a feature of zeros stays.
+    Rows,
+}
+
+impl Normalize {
+    /// Normalizes one feature.
+    pub fn apply(self, x: &mut [f32]) {
+        if self == Normalize::None {
+            return;
+        }
+        let square: f64 = x.iter().map(|x| f64::from(*x) * f64::from(*x)).sum();
+        if square > 0.0 {
+            let factor = 1.0 / square.sqrt();
+            x.iter_mut().for_each(|x| *x = (f64::from(*x) * factor) as f32);
+        }
+    }
+}
+
+/// From a feature (F) to (P) numbers: components * (normalized feature - mean).
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Projection {
+    /// What becomes of the feature first.
+    pub normalize: Normalize,
     /// The subtracted mean of features, (F).
     pub mean: Vec<f32>,
     /// The directions, (P, F), row-major.
@@ -26,6 +52,7 @@ impl Projection {
         let mut out = Vec::with_capacity(rows.len() / width * self.outputs());
         for row in rows.chunks_exact(width) {
             row.convert_to_f32_slice(&mut x);
+            self.normalize.apply(&mut x);
             x.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
             out.extend(self.components.chunks_exact(width).map(|component| {
                 // Sums side by side: as exact as one, and the compiler can do them at once.

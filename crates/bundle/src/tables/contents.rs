@@ -4,7 +4,7 @@
 //! image_table.safetensors   keys u64 (m) ascending, for each tower its name: f32 (m, its width)
 //! pictures.safetensors      names u64 (p) ascending, keys u64 (p): the image a name means
 //! projection.safetensors    only where towers see principal components of features, for new images:
-//!                           mean f32 (F), components f32 (P, F)
+//!                           mean f32 (F), components f32 (P, F), whitened already
 //! ```
 //! What belongs to a further content called text has `text.` before its name.
 
@@ -66,7 +66,7 @@ pub(crate) fn write(spec: &Spec, tables: &[ContentTable], folder: &mut FolderWri
         }
         let (hashes, means): (Vec<u64>, Vec<u64>) = table.pictures.iter().copied().unzip();
         names.extend([(format!("{prefix}names"), hashes), (format!("{prefix}keys"), means)]);
-        if let Some(Projection { mean, components }) = &table.projection {
+        if let Some(Projection { mean, components, .. }) = &table.projection {
             let shape = vec![components.len() / mean.len(), mean.len()];
             projections.push((format!("{prefix}mean"), vec![mean.len()], mean));
             projections.push((format!("{prefix}components"), shape, components));
@@ -306,7 +306,7 @@ pub(crate) fn read_projections(
         let Some(pca) = source.pca else { return Ok(None) };
         let mean = file.f32(&format!("{prefix}mean"), &[source.dim])?.to_vec();
         let components = file.f32(&format!("{prefix}components"), &[pca, source.dim])?.to_vec();
-        Ok(Some(Projection { mean, components }))
+        Ok(Some(Projection { normalize: source.normalize, mean, components }))
     };
     contents.into_iter().zip(prefixes(spec)).map(read).collect()
 }

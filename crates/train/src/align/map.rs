@@ -2,11 +2,9 @@
 
 use ams_data::ImageKey;
 use ams_image::FeatureStore;
-use ams_model::linalg::{self, Write};
-use ams_model::pca::Pca;
+use ams_model::linalg::{self, Normalize, Write};
+use ams_model::pca::{Pca, Whiten};
 use half::f16;
-
-use crate::settings::align::Whiten;
 
 /// Most images that components are fitted to. Keys are hashes, so the first ones are a fair sample.
 const SAMPLE: usize = 8192;
@@ -36,9 +34,9 @@ impl Components {
             rows.extend(row.iter().map(|&x| f16::from_f32(x)));
         }
         let rows: Vec<&[f16]> = rows.chunks_exact(width).collect();
-        let Pca { mean, mut components, variances } = Pca::fit(&rows, width, count);
-        let scales: Vec<f32> =
-            variances.into_iter().map(|variance| whiten.factor(variance)).collect();
+        let Pca { mean, mut components, variances, .. } =
+            Pca::fit(&rows, width, count, Normalize::None);
+        let scales = whiten.factors(&variances);
         for (component, scale) in components.chunks_exact_mut(width).zip(&scales) {
             component.iter_mut().for_each(|x| *x *= scale);
         }

@@ -120,7 +120,7 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
             let network = &mut model.network;
             (network.images, network.similarity) = (ImageArm::None, Similarity::None);
             network.interactions = Interactions::None;
-            model.pca = None;
+            (model.pca, model.projection) = (None, None);
             config.data.contents.clear();
         }
     }

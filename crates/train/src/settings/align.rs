@@ -1,6 +1,7 @@
 //! The settings of an alignment.
 
 use ams_model::align::LEAST_TEMPERATURE;
+use ams_model::pca::Whiten;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -15,7 +16,10 @@ pub struct AlignConfig {
     pub components: usize,
     /// Width of an aligned vector, in numbers. Range: at least 1; at most `components`.
     pub width: usize,
-    /// Division of each component by a power of its variance.
+    /// Scale of the components; one without variance is 0.
+    /// - `none`: Each has its variance.
+    /// - `half`: Each is divided by the fourth root of its variance.
+    /// - `full`: Each is divided by its standard deviation.
     pub whiten: Whiten,
     /// Number by which cosines are divided before their softmax. Range: at least 0.05.
     pub temperature: f32,
@@ -45,31 +49,6 @@ pub struct AlignConfig {
     /// 9223372036854775807.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub seed: Option<u64>,
-}
-
-/// Division of a principal component by a power of its variance.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub enum Whiten {
-    /// No division.
-    None,
-    /// By the fourth root of the variance.
-    #[default]
-    Half,
-    /// By the square root of the variance: all components have the same variance then.
-    Full,
-}
-
-impl Whiten {
-    /// The factor of a component of this variance; 0 of a component without any.
-    pub fn factor(self, variance: f32) -> f32 {
-        match (self, variance > 0.0) {
-            (_, false) => 0.0,
-            (Whiten::None, _) => 1.0,
-            (Whiten::Half, _) => 1.0 / variance.sqrt().sqrt(),
-            (Whiten::Full, _) => 1.0 / variance.sqrt(),
-        }
-    }
 }
 
 impl Default for AlignConfig {

@@ -9,7 +9,8 @@ pub mod preset;
 
 use std::path::PathBuf;
 
-pub use ams_bundle::{TowerSharing, TowerWeights};
+use ams_bundle::NormalizeName;
+pub use ams_bundle::{Normalize, TowerSharing, TowerWeights, Whiten};
 use ams_fabric::Rounding;
 use ams_model::settings::{Beside, Form, range};
 pub use ams_model::{
@@ -18,7 +19,7 @@ pub use ams_model::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::error::{Error, Result};
-pub use crate::settings::align::{AlignConfig, Whiten};
+pub use crate::settings::align::AlignConfig;
 pub use crate::settings::preset::Preset;
 
 /// Every setting that decides the result of a training. Threads and processes are not among them:
@@ -167,6 +168,15 @@ impl Config {
         if let Some(Err(what)) = model.pca.as_ref().map(range::width) {
             return bad("model.pca", what);
         }
+        if let Some(projection) = &model.projection {
+            if let Err(what) = range::width(&projection.components) {
+                return bad("model.projection.components", what);
+            }
+            if let Some(pca) = model.pca {
+                let what = format!("cannot stand beside model.pca = {pca}; set one of them");
+                return bad("model.projection", what);
+            }
+        }
         for (at, content) in self.data.contents.iter().enumerate() {
             let others = self.data.contents[..at].iter().map(|other| &other.name[..]);
             let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
@@ -255,8 +265,54 @@ pub struct ModelConfig {
     ///   trained.
     pub tower_weights: TowerWeights,
     /// Number of principal components of a feature that are the input of the towers. Default: the
-    /// input is the feature itself. Range: at least 1, and at most the width of the features.
+    /// input is the feature itself. Range: at least 1, and at most the width of the features; not
+    /// with a `projection`.
     pub pca: Option<usize>,
+    /// Linear map from a feature to its principal components, which towers and `similarity` see in
+    /// its place. `pca = N` is `{ components = N, whiten = "none", normalize = "none" }`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub projection: Option<ProjectionConfig>,
+}
+
+impl ModelConfig {
+    /// The map of features that `projection` or `pca` means.
+    pub fn projected(&self) -> Option<ProjectionConfig> {
+        let pca = self.pca.map(|components| ProjectionConfig {
+            components,
+            whiten: Whiten::None,
+            normalize: Normalize::None,
+        });
+        self.projection.or(pca)
+    }
+}
+
+/// Linear map from a feature to its principal components.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ProjectionConfig {
+    /// Number of principal components. Range: at least 1, and at most the width of the features.
+    pub components: usize,
+    /// Scale of the components; one without variance is 0.
+    /// - `none`: Each has its variance.
+    /// - `half`: Each is divided by the fourth root of its variance.
+    /// - `full`: Each is divided by its standard deviation.
+    #[serde(default = "ProjectionConfig::whiten")]
+    pub whiten: Whiten,
+    /// Treatment of a feature before the mean of all is subtracted.
+    /// - `none`: It stays as it is.
+    /// - `rows`: It is divided by its length (L2).
+    #[serde(default = "ProjectionConfig::normalize", with = "NormalizeName")]
+    pub normalize: Normalize,
+}
+
+impl ProjectionConfig {
+    fn whiten() -> Whiten {
+        Whiten::Half
+    }
+
+    fn normalize() -> Normalize {
+        Normalize::Rows
+    }
 }
 
 impl<'de> Deserialize<'de> for ModelConfig {
@@ -284,6 +340,7 @@ impl Default for ModelConfig {
             query_fields: None,
             tower_weights: TowerWeights::Trained,
             pca: None,
+            projection: None,
         }
     }
 }

@@ -45,7 +45,15 @@ pub fn expand(config: &mut Table) {
     let preset = config.get("model").and_then(|model| model.get("preset")).cloned();
     // What is no preset is found out when the configuration is understood.
     if let Some(preset) = preset.and_then(|preset| preset.try_into::<Preset>().ok()) {
-        merge(config, preset.settings());
+        let mut settings = preset.settings();
+        // A projection of the file stands in for the preset's `pca`.
+        let projects = |model: &Value| model.get("projection").is_some();
+        if config.get("model").is_some_and(projects)
+            && let Some(Value::Table(model)) = settings.get_mut("model")
+        {
+            model.remove("pca");
+        }
+        merge(config, settings);
     }
 }
 
@@ -97,6 +105,12 @@ mod tests {
         assert_eq!(
             (other.model.towers, other.model.pca),
             (TowerSharing::Separate, small.model.pca)
+        );
+        let projected =
+            read(&format!("{head}[model]\npreset = 'small'\nprojection = {{ components = 8 }}\n"));
+        assert_eq!(
+            (projected.model.pca, projected.model.projected().unwrap().components),
+            (None, 8)
         );
         // What a run writes down means the same, whatever presets become later.
         let written = toml::to_string(&small).expect("TOML");

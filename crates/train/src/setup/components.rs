@@ -5,10 +5,11 @@ use std::borrow::Cow;
 
 use ams_bundle::TowerWeights;
 use ams_data::ImageKey;
-use ams_image::{FeatureStore, Projection};
+use ams_image::{FeatureStore, Normalize};
 use ams_model::pca::Pca;
 use half::f16;
 
+use crate::settings::ProjectionConfig;
 use crate::setup::network::{Network, TowerDefinition};
 
 /// Most images that components are fitted to. Keys are hashes, so the first ones are a fair sample.
@@ -18,26 +19,27 @@ const SAMPLE: usize = 8192;
 /// because dozens of them are summed.
 const SIZE: f32 = 0.1;
 
-/// The first `count` components of the features of `store`.
-fn fit(store: &FeatureStore, count: usize) -> Pca {
+/// The first `count` components of the features of `store`, after they are normalized.
+fn fit(store: &FeatureStore, count: usize, normalize: Normalize) -> Pca {
     let keys = (0..store.card().parts).flat_map(|part| store.keys(part));
     let row = |key: &ImageKey| store.row(*key).expect("the store lists this key");
     let rows: Vec<Cow<[f16]>> = keys.take(SAMPLE).map(|key| row(key).halfs()).collect();
     let rows: Vec<&[f16]> = rows.iter().map(|row| &row[..]).collect();
-    Pca::fit(&rows, store.dim(), count)
+    Pca::fit(&rows, store.dim(), count, normalize)
 }
 
-/// `store` with the first `count` components of every feature instead of the feature.
-pub(crate) fn project(store: FeatureStore, count: usize) -> FeatureStore {
-    let Pca { mean, components, .. } = fit(&store, count);
-    store.projected(Projection { mean, components })
+/// `store` with the components that `projection` says of every feature in its place.
+pub(crate) fn project(store: FeatureStore, projection: ProjectionConfig) -> FeatureStore {
+    let ProjectionConfig { components, whiten, normalize } = projection;
+    let projection = fit(&store, components, normalize).projection(whiten);
+    store.projected(projection)
 }
 
 /// Writes the weights of those towers among `dense` that are components of their content's
 /// features.
 pub(crate) fn write_weights(network: &Network, stores: &[FeatureStore], dense: &mut [f32]) {
     for tower in network.towers.iter().filter(|tower| tower.spec.weights == TowerWeights::Pca) {
-        let pca = fit(&stores[tower.spec.content], tower.dim());
+        let pca = fit(&stores[tower.spec.content], tower.dim(), Normalize::None);
         write_weights_of(tower, &pca, &mut dense[tower.range.clone()]);
     }
 }

@@ -9,7 +9,7 @@ use ams_fabric::{Fabric, Topology};
 use ams_image::FeatureStore;
 
 use crate::error::{Error, Result};
-use crate::settings::Config;
+use crate::settings::{Config, Whiten};
 
 /// The model that `config` means on this dataset.
 ///
@@ -46,6 +46,11 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
         dim: store.card().dim,
         scale: store.scale(),
         pca: store.projection().map(|projection| projection.outputs()),
+        normalize: store.projection().map_or_else(Default::default, |of| of.normalize),
+        whiten: match (store.projection(), config.model.projected()) {
+            (Some(_), Some(projected)) => projected.whiten,
+            _ => Whiten::None,
+        },
     });
     let names = config.data.contents.iter().map(|content| content.name.clone());
     let spec = Spec {

@@ -64,7 +64,11 @@ pub(crate) fn open(config: &Config) -> Result<(Dataset, Vec<FeatureStore>)> {
         return Err(Error::content(dataset.dir(), "has no training impressions"));
     }
     let Some(dir) = image_dir(config)? else { return Ok((dataset, Vec::new())) };
-    let mut stores = vec![open_store(config, &dir, "model.pca")?];
+    let key = match config.model.projection {
+        Some(_) => "model.projection.components",
+        None => "model.pca",
+    };
+    let mut stores = vec![open_store(config, &dir, key)?];
     for content in &config.data.contents {
         stores.push(open_store(config, &content.features, "data.contents")?);
     }
@@ -100,10 +104,12 @@ fn open_store(config: &Config, dir: &Path, key: &str) -> Result<FeatureStore> {
     if let Some(seed) = config.data.shuffle_images {
         store = store.shuffled(seed);
     }
-    let (Some(pca), true) = (config.model.pca, config.needs_images()) else { return Ok(store) };
-    if pca > store.dim() {
-        let what = format!("{pca} components of {} numbers in {}", store.dim(), dir.display());
+    let projection = config.model.projected().filter(|_| config.needs_images());
+    let Some(projection) = projection else { return Ok(store) };
+    let (components, dim) = (projection.components, store.dim());
+    if components > dim {
+        let what = format!("{components} components of {dim} numbers in {}", dir.display());
         return Err(Error::Config { key: key.to_owned(), what });
     }
-    Ok(components::project(store, pca))
+    Ok(components::project(store, projection))
 }

@@ -9,8 +9,8 @@ use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
 
 use super::shop::{
-    PLACEMENTS, config, go_on, narrow, publish, publish_run, remaining_steps, shop, stop_at, train,
-    train_in_memory, undisturbed,
+    HALF_WHITENED, PLACEMENTS, config, go_on, narrow, publish, publish_run, remaining_steps, shop,
+    stop_at, train, train_in_memory, undisturbed,
 };
 
 #[test]
@@ -57,7 +57,7 @@ fn a_published_model_has_the_same_bits_on_any_number_of_processes_and_threads() 
     }
 }
 
-/// The same with two contents, components, sketches, DIN, products, dropout and users held out.
+/// The same with two contents, a projection, sketches, DIN, products, dropout and users held out.
 #[test]
 fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
     let folder = TempDir::new().unwrap();
@@ -66,7 +66,7 @@ fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
         let features = shop().join("data/images");
         config.data.contents = vec![ContentConfig { name: "text".to_owned(), features }];
         config.model.network.base = Base::Din;
-        config.model.pca = Some(16);
+        config.model.projection = Some(HALF_WHITENED);
         config.model.network.interactions = Interactions::Product;
         config.model.network.similarity = Similarity::Histogram;
         config.train.tower_dropout = 0.2;
@@ -111,6 +111,25 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
         assert!(report.finished);
         assert_eq!(publish_run(&report.run, 1).1, whole, "stopped after {stop} of {steps} steps");
     }
+}
+
+/// A projection is no part of a checkpoint: it is computed again, to the same bits.
+#[test]
+fn a_stopped_run_with_a_projection_goes_on_to_the_same_bits() {
+    let folder = TempDir::new().unwrap();
+    let config = |name: &str| {
+        let mut config = narrow(&folder.path().join(name));
+        config.model.projection = Some(HALF_WHITENED);
+        config
+    };
+    let (_, whole) = publish(&config("whole"), 2);
+    let stopped = config("stopped");
+    let ends = train(&stopped, Start::Fresh, (2, 1), stop_at(5, 0));
+    assert!(ends.into_iter().all(|end| !end.expect("a rank").finished));
+    let ends = train(&stopped, Start::Resume, (1, 2), go_on);
+    assert!(ends.into_iter().all(|end| end.expect("a rank").finished));
+    assert_eq!(publish_run(&run::folder(&stopped), 1).1, whole);
+    assert_ne!(whole, undisturbed());
 }
 
 #[test]

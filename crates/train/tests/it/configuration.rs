@@ -29,6 +29,8 @@ samples = 's'
 name = 'c'
 features = 'f'
 [model]
+[model.projection]
+components = 1
 [train.warm_start]
 from = 'r'
 [align]

@@ -1,17 +1,17 @@
 //! Configurations that are refused before anything is done.
 
 use ams_model::Aggregator;
-use ams_train::settings::Candidate;
+use ams_train::settings::{Candidate, ProjectionConfig};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use super::shop::config;
+use super::shop::{HALF_WHITENED, config};
 
 #[test]
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 29] = [
+    let cases: [(&str, Spoil); 32] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -58,6 +58,15 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("model: a width is", |config| {
             config.model.network.aggregator = Aggregator::Concatenate;
             config.model.network.concatenate_length = i64::MAX as usize;
+        }),
+        ("model.projection.components: 65 components of 64 numbers", |config| {
+            config.model.projection = Some(ProjectionConfig { components: 65, ..HALF_WHITENED });
+        }),
+        ("model.projection.components: a width is 0", |config| {
+            config.model.projection = Some(ProjectionConfig { components: 0, ..HALF_WHITENED });
+        }),
+        ("model.projection: cannot stand beside model.pca = 8", |config| {
+            (config.model.pca, config.model.projection) = (Some(8), Some(HALF_WHITENED));
         }),
         ("there is no ad field \"colour\"; possible are item, category, brand", |config| {
             config.model.query_fields = Some(vec!["colour".to_owned()]);

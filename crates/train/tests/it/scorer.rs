@@ -18,7 +18,7 @@ use arrow_array::{Array, RecordBatch};
 use parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use tempfile::TempDir;
 
-use super::shop::{config, publish, shop};
+use super::shop::{HALF_WHITENED, config, publish, shop};
 
 /// What the aggregator `concatenate` has room for: less than some histories have, more than others.
 const LENGTH: usize = 5;
@@ -50,7 +50,7 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
     let folder = TempDir::new().unwrap();
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     type Change<'a> = &'a dyn Fn(&mut Config);
-    let changes: [Change<'_>; 5] = [
+    let changes: [Change<'_>; 6] = [
         &|config| config.model.network.base = Base::LogisticRegression,
         &|config| {
             (config.model.network.base, config.model.network.images) = (Base::Din, ImageArm::Ad)
@@ -61,6 +61,10 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
         },
         &|config| {
             config.model.network.images = ImageArm::None;
+            config.model.network.similarity = Similarity::Cosine;
+        },
+        &|config| {
+            config.model.projection = Some(HALF_WHITENED);
             config.model.network.similarity = Similarity::Cosine;
         },
         &|config| {
@@ -155,9 +159,9 @@ fn exported_vectors_give_the_scores() {
 fn new_images_are_embedded_as_publishing_does() {
     let folder = TempDir::new().unwrap();
     let store = FeatureStore::open(&shop().join("data/images")).unwrap();
-    for pca in [None, Some(16)] {
-        let mut config = config(&folder.path().join(format!("{pca:?}")));
-        config.model.pca = pca;
+    for (pca, projection) in [(None, None), (Some(16), None), (None, Some(HALF_WHITENED))] {
+        let mut config = config(&folder.path().join(format!("{pca:?} {projection:?}")));
+        (config.model.pca, config.model.projection) = (pca, projection);
         let model = Model::open(&publish(&config, 2).0).unwrap();
         let towers = model.image_towers().len();
         assert_eq!(towers, 2);
@@ -166,7 +170,7 @@ fn new_images_are_embedded_as_publishing_does() {
             let feature: Vec<f32> = row.iter().map(|half| half.to_f32()).collect();
             let embedded = model.embed(0, &feature).unwrap();
             for (tower, embedding) in embedded.iter().enumerate() {
-                assert_eq!(&embedding[..], model.embedding(tower, key).unwrap(), "{pca:?}");
+                assert_eq!(&embedding[..], model.embedding(tower, key).unwrap(), "{projection:?}");
             }
         }
     }

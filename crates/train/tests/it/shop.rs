@@ -12,10 +12,17 @@ use ams_fabric::{Fabric, ThreadFabric};
 use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
 use ams_train::run::{self, Next, RunReport, Start};
-use ams_train::settings::{DataConfig, ModelConfig, NetworkSettings, Placement, TrainConfig};
+use ams_train::settings::{
+    DataConfig, ModelConfig, NetworkSettings, Normalize, Placement, ProjectionConfig, TrainConfig,
+    Whiten,
+};
 use ams_train::step::traffic::Counts;
 use ams_train::{Config, Error, Job, StepReport, Trainer};
 use tempfile::TempDir;
+
+/// A projection as one would set it.
+pub(super) const HALF_WHITENED: ProjectionConfig =
+    ProjectionConfig { components: 16, whiten: Whiten::Half, normalize: Normalize::Rows };
 
 /// Every placement.
 pub(super) const PLACEMENTS: [Placement; 3] =

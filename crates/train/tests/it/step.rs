@@ -14,7 +14,7 @@ use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
 use super::plain;
-use super::shop::{PLACEMENTS, config, shop};
+use super::shop::{HALF_WHITENED, PLACEMENTS, config, shop};
 
 /// How far gradients may be from the obvious ones: the largest difference over the largest
 /// gradient, of every layer of W and of the towers (its weights, bias and slopes together) and of
@@ -164,6 +164,10 @@ fn a_step_of_other_networks_is_the_obvious_one() {
         change(&|config| {
             config.model.tower_weights = TowerWeights::Pca;
             config.model.tower = vec![12];
+        }),
+        change(&|config| {
+            config.model.projection = Some(HALF_WHITENED);
+            config.model.network.similarity = Similarity::Histogram;
         }),
         change(&|config| config.data.contents = vec![text.clone()]),
         change(&|config| {
