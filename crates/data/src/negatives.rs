@@ -57,7 +57,7 @@ impl Method {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct NegativeOptions {
-    /// Negatives per positive.
+    /// Number of negatives per positive.
     pub count: u32,
     /// How they are drawn.
     pub method: Method,
@@ -76,7 +76,7 @@ impl Default for NegativeOptions {
 /// What came of the draws.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Drawn {
-    /// Negatives drawn.
+    /// Number of drawn negatives.
     pub negatives: u64,
     /// Of these, drawn uniformly because the method found nothing new in [`TRIES`] tries.
     pub fallback: u64,
@@ -138,7 +138,6 @@ impl Sampler {
         }
     }
 
-    /// Ends the survey.
     pub(crate) fn settle(&mut self) {
         let mut sum = 0;
         for count in &mut self.popularity {

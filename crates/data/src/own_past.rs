@@ -37,14 +37,14 @@ pub struct OwnPast {
     pub one_item_in: u64,
 }
 
-/// One window.
+/// The counts of one window of days.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Window {
-    /// Its length.
+    /// Length of the window, in days.
     pub days: u32,
     /// Of the training impressions; none if there is only one label.
     pub train: Option<Told>,
-    /// Of the test.
+    /// Of the test impressions alone.
     pub test: Option<Told>,
 }
 

@@ -12,7 +12,7 @@ use crate::{Error, Result};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FileEntry {
-    /// Length in bytes.
+    /// Length of the content in bytes.
     pub bytes: u64,
     /// blake3 of the content, lowercase hexadecimal.
     pub blake3: String,

@@ -6,7 +6,7 @@ use half::slice::HalfFloatSliceExt;
 /// What becomes of a feature before its mean is subtracted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Normalize {
-    /// It stays.
+    /// The feature stays as it is.
     #[default]
     None,
     /// It is divided by its length (L2); a feature of zeros stays.
@@ -14,7 +14,7 @@ pub enum Normalize {
 }
 
 impl Normalize {
-    /// Normalizes one feature.
+    /// Normalizes one feature, (F), in place.
     pub fn apply(self, x: &mut [f32]) {
         if self == Normalize::None {
             return;

@@ -151,7 +151,6 @@ pub struct Rows {
     pub sums: Sums,
     /// The gradients of the embeddings of the run's a and b (n, D).
     pub da: Vec<f32>,
-    /// See `da`.
     pub db: Vec<f32>,
 }
 

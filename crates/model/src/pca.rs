@@ -52,7 +52,7 @@ impl Whiten {
     }
 }
 
-/// Principal components.
+/// Principal components of a sample of features.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Pca {
     /// What became of the rows first.

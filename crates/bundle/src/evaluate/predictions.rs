@@ -44,7 +44,7 @@ pub struct Predictions {
     pub items: Vec<u64>,
     /// 1 clicked, 0 not.
     pub labels: Vec<u8>,
-    /// Predicted logits; finite.
+    /// Predicted logits, one per impression; finite.
     pub logits: Vec<f32>,
     /// Behaviors in the history.
     pub behaviors: Vec<u32>,

@@ -46,7 +46,6 @@ pub(crate) struct Arguments {
     watchdog: f64,
 }
 
-/// Runs the command.
 pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,

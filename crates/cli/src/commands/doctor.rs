@@ -76,7 +76,6 @@ struct Report {
     warnings: Vec<String>,
 }
 
-/// Runs the command.
 pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,

@@ -32,7 +32,7 @@ enum Source {
 struct Movielens {
     /// The folder as MovieLens ships it.
     dir: PathBuf,
-    /// The dataset's folder.
+    /// Folder of the dataset to write.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The folder of posters, `<movie>.jpg`; `images` inside DIR unless given.
@@ -57,7 +57,7 @@ struct Barsctr {
     set: VideoName,
     /// The folder with `train.csv` and `test.csv`.
     dir: PathBuf,
-    /// The dataset's folder.
+    /// Folder of the dataset to write.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// Behaviors a group keeps, the newest.
@@ -87,7 +87,7 @@ struct Edges {
     /// Pairs to test on, likewise; a share of each user's items unless given.
     #[arg(long, value_name = "FILE")]
     test: Option<PathBuf>,
-    /// The dataset's folder.
+    /// Folder of the dataset to write.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// The column of users, of a table.
@@ -102,7 +102,7 @@ struct Edges {
     /// Share of each user's items that is the test, unless there is a file.
     #[arg(long, value_name = "SHARE", default_value_t = 0.1, conflicts_with = "test")]
     test_fraction: f64,
-    /// Negatives per positive.
+    /// Negatives drawn for each positive.
     #[arg(long, value_name = "N", default_value_t = 4)]
     negatives: u32,
     /// How they are drawn; there are no times to draw them by.
@@ -127,7 +127,6 @@ enum TimelessName {
     Popularity,
 }
 
-/// Runs the command.
 pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
     match arguments.source {
         Source::Movielens(arguments) => run_movielens(arguments, locations, output),

@@ -107,7 +107,6 @@ pub(crate) fn train(
     Ok(report?)
 }
 
-/// Reads `--watchdog`.
 pub(crate) fn patience(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
     seconds.ok_or_else(|| "expected seconds, 0 or more".to_owned())

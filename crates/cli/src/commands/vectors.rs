@@ -56,7 +56,6 @@ struct Report<'a> {
     exported: Exported,
 }
 
-/// Runs the command.
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,

@@ -31,7 +31,6 @@ pub(crate) const MOST_BEHAVIORS: usize = FIRST as usize;
 pub(crate) struct GivenGroup<'a> {
     pub(crate) user: &'a str,
     pub(crate) split: SplitName,
-    /// Newest first.
     pub(crate) history: &'a [u32],
     /// Items and labels, in their order.
     pub(crate) shown: &'a [(u32, u8)],

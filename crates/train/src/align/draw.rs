@@ -50,7 +50,6 @@ impl Order {
         Ok(Order { places, lanes: topology.lanes() })
     }
 
-    /// Number of pairs.
     pub(crate) fn pairs(&self) -> usize {
         self.places.len()
     }

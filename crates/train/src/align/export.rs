@@ -27,10 +27,10 @@ pub const IMAGES: &str = "images.parquet";
 /// Rows that are written at once.
 const TOGETHER: usize = 8192;
 
-/// What was exported.
+/// Counts of an export, and the width of its vectors.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Exported {
-    /// Rows of [`IMAGES`].
+    /// Number of rows of [`IMAGES`].
     pub images: usize,
     /// Names without a feature, which have no row.
     pub without: usize,

@@ -45,11 +45,9 @@ const STATE: &str = "state.safetensors";
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Basis {
-    /// The settings.
     pub align: AlignConfig,
     /// The seed of held-out images and batches.
     pub seed: u64,
-    /// Number of lanes.
     pub lanes: usize,
     /// Parts whose users are held out.
     pub validation_parts: usize,
@@ -106,17 +104,14 @@ pub struct Found {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Card {
-    /// What decides it.
     pub basis: Basis,
     /// The encoder of the features, and its hash.
     pub encoder: String,
-    /// See `encoder`.
     pub encoder_hash: String,
     /// Numbers of a feature (F).
     pub features: usize,
     /// What the samples hold.
     pub found: Found,
-    /// Steps taken.
     pub step: u64,
     /// The sum of the losses since the last look, and their number.
     pub losses: (f64, u64),
@@ -129,9 +124,7 @@ pub(crate) struct Card {
 /// A map, whole: what `ams align` leaves behind.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Aligned {
-    /// The manifest.
     pub(crate) card: Card,
-    /// What it reads.
     pub(crate) components: Components,
     /// The map (D, P).
     pub(crate) map: Vec<f32>,

@@ -33,16 +33,12 @@ use crate::step::traffic::bytes;
 /// The map (D, P), replicated in every process, with Adam's moments.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Weights {
-    /// The map.
     pub w: Vec<f32>,
-    /// First moments.
     pub m: Vec<f32>,
-    /// Second moments.
     pub v: Vec<f32>,
 }
 
 impl Weights {
-    /// At step 0.
     pub(crate) fn first(align: &AlignConfig) -> Weights {
         let w = align::identity(align.width, align.components);
         Weights { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w }
@@ -54,11 +50,11 @@ impl Weights {
 pub struct Traffic {
     /// Image keys asked for.
     pub asks: f64,
-    /// Embeddings answered.
+    /// Bytes of the answered embeddings.
     pub embeddings: f64,
     /// Pairs with their embeddings, and sums, from each lane to all others.
     pub pairs: f64,
-    /// Gradients of embeddings.
+    /// Bytes of the embeddings' gradients.
     pub gradients: f64,
     /// The sum of the map's gradient.
     pub all_reduce: f64,
@@ -321,7 +317,6 @@ impl Lanes {
         })
     }
 
-    /// The processes.
     pub(crate) fn fabric(&mut self) -> &mut dyn Fabric {
         &mut self.fabric
     }

@@ -53,7 +53,7 @@ pub use crate::align::lanes::Traffic;
 /// How far an alignment is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Progress<'a> {
-    /// Steps taken.
+    /// Steps taken so far.
     pub step: u64,
     /// Steps of the whole alignment.
     pub steps: u64,
@@ -66,7 +66,7 @@ pub struct Progress<'a> {
 /// What an alignment came to; `--json` of `ams align`.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AlignReport {
-    /// The run folder.
+    /// Path of the run folder.
     pub run: PathBuf,
     /// Steps taken, over all processes that worked on it.
     pub steps: u64,
@@ -82,9 +82,9 @@ pub struct AlignReport {
     pub seconds: f64,
     /// Threads of each process.
     pub threads: usize,
-    /// Processes.
+    /// Number of processes of the job.
     pub processes: usize,
-    /// Lanes.
+    /// Number of lanes, over all processes.
     pub lanes: usize,
     /// The step it went on from; 0 for a new alignment.
     pub resumed_from: u64,

@@ -34,18 +34,15 @@ const DAY: i64 = 86_400;
 pub(crate) struct Pair {
     /// When the later one was clicked, unix seconds.
     pub time: i64,
-    /// Whose it is.
     pub user: u64,
     /// The later and the earlier image.
     pub images: [u64; 2],
-    /// Seconds between them.
     pub gap: i64,
 }
 
 /// What one lane's samples say.
 #[derive(Default)]
 pub(crate) struct Collected {
-    /// By time.
     pub pairs: Vec<Pair>,
     /// Number of pairs of each user, those that were not kept included.
     pub of_user: IdMap,
@@ -78,11 +75,9 @@ pub(crate) struct Judges {
 pub(crate) struct Reader<'a> {
     /// The features: their names.
     pub store: &'a FeatureStore,
-    /// The settings.
     pub align: &'a AlignConfig,
     /// The seed of the alignment.
     pub seed: u64,
-    /// Number of lanes.
     pub lanes: usize,
     /// Training impressions, of all lanes.
     pub impressions: u64,

@@ -70,9 +70,9 @@ pub struct Choice {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Searched {
-    /// The candidate.
+    /// The variant that was trained.
     pub candidate: Candidate,
-    /// The run folder.
+    /// Path of its run folder.
     pub run: PathBuf,
     /// Epochs until the best evaluation; a fraction where that is within an epoch.
     pub epochs: f64,

@@ -5,6 +5,7 @@
 //! has the values of an enumeration that another crate defines.
 
 pub mod align;
+mod check;
 pub mod preset;
 
 use std::path::PathBuf;
@@ -64,136 +65,6 @@ impl Config {
         self.model.network.images != ImageArm::None
             || self.model.network.similarity != Similarity::None
             || !self.data.contents.is_empty()
-    }
-
-    /// Checks what the types cannot say.
-    ///
-    /// # Errors
-    /// The key, what came and what is possible.
-    pub fn check(&self) -> Result<()> {
-        let TrainConfig { batch, lanes, learning_rate, decay, .. } = self.train;
-        let bad = |key: &str, what: String| Err(Error::Config { key: key.to_owned(), what });
-        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
-            return bad("name", format!("{:?} is not the name of a folder", self.name));
-        }
-        if !lanes.is_power_of_two() {
-            return bad("train.lanes", format!("{lanes}, expected a power of two such as 8"));
-        }
-        if batch < lanes {
-            let what = format!("{batch} impressions for {lanes} lanes, expected at least one each");
-            return bad("train.batch", what);
-        }
-        let rates = [
-            ("train.learning_rate", Some(learning_rate)),
-            ("train.rows_learning_rate", self.train.rows_learning_rate),
-        ];
-        for (key, rate) in rates {
-            if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
-                return bad(key, format!("{rate}, expected a positive number"));
-            }
-        }
-        let l2 = self.train.l2_ids;
-        if !(l2 >= 0.0 && l2.is_finite()) {
-            return bad("train.l2_ids", format!("{l2}, expected a number of at least 0"));
-        }
-        let TrainConfig { tower_dropout: rate, tower_weight_decay: wd, .. } = self.train;
-        if let Err(what) = range::share(&rate) {
-            return bad("train.tower_dropout", what);
-        }
-        if rate > 0.0 && self.model.tower.len() == 1 {
-            let what = format!(
-                "{rate} of the hidden units, but model.tower = {:?} has none",
-                self.model.tower
-            );
-            return bad("train.tower_dropout", what);
-        }
-        if !(wd >= 0.0 && wd * learning_rate < 1.0) {
-            let what = format!(
-                "{wd}, expected at least 0 and, times train.learning_rate = {learning_rate}, less than 1"
-            );
-            return bad("train.tower_weight_decay", what);
-        }
-        if let Some(norm) = self.train.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
-            return bad("train.clip_norm", format!("{norm}, expected a positive number"));
-        }
-        if !(decay > 0.0 && decay <= 1.0) || self.train.decay_every == 0 {
-            let what =
-                format!("{decay} every {} steps, expected 0 < decay <= 1", self.train.decay_every);
-            return bad("train.decay", what);
-        }
-        if self.train.epochs == 0 {
-            return bad("train.epochs", "0, expected at least 1".to_owned());
-        }
-        match self.train.early_stop {
-            Some(0) => {
-                return bad("train.early_stop", "0 evaluations, expected at least 1".to_owned());
-            }
-            Some(_) if self.train.validation_parts == 0 => {
-                let what = "needs users held out of the training: set train.validation_parts";
-                return bad("train.early_stop", what.to_owned());
-            }
-            _ => {}
-        }
-        if self.train.evaluations_per_epoch == 0 {
-            return bad("train.evaluations_per_epoch", "0, expected at least 1".to_owned());
-        }
-        if self.train.max_steps == Some(0) {
-            return bad("train.max_steps", "0, expected at least 1".to_owned());
-        }
-        if self.train.refit && self.train.early_stop.is_none() {
-            let what = "needs a number of steps to be found: set train.early_stop";
-            return bad("train.refit", what.to_owned());
-        }
-        let candidates = &self.train.candidates;
-        if !candidates.is_empty() && !self.train.refit {
-            let what = "the chosen one is trained on all users: set train.refit = true";
-            return bad("train.candidates", what.to_owned());
-        }
-        if let Some(at) =
-            (1..candidates.len()).find(|&at| candidates[..at].contains(&candidates[at]))
-        {
-            let what = format!("{:?} stands there twice", candidates[at].as_str());
-            return bad("train.candidates", what);
-        }
-        if self.train.keep_checkpoints == 0 {
-            return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
-        }
-        let model = &self.model;
-        if let Err((key, what)) = model.network.check() {
-            return bad(&format!("model.{key}"), what);
-        }
-        if let Err(what) = range::widths(&model.tower) {
-            return bad("model.tower", what);
-        }
-        if let Some(Err(what)) = model.pca.as_ref().map(range::width) {
-            return bad("model.pca", what);
-        }
-        if let Some(projection) = &model.projection {
-            if let Err(what) = range::width(&projection.components) {
-                return bad("model.projection.components", what);
-            }
-            if let Some(pca) = model.pca {
-                let what = format!("cannot stand beside model.pca = {pca}; set one of them");
-                return bad("model.projection", what);
-            }
-        }
-        for (at, content) in self.data.contents.iter().enumerate() {
-            let others = self.data.contents[..at].iter().map(|other| &other.name[..]);
-            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-            if content.name.is_empty() || !content.name.chars().all(plain) {
-                let what = format!("{:?}, expected letters, digits, - and _", content.name);
-                return bad("data.contents.name", what);
-            }
-            if others.chain(["image"]).any(|other| other == content.name) {
-                return bad("data.contents.name", format!("{:?} is taken", content.name));
-            }
-        }
-        let (tower, dim) = (&model.tower, model.network.embedding_dim);
-        if tower.last() != Some(&dim) {
-            let what = format!("{tower:?} ends in another width than model.embedding_dim = {dim}");
-            return bad("model.tower", what);
-        }
-        self.align.as_ref().map_or(Ok(()), AlignConfig::check)
     }
 }
 

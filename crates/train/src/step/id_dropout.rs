@@ -14,7 +14,6 @@ pub(crate) struct IdDropout {
     pub(crate) rate: f32,
     /// The seed of the step's masks.
     pub(crate) step_seed: u64,
-    /// The lane.
     pub(crate) lane: usize,
 }
 

@@ -1,0 +1,168 @@
+//! Checks of settings that their types cannot express. Errors name the key, the value and what was
+//! expected.
+
+use ams_model::settings::range;
+
+use super::{AlignConfig, Config, DataConfig, ModelConfig, TrainConfig};
+use crate::error::{Error, Result};
+
+fn bad(key: &str, what: String) -> Result<()> {
+    Err(Error::Config { key: key.to_owned(), what })
+}
+
+impl Config {
+    /// Checks the settings without any file that they name.
+    ///
+    /// # Errors
+    /// [`Error::Config`] with the first key whose value is outside its range or contradicts another
+    /// one.
+    pub fn check(&self) -> Result<()> {
+        if self.name.is_empty() || self.name.contains(['/', '\\']) || self.name.starts_with('.') {
+            return bad("name", format!("{:?} is not the name of a folder", self.name));
+        }
+        self.train.check_optimization(&self.model)?;
+        self.train.check_length()?;
+        self.model.check()?;
+        self.data.check_contents()?;
+        self.align.as_ref().map_or(Ok(()), AlignConfig::check)
+    }
+}
+
+impl TrainConfig {
+    /// Lanes, learning rates and what else decides a step.
+    fn check_optimization(&self, model: &ModelConfig) -> Result<()> {
+        let TrainConfig { batch, lanes, learning_rate, decay, .. } = *self;
+        if !lanes.is_power_of_two() {
+            return bad("train.lanes", format!("{lanes}, expected a power of two such as 8"));
+        }
+        if batch < lanes {
+            let what = format!("{batch} impressions for {lanes} lanes, expected at least one each");
+            return bad("train.batch", what);
+        }
+        let rates = [
+            ("train.learning_rate", Some(learning_rate)),
+            ("train.rows_learning_rate", self.rows_learning_rate),
+        ];
+        for (key, rate) in rates {
+            if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
+                return bad(key, format!("{rate}, expected a positive number"));
+            }
+        }
+        let l2 = self.l2_ids;
+        if !(l2 >= 0.0 && l2.is_finite()) {
+            return bad("train.l2_ids", format!("{l2}, expected a number of at least 0"));
+        }
+        let TrainConfig { tower_dropout: rate, tower_weight_decay: wd, .. } = *self;
+        if let Err(what) = range::share(&rate) {
+            return bad("train.tower_dropout", what);
+        }
+        if rate > 0.0 && model.tower.len() == 1 {
+            let what =
+                format!("{rate} of the hidden units, but model.tower = {:?} has none", model.tower);
+            return bad("train.tower_dropout", what);
+        }
+        if !(wd >= 0.0 && wd * learning_rate < 1.0) {
+            let what = format!(
+                "{wd}, expected at least 0 and, times train.learning_rate = {learning_rate}, less than 1"
+            );
+            return bad("train.tower_weight_decay", what);
+        }
+        if let Some(norm) = self.clip_norm.filter(|norm| !(*norm > 0.0 && norm.is_finite())) {
+            return bad("train.clip_norm", format!("{norm}, expected a positive number"));
+        }
+        if !(decay > 0.0 && decay <= 1.0) || self.decay_every == 0 {
+            let what = format!("{decay} every {} steps, expected 0 < decay <= 1", self.decay_every);
+            return bad("train.decay", what);
+        }
+        Ok(())
+    }
+
+    /// Epochs, validation and checkpoints.
+    fn check_length(&self) -> Result<()> {
+        if self.epochs == 0 {
+            return bad("train.epochs", "0, expected at least 1".to_owned());
+        }
+        match self.early_stop {
+            Some(0) => {
+                return bad("train.early_stop", "0 evaluations, expected at least 1".to_owned());
+            }
+            Some(_) if self.validation_parts == 0 => {
+                let what = "needs users held out of the training: set train.validation_parts";
+                return bad("train.early_stop", what.to_owned());
+            }
+            _ => {}
+        }
+        if self.evaluations_per_epoch == 0 {
+            return bad("train.evaluations_per_epoch", "0, expected at least 1".to_owned());
+        }
+        if self.max_steps == Some(0) {
+            return bad("train.max_steps", "0, expected at least 1".to_owned());
+        }
+        if self.refit && self.early_stop.is_none() {
+            let what = "needs a number of steps to be found: set train.early_stop";
+            return bad("train.refit", what.to_owned());
+        }
+        let candidates = &self.candidates;
+        if !candidates.is_empty() && !self.refit {
+            let what = "the chosen one is trained on all users: set train.refit = true";
+            return bad("train.candidates", what.to_owned());
+        }
+        if let Some(at) =
+            (1..candidates.len()).find(|&at| candidates[..at].contains(&candidates[at]))
+        {
+            let what = format!("{:?} stands there twice", candidates[at].as_str());
+            return bad("train.candidates", what);
+        }
+        if self.keep_checkpoints == 0 {
+            return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Widths, and keys that exclude one another.
+    fn check(&self) -> Result<()> {
+        if let Err((key, what)) = self.network.check() {
+            return bad(&format!("model.{key}"), what);
+        }
+        if let Err(what) = range::widths(&self.tower) {
+            return bad("model.tower", what);
+        }
+        if let Some(Err(what)) = self.pca.as_ref().map(range::width) {
+            return bad("model.pca", what);
+        }
+        if let Some(projection) = &self.projection {
+            if let Err(what) = range::width(&projection.components) {
+                return bad("model.projection.components", what);
+            }
+            if let Some(pca) = self.pca {
+                let what = format!("cannot stand beside model.pca = {pca}; set one of them");
+                return bad("model.projection", what);
+            }
+        }
+        let (tower, dim) = (&self.tower, self.network.embedding_dim);
+        if tower.last() != Some(&dim) {
+            let what = format!("{tower:?} ends in another width than model.embedding_dim = {dim}");
+            return bad("model.tower", what);
+        }
+        Ok(())
+    }
+}
+
+impl DataConfig {
+    fn check_contents(&self) -> Result<()> {
+        for (at, content) in self.contents.iter().enumerate() {
+            let others = self.contents[..at].iter().map(|other| &other.name[..]);
+            let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
+            if content.name.is_empty() || !content.name.chars().all(plain) {
+                let what = format!("{:?}, expected letters, digits, - and _", content.name);
+                return bad("data.contents.name", what);
+            }
+            if others.chain(["image"]).any(|other| other == content.name) {
+                return bad("data.contents.name", format!("{:?} is taken", content.name));
+            }
+        }
+        Ok(())
+    }
+}
