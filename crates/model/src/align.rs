@@ -149,8 +149,9 @@ pub struct Rows {
     from_b: Vec<f32>,
     /// Their sums: r and s of every pair of the run.
     pub sums: Sums,
-    /// The gradients of the embeddings of the run's a and b (n, D).
+    /// Gradient of the embeddings of `a`, (n, D).
     pub da: Vec<f32>,
+    /// Gradient of the embeddings of `b`, (n, D).
     pub db: Vec<f32>,
 }
 

@@ -13,13 +13,12 @@ use std::path::PathBuf;
 use ams_bundle::NormalizeName;
 pub use ams_bundle::{Normalize, TowerSharing, TowerWeights, Whiten};
 use ams_fabric::Rounding;
-use ams_model::settings::{Beside, Form, range};
+use ams_model::settings::{Beside, Form};
 pub use ams_model::{
     Aggregator, Base, ImageArm, Interactions, NetworkSettings, RowOptimizer, Similarity,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::error::{Error, Result};
 pub use crate::settings::align::AlignConfig;
 pub use crate::settings::preset::Preset;
 
@@ -187,7 +186,7 @@ impl ProjectionConfig {
 }
 
 impl<'de> Deserialize<'de> for ModelConfig {
-    fn deserialize<D: Deserializer<'de>>(from: D) -> std::result::Result<ModelConfig, D::Error> {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<ModelConfig, D::Error> {
         let mut network = NetworkSettings::default();
         let model = ModelConfig::deserialize(Beside::new(from, Form::Typed, &mut network))?;
         Ok(ModelConfig { network, ..model })
@@ -195,7 +194,7 @@ impl<'de> Deserialize<'de> for ModelConfig {
 }
 
 impl Serialize for ModelConfig {
-    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+    fn serialize<S: Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
         ModelConfig::serialize(self, to)
     }
 }
