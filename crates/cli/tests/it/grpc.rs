@@ -181,7 +181,7 @@ fn refusals(client: &Client, serving: &Serving, request: &dyn Fn(&str) -> Value)
         (score, json!({}), Code::NotFound, "no model \"\"; known models: pre, tiny"),
         (score, many, Code::InvalidArgument, "51 items, expected up to 50"),
         (score, large, Code::ResourceExhausted, "20000 bytes"),
-        (score, absent, Code::NotFound, "there is 1"),
+        (score, absent, Code::NotFound, "loaded versions: 1"),
         (
             "ams.v1.Ranking/PreRank",
             request("tiny"),

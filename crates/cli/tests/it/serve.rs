@@ -400,11 +400,11 @@ fn refusals(serving: &Serving, page: &Value) {
         ("/v1/models/tiny/page?keep=3", &page.to_string(), 400, "pre_rank"),
         ("/v1/models/tiny/page?pre_rank=tiny&keep=0", &page.to_string(), 400, "keep is 0"),
         ("/v1/models/tiny/page?pre_rank=other", &page.to_string(), 404, "no model \"other\""),
-        ("/v1/models/other/score", &page.to_string(), 404, "there is tiny"),
+        ("/v1/models/other/score", &page.to_string(), 404, "known models: tiny"),
         ("/v1/models/..%2f..%2fetc/score", &page.to_string(), 404, "no model"),
-        ("/v1/models/tiny/versions/7/score", &page.to_string(), 404, "there is 1"),
+        ("/v1/models/tiny/versions/7/score", &page.to_string(), 404, "loaded versions: 1"),
         ("/v1/models/tiny/versions/x/score", &page.to_string(), 404, "no whole number"),
-        ("/v1/models/tiny", "", 405, "other methods"),
+        ("/v1/models/tiny", "", 405, "does not support the method"),
         ("/v3/nothing", "", 404, "no such path"),
     ];
     for (path, body, status, words) in cases {
