@@ -54,6 +54,7 @@ pub use delta::{Changes, verify};
 pub use error::{Error, Result};
 pub use evaluate::predictions::Predictions;
 pub use evaluate::ranking::{Ranking, by_score, by_user};
+pub use evaluate::retrieval::{At, Retrieval, Seen, retrieval};
 pub use evaluate::{Evaluation, evaluate};
 pub use files::arrival::{Arrival, Stamp};
 pub use files::golden::Golden;

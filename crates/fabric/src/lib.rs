@@ -8,7 +8,7 @@
 //!     let mine = fabric.rank() == 2;
 //!     fabric.any(mine)
 //! });
-//! assert_eq!(stops, [Ok(true); 4]);
+//! assert!(stops.iter().all(|stop| *stop == Ok(true)));
 //!
 //! // A sum has one order, whichever process holds a part: (0 + 1) + (2 + 3).
 //! let mut lanes = [[1e8], [1.0], [-1e8], [1.0]];

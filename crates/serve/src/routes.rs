@@ -368,6 +368,6 @@ mod tests {
             tower: Some(String::new()),
             top_k: Some(1),
         };
-        assert_eq!(keys(&properties("IndexQuery")), keys(&serde_json::to_value(similar).unwrap()));
+        assert_eq!(keys(&properties("Wanted")), keys(&serde_json::to_value(similar).unwrap()));
     }
 }

@@ -6,6 +6,7 @@ use serde::Serialize;
 
 pub(crate) mod predictions;
 pub(crate) mod ranking;
+pub(crate) mod retrieval;
 
 pub(crate) use predictions::Predictions;
 use ranking::Ranking;

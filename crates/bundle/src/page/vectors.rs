@@ -76,7 +76,7 @@ pub fn export(model: &Model, dataset: &Dataset, split: SplitName, out: &Path) ->
 }
 
 /// Every item, and their vectors end to end.
-fn ads(model: &Model, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<f32>)> {
+pub(crate) fn ads(model: &Model, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<f32>)> {
     let items: Vec<String> =
         (0..catalogue.len()).map(|row| catalogue.item(row).to_owned()).collect();
     let (mut scratch, mut vectors) = (Scratch::default(), Vec::new());

@@ -2,12 +2,15 @@
 
 use std::path::PathBuf;
 
-use ams_bundle::{Evaluation, evaluate};
+use ams_bundle::{Evaluation, Retrieval, Seen, evaluate, retrieval};
 use ams_data::Id;
 use ams_data::dataset::SplitName;
 use ams_location::Locations;
 use ams_train::Trainer;
 use ams_train::run;
+use serde::Serialize;
+
+use crate::commands::publish::frozen;
 
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
@@ -22,6 +25,16 @@ pub(crate) struct Arguments {
     /// The split whose impressions are predicted.
     #[arg(long, value_enum, default_value_t = Split::Test)]
     split: Split,
+    /// Rank all items too, by the vectors of a pre-rank network: Recall@K and NDCG@K.
+    #[arg(long)]
+    full_ranking: bool,
+    /// The values of K.
+    #[arg(long, value_name = "K", value_delimiter = ',', default_value = "10,20,50", requires = "full_ranking",
+        value_parser = clap::value_parser!(u32).range(1..))]
+    at: Vec<u32>,
+    /// What to do with items that a user had in training.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = SeenName::Excluded, requires = "full_ranking")]
+    seen: SeenName,
     /// Threads; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
@@ -33,12 +46,33 @@ enum Split {
     Test,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SeenName {
+    /// They are left out.
+    Excluded,
+    /// They are ranked as any other.
+    Ranked,
+}
+
+/// What `--json` prints.
+#[derive(Debug, Serialize)]
+struct Report {
+    #[serde(flatten)]
+    evaluation: Evaluation,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    full_ranking: Option<Retrieval>,
+}
+
 pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
     output: Output,
 ) -> Result<(), Failure> {
+    if arguments.full_ranking && launch.size() > 1 {
+        let what = format!("--full-ranking runs in one process, not in {}", launch.size());
+        return Err(Failure::user(what));
+    }
     let mut trainer =
         run::open(&locations.input(&arguments.run)?, launch.job(threads(arguments.threads)))?;
     let split = match arguments.split {
@@ -48,8 +82,16 @@ pub(crate) fn run(
     let name = format!("{}.parquet", split.as_str());
     let place = locations.destination(&arguments.run.join("predictions").join(name), true)?;
     if let Some(evaluation) = evaluate_run(&mut trainer, split, Some(place.local()))? {
+        let full_ranking = match arguments.full_ranking {
+            true => Some(full_ranking(&mut trainer, split, &arguments)?),
+            false => None,
+        };
         place.publish()?;
-        output.finish(&evaluation, || text(&evaluation));
+        let report = Report { evaluation, full_ranking };
+        output.finish(&report, || {
+            let ranked = report.full_ranking.as_ref().map(ranking_text).unwrap_or_default();
+            text(&report.evaluation) + &ranked
+        });
     }
     Ok(())
 }
@@ -71,6 +113,40 @@ pub(crate) fn evaluate_run(
     let seen = trainer.dataset().item_counts(SplitName::Train)?;
     let frequency = |item| seen.get(&Id(item)).copied().unwrap_or(0);
     Ok(Some(trainer.pool().install(|| evaluate(&predictions, &frequency))))
+}
+
+fn full_ranking(
+    trainer: &mut Trainer,
+    split: SplitName,
+    arguments: &Arguments,
+) -> Result<Retrieval, Failure> {
+    let ks: Vec<usize> = arguments.at.iter().map(|&k| k as usize).collect();
+    let seen = match arguments.seen {
+        SeenName::Excluded => Seen::Excluded,
+        SeenName::Ranked => Seen::Ranked,
+    };
+    let (_folder, model) = frozen(trainer)?;
+    let dataset = trainer.dataset().clone();
+    let pool = trainer.pool();
+    Ok(pool.install(|| retrieval(&model, &dataset, split, (&ks, seen)))?)
+}
+
+fn ranking_text(found: &Retrieval) -> String {
+    let rows: Vec<Vec<String>> = found
+        .at
+        .iter()
+        .map(|at| vec![at.k.to_string(), metric(Some(at.recall)), metric(Some(at.ndcg))])
+        .collect();
+    let seen = match found.seen {
+        Seen::Excluded => "without those of their training",
+        Seen::Ranked => "with those of their training",
+    };
+    format!(
+        "{}{} users, {} items {seen}\n",
+        table(&["K", "Recall@K", "NDCG@K"], &rows),
+        count(found.users),
+        count(found.items),
+    )
 }
 
 fn text(evaluation: &Evaluation) -> String {

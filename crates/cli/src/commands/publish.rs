@@ -2,9 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use ams_bundle::RowFormat;
-use ams_bundle::next_version;
 use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
+use ams_bundle::{Model, RowFormat, next_version};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};
 use ams_location::{Locations, is_remote, local};
@@ -99,6 +98,17 @@ pub(crate) fn run(
 pub(crate) fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
     let version = next_version(model)?;
     publish_as(trainer, &model.join(version.to_string()), version, RowFormat::F32)
+}
+
+/// Freezes a run in a temporary folder, which is gone with the first part, and opens it.
+pub fn frozen(trainer: &mut Trainer) -> Result<(tempfile::TempDir, Model), Failure> {
+    let folder = tempfile::tempdir().map_err(|error| {
+        Failure::user(format!("no temporary folder to freeze the run in: {error}"))
+    })?;
+    let path = folder.path().join("1");
+    publish_as(trainer, &path, 1, RowFormat::F32)?;
+    let model = Model::open(&path)?;
+    Ok((folder, model))
 }
 
 /// Publishes as the new folder `path`.

@@ -63,6 +63,14 @@ fn vectors_of_a_pre_rank_network_are_computed_ahead() {
     let place = Place::with_data();
     let settings = "--set model.base=pre-rank --set model.aggregator=sum --set name=pre";
     place.json(&format!("{TRAIN} {settings}"));
+    let ranked = place.json("eval runs/pre --full-ranking --at 1,5,1000");
+    let found = &ranked["full_ranking"];
+    has_keys(found, "users users_without items seen at");
+    let at = |n: usize, key: &str| number(&found["at"][n][key]);
+    assert!(count(&found["users"]) > 10 && at(0, "recall") <= at(1, "recall"), "{found}");
+    // There are fewer items than that.
+    assert_eq!((at(2, "k"), at(2, "recall")), (1000.0, 1.0));
+    assert!(at(1, "ndcg") > 0.0 && at(1, "ndcg") < at(2, "ndcg"), "{found}");
     place.json("publish runs/pre --to models");
     let vectors = place.json("vectors --model models/pre --data data --out vectors");
     has_keys(&vectors, "model version out ads users dim");

@@ -76,8 +76,8 @@ pub(crate) struct Shard {
     /// What the map reads of each; (n, P).
     x: Vec<f32>,
     merge: Merge,
-    /// Of the images asked for: what the map reads (U, P), embeddings (U, D), their lengths (U) and
-    /// the gradients of the embeddings (U, D).
+    /// Of the images asked for: what the map reads (U, P), embeddings (U, D), their lengths (U)
+    /// and the gradients of the embeddings (U, D).
     asked: Vec<f32>,
     e: Vec<f32>,
     lengths: Vec<f32>,

@@ -6,13 +6,13 @@ use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 
-/// Alignment of image features with what users engage with together, before clicks are learned:
-/// the settings of `ams align`.
+/// Alignment of image features with the items that users engage with together: the
+/// settings of `ams align`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct AlignConfig {
-    /// Number of principal components of the features, of length 1 each, that the map reads. Range:
-    /// at least `width`, and at most the width of the features.
+    /// Number of principal components of the features, of length 1 each, that the map reads.
+    /// Range: at least `width`, and at most the width of the features.
     pub components: usize,
     /// Width of an aligned vector, in numbers. Range: at least 1; at most `components`.
     pub width: usize,

@@ -44,8 +44,8 @@ pub struct Config {
     /// Optimization, and its division among lanes.
     #[serde(default)]
     pub train: TrainConfig,
-    /// Alignment of image features with what users engage with together, before clicks are learned:
-    /// the settings of `ams align`.
+    /// Alignment of image features with the items that users engage with together: the
+    /// settings of `ams align`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub align: Option<AlignConfig>,
 }

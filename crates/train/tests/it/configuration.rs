@@ -272,6 +272,8 @@ impl Key {
             "Vec<usize>" => "list of integers".to_owned(),
             "[usize; 2]" => "list of 2 integers".to_owned(),
             "Vec<String>" | "Option<Vec<String>>" => "list of texts".to_owned(),
+            "Vec<Candidate>" => "list of `ids`, `similarity`, `full`".to_owned(),
+            "bool" => "boolean".to_owned(),
             kind => match inner(kind) {
                 "String" => "text".to_owned(),
                 "PathBuf" => "path".to_owned(),
