@@ -10,14 +10,14 @@ use crate::settings::Tls;
 
 /// Encryption, of which there is none.
 #[derive(Clone, Debug)]
-pub struct Encryption(Infallible);
+pub(crate) struct Encryption(Infallible);
 
 impl Encryption {
     /// Names the cargo feature that is missing.
     ///
     /// # Errors
     /// Always.
-    pub fn read(files: &Tls) -> Result<Encryption, String> {
+    pub(crate) fn read(files: &Tls) -> Result<Encryption, String> {
         let what = format!("--tls-certificate {}", files.certificate.display());
         Err(Error::built_without(what, "tls").to_string())
     }
@@ -26,7 +26,7 @@ impl Encryption {
     ///
     /// # Errors
     /// None.
-    pub async fn accept<S>(&self, _: S) -> std::io::Result<S> {
+    pub(crate) async fn accept<S>(&self, _: S) -> std::io::Result<S> {
         match self.0 {}
     }
 }

@@ -9,7 +9,7 @@ use crate::trace::{Trace, WorkTimes};
 
 /// Where spans go: nowhere.
 #[derive(Debug)]
-pub struct Spans(Infallible);
+pub(crate) struct Spans(Infallible);
 
 /// The span of a request, of which there is none.
 #[derive(Debug)]

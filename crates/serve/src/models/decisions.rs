@@ -12,6 +12,9 @@
 //! `at` is in unix seconds. The file is replaced as a whole, under the lock `.serving.lock` beside
 //! it.
 
+// Public for fuzz targets, which exist with every protocol only.
+#![allow(unreachable_pub)]
+
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, SystemTime};
