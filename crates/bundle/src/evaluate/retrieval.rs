@@ -69,7 +69,8 @@ pub fn retrieval(
     model: &Model,
     dataset: &Dataset,
     split: SplitName,
-    (ks, seen): (&[usize], Seen),
+    ks: &[usize],
+    seen: Seen,
 ) -> Result<Retrieval> {
     if !model.spec().fields.reads_alike(dataset.schema()) {
         let what = "has other fields than the data the model was trained on";

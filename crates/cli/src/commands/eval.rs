@@ -128,7 +128,7 @@ fn full_ranking(
     let (_folder, model) = frozen(trainer)?;
     let dataset = trainer.dataset().clone();
     let pool = trainer.pool();
-    Ok(pool.install(|| retrieval(&model, &dataset, split, (&ks, seen)))?)
+    Ok(pool.install(|| retrieval(&model, &dataset, split, &ks, seen))?)
 }
 
 fn ranking_text(found: &Retrieval) -> String {
