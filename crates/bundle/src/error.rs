@@ -1,13 +1,13 @@
-//! Errors of this room: what came, what was expected, where.
+//! Errors of this crate: the value found, the value expected, and the place.
 
 use std::path::Path;
 
 use ams_data::Error as FileError;
 
-/// Result of this room.
+/// Result of this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// What can be wrong with a bundle or a request.
+/// An error of a bundle or a request.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
@@ -17,13 +17,13 @@ pub enum Error {
     /// A request does not fit the model.
     #[error("request: {what}")]
     Request {
-        /// Which part, what came, what was expected.
+        /// The path, the value found and the value expected.
         what: String,
     },
     /// A model is asked for what models of its kind do not have.
     #[error("the model: {what}")]
     Model {
-        /// What it is, and what was expected.
+        /// The property of the model, and the expected one.
         what: String,
     },
 }

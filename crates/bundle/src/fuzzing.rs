@@ -41,7 +41,7 @@ impl Seeds {
     /// examples.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// If it is invalid, with the reason.
     pub fn open_bundle(&self, place: &Path, input: &[u8]) -> Result<(), String> {
         let folder = place.join("shop/1");
         self.write(&folder, input)?;
@@ -54,7 +54,7 @@ impl Seeds {
     /// examples; once more, when it is compacted with another that follows.
     ///
     /// # Errors
-    /// What is wrong with the delta.
+    /// If the delta is invalid, with the reason.
     ///
     /// # Panics
     /// If scores differ then.

@@ -1,4 +1,4 @@
-//! JSON that clients send: one way to read it, whoever asks, with errors that name the place.
+//! The reader of JSON from clients, with errors that name path, line and column.
 //!
 //! `null` and an object without keys are what is absent. PHP writes the latter `[]`, which is taken
 //! too.

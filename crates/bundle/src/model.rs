@@ -36,7 +36,7 @@ pub struct Model {
     delta: DeltaState,
 }
 
-/// What does not change.
+/// The immutable part of a model, shared by all of its states.
 #[derive(Debug)]
 pub(crate) struct Bundle {
     pub(crate) path: PathBuf,
@@ -62,7 +62,7 @@ pub(crate) struct DeltaState {
     pub number: u64,
     /// Its hash, or the bundle's. If it was compacted, that which it had before.
     pub hash: String,
-    /// What its manifest says.
+    /// The `meta` of its manifest.
     pub meta: Option<Arc<deltas::DeltaMeta>>,
 }
 
@@ -130,12 +130,12 @@ impl Model {
         self.bundle.embedder.embed(self.spec(), content, feature)
     }
 
-    /// What the model is made of.
+    /// Fields, towers and networks of the model.
     pub fn spec(&self) -> &Spec {
         &self.bundle.meta.spec
     }
 
-    /// What the manifest says.
+    /// The `meta` of the manifest.
     pub fn meta(&self) -> &BundleMeta {
         &self.bundle.meta
     }
@@ -304,7 +304,7 @@ impl Model {
         Ok(())
     }
 
-    /// What attention weighed when `scratch` was used last.
+    /// Weights of attention in the last use of `scratch`.
     pub(crate) fn attention<'a>(&'a self, scratch: &'a Scratch) -> Vec<ams_model::Attended<'a>> {
         self.bundle.network.attention(&scratch.network)
     }

@@ -27,16 +27,16 @@ use crate::json::{self, count, named, object, object_or_null, or_null};
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PageView {
-    /// Who looks at the page.
+    /// The user for whom the page is ranked.
     #[serde(default, deserialize_with = "object_or_null")]
     pub user: User,
     /// Context fields by name.
     #[serde(default, deserialize_with = "named", skip_serializing_if = "BTreeMap::is_empty")]
     pub context: Features,
-    /// What could be shown.
+    /// The items that may be shown.
     #[serde(deserialize_with = "object")]
     pub candidates: Candidates,
-    /// What is wanted back.
+    /// Options of the answer.
     #[serde(
         default,
         deserialize_with = "object_or_null",
@@ -51,17 +51,17 @@ pub type Features = BTreeMap<String, Option<Cell>>;
 /// Columns of fields by name, one value per row; `null` is what the bundle knows of the row's item.
 pub type FeatureColumns = BTreeMap<String, Vec<Option<Cell>>>;
 
-/// Who looks at the page.
+/// The user for whom the page is ranked.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct User {
-    /// The user as the log spells them; none is somebody unknown.
+    /// The user as the log spells it; `None` is an unknown user.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub id: Option<Text>,
     /// User fields by name.
     #[serde(default, deserialize_with = "named", skip_serializing_if = "BTreeMap::is_empty")]
     pub features: Features,
-    /// What the user did before.
+    /// Earlier behaviors of the user.
     #[serde(default, deserialize_with = "object_or_null")]
     pub behaviors: Behaviors,
 }
@@ -82,13 +82,13 @@ pub struct Behaviors {
     pub features: FeatureColumns,
 }
 
-/// What could be shown, in columns of one length.
+/// The items that may be shown, in columns of one length.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Candidates {
     /// Items as the log spells them.
     pub item: Vec<Text>,
-    /// What a click on each pays; 1 if not given.
+    /// Payment for a click on each; 1 by default.
     #[serde(default, deserialize_with = "bids", skip_serializing_if = "Option::is_none")]
     pub bid: Option<Vec<f64>>,
     /// Ad fields that differ from what the bundle knows of the items.
@@ -96,14 +96,14 @@ pub struct Candidates {
     pub features: FeatureColumns,
 }
 
-/// What is wanted back.
+/// Options of the answer.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Options {
-    /// Only the best so many candidates.
+    /// Number of candidates in the answer; all by default.
     #[serde(default, deserialize_with = "count", skip_serializing_if = "Option::is_none")]
     pub top_k: Option<usize>,
-    /// Milliseconds after which nobody needs an answer any more; a server gives none then.
+    /// Milliseconds after which a server stops and answers with an error.
     #[serde(default, deserialize_with = "count", skip_serializing_if = "Option::is_none")]
     pub deadline_ms: Option<u64>,
 }
@@ -187,7 +187,7 @@ impl Text {
         decimal(number, number.to_string())
     }
 
-    /// Likewise, of the number's own width: `4.2`, not `4.199999809265137`.
+    /// As [`Text::of_f64`], with the digits of the narrower type: `4.2`, not `4.199999809265137`.
     pub fn of_f32(number: f32) -> Text {
         decimal(number.into(), number.to_string())
     }
@@ -351,10 +351,10 @@ fn padded<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Text>, D::Er
     Ok(items.into_iter().map(Option::unwrap_or_default).collect())
 }
 
-/// What a click pays, by its text; an empty one is 1.
+/// Parses the payment for a click; an empty text is 1.
 ///
 /// # Errors
-/// What came and what was expected.
+/// If the text is not one; the message has the value found and the value expected.
 pub fn bid(text: &str) -> Result<f64, String> {
     let text = text.trim();
     if text.is_empty() {
@@ -368,7 +368,7 @@ pub fn bid(text: &str) -> Result<f64, String> {
 /// none.
 ///
 /// # Errors
-/// What came and what was expected.
+/// If the text is not one; the message has the value found and the value expected.
 pub fn time(text: &str) -> Result<Option<i64>, String> {
     if value::is_missing(text) {
         return Ok(None);

@@ -25,7 +25,7 @@ pub enum TowerSharing {
     Shared,
 }
 
-/// What the weights of the towers are.
+/// The source of the towers' weights.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TowerWeights {
@@ -91,7 +91,7 @@ impl ImageSource {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct FurtherContent {
-    /// What it is called, such as `text`.
+    /// Name of the content, for example `text`.
     pub name: String,
     /// Where the towers' input comes from.
     pub source: ImageSource,
@@ -107,7 +107,7 @@ pub struct TowerSpec {
     pub content: usize,
     /// Widths of input and layers.
     pub config: TowerConfig,
-    /// What its weights are.
+    /// The source of its weights.
     pub weights: TowerWeights,
 }
 
@@ -130,11 +130,11 @@ pub struct ContentTowers {
     pub ad: Option<usize>,
     /// Embeds the behaviors', if the model sees them.
     pub behavior: Option<usize>,
-    /// Makes of both what likeness is judged by, if the model is told of it.
+    /// Makes the sketches of both, if the model uses similarity.
     pub sketch: Option<usize>,
 }
 
-/// What the first content is called.
+/// Name of the first content.
 const IMAGE: &str = "image";
 
 /// Width of a sketch, unless features are narrower.
@@ -164,7 +164,7 @@ pub struct Spec {
     pub sharing: TowerSharing,
     /// The image features behind the model; `None` trains on ids alone, without even image ids.
     pub image_source: Option<ImageSource>,
-    /// What the weights of the towers are.
+    /// The source of the towers' weights.
     #[serde(default)]
     pub tower_weights: TowerWeights,
     /// Contents beside images, in the order of their towers.
@@ -275,14 +275,14 @@ impl Spec {
         self.network.embedding_dim
     }
 
-    /// What has towers: images and further contents, by name.
+    /// All contents with towers, by name: images first.
     pub fn contents(&self) -> Vec<(&str, &ImageSource)> {
         let images = self.image_source.iter().map(|source| (IMAGE, source));
         let further = self.further.iter().map(|content| (&content.name[..], &content.source));
         images.chain(further).collect()
     }
 
-    /// What is pooled once per group, in the order of [`RankConfig::group_fields`].
+    /// Inputs pooled once per group, in the order of [`RankConfig::group_fields`].
     pub fn group_inputs(&self) -> Vec<Input> {
         let user = self.inputs_of(Side::User, Input::User);
         let behavior = self.used(Side::Behavior).filter(|(_, field)| !self.attends_to(&field.name));
@@ -324,7 +324,7 @@ impl Spec {
         fields.filter(|(_, field)| !self.exclude_fields.contains(&field.name))
     }
 
-    /// What an input is called in messages: its side and field, such as `ad.item`.
+    /// Name of an input in messages: its side and field, for example `ad.item`.
     pub fn input_name(&self, input: Input) -> String {
         let (side, name, place) = match input {
             Input::User(place) => (Side::User, "user", place),

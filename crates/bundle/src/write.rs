@@ -32,7 +32,7 @@ pub struct Weights {
 /// A model to be written as a bundle.
 #[derive(Clone, Copy, Debug)]
 pub struct Frozen<'a> {
-    /// What the model is made of.
+    /// Fields, towers and networks of the model.
     pub spec: &'a Spec,
     /// All numbers of the model, by [`Spec`].
     pub weights: &'a Weights,

@@ -63,7 +63,7 @@ pub(crate) async fn traced(
     response
 }
 
-/// What is said of a request.
+/// The fields of a line of the access log.
 struct RequestLine {
     method: Method,
     path: String,

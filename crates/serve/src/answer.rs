@@ -16,7 +16,7 @@ use crate::models::{LoadedVersion, Snapshot};
 use crate::problem::{Kind, Problem};
 use crate::settings::Limits;
 
-/// What is asked of a page view.
+/// An operation on a page view.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Operation {
     /// To rank the candidates.
@@ -59,7 +59,7 @@ pub(crate) fn version_of(text: &str) -> Result<u64, Problem> {
     version.ok_or_else(wrong)
 }
 
-/// What is asked of a page view, whatever protocol it was read from.
+/// A parsed request, without its protocol.
 #[derive(Debug)]
 pub(crate) struct ParsedRequest {
     pub target: Target,
@@ -146,7 +146,7 @@ pub(crate) fn page_view(
     Ok(answer)
 }
 
-/// What is like something, and whose answer that is.
+/// The answer to a request for similar items.
 #[derive(Serialize)]
 pub(crate) struct SimilarAnswer<'a> {
     model: &'a str,
@@ -241,7 +241,7 @@ impl Clock {
         self.scored(self.runs().then_some(()))
     }
 
-    /// What was scored while the clock ran.
+    /// The result, unless the deadline stopped it.
     fn scored<T>(&self, scored: Option<T>) -> Result<T, Problem> {
         scored.ok_or_else(|| {
             let what = format!("no answer within {} ms", self.deadline.as_millis());

@@ -36,7 +36,7 @@ pub(crate) struct RequestMemory {
     /// Bytes that may be held.
     most: usize,
     held: AtomicUsize,
-    /// The most that was held since somebody asked.
+    /// The most that was held since the last [`RequestMemory::peak`].
     peak: AtomicUsize,
     /// Requests turned away because all of it is held.
     refusals: Counter,
@@ -169,7 +169,7 @@ impl Body {
     /// Its bytes, expanded.
     ///
     /// # Errors
-    /// If it is not what it says, or would be too large; then no more than the limit was expanded.
+    /// If it is not gzip, or larger than the limit; then no more than the limit was decompressed.
     pub(crate) fn expanded(&self) -> Result<Bytes, Problem> {
         if !self.gzip {
             return Ok(self.bytes.clone());
@@ -194,7 +194,7 @@ impl Body {
     }
 }
 
-/// The bytes of a body, as they came, and their share of the memory.
+/// The received bytes of a body, and their share of the memory.
 pub(crate) async fn bytes(
     limits: BodyLimits<'_>,
     headers: &HeaderMap,

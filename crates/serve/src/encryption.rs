@@ -15,7 +15,7 @@ use tokio_rustls::server::TlsStream;
 use crate::reload::Reload;
 use crate::settings::Tls;
 
-/// A certificate, its key, and who may connect: as their files were when they were read last.
+/// A certificate, its key, and the authority of clients, as of the last read of their files.
 #[derive(Clone)]
 pub(crate) struct Encryption {
     files: Tls,
@@ -29,10 +29,10 @@ impl std::fmt::Debug for Encryption {
 }
 
 impl Encryption {
-    /// What encryption is made of: TLS 1.2 and 1.3, by ring.
+    /// Reads the files for TLS 1.2 and 1.3, by ring.
     ///
     /// # Errors
-    /// If a file cannot be read or is not what it has to be; what is said has no secret in it.
+    /// If a file cannot be read or parsed; the message has no secret in it.
     pub(crate) fn read(files: &Tls) -> Result<Encryption, String> {
         let acceptor = Arc::new(ArcSwap::from_pointee(acceptor(files)?));
         Ok(Encryption { files: files.clone(), acceptor })

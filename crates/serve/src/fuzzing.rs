@@ -1,4 +1,4 @@
-//! What reads the bytes of strangers, for the fuzzer alone.
+//! Entry points of the fuzzer: the readers of requests.
 
 use ams_bundle::{PageView, SimilarRequest};
 use axum::body::Bytes;
@@ -14,7 +14,7 @@ use crate::protocol::{json, tensors};
 /// changes. The page view, if it is one.
 ///
 /// # Errors
-/// What is wrong with them.
+/// If they cannot be read, with the reason.
 pub fn read(kind: u8, bytes: &[u8]) -> Result<Option<PageView>, String> {
     let target = Target { model: String::new(), version: None };
     let message = |call| protobuf::read(call, Bytes::copy_from_slice(bytes));

@@ -64,7 +64,7 @@ pub(crate) enum Stage {
     Leaving,
     /// No connection is accepted, and those without a request are closed.
     Closing,
-    /// What is being answered is cut.
+    /// Running requests are cut.
     Cut,
 }
 
@@ -83,7 +83,7 @@ pub(crate) struct Port {
     traffic: Arc<TrafficMetrics>,
 }
 
-/// What a port is until it is served.
+/// A bound port that is not served yet.
 #[derive(Debug)]
 enum Bound {
     /// Clients are let in and wait.
@@ -118,7 +118,7 @@ impl Bound {
 pub(crate) enum Sharing {
     /// The address is exclusive.
     Alone,
-    /// It may, if it says so too: the old and the new program of a rollout.
+    /// Another process with the same setting may bind it: the old and the new program of a rollout.
     Reused,
 }
 
@@ -240,7 +240,7 @@ impl Port {
 
 type Failure = Box<dyn std::error::Error + Send + Sync>;
 
-/// What all connections of a port have.
+/// The state that all connections of a port share.
 #[derive(Clone)]
 struct Serving {
     router: TowerToHyperService<Router>,

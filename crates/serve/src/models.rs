@@ -113,13 +113,13 @@ pub(crate) struct Models {
     folder: PathBuf,
     policy: ServingPolicy,
     snapshot: ArcSwap<Snapshot>,
-    /// What is decided. MemoryShare while something is decided or followed.
+    /// Locked while a decision is made or read.
     decisions: Mutex<DecisionStore>,
-    /// MemoryShare while the snapshot is replaced: changes come one after the other.
+    /// Locked while the snapshot is replaced.
     changes: Mutex<()>,
-    /// MemoryShare while a delta is made.
+    /// Locked while a delta is written.
     edits: Mutex<()>,
-    /// MemoryShare while models are looked for.
+    /// Locked while the folder is polled.
     looking: Mutex<()>,
     telemetry: Arc<Telemetry>,
 }

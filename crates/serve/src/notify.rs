@@ -1,4 +1,4 @@
-//! What systemd is told of a service of type `notify`: that it is ready, and that it stops.
+//! Notifications of systemd (`Type=notify`): ready, and stopping.
 
 /// Sends `state`, such as `READY=1`, to the socket that systemd named, if it did. Nothing depends
 /// on its arrival.

@@ -12,7 +12,7 @@ use blake3::Hash;
 
 use crate::traffic::TrafficMetrics;
 
-/// What is made of files and can be made again.
+/// State that is read from files and can be reloaded.
 pub(crate) trait Reload: Send + Sync {
     /// The files whose content decides whether to reload.
     fn files(&self) -> Vec<&Path>;
@@ -27,7 +27,7 @@ pub(crate) trait Reload: Send + Sync {
 /// Everything of a server that is made of files.
 pub(crate) struct Reloader {
     sources: Vec<Box<dyn Reload>>,
-    /// What was in the files of each when they were tried last, and at the last look.
+    /// Hashes of the files at the last reload and at the last check.
     seen: Mutex<Vec<Hashes>>,
     traffic: Arc<TrafficMetrics>,
 }
@@ -44,13 +44,13 @@ struct Hashes {
     last: Hash,
 }
 
-/// Who wants to know.
+/// The trigger of a check.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Trigger {
     /// The clock: a file that is just being written, or a key whose certificate comes next, is left
     /// for the next look.
     Timer,
-    /// Somebody, who says that the files are whole.
+    /// SIGHUP: the files are complete.
     Signal,
 }
 

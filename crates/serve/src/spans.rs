@@ -156,7 +156,7 @@ impl Spans {
     }
 }
 
-/// What a request's span belongs to: what its `traceparent` said, if it had one.
+/// The context of a request's span: that of its `traceparent`, if it had one.
 fn parent(trace: &Trace) -> Context {
     let Some(parent) = trace.parent() else { return Context::new() };
     let ids = TraceId::from_hex(trace.trace_id()).ok().zip(SpanId::from_hex(parent).ok());
@@ -166,7 +166,7 @@ fn parent(trace: &Trace) -> Context {
     Context::new().with_remote_span_context(remote)
 }
 
-/// Sends requests on the server's runtime, whoever asks for it.
+/// Sends requests on the server's runtime, from any thread.
 #[derive(Clone, Debug)]
 struct Sender {
     client: Client<HttpConnector, Body>,

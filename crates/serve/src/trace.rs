@@ -19,14 +19,14 @@ const ID: &str = "x-request-id";
 /// The header of a trace's context.
 const CONTEXT: &str = "traceparent";
 
-/// What a request is called.
+/// The ids of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Trace {
     /// 1 to 128 visible characters, of the client or made here.
     pub id: String,
     /// The trace it belongs to, 32 hex digits.
     trace: String,
-    /// The span it was sent from, 16 hex digits, if it said so.
+    /// The span of the client, 16 hex digits, if `traceparent` named one.
     parent: Option<String>,
     /// Our span of it, 16 hex digits.
     span: String,
@@ -34,7 +34,7 @@ pub(crate) struct Trace {
     flags: u8,
 }
 
-/// When a request's work was done; nobody notes it unless somebody asks.
+/// Times of a request's work; recorded only for spans.
 #[derive(Debug, Default)]
 pub(crate) struct WorkTimes {
     queued: OnceLock<Instant>,
@@ -80,7 +80,7 @@ impl WorkTimes {
 }
 
 impl Trace {
-    /// What a request with these headers is called.
+    /// The ids of a request with these headers.
     pub(crate) fn of(headers: &HeaderMap) -> Trace {
         let text = |name| headers.get(name).and_then(|value: &HeaderValue| value.to_str().ok());
         let is_id =
@@ -145,7 +145,7 @@ fn context(text: &str) -> Option<(String, String, u8)> {
     good.then(|| ((*trace).to_owned(), (*span).to_owned(), flags))
 }
 
-/// Numbers that no two requests have, and nobody can tell beforehand; not 0.
+/// Unpredictable numbers, different for every request; never 0.
 fn random() -> u64 {
     static SEED: LazyLock<RandomState> = LazyLock::new(RandomState::new);
     static COUNT: AtomicU64 = AtomicU64::new(0);

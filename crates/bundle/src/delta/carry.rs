@@ -1,4 +1,4 @@
-//! What deltas told one version, told to the next.
+//! Carries the deltas of one version over to the next.
 //!
 //! A delta holds what a version's towers made of pictures, which means nothing to other towers, and
 //! not the features they saw. So a name is carried over if the next version knows the image it
@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::model::Model;
 use crate::tables::items::Items;
 
-/// What was carried over. What the next version has already is not counted.
+/// Counts of carried changes. Changes that the next version has already are not counted.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Carried {
     /// Names of pictures, with those that are gone.

@@ -1,4 +1,4 @@
-//! What is to become a delta: new pictures and items, rows, and what is gone.
+//! Changes before they are a delta: new and removed pictures, items and rows.
 //!
 //! A change says what is, not what is done: made twice it is the same, and the last one of a
 //! picture or an item counts. What a model has already is no change and is left out, so that
@@ -28,7 +28,7 @@ pub struct Changes {
     pub(crate) items: BTreeMap<u64, Option<ItemRecord>>,
 }
 
-/// What is known of one item.
+/// Text, picture and fields of one item.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ItemRecord {
     pub text: String,

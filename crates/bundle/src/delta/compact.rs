@@ -27,7 +27,7 @@ use crate::files::deltas;
 use crate::files::folder::is_building_name;
 use crate::model::{DeltaState, Model};
 
-/// What became of the deltas of a version.
+/// The result of a compaction.
 #[derive(Clone, Debug)]
 pub struct Compacted {
     /// The version with all of them.

@@ -1,4 +1,4 @@
-//! What changed since a bundle was published: new pictures and items, rows, and what is gone.
+//! Changes after publishing: new and removed pictures, items and rows.
 //!
 //! Deltas are numbered from 1 and follow each other; each appears whole, like a bundle, and is
 //! read-only; [`crate::files::deltas`] says what is in one. The networks' weights are the bundle's:

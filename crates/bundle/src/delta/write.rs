@@ -36,7 +36,7 @@ impl Model {
     }
 }
 
-/// The lock of those who write deltas of a version, after some waiting.
+/// Waits for the lock of writers of a version's deltas.
 ///
 /// # Errors
 /// If the version is not there any more, another process holds the lock for too long, or it cannot

@@ -36,7 +36,7 @@ pub struct Slice {
     pub logloss: Option<f64>,
 }
 
-/// What slices are made by.
+/// The properties of an impression that slices select by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Traits {
     /// Training impressions of the item.
@@ -48,7 +48,7 @@ struct Traits {
 /// Whether an impression is in a slice.
 type Member = fn(Traits) -> bool;
 
-/// Every slice: its name and who is in it.
+/// Every slice: its name and its members.
 const SLICES: [(&str, Member); 12] = [
     ("cold items", |t| t.frequency == 0),
     ("warm items", |t| t.frequency > 0),

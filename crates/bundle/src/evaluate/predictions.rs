@@ -35,7 +35,7 @@ use crate::error::{Error, Result};
 /// Rows written at a time.
 const BLOCK: usize = 1 << 16;
 
-/// What a model said of impressions, one row each.
+/// Predictions of a model for impressions, one row each.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Predictions {
     /// The user, as an id of the field `user`.

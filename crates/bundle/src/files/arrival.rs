@@ -49,7 +49,7 @@ impl Stamp {
     }
 }
 
-/// What was seen of one file.
+/// Size, time and inode of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 struct FileStamp {
     bytes: u64,
@@ -119,7 +119,7 @@ pub fn look(folder: &Path) -> Result<(Arrival, Stamp)> {
     Ok((arrival, stamp))
 }
 
-/// What the system says of a file, links followed; none if it is not there.
+/// Metadata of a file, links followed; `None` if it does not exist.
 fn seen(path: &Path) -> std::io::Result<Option<Metadata>> {
     match fs::metadata(path) {
         Ok(metadata) => Ok(Some(metadata)),

@@ -1,4 +1,4 @@
-//! Folders of deltas beside a bundle, and what the manifest of one says.
+//! Folders of deltas beside a bundle, and their manifests.
 //!
 //! ```text
 //! <model>/<version>/deltas/0001/
@@ -22,7 +22,7 @@ use crate::files::folder::{FileList, MANIFEST};
 /// `format` of the deltas this build reads and writes.
 pub(crate) const FORMAT: &str = "ams-delta/1";
 
-/// What a delta's manifest says.
+/// The description of a delta in its manifest.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct DeltaMeta {

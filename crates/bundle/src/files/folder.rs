@@ -26,7 +26,7 @@ use crate::files::tensors::TensorFile;
 /// The last file of a folder.
 pub const MANIFEST: &str = "MANIFEST.json";
 
-/// What `MANIFEST.json` says; `T` is the kind's own description.
+/// The content of `MANIFEST.json`; `T` is the description of the kind.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Manifest<T> {
@@ -38,7 +38,7 @@ pub struct Manifest<T> {
     pub files: BTreeMap<String, FileEntry>,
 }
 
-/// What is read of any manifest, whatever its kind.
+/// The part of a manifest that all kinds of folders share.
 #[derive(Debug, Deserialize)]
 pub(crate) struct FileList {
     /// Every other file of the folder.
@@ -167,7 +167,7 @@ impl FolderWriter {
         Ok(FolderWriter { place, building, files: BTreeMap::new(), owner: false })
     }
 
-    /// What was written through this writer.
+    /// The files that this writer wrote.
     pub fn entries(&self) -> &BTreeMap<String, FileEntry> {
         &self.files
     }
@@ -350,7 +350,7 @@ pub(crate) enum OwnedTensor {
 pub struct Folder<T> {
     path: PathBuf,
     memory: Memory,
-    /// What the manifest says.
+    /// The `meta` of the manifest.
     pub manifest: Manifest<T>,
 }
 

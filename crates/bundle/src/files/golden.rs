@@ -22,7 +22,7 @@ pub(crate) const GOLDEN: &str = "golden.safetensors";
 pub struct Golden {
     /// Groups without labels and times.
     pub groups: Groups,
-    /// What the trainer's network said; (B).
+    /// Logits of the trainer's network; (B).
     pub logits: Vec<f32>,
 }
 

@@ -1,4 +1,4 @@
-//! Names of files in a bundle, what its manifest says, and the folders of versions.
+//! Names of files in a bundle, its manifest, and the folders of versions.
 //!
 //! ```text
 //! <model>/<version>/
@@ -35,16 +35,16 @@ pub(crate) const IDS: &str = "ids.safetensors";
 pub(crate) const IMAGE_TABLE: &str = "image_table.safetensors";
 /// The file of hashed picture names and image keys.
 pub(crate) const PICTURES: &str = "pictures.safetensors";
-/// What towers see of features.
+/// The file of projections of features.
 pub(crate) const PROJECTION: &str = "projection.safetensors";
 /// The file of example requests.
 pub(crate) const SAMPLES: &str = "samples.json";
 
-/// What a bundle's manifest says about the model.
+/// The description of a model in the manifest of its bundle.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BundleMeta {
-    /// What the model is made of.
+    /// Fields, towers and networks of the model.
     pub spec: Spec,
     /// blake3 of the spec as compact JSON: another spec cannot be slipped under the same numbers.
     pub spec_hash: String,

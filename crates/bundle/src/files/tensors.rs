@@ -211,7 +211,7 @@ impl TensorFile {
         Ok(view)
     }
 
-    /// What `view`, a part of this file, shows.
+    /// The numbers of `view`, a part of this file.
     fn numbers<T: Pod>(&self, view: &TensorView<'_>) -> Numbers<T> {
         let from = view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
         Numbers::of_file(&self.bytes, from..from + view.data().len())

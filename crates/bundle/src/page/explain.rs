@@ -35,20 +35,20 @@ pub struct ExplainedCandidate {
     pub item: String,
     /// Its predicted click-through rate.
     pub ctr: f32,
-    /// The rate for somebody without any history.
+    /// The rate for a user without history.
     pub ctr_without_history: f32,
     /// By how much each behavior raises the rate: what it is less what it would be without the
     /// behavior.
     pub raises: Vec<f32>,
-    /// What each attention of the network weighed the behaviors with; none if it has no attention.
+    /// Weights of the behaviors in each attention of the network; empty without attention.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub attention: Vec<Attention>,
 }
 
-/// What one attention weighed behaviors with.
+/// Weights of the behaviors in one attention.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Attention {
-    /// What of the behaviors it weighed: `image`, another content, or `ids`.
+    /// The attended inputs of the behaviors: `image`, another content, or `ids`.
     pub over: String,
     /// What of the candidate it asked for: `image` (the fields where the model does not see the
     /// candidate's), `fields`, or `ids`.
@@ -59,7 +59,7 @@ pub struct Attention {
 }
 
 impl Model {
-    /// What every past behavior does to the scores of the best candidates.
+    /// The effect of every behavior on the scores of the best candidates.
     ///
     /// # Errors
     /// As [`Model::score`].

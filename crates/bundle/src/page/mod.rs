@@ -1,4 +1,4 @@
-//! What is asked of a model, and its answers.
+//! Requests to a model, and its answers.
 //!
 //! In reading order: [`resolve`], what a request means to a model; [`rank`], the answer to a page
 //! view, and [`explain`], why; [`similar`], pictures like one; [`vectors`] of a pre-rank network.

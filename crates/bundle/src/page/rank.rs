@@ -37,11 +37,11 @@ pub struct Ranked<'p> {
     /// Bid times click-through rate of each, descending; equal ones stay in the order of the
     /// request.
     pub ecpm: Vec<f64>,
-    /// What the model did not know.
+    /// Inputs that the model does not know.
     pub missing: Missing,
 }
 
-/// What the model did not know, and scored with defaults.
+/// Inputs that the model does not know and scored with defaults.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct Missing {
     /// The user, if the model sees users and has not learned this one.

@@ -14,7 +14,7 @@ use crate::model::Model;
 use crate::request::Text;
 use crate::tables::items::Item;
 
-/// Items that are answered with unless the request says otherwise, and the most there may be.
+/// Default and maximum of the number of similar items.
 const TOP_K: usize = 10;
 const TOP_K_MAX: usize = 1000;
 

@@ -6,7 +6,7 @@
 //! projection.safetensors    only where towers see principal components of features, for new images:
 //!                           mean f32 (F), components f32 (P, F), whitened already
 //! ```
-//! What belongs to a further content called text has `text.` before its name.
+//! Tensors of a further content called text have the prefix `text.`.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -33,7 +33,7 @@ pub struct ContentTable {
     pub keys: Vec<u64>,
     /// Their embeddings by each of the content's towers; (m, its width).
     pub embeddings: Vec<Vec<f32>>,
-    /// What the towers see of a feature, unless that is all of it.
+    /// Projection of features before the towers; `None` if towers see whole features.
     pub projection: Option<Projection>,
 }
 
@@ -99,7 +99,7 @@ impl ContentChanges {
         self.images.is_empty() && self.pictures.is_empty()
     }
 
-    /// Takes back what was said of a name, with its image if that has no other.
+    /// Removes the change of a name, and of its image if that has no other name.
     pub(crate) fn forget(&mut self, picture: PictureName) {
         let said = self.pictures.remove(&picture.0);
         if let Some(Some(key)) = said
@@ -109,7 +109,7 @@ impl ContentChanges {
         }
     }
 
-    /// What of this is news to a content. The image of a name that is news comes with it.
+    /// The part of these changes that differs from a content, with the images of changed names.
     pub(crate) fn news(&self, known: &Content) -> ContentChanges {
         let is_news = |name: u64, key: Option<u64>| match key {
             Some(key) => {
@@ -184,7 +184,7 @@ pub(crate) struct Embeddings(Vec<(usize, Numbers<f32>)>);
 pub(crate) struct Names(Numbers<u64>);
 
 impl Embeddings {
-    /// What tower `tower` of the content makes of the image at `at`.
+    /// The embedding of the image at `at` by tower `tower` of the content.
     fn of(&self, tower: usize, at: usize) -> &[f32] {
         let (dim, table) = &self.0[tower];
         &table[at * dim..][..*dim]
@@ -217,7 +217,7 @@ impl Values for Names {
     }
 }
 
-/// What a folder says of one content.
+/// The tables of one content in a bundle or delta.
 #[derive(Clone, Debug)]
 pub(crate) struct ContentLayers {
     pub images: Arc<SortedTable<Embeddings>>,
@@ -289,7 +289,7 @@ pub(crate) fn read_tables(
     Ok(tables)
 }
 
-/// What the towers of each content see of a feature; of those that see all of it, none.
+/// The projection of each content; `None` where towers see whole features.
 ///
 /// # Errors
 /// If a tensor is missing or has another shape.
@@ -349,7 +349,7 @@ impl Content {
         self.images.find(key.0).is_some()
     }
 
-    /// What the content's tower number `tower` makes of `key`, if that is known.
+    /// The embedding of `key` by the content's tower number `tower`, if it is known.
     pub(crate) fn embedding(&self, tower: usize, key: ImageKey) -> Option<&[f32]> {
         let (embeddings, at) = key.is_some().then(|| self.images.get(key.0))??;
         Some(embeddings.of(tower, at))

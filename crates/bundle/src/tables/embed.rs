@@ -1,4 +1,4 @@
-//! New images: the towers of a bundle, for pictures that came after it was published.
+//! The towers of a bundle, for pictures that are newer than the bundle.
 
 use std::sync::OnceLock;
 

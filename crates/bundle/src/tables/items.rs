@@ -21,7 +21,7 @@ use crate::tables::layer::{Layered, MergeSource, Position, SortedTable, Values};
 /// Name of the file in a bundle or delta.
 pub(crate) const ITEMS: &str = "items.safetensors";
 
-/// The items' texts, for answers that name items nobody asked about.
+/// The tensors of the items' texts, for answers that name other items than the request.
 pub(crate) const NAMES: [&str; 2] = ["names.lengths", "names.bytes"];
 
 /// All items by hash.
@@ -37,7 +37,7 @@ pub struct Items {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Item(Position);
 
-/// What is known of items, by place.
+/// Pictures, names and fields of items, in the order of their hashes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ItemFields {
     pictures: Vec<PictureName>,

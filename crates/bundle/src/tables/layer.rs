@@ -20,9 +20,9 @@ pub(crate) trait Values: Sized {
 /// Where a value of a merged table comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MergeSource {
-    /// The table as it was, at this place.
+    /// The older table, at this position.
     Older(usize),
-    /// What came, at this place.
+    /// The newer table, at this position.
     Newer(usize),
 }
 
@@ -64,7 +64,7 @@ impl<V: Values> SortedTable<V> {
         self.gone.get(at).copied().unwrap_or(false)
     }
 
-    /// This and what came later.
+    /// This table with the changes of `newer`.
     fn merged(&self, newer: &SortedTable<V>) -> SortedTable<V> {
         let (a, b) = (self.index.hashes(), newer.index.hashes());
         let (mut keys, mut order, mut gone) = (Vec::new(), Vec::new(), Vec::new());
@@ -99,7 +99,7 @@ impl<V: Values> Layered<V> {
         Layered { base, over: None }
     }
 
-    /// What everything lies over.
+    /// The table of the bundle, below all deltas.
     pub(crate) fn base(&self) -> &SortedTable<V> {
         &self.base
     }
@@ -134,7 +134,7 @@ impl<V: Values> Layered<V> {
         (&table.values, found.at as usize)
     }
 
-    /// What is found of `key`.
+    /// The values that contain `key`, and its position in them.
     pub(crate) fn get(&self, key: u64) -> Option<(&V, usize)> {
         self.find(key).map(|found| self.at(found))
     }

@@ -66,9 +66,9 @@ impl Decoder for Raw {
     }
 }
 
-/// What answers one message with another.
+/// The handler of a unary call.
 struct Answering<F> {
-    /// What answers, and the memory of the message.
+    /// The handler and the memory of its message; taken by the one call.
     answer: Option<(F, MemoryShare)>,
     gzip: bool,
     most: usize,

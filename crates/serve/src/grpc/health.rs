@@ -25,7 +25,7 @@ use crate::protocol::protobuf::messages::health::{
 };
 use crate::state::ServerState;
 
-/// How often the status is looked at for those who watch.
+/// Pause between two checks of the status for watches.
 const LOOK: Duration = Duration::from_secs(1);
 
 /// The status of a service; an empty name is the whole server.

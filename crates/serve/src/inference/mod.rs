@@ -27,7 +27,7 @@ use serde::Serialize;
 
 use crate::problem::{Kind, Problem};
 
-/// What clients are told that the server is, and can beside what every server can.
+/// Name and extensions of the server in its metadata.
 pub(crate) const SERVER: &str = "ams";
 pub(crate) const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
 
@@ -35,10 +35,10 @@ pub(crate) const EXTENSIONS: [&str; 1] = ["binary_tensor_data"];
 pub(crate) const CTR: &str = "ctr";
 pub(crate) const ECPM: &str = "ecpm";
 
-/// What a request says beside its tensors.
+/// The options of a request beside its tensors.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct InferenceOptions {
-    /// What it calls itself, if anything.
+    /// Id of the request, repeated in the answer.
     pub(crate) id: Option<String>,
     /// The outputs it wants; none: all.
     pub(crate) outputs: Vec<String>,
@@ -68,7 +68,7 @@ pub(crate) fn check(wanted: &InferenceOptions) -> Result<(), Problem> {
     }
 }
 
-/// What is answered of a page view's rates.
+/// The requested outputs, from the rates of a page view.
 pub(crate) fn inferred<'a>(
     model: &'a Model,
     page: &PageView,
@@ -84,7 +84,7 @@ pub(crate) fn inferred<'a>(
     Inferred { model, wanted, ctr: wants(CTR).then_some(ctr), ecpm }
 }
 
-/// What the protocol says of a model.
+/// The metadata of a model, by the protocol.
 #[derive(Debug, Serialize)]
 pub(crate) struct Description<'a> {
     pub name: &'a str,

@@ -1,4 +1,4 @@
-//! What tensors mean: together they are a page view.
+//! From named tensors to a page view.
 
 use std::collections::BTreeSet;
 
@@ -9,7 +9,7 @@ use super::values::Datatype;
 use super::wrong;
 use crate::problem::Problem;
 
-/// A tensor, whoever spelled it.
+/// A tensor, read from JSON, bytes or a message.
 #[derive(Clone, Debug)]
 pub(crate) struct Tensor<'a> {
     name: &'a str,
@@ -19,7 +19,7 @@ pub(crate) struct Tensor<'a> {
 }
 
 impl<'a> Tensor<'a> {
-    /// Of as many values as `shape` says.
+    /// A tensor; the number of values has to be the product of `shape`.
     pub(crate) fn new<N: Copy + std::fmt::Debug + TryInto<usize>>(
         name: &'a str,
         datatype: Datatype,

@@ -46,7 +46,7 @@ const NAMES: [(&str, Datatype); 14] = [
 ];
 
 impl Datatype {
-    /// The type that tensor `name` says it has.
+    /// The type of tensor `name` by its name.
     pub(crate) fn of(name: &str, datatype: &str) -> Result<Datatype, Problem> {
         let found = NAMES.iter().find(|(known, _)| *known == datatype);
         found.map(|&(_, datatype)| datatype).ok_or_else(|| {

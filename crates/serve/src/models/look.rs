@@ -113,7 +113,7 @@ impl Models {
         Ok(())
     }
 
-    /// Makes that version live that should be, of those `found`; `again`: somebody asked for it.
+    /// Makes the right version of those `found` live; `again` marks an order to search.
     fn choose(&self, name: &str, decided: &ModelDecisions, found: Vec<u64>, again: bool) {
         let now = self.now();
         let live = now.models.get(name).and_then(|known| known.live.as_ref());

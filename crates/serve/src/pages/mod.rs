@@ -78,7 +78,7 @@ pub(crate) fn router(server: &Arc<ServerState>, demo: Option<&Demo>) -> Router<A
     router.route_layer(from_fn(security_headers))
 }
 
-/// A page that is told whether there is `what`.
+/// The page with a `meta` element: whether there is `what`.
 fn with_meta(page: &str, what: &str, is_there: bool) -> String {
     let said = if is_there { "yes" } else { "no" };
     page.replace("</head>", &format!("<meta name=\"{what}\" content=\"{said}\">\n</head>"))

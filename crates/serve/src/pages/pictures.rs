@@ -44,7 +44,7 @@ struct FileIndex {
     at: Instant,
 }
 
-/// Small pictures, in the order they came.
+/// Small pictures, oldest first.
 #[derive(Debug, Default)]
 struct ThumbnailCache {
     by_name: HashMap<PictureName, Bytes>,
@@ -88,7 +88,7 @@ impl Thumbnails {
         let permit = Arc::clone(&self.permits).acquire_owned().await.map_err(|_| gone)?;
         let thumbnails = Arc::clone(self);
         let made = tokio::task::spawn_blocking(move || {
-            // MemoryShare to the end, even if nobody waits any more.
+            // The permit is held to the end, even if no request waits any more.
             let _permit = permit;
             thumbnails.make(name)
         });
@@ -100,7 +100,7 @@ impl Thumbnails {
         cache.by_name.get(&name).cloned()
     }
 
-    /// Reads a picture and makes it small, unless somebody just did.
+    /// Reads a picture and makes it small, unless another request just did.
     fn make(&self, name: PictureName) -> Result<Bytes, String> {
         if let Some(jpeg) = self.cached(name) {
             return Ok(jpeg);

@@ -6,7 +6,7 @@ use serde::Serialize;
 use crate::answer::{Operation, ParsedRequest, Target};
 use crate::problem::Problem;
 
-/// Reads a page view; the path said what is asked of whom.
+/// Reads a page view, for the target and operation of the path.
 ///
 /// # Errors
 /// With path, line and column, if the body is no page view.

@@ -18,10 +18,10 @@ use self::protobuf::GrpcMethod;
 use crate::answer::{Answer, Operation, ParsedRequest, Target};
 use crate::problem::Problem;
 
-/// What a client speaks, and what its path said.
+/// The format of a request, and the parts of it that are in its path.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Protocol {
-    /// JSON; the path said who is asked what.
+    /// JSON; target and operation are in the path.
     Json(Target, Operation),
     /// Tensors as JSON, and bytes behind that.
     Tensors {

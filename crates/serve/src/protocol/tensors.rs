@@ -44,7 +44,7 @@ struct Output {
     name: String,
 }
 
-/// Where a tensor says how many bytes of the tail it is.
+/// The parameter with the number of a tensor's bytes in the tail.
 const SIZE: &str = "binary_data_size";
 
 impl Input {
@@ -96,7 +96,7 @@ fn flat(data: &Value) -> Vec<&Value> {
     flat
 }
 
-/// Reads a request whose first `header` bytes are JSON, all of them if not said.
+/// Reads a request whose first `header` bytes are JSON; without `header`, all of them.
 ///
 /// # Errors
 /// If the JSON, or the bytes behind it, are not the tensors of a page view.

@@ -14,7 +14,7 @@ use crate::problem::Problem;
 use proto::model_infer_response::InferOutputTensor;
 use proto::model_metadata_response::TensorMetadata;
 
-/// Who is meant; an empty version is none.
+/// The target of a request; an empty version is none.
 pub(crate) fn target(model: String, version: &str) -> Result<Target, Problem> {
     if version.is_empty() {
         return Ok(Target { model, version: None });
@@ -153,7 +153,7 @@ pub(crate) fn write(inferred: &Inferred<'_>) -> Vec<u8> {
     response.encode_to_vec()
 }
 
-/// What the protocol says of a model.
+/// The metadata of a model, by the protocol.
 pub(crate) fn describe(model: &Model) -> proto::ModelMetadataResponse {
     let inference::Description { name, versions, platform, inputs, outputs } =
         inference::describe(model);
