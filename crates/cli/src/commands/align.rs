@@ -1,49 +1,23 @@
 //! `ams align`: a map of image features, aligned with what users engage with together.
 
-use std::path::PathBuf;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
 use ams_location::Locations;
-use ams_train::Config;
-
 use ams_train::align::{self, ALIGNED, AlignReport, Found, Progress, Traffic};
-use ams_train::run::{Next, Start};
+use ams_train::run::Next;
 
-use crate::commands::train::{patience, stop_on_interrupt};
-use crate::config_file;
+use crate::commands::job::JobArguments;
+use crate::commands::train::stop_on_interrupt;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
-use crate::locations::localize;
 use crate::output::{Output, bytes, count, metric, table};
-use crate::threads::thread_count;
-use crate::watchdog::Watchdog;
 
-/// Align image features with what users engage with together, before clicks are learned.
+/// Align image features with the items that users engage with together, as the table `[align]` of a
+/// configuration says.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The configuration of a training, a TOML file; its table `[align]` is meant.
-    config: PathBuf,
-    /// Overrides one setting, such as `align.steps=800`; may be given several times.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Threads of each process; its share of the cores unless given. The result does not depend on
-    /// it.
-    #[arg(long, value_name = "N", value_parser = thread_count)]
-    threads: Option<usize>,
-    /// Go on from the newest checkpoint of the alignment.
-    #[arg(long, conflicts_with_all = ["replace", "auto_resume"])]
-    resume: bool,
-    /// Go on from the newest checkpoint if there is one, else begin: for launchers that start a
-    /// job again.
-    #[arg(long, conflicts_with = "replace")]
-    auto_resume: bool,
-    /// Remove an earlier alignment of the same name.
-    #[arg(long)]
-    replace: bool,
-    /// End the job if it makes no step for so long; 0 waits for ever.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = patience)]
-    watchdog: f64,
+    #[command(flatten)]
+    job: JobArguments,
 }
 
 pub(crate) fn run(
@@ -52,19 +26,11 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output,
 ) -> Result<(), Failure> {
-    let patience = Some(arguments.watchdog).filter(|seconds| *seconds > 0.0);
-    let watchdog = Watchdog::start(patience.map(Duration::from_secs_f64), launch.rank());
-    let mut config: Config =
-        config_file::read(&locations.input(&arguments.config)?, &arguments.set)?;
-    localize(&mut config, locations)?;
-    let start = match (arguments.resume, arguments.auto_resume, arguments.replace) {
-        (true, _, _) => Start::Resume,
-        (_, true, _) => Start::Auto,
-        (_, _, true) => Start::Replace,
-        _ => Start::Fresh,
-    };
+    let watchdog = arguments.job.watchdog(launch.rank());
+    let config = arguments.job.config(locations)?;
+    let start = arguments.job.start();
     let stop = stop_on_interrupt(launch.rank())?;
-    let job = launch.job(threads(arguments.threads));
+    let job = launch.job(threads(arguments.job.threads));
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} eta {eta} {msg}";
     let bar = output.bar("align", 0, BAR);
     let mut watch = |progress: &Progress<'_>| {
@@ -83,7 +49,7 @@ pub(crate) fn run(
 }
 
 /// The gate's table, and what it decided.
-pub fn text(report: &AlignReport) -> String {
+fn text(report: &AlignReport) -> String {
     let Found { images, pairs, kept, judges, clicked } = report.found;
     let of = if kept < pairs { format!(" of {}", count(pairs)) } else { String::new() };
     let mut text = format!(

@@ -1,47 +1,23 @@
 //! `ams train`: learn a model.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use ams_location::Locations;
 use ams_train::run::{self, Choice, Next, RunReport, Searched, Start, two_decimals};
 use ams_train::{Asked, Config, Counts, Job};
 
-use crate::config_file;
+use crate::commands::job::JobArguments;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
-use crate::locations::localize;
 use crate::output::{Output, bytes, count, metric, table};
-use crate::threads::thread_count;
 use crate::watchdog::Watchdog;
 
 /// Train a model as a TOML file says.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// The configuration, a TOML file.
-    config: PathBuf,
-    /// Overrides one setting, such as `train.epochs=3`; may be given several times.
-    #[arg(long, value_name = "KEY=VALUE")]
-    set: Vec<String>,
-    /// Threads of each process; its share of the cores unless given. The result does not depend on
-    /// it.
-    #[arg(long, value_name = "N", value_parser = thread_count)]
-    threads: Option<usize>,
-    /// Go on from the newest checkpoint of the run.
-    #[arg(long, conflicts_with_all = ["replace", "auto_resume"])]
-    resume: bool,
-    /// Go on from the newest checkpoint if there is one, else begin: for launchers that start a
-    /// job again.
-    #[arg(long, conflicts_with = "replace")]
-    auto_resume: bool,
-    /// Remove an earlier training of the same name.
-    #[arg(long)]
-    replace: bool,
-    /// End the job if it makes no step for so long; 0 waits for ever.
-    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = patience)]
-    watchdog: f64,
+    #[command(flatten)]
+    job: JobArguments,
 }
 
 pub(crate) fn run(
@@ -50,23 +26,22 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output,
 ) -> Result<(), Failure> {
-    let patience = Some(arguments.watchdog).filter(|seconds| *seconds > 0.0);
-    let watchdog = Watchdog::start(patience.map(Duration::from_secs_f64), launch.rank());
-    let mut config: Config =
-        config_file::read(&locations.input(&arguments.config)?, &arguments.set)?;
-    localize(&mut config, locations)?;
-    let start = match (arguments.resume, arguments.auto_resume, arguments.replace) {
-        (true, _, _) => Start::Resume,
-        (_, true, _) => Start::Auto,
-        (_, _, true) => Start::Replace,
-        _ => Start::Fresh,
-    };
+    let watchdog = arguments.job.watchdog(launch.rank());
+    let config = arguments.job.config(locations)?;
+    let start = arguments.job.start();
+    if config.align.is_some() {
+        output.say(ALIGN_IS_NO_PART);
+    }
     let stop = stop_on_interrupt(launch.rank())?;
-    let job = launch.job(threads(arguments.threads));
+    let job = launch.job(threads(arguments.job.threads));
     let report = train(&config, start, job, &stop, Some(&watchdog), output)?;
     output.finish(&report, || text(&report));
     if report.finished { Ok(()) } else { Err(Failure::Interrupted) }
 }
+
+/// A table `[align]` has no effect on `ams train`.
+const ALIGN_IS_NO_PART: &str = "note: [align] is for `ams align`; this training reads the features of \
+    data.images as they are";
 
 /// Trains with a progress bar until done or `stop`.
 pub(crate) fn train(
@@ -105,11 +80,6 @@ pub(crate) fn train(
     let report = run::train(config, start, job, &mut watch);
     bar.finish_and_clear();
     Ok(report?)
-}
-
-pub(crate) fn patience(text: &str) -> Result<f64, String> {
-    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
-    seconds.ok_or_else(|| "expected seconds, 0 or more".to_owned())
 }
 
 /// Becomes true on the first Ctrl-C; the second one ends the process at once.

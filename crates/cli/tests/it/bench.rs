@@ -150,6 +150,7 @@ fn a_process_alone_is_healthy() {
     has_keys(&report, "version engine processes lanes ranks exchange_seconds all_reduce_seconds");
     assert_eq!((&report["processes"], &report["lanes"]), (&1.into(), &8.into()));
     place.refuses("doctor --lanes 6", &["6 lanes cannot be shared by 1 processes"]);
+    place.refuses("doctor nothing", &["nothing"]);
 }
 
 #[test]

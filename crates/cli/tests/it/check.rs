@@ -19,6 +19,11 @@ fn what_a_check_finds() {
     let (largest, second) = parts(&place);
     let sound = place.json("prepare --check data");
     assert_eq!((count(&sound["problem_count"]), count(&sound["files"])), (0, 128));
+    let report = place.json("doctor data");
+    let windows = report["own_past"]["windows"].as_array().unwrap();
+    let days: Vec<u64> = windows.iter().map(|window| count(&window["days"])).collect();
+    assert_eq!(days, [1, 3, 7, 30]);
+    assert!(windows.iter().all(|window| window["train"]["auc"].is_f64()), "{windows:?}");
 
     let damages: [(&str, &dyn Fn(), &str); 4] = [
         (

@@ -4,10 +4,8 @@ use ams_data::ImageKey;
 use ams_image::FeatureStore;
 use ams_model::linalg::{self, Normalize, Write};
 use ams_model::pca::{Pca, Whiten};
-use half::f16;
 
-/// Most images that components are fitted to. Keys are hashes, so the first ones are a fair sample.
-const SAMPLE: usize = 8192;
+use crate::setup::components;
 
 /// Rows that are projected in one product.
 const TOGETHER: usize = 512;
@@ -26,18 +24,10 @@ pub(crate) struct Components {
 impl Components {
     /// The first `count` components of the features of `store`.
     pub(crate) fn fit(store: &FeatureStore, count: usize, whiten: Whiten) -> Components {
-        let width = store.dim();
-        let keys = (0..store.card().parts).flat_map(|part| store.keys(part)).take(SAMPLE);
-        let (mut rows, mut row) = (Vec::new(), vec![0.0; width]);
-        for &key in keys {
-            unit_row(store, key, &mut row);
-            rows.extend(row.iter().map(|&x| f16::from_f32(x)));
-        }
-        let rows: Vec<&[f16]> = rows.chunks_exact(width).collect();
         let Pca { mean, mut components, variances, .. } =
-            Pca::fit(&rows, width, count, Normalize::None);
+            components::fit(store, count, Normalize::Rows);
         let scales = whiten.factors(&variances);
-        for (component, scale) in components.chunks_exact_mut(width).zip(&scales) {
+        for (component, scale) in components.chunks_exact_mut(store.dim()).zip(&scales) {
             component.iter_mut().for_each(|x| *x *= scale);
         }
         Components { mean, scales, components }
@@ -70,7 +60,5 @@ impl Components {
 fn unit_row(store: &FeatureStore, key: ImageKey, row: &mut [f32]) {
     let feature = store.row(key).expect("the store named this key").halfs();
     linalg::widen(row.len(), |_| &feature, row);
-    let length = linalg::dot(row, row).sqrt();
-    let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
-    row.iter_mut().for_each(|x| *x *= factor);
+    Normalize::Rows.apply(row);
 }

@@ -37,7 +37,7 @@ use crate::align::lanes::{Lanes, Shard, Weights, Worker};
 use crate::align::map::Components;
 use crate::align::pairs::{Collected, Reader};
 use crate::error::{Error, Result};
-use crate::settings::Config;
+use crate::settings::{Config, ImageArm};
 use crate::setup::job::{Job, Next, Start, facts_of};
 use crate::setup::resolve::topology;
 use crate::setup::sources::{self, Sources};
@@ -351,10 +351,12 @@ fn begin(basis: Basis, store: &FeatureStore) -> (Aligned, Weights) {
     (Aligned { card, components, map: weights.w.clone() }, weights)
 }
 
-/// Opens the dataset and the feature store of images, as they are.
+/// Opens the dataset and the feature store of images, as they are, whatever the model makes of
+/// them.
 fn open(config: &Config) -> Result<(Dataset, FeatureStore)> {
     let mut config = config.clone();
-    config.model.pca = None;
+    (config.model.pca, config.model.projection) = (None, None);
+    config.model.network.images = ImageArm::Joint;
     config.data.contents = Vec::new();
     let (dataset, mut stores) = sources::open(&config)?;
     let Some(store) = stores.pop() else {

@@ -3,7 +3,10 @@
 
 use ams_model::settings::range;
 
-use super::{AlignConfig, Config, DataConfig, ModelConfig, TrainConfig};
+use super::{
+    AlignConfig, Candidate, Config, DataConfig, ModelConfig, NetworkSettings, Similarity,
+    TrainConfig,
+};
 use crate::error::{Error, Result};
 
 fn bad(key: &str, what: String) -> Result<()> {
@@ -21,7 +24,7 @@ impl Config {
             return bad("name", format!("{:?} is not the name of a folder", self.name));
         }
         self.train.check_optimization(&self.model)?;
-        self.train.check_length()?;
+        self.train.check_length(&self.model.network)?;
         self.model.check()?;
         self.data.check_contents()?;
         self.align.as_ref().map_or(Ok(()), AlignConfig::check)
@@ -78,7 +81,7 @@ impl TrainConfig {
     }
 
     /// Epochs, validation and checkpoints.
-    fn check_length(&self) -> Result<()> {
+    fn check_length(&self, model: &NetworkSettings) -> Result<()> {
         if self.epochs == 0 {
             return bad("train.epochs", "0, expected at least 1".to_owned());
         }
@@ -103,6 +106,11 @@ impl TrainConfig {
             return bad("train.refit", what.to_owned());
         }
         let candidates = &self.candidates;
+        if candidates.contains(&Candidate::Similarity) && model.similarity == Similarity::None {
+            let what =
+                "\"similarity\" is \"ids\" without a model.similarity: set one, or leave it out";
+            return bad("train.candidates", what.to_owned());
+        }
         if !candidates.is_empty() && !self.refit {
             let what = "the chosen one is trained on all users: set train.refit = true";
             return bad("train.candidates", what.to_owned());

@@ -317,7 +317,8 @@ pub struct TrainConfig {
     pub refit: bool,
     /// Variants of the model, each of which is trained on the users that are not held out; the one
     /// with the greatest GAUC of the held-out users, the first of equals, is trained once more on
-    /// all users. Default: the model alone. Range: no variant twice; needs `refit`.
+    /// all users. Default: the model alone. Range: no variant twice; `similarity` needs a
+    /// `model.similarity`; needs `refit`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
     /// Number of steps after which the training ends, if its epochs have more. Default: no limit.

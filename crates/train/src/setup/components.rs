@@ -20,7 +20,7 @@ const SAMPLE: usize = 8192;
 const SIZE: f32 = 0.1;
 
 /// The first `count` components of the features of `store`, after they are normalized.
-fn fit(store: &FeatureStore, count: usize, normalize: Normalize) -> Pca {
+pub(crate) fn fit(store: &FeatureStore, count: usize, normalize: Normalize) -> Pca {
     let keys = (0..store.card().parts).flat_map(|part| store.keys(part));
     let row = |key: &ImageKey| store.row(*key).expect("the store lists this key");
     let rows: Vec<Cow<[f16]>> = keys.take(SAMPLE).map(|key| row(key).halfs()).collect();

@@ -14,11 +14,11 @@ use ams_train::align::files::{ALIGNED, ALIGNING, Aligned};
 use ams_train::align::pairs::is_held_out;
 use ams_train::align::{AlignReport, Progress, align};
 use ams_train::run::{Next, Start};
-use ams_train::settings::AlignConfig;
+use ams_train::settings::{AlignConfig, ImageArm};
 use ams_train::{Config, Error, Job};
 use tempfile::TempDir;
 
-use super::shop::{make_shop_of, narrow, shop};
+use super::shop::{HALF_WHITENED, make_shop_of, narrow, shop};
 
 /// A short alignment of the shop's pictures.
 fn config(runs: &Path) -> Config {
@@ -86,6 +86,26 @@ fn an_alignment_has_the_same_bits_on_any_number_of_processes_and_threads() {
     other.seed += 1;
     ended(&other);
     assert!(bits(&other) != alone, "another seed is another alignment");
+}
+
+/// What a model makes of the features is no matter of their alignment.
+#[test]
+fn an_alignment_reads_the_features_as_they_are() {
+    let folder = TempDir::new().unwrap();
+    let plain = config(&folder.path().join("plain"));
+    ended(&plain);
+    type Change = fn(&mut Config);
+    let changes: [Change; 3] = [
+        |config| config.model.projection = Some(HALF_WHITENED),
+        |config| config.model.pca = Some(16),
+        |config| config.model.network.images = ImageArm::None,
+    ];
+    for (at, change) in changes.into_iter().enumerate() {
+        let mut other = config(&folder.path().join(at.to_string()));
+        change(&mut other);
+        ended(&other);
+        assert!(bits(&other) == bits(&plain), "change {at}");
+    }
 }
 
 #[test]

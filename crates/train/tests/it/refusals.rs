@@ -11,7 +11,7 @@ use super::shop::{HALF_WHITENED, config};
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 32] = [
+    let cases: [(&str, Spoil); 33] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -25,6 +25,11 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("train.refit: needs a number of steps", |config| config.train.refit = true),
         ("train.candidates: the chosen one", |config| {
             config.train.candidates = vec![Candidate::Ids];
+        }),
+        ("train.candidates: \"similarity\" is \"ids\" without", |config| {
+            (config.train.validation_parts, config.train.early_stop) = (8, Some(1));
+            config.train.refit = true;
+            config.train.candidates = vec![Candidate::Ids, Candidate::Similarity];
         }),
         ("train.candidates: \"ids\" stands there twice", |config| {
             (config.train.validation_parts, config.train.early_stop) = (8, Some(1));

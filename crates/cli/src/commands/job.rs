@@ -1,0 +1,71 @@
+//! The arguments of commands that work in a run folder: `ams train` and `ams align`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use ams_location::Locations;
+use ams_train::Config;
+use ams_train::run::Start;
+
+use crate::config_file;
+use crate::failure::Failure;
+use crate::locations::localize;
+use crate::threads::thread_count;
+use crate::watchdog::Watchdog;
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct JobArguments {
+    /// The configuration of a training, a TOML file.
+    config: PathBuf,
+    /// Overrides one setting, such as `train.epochs=3`; may be given several times.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Threads of each process; its share of the cores unless given. The result does not depend on
+    /// it.
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    pub(crate) threads: Option<usize>,
+    /// Go on from the newest checkpoint of the run.
+    #[arg(long, conflicts_with_all = ["replace", "auto_resume"])]
+    resume: bool,
+    /// Go on from the newest checkpoint if there is one, else begin: for launchers that start a
+    /// job again.
+    #[arg(long, conflicts_with = "replace")]
+    auto_resume: bool,
+    /// Remove an earlier result of the same name.
+    #[arg(long)]
+    replace: bool,
+    /// End the job if it makes no step for so long; 0 waits for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
+    watchdog: f64,
+}
+
+impl JobArguments {
+    /// The configuration with what overrides it, its paths here.
+    pub(crate) fn config(&self, locations: &Locations) -> Result<Config, Failure> {
+        let mut config: Config = config_file::read(&locations.input(&self.config)?, &self.set)?;
+        localize(&mut config, locations)?;
+        Ok(config)
+    }
+
+    /// Whether an earlier result may be there, and what becomes of it.
+    pub(crate) fn start(&self) -> Start {
+        match (self.resume, self.auto_resume, self.replace) {
+            (true, _, _) => Start::Resume,
+            (_, true, _) => Start::Auto,
+            (_, _, true) => Start::Replace,
+            _ => Start::Fresh,
+        }
+    }
+
+    /// The watchdog of process `rank`, which watches from now on.
+    pub(crate) fn watchdog(&self, rank: usize) -> Watchdog {
+        let patience = Some(self.watchdog).filter(|seconds| *seconds > 0.0);
+        Watchdog::start(patience.map(Duration::from_secs_f64), rank)
+    }
+}
+
+/// Reads `--watchdog`.
+fn seconds(text: &str) -> Result<f64, String> {
+    let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
+    seconds.ok_or_else(|| "expected seconds, 0 or more".to_owned())
+}
