@@ -274,6 +274,7 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
             pca: None,
             normalize: Normalize::None,
             whiten: Whiten::None,
+            aligned: false,
         }),
         tower_weights: TowerWeights::Trained,
         further: Vec::new(),
@@ -375,7 +376,7 @@ fn table(spec: &Spec, content: usize) -> ContentTable {
     let projection = source.and_then(|source| {
         let pca = source.pca?;
         let (mean, components) = (vec![0.5; source.dim], vec![0.25; pca * source.dim]);
-        Some(Projection { normalize: source.normalize, mean, components })
+        Some(Projection { normalize: source.normalize, mean, components, unit: source.aligned })
     });
     ContentTable { pictures, keys, embeddings, projection }
 }

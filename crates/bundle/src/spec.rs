@@ -63,6 +63,9 @@ pub struct ImageSource {
     /// How the components are scaled.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub whiten: Whiten,
+    /// Whether the components were mapped to aligned vectors, of length 1.
+    #[serde(default, skip_serializing_if = "is_usual")]
+    pub aligned: bool,
 }
 
 fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
@@ -245,12 +248,12 @@ impl Spec {
             let (pca, dim) = (source.input(), source.dim);
             return Err(format!("content {name} has {dim} numbers, too few for pca = {pca}"));
         }
-        let usual = (Normalize::None, Whiten::None);
+        let usual = (Normalize::None, Whiten::None, false);
         let unprojected = |source: &ImageSource| {
-            source.pca.is_none() && (source.normalize, source.whiten) != usual
+            source.pca.is_none() && (source.normalize, source.whiten, source.aligned) != usual
         };
         if let Some((name, _)) = contents.iter().find(|(_, source)| unprojected(source)) {
-            return Err(format!("content {name} has normalize or whiten, but no pca"));
+            return Err(format!("content {name} has normalize, whiten or aligned, but no pca"));
         }
         let mut names: Vec<&str> = contents.iter().map(|(name, _)| *name).collect();
         names.sort_unstable();
@@ -463,7 +466,7 @@ mod tests {
                     }),
                     ..good.clone()
                 },
-                "content image has normalize or whiten, but no pca",
+                "content image has normalize, whiten or aligned, but no pca",
             ),
             (
                 with(&good, |n| n.concatenate_length = 0),
@@ -505,8 +508,12 @@ mod tests {
             (source.clone(), r#""dim":8,"scale":0.73}"#),
             (ImageSource { pca: Some(3), ..source.clone() }, r#""scale":0.73,"pca":3}"#),
             (
-                ImageSource { pca: Some(3), normalize, whiten, ..source },
+                ImageSource { pca: Some(3), normalize, whiten, ..source.clone() },
                 r#""scale":0.73,"pca":3,"normalize":"rows","whiten":"half"}"#,
+            ),
+            (
+                ImageSource { pca: Some(3), normalize, whiten, aligned: true, ..source },
+                r#""pca":3,"normalize":"rows","whiten":"half","aligned":true}"#,
             ),
         ];
         for (source, end) in cases {

@@ -9,6 +9,7 @@
 //! Started by `mpirun` or the like, the same commands run on all processes of the job: training,
 //! evaluation and encoding are shared by them, everything else the first one does alone.
 
+mod alignment;
 mod commands;
 mod config_file;
 mod failure;

@@ -27,7 +27,8 @@ impl Normalize {
     }
 }
 
-/// From a feature (F) to (P) numbers: components * (normalized feature - mean).
+/// From a feature (F) to (P) numbers: components * (normalized feature - mean), and these divided
+/// by their length if `unit`.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Projection {
     /// What becomes of the feature first.
@@ -36,6 +37,8 @@ pub struct Projection {
     pub mean: Vec<f32>,
     /// The directions, (P, F), row-major.
     pub components: Vec<f32>,
+    /// Whether the numbers are divided by their length (L2); zeros stay.
+    pub unit: bool,
 }
 
 impl Projection {
@@ -50,11 +53,14 @@ impl Projection {
         let width = self.mean.len();
         let mut x = vec![0.0; width];
         let mut out = Vec::with_capacity(rows.len() / width * self.outputs());
+        let mut numbers = Vec::with_capacity(self.outputs());
+        let last = if self.unit { Normalize::Rows } else { Normalize::None };
         for row in rows.chunks_exact(width) {
             row.convert_to_f32_slice(&mut x);
             self.normalize.apply(&mut x);
             x.iter_mut().zip(&self.mean).for_each(|(x, mean)| *x -= mean);
-            out.extend(self.components.chunks_exact(width).map(|component| {
+            numbers.clear();
+            numbers.extend(self.components.chunks_exact(width).map(|component| {
                 // Sums side by side: as exact as one, and the compiler can do them at once.
                 let mut sums = [0.0_f32; LANES];
                 let (whole, rest) = component.split_at(width / LANES * LANES);
@@ -62,8 +68,10 @@ impl Projection {
                     (0..LANES).for_each(|i| sums[i] += c[i] * x[i]);
                 }
                 let rest = rest.iter().zip(&x[whole.len()..]).map(|(c, x)| c * x).sum::<f32>();
-                f16::from_f32(sums.iter().sum::<f32>() + rest)
+                sums.iter().sum::<f32>() + rest
             }));
+            last.apply(&mut numbers);
+            out.extend(numbers.iter().map(|&number| f16::from_f32(number)));
         }
         out
     }

@@ -115,7 +115,7 @@ impl Pca {
         for (component, factor) in rows.zip(whiten.factors(&variances)) {
             component.iter_mut().for_each(|x| *x *= factor);
         }
-        Projection { normalize, mean, components }
+        Projection { normalize, mean, components, unit: false }
     }
 }
 

@@ -306,7 +306,7 @@ pub(crate) fn read_projections(
         let Some(pca) = source.pca else { return Ok(None) };
         let mean = file.f32(&format!("{prefix}mean"), &[source.dim])?.to_vec();
         let components = file.f32(&format!("{prefix}components"), &[pca, source.dim])?.to_vec();
-        Ok(Some(Projection { normalize: source.normalize, mean, components }))
+        Ok(Some(Projection { normalize: source.normalize, mean, components, unit: source.aligned }))
     };
     contents.into_iter().zip(prefixes(spec)).map(read).collect()
 }

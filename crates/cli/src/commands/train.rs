@@ -7,6 +7,7 @@ use ams_location::Locations;
 use ams_train::run::{self, Choice, Next, RunReport, Searched, Start, two_decimals};
 use ams_train::{Asked, Config, Counts, Job};
 
+use crate::alignment;
 use crate::commands::job::JobArguments;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
@@ -29,19 +30,12 @@ pub(crate) fn run(
     let watchdog = arguments.job.watchdog(launch.rank());
     let config = arguments.job.config(locations)?;
     let start = arguments.job.start();
-    if config.align.is_some() {
-        output.say(ALIGN_IS_NO_PART);
-    }
     let stop = stop_on_interrupt(launch.rank())?;
     let job = launch.job(threads(arguments.job.threads));
     let report = train(&config, start, job, &stop, Some(&watchdog), output)?;
     output.finish(&report, || text(&report));
     if report.finished { Ok(()) } else { Err(Failure::Interrupted) }
 }
-
-/// A table `[align]` has no effect on `ams train`.
-const ALIGN_IS_NO_PART: &str = "note: [align] is for `ams align`; this training reads the features of \
-    data.images as they are";
 
 /// Trains with a progress bar until done or `stop`.
 pub(crate) fn train(
@@ -117,8 +111,9 @@ fn text(report: &RunReport) -> String {
         format!("{epoch} {}\n", of.join(", "))
     });
     let choice = report.choice.as_ref().map_or(String::new(), chosen);
+    let alignment = report.alignment.as_ref().map_or(String::new(), alignment::text);
     format!(
-        "{choice}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
+        "{alignment}{choice}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
         report.run.display(),
         count(report.steps),
         count(report.impressions),

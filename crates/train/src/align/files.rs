@@ -16,8 +16,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ams_bundle::folder::{Folder, FolderWriter, Tensor};
-use ams_image::FeatureStore;
+use ams_image::{FeatureStore, Normalize, Projection};
 use ams_model::align;
+use ams_model::linalg::{self, Write};
 use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
@@ -144,6 +145,27 @@ impl Aligned {
         read_map(&Folder::open(&place, FORMAT)?)
     }
 
+    /// `store`, with the vectors of the map in the folder `run` in place of its features; the map
+    /// has to be that of `config` and `sources`.
+    ///
+    /// # Errors
+    /// If there is no such map, or it is damaged.
+    pub(crate) fn before(
+        config: &Config,
+        run: &Path,
+        sources: &Sources,
+        store: FeatureStore,
+    ) -> Result<FeatureStore> {
+        let aligned = Aligned::open(run)?;
+        let sources = Sources { further: Vec::new(), ..sources.clone() };
+        if let Some(what) = aligned.card.basis.difference(&Basis::of(config, sources)) {
+            let what = format!("{what}; train again with --replace");
+            return Err(Error::content(run.join(ALIGNED), what));
+        }
+        aligned.check(&store)?;
+        Ok(store.projected(aligned.projection()))
+    }
+
     /// The width of a vector (D).
     pub fn width(&self) -> usize {
         self.card.basis.align.width
@@ -154,24 +176,44 @@ impl Aligned {
     /// # Errors
     /// If the store has features of another encoder.
     pub(crate) fn of(&self, store: &FeatureStore, keys: &[u64]) -> Result<Vec<f32>> {
-        let card = store.card();
-        if (&card.encoder_hash, card.dim) != (&self.card.encoder_hash, self.card.features) {
-            let what = format!(
-                "the map was made of features of {} ({} numbers, {}), but the store has those of {} ({} numbers, {})",
-                self.card.encoder,
-                self.card.features,
-                self.card.encoder_hash,
-                card.encoder,
-                card.dim,
-                card.encoder_hash
-            );
-            return Err(Error::Config { key: "data.images".to_owned(), what });
-        }
+        self.check(store)?;
         let x = self.components.of(store, keys);
         let (mut vectors, mut lengths) = (Vec::new(), Vec::new());
         let shape = [self.width(), self.components.shape()[1]];
         align::embed(shape, &x, &self.map, &mut vectors, &mut lengths);
         Ok(vectors)
+    }
+
+    /// The map from a feature (F) to an aligned vector (D), as a feature store applies it.
+    pub fn projection(&self) -> Projection {
+        let [features, count] = self.components.shape();
+        let mut components = vec![0.0; self.width() * features];
+        let of = &self.components.components;
+        let shape = [self.width(), features, count];
+        linalg::a_b(shape, &self.map, of, 1.0, Write::Overwrite, &mut components);
+        let mean = self.components.mean.clone();
+        Projection { normalize: Normalize::Rows, mean, components, unit: true }
+    }
+
+    /// Whether a store holds features of the encoder that the map was made of.
+    ///
+    /// # Errors
+    /// The two encoders.
+    fn check(&self, store: &FeatureStore) -> Result<()> {
+        let card = store.card();
+        if (&card.encoder_hash, card.dim) == (&self.card.encoder_hash, self.card.features) {
+            return Ok(());
+        }
+        let what = format!(
+            "the map was made of features of {} ({} numbers, {}), but the store has those of {} ({} numbers, {})",
+            self.card.encoder,
+            self.card.features,
+            self.card.encoder_hash,
+            card.encoder,
+            card.dim,
+            card.encoder_hash
+        );
+        Err(Error::Config { key: "data.images".to_owned(), what })
     }
 
     fn write(&self, folder: &mut FolderWriter) -> Result<()> {

@@ -118,7 +118,7 @@ pub fn align(
 ///
 /// # Errors
 /// As [`align`].
-pub fn align_locked(
+pub(crate) fn align_locked(
     config: &Config,
     start: Start,
     mut job: Job,
@@ -176,6 +176,11 @@ fn decide(run: &Path, start: Start) -> Result<Begin> {
         Start::Fresh | Start::Resume | Start::Auto => Ok(Begin::New),
         Start::Replace => files::clear(run).map(|()| Begin::New),
     }
+}
+
+/// Whether the run folder holds an alignment, whole or in part.
+pub(crate) fn has_begun(run: &Path) -> Result<bool> {
+    files::state_of(run).map(|(done, begun)| done || begun)
 }
 
 /// An alignment in memory.

@@ -121,6 +121,7 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
             (network.images, network.similarity) = (ImageArm::None, Similarity::None);
             network.interactions = Interactions::None;
             (model.pca, model.projection) = (None, None);
+            config.align = None;
             config.data.contents.clear();
         }
     }

@@ -5,14 +5,15 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ams_data::lock::Lock;
-use ams_fabric::{agree, on_first, together};
+use ams_fabric::{Fabric, Lent, agree, on_first, together};
 
+use crate::align::{self, ALIGNED, AlignReport, Progress};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::ended::{Ended, is_there};
 use crate::run::journal::{self, Journal};
 use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, folder};
-use crate::run::progress::StepReport;
+use crate::run::progress::{Cursor, StepReport};
 use crate::run::report::RunReport;
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
@@ -28,7 +29,11 @@ pub(super) fn train(
     watch: &mut dyn FnMut(&StepReport, u64) -> Next,
 ) -> Result<RunReport> {
     let JobSize { processes, threads } = job.size();
-    let Begun { mut trainer, mut journal, ended, lock: _lock } = begin(config, start, job)?;
+    let begun = begin(config, start, job, watch)?;
+    let Begun { mut trainer, mut journal, ended, alignment, lock: _lock } = match begun {
+        Beginning::Whole(begun) => *begun,
+        Beginning::Stopped(alignment) => return Ok(RunReport::stopped(config, alignment)),
+    };
     let (clock, before) = (Instant::now(), trainer.cursor());
     let mut counted = Counted { counts: Counts::default(), until: before.step };
     let finished = match ended {
@@ -71,8 +76,16 @@ pub(super) fn train(
             config.train.batch,
         ),
         per_step: counted.counts.per_step(trainer.cursor().step - before.step),
+        alignment,
         choice: None,
     })
+}
+
+/// The beginning of a training.
+enum Beginning {
+    Whole(Box<Begun>),
+    /// The watcher stopped the alignment before it.
+    Stopped(AlignReport),
 }
 
 /// A training that takes its next step.
@@ -82,17 +95,26 @@ struct Begun {
     journal: Option<Journal>,
     /// How it ended, if it has nothing left to do.
     ended: Option<Ended>,
+    /// The alignment before the first step, if there is one.
+    alignment: Option<AlignReport>,
     /// Held while this process trains, by the first one; the system gives it back if the process
     /// dies.
     lock: Option<Lock>,
 }
 
 /// Begins or resumes the training of `config` in its run folder.
-fn begin(config: &Config, start: Start, mut job: Job) -> Result<Begun> {
+fn begin(
+    config: &Config,
+    start: Start,
+    job: Job,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Next,
+) -> Result<Beginning> {
     let run = folder(config);
     let checkpoints = run.join(CHECKPOINTS);
     let size = job.size();
-    let fabric = &mut *job.fabric;
+    let Job { fabric, threads, facts } = job;
+    let mut lent = Lent::new(fabric);
+    let fabric = &mut lent;
     together(fabric, config.check())?;
     // Before anything is touched, and also where a checkpoint decides later: it is one for all
     // processes.
@@ -102,6 +124,14 @@ fn begin(config: &Config, start: Start, mut job: Job) -> Result<Begun> {
     let goes_on = fabric.any(begin == Some(Begin::GoOn))?;
     let settled = on_first(fabric, || if goes_on { Ended::settle(&run) } else { Ok(None) })?;
     let ended = Ended::tell(settled.flatten(), fabric)?;
+    let alignment = match config.aligns() {
+        Some(_) => Some(aligned(config, start, Job::of(fabric.clone(), threads), watch)?),
+        None => None,
+    };
+    if let Some(alignment) = alignment.as_ref().filter(|alignment| !alignment.finished) {
+        return Ok(Beginning::Stopped(alignment.clone()));
+    }
+    let job = Job { fabric: Box::new(lent), threads, facts };
     let mut trainer = if goes_on {
         resumed(config, &run, job)?
     } else {
@@ -120,7 +150,23 @@ fn begin(config: &Config, start: Start, mut job: Job) -> Result<Begun> {
         None => Ok(None),
     };
     let journal = together(trainer.lanes_mut().fabric(), opened)?;
-    Ok(Begun { trainer, journal, ended, lock })
+    Ok(Beginning::Whole(Box::new(Begun { trainer, journal, ended, alignment, lock })))
+}
+
+/// The alignment before clicks are learned, which `ams align` or an earlier process may have done
+/// in part or as a whole. `watch` sees its steps as steps of no impressions.
+fn aligned(
+    config: &Config,
+    start: Start,
+    job: Job,
+    watch: &mut dyn FnMut(&StepReport, u64) -> Next,
+) -> Result<AlignReport> {
+    let start = if start == Start::Replace { start } else { Start::Auto };
+    let mut watch = |progress: &Progress<'_>| {
+        let cursor = Cursor { step: progress.step, ..Cursor::default() };
+        watch(&StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 }, progress.steps)
+    };
+    align::align_locked(config, start, job, &mut watch)
 }
 
 /// The training of the newest checkpoint in `run`, which has to be that of `config`.
@@ -242,6 +288,8 @@ pub(super) fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin>
         }
         Start::Fresh => Ok(Begin::New { replace: false }),
         Start::Replace => Ok(Begin::New { replace: taken }),
+        // Stopped in the alignment before its first step.
+        Start::Resume if !taken && align::has_begun(run)? => Ok(Begin::New { replace: false }),
         Start::Resume => Ok(Begin::GoOn),
         Start::Auto if goes_on => Ok(Begin::GoOn),
         Start::Auto => {
@@ -272,6 +320,12 @@ fn open_journal(
             fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
         }
         fs::rename(run, &retired).map_err(Error::io(run))?;
+        // The map was made anew, for the training that begins.
+        let map = retired.join(ALIGNED);
+        if trainer.config().aligns().is_some() && map.exists() {
+            fs::create_dir_all(run).map_err(Error::io(run))?;
+            fs::rename(&map, run.join(ALIGNED)).map_err(Error::io(&map))?;
+        }
         fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
     }
     Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, size)

@@ -4,8 +4,10 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
+use crate::align::AlignReport;
+use crate::run::layout::folder;
 use crate::run::progress::Validation;
-use crate::settings::Candidate;
+use crate::settings::{Candidate, Config};
 use crate::step::traffic::Counts;
 
 /// The result of a training; `--json` of `ams train`.
@@ -49,9 +51,40 @@ pub struct RunReport {
     pub steps_per_epoch_of_all_users: u64,
     /// Counters of all lanes together, mean per step over this process's steps.
     pub per_step: Counts,
+    /// The alignment before the first step; none without a table `[align]`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alignment: Option<AlignReport>,
     /// With `train.refit`, the trainings before this one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub choice: Option<Choice>,
+}
+
+impl RunReport {
+    /// The report of a training of `config` that was stopped in its alignment.
+    pub(crate) fn stopped(config: &Config, alignment: AlignReport) -> RunReport {
+        RunReport {
+            run: folder(config),
+            steps: 0,
+            impressions: 0,
+            seconds: alignment.seconds,
+            impressions_per_second: 0.0,
+            loss: None,
+            threads: alignment.threads,
+            processes: alignment.processes,
+            lanes: alignment.lanes,
+            resumed_from: 0,
+            finished: false,
+            epochs: config.train.epochs,
+            best_epoch: None,
+            validation: None,
+            best_step: None,
+            steps_per_epoch: 0,
+            steps_per_epoch_of_all_users: 0,
+            per_step: Counts::default(),
+            alignment: Some(alignment),
+            choice: None,
+        }
+    }
 }
 
 /// What the trainings before a refit found; `choice.json` of its run.

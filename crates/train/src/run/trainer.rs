@@ -12,10 +12,11 @@ use ams_model::schedule::Schedule;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
+use crate::align::Aligned;
 use crate::error::{Error, Result};
 use crate::run::assemble::{Assembly, assemble};
 use crate::run::checkpoint::{self, Checkpoint, Meta};
-use crate::run::layout::CHECKPOINTS;
+use crate::run::layout::{CHECKPOINTS, folder};
 use crate::run::predictions::gather_predictions;
 use crate::run::progress::{Cursor, History, StepReport, Validation};
 use crate::run::validation;
@@ -64,14 +65,24 @@ impl Trainer {
     /// If the configuration does not make sense, or does not fit the dataset or the feature store,
     /// or if the processes of the job are not alike.
     pub fn new(config: Config, job: Job) -> Result<Trainer> {
+        let run = folder(&config);
+        Trainer::within(&run, config, job)
+    }
+
+    /// The same, with the aligned map in the folder `run` if the configuration asks for one.
+    fn within(run: &Path, config: Config, job: Job) -> Result<Trainer> {
         let Job { fabric, threads, mut facts } = job;
         let mut fabric = Metered::new(fabric);
         facts.extend(facts_of(&config));
         agree::<Error>(&mut fabric, &facts)?;
         let sources = sources::open(&config);
-        let (dataset, stores) = together(&mut fabric, sources)?;
+        let (dataset, mut stores) = together(&mut fabric, sources)?;
         let sources = Sources::of(&dataset, &stores);
         agree::<Error>(&mut fabric, &sources.facts())?;
+        if config.aligns().is_some() {
+            let aligned = Aligned::before(&config, run, &sources, stores.remove(0));
+            stores.insert(0, together(&mut fabric, aligned)?);
+        }
         let made = assemble(&config, &dataset, &stores, &fabric, threads);
         let Assembly { network, topology, pool, workers } = together(&mut fabric, made)?;
         let learned = learned(&config, &dataset, &workers, &mut fabric)?;
@@ -120,7 +131,9 @@ impl Trainer {
             .map_err(|error| checkpoint::damaged(checkpoints, &newest, error));
         let checkpoint = together(&mut *job.fabric, opened)?;
         let meta = checkpoint.meta();
-        let mut trainer = Trainer::new(meta.config.clone(), job)?;
+        // Not the configuration's folder: the run may have been moved since.
+        let run = checkpoints.parent().unwrap_or(Path::new("."));
+        let mut trainer = Trainer::within(run, meta.config.clone(), job)?;
         let Trainer { lanes, sources, .. } = &mut trainer;
         let restored = match meta.difference(&lanes.network.spec, sources) {
             Some(what) => Err(Error::content(&newest, what)),

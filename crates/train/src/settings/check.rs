@@ -5,7 +5,7 @@ use ams_model::settings::range;
 
 use super::{
     AlignConfig, Candidate, Config, DataConfig, ModelConfig, NetworkSettings, Similarity,
-    TrainConfig,
+    TrainConfig, WarmParts,
 };
 use crate::error::{Error, Result};
 
@@ -27,7 +27,22 @@ impl Config {
         self.train.check_length(&self.model.network)?;
         self.model.check()?;
         self.data.check_contents()?;
+        self.check_warm_start()?;
         self.align.as_ref().map_or(Ok(()), AlignConfig::check)
+    }
+}
+
+impl Config {
+    /// Towers of an earlier training know the vectors of its map alone.
+    fn check_warm_start(&self) -> Result<()> {
+        let warm = self.train.warm_start.as_ref().map_or(WarmParts::None, |warm| warm.parts);
+        if self.aligns().is_none() || warm == WarmParts::None {
+            return Ok(());
+        }
+        let what = "takes over weights that were trained with another map than [align] makes: set \
+                    data.images to the vectors of the earlier map (`ams vectors --images`, \
+                    `ams encode --features`) and leave [align] out";
+        bad("train.warm_start", what.to_owned())
     }
 }
 

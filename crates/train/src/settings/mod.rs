@@ -44,8 +44,10 @@ pub struct Config {
     /// Optimization, and its division among lanes.
     #[serde(default)]
     pub train: TrainConfig,
-    /// Alignment of image features with the items that users engage with together: the
-    /// settings of `ams align`.
+    /// Alignment of image features with the items that users engage with together. `ams align`
+    /// does it alone, `ams train` before clicks are learned if there is this table. Towers and
+    /// `similarity` then see aligned vectors in place of features; `model.projection` and
+    /// `model.pca` are for further contents only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub align: Option<AlignConfig>,
 }
@@ -57,6 +59,11 @@ impl Config {
 
     fn runs() -> PathBuf {
         PathBuf::from("runs")
+    }
+
+    /// The alignment before clicks are learned, if there is one; a model without images has none.
+    pub fn aligns(&self) -> Option<&AlignConfig> {
+        self.align.as_ref().filter(|_| self.needs_images())
     }
 
     /// Whether the model reads features, and not only the ids of images.

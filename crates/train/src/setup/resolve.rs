@@ -47,10 +47,8 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
         scale: store.scale(),
         pca: store.projection().map(|projection| projection.outputs()),
         normalize: store.projection().map_or_else(Default::default, |of| of.normalize),
-        whiten: match (store.projection(), config.model.projected()) {
-            (Some(_), Some(projected)) => projected.whiten,
-            _ => Whiten::None,
-        },
+        whiten: whiten(config, store),
+        aligned: store.projection().is_some_and(|projection| projection.unit),
     });
     let names = config.data.contents.iter().map(|content| content.name.clone());
     let spec = Spec {
@@ -69,6 +67,15 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
         return Err(Error::Config { key: "model".into(), what });
     }
     Ok(spec)
+}
+
+/// The scale of the components that the model sees of `store`.
+fn whiten(config: &Config, store: &FeatureStore) -> Whiten {
+    match (store.projection(), &config.align, config.model.projected()) {
+        (Some(projection), Some(align), _) if projection.unit => align.whiten,
+        (Some(_), _, Some(projected)) => projected.whiten,
+        _ => Whiten::None,
+    }
 }
 
 /// Where the lanes are.

@@ -7,7 +7,7 @@ use ams_image::FeatureStore;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::settings::Config;
+use crate::settings::{Config, ProjectionConfig};
 use crate::setup::components;
 
 /// The folder of the feature store inside a dataset, unless the configuration names another.
@@ -68,9 +68,12 @@ pub(crate) fn open(config: &Config) -> Result<(Dataset, Vec<FeatureStore>)> {
         Some(_) => "model.projection.components",
         None => "model.pca",
     };
-    let mut stores = vec![open_store(config, &dir, key)?];
+    let projection = config.model.projected().filter(|_| config.needs_images());
+    // The map of an alignment is made of features as they are; it is put before them later.
+    let of_images = projection.filter(|_| config.aligns().is_none());
+    let mut stores = vec![open_store(config, &dir, of_images, key)?];
     for content in &config.data.contents {
-        stores.push(open_store(config, &content.features, "data.contents")?);
+        stores.push(open_store(config, &content.features, projection, "data.contents")?);
     }
     Ok((dataset, stores))
 }
@@ -98,13 +101,17 @@ fn image_dir(config: &Config) -> Result<Option<PathBuf>> {
     }
 }
 
-/// One store: shuffled and projected, if the configuration says so.
-fn open_store(config: &Config, dir: &Path, key: &str) -> Result<FeatureStore> {
+/// One store: shuffled if the configuration says so, and projected.
+fn open_store(
+    config: &Config,
+    dir: &Path,
+    projection: Option<ProjectionConfig>,
+    key: &str,
+) -> Result<FeatureStore> {
     let mut store = FeatureStore::open(dir)?;
     if let Some(seed) = config.data.shuffle_images {
         store = store.shuffled(seed);
     }
-    let projection = config.model.projected().filter(|_| config.needs_images());
     let Some(projection) = projection else { return Ok(store) };
     let (components, dim) = (projection.components, store.dim());
     if components > dim {

@@ -13,12 +13,12 @@ use ams_model::metrics::auc;
 use ams_train::align::files::{ALIGNED, ALIGNING, Aligned};
 use ams_train::align::pairs::is_held_out;
 use ams_train::align::{AlignReport, Progress, align};
-use ams_train::run::{Next, Start};
-use ams_train::settings::{AlignConfig, ImageArm};
+use ams_train::run::{Next, Start, open};
+use ams_train::settings::{AlignConfig, Candidate, ImageArm, Similarity, WarmParts, WarmStart};
 use ams_train::{Config, Error, Job};
 use tempfile::TempDir;
 
-use super::shop::{HALF_WHITENED, make_shop_of, narrow, shop};
+use super::shop::{HALF_WHITENED, go_on, make_shop_of, narrow, publish_run, shop, train};
 
 /// A short alignment of the shop's pictures.
 fn config(runs: &Path) -> Config {
@@ -263,6 +263,99 @@ fn what_cannot_be_aligned_is_said() {
     check(&other, Start::Auto, &["was made with other settings"]);
     let replaced = run(&other, Start::Replace, (1, 1), None).remove(0).unwrap();
     assert_eq!(replaced.steps, 13);
+}
+
+/// The hash of what `config` publishes after a training on (processes, threads).
+fn published(config: &Config, start: Start, place: (usize, usize)) -> String {
+    for report in train(config, start, place, go_on) {
+        let report = report.expect("a rank");
+        let alignment = report.alignment.expect("the table [align] is there");
+        assert!(report.finished && alignment.finished);
+    }
+    publish_run(&config.runs.join(&config.name), 1).1
+}
+
+/// A training that aligns first, in the folder `name`.
+fn aligned_training(folder: &TempDir, name: &str) -> Config {
+    let mut config = config(&folder.path().join(name));
+    config.model.network.similarity = Similarity::Histogram;
+    config
+}
+
+#[test]
+fn a_training_aligns_first_with_the_same_bits_everywhere() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str| aligned_training(&folder, name);
+    let alone = published(&at("alone"), Start::Fresh, (1, 1));
+    for place in [(2, 1), (4, 2)] {
+        assert_eq!(published(&at(&format!("{place:?}")), Start::Fresh, place), alone, "{place:?}");
+    }
+    // Aligned by a command of its own; and all of it once more in its place.
+    ended(&at("before"));
+    assert_eq!(published(&at("before"), Start::Fresh, (1, 1)), alone);
+    std::fs::remove_dir_all(at("before").runs.join("run/bundle")).unwrap();
+    assert_eq!(published(&at("before"), Start::Replace, (2, 1)), alone);
+    let without = Config { align: None, ..at("without") };
+    let go = train(&without, Start::Fresh, (1, 1), go_on).remove(0).unwrap();
+    assert!(go.alignment.is_none());
+    assert_ne!(publish_run(&go.run, 1).1, alone);
+    // The map is no longer there.
+    let run = at("alone").runs.join("run");
+    std::fs::remove_dir_all(run.join(ALIGNED)).unwrap();
+    let error = open(&run, Job::solo(1)).err().expect("no map").to_string();
+    assert!(error.contains("holds no aligned map"), "{error}");
+}
+
+/// Stopped in the alignment, at the first step after it, and by a dead process in between.
+#[test]
+fn a_training_stopped_in_its_alignment_goes_on_to_the_same_bits() {
+    let folder = TempDir::new().unwrap();
+    let whole = published(&aligned_training(&folder, "whole"), Start::Fresh, (1, 1));
+    for (stop, start) in [(5, Start::Resume), (5, Start::Auto), (12, Start::Resume)] {
+        let config = aligned_training(&folder, &format!("{stop} {start:?}"));
+        let stop = |_, step| if step == stop { Next::Stop } else { Next::GoOn };
+        let report = train(&config, Start::Fresh, (2, 1), stop).remove(0).unwrap();
+        assert!(!report.finished);
+        assert_eq!(published(&config, start, (1, 2)), whole, "{start:?}");
+    }
+}
+
+#[test]
+fn candidates_with_images_align_and_the_one_without_does_not() {
+    let folder = TempDir::new().unwrap();
+    let mut config = aligned_training(&folder, "candidates");
+    config.train.validation_parts = 8;
+    (config.train.early_stop, config.train.refit) = (Some(1), true);
+    config.train.candidates = vec![Candidate::Ids, Candidate::Similarity];
+    let report = train(&config, Start::Fresh, (1, 1), go_on).remove(0).unwrap();
+    let searched = report.choice.unwrap().searched;
+    let has_map: Vec<bool> = searched.iter().map(|of| of.run.join(ALIGNED).exists()).collect();
+    assert_eq!(has_map, [false, true]);
+}
+
+#[test]
+fn a_map_is_no_beginning_for_towers_of_another() {
+    let folder = TempDir::new().unwrap();
+    let mut config = aligned_training(&folder, "warm");
+    let from = folder.path().join("elsewhere");
+    config.train.warm_start = Some(WarmStart { from, parts: WarmParts::Towers });
+    let error = config.check().expect_err("refused").to_string();
+    assert!(error.contains("train.warm_start") && error.contains("another map"), "{error}");
+}
+
+#[test]
+fn a_bundle_makes_the_vectors_of_the_map() {
+    let folder = TempDir::new().unwrap();
+    let report = ended(&config(folder.path()));
+    let aligned = Aligned::open(&report.run).unwrap();
+    let store = FeatureStore::open(&shop().join("data/images")).unwrap();
+    let projection = aligned.projection();
+    for key in store.keys(0).iter().chain(store.keys(40)) {
+        let expected = aligned.of(&store, &[key.0]).unwrap();
+        let got = projection.apply(&store.row(*key).unwrap().halfs());
+        let off = got.iter().zip(&expected).map(|(got, x)| (got.to_f32() - x).abs());
+        assert!(off.fold(0.0, f32::max) < 1e-3, "{got:?} {expected:?}");
+    }
 }
 
 /// The alignment of a shop of this taste.
