@@ -33,6 +33,6 @@ mod write;
 
 pub use crate::schema::{BEHAVIORS, IMAGE, TIME};
 pub(crate) use layout::BLOCK_GROUPS;
-pub use read::SampleFile;
+pub use read::{GroupTime, SampleFile};
 pub use text::{TextGroup, TextItem, Texts, read_texts};
 pub use write::{GroupRow, Impression, SampleWriter};

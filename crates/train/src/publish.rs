@@ -19,8 +19,8 @@ use crate::error::Result;
 use crate::run::trainer::{Rounds, Trainer};
 use crate::setup::network::TowerDefinition;
 use crate::step::Lanes;
+use crate::step::selection::{Selection, Subset};
 use crate::step::table::RowTable;
-use crate::step::users::{Selection, Users};
 
 /// Images embedded at once when the table is made.
 const IMAGE_BLOCK: usize = 256;
@@ -158,7 +158,7 @@ fn golden(trainer: &mut Trainer) -> Result<Golden> {
         _ => SplitName::Test,
     };
     let mut golden = Golden { groups: Groups::new(trainer.dataset().schema()), logits: Vec::new() };
-    let selection = Selection { split, users: Users::All };
+    let selection = Selection { split, subset: Subset::All };
     trainer.predict(selection, GOLDEN_IMPRESSIONS, Rounds::First, |_, worker| {
         let groups = &worker.batch.groups;
         (0..groups.len()).for_each(|group| golden.groups.push_from(groups, group));

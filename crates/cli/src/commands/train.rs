@@ -128,7 +128,7 @@ fn text(report: &RunReport) -> String {
 fn chosen(choice: &Choice) -> String {
     let row = |(at, searched): (usize, &Searched)| {
         let validation = searched.validation.unwrap_or_default();
-        let chosen = if at == choice.chosen { "trained on all users" } else { "" };
+        let chosen = if at == choice.chosen { "trained on all samples" } else { "" };
         vec![
             searched.candidate.as_str().to_owned(),
             two_decimals(searched.epochs).to_string(),
@@ -139,7 +139,16 @@ fn chosen(choice: &Choice) -> String {
         ]
     };
     let rows: Vec<Vec<String>> = choice.searched.iter().enumerate().map(row).collect();
-    table(&["on users held out", "epochs", "GAUC", "AUC", "log loss", ""], &rows)
+    let table = table(&["on samples held out", "epochs", "GAUC", "AUC", "log loss", ""], &rows);
+    if choice.left_out.is_empty() {
+        return table;
+    }
+    let left_out: Vec<&str> = choice.left_out.iter().map(|of| of.as_str()).collect();
+    format!(
+        "{table}not trained: {}; the dataset has no image features (`ams encode` makes them, or set \
+         data.images)\n",
+        left_out.join(", ")
+    )
 }
 
 /// What a step moved, as a table.

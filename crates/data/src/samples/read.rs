@@ -35,6 +35,15 @@ pub struct SampleFile {
     first_rows: Vec<u64>,
 }
 
+/// When a group was shown, and how large it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GroupTime {
+    /// Time of its first impression, in unix seconds.
+    pub time: i64,
+    /// Number of its impressions.
+    pub impressions: u32,
+}
+
 impl SampleFile {
     /// Reads the footer of `path` and checks that every column `schema` needs is there with a
     /// usable type.
@@ -188,6 +197,35 @@ impl SampleFile {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Time and number of impressions of each group of block `block`, reading nothing else.
+    ///
+    /// # Errors
+    /// As [`SampleFile::read`].
+    pub fn group_times(&self, block: usize) -> Result<Vec<GroupTime>> {
+        let wrong = |what: String| {
+            Error::content(&self.path, format!("block {} of {}: {what}", block + 1, self.blocks()))
+        };
+        guarded(&self.path, || {
+            let (mut first, mut groups) = (self.first_rows[block], Vec::new());
+            for batch in self.batches(block, vec![self.time_leaf])? {
+                let batch = batch.map_err(|error| wrong(error.to_string()))?;
+                let shown = Rows::of(&batch, IMPRESSIONS).map_err(wrong)?;
+                let times = shown.integers(TIME, first).map_err(wrong)?;
+                for row in 0..batch.num_rows() {
+                    let range = shown.range(row);
+                    let time =
+                        *times.get(range.start).filter(|_| !range.is_empty()).ok_or_else(|| {
+                            wrong(format!("row {}: no {IMPRESSIONS}", first + row as u64 + 1))
+                        })?;
+                    let impressions = u32::try_from(range.len()).unwrap_or(u32::MAX);
+                    groups.push(GroupTime { time, impressions });
+                }
+                first += batch.num_rows() as u64;
+            }
+            Ok(groups)
         })
     }
 

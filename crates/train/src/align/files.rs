@@ -52,6 +52,9 @@ pub(crate) struct Basis {
     pub lanes: usize,
     /// Parts whose users are held out.
     pub validation_parts: usize,
+    /// Share of the training impressions that is held out, the newest.
+    #[serde(default)]
+    pub validation_tail: f32,
     /// The seed of a permutation of the images.
     pub shuffle_images: Option<u64>,
     /// blake3 of the cards of the dataset and of the feature store.
@@ -67,6 +70,7 @@ impl Basis {
             align,
             lanes: config.train.lanes,
             validation_parts: config.train.validation_parts,
+            validation_tail: config.train.validation_tail,
             shuffle_images: config.data.shuffle_images,
             sources,
         }
@@ -78,7 +82,7 @@ impl Basis {
             (true, _) => None,
             (_, true) => Some(
                 "was made with other settings: align, seed, train.lanes, \
-                               train.validation_parts or data.shuffle_images",
+                               train.validation_parts, train.validation_tail or data.shuffle_images",
             ),
             (_, false) => Some("was made of another dataset or feature store"),
         }

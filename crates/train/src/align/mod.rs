@@ -43,7 +43,7 @@ use crate::setup::resolve::topology;
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
 use crate::step::seat::Seat;
-use crate::step::users::{Selection, Users};
+use crate::step::selection::{HeldOut, Selection, Subset};
 
 pub use crate::align::export::{Exported, IMAGES, vectors};
 pub use crate::align::files::{ALIGNED, Aligned, Found};
@@ -222,7 +222,8 @@ impl Alignment {
             Some(Earlier::At(aligned, weights)) => (aligned, weights),
             _ => begin(basis.clone(), &store),
         };
-        let read = workers(config, &basis, (&dataset, &store), topology, &pool);
+        let held_out = HeldOut::of(&config.train, &dataset, &mut fabric)?;
+        let read = workers(config, &basis, (&dataset, &store), held_out, topology, &pool);
         let mut workers = together(&mut fabric, read)?;
         let found = tell(&mut workers, &basis, &mut fabric)?;
         let shards = shards(&store, &aligned.components, topology, &pool);
@@ -382,18 +383,20 @@ fn workers(
     config: &Config,
     basis: &Basis,
     (dataset, store): (&Dataset, &FeatureStore),
+    held_out: HeldOut,
     topology: Topology,
     pool: &ThreadPool,
 ) -> Result<Vec<Worker>> {
     let lanes = topology.lanes();
     let impressions = dataset.card().counts.train;
     let reader = Reader { store, align: &basis.align, seed: basis.seed, lanes, impressions };
-    let samples = Selection { split: SplitName::Train, users: Users::Learned };
+    let window = config.train.shuffle_groups;
+    let samples = Selection { split: SplitName::Train, subset: Subset::Learned };
     let read: Vec<Result<Worker>> = pool.install(|| {
         let each = topology.local().into_par_iter().with_max_len(1);
         each.map(|lane| {
             let mut feed =
-                feed::open(dataset, samples, Seat { lane, lanes }, Order::Files, config)?;
+                feed::open(dataset, samples, Seat { lane, lanes }, Order::Files, held_out, window)?;
             Ok(Worker::new(reader.collect(&mut feed, dataset.schema())?))
         })
         .collect()

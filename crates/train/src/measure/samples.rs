@@ -19,6 +19,7 @@ use crate::run::assemble::{Assembly, assemble};
 use crate::settings::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
 use crate::setup::sources;
 use crate::step::seat::Seat;
+use crate::step::selection::HeldOut;
 use crate::step::share::Share;
 use crate::step::traffic::Counts;
 
@@ -173,7 +174,7 @@ fn run(
     work: Work,
 ) -> Result<(Found, f64)> {
     let Assembly { network, topology, pool, mut workers } =
-        assemble(config, dataset, stores, &Solo, threads)?;
+        assemble(config, dataset, stores, HeldOut::default(), &Solo, threads)?;
     let lanes = topology.lanes();
     let steps = Share::steps(dataset.card().counts.train, config.train.batch);
     let mut of_lanes = vec![(Found::default(), Outbox::default()); lanes];

@@ -12,7 +12,7 @@ use crate::setup::network::Network;
 use crate::setup::resolve::{resolve, topology};
 use crate::step::feed::{self, Order};
 use crate::step::seat::Seat;
-use crate::step::users::{Selection, Users};
+use crate::step::selection::{HeldOut, Selection, Subset};
 use crate::step::worker::Worker;
 
 /// What a training consists of besides its files.
@@ -37,6 +37,7 @@ pub(crate) fn assemble(
     config: &Config,
     dataset: &Dataset,
     stores: &[FeatureStore],
+    held_out: HeldOut,
     fabric: &dyn Fabric,
     threads: usize,
 ) -> Result<Assembly> {
@@ -51,9 +52,10 @@ pub(crate) fn assemble(
     let mut workers = Vec::new();
     for lane in topology.local() {
         let order = Order::Shuffled { seed: config.seed, lane };
-        let selection = Selection { split: SplitName::Train, users: Users::Learned };
+        let selection = Selection { split: SplitName::Train, subset: Subset::Learned };
         let seat = Seat { lane, lanes: topology.lanes() };
-        let feed = feed::open(dataset, selection, seat, order, config)?;
+        let feed =
+            feed::open(dataset, selection, seat, order, held_out, config.train.shuffle_groups)?;
         workers.push(Worker::new(&network, feed));
     }
     Ok(Assembly { network, topology, pool, workers })

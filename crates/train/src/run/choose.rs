@@ -1,10 +1,10 @@
-//! A training with refit: how long, and of which candidate, is found on users held out; the result
-//! is trained on all users.
+//! A training with refit: how long, and of which candidate, is found on samples held out; the
+//! result is trained on all samples.
 //!
 //! ```text
 //! <name>.search              the model, learned from the users that are not held out, with early stop
 //! <name>.search-<candidate>  the same of each candidate, where the configuration lists some
-//! <name>                     the best one, from its initial weights, on all users, for the same
+//! <name>                     the best one, from its initial weights, on all samples, for the same
 //!                            share of epochs; choice.json says what was compared
 //! ```
 //! Each is a run like any other, with checkpoints of its own: a killed job goes on in the run that
@@ -19,6 +19,7 @@ use crate::run::progress::StepReport;
 use crate::run::report::{Choice, RunReport, Searched};
 use crate::settings::{Candidate, Config, ImageArm, Interactions, Similarity};
 use crate::setup::job::{Job, Next, Start, facts_of};
+use crate::setup::sources;
 
 /// As [`super::train`], of a configuration with refit.
 pub(super) fn train(
@@ -40,7 +41,8 @@ pub(super) fn train(
     })?;
     let mut searched = Vec::new();
     let mut best: Option<(usize, Config, RunReport)> = None;
-    for (at, (candidate, search)) in searches(config).into_iter().enumerate() {
+    let (searches, left_out) = searches(config);
+    for (at, (candidate, search)) in searches.into_iter().enumerate() {
         // With `--resume` there is something of the first one, at least.
         let start = if at > 0 { resumed(start) } else { start };
         let report = once::train(&search, start, lend(&fabric), watch)?;
@@ -63,7 +65,7 @@ pub(super) fn train(
     let refit = refit(config, &search, steps);
     let start = resumed(start);
     let mut report = once::train(&refit, start, lend(&fabric), watch)?;
-    let choice = Choice { searched, chosen, steps };
+    let choice = Choice { searched, chosen, steps, left_out };
     let text = serde_json::to_string_pretty(&choice).expect("numbers are JSON") + "\n";
     let path = folder(&refit).join(CHOICE);
     on_first(&mut fabric, || ams_data::staging::write_whole(&path, text).map_err(Error::from))?;
@@ -91,8 +93,10 @@ fn scaled(found: u64, of: u64, all: u64) -> u64 {
     u64::try_from((found * all + of / 2) / of).expect("steps of a training").max(1)
 }
 
-/// The configurations of the trainings before a refit.
-fn searches(config: &Config) -> Vec<(Candidate, Config)> {
+/// The configurations of the trainings before a refit, and the candidates that are left out:
+/// without image features only `ids` can be trained. Where that is no candidate, the training of
+/// another one says what is missing.
+fn searches(config: &Config) -> (Vec<(Candidate, Config)>, Vec<Candidate>) {
     let one = |candidate: Candidate, name: String| {
         let mut search = variant(config, candidate);
         search.name = name;
@@ -101,10 +105,16 @@ fn searches(config: &Config) -> Vec<(Candidate, Config)> {
     };
     let name = &config.name;
     if config.train.candidates.is_empty() {
-        return vec![one(Candidate::Full, format!("{name}.search"))];
+        return (vec![one(Candidate::Full, format!("{name}.search"))], Vec::new());
     }
-    let each = config.train.candidates.iter();
-    each.map(|of| one(*of, format!("{name}.search-{}", of.as_str()))).collect()
+    let candidates = &config.train.candidates;
+    let without_features = config.data.images.is_none()
+        && !sources::has_images(&config.data.samples)
+        && candidates.contains(&Candidate::Ids);
+    let (left_out, trained): (Vec<Candidate>, Vec<Candidate>) =
+        candidates.iter().partition(|of| without_features && variant(config, **of).needs_images());
+    let search = |of: Candidate| one(of, format!("{name}.search-{}", of.as_str()));
+    (trained.into_iter().map(search).collect(), left_out)
 }
 
 /// `config` with the model of a candidate. What a run writes down names no preset, because a
@@ -128,12 +138,13 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
     config
 }
 
-/// The configuration of the refit: the model of `search`, on all users, for `steps`.
+/// The configuration of the refit: the model of `search`, on all samples, for `steps`.
 fn refit(config: &Config, search: &Config, steps: u64) -> Config {
     let mut refit = search.clone();
     refit.name.clone_from(&config.name);
     let train = &mut refit.train;
-    (train.validation_parts, train.early_stop, train.evaluations_per_epoch) = (0, None, 1);
+    (train.validation_parts, train.validation_tail) = (0, 0.0);
+    (train.early_stop, train.evaluations_per_epoch) = (None, 1);
     train.max_steps = Some(steps);
     refit
 }

@@ -35,7 +35,7 @@ pub(crate) struct MetricsLine {
     pub per_step: Counts,
 }
 
-/// A line of `metrics.jsonl` about the users held out, after an epoch.
+/// A line of `metrics.jsonl` about the samples held out, after an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct ValidationLine {
     /// Steps taken since the beginning of the training.
@@ -150,7 +150,7 @@ impl Journal {
         self.append(&line)
     }
 
-    /// Writes a line about the users held out, after so many epochs of all.
+    /// Writes a line about the samples held out, after so many epochs of all.
     ///
     /// # Errors
     /// If it cannot be written.

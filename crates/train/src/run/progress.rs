@@ -29,7 +29,7 @@ pub struct StepReport {
     pub learning_rate: f32,
 }
 
-/// Metrics of a model for the users held out; `None` where a metric is not defined.
+/// Metrics of a model for the samples held out; `None` where a metric is not defined.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Validation {

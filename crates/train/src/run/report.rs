@@ -40,14 +40,14 @@ pub struct RunReport {
     pub epochs: u32,
     /// With early stop the best epoch so far, counted from 0; the result of a finished training.
     pub best_epoch: Option<u32>,
-    /// Metrics of the model of that epoch for the users held out; without early stop, of the last
+    /// Metrics of the model of that epoch for the samples held out; without early stop, of the last
     /// epoch.
     pub validation: Option<Validation>,
     /// With early stop, the steps of the best evaluation so far.
     pub best_step: Option<u64>,
     /// Steps of an epoch.
     pub steps_per_epoch: u64,
-    /// Steps of an epoch of all users' impressions; more than of those that are not held out.
+    /// Steps of an epoch of all impressions; more than of those that are not held out.
     pub steps_per_epoch_of_all_users: u64,
     /// Counters of all lanes together, mean per step over this process's steps.
     pub per_step: Counts,
@@ -93,10 +93,13 @@ impl RunReport {
 pub struct Choice {
     /// The trainings, in the order of the candidates.
     pub searched: Vec<Searched>,
-    /// Which of them was trained on all users, counted from 0.
+    /// Which of them was trained on all samples, counted from 0.
     pub chosen: usize,
     /// Steps of that training.
     pub steps: u64,
+    /// Candidates that were not trained, because the dataset has no image features.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left_out: Vec<Candidate>,
 }
 
 /// One of the trainings before a refit.

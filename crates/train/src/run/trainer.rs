@@ -26,8 +26,8 @@ use crate::setup::job::{Job, facts_of};
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
 use crate::step::seat::Seat;
+use crate::step::selection::{HeldOut, Selection, Subset};
 use crate::step::share::Share;
-use crate::step::users::{Selection, Users};
 use crate::step::worker::Worker;
 use crate::step::{DenseSettings, Lanes, Pass, StepOutcome};
 
@@ -49,6 +49,7 @@ pub struct Trainer {
     workers: Vec<Worker>,
     cursor: Cursor,
     history: History,
+    held_out: HeldOut,
     /// Impressions of one epoch.
     learned: u64,
     steps_per_epoch: u64,
@@ -83,9 +84,10 @@ impl Trainer {
             let aligned = Aligned::before(&config, run, &sources, stores.remove(0));
             stores.insert(0, together(&mut fabric, aligned)?);
         }
-        let made = assemble(&config, &dataset, &stores, &fabric, threads);
+        let held_out = HeldOut::of(&config.train, &dataset, &mut fabric)?;
+        let made = assemble(&config, &dataset, &stores, held_out, &fabric, threads);
         let Assembly { network, topology, pool, workers } = together(&mut fabric, made)?;
-        let learned = learned(&config, &dataset, &workers, &mut fabric)?;
+        let learned = learned(held_out, &dataset, &workers, &mut fabric)?;
         let steps_per_epoch = Share::steps(learned, config.train.batch);
         let sum = DenseSettings {
             rounding: config.train.all_reduce.into(),
@@ -100,6 +102,7 @@ impl Trainer {
             workers,
             cursor: Cursor::default(),
             history: History::default(),
+            held_out,
             learned,
             steps_per_epoch,
             started: false,
@@ -200,9 +203,9 @@ impl Trainer {
         Some(epoch.saturating_mul(per_epoch).saturating_add(within))
     }
 
-    /// Whether the held-out users are predicted where the cursor stands.
+    /// Whether the held-out samples are predicted where the cursor stands.
     pub(crate) fn is_at_evaluation(&self) -> bool {
-        self.config.train.validation_parts > 0 && self.evaluation().is_some()
+        self.held_out.is_any() && self.evaluation().is_some()
     }
 
     /// Epochs until where the cursor stands; a fraction within one.
@@ -241,7 +244,7 @@ impl Trainer {
         }
         if !self.started {
             if self.config.train.l2_ids > 0.0 && !self.counted {
-                let learned = Selection { split: SplitName::Train, users: Users::Learned };
+                let learned = Selection { split: SplitName::Train, subset: Subset::Learned };
                 let mut readers = self.readers(learned)?;
                 self.lanes.count_ids(&mut readers, self.steps_per_epoch)?;
                 self.counted = true;
@@ -291,12 +294,11 @@ impl Trainer {
     /// # Errors
     /// If samples cannot be read or a process is lost.
     pub fn evaluate(&mut self, split: SplitName) -> Result<Predictions> {
-        self.predictions(Selection { split, users: Users::All }, &mut || ())
+        self.predictions(Selection { split, subset: Subset::All }, &mut || ())
     }
 
-    /// Evaluates on the held-out users, if there are any, this is due where the cursor stands, and
-    /// it was not done yet.
-    /// Calls `alive` now and then. All processes call it together.
+    /// Evaluates on the held-out samples, if there are any, this is due where the cursor stands,
+    /// and it was not done yet. Calls `alive` now and then. All processes call it together.
     ///
     /// # Errors
     /// As [`Trainer::evaluate`].
@@ -305,7 +307,7 @@ impl Trainer {
         let Some(number) = due.filter(|_| self.is_at_evaluation()) else { return Ok(None) };
         // No part of a step.
         let meter = self.lanes.metered().meter();
-        let held_out = Selection { split: SplitName::Train, users: Users::HeldOut };
+        let held_out = Selection { split: SplitName::Train, subset: Subset::HeldOut };
         let all = self.predictions(held_out, alive)?;
         let first = self.lanes.fabric().rank() == 0;
         let metrics = first.then(|| Metrics::of(&all.users, &all.logits, &all.labels));
@@ -340,7 +342,7 @@ impl Trainer {
     pub(crate) fn first_batch(&mut self) -> Result<Groups> {
         let mut all = Groups::new(self.dataset.schema());
         let batch = self.config.train.batch;
-        let all_users = Selection { split: SplitName::Train, users: Users::All };
+        let all_users = Selection { split: SplitName::Train, subset: Subset::All };
         self.predict(all_users, batch, Rounds::First, |_, worker| {
             let groups = &worker.batch.groups;
             (0..groups.len()).for_each(|group| all.push_from(groups, group));
@@ -359,11 +361,11 @@ impl Trainer {
     ) -> Result<()> {
         let mut workers = self.readers(selection)?;
         let counts = &self.dataset.card().counts;
-        let impressions = match (selection.split, selection.users) {
+        let impressions = match (selection.split, selection.subset) {
             (SplitName::Test, _) => counts.test,
-            (SplitName::Train, Users::All) => counts.train,
-            (SplitName::Train, Users::Learned) => self.learned,
-            (SplitName::Train, Users::HeldOut) => counts.train.saturating_sub(self.learned),
+            (SplitName::Train, Subset::All) => counts.train,
+            (SplitName::Train, Subset::Learned) => self.learned,
+            (SplitName::Train, Subset::HeldOut) => counts.train.saturating_sub(self.learned),
         };
         let denominator = Share::steps(impressions, batch);
         let last = match rounds {
@@ -383,7 +385,9 @@ impl Trainer {
         let topology = self.lanes.topology;
         let reader = |lane| {
             let seat = Seat { lane, lanes: topology.lanes() };
-            let mut feed = feed::open(&self.dataset, selection, seat, Order::Files, &self.config)?;
+            let window = self.config.train.shuffle_groups;
+            let mut feed =
+                feed::open(&self.dataset, selection, seat, Order::Files, self.held_out, window)?;
             feed.start(0);
             Ok(Worker::new(&self.lanes.network, feed))
         };
@@ -427,23 +431,23 @@ fn evaluations(step: u64, steps: u64, count: u32) -> Option<u32> {
     (step > 0 && due > until(step - 1)).then(|| u32::try_from(due).expect("at most count"))
 }
 
-/// The training impressions of the users that are not held out, which `workers` read.
+/// The training impressions that are not held out, which `workers` read.
 fn learned(
-    config: &Config,
+    held_out: HeldOut,
     dataset: &Dataset,
     workers: &[Worker],
     fabric: &mut Metered,
 ) -> Result<u64> {
     let all = dataset.card().counts.train;
-    let held_out = config.train.validation_parts;
-    if held_out == 0 {
+    if !held_out.is_any() {
         return Ok(all);
     }
     let mine: u64 = workers.iter().map(|worker| worker.feed.impressions()).sum();
     let learned: u64 = gather::numbers(fabric, &[mine])?.iter().flatten().sum();
     if learned == 0 || learned >= all {
         let what = format!(
-            "{held_out} of {} parts leave {learned} of {all} impressions to learn from, expected some on both sides",
+            "{} of {} parts leave {learned} of {all} impressions to learn from, expected some on both sides",
+            held_out.parts,
             dataset.card().parts
         );
         return Err(Error::Config { key: "train.validation_parts".into(), what });

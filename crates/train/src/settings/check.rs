@@ -100,12 +100,25 @@ impl TrainConfig {
         if self.epochs == 0 {
             return bad("train.epochs", "0, expected at least 1".to_owned());
         }
+        let tail = self.validation_tail;
+        if let Err(what) = range::share(&tail) {
+            return bad("train.validation_tail", what);
+        }
+        if tail > 0.0 && self.validation_parts > 0 {
+            let what = format!(
+                "{tail} beside train.validation_parts = {}: hold out users or the newest \
+                                groups, not both",
+                self.validation_parts
+            );
+            return bad("train.validation_tail", what);
+        }
         match self.early_stop {
             Some(0) => {
                 return bad("train.early_stop", "0 evaluations, expected at least 1".to_owned());
             }
-            Some(_) if self.validation_parts == 0 => {
-                let what = "needs users held out of the training: set train.validation_parts";
+            Some(_) if self.validation_parts == 0 && self.validation_tail == 0.0 => {
+                let what = "needs samples held out of the training: set train.validation_parts or \
+                            train.validation_tail";
                 return bad("train.early_stop", what.to_owned());
             }
             _ => {}
@@ -127,7 +140,7 @@ impl TrainConfig {
             return bad("train.candidates", what.to_owned());
         }
         if !candidates.is_empty() && !self.refit {
-            let what = "the chosen one is trained on all users: set train.refit = true";
+            let what = "the chosen one is trained on all samples: set train.refit = true";
             return bad("train.candidates", what.to_owned());
         }
         if let Some(at) =

@@ -46,8 +46,8 @@ pub struct Config {
     pub train: TrainConfig,
     /// Alignment of image features with the items that users engage with together. `ams align`
     /// does it alone, `ams train` before clicks are learned if there is this table. Towers and
-    /// `similarity` then see aligned vectors in place of features; `model.projection` and
-    /// `model.pca` are for further contents only.
+    /// `similarity` then see aligned vectors in place of features. `model.projection` and
+    /// `model.pca` are then for further contents only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub align: Option<AlignConfig>,
 }
@@ -311,20 +311,25 @@ pub struct TrainConfig {
     /// of the dataset's number of parts that is less than it; `lanes` is then at most half the
     /// number of parts, and both sides have impressions.
     pub validation_parts: usize,
-    /// Number of consecutive evaluations without a greater GAUC of the held-out users after which
+    /// Share of the training impressions, those of the newest groups, that are held out of training
+    /// and predicted at each evaluation: the choice where the model will be tested on a later
+    /// time, with items that are new by then. Range: at least 0 and less than 1; more than 0
+    /// excludes `validation_parts`.
+    pub validation_tail: f32,
+    /// Number of consecutive evaluations without a greater GAUC of what is held out after which
     /// the training ends. The result of the run is then its best evaluation. Default: no early
-    /// stop. Range: at least 1; needs `validation_parts`.
+    /// stop. Range: at least 1; needs `validation_parts` or `validation_tail`.
     pub early_stop: Option<u32>,
-    /// Number of evaluations on the held-out users per epoch, at equal distances of steps; the
-    /// last one is after the epoch. Range: at least 1.
+    /// Number of evaluations per epoch on what is held out, at equal distances of steps; the last
+    /// one is after the epoch. Range: at least 1.
     pub evaluations_per_epoch: u32,
-    /// Whether the model is trained once more on all users, from the initial weights and for the
+    /// Whether the model is trained once more on all samples, from the initial weights and for the
     /// share of epochs that early stop found; the trainings before are runs of their own beside
     /// this one, `<name>.search` or `<name>.search-<candidate>`. Range: `true` needs `early_stop`.
     pub refit: bool,
-    /// Variants of the model, each of which is trained on the users that are not held out; the one
-    /// with the greatest GAUC of the held-out users, the first of equals, is trained once more on
-    /// all users. Default: the model alone. Range: no variant twice; `similarity` needs a
+    /// Variants of the model, each of which is trained on what is not held out; the one with the
+    /// greatest GAUC of what is held out, the first of equals, is trained once more on all
+    /// samples. Default: the model alone. Range: no variant twice; `similarity` needs a
     /// `model.similarity`; needs `refit`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
@@ -446,6 +451,7 @@ impl Default for TrainConfig {
             epochs: 2,
             batch: 1024,
             validation_parts: 0,
+            validation_tail: 0.0,
             early_stop: None,
             evaluations_per_epoch: 1,
             refit: false,

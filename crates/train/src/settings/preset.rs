@@ -11,6 +11,10 @@ pub enum Preset {
     Paper,
     /// For small data: the best values found on logs of some hundred thousand impressions.
     Small,
+    /// For data whose pictures may help or not: aligned vectors, and a choice on the newest
+    /// samples between no pictures, similarity alone, and towers; the number of epochs is found
+    /// there, too. Four trainings instead of one.
+    Recommended,
 }
 
 /// [`Preset::Small`].
@@ -30,15 +34,48 @@ l2_ids = 0.01
 tower_weight_decay = 1.0
 "#;
 
+/// [`Preset::Recommended`].
+const RECOMMENDED: &str = r#"
+[model]
+base = "din"
+aggregator = "attentive"
+towers = "shared"
+projection = { components = 64 }
+tower = [12]
+interactions = "product"
+similarity = "histogram"
+
+[train]
+epochs = 10
+rows_learning_rate = 0.002
+l2_ids = 0.01
+tower_weight_decay = 1.0
+validation_tail = 0.1
+evaluations_per_epoch = 4
+early_stop = 4
+refit = true
+candidates = ["ids", "similarity", "full"]
+
+[align]
+"#;
+
 impl Preset {
     fn settings(self) -> Table {
         let text = match self {
             Preset::Paper => "",
             Preset::Small => SMALL,
+            Preset::Recommended => RECOMMENDED,
         };
         toml::from_str(text).expect("presets are TOML")
     }
 }
+
+/// Section, key of a file, and the key of a preset that it excludes.
+const EXCLUDED: [[&str; 3]; 3] = [
+    ["model", "projection", "pca"],
+    ["model", "pca", "projection"],
+    ["train", "validation_parts", "validation_tail"],
+];
 
 /// Puts the settings of `model.preset`, where `config` has one, where it has none of its own.
 pub fn expand(config: &mut Table) {
@@ -46,12 +83,14 @@ pub fn expand(config: &mut Table) {
     // What is no preset is found out when the configuration is understood.
     if let Some(preset) = preset.and_then(|preset| preset.try_into::<Preset>().ok()) {
         let mut settings = preset.settings();
-        // A projection of the file stands in for the preset's `pca`.
-        let projects = |model: &Value| model.get("projection").is_some();
-        if config.get("model").is_some_and(projects)
-            && let Some(Value::Table(model)) = settings.get_mut("model")
-        {
-            model.remove("pca");
+        // A key of the file stands in for those of the preset that exclude it.
+        for [section, key, excluded] in EXCLUDED {
+            let has = |section: &Value| section.get(key).is_some();
+            if config.get(section).is_some_and(has)
+                && let Some(Value::Table(settings)) = settings.get_mut(section)
+            {
+                settings.remove(excluded);
+            }
         }
         merge(config, settings);
     }
@@ -112,8 +151,17 @@ mod tests {
             (projected.model.pca, projected.model.projected().unwrap().components),
             (None, 8)
         );
+        let recommended = read(&format!(
+            "{head}[model]\npreset = 'recommended'\n[train]\nvalidation_parts = 8\n[align]\nsteps = 9\n"
+        ));
+        let align = recommended.align.clone().expect("the preset aligns");
+        assert_eq!((align.steps, align.width), (9, 64));
+        assert_eq!(recommended.train.validation_tail, 0.0);
+        assert_eq!(recommended.train.candidates.len(), 3);
         // What a run writes down means the same, whatever presets become later.
-        let written = toml::to_string(&small).expect("TOML");
-        assert_eq!(read(&written), small);
+        for config in [small, recommended] {
+            let written = toml::to_string(&config).expect("TOML");
+            assert_eq!(read(&written), config);
+        }
     }
 }

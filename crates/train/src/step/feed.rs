@@ -7,15 +7,14 @@
 use std::ops::Range;
 
 use ams_data::dataset::Dataset;
-use ams_data::samples::SampleFile;
+use ams_data::samples::{GroupTime, SampleFile};
 use ams_data::{Card, Groups, Schema};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::error::Result;
-use crate::settings::Config;
 use crate::step::seat::Seat;
-use crate::step::users::Selection;
+use crate::step::selection::{HeldOut, Period, Selection};
 
 /// In which order a feed gives its groups.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,11 +30,23 @@ pub(crate) enum Order {
     },
 }
 
+/// A block of a file that has groups of the period.
+struct Block {
+    /// The file, an index.
+    file: usize,
+    /// The block in it, an index.
+    block: usize,
+    /// Groups of the period.
+    groups: usize,
+}
+
 /// Reads the groups of one lane.
 pub(crate) struct Feed {
     files: Vec<SampleFile>,
-    /// (file, block) of every block.
-    blocks: Vec<(usize, usize)>,
+    blocks: Vec<Block>,
+    period: Period,
+    /// A block with groups of other times, before these are left out.
+    whole: Groups,
     impressions: u64,
     groups: usize,
     order: Order,
@@ -53,25 +64,35 @@ pub(crate) struct Feed {
 }
 
 impl Feed {
-    /// A feed over `files`, holding about `window_groups` groups in memory.
+    /// A feed over the groups of `period` in `files`, holding about `window_groups` groups in
+    /// memory.
+    ///
+    /// # Errors
+    /// If the times of groups cannot be read.
     pub(crate) fn new(
         files: Vec<SampleFile>,
         schema: &Schema,
         order: Order,
         window_groups: usize,
-    ) -> Feed {
+        period: Period,
+    ) -> Result<Feed> {
         let mut blocks = Vec::new();
         let (mut impressions, mut groups) = (0, 0);
         for (index, file) in files.iter().enumerate() {
             for block in 0..file.blocks() {
-                blocks.push((index, block));
-                impressions += file.impressions(block) as u64;
-                groups += file.groups(block);
+                let (mine, shown) = count(file, block, period)?;
+                if mine > 0 {
+                    blocks.push(Block { file: index, block, groups: mine });
+                }
+                impressions += shown;
+                groups += mine;
             }
         }
-        Feed {
+        Ok(Feed {
             files,
             blocks,
+            period,
+            whole: Groups::new(schema),
             impressions,
             groups,
             order,
@@ -84,7 +105,7 @@ impl Feed {
             windows_read: 0,
             epoch: 0,
             taken: 0,
-        }
+        })
     }
 
     /// Impressions of one epoch.
@@ -145,17 +166,35 @@ impl Feed {
         while self.next_block < self.queue.len()
             && (self.window.is_empty() || self.in_one_window() || self.next_fits())
         {
-            let (file, block) = self.blocks[self.queue[self.next_block] as usize];
-            self.files[file].read(block, &mut self.window)?;
+            let at = self.queue[self.next_block] as usize;
+            self.read_block(at)?;
             self.next_block += 1;
         }
         self.pick();
         Ok(!self.window.is_empty())
     }
 
+    /// Appends the groups of the period in block `at` to the window.
+    fn read_block(&mut self, at: usize) -> Result<()> {
+        let Block { file, block, groups } = self.blocks[at];
+        let file = &self.files[file];
+        if groups == file.groups(block) {
+            return Ok(file.read(block, &mut self.window)?);
+        }
+        self.whole.clear();
+        file.read(block, &mut self.whole)?;
+        for group in 0..self.whole.len() {
+            let time = self.whole.times[self.whole.impressions.range(group).start];
+            if self.period.contains(time) {
+                self.window.push_from(&self.whole, group);
+            }
+        }
+        Ok(())
+    }
+
     fn next_fits(&self) -> bool {
-        let (file, block) = self.blocks[self.queue[self.next_block] as usize];
-        self.window.len() + self.files[file].groups(block) <= self.window_groups
+        let next = &self.blocks[self.queue[self.next_block] as usize];
+        self.window.len() + next.groups <= self.window_groups
     }
 
     /// Decides the order of the groups in the window.
@@ -168,6 +207,17 @@ impl Feed {
             shuffle(&mut self.picks, &mut rng(seed, lane, self.epoch, self.windows_read));
         }
     }
+}
+
+/// Groups and impressions of `period` in a block of `file`.
+fn count(file: &SampleFile, block: usize, period: Period) -> Result<(usize, u64)> {
+    if period == Period::Always {
+        return Ok((file.groups(block), file.impressions(block) as u64));
+    }
+    let times = file.group_times(block)?;
+    let mine = || times.iter().filter(|group| period.contains(group.time));
+    let impressions = mine().map(|&GroupTime { impressions, .. }| u64::from(impressions)).sum();
+    Ok((mine().count(), impressions))
 }
 
 /// The generator of one shuffle: each (seed, lane, epoch, window) has its own.
@@ -188,7 +238,8 @@ fn shuffle(values: &mut [u32], rng: &mut ChaCha8Rng) {
     }
 }
 
-/// The feed of the lane at `seat`, over the samples of `selection`.
+/// The feed of the lane at `seat`, over the samples of `selection`, with `window_groups` groups in
+/// memory.
 ///
 /// # Errors
 /// If a sample file cannot be opened.
@@ -197,16 +248,18 @@ pub(crate) fn open(
     selection: Selection,
     seat: Seat,
     order: Order,
-    config: &Config,
+    held_out: HeldOut,
+    window_groups: usize,
 ) -> Result<Feed> {
-    let (parts, held_out) = (dataset.card().parts, config.train.validation_parts);
+    let Selection { split, subset } = selection;
+    let parts = dataset.card().parts;
     // A part without users has a file without rows: a missing one would be an unnoticed loss.
-    let open = |part| SampleFile::open(&dataset.part_path(selection.split, part), dataset.schema());
+    let open = |part| SampleFile::open(&dataset.part_path(split, part), dataset.schema());
     let files: ams_data::Result<Vec<SampleFile>> = parts_of(dataset.card(), seat)
-        .filter(|&part| selection.users.read(part, parts, held_out))
+        .filter(|&part| held_out.reads(subset, part, parts))
         .map(open)
         .collect();
-    Ok(Feed::new(files?, dataset.schema(), order, config.train.shuffle_groups))
+    Feed::new(files?, dataset.schema(), order, window_groups, held_out.period(subset))
 }
 
 /// The parts of the dataset that the lane at `seat` reads: an aligned run of them.

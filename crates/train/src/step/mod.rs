@@ -21,13 +21,13 @@ pub(crate) mod id_dropout;
 pub(crate) mod lane;
 pub(crate) mod mail;
 pub(crate) mod seat;
+pub(crate) mod selection;
 pub(crate) mod shard;
 pub(crate) mod share;
 pub(crate) mod stages;
 pub(crate) mod table;
 pub(crate) mod tower_run;
 pub(crate) mod traffic;
-pub(crate) mod users;
 pub(crate) mod worker;
 
 use ams_fabric::{Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather, sum};

@@ -22,6 +22,7 @@ use ams_train::Config;
 use ams_train::setup::components;
 use ams_train::setup::network::{Network, TowerDefinition};
 use ams_train::step::feed::{Feed, Order};
+use ams_train::step::selection::Period;
 use ams_train::step::share::Share;
 
 /// The impressions that each lane learns from in the first step.
@@ -37,7 +38,9 @@ pub(super) fn first_step(config: &Config) -> Vec<Groups> {
         };
         let files = (lane * parts..(lane + 1) * parts).map(open).collect();
         let order = Order::Shuffled { seed: config.seed, lane };
-        let mut feed = Feed::new(files, dataset.schema(), order, config.train.shuffle_groups);
+        let mut feed =
+            Feed::new(files, dataset.schema(), order, config.train.shuffle_groups, Period::Always)
+                .unwrap();
         let mut groups = Groups::new(dataset.schema());
         feed.start(0);
         let share = Share { numerator: 1, denominator: steps };

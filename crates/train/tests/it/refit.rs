@@ -198,3 +198,36 @@ fn a_finished_refit_is_not_trained_again_and_not_replaced_unasked() {
     assert_eq!(report.choice.map(|choice| choice.steps), want.choice.as_ref().map(|c| c.steps));
     assert_eq!(publish_run(&report.run, 1).1, *hash);
 }
+
+/// The newest groups are held out instead of users: with the same bits everywhere, and what is
+/// learned from is older than what is not.
+#[test]
+fn a_tail_of_the_time_validates_with_the_same_bits_everywhere() {
+    let tail = |runs: &Path| {
+        let mut config = evaluated(runs);
+        (config.train.validation_parts, config.train.validation_tail) = (0, 0.3);
+        config
+    };
+    let whole = TempDir::new().unwrap();
+    let want = train(&tail(whole.path()), Start::Fresh, (1, 1), go_on).remove(0).unwrap();
+    let lines = said(&want.run);
+    assert!(!lines.is_empty() && want.validation.is_some());
+    let hash = publish_run(&want.run, 1).1;
+    let (learned, all) = (want.steps_per_epoch, want.steps_per_epoch_of_all_users);
+    let share = learned as f64 / all as f64;
+    assert!((0.65..0.8).contains(&share), "{learned} of {all} steps");
+    for place in [(2, 1), (4, 2)] {
+        let folder = TempDir::new().unwrap();
+        let config = tail(folder.path());
+        let stop = |_, step| if step == 3 { Next::Stop } else { Next::GoOn };
+        train(&config, Start::Fresh, place, stop).remove(0).unwrap();
+        let report = train(&config, Start::Resume, (1, 2), go_on).remove(0).unwrap();
+        assert_eq!(said(&report.run), lines, "{place:?}");
+        assert_eq!(publish_run(&report.run, 1).1, hash, "{place:?}");
+    }
+    let other = evaluated(TempDir::new().unwrap().path());
+    assert_ne!(
+        train(&other, Start::Fresh, (1, 1), go_on).remove(0).unwrap().validation,
+        want.validation
+    );
+}

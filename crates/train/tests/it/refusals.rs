@@ -11,7 +11,7 @@ use super::shop::{HALF_WHITENED, config};
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 33] = [
+    let cases: [(&str, Spoil); 35] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -36,7 +36,16 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
             config.train.refit = true;
             config.train.candidates = vec![Candidate::Ids, Candidate::Ids];
         }),
-        ("train.early_stop: needs users held out", |config| config.train.early_stop = Some(1)),
+        ("train.early_stop: needs samples held out", |config| config.train.early_stop = Some(1)),
+        ("train.validation_tail: 0.1 beside train.validation_parts = 8", |config| {
+            (config.train.validation_parts, config.train.validation_tail) = (8, 0.1);
+        }),
+        (
+            "train.validation_tail: the newest impressions have one time, or there are too few",
+            |config| {
+                config.train.validation_tail = 1e-6;
+            },
+        ),
         ("train.validation_parts: 3 of the dataset's 64 parts", |config| {
             config.train.validation_parts = 3;
         }),
