@@ -15,7 +15,7 @@ use std::path::Path;
 use hashbrown::HashMap;
 
 use crate::dataset::SplitName;
-use crate::prepare::given::{Given, GivenCard, GivenGroup, MOST_BEHAVIORS, item_field};
+use crate::prepare::given::{Given, GivenCard, GivenGroup, GivenItem, MOST_BEHAVIORS, item_field};
 use crate::prepare::items::Items;
 use crate::prepare::spill::{Spill, rows};
 use crate::prepare::{Dropped, Existing, PrepareReport};
@@ -290,7 +290,10 @@ fn write_portion(
             if ends || at + 1 - begin >= GROUP_MAX {
                 let shown = log[begin..=at].iter();
                 let shown: Vec<_> = shown
-                    .map(|([item, label, ..], _)| (item_rows[*item as usize], *label as u8))
+                    .map(|([item, label, ..], _)| GivenItem {
+                        item: item_rows[*item as usize],
+                        label: *label as u8,
+                    })
                     .collect();
                 let split = if log[at].0[2] == 1 { SplitName::Test } else { SplitName::Train };
                 push(&GivenGroup { user, split, history: &history, shown: &shown })?;

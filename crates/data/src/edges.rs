@@ -19,7 +19,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 use crate::dataset::SplitName;
 use crate::negatives::{Drawn, Method, NegativeOptions, Positive, Sampler};
-use crate::prepare::given::{Given, GivenCard, GivenGroup, MOST_BEHAVIORS};
+use crate::prepare::given::{Given, GivenCard, GivenGroup, GivenItem, MOST_BEHAVIORS};
 use crate::prepare::items::{Interner, Items};
 use crate::prepare::{Dropped, Existing, PrepareReport};
 use crate::schema::{Labels, PARTS, USER};
@@ -146,22 +146,29 @@ fn check_options(options: &Options) -> Result<()> {
 struct Pairs {
     users: Interner,
     items: Items,
-    /// Of every user the items, each once, and whether it is in the test.
-    had: Vec<Vec<(u32, bool)>>,
+    /// Of every user the items, each once.
+    had: Vec<Vec<Had>>,
     rows: u64,
     dropped: Dropped,
+}
+
+/// An item that a user had.
+struct Had {
+    /// Its number in [`Pairs::items`].
+    item: u32,
+    split: SplitName,
 }
 
 impl Pairs {
     fn read(&mut self, path: &Path, split: SplitName, options: &Options) -> Result<()> {
         let is_text = path.extension().is_some_and(|ending| ending.eq_ignore_ascii_case("txt"));
         let read = if is_text { Pairs::read_lines } else { Pairs::read_table };
-        read(self, path, split == SplitName::Test, options)?;
+        read(self, path, split, options)?;
         self.drop_repeated();
         Ok(())
     }
 
-    fn read_lines(&mut self, path: &Path, test: bool, _: &Options) -> Result<()> {
+    fn read_lines(&mut self, path: &Path, split: SplitName, _: &Options) -> Result<()> {
         let file = File::open(path).map_err(Error::io(path))?;
         for (at, line) in BufReader::new(file).lines().enumerate() {
             let wrong = |what: String| Error::content(path, format!("line {}: {what}", at + 1));
@@ -176,20 +183,20 @@ impl Pairs {
             let mut cells = line.split_whitespace();
             let Some(user) = cells.next() else { continue };
             for item in cells {
-                self.add(user, item, test).map_err(&wrong)?;
+                self.add(user, item, split).map_err(&wrong)?;
             }
         }
         Ok(())
     }
 
-    fn read_table(&mut self, path: &Path, test: bool, options: &Options) -> Result<()> {
+    fn read_table(&mut self, path: &Path, split: SplitName, options: &Options) -> Result<()> {
         let header = options.header.clone();
         let table = source::open(path, &TableOptions { header, ..TableOptions::default() })?;
         let columns = columns(table.as_ref(), options)?;
         for batch in table.batches(&columns)? {
             let batch = batch?;
             for row in 0..batch.rows() {
-                let added = self.add(batch.get(0, row), batch.get(1, row), test);
+                let added = self.add(batch.get(0, row), batch.get(1, row), split);
                 added.map_err(|what| {
                     Error::content(path, format!("{}: {what}", batch.place(row)))
                 })?;
@@ -198,7 +205,7 @@ impl Pairs {
         Ok(())
     }
 
-    fn add(&mut self, user: &str, item: &str, test: bool) -> Result<(), String> {
+    fn add(&mut self, user: &str, item: &str, split: SplitName) -> Result<(), String> {
         self.rows += 1;
         let (user, item) = (id(user)?, id(item)?);
         match (&*user, &*item) {
@@ -210,7 +217,7 @@ impl Pairs {
                     self.had.push(Vec::new());
                 }
                 self.items.add(item, item, &[]);
-                self.had[number as usize].push((self.items.number(item), test));
+                self.had[number as usize].push(Had { item: self.items.number(item), split });
             }
         }
         Ok(())
@@ -222,7 +229,7 @@ impl Pairs {
         for had in &mut self.had {
             seen.clear();
             let before = had.len();
-            had.retain(|(item, _)| seen.insert(*item));
+            had.retain(|had| seen.insert(had.item));
             self.dropped.duplicates += (before - had.len()) as u64;
         }
     }
@@ -231,11 +238,12 @@ impl Pairs {
     fn hold_out(&mut self, fraction: f64, seed: u64) {
         for (number, had) in self.had.iter_mut().enumerate() {
             let user = Id::of(USER, self.users.texts().get(number));
-            for (item, test) in had.iter_mut().skip(1) {
-                let item = Id::of(crate::schema::ITEM, self.items.text(*item as usize));
+            for had in had.iter_mut().skip(1) {
+                let item = Id::of(crate::schema::ITEM, self.items.text(had.item as usize));
                 let words = [user.0, item.0].map(u64::to_le);
                 let hash = xxh3_64_with_seed(bytemuck::bytes_of(&words), seed);
-                *test = ((hash >> 11) as f64) < fraction * (1u64 << 53) as f64;
+                let is_held = ((hash >> 11) as f64) < fraction * (1u64 << 53) as f64;
+                had.split = if is_held { SplitName::Test } else { SplitName::Train };
             }
         }
     }
@@ -288,15 +296,15 @@ struct Log<'a> {
 }
 
 impl<'a> Users<'a> {
-    fn new(users: &'a Interner, had: Vec<Vec<(u32, bool)>>, item_rows: &[u32]) -> Users<'a> {
+    fn new(users: &'a Interner, had: Vec<Vec<Had>>, item_rows: &[u32]) -> Users<'a> {
         let log = |number: u32| {
             let user = users.texts().get(number as usize);
             let id = Id::of(USER, user);
-            let items = |wanted: bool| -> Vec<u32> {
-                let items = had[number as usize].iter().filter(|(_, test)| *test == wanted);
-                items.map(|(item, _)| item_rows[*item as usize]).collect()
+            let items = |split: SplitName| -> Vec<u32> {
+                let items = had[number as usize].iter().filter(|had| had.split == split);
+                items.map(|had| item_rows[had.item as usize]).collect()
             };
-            let (train, test) = (items(false), items(true));
+            let (train, test) = (items(SplitName::Train), items(SplitName::Test));
             let mut had = [&train[..], &test].concat();
             had.sort_unstable();
             Log { user, id, part: part_of(id.0, PARTS), train, test, had }
@@ -324,11 +332,11 @@ impl Log<'_> {
         push: &mut dyn FnMut(&GivenGroup) -> Result<()>,
     ) -> Result<()> {
         let mut negatives = Vec::new();
-        let mut draw = |positive: Positive, index: usize, shown: &mut Vec<(u32, u8)>| {
+        let mut draw = |positive: Positive, index: usize, shown: &mut Vec<GivenItem>| {
             sampler.draw(positive, index, &self.had, drawn, &mut negatives);
             let from = shown.len();
-            shown.push((positive.item, 1));
-            shown.extend(negatives.iter().map(|&item| (item, 0)));
+            shown.push(GivenItem { item: positive.item, label: 1 });
+            shown.extend(negatives.iter().map(|&item| GivenItem { item, label: 0 }));
             // The position does not tell the label.
             shown[from..].sort_unstable();
         };

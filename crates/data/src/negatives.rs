@@ -196,7 +196,7 @@ impl Sampler {
         let count = self.options.count as usize;
         let first = u64::from(self.options.count) * (2 * TRIES + 1);
         let fraction = |throw: u64| (throw >> 11) as f64 / (1u64 << 53) as f64;
-        let drawn = side.draw(&positive, (count, seconds), had, fraction(dice.throw(first)));
+        let drawn = side.draw(&positive, count, seconds, had, fraction(dice.throw(first)));
         let allowed = |item: &u32| positive.test || !self.held_out[*item as usize];
         if drawn.iter().all(allowed) {
             return to.extend(drawn);
@@ -205,7 +205,7 @@ impl Sampler {
         let is_taken = |item: &u32| !allowed(item) || drawn.contains(item);
         let held = drawn.iter().filter(|&item| !allowed(item)).count();
         let start = fraction(dice.throw(first + 1));
-        let more = side.draw_but(&positive, (held, seconds), had, is_taken, start);
+        let more = side.draw_but(&positive, held, seconds, had, is_taken, start);
         let mut more = more.into_iter();
         to.extend(
             drawn.iter().filter_map(|&item| if allowed(&item) { Some(item) } else { more.next() }),

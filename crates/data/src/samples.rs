@@ -35,4 +35,4 @@ pub use crate::schema::{BEHAVIORS, IMAGE, TIME};
 pub(crate) use layout::BLOCK_GROUPS;
 pub use read::{GroupTime, SampleFile};
 pub use text::{TextGroup, TextItem, Texts, read_texts};
-pub use write::{GroupRow, Impression, SampleWriter};
+pub use write::{Behavior, GroupRow, Impression, SampleWriter};

@@ -25,7 +25,7 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use serde::{Deserialize, Serialize};
 
 use crate::dataset::{SplitName, part_path, write_card};
-use crate::samples::{BLOCK_GROUPS, GroupRow, Impression, SampleWriter};
+use crate::samples::{BLOCK_GROUPS, Behavior, GroupRow, Impression, SampleWriter};
 use crate::schema::{Card, Counts, FORMAT, Field, ITEM, Labels, PARTS, Schema, Side, Split, USER};
 use crate::staging::StagedFolder;
 use crate::{Catalogue, Error, Id, Result, part_of};
@@ -388,13 +388,13 @@ impl<'a> Crowd<'a> {
         // Each in its own slice of the fortnight, the first slice ending just before the first
         // impression.
         let slice = FORTNIGHT / drawn.behaviors.len() as i64;
-        let behaviors: Vec<(u32, i64)> = drawn
+        let behaviors: Vec<Behavior> = drawn
             .behaviors
             .iter()
             .zip(0..)
             .map(|(item, at)| {
                 let age = slice * at + draw.below(slice as u64) as i64;
-                (row(item), first - 1 - age)
+                Behavior { item: row(item), time: first - 1 - age }
             })
             .collect();
 

@@ -33,6 +33,15 @@ const WHITE: Rgb<u8> = Rgb([255, 255, 255]);
 const GREY: Rgb<u8> = Rgb([225, 225, 225]);
 const BLUE: Rgb<u8> = Rgb([40, 90, 200]);
 
+/// An image near another one.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Neighbor {
+    /// Key of the image that is near.
+    pub key: ImageKey,
+    /// Cosine of the vectors of both images.
+    pub cosine: f32,
+}
+
 /// The `count` images of `keys` whose vectors have the largest cosine with that of `key`, largest
 /// first; equal ones by key. `vector` overwrites its argument with the vector of an image, or says
 /// that there is none. Empty, if `key` has none.
@@ -40,8 +49,8 @@ pub fn nearest(
     key: ImageKey,
     keys: &[ImageKey],
     count: usize,
-    vector: &(dyn Fn(ImageKey, &mut Vec<f32>) -> bool + Sync),
-) -> Vec<(ImageKey, f32)> {
+    vector: impl Fn(ImageKey, &mut Vec<f32>) -> bool + Sync,
+) -> Vec<Neighbor> {
     let mut query = Vec::new();
     if !vector(key, &mut query) {
         return Vec::new();
@@ -55,11 +64,11 @@ pub fn nearest(
         let product = query.iter().zip(&*other).map(|(a, b)| f64::from(*a) * f64::from(*b));
         let lengths = of_query * length(other);
         let cosine = if lengths > 0.0 { product.sum::<f64>() / lengths } else { 0.0 };
-        Some((*at, cosine as f32))
+        Some(Neighbor { key: *at, cosine: cosine as f32 })
     };
     let found = keys.par_iter().map_init(Vec::new, cosine).collect::<Vec<Option<_>>>();
-    let mut found: Vec<(ImageKey, f32)> = found.into_iter().flatten().collect();
-    found.sort_by(|a, b| b.1.total_cmp(&a.1).then(a.0.cmp(&b.0)));
+    let mut found: Vec<Neighbor> = found.into_iter().flatten().collect();
+    found.sort_by(|a, b| b.cosine.total_cmp(&a.cosine).then(a.key.cmp(&b.key)));
     found.truncate(count);
     found
 }
@@ -93,8 +102,21 @@ pub fn names(dir: &Path, store: &FeatureStore) -> Result<HashMap<ImageKey, Strin
     Ok(names)
 }
 
-/// A line of a sheet: a picture, then others with their cosine; by name.
-pub type Line = (String, Vec<(String, f32)>);
+/// A picture of a sheet with those that are near it.
+pub struct Line {
+    /// Name of the picture that opens the line.
+    pub picture: String,
+    /// The pictures near it, in their order on the sheet.
+    pub near: Vec<Near>,
+}
+
+/// A picture that is near another one.
+pub struct Near {
+    /// Name of the picture, as in the manifest.
+    pub picture: String,
+    /// Its cosine with the first picture of the line.
+    pub cosine: f32,
+}
 
 /// Draws [`sheet`] as the PNG file `to`.
 ///
@@ -111,18 +133,18 @@ pub fn write_sheet(images: &Path, lines: &[Line], to: &Path) -> Result<()> {
 /// Draws the pictures in the folder `images`, a line for each of `lines`; below each a bar as long
 /// as its cosine. A picture that cannot be read is a grey cell.
 fn sheet(images: &PictureFolder, lines: &[Line]) -> RgbImage {
-    let cells = lines.iter().map(|(_, others)| others.len() as u32 + 1).max().unwrap_or(1);
+    let cells = lines.iter().map(|line| line.near.len() as u32 + 1).max().unwrap_or(1);
     let (width, height) = (CELL + GAP, CELL + BAR + 2 * GAP);
     let size = (GAP + cells * width + GAP, GAP + lines.len() as u32 * height);
     let mut sheet = ImageBuffer::from_pixel(size.0, size.1, WHITE);
-    for (row, (query, others)) in lines.iter().enumerate() {
+    for (row, Line { picture, near }) in lines.iter().enumerate() {
         let top = GAP + row as u32 * height;
-        paint(&mut sheet, [GAP, top], &thumbnail(images, query));
+        paint(&mut sheet, [GAP, top], &thumbnail(images, picture));
         // A line between the picture and what is near it.
         fill(&mut sheet, [GAP + width - 1, top], [2, CELL], BLUE);
-        for (at, (name, cosine)) in others.iter().enumerate() {
+        for (at, Near { picture, cosine }) in near.iter().enumerate() {
             let left = 2 * GAP + (at as u32 + 1) * width;
-            paint(&mut sheet, [left, top], &thumbnail(images, name));
+            paint(&mut sheet, [left, top], &thumbnail(images, picture));
             let below = [left, top + CELL + GAP / 2];
             fill(&mut sheet, below, [CELL, BAR], GREY);
             let long = (cosine.clamp(0.0, 1.0) * CELL as f32).round() as u32;
@@ -171,10 +193,10 @@ mod tests {
             key.0 != 4
         };
         let near = nearest(ImageKey(1), &keys, 3, &vector);
-        let order: Vec<u64> = near.iter().map(|(key, _)| key.0).collect();
+        let order: Vec<u64> = near.iter().map(|it| it.key.0).collect();
         // 2 and 5 point the same way; 3 is at a right angle, as is nothing at all.
         assert_eq!(order, [2, 5, 3]);
-        assert!((near[0].1 - 0.998_752).abs() < 1e-5 && near[2].1 == 0.0, "{near:?}");
+        assert!((near[0].cosine - 0.998_752).abs() < 1e-5 && near[2].cosine == 0.0, "{near:?}");
         assert_eq!(nearest(ImageKey(4), &keys, 3, &vector), []);
     }
 
@@ -182,9 +204,13 @@ mod tests {
     fn a_sheet_has_a_cell_per_picture_and_a_bar_as_long_as_its_cosine() {
         let folder = tempfile::tempdir().unwrap();
         RgbImage::from_pixel(10, 5, Rgb([250, 0, 0])).save(folder.path().join("red.png")).unwrap();
+        let near = |picture: &str, cosine| Near { picture: picture.into(), cosine };
         let drawn = sheet(
             &PictureFolder::new(folder.path()),
-            &[("red.png".into(), vec![("red.png".into(), 0.5), ("gone.png".into(), 1.0)])],
+            &[Line {
+                picture: "red.png".into(),
+                near: vec![near("red.png", 0.5), near("gone.png", 1.0)],
+            }],
         );
         assert_eq!(drawn.dimensions(), (2 * GAP + 3 * (CELL + GAP), GAP + CELL + BAR + 2 * GAP));
         let at = |x: u32, y: u32| *drawn.get_pixel(x, y);

@@ -20,7 +20,7 @@ use ams_data::{Error, Result};
 use serde::{Deserialize, Serialize};
 
 use crate::address::Address;
-use crate::object::Object;
+use crate::object::{Object, Wanted};
 use crate::remote::Remote;
 
 /// Longest wait for another process that fetches.
@@ -109,19 +109,17 @@ impl Cache {
             }
             let path = self.path(&object.key);
             if !index.is_kept(object, &path) {
-                wanted.push((object, path));
+                wanted.push(Wanted { object, to: path });
             }
         }
-        for (_, path) in &wanted {
-            let folder = path.parent().unwrap_or(path);
+        for Wanted { to, .. } in &wanted {
+            let folder = to.parent().unwrap_or(to);
             fs::create_dir_all(folder).map_err(Error::io(folder))?;
         }
-        let pairs: Vec<(&Object, &Path)> =
-            wanted.iter().map(|(object, path)| (*object, path.as_path())).collect();
-        let found = remote.get(&pairs)?;
-        for ((object, path), found) in pairs.into_iter().zip(found) {
+        let found = remote.get(&wanted)?;
+        for (Wanted { object, to }, found) in wanted.iter().zip(found) {
             if found {
-                index.insert(object, path)?;
+                index.insert(object, to)?;
             }
         }
         Ok(())

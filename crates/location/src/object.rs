@@ -1,5 +1,7 @@
 //! What is known of an object of a bucket before it is fetched.
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 /// An object of a bucket as it was listed.
@@ -12,4 +14,16 @@ pub(crate) struct Object {
     pub bytes: u64,
     /// Another content, another tag.
     pub tag: String,
+}
+
+/// An object and the file that it becomes.
+pub(crate) struct Wanted<'a> {
+    pub object: &'a Object,
+    pub to: PathBuf,
+}
+
+/// A file and the key of the object that it becomes.
+pub(crate) struct LocalFile {
+    pub path: PathBuf,
+    pub key: String,
 }

@@ -5,7 +5,6 @@
 use std::fs::File;
 use std::io::{Read, Write};
 use std::ops::Range;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +23,7 @@ use object_store::{
 use tokio::runtime::Runtime;
 
 use crate::address::{Address, Scheme};
-use crate::object::Object;
+use crate::object::{LocalFile, Object, Wanted};
 
 /// Transfers at the same time.
 const CONCURRENT: usize = 8;
@@ -166,10 +165,9 @@ impl Remote {
 
     /// Fetches objects to files, each whole or not at all; which of them there were: one without
     /// bytes may have stood for a folder with nothing below it.
-    pub(crate) fn get(&self, wanted: &[(&Object, &Path)]) -> Result<Vec<bool>> {
+    pub(crate) fn get(&self, wanted: &[Wanted<'_>]) -> Result<Vec<bool>> {
         self.runtime.block_on(async {
-            let one =
-                |(object, to): &(&Object, &Path)| self.get_one((*object).clone(), to.to_path_buf());
+            let one = |one: &Wanted<'_>| self.get_one(one.object.clone(), one.to.clone());
             let each = futures_util::stream::iter(wanted.iter().map(one));
             each.buffered(CONCURRENT).try_collect::<Vec<bool>>().await
         })
@@ -199,9 +197,9 @@ impl Remote {
     }
 
     /// Uploads files as objects; what they are then, in the same order.
-    pub(crate) fn put(&self, files: &[(&Path, String)]) -> Result<Vec<Object>> {
+    pub(crate) fn put(&self, files: &[&LocalFile]) -> Result<Vec<Object>> {
         self.runtime.block_on(async {
-            let one = |(from, key): &(&Path, String)| self.put_one(from.to_path_buf(), key.clone());
+            let one = |file: &&LocalFile| self.put_one(file.path.clone(), file.key.clone());
             let each = futures_util::stream::iter(files.iter().map(one));
             each.buffered(CONCURRENT).try_collect().await
         })

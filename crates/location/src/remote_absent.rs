@@ -3,13 +3,12 @@
 
 use std::convert::Infallible;
 use std::ops::Range;
-use std::path::Path;
 
 use ams_data::{Error, Result};
 use bytes::Bytes;
 
 use crate::address::Address;
-use crate::object::Object;
+use crate::object::{LocalFile, Object, Wanted};
 
 /// A bucket, of which there is none.
 #[derive(Debug)]
@@ -42,11 +41,11 @@ impl Remote {
         match self.0 {}
     }
 
-    pub(crate) fn get(&self, _: &[(&Object, &Path)]) -> Result<Vec<bool>> {
+    pub(crate) fn get(&self, _: &[Wanted<'_>]) -> Result<Vec<bool>> {
         match self.0 {}
     }
 
-    pub(crate) fn put(&self, _: &[(&Path, String)]) -> Result<Vec<Object>> {
+    pub(crate) fn put(&self, _: &[&LocalFile]) -> Result<Vec<Object>> {
         match self.0 {}
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use object_store::memory::InMemory;
 
 use super::*;
-use crate::object::Object;
+use crate::object::{LocalFile, Object};
 
 /// A bucket, and a host with a cache.
 struct World {
@@ -102,7 +102,7 @@ fn objects_that_stand_for_folders_are_no_files() {
     let files = world.folder("made", &[("empty", ""), ("picture", "p")]);
     let (empty, picture) = (files.join("empty"), files.join("picture"));
     let put = |from: &Path, key: &str| {
-        remote.put(&[(from, key.to_owned())]).unwrap();
+        remote.put(&[&LocalFile { path: from.to_path_buf(), key: key.to_owned() }]).unwrap();
     };
     put(&picture, "shop/pictures/0.png");
     put(&picture, "shop/pictures/cats/1.png");
@@ -153,7 +153,8 @@ fn what_a_failed_upload_left_is_no_reason_to_take_the_manifest_away() {
     world.publish("d", &[("images.json", &listing("part-1")), ("part-1", "1")]);
     let remote = world.remote();
     let orphan = world.folder("orphan", &[("part-2", "left behind")]);
-    remote.put(&[(&orphan.join("part-2"), "d/part-2".to_owned())]).unwrap();
+    let file = LocalFile { path: orphan.join("part-2"), key: "d/part-2".to_owned() };
+    remote.put(&[&file]).unwrap();
     let there = remote.list(&address("d")).unwrap();
     let manifests: Vec<&Object> = there.iter().filter(|it| is_manifest(&it.key)).collect();
     let spoken_of = upload::spoken_of(&remote, &there, &manifests).unwrap();

@@ -4,13 +4,13 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use ams_data::{Error, Result};
 
 use crate::address::Address;
 use crate::cache::Index;
-use crate::object::Object;
+use crate::object::{LocalFile, Object};
 use crate::remote::Remote;
 use crate::{BESIDE, is_manifest};
 
@@ -34,20 +34,20 @@ pub(crate) fn upload(
         let at = there.binary_search_by(|object| object.key[..].cmp(key)).ok()?;
         Some(&there[at])
     };
-    let is_new = |(path, key): &&(PathBuf, String)| {
-        object(key).is_none_or(|object| !index.is_same(object, path))
+    let is_new = |file: &&LocalFile| {
+        object(&file.key).is_none_or(|object| !index.is_same(object, &file.path))
     };
-    let changed: Vec<&(PathBuf, String)> = files.iter().filter(is_new).collect();
+    let changed: Vec<&LocalFile> = files.iter().filter(is_new).collect();
     let is_beside = |key: &str| BESIDE.iter().any(|name| key.rsplit('/').next() == Some(name));
     let (beside, changed): (Vec<_>, Vec<_>) =
-        changed.into_iter().partition(|(_, key)| is_beside(key));
+        changed.into_iter().partition(|file| is_beside(&file.key));
     let (last, first): (Vec<_>, Vec<_>) =
-        changed.into_iter().partition(|(_, key)| is_manifest(key));
+        changed.into_iter().partition(|file| is_manifest(&file.key));
     // A manifest must not speak of objects that are being replaced.
     let spoken_of = spoken_of(remote, &there, &manifests)?;
-    if first.iter().any(|(_, key)| spoken_of.contains(&key[..])) {
+    if first.iter().any(|file| spoken_of.contains(&file.key[..])) {
         remote.delete(manifests.iter().map(|object| &object.key[..]))?;
-        let all = files.iter().filter(|(_, key)| is_manifest(key)).collect();
+        let all = files.iter().filter(|file| is_manifest(&file.key)).collect();
         put(remote, &first, index)?;
         put_manifests(remote, all, index)?;
     } else {
@@ -55,7 +55,7 @@ pub(crate) fn upload(
         put_manifests(remote, last, index)?;
     }
     put(remote, &beside, index)?;
-    let gone = there.iter().filter(|object| files.iter().all(|(_, key)| *key != object.key));
+    let gone = there.iter().filter(|object| files.iter().all(|file| file.key != object.key));
     remote.delete(gone.map(|object| &object.key[..]))
 }
 
@@ -80,29 +80,23 @@ pub(crate) fn spoken_of<'t>(
 }
 
 /// Uploads manifests one by one, those of inner folders first.
-fn put_manifests(
-    remote: &Remote,
-    mut manifests: Vec<&(PathBuf, String)>,
-    index: &mut Index,
-) -> Result<()> {
-    manifests.sort_by_key(|(_, key)| std::cmp::Reverse(key.matches('/').count()));
+fn put_manifests(remote: &Remote, mut manifests: Vec<&LocalFile>, index: &mut Index) -> Result<()> {
+    manifests.sort_by_key(|file| std::cmp::Reverse(file.key.matches('/').count()));
     manifests.into_iter().try_for_each(|manifest| put(remote, &[manifest], index))
 }
 
-fn put(remote: &Remote, files: &[&(PathBuf, String)], index: &mut Index) -> Result<()> {
-    let pairs: Vec<(&Path, String)> =
-        files.iter().map(|(path, key)| (path.as_path(), key.clone())).collect();
-    let objects = remote.put(&pairs)?;
-    pairs.iter().zip(&objects).try_for_each(|((path, _), object)| index.insert(object, path))
+fn put(remote: &Remote, files: &[&LocalFile], index: &mut Index) -> Result<()> {
+    let objects = remote.put(files)?;
+    files.iter().zip(&objects).try_for_each(|(file, object)| index.insert(object, &file.path))
 }
 
-/// The files of `local` with the keys they get, by key.
-fn files(local: &Path, address: &Address) -> Result<Vec<(PathBuf, String)>> {
+/// The files of `local`, by key.
+fn files(local: &Path, address: &Address) -> Result<Vec<LocalFile>> {
     let mut files = Vec::new();
     let mut left = vec![(local.to_path_buf(), address.key.clone())];
     while let Some((path, key)) = left.pop() {
         if !path.is_dir() {
-            files.push((path, key));
+            files.push(LocalFile { path, key });
             continue;
         }
         for entry in fs::read_dir(&path).map_err(Error::io(&path))? {
@@ -117,6 +111,6 @@ fn files(local: &Path, address: &Address) -> Result<Vec<(PathBuf, String)>> {
             }
         }
     }
-    files.sort_by(|a, b| a.1.cmp(&b.1));
+    files.sort_by(|a, b| a.key.cmp(&b.key));
     Ok(files)
 }

@@ -64,7 +64,7 @@ pub use rank::{
 };
 pub use row_optimizer::RowOptimizer;
 pub use settings::NetworkSettings;
-pub use tower::{Rows, Tower, TowerBuffers, TowerConfig, TowerScratch};
+pub use tower::{Rows, Tower, TowerBuffers, TowerConfig, TowerScratch, Upcoming};
 
 // Its own tests are in the same program as those beside the code.
 #[cfg(test)]

@@ -256,7 +256,7 @@ impl Tower {
         scale: f32,
         scratch: &TowerScratch,
         columns: Range<usize>,
-        next: Option<(&R, Range<usize>)>,
+        next: Option<Upcoming<'_, R>>,
         buffers: &mut TowerBuffers,
         dw: &mut [f32],
     ) {
@@ -277,7 +277,7 @@ impl Tower {
             let x = widen(to - from, row, &mut buffers.x);
             // Of the same columns the images that follow, or what is asked for next.
             let (of, first, part) = match &next {
-                Some((next, part)) if to == rows.len() => (*next, 0, part),
+                Some(next) if to == rows.len() => (next.rows, 0, &next.columns),
                 _ => (rows, to, &columns),
             };
             let mut images = first..(first + linalg::DEPTH).min(of.len());
@@ -290,6 +290,14 @@ impl Tower {
             linalg::product_prefetching(columns.len(), x.columns(), dz, scale, write, dw, prefetch);
         }
     }
+}
+
+/// What [`Tower::backward_columns`] will be asked for next.
+pub struct Upcoming<'a, R: ?Sized> {
+    /// Features of the forward pass.
+    pub rows: &'a R,
+    /// Columns of [`Tower::first_matrix`].
+    pub columns: Range<usize>,
 }
 
 struct Wide<'a> {

@@ -23,7 +23,7 @@ use crate::delta::changes::Changes;
 use crate::delta::follow::next_or_stuck;
 use crate::delta::write::{DeltaPosition, lock, write_at};
 use crate::error::{Error, Result};
-use crate::files::deltas;
+use crate::files::deltas::{self, Span};
 use crate::files::folder::is_building_name;
 use crate::model::{DeltaState, Model};
 
@@ -81,16 +81,16 @@ pub fn compact(dir: &Path) -> Result<Compacted> {
 
 /// Removes deltas that are in a wider one, and what killed writers left.
 fn sweep(version_dir: &Path) -> Result<()> {
-    let compacted = deltas::listed(version_dir, |(first, last)| first < last)?;
+    let compacted = deltas::listed(version_dir, Span::is_compacted)?;
     let widest = compacted.iter().rev().find(|(_, place)| deltas::is_there(place));
-    let Some((&(_, widest), _)) = widest else { return Ok(()) };
+    let Some((&Span { last: widest, .. }, _)) = widest else { return Ok(()) };
     let deltas = deltas::deltas_of(version_dir);
     for entry in fs::read_dir(&deltas).map_err(Error::io(&deltas))? {
         let entry = entry.map_err(Error::io(&deltas))?;
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         let covered = deltas::span(name)
-            .is_some_and(|(first, last)| last < widest || first == last && last == widest);
+            .is_some_and(|span| span.last < widest || span.last == widest && !span.is_compacted());
         let left = is_building_name(name);
         if covered || left {
             fs::remove_dir_all(entry.path()).map_err(Error::io(entry.path()))?;

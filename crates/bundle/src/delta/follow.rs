@@ -55,7 +55,7 @@ pub(crate) fn next_or_stuck(model: &Model) -> Result<Option<Model>> {
         let what = match model.next() {
             Ok(Some(next)) => return Ok(Some(next)),
             Err(error) => format!("is damaged: {error}"),
-            Ok(None) => match listed(model.path(), |(_, last)| last >= number)?.values().next() {
+            Ok(None) => match listed(model.path(), |span| span.last >= number)?.values().next() {
                 None => return Ok(None),
                 // Written between the two looks.
                 Some(_) if is_there(&following()?.0) => continue,

@@ -60,15 +60,30 @@ pub(crate) fn deltas_of(version_dir: &Path) -> PathBuf {
     version_dir.join("deltas")
 }
 
-/// The deltas a folder's name stands for, the first and the last.
-pub(crate) fn span(name: &str) -> Option<(u64, u64)> {
+/// The numbers of the deltas that a folder stands for; in order of the first, then of the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Span {
+    pub first: u64,
+    pub last: u64,
+}
+
+impl Span {
+    /// Whether several deltas are one.
+    pub(crate) fn is_compacted(self) -> bool {
+        self.first < self.last
+    }
+}
+
+/// The deltas a folder's name stands for.
+pub(crate) fn span(name: &str) -> Option<Span> {
     let number = |text: &str| {
         text.parse().ok().filter(|number: &u64| *number > 0 && format!("{number:04}") == text)
     };
     match name.split_once('-') {
-        None => number(name).map(|number| (number, number)),
+        None => number(name).map(|number| Span { first: number, last: number }),
         Some((first, last)) => {
-            Some((number(first)?, number(last)?)).filter(|(first, _)| *first == 1)
+            let span = Span { first: number(first)?, last: number(last)? };
+            (span.first == 1).then_some(span)
         }
     }
 }
@@ -79,8 +94,8 @@ pub(crate) fn span(name: &str) -> Option<(u64, u64)> {
 /// If their folder is there and cannot be listed.
 pub(crate) fn listed(
     version_dir: &Path,
-    wanted: impl Fn((u64, u64)) -> bool,
-) -> Result<BTreeMap<(u64, u64), PathBuf>> {
+    wanted: impl Fn(Span) -> bool,
+) -> Result<BTreeMap<Span, PathBuf>> {
     let deltas = deltas_of(version_dir);
     let entries = match fs::read_dir(&deltas) {
         Ok(entries) => entries,
@@ -111,10 +126,10 @@ pub(crate) fn is_there(place: &Path) -> bool {
 /// If the folder of deltas is there and cannot be listed.
 pub(crate) fn following(version_dir: &Path, number: u64) -> Result<(PathBuf, u64)> {
     // There may be thousands, at every look: only those that are several in one are looked at.
-    let compacted = listed(version_dir, |(first, last)| first < last && last > number)?;
+    let compacted = listed(version_dir, |span| span.is_compacted() && span.last > number)?;
     let widest = compacted.into_iter().rev().find(|(_, place)| is_there(place));
     Ok(match widest {
-        Some(((_, last), place)) => (place, last),
+        Some((span, place)) => (place, span.last),
         None => (place(version_dir, number + 1), number + 1),
     })
 }
@@ -178,7 +193,8 @@ mod tests {
             (".0001.building", None),
             ("+001", None),
         ] {
-            assert_eq!(super::span(name), expected, "{name}");
+            let span = super::span(name).map(|span| (span.first, span.last));
+            assert_eq!(span, expected, "{name}");
         }
     }
 }

@@ -196,7 +196,7 @@ fn neighbors(arguments: Neighbors, locations: &Locations, output: Output) -> Res
     let (keys, names) = (near::keys(&store), near::names(&dir, &store)?);
     let by = |vector: &str, of: &(dyn Fn(ImageKey, &mut Vec<f32>) -> bool + Sync)| {
         let found = near::nearest(key, &keys, arguments.count.into(), of);
-        let named = |(key, cosine): (ImageKey, f32)| {
+        let named = |near::Neighbor { key, cosine }| {
             let picture = names.get(&key).cloned().unwrap_or_else(|| format!("{:016x}", key.0));
             Neighbor { picture, cosine }
         };
@@ -218,10 +218,12 @@ fn neighbors(arguments: Neighbors, locations: &Locations, output: Output) -> Res
         let images = locations.input(images)?;
         let place = locations.destination(path, true)?;
         let line = |by: &NearBy| {
-            let near = by.neighbors.iter().map(|it| (it.picture.clone(), it.cosine)).collect();
-            (arguments.key.clone(), near)
+            let picture =
+                |it: &Neighbor| near::Near { picture: it.picture.clone(), cosine: it.cosine };
+            let near = by.neighbors.iter().map(picture).collect();
+            near::Line { picture: arguments.key.clone(), near }
         };
-        let lines: Vec<(String, Vec<(String, f32)>)> = all.iter().map(line).collect();
+        let lines: Vec<near::Line> = all.iter().map(line).collect();
         near::write_sheet(&images, &lines, place.local())?;
         place.publish()?;
     }

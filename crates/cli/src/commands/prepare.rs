@@ -110,6 +110,14 @@ struct TableArguments {
     users_header: Option<Vec<String>>,
 }
 
+/// The options of one table alone.
+struct OwnOptions<'a> {
+    delimiter: &'a Option<Delimiter>,
+    encoding: Option<Encoding>,
+    quoting: Option<Quoting>,
+    header: &'a Option<Vec<String>>,
+}
+
 /// The value that `name` stands for.
 fn named<T: Copy>(all: &[(&str, T)], name: &str) -> Result<T, String> {
     let found = all.iter().find(|(known, _)| known.eq_ignore_ascii_case(name));
@@ -128,13 +136,9 @@ fn quoting(name: &str) -> Result<Quoting, String> {
 }
 
 impl TableArguments {
-    /// How the table called `name` is read; its own options first.
-    fn of(
-        &self,
-        name: &str,
-        (delimiter, encoding, quoting): (&Option<Delimiter>, Option<Encoding>, Option<Quoting>),
-        header: &Option<Vec<String>>,
-    ) -> TableOptions {
+    /// How the table called `name` is read; its `own` options first.
+    fn of(&self, name: &str, own: OwnOptions<'_>) -> TableOptions {
+        let OwnOptions { delimiter, encoding, quoting, header } = own;
         let all = if self.latin1 { Some(Encoding::Latin1) } else { self.encoding };
         TableOptions {
             name: name.to_owned(),
@@ -148,18 +152,33 @@ impl TableArguments {
     }
 
     fn events(&self) -> TableOptions {
-        let own = (&self.events_delimiter, self.events_encoding, self.events_quoting);
-        self.of("events", own, &self.events_header)
+        let own = OwnOptions {
+            delimiter: &self.events_delimiter,
+            encoding: self.events_encoding,
+            quoting: self.events_quoting,
+            header: &self.events_header,
+        };
+        self.of("events", own)
     }
 
     fn items(&self) -> TableOptions {
-        let own = (&self.items_delimiter, self.items_encoding, self.items_quoting);
-        self.of("items", own, &self.items_header)
+        let own = OwnOptions {
+            delimiter: &self.items_delimiter,
+            encoding: self.items_encoding,
+            quoting: self.items_quoting,
+            header: &self.items_header,
+        };
+        self.of("items", own)
     }
 
     fn users(&self) -> TableOptions {
-        let own = (&self.users_delimiter, self.users_encoding, self.users_quoting);
-        self.of("users", own, &self.users_header)
+        let own = OwnOptions {
+            delimiter: &self.users_delimiter,
+            encoding: self.users_encoding,
+            quoting: self.users_quoting,
+            header: &self.users_header,
+        };
+        self.of("users", own)
     }
 }
 

@@ -50,6 +50,13 @@ impl Event {
     }
 }
 
+/// An item that may be drawn, and what it weighs beside others.
+#[derive(Clone, Copy, Debug)]
+struct Candidate {
+    item: u32,
+    weight: f64,
+}
+
 /// The positives of one side of the split.
 #[derive(Default)]
 pub(super) struct Following {
@@ -109,47 +116,50 @@ impl Following {
     pub(super) fn draw(
         &self,
         positive: &Positive,
-        (count, seconds): (usize, i64),
+        count: usize,
+        seconds: i64,
         had: &[u32],
         start: f64,
     ) -> Vec<u32> {
-        self.draw_but(positive, (count, seconds), had, |_| false, start)
+        self.draw_but(positive, count, seconds, had, |_| false, start)
     }
 
     /// Likewise, none that is `taken`.
     pub(super) fn draw_but(
         &self,
         positive: &Positive,
-        (count, seconds): (usize, i64),
+        count: usize,
+        seconds: i64,
         had: &[u32],
         taken: impl Fn(&u32) -> bool,
         start: f64,
     ) -> Vec<u32> {
         let free = |item: &u32| had.binary_search(item).is_err() && !taken(item);
-        comb(self.candidates(positive, (count, seconds), free), count, start)
+        comb(self.candidates(positive, count, seconds, free), count, start)
     }
 
     /// The items of the events to choose from, each once, and what they weigh.
     fn candidates(
         &self,
         positive: &Positive,
-        (count, seconds): (usize, i64),
+        count: usize,
+        seconds: i64,
         free: impl Fn(&u32) -> bool,
-    ) -> Vec<(u32, f64)> {
+    ) -> Vec<Candidate> {
         let own = Event::of(positive);
         let at = self.events.partition_point(|event| *event <= own);
         let last = positive.time.saturating_add(seconds);
         let least = LEAST.max(4 * count);
         let most = MOST.max(least);
-        let (mut found, mut line, mut users) = (0, Vec::<(u32, f64)>::new(), Vec::new());
-        let add = |event: &Event, line: &mut Vec<(u32, f64)>| {
+        let (mut found, mut line, mut users) = (0, Vec::<Candidate>::new(), Vec::new());
+        let add = |event: &Event, line: &mut Vec<Candidate>| {
             if event.user == positive.user || !free(&event.item) {
                 return false;
             }
             let weight = self.weights[event.item as usize];
-            match line.iter_mut().find(|(item, _)| *item == event.item) {
-                Some((_, sum)) => *sum += weight,
-                None => line.push((event.item, weight)),
+            match line.iter_mut().find(|known| known.item == event.item) {
+                Some(known) => known.weight += weight,
+                None => line.push(Candidate { item: event.item, weight }),
             }
             true
         };
@@ -177,25 +187,25 @@ impl Following {
 /// Picks `count` of these in proportion to their weights (or all, if there are no more): the item
 /// under every tooth of a comb whose teeth are a `count`th of the line apart. No item is longer
 /// than that, so none is picked twice.
-fn comb(mut line: Vec<(u32, f64)>, count: usize, start: f64) -> Vec<u32> {
+fn comb(mut line: Vec<Candidate>, count: usize, start: f64) -> Vec<u32> {
     if line.len() <= count {
-        return line.into_iter().map(|(item, _)| item).collect();
+        return line.into_iter().map(|candidate| candidate.item).collect();
     }
     // Cutting the longest shortens the line, and more may be too long for it.
     let mut gap;
     loop {
-        gap = line.iter().map(|(_, weight)| weight).sum::<f64>() / count as f64;
-        let is_long = |weight: f64| weight > gap * (1.0 + 1e-9);
-        let long = line.iter().filter(|(_, weight)| is_long(*weight)).count();
+        gap = line.iter().map(|it| it.weight).sum::<f64>() / count as f64;
+        let is_long = |it: &Candidate| it.weight > gap * (1.0 + 1e-9);
+        let long = line.iter().filter(|it| is_long(it)).count();
         if long == 0 {
             break;
         }
-        let rest: f64 = line.iter().map(|(_, weight)| weight).filter(|&&w| !is_long(w)).sum();
+        let rest: f64 = line.iter().filter(|it| !is_long(it)).map(|it| it.weight).sum();
         let most = rest / (count - long) as f64;
-        line.iter_mut().filter(|(_, weight)| is_long(*weight)).for_each(|(_, w)| *w = most);
+        line.iter_mut().filter(|it| is_long(it)).for_each(|it| it.weight = most);
     }
     let (mut picked, mut end) = (Vec::with_capacity(count), 0.0);
-    for (item, weight) in line {
+    for Candidate { item, weight } in line {
         end += weight;
         if picked.len() < count && end > (picked.len() as f64 + start) * gap {
             picked.push(item);
@@ -219,9 +229,14 @@ mod tests {
         following
     }
 
+    fn line(weights: &[f64]) -> Vec<Candidate> {
+        let of = |(at, &weight)| Candidate { item: at as u32, weight };
+        weights.iter().enumerate().map(of).collect()
+    }
+
     /// The share of 1,000 even positions at which each item is picked.
     fn shares(weights: &[f64], count: usize) -> Vec<f64> {
-        let line: Vec<_> = weights.iter().enumerate().map(|(at, &w)| (at as u32, w)).collect();
+        let line = line(weights);
         let mut shares = vec![0.0; weights.len()];
         for at in 0..1000 {
             let picked = comb(line.clone(), count, (f64::from(at) + 0.5) / 1000.0);
@@ -244,7 +259,8 @@ mod tests {
             let near = shares.iter().zip(&expected).all(|(one, other)| (one - other).abs() < 0.002);
             assert!(near, "{weights:?}: {shares:?}");
         }
-        assert_eq!(comb(vec![(7, 1.0), (3, 5.0)], 2, 0.9), [7, 3]);
+        let few = [(7, 1.0), (3, 5.0)].map(|(item, weight)| Candidate { item, weight });
+        assert_eq!(comb(few.to_vec(), 2, 0.9), [7, 3]);
     }
 
     #[test]
@@ -254,8 +270,8 @@ mod tests {
         log.extend((0..20).map(|n| positive(5, 60 + n, 30)));
         let following = settled(31, &log);
         let items = |positive: &Positive, seconds| -> Vec<u32> {
-            let line = following.candidates(positive, (2, seconds), |item| ![4, 9].contains(item));
-            line.into_iter().map(|(item, _)| item).collect()
+            let line = following.candidates(positive, 2, seconds, |item| ![4, 9].contains(item));
+            line.into_iter().map(|candidate| candidate.item).collect()
         };
         // Sixteen users from the positive's own on; what was had (4, 9) is nobody's candidate.
         assert_eq!(

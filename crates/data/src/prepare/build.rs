@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use rayon::prelude::*;
 
 use super::collect::Collected;
-use super::history::{Bounds, LeftOut, Shown, groups, history};
+use super::history::{Bounds, Event, LeftOut, Shown, groups, history};
 use super::mapping::{Mapping, Origin};
 use super::measured::Measured;
 use super::options::PrepareOptions;
@@ -20,7 +20,7 @@ use crate::Result;
 use crate::catalogue::Catalogue;
 use crate::dataset::{SplitName, part_path};
 use crate::negatives::{Drawn, Positive, Sampler};
-use crate::samples::{BLOCK_GROUPS, GroupRow, Impression, SampleWriter};
+use crate::samples::{BLOCK_GROUPS, Behavior, GroupRow, Impression, SampleWriter};
 
 /// Bytes of rows that are sorted and cut at a time, unless a piece has more; in memory they take
 /// about twice that.
@@ -86,7 +86,8 @@ impl<'a> Builder<'a> {
         mapping: &'a Mapping,
         options: &'a PrepareOptions,
         collected: &'a Collected,
-        (catalogue, item_rows): (&'a Catalogue, &'a [u32]),
+        catalogue: &'a Catalogue,
+        item_rows: &'a [u32],
         held_out: &'a [bool],
         cut: Cut,
     ) -> Builder<'a> {
@@ -206,9 +207,10 @@ impl<'a> Builder<'a> {
         let held_out = |item: u32| self.held_out[item as usize];
         let (shown, test_begin) = impressions(log, held_out, sampler, tally);
         let behaviors = log.events.iter().filter(|event| event.label == 1 && event.weighs);
-        let test_past: Vec<_> = behaviors.map(|event| (event.item, event.time)).collect();
-        let train_past: Vec<_> =
-            test_past.iter().copied().filter(|&(item, _)| !held_out(item)).collect();
+        let test_past: Vec<Behavior> =
+            behaviors.map(|&Event { item, time, .. }| Behavior { item, time }).collect();
+        let train_past: Vec<Behavior> =
+            test_past.iter().copied().filter(|behavior| !held_out(behavior.item)).collect();
         let bounds = Bounds { span: self.options.group_span, most: self.options.group_max };
         let described = texts(users.get(log.user), self.described_users());
         let mut known = Vec::new();
@@ -244,7 +246,7 @@ impl<'a> Builder<'a> {
         part: &Part,
         described: &[&str],
         user: &str,
-        behaviors: &[(u32, i64)],
+        behaviors: &[Behavior],
         group: &[Shown],
         writer: &mut SampleWriter,
         measured: Option<&mut Measured>,

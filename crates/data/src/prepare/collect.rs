@@ -92,12 +92,13 @@ fn at(table: &dyn Table, batch: &TextBatch, row: usize, column: usize, what: Str
     Error::content(table.path(), format!("{}, column `{column}`: {what}", batch.place(row)))
 }
 
-/// Reads a key; empty: it is missing.
+/// Reads a key in column `column` of the table, at `position` of the batch; empty: it is missing.
 fn read_key<'a>(
     table: &dyn Table,
     batch: &'a TextBatch,
     row: usize,
-    (position, column): (usize, usize),
+    position: usize,
+    column: usize,
     null_words: &mut u64,
 ) -> Result<Cow<'a, str>> {
     let cell = batch.get(position, row);
@@ -111,7 +112,8 @@ fn read_cells(
     table: &dyn Table,
     batch: &TextBatch,
     row: usize,
-    (cells, first): (&[Cells], usize),
+    cells: &[Cells],
+    first: usize,
     decimal: Option<Decimal>,
     null_words: &mut u64,
     to: &mut Vec<String>,
@@ -144,14 +146,14 @@ fn collect_items(
         let batch = batch?;
         for row in 0..batch.rows() {
             let nulls = &mut collected.null_words;
-            let item = read_key(table, &batch, row, (0, described.key), nulls)?;
+            let item = read_key(table, &batch, row, 0, described.key, nulls)?;
             if item.is_empty() {
                 return Err(at(table, &batch, row, described.key, "no item".to_string()));
             }
             let image = if described.image.is_some() { batch.get(1, row).trim() } else { "" };
             let image = if is_missing(image) { "" } else { image };
-            let cells = (&described.cells[..], first);
-            read_cells(table, &batch, row, cells, decimal, nulls, &mut values)?;
+            let cells = &described.cells;
+            read_cells(table, &batch, row, cells, first, decimal, nulls, &mut values)?;
             collected.items_rows += 1;
             match collected.items.add(&item, image, &values) {
                 Added::New => {}
@@ -182,12 +184,12 @@ fn collect_users(
         let batch = batch?;
         for row in 0..batch.rows() {
             let nulls = &mut collected.null_words;
-            let user = read_key(table, &batch, row, (0, described.key), nulls)?;
+            let user = read_key(table, &batch, row, 0, described.key, nulls)?;
             if user.is_empty() {
                 return Err(at(table, &batch, row, described.key, "no user".to_string()));
             }
-            let cells = (&described.cells[..], 1);
-            read_cells(table, &batch, row, cells, decimal, nulls, &mut values)?;
+            let cells = &described.cells;
+            read_cells(table, &batch, row, cells, 1, decimal, nulls, &mut values)?;
             collected.described_users.add(&user);
             users.push(&user, &[], &values)?;
         }
@@ -221,10 +223,9 @@ impl Events<'_> {
             let batch = batch?;
             for row in 0..batch.rows() {
                 to.rows += 1;
-                let cells = (&mapping.event_cells[..], first);
                 let nulls = &mut to.null_words;
-                let user = read_key(self.table, &batch, row, (0, mapping.user), nulls)?;
-                let item = read_key(self.table, &batch, row, (1, mapping.item), nulls)?;
+                let user = read_key(self.table, &batch, row, 0, mapping.user, nulls)?;
+                let item = read_key(self.table, &batch, row, 1, mapping.item, nulls)?;
                 let cell = batch.get(2, row).trim();
                 let time = if is_missing(cell) { "" } else { cell };
                 *nulls += u64::from(time.is_empty() && !cell.is_empty());
@@ -258,7 +259,8 @@ impl Events<'_> {
                             self.table,
                             &batch,
                             row,
-                            cells,
+                            &mapping.event_cells,
+                            first,
                             self.options.decimal,
                             &mut to.null_words,
                             &mut texts,

@@ -16,7 +16,7 @@ use super::{Existing, check_place, counts};
 use crate::catalogue::Catalogue;
 use crate::dataset::{SplitName, part_path, write_card};
 use crate::negatives::Drawn;
-use crate::samples::{BLOCK_GROUPS, GroupRow, Impression, SampleWriter};
+use crate::samples::{BLOCK_GROUPS, Behavior, GroupRow, Impression, SampleWriter};
 use crate::schema::{Card, FORMAT, Field, FieldKind, ITEM, Labels, Schema, Side, Split, USER};
 use crate::staging::StagedFolder;
 use crate::{Error, Id, Result, part_of};
@@ -32,8 +32,16 @@ pub(crate) struct GivenGroup<'a> {
     pub(crate) user: &'a str,
     pub(crate) split: SplitName,
     pub(crate) history: &'a [u32],
-    /// Items and labels, in their order.
-    pub(crate) shown: &'a [(u32, u8)],
+    /// Its impressions in the order of the log.
+    pub(crate) shown: &'a [GivenItem],
+}
+
+/// An item that is shown, a row of the catalogue; in the order of items.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct GivenItem {
+    pub(crate) item: u32,
+    /// 1 clicked, 0 not.
+    pub(crate) label: u8,
 }
 
 /// What is known before the groups come.
@@ -197,14 +205,15 @@ fn write_group(
     tally: &mut Tally,
 ) -> Result<()> {
     let history = group.history.iter().take(most).zip(1..);
-    let behaviors: Vec<_> = history.map(|(&item, before)| (item, first - before)).collect();
+    let behavior = |(&item, before)| Behavior { item, time: first - before };
+    let behaviors: Vec<Behavior> = history.map(behavior).collect();
     let shown = group.shown.iter().zip(first..);
     let impressions: Vec<_> = shown
-        .map(|(&(item, label), time)| Impression { item, time, label, context: &[] })
+        .map(|(&GivenItem { item, label }, time)| Impression { item, time, label, context: &[] })
         .collect();
     tally.groups += 1;
     tally.behaviors += (behaviors.len() * impressions.len()) as u64;
-    tally.clicks += group.shown.iter().map(|&(_, label)| u64::from(label)).sum::<u64>();
+    tally.clicks += group.shown.iter().map(|shown| u64::from(shown.label)).sum::<u64>();
     let test = group.split == SplitName::Test;
     *(if test { &mut tally.test } else { &mut tally.train }) += impressions.len() as u64;
     writers[usize::from(test)].push(&GroupRow {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use crate::samples::Behavior;
+
 /// One event of one user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Event {
@@ -95,8 +97,8 @@ pub(crate) fn groups(shown: &[Shown], test_begin: usize, bounds: Bounds) -> Vec<
 
 /// The behaviors a group may know: those strictly earlier than `first`, newest first, at most
 /// `most`. `past` is sorted by time.
-pub(crate) fn history(past: &[(u32, i64)], first: i64, most: usize, to: &mut Vec<(u32, i64)>) {
-    let earlier = past.partition_point(|&(_, time)| time < first);
+pub(crate) fn history(past: &[Behavior], first: i64, most: usize, to: &mut Vec<Behavior>) {
+    let earlier = past.partition_point(|behavior| behavior.time < first);
     to.clear();
     to.extend(past[..earlier].iter().rev().take(most));
 }
@@ -147,11 +149,12 @@ mod tests {
 
     #[test]
     fn a_history_is_strictly_earlier_and_newest_first() {
-        let past = [(1, 10), (2, 20), (3, 20), (4, 30)];
-        let known = |first, most| {
-            let mut to = vec![(9, 9)];
+        let behavior = |(item, time)| Behavior { item, time };
+        let past = [(1, 10), (2, 20), (3, 20), (4, 30)].map(behavior);
+        let known = |first, most| -> Vec<(u32, i64)> {
+            let mut to = vec![behavior((9, 9))];
             history(&past, first, most, &mut to);
-            to
+            to.iter().map(|it| (it.item, it.time)).collect()
         };
         assert_eq!(known(30, 50), [(3, 20), (2, 20), (1, 10)]);
         assert_eq!(known(20, 50), [(1, 10)]);

@@ -113,7 +113,8 @@ impl Plan {
         let spill = dir.join("spill");
         let mut collected =
             collect::collect(&self.inputs, &self.mapping, &self.options, &spill, progress)?;
-        matching::check_rows(self.inputs.events.as_ref(), &collected, &self.options)?;
+        let events = self.inputs.events.as_ref();
+        matching::check_rows(events, &collected, &self.options)?;
         matching::check_items(&self.inputs, &collected, &self.options)?;
         self.check_labels(&collected)?;
         let cut = self.cut(&collected)?;
@@ -129,18 +130,14 @@ impl Plan {
             std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
         }
         let held_out = self.held_out(&catalogue);
-        let items = (&catalogue, &item_rows[..]);
-        let builder = Builder::new(&self.mapping, &self.options, &collected, items, &held_out, cut);
+        let (mapping, options) = (&self.mapping, &self.options);
+        let builder =
+            Builder::new(mapping, options, &collected, &catalogue, &item_rows, &held_out, cut);
         let sampler = builder.survey(progress)?;
         let mut dropped = collected.dropped.clone();
         let tally = builder.write(dir, sampler.as_ref(), &mut dropped, progress)?;
         dropped.held_out = tally.held_out;
-        matching::check_duplicates(
-            self.inputs.events.as_ref(),
-            collected.rows,
-            &dropped,
-            &self.options,
-        )?;
+        matching::check_duplicates(events, collected.rows, &dropped, &self.options)?;
         matching::check_users(&self.inputs, &collected, &tally, &self.options)?;
         self.check_halves(&tally)?;
         std::fs::remove_dir_all(&spill).map_err(Error::io(&spill))?;

@@ -537,7 +537,7 @@ mod tests {
 
     use super::*;
     use crate::catalogue::Catalogue;
-    use crate::samples::{GroupRow, Impression, SampleWriter};
+    use crate::samples::{Behavior, GroupRow, Impression, SampleWriter};
 
     fn field(name: &str, side: Side, multi: bool) -> Field {
         Field::verbatim(name, side, multi)
@@ -563,6 +563,10 @@ mod tests {
             vec![field("genres", Side::Ad, true)],
             vec![LargeStringArray::from(vec![Some("Action\u{1f}Drama"), None, Some("Drama")])],
         )
+    }
+
+    const fn had(item: u32, time: i64) -> Behavior {
+        Behavior { item, time }
     }
 
     fn shown<'a>(item: u32, time: i64, label: u8, context: &'a [&'a str]) -> Impression<'a> {
@@ -605,7 +609,7 @@ mod tests {
             GroupRow {
                 user: "0042",
                 user_fields: &["25"],
-                behaviors: &[(2, 90), (0, 80)],
+                behaviors: &[had(2, 90), had(0, 80)],
                 impressions: &[shown(1, 100, 0, &["9"]), shown(0, 100, 1, &[""])],
             },
             GroupRow {
@@ -617,7 +621,7 @@ mod tests {
             GroupRow {
                 user: "44",
                 user_fields: &["25"],
-                behaviors: &[(1, -3)],
+                behaviors: &[had(1, -3)],
                 impressions: &[shown(2, 0, 0, &["0"])],
             },
         ];
@@ -640,7 +644,7 @@ mod tests {
         assert_eq!(read.times, [100, 100, 5, 0]);
     }
 
-    fn one_group(behaviors: &[(u32, i64)], impressions: &[Impression]) -> String {
+    fn one_group(behaviors: &[Behavior], impressions: &[Impression]) -> String {
         let good = GroupRow {
             user: "a",
             user_fields: &[""],
@@ -654,7 +658,7 @@ mod tests {
     #[test]
     fn a_behavior_at_the_instant_of_the_impression() {
         assert_eq!(
-            one_group(&[(0, 5)], &[shown(0, 5, 1, &[""])]),
+            one_group(&[had(0, 5)], &[shown(0, 5, 1, &[""])]),
             "DIR/part-00.parquet: block 2 of 2: row 3: time 5 of behavior 1 is not before the first impression's \
              5; a history is strictly earlier than what it predicts"
         );
@@ -663,7 +667,7 @@ mod tests {
     #[test]
     fn behaviors_out_of_order() {
         assert_eq!(
-            one_group(&[(0, 3), (0, 4)], &[shown(0, 5, 1, &[""])]),
+            one_group(&[had(0, 3), had(0, 4)], &[shown(0, 5, 1, &[""])]),
             "DIR/part-00.parquet: block 2 of 2: row 3: time 4 of behavior 2 after 3 of behavior 1; behaviors \
              are newest first"
         );

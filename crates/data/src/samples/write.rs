@@ -33,6 +33,15 @@ pub struct Impression<'a> {
     pub context: &'a [&'a str],
 }
 
+/// A past engagement of a [`GroupRow`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Behavior {
+    /// The item's row in the catalogue.
+    pub item: u32,
+    /// When it was, in unix seconds.
+    pub time: i64,
+}
+
 /// One group as text, to be written.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct GroupRow<'a> {
@@ -41,8 +50,8 @@ pub struct GroupRow<'a> {
     /// One value per user field other than `user`, in schema order. Empty: no value. Parts of a
     /// multi value are separated by [`crate::catalogue::SEPARATOR`].
     pub user_fields: &'a [&'a str],
-    /// Past behaviors, newest first: item (a row of the catalogue) and unix seconds.
-    pub behaviors: &'a [(u32, i64)],
+    /// Past engagements, newest first.
+    pub behaviors: &'a [Behavior],
     /// Impressions in ascending order of time.
     pub impressions: &'a [Impression<'a>],
 }
@@ -111,8 +120,8 @@ impl SampleWriter {
             column.push(value);
         }
         self.behavior_counts.push(group.behaviors.len());
-        self.behavior_items.extend(group.behaviors.iter().map(|&(item, _)| item as i32));
-        self.behavior_times.extend(group.behaviors.iter().map(|&(_, time)| time));
+        self.behavior_items.extend(group.behaviors.iter().map(|behavior| behavior.item as i32));
+        self.behavior_times.extend(group.behaviors.iter().map(|behavior| behavior.time));
         self.impression_counts.push(group.impressions.len());
         for impression in group.impressions {
             self.impression_items.push(impression.item as i32);

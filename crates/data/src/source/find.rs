@@ -68,14 +68,26 @@ impl Skipped {
     }
 }
 
+/// A file that was found.
+struct Taken {
+    /// The folder from which on names are the table's own.
+    base: PathBuf,
+    input: Arc<dyn Input>,
+}
+
+impl Taken {
+    fn path(&self) -> &Path {
+        self.input.path()
+    }
+}
+
 /// The value of a partition that has none.
 const MISSING: &str = "__HIVE_DEFAULT_PARTITION__";
 
 /// Finds the files that are `named`.
 pub(crate) fn find(files: &dyn Files, named: &[PathBuf]) -> Result<Found> {
     let mut skipped = Skipped::default();
-    // With the folder from which on names are the table's own.
-    let mut found: Vec<(PathBuf, Listed)> = Vec::new();
+    let mut found: Vec<Taken> = Vec::new();
     for named in named {
         let listed = files.list(named)?;
         if !listed.is_empty() {
@@ -104,20 +116,15 @@ pub(crate) fn find(files: &dyn Files, named: &[PathBuf]) -> Result<Found> {
             return Err(Error::content(named, format!("no file matches the pattern{skipped}")));
         }
     }
-    found.sort_by(|(_, a), (_, b)| bytes(a.input.path()).cmp(bytes(b.input.path())));
-    if let Some(pair) =
-        found.windows(2).find(|pair| pair[0].1.input.path() == pair[1].1.input.path())
-    {
-        return Err(Error::content(
-            pair[0].1.input.path(),
-            "the file is named twice for one table",
-        ));
+    found.sort_by(|a, b| bytes(a.path()).cmp(bytes(b.path())));
+    if let Some(pair) = found.windows(2).find(|pair| pair[0].path() == pair[1].path()) {
+        return Err(Error::content(pair[0].path(), "the file is named twice for one table"));
     }
-    let is_file = |named: &PathBuf| found.len() == 1 && found[0].1.input.path() == named;
+    let is_file = |named: &PathBuf| found.len() == 1 && found[0].path() == named;
     if !named.iter().any(is_file) {
         let (empty, whole): (Vec<_>, Vec<_>) =
-            found.into_iter().partition(|(_, listed)| listed.input.length() == 0);
-        empty.iter().for_each(|(_, listed)| skipped.add(&name_of(listed.input.path()), false));
+            found.into_iter().partition(|taken| taken.input.length() == 0);
+        empty.iter().for_each(|taken| skipped.add(&name_of(taken.path()), false));
         found = whole;
     }
     let path = match named {
@@ -132,21 +139,16 @@ pub(crate) fn find(files: &dyn Files, named: &[PathBuf]) -> Result<Found> {
         return Err(Error::content(&path, what));
     }
     let common = common_folder(&found);
-    let parts = found.into_iter().map(|(base, listed)| {
-        let path = listed.input.path();
+    let parts = found.into_iter().map(|Taken { base, input }| {
+        let path = input.path();
         let name = path.strip_prefix(&common).unwrap_or(path).to_string_lossy().into();
-        Part { name, partitions: partitions(path, &base), input: listed.input }
+        Part { name, partitions: partitions(path, &base), input }
     });
     Ok(Found { path, parts: parts.collect(), skipped })
 }
 
 /// Takes what was listed as `named`, but for what is hidden.
-fn take(
-    named: &Path,
-    listed: Vec<Listed>,
-    found: &mut Vec<(PathBuf, Listed)>,
-    skipped: &mut Skipped,
-) {
+fn take(named: &Path, listed: Vec<Listed>, found: &mut Vec<Taken>, skipped: &mut Skipped) {
     let mut hidden = BTreeSet::new();
     for listed in listed {
         // A folder that is hidden is one thing, whatever is in it.
@@ -161,7 +163,7 @@ fn take(
                 } else {
                     named.to_path_buf()
                 };
-                found.push((base, listed));
+                found.push(Taken { base, input: listed.input });
             }
         }
     }
@@ -187,9 +189,8 @@ fn name_of(path: &Path) -> String {
 }
 
 /// The folder that all files are in.
-fn common_folder(found: &[(PathBuf, Listed)]) -> PathBuf {
-    let mut folders =
-        found.iter().map(|(_, listed)| listed.input.path().parent().unwrap_or(Path::new("")));
+fn common_folder(found: &[Taken]) -> PathBuf {
+    let mut folders = found.iter().map(|taken| taken.path().parent().unwrap_or(Path::new("")));
     let mut common = folders.next().unwrap_or(Path::new("")).to_path_buf();
     for folder in folders {
         while !folder.starts_with(&common) {

@@ -138,7 +138,7 @@ impl Attention {
         for ((pairs, z1), weights) in
             pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK))
         {
-            self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
+            self.first_layer(w, pairs, keys, queries, embeddings, query, block);
             let a0 = LeftFactor { data: &block.a0, row: first, column: 1 };
             linalg::product(pairs.len(), a0, layer1.panels(), 1.0, Write::Overwrite, z1);
             pairs::upper_layers(self.upper(w), z1, weights);
@@ -153,7 +153,8 @@ impl Attention {
         histories: Histories,
         query: &[f32],
         scratch: &mut AttentionScratch,
-        (columns, dout): (Columns, &[f32]),
+        columns: Columns,
+        dout: &[f32],
         dw: &mut [f32],
         dquery: &mut [f32],
         dembeddings: &mut [f32],
@@ -168,14 +169,13 @@ impl Attention {
             pairs.chunks(BLOCK).zip(z1.chunks(BLOCK * second)).zip(weights.chunks(BLOCK))
         {
             let dweights = fit(&mut block.dweights, pairs.len());
-            let given = (columns, dout);
-            pairs::weigh_backward(pairs, weights, embeddings, given, dweights, dembeddings);
-            self.first_layer(w, pairs, (keys, queries), (embeddings, query), block);
+            pairs::weigh_backward(pairs, weights, embeddings, columns, dout, dweights, dembeddings);
+            self.first_layer(w, pairs, keys, queries, embeddings, query, block);
             self.upper_layers_backward(w, z1, block, dw);
             let (slope, dslope) = (self.slope0.of(w), self.slope0.of_mut(dw));
-            let to = (&mut dkeys[..], &mut dqueries[..]);
-            pairs::first_layer_backward(pairs, slope, &block.z0, &mut block.dz0, dslope, to);
-            self.products_backward(w, pairs, (embeddings, query), block, dw, dembeddings, dquery);
+            let Block { z0, dz0, .. } = block;
+            pairs::first_layer_backward(pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+            self.products_backward(w, pairs, embeddings, query, block, dw, dembeddings, dquery);
         }
         self.inputs_backward(w, embeddings, dkeys, &self.key, dw, dembeddings, &mut block.dz0);
         self.inputs_backward(w, query, dqueries, &self.query, dw, dquery, &mut block.dz0);
@@ -186,8 +186,10 @@ impl Attention {
         &self,
         w: &[f32],
         pairs: &[Pair],
-        (keys, queries): (&[f32], &[f32]),
-        (embeddings, query): (&[f32], &[f32]),
+        keys: &[f32],
+        queries: &[f32],
+        embeddings: &[f32],
+        query: &[f32],
         block: &mut Block,
     ) {
         let first = self.key.outputs;
@@ -227,7 +229,8 @@ impl Attention {
         &self,
         w: &[f32],
         pairs: &[Pair],
-        (embeddings, query): (&[f32], &[f32]),
+        embeddings: &[f32],
+        query: &[f32],
         block: &mut Block,
         dw: &mut [f32],
         dembeddings: &mut [f32],

@@ -72,8 +72,7 @@ impl Aggregate for MultiQueryAttentive {
         for (i, (channel, query, dquery)) in channels.into_iter().enumerate() {
             let columns = channel.columns(i, self.width());
             let scratch = &mut scratch.channels[i];
-            let dout = (columns, dout);
-            channel.backward(w, histories, query, scratch, dout, dw, dquery, dembeddings);
+            channel.backward(w, histories, query, scratch, columns, dout, dw, dquery, dembeddings);
         }
     }
 }

@@ -70,7 +70,8 @@ pub(super) fn first_layer_backward_in<'a, S: Simd>(
     z0: &'a [f32],
     dz0: &'a mut [f32],
     dslope: &'a mut [f32],
-    (dkeys, dqueries): (&'a mut [f32], &'a mut [f32]),
+    dkeys: &'a mut [f32],
+    dqueries: &'a mut [f32],
 ) {
     let width = slope.len();
     assert!(z0.len() == pairs.len() * width && dz0.len() == z0.len(), "a row for every pair");
@@ -217,7 +218,8 @@ pub(super) fn weigh_backward_in<'a, S: Simd>(
     pairs: &'a [Pair],
     weights: &'a [f32],
     embeddings: &'a [f32],
-    (columns, dout): (Columns, &'a [f32]),
+    columns: Columns,
+    dout: &'a [f32],
     dweights: &'a mut [f32],
     dembeddings: &'a mut [f32],
 ) {

@@ -97,20 +97,27 @@ impl Bootstrap {
     }
 }
 
-/// The mean over `pairs` (of seeds, say) of the first metric minus the second, with the interval of
-/// that mean. `None` if there is no pair or a value is not defined.
+/// Two metrics of the same impressions, with the same draws.
+pub struct MetricPair<'a> {
+    /// The metric from which the other one is subtracted.
+    pub metric: &'a Resampled,
+    /// The metric that is subtracted from it.
+    pub minus: &'a Resampled,
+}
+
+/// The mean over `pairs` (of seeds, say) of a metric minus the other, with the interval of that
+/// mean. `None` if there is no pair or a value is not defined.
 ///
-/// Both metrics of a pair are of the same impressions and have the same draws. Draws that define no
-/// value are left out.
-pub fn difference(pairs: &[(&Resampled, &Resampled)]) -> Option<Interval> {
+/// Draws that define no value are left out.
+pub fn difference(pairs: &[MetricPair<'_>]) -> Option<Interval> {
     let mean = |of: &dyn Fn(&Resampled) -> Option<f64>| {
-        let differences = pairs.iter().map(|&(a, b)| Some(of(a)? - of(b)?));
+        let differences = pairs.iter().map(|pair| Some(of(pair.metric)? - of(pair.minus)?));
         let sum = differences.sum::<Option<f64>>()?;
         (!pairs.is_empty()).then(|| sum / pairs.len() as f64)
     };
     let value = mean(&|metric| metric.value)?;
     let replicates = match pairs.first() {
-        Some((a, _)) if a.users >= FEWEST_USERS => a.replicates.len(),
+        Some(MetricPair { metric, .. }) if metric.users >= FEWEST_USERS => metric.replicates.len(),
         _ => 0,
     };
     let mut drawn: Vec<f64> =
@@ -264,6 +271,10 @@ mod tests {
         Resampled { users: 10, value: Some(value), replicates: replicates.to_vec() }
     }
 
+    fn pair<'a>(metric: &'a Resampled, minus: &'a Resampled) -> MetricPair<'a> {
+        MetricPair { metric, minus }
+    }
+
     #[test]
     fn the_interval_is_of_the_mean_over_pairs() {
         let draws = |scale: f64| (0..41).map(|i| Some(scale * f64::from(i))).collect::<Vec<_>>();
@@ -272,16 +283,16 @@ mod tests {
         // The draws of the mean are 0, 2, 4 ... 80: 2.5 % of 40 steps is one.
         let interval = |mean, low, high| Interval { mean, low: Some(low), high: Some(high) };
         let expected = interval(4.0, 2.0, 78.0);
-        assert_eq!(difference(&[(&a, &none), (&b, &none)]), Some(expected));
+        assert_eq!(difference(&[pair(&a, &none), pair(&b, &none)]), Some(expected));
         let same = interval(0.0, 0.0, 0.0);
-        assert_eq!(difference(&[(&a, &a)]), Some(same), "draws are paired");
+        assert_eq!(difference(&[pair(&a, &a)]), Some(same), "draws are paired");
         assert_eq!(difference(&[]), None);
-        assert_eq!(difference(&[(&a, &Resampled::default())]), None);
+        assert_eq!(difference(&[pair(&a, &Resampled::default())]), None);
         let gaps = resampled(1.0, &[None, Some(1.0), None]);
         let zero = resampled(0.0, &[None, Some(0.0), None]);
-        assert_eq!(difference(&[(&gaps, &zero)]), Some(interval(1.0, 1.0, 1.0)));
+        assert_eq!(difference(&[pair(&gaps, &zero)]), Some(interval(1.0, 1.0, 1.0)));
         let few = Resampled { users: 9, ..a.clone() };
         let expected = Interval { mean: 3.0, low: None, high: None };
-        assert_eq!(difference(&[(&few, &none)]), Some(expected));
+        assert_eq!(difference(&[pair(&few, &none)]), Some(expected));
     }
 }

@@ -9,7 +9,7 @@ mod paired;
 mod probability;
 
 pub use auc::{Gauc, Impression, auc, auc_of_sorted, gauc, gauc_of_sorted};
-pub use bootstrap::{Bootstrap, Interval, Resampled, ResampledRanking, difference};
+pub use bootstrap::{Bootstrap, Interval, MetricPair, Resampled, ResampledRanking, difference};
 pub use paired::{AucGain, auc_gain};
 pub(crate) use probability::normalized_entropy;
 pub use probability::{calibration, log_loss};

@@ -69,7 +69,7 @@ pub(super) struct HeadScratch {
 impl Head {
     /// The inputs' widths are `u` and `a`; appends the weights of hidden layers of `mlp` units and
     /// one output to `layout`.
-    pub(crate) fn layers(layout: &mut Layout, (u, a): (usize, usize), mlp: &[usize]) -> Head {
+    pub(crate) fn layers(layout: &mut Layout, u: usize, a: usize, mlp: &[usize]) -> Head {
         let outputs: Vec<usize> = mlp.iter().copied().chain([1]).collect();
         let init = if mlp.is_empty() { Init::xavier(u + a, 1) } else { Init::he(u + a) };
         let group = Linear::new(layout, "mlp.0.group", u, outputs[0], init);
@@ -79,7 +79,7 @@ impl Head {
     }
 
     /// The same for two networks of layers of `widths` units.
-    pub(crate) fn vectors(layout: &mut Layout, (u, a): (usize, usize), widths: &[usize]) -> Head {
+    pub(crate) fn vectors(layout: &mut Layout, u: usize, a: usize, widths: &[usize]) -> Head {
         let user = Network::new(layout, "user.", u, widths);
         let ad = Network::new(layout, "ad.", a, widths);
         Head::Vectors(Box::new(Vectors { user, ad }))
@@ -90,13 +90,14 @@ impl Head {
         &self,
         w: &[f32],
         batch: &RankBatch,
-        (u, a): (&[f32], &[f32]),
+        u: &[f32],
+        a: &[f32],
         scratch: &mut HeadScratch,
         logits: &mut Vec<f32>,
     ) {
         match self {
-            Head::Layers(layers) => layers.forward(w, batch, (u, a), scratch, logits),
-            Head::Vectors(vectors) => vectors.forward(w, batch, (u, a), scratch, logits),
+            Head::Layers(layers) => layers.forward(w, batch, u, a, scratch, logits),
+            Head::Vectors(vectors) => vectors.forward(w, batch, u, a, scratch, logits),
         }
     }
 
@@ -105,19 +106,21 @@ impl Head {
         &self,
         w: &[f32],
         batch: &RankBatch,
-        (u, a): (&[f32], &[f32]),
+        u: &[f32],
+        a: &[f32],
         scratch: &mut HeadScratch,
         dlogits: &[f32],
         dw: &mut [f32],
-        (du, da): (&mut Vec<f32>, &mut Vec<f32>),
+        du: &mut Vec<f32>,
+        da: &mut Vec<f32>,
     ) {
         let (du, da) = (fit(du, u.len()), fit(da, a.len()));
         match self {
             Head::Layers(layers) => {
-                layers.backward(w, batch, (u, a), scratch, dlogits, dw, (du, da));
+                layers.backward(w, batch, u, a, scratch, dlogits, dw, du, da);
             }
             Head::Vectors(vectors) => {
-                vectors.backward(w, batch, (u, a), scratch, dlogits, dw, (du, da));
+                vectors.backward(w, batch, u, a, scratch, dlogits, dw, du, da);
             }
         }
     }
@@ -128,7 +131,8 @@ impl Layers {
         &self,
         w: &[f32],
         batch: &RankBatch,
-        (u, a): (&[f32], &[f32]),
+        u: &[f32],
+        a: &[f32],
         s: &mut HeadScratch,
         logits: &mut Vec<f32>,
     ) {
@@ -150,11 +154,13 @@ impl Layers {
         &self,
         w: &[f32],
         batch: &RankBatch,
-        (u, a): (&[f32], &[f32]),
+        u: &[f32],
+        a: &[f32],
         s: &mut HeadScratch,
         dlogits: &[f32],
         dw: &mut [f32],
-        (du, da): (&mut [f32], &mut [f32]),
+        du: &mut [f32],
+        da: &mut [f32],
     ) {
         self.stack.backward(w, batch.len(), &mut s.stack, dlogits, dw);
         let (groups, width) = (batch.groups(), self.group.outputs);
@@ -178,7 +184,8 @@ impl Vectors {
         &self,
         w: &[f32],
         batch: &RankBatch,
-        (u, a): (&[f32], &[f32]),
+        u: &[f32],
+        a: &[f32],
         s: &mut HeadScratch,
         logits: &mut Vec<f32>,
     ) {
@@ -197,11 +204,13 @@ impl Vectors {
         &self,
         w: &[f32],
         batch: &RankBatch,
-        (u, a): (&[f32], &[f32]),
+        u: &[f32],
+        a: &[f32],
         s: &mut HeadScratch,
         dlogits: &[f32],
         dw: &mut [f32],
-        (du, da): (&mut [f32], &mut [f32]),
+        du: &mut [f32],
+        da: &mut [f32],
     ) {
         let width = self.width();
         let dusers = zeros(&mut s.dusers, s.users.len());

@@ -73,7 +73,8 @@ impl Interest {
         batch: &RankBatch,
         s: &mut InterestScratch,
         queries: &[Columns],
-        (a, width): (&mut [f32], usize),
+        a: &mut [f32],
+        width: usize,
     ) {
         let behaviors = batch.behaviors[batch.groups()];
         s.numbers.clear();
@@ -94,14 +95,15 @@ impl Interest {
         s.attention.weights()
     }
 
-    /// Adds to `dw`, `drows` and the columns `queries` of `da`.
+    /// Adds to `dw`, `drows` and the columns `queries` of `da` (B, `width`).
     pub(crate) fn backward(
         &self,
         w: &[f32],
         batch: &RankBatch,
         s: &mut InterestScratch,
         queries: &[Columns],
-        (da, width): (&mut [f32], usize),
+        da: &mut [f32],
+        width: usize,
         dw: &mut [f32],
         drows: &mut [f32],
     ) {
@@ -112,7 +114,8 @@ impl Interest {
             histories(batch, &s.numbers, &s.keys),
             &s.query,
             &mut s.attention,
-            (self.columns(width), da),
+            self.columns(width),
+            da,
             dw,
             &mut s.dquery,
             &mut s.dkeys,

@@ -105,11 +105,11 @@ impl RankNetwork {
             let first = widths.in_a(Interest::width(&config));
             Interest::new(&config, &mut layout, first)
         });
-        let inputs = (widths.u, widths.a);
+        let (u, a) = (widths.u, widths.a);
         let head = match config.network.base {
-            Base::Mlp | Base::Din => Head::layers(&mut layout, inputs, &config.network.mlp),
-            Base::LogisticRegression => Head::layers(&mut layout, inputs, &[]),
-            Base::PreRank => Head::vectors(&mut layout, inputs, &config.network.pre_rank),
+            Base::Mlp | Base::Din => Head::layers(&mut layout, u, a, &config.network.mlp),
+            Base::LogisticRegression => Head::layers(&mut layout, u, a, &[]),
+            Base::PreRank => Head::vectors(&mut layout, u, a, &config.network.pre_rank),
         };
         let columns = |fields: &[usize]| -> Vec<Columns> {
             let columns = |&field| Columns { width: widths.a, first: field * dim, dim };
@@ -167,10 +167,10 @@ impl RankNetwork {
         }
         let Inputs { u, a, .. } = to;
         if let Some(network) = &self.interest {
-            let a = (&mut *a, self.widths.a);
-            network.forward(w, batch, interest, &self.interest_queries, a);
+            let (queries, width) = (&self.interest_queries, self.widths.a);
+            network.forward(w, batch, interest, queries, a, width);
         }
-        self.head.forward(w, batch, (u, a), head, logits);
+        self.head.forward(w, batch, u, a, head, logits);
     }
 
     /// Adds to `dw` and overwrites `grads`, given `dlogits` (B) and `w`, `batch` and `scratch` of
@@ -186,7 +186,7 @@ impl RankNetwork {
     ) {
         assert_eq!((dlogits.len(), dw.len()), (batch.len(), w.len()), "dlogits and dw");
         let RankScratch { u, du, a, da, contents, interest, head } = scratch;
-        self.head.backward(w, batch, (&*u, &*a), head, dlogits, dw, (&mut *du, &mut *da));
+        self.head.backward(w, batch, u, a, head, dlogits, dw, du, da);
         let drows = zeros(&mut grads.drows, batch.rows.len());
         grads.contents.resize_with(self.contents.len(), ContentGrads::default);
         let (widths, queries) = (self.widths, &self.queries[..]);
@@ -198,8 +198,8 @@ impl RankNetwork {
         }
         let Inputs { u: du, a: da, .. } = d;
         if let Some(network) = &self.interest {
-            let da = (&mut *da, self.widths.a);
-            network.backward(w, batch, interest, &self.interest_queries, da, dw, drows);
+            let (queries, width) = (&self.interest_queries, self.widths.a);
+            network.backward(w, batch, interest, queries, da, width, dw, drows);
         }
         for (field, &lists) in batch.group_fields.iter().enumerate() {
             pool::backward(lists, du, self.group_field(field), drows);

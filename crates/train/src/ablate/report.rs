@@ -2,7 +2,7 @@
 //! intervals.
 
 use ams_data::schema::Counts;
-use ams_model::metrics::{Bootstrap, Interval, Resampled, difference};
+use ams_model::metrics::{Bootstrap, Interval, MetricPair, Resampled, difference};
 use serde::Serialize;
 
 use crate::ablate::grid::{Figures, Warm};
@@ -259,11 +259,11 @@ impl About<'_> {
             .filter_map(|(&a, &b)| Some((self.outcomes[a]?, self.outcomes[b]?)))
             .collect();
         let interval = |slice: usize, of: fn(&Scores) -> &Resampled| {
-            let pair = |&(a, b): &(_, _)| -> (&Resampled, &Resampled) {
-                let (a, b): (&Outcome, &Outcome) = (a, b);
-                (of(&a.scores[slice]), of(&b.scores[slice]))
-            };
-            difference(&both.iter().map(pair).collect::<Vec<_>>())
+            let pairs = both.iter().map(|(a, b)| MetricPair {
+                metric: of(&a.scores[slice]),
+                minus: of(&b.scores[slice]),
+            });
+            difference(&pairs.collect::<Vec<_>>())
         };
         let gauc = |slice| interval(slice, |scores| &scores.ranking.gauc);
         let auc = |slice| interval(slice, |scores| &scores.ranking.auc);

@@ -9,7 +9,7 @@ pub(crate) mod tables;
 
 pub use export::export_step;
 pub use forecast::{Cluster, Forecast, Workload, forecast};
-pub use placements::{PLACEMENTS, PlacementReport, placements};
+pub use placements::{PlacementReport, placement};
 pub use samples::{DataReport, Rate, samples};
 pub use steps::{StepTimes, resident, steps};
 pub use tables::{RowsReport, TableSize, rows};

@@ -1,4 +1,4 @@
-//! The three placements side by side: the same training, counted and timed.
+//! A placement beside others: the same training, counted and timed.
 
 use std::time::Instant;
 
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::run::trainer::Trainer;
-use crate::settings::{Config, FeatureFormat, Placement};
+use crate::settings::Config;
 use crate::setup::job::Job;
 use crate::step::traffic::{Asked, Counts, Storage, Traffic};
 
@@ -40,38 +40,13 @@ pub struct PlacementReport {
     pub steps: u64,
 }
 
-/// The placements with features as they are stored.
-pub const PLACEMENTS: [(Placement, FeatureFormat); 3] = [
-    (Placement::StoreInWorker, FeatureFormat::F16),
-    (Placement::StoreInServer, FeatureFormat::F16),
-    (Placement::Ams, FeatureFormat::F16),
-];
-
-/// Trains `steps` steps of `config` with each of `variants`, from the same beginning; `job` gives
-/// the processes of each. All processes call it together.
+/// Trains `steps` steps of `config` and reports about its placement. All processes call it
+/// together.
 ///
 /// # Errors
 /// As [`Trainer::new`] and [`Trainer::step`].
-pub fn placements(
-    config: &Config,
-    variants: &[(Placement, FeatureFormat)],
-    steps: u64,
-    job: &mut dyn FnMut() -> Job,
-    done: &mut dyn FnMut(&PlacementReport),
-) -> Result<Vec<PlacementReport>> {
-    let mut reports = Vec::new();
-    for &(placement, features_as) in variants {
-        let mut config = config.clone();
-        config.train.placement = placement;
-        config.train.features_as = features_as;
-        let report = run(Trainer::new(config, job())?, steps)?;
-        done(&report);
-        reports.push(report);
-    }
-    Ok(reports)
-}
-
-fn run(mut trainer: Trainer, steps: u64) -> Result<PlacementReport> {
+pub fn placement(config: Config, steps: u64, job: Job) -> Result<PlacementReport> {
+    let mut trainer = Trainer::new(config, job)?;
     let train = &trainer.config().train;
     let (placement, features_as) = (train.placement.as_str(), train.features_as.as_str());
     trainer.lanes_mut().take_counts()?;

@@ -149,7 +149,7 @@ impl MicroBatch {
                     for list in 0..lists.len() {
                         let row = lists.row_mut(list);
                         for (value, (position, id)) in row.iter_mut().zip(&mut next).enumerate() {
-                            if !dropout.drops((number, input), list, value) {
+                            if !dropout.drops(number, input, list, value) {
                                 *position = ids.add(id.0);
                             }
                         }

@@ -18,9 +18,9 @@ pub(crate) struct IdDropout {
 }
 
 impl IdDropout {
-    /// Whether value `value` of list `list` is dropped, in the input `input`, the number `number`
-    /// of all. A list is a group's or an impression's.
-    pub(crate) fn drops(self, (number, input): (usize, Input), list: usize, value: usize) -> bool {
+    /// Whether value `value` of list `list` is dropped, in the input `input`, which is number
+    /// `number` of all. A list is a group's or an impression's.
+    pub(crate) fn drops(self, number: usize, input: Input, list: usize, value: usize) -> bool {
         let concerned = matches!(input, Input::User(_) | Input::Ad(_) | Input::AdImage);
         // Towers have the networks from 0.
         let (network, key) = (!number, (self.lane as u64) << 32 | list as u64);

@@ -7,7 +7,7 @@ use ams_data::ImageKey;
 use ams_image::{FeatureStore, Place, Row, RowType};
 use ams_model::dropout;
 use ams_model::linalg::Packed;
-use ams_model::tower::{Rows, TowerBuffers, TowerScratch};
+use ams_model::tower::{Rows, TowerBuffers, TowerScratch, Upcoming};
 use half::f16;
 
 use crate::setup::network::{Network, TowerDefinition};
@@ -160,7 +160,7 @@ impl TowerAt<'_> {
         let (store, dim) = (&stores[spec.content], model.config().input);
         let rows = self.features(store, dim);
         let next_rows = next.tower.features(store, dim);
-        let next = Some((&next_rows, next.columns));
+        let next = Some(Upcoming { rows: &next_rows, columns: next.columns });
         model.backward_columns(&rows, *scale, &self.run.scratch, columns, next, room, dw);
     }
 }

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 
 use ams_train::Config;
-use ams_train::measure::{PLACEMENTS, PlacementReport, placements};
+use ams_train::measure::{PlacementReport, placement};
 use ams_train::settings::{FeatureFormat, Placement};
 use serde::Serialize;
 
@@ -51,32 +51,51 @@ struct Report {
 pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
     let config: Config = config_file::read(&arguments.config, &arguments.set)?;
     let threads = threads(arguments.threads);
-    let placements = compare(&config, &PLACEMENTS, arguments.steps, launch, threads, output)?;
+    let placements = compare(&config, &AS_STORED, arguments.steps, launch, threads, output)?;
     let (lanes, processes) = (config.train.lanes, launch.size());
     let report = Report { lanes, processes, threads, placements };
     output.finish(&report, || text(&report.placements));
     Ok(())
 }
 
-/// Runs the placements and says how far it is.
+/// A placement, and the format in which features are sent.
+pub(crate) struct Variant {
+    pub placement: Placement,
+    pub features_as: FeatureFormat,
+}
+
+/// The placements with features as they are stored.
+const AS_STORED: [Variant; 3] = [
+    Variant { placement: Placement::StoreInWorker, features_as: FeatureFormat::F16 },
+    Variant { placement: Placement::StoreInServer, features_as: FeatureFormat::F16 },
+    Variant { placement: Placement::Ams, features_as: FeatureFormat::F16 },
+];
+
+/// Trains `config` with each of `variants`, from the same beginning, and says how far it is.
 pub(crate) fn compare(
     config: &Config,
-    variants: &[(Placement, FeatureFormat)],
+    variants: &[Variant],
     steps: u64,
     launch: &Launch,
     threads: usize,
     output: Output,
 ) -> Result<Vec<PlacementReport>, Failure> {
-    let mut done = |report: &PlacementReport| {
+    let mut reports = Vec::new();
+    for variant in variants {
+        let mut config = config.clone();
+        config.train.placement = variant.placement;
+        config.train.features_as = variant.features_as;
+        let report = placement(config, steps, launch.job(threads))?;
         output.say(&format!(
             "{}: {} steps, {:.3} s each, loss {:.6}",
-            name(report),
+            name(&report),
             report.steps,
             report.seconds_per_step,
             report.loss
         ));
-    };
-    Ok(placements(config, variants, steps, &mut || launch.job(threads), &mut done)?)
+        reports.push(report);
+    }
+    Ok(reports)
 }
 
 /// The placement, and how features travel if not as they are stored.

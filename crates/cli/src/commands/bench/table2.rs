@@ -15,7 +15,7 @@ use ams_train::settings::{DataConfig, FeatureFormat, ModelConfig, Placement, Tra
 use serde::Serialize;
 use tempfile::TempDir;
 
-use super::placement::{compare, text};
+use super::placement::{Variant, compare, text};
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
 use crate::output::Output;
@@ -29,11 +29,11 @@ const FEATURE_DIM: usize = 4096;
 
 /// The runs: the three placements, and the second one with features as floats too, as in the
 /// paper.
-const VARIANTS: [(Placement, FeatureFormat); 4] = [
-    (Placement::StoreInWorker, FeatureFormat::F16),
-    (Placement::StoreInServer, FeatureFormat::F32),
-    (Placement::StoreInServer, FeatureFormat::F16),
-    (Placement::Ams, FeatureFormat::F16),
+const VARIANTS: [Variant; 4] = [
+    Variant { placement: Placement::StoreInWorker, features_as: FeatureFormat::F16 },
+    Variant { placement: Placement::StoreInServer, features_as: FeatureFormat::F32 },
+    Variant { placement: Placement::StoreInServer, features_as: FeatureFormat::F16 },
+    Variant { placement: Placement::Ams, features_as: FeatureFormat::F16 },
 ];
 
 /// Run the three placements on simulated batches with the statistics of the paper's: 60,000
