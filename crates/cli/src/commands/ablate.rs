@@ -1,15 +1,12 @@
 //! `ams ablate`: the paper's tables on a dataset, with differences and how far they can be trusted.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 
 use ams_data::staging::write_whole;
 use ams_location::Locations;
 use ams_train::Job;
-use ams_train::ablate::{
-    Ablation, Cells, Report, Request, TABLES, Twins, csv, differences, figures, markdown, select,
-    title,
-};
+use ams_train::ablate::{Ablation, Report, Request, Twins};
 use ams_train::run::Start;
 
 use crate::commands::train::{stop_on_interrupt, train};
@@ -84,7 +81,7 @@ pub(crate) fn run(
             )?;
         }
     }
-    let request = request(&arguments)?;
+    let request = request(&arguments);
     let path = &locations.input(&arguments.config)?;
     // Read once: a file that is edited meanwhile does not change half of the rows.
     let text = std::fs::read_to_string(path)
@@ -122,15 +119,18 @@ pub(crate) fn run(
         );
         report = write(&ablation, &arguments)?;
     }
-    output.finish(&report, || words(&report, ablation.out()));
+    output.finish(&report, || {
+        let (trainings, trained) = ablation.trainings();
+        let out = ablation.out().display();
+        let done = format!("{trained} of {trainings} trainings are done; all of it is in {out}\n");
+        report.text(&|header, rows| table(header, rows)) + &done
+    });
     if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }
 
-fn request(arguments: &Arguments) -> Result<Request, Failure> {
-    let all = || TABLES.iter().map(|table| table.name.to_owned()).collect();
-    let names = if arguments.tables.is_empty() { all() } else { arguments.tables.clone() };
-    Ok(Request {
-        tables: select(&names)?,
+fn request(arguments: &Arguments) -> Request {
+    Request {
+        tables: arguments.tables.clone(),
         twins: match arguments.twins {
             TwinsOf::All => Twins::All,
             TwinsOf::Usual => Twins::Usual,
@@ -139,7 +139,7 @@ fn request(arguments: &Arguments) -> Result<Request, Failure> {
         seeds: arguments.seeds,
         out: arguments.out.clone(),
         replicates: arguments.bootstrap as usize,
-    })
+    }
 }
 
 /// Writes what is known so far wherever it is wanted.
@@ -150,25 +150,7 @@ fn write(ablation: &Ablation, arguments: &Arguments) -> Result<Report, Failure> 
         Some(path) => write_whole(path, text(&report)),
         None => Ok(()),
     };
-    copy(&arguments.markdown, markdown)?;
-    copy(&arguments.csv, csv)?;
+    copy(&arguments.markdown, Report::markdown)?;
+    copy(&arguments.csv, Report::csv)?;
     Ok(report)
-}
-
-fn words(report: &Report, out: &Path) -> String {
-    let mut text = String::new();
-    for part in &report.tables {
-        text += &format!("{}\n\n{}\n", title(part), cells(&figures(part)));
-        text += &format!("{}\n", cells(&differences(part)));
-    }
-    let Report { trained, trainings, .. } = report;
-    text + &format!(
-        "{trained} of {trainings} trainings are done; all of it is in {}\n",
-        out.display()
-    )
-}
-
-fn cells(cells: &Cells) -> String {
-    let header: Vec<&str> = cells.header.iter().map(String::as_str).collect();
-    table(&header, &cells.rows)
 }

@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 
 /// Trainings that are compared with each other.
 #[derive(Clone, Copy, Debug)]
-pub struct AblationTable {
+pub(crate) struct AblationTable {
     /// Name on the command line.
     pub name: &'static str,
     /// Title of the table in reports.
@@ -21,7 +21,7 @@ pub struct AblationTable {
 
 /// A model, trained with every seed.
 #[derive(Clone, Copy, Debug)]
-pub struct AblationRow {
+pub(crate) struct AblationRow {
     /// Name, unique in its table.
     pub name: &'static str,
     /// Settings of the row, `key=value` each.
@@ -38,7 +38,7 @@ pub struct AblationRow {
 
 /// When a row has a twin with shuffled images.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Twin {
+pub(crate) enum Twin {
     /// It sees no image, or images are not its subject.
     Never,
     /// It has one with [`Twins::All`] alone.
@@ -60,7 +60,7 @@ pub enum Twins {
 
 /// Weights to begin with: those of another row's training with the same seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub struct Warm {
+pub(crate) struct Warm {
     /// Name of that row, whose model saw the same days.
     pub from: &'static str,
     /// Parts of the model, as `train.warm_start.parts` spells them.
@@ -69,7 +69,7 @@ pub struct Warm {
 
 /// Measurements of the paper; `None` where it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Figures {
+pub(crate) struct Figures {
     /// GAUC of the paper's test day.
     pub gauc: Option<f64>,
     /// AUC of the paper's test day.
@@ -78,7 +78,7 @@ pub struct Figures {
 
 impl Figures {
     /// Figures of a row that the paper does not have.
-    pub const NONE: Figures = Figures { gauc: None, auc: None };
+    pub(crate) const NONE: Figures = Figures { gauc: None, auc: None };
 
     const fn gauc(gauc: f64) -> Figures {
         Figures { gauc: Some(gauc), auc: None }
@@ -298,19 +298,20 @@ const SMALL: AblationTable = AblationTable {
 };
 
 /// Every table, in the order of reports.
-pub const TABLES: [AblationTable; 6] = [ARMS, AGGREGATORS, BASE, WARM_UP, PRE_RANK, SMALL];
+pub(crate) const TABLES: [AblationTable; 6] = [ARMS, AGGREGATORS, BASE, WARM_UP, PRE_RANK, SMALL];
 
-/// The tables called `names`, in the order of [`TABLES`] and each once.
+/// The tables called `names`, in the order of [`TABLES`] and each once; all if there is no name.
 ///
 /// # Errors
 /// If there is none of a name.
-pub fn select(names: &[String]) -> Result<Vec<AblationTable>> {
+pub(crate) fn select(names: &[String]) -> Result<Vec<AblationTable>> {
     let known: Vec<&str> = TABLES.iter().map(|table| table.name).collect();
     if let Some(name) = names.iter().find(|name| !known.contains(&&name[..])) {
         let what = format!("there is no table {name:?}; there are {}", known.join(", "));
         return Err(Error::Config { key: "tables".into(), what });
     }
-    let wanted = |table: &AblationTable| names.iter().any(|name| name == table.name);
+    let wanted =
+        |table: &AblationTable| names.is_empty() || names.iter().any(|name| name == table.name);
     Ok(TABLES.into_iter().filter(wanted).collect())
 }
 
@@ -342,6 +343,7 @@ mod tests {
         let selected = select(&names(&["base", "arms", "base"])).unwrap();
         let selected: Vec<&str> = selected.iter().map(|table| table.name).collect();
         assert_eq!(selected, ["arms", "base"]);
+        assert_eq!(select(&[]).unwrap().len(), TABLES.len());
         let error = select(&names(&["arm"])).unwrap_err().to_string();
         let want = "tables: there is no table \"arm\"; there are arms, aggregators, base, warm-up, \
                     pre-rank, small";

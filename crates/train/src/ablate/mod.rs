@@ -25,9 +25,8 @@ pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod text;
 
-pub use grid::{TABLES, Twins, select};
+pub use grid::Twins;
 pub use report::Report;
-pub use text::{Cells, csv, differences, figures, markdown, title};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -39,7 +38,7 @@ use ams_data::dataset::{Dataset, SplitName};
 use ams_data::staging::write_whole;
 use ams_model::metrics::Bootstrap;
 
-use crate::ablate::grid::AblationTable;
+use crate::ablate::grid::select;
 use crate::ablate::outcome::{Finished, Frequency, SLICES, TestSet, predictions_of};
 use crate::ablate::plan::{Plan, Run, RunNames, check_base};
 use crate::ablate::report::{DatasetFigures, Outcome, SliceFigures};
@@ -52,13 +51,13 @@ use crate::setup::sources::{self, Sources};
 use ams_data::lock::Lock;
 
 /// The tables in Markdown.
-pub const MARKDOWN: &str = "table.md";
+const MARKDOWN: &str = "table.md";
 
 /// The tables as CSV.
-pub const CSV: &str = "table.csv";
+const CSV: &str = "table.csv";
 
 /// The results, one a line.
-pub const RESULTS: &str = "results.jsonl";
+const RESULTS: &str = "results.jsonl";
 
 /// Names of runs by hash.
 const NAMES: &str = "names.json";
@@ -66,8 +65,8 @@ const NAMES: &str = "names.json";
 /// The comparison that is asked for.
 #[derive(Clone, Debug)]
 pub struct Request {
-    /// Tables to train, in the order of reports.
-    pub tables: Vec<AblationTable>,
+    /// Names of the tables to train; all if there is none.
+    pub tables: Vec<String>,
     /// Rows that get a twin with shuffled images.
     pub twins: Twins,
     /// Seeds; the first is the configuration's, the others follow it.
@@ -101,12 +100,13 @@ impl Ablation {
     /// makes the configuration with some settings, `key=value` each.
     ///
     /// # Errors
-    /// If a configuration does not make sense or does not fit its dataset, the folder is in use or
+    /// If there is no table of a name, a configuration does not make sense or does not fit its dataset, the folder is in use or
     /// cannot be written, or a result in it is damaged.
     pub fn open<E: From<Error>>(
         request: &Request,
         configure: &dyn Fn(&[String]) -> Result<Config, E>,
     ) -> Result<Ablation, E> {
+        let tables = select(&request.tables)?;
         let base = configure(&[])?;
         check_base(&base)?;
         let (dataset, stores) = sources::open(&base)?;
@@ -123,7 +123,7 @@ impl Ablation {
         let runs = out.join("runs");
         let mut run_names = RunNames { runs, sources: &sources, by_hash: &mut names };
         let seeds: Vec<u64> = (0..request.seeds).map(|at| base.seed + at).collect();
-        let plan = Plan::new(&request.tables, request.twins, &seeds, &mut run_names, configure)?;
+        let plan = Plan::new(&tables, request.twins, &seeds, &mut run_names, configure)?;
         let looks = |run: &&Run| run.config.needs_images();
         if let (true, Some(run)) = (stores.is_empty(), plan.runs.iter().find(looks)) {
             // Its error says that there are no images, and the way out.
@@ -246,8 +246,8 @@ impl Ablation {
     /// # Errors
     /// If it cannot be written.
     pub fn write(&self, report: &Report) -> Result<()> {
-        write_whole(&self.out.join(MARKDOWN), markdown(report))?;
-        write_whole(&self.out.join(CSV), csv(report))?;
+        write_whole(&self.out.join(MARKDOWN), report.markdown())?;
+        write_whole(&self.out.join(CSV), report.csv())?;
         let mut lines = String::new();
         for (run, finished) in self.plan.runs.iter().zip(&self.finished) {
             let Some((finished, _)) = finished else { continue };

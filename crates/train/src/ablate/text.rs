@@ -6,17 +6,83 @@ use crate::ablate::report::{
     Difference, Report, RowReport, SliceDifference, SliceFigures, Spread, TableReport,
 };
 
+impl Report {
+    /// The tables in words; `draw` lays out a header and rows of as many cells.
+    pub fn text(&self, draw: &dyn Fn(&[&str], &[Vec<String>]) -> String) -> String {
+        let cells = |cells: &Cells| {
+            let header: Vec<&str> = cells.header.iter().map(String::as_str).collect();
+            draw(&header, &cells.rows)
+        };
+        let mut text = String::new();
+        for part in &self.tables {
+            text += &format!("{}\n\n{}\n", title(part), cells(&figures(part)));
+            text += &format!("{}\n", cells(&differences(part)));
+        }
+        text
+    }
+
+    /// The report in Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = format!("# Ablations: {}\n\n{}", self.name, preamble(self));
+        for table in &self.tables {
+            text += &format!("\n## {}\n\n", title(table));
+            text += &pipes(&figures(table));
+            text.push('\n');
+            text += &pipes(&differences(table));
+            text.push('\n');
+            for row in &table.rows {
+                let mut settings = row.settings.clone();
+                if let Some(warm) = row.warm_start {
+                    settings.push(format!("begins with `{}` of the same seed", warm.from));
+                }
+                let shown = settings.iter().map(|setting| code(setting)).collect::<Vec<_>>();
+                text += &format!("- {}: {}\n", row.name, shown.join(", "));
+            }
+        }
+        text
+    }
+
+    /// The figures of the report with all their digits: a line for each row and slice of the test, with
+    /// the differences to its first baseline and to its twin.
+    pub fn csv(&self) -> String {
+        let mut header = words(&["table", "row", "shuffled", "slice", "impressions", "seeds"]);
+        for metric in ["gauc", "auc", "logloss"] {
+            header.extend([format!("{metric}_mean"), format!("{metric}_std")]);
+        }
+        for to in ["difference", "twin"] {
+            header.push(format!("{to}_to"));
+            for metric in ["gauc", "auc"] {
+                header.extend(["mean", "low", "high"].map(|end| format!("{to}_{metric}_{end}")));
+            }
+        }
+        header.extend(words(&["paper_gauc", "paper_auc", "seconds"]));
+        let mut lines = vec![header];
+        for table in &self.tables {
+            for row in &table.rows {
+                lines.extend(csv_lines(self, table, row));
+            }
+        }
+        let field = |cell: &String| {
+            let quoted = cell.contains([',', '"', '\n']);
+            if quoted { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
+        };
+        let line =
+            |cells: &Vec<String>| cells.iter().map(field).collect::<Vec<_>>().join(",") + "\n";
+        lines.iter().map(line).collect()
+    }
+}
+
 /// A table of words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Cells {
+struct Cells {
     /// A name for each column.
-    pub header: Vec<String>,
+    header: Vec<String>,
     /// Rows of as many cells.
-    pub rows: Vec<Vec<String>>,
+    rows: Vec<Vec<String>>,
 }
 
 /// The metrics of every row.
-pub fn figures(table: &TableReport) -> Cells {
+fn figures(table: &TableReport) -> Cells {
     let mut header = words(&["row", "GAUC", "AUC", "log loss"]);
     let slices = table.rows.first().map_or(&[][..], |row| &row.slices);
     header.extend(slices.iter().map(|slice| format!("AUC, {}", slice.name)));
@@ -33,7 +99,7 @@ pub fn figures(table: &TableReport) -> Cells {
 }
 
 /// The differences between rows, in all of the test and in its slices.
-pub fn differences(table: &TableReport) -> Cells {
+fn differences(table: &TableReport) -> Cells {
     let header = words(&["difference", "of", "GAUC", "AUC", "paper: GAUC", "paper: AUC"]);
     let mut rows = Vec::new();
     for row in &table.rows {
@@ -56,29 +122,8 @@ pub fn differences(table: &TableReport) -> Cells {
     Cells { header, rows }
 }
 
-/// The report in Markdown.
-pub fn markdown(report: &Report) -> String {
-    let mut text = format!("# Ablations: {}\n\n{}", report.name, preamble(report));
-    for table in &report.tables {
-        text += &format!("\n## {}\n\n", title(table));
-        text += &pipes(&figures(table));
-        text.push('\n');
-        text += &pipes(&differences(table));
-        text.push('\n');
-        for row in &table.rows {
-            let mut settings = row.settings.clone();
-            if let Some(warm) = row.warm_start {
-                settings.push(format!("begins with `{}` of the same seed", warm.from));
-            }
-            let shown = settings.iter().map(|setting| code(setting)).collect::<Vec<_>>();
-            text += &format!("- {}: {}\n", row.name, shown.join(", "));
-        }
-    }
-    text
-}
-
 /// A table's title with the paper's table or figure.
-pub fn title(table: &TableReport) -> String {
+fn title(table: &TableReport) -> String {
     let paper =
         table.paper.as_ref().map_or(String::new(), |paper| format!(", the paper's {paper}"));
     format!("{} ({}{paper})", table.title, table.name)
@@ -123,34 +168,6 @@ fn preamble(report: &Report) -> String {
         seeds.join(", "),
         thousands(report.bootstrap.replicates as u64),
     )
-}
-
-/// The figures of the report with all their digits: a line for each row and slice of the test, with
-/// the differences to its first baseline and to its twin.
-pub fn csv(report: &Report) -> String {
-    let mut header = words(&["table", "row", "shuffled", "slice", "impressions", "seeds"]);
-    for metric in ["gauc", "auc", "logloss"] {
-        header.extend([format!("{metric}_mean"), format!("{metric}_std")]);
-    }
-    for to in ["difference", "twin"] {
-        header.push(format!("{to}_to"));
-        for metric in ["gauc", "auc"] {
-            header.extend(["mean", "low", "high"].map(|end| format!("{to}_{metric}_{end}")));
-        }
-    }
-    header.extend(words(&["paper_gauc", "paper_auc", "seconds"]));
-    let mut lines = vec![header];
-    for table in &report.tables {
-        for row in &table.rows {
-            lines.extend(csv_lines(report, table, row));
-        }
-    }
-    let field = |cell: &String| {
-        let quoted = cell.contains([',', '"', '\n']);
-        if quoted { format!("\"{}\"", cell.replace('"', "\"\"")) } else { cell.clone() }
-    };
-    let line = |cells: &Vec<String>| cells.iter().map(field).collect::<Vec<_>>().join(",") + "\n";
-    lines.iter().map(line).collect()
 }
 
 fn csv_lines(report: &Report, table: &TableReport, row: &RowReport) -> Vec<Vec<String>> {
