@@ -59,7 +59,7 @@ pub use evaluate::{Evaluation, evaluate};
 pub use files::arrival::{Arrival, Stamp};
 pub use files::golden::Golden;
 pub use files::layout::{BundleMeta, next_version, whole_versions};
-pub use files::numbers::Memory;
+pub use files::numbers::{Memory, Numbers};
 pub use files::{arrival, folder, version_bytes};
 pub use input::{Input, Keys};
 pub use model::{Model, Scratch};

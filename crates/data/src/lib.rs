@@ -43,6 +43,7 @@ pub mod simulate;
 pub mod source;
 pub mod staging;
 pub mod synth;
+pub mod tensors;
 pub mod value;
 
 pub use catalogue::Catalogue;

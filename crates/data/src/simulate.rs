@@ -214,7 +214,7 @@ pub fn simulate(config: &SimulateConfig, out: &Path) -> Result<SimulateReport> {
     let counts = crowd.write(dir, &catalogue, &items)?;
     let card = crowd.card(counts);
     write_card(dir, &card)?;
-    folder.commit()?;
+    folder.replace()?;
     Ok(crowd.report(&card.counts))
 }
 

@@ -99,47 +99,92 @@ pub fn sync_folder(folder: &Path) -> Result<()> {
     Ok(())
 }
 
-/// A folder filled under a temporary name beside its place; [`StagedFolder::commit`] moves it
-/// there. Dropped without commit, it leaves nothing behind.
+/// A folder filled under another name beside its place, and moved there as a whole. Dropped before
+/// that, it leaves nothing behind.
+///
+/// Several processes that see the same disk can fill one together: the first begins it with
+/// [`StagedFolder::create_shared`], the others [`StagedFolder::join`] it.
 #[derive(Debug)]
 pub struct StagedFolder {
     path: PathBuf,
     temporary: PathBuf,
-    committed: bool,
+    /// Whether this one removes what does not get its name.
+    owner: bool,
 }
 
 impl StagedFolder {
-    /// Begins the folder that will be `path`; parents are made.
+    /// Begins the folder that will be `path`, under a name that nobody else has; parents are made.
     ///
     /// # Errors
     /// [`Error::Io`] if the parent cannot be written.
     pub fn create(path: &Path) -> Result<StagedFolder> {
         let temporary = beside(path);
         fs::create_dir_all(&temporary).map_err(Error::io(&temporary))?;
-        Ok(StagedFolder { path: path.to_path_buf(), temporary, committed: false })
+        Ok(StagedFolder { path: path.to_path_buf(), temporary, owner: true })
     }
 
-    /// Where to write until the commit.
+    /// The same under the name that [`building_name`] says; what a killed process left there is
+    /// removed.
+    ///
+    /// # Errors
+    /// If `path` cannot be the name of a folder, or its parent cannot be written.
+    pub fn create_shared(path: &Path) -> Result<StagedFolder> {
+        let mut folder = StagedFolder::join(path)?;
+        if folder.temporary.exists() {
+            fs::remove_dir_all(&folder.temporary).map_err(Error::io(&folder.temporary))?;
+        }
+        fs::create_dir_all(&folder.temporary).map_err(Error::io(&folder.temporary))?;
+        folder.owner = true;
+        Ok(folder)
+    }
+
+    /// The folder that another process began for `path`.
+    ///
+    /// # Errors
+    /// If `path` cannot be the name of a folder.
+    pub fn join(path: &Path) -> Result<StagedFolder> {
+        let name = path.file_name().map(|name| name.to_string_lossy());
+        let name = name.ok_or_else(|| Error::content(path, "is not the name of a folder"))?;
+        let temporary = parent(path).join(building_name(&name));
+        Ok(StagedFolder { path: path.to_path_buf(), temporary, owner: false })
+    }
+
+    /// Where the folder will be.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Where to write until then.
     pub fn temporary(&self) -> &Path {
         &self.temporary
     }
 
-    /// Gives the folder its name; a folder that has it is replaced.
+    /// Gives the folder its name, which is free or that of an empty folder.
+    ///
+    /// # Errors
+    /// [`Error::Io`] if the system refuses; nothing stays behind then.
+    pub fn commit(mut self) -> Result<()> {
+        appear(&self.temporary, &self.path)?;
+        self.owner = false;
+        Ok(())
+    }
+
+    /// Gives the folder its name; a folder that has it is removed.
     ///
     /// # Errors
     /// [`Error::Io`] if the system refuses; the old folder then has its name back.
-    pub fn commit(mut self) -> Result<()> {
+    pub fn replace(mut self) -> Result<()> {
         let retired = self.path.exists().then(|| beside(&self.path));
         if let Some(retired) = &retired {
             fs::rename(&self.path, retired).map_err(Error::io(&self.path))?;
         }
-        if let Err(error) = fs::rename(&self.temporary, &self.path) {
+        if let Err(error) = appear(&self.temporary, &self.path) {
             if let Some(retired) = &retired {
                 let _ = fs::rename(retired, &self.path);
             }
-            return Err(Error::io(&self.path)(error));
+            return Err(error);
         }
-        self.committed = true;
+        self.owner = false;
         match retired {
             Some(retired) => fs::remove_dir_all(&retired).map_err(Error::io(&retired)),
             None => Ok(()),
@@ -149,10 +194,55 @@ impl StagedFolder {
 
 impl Drop for StagedFolder {
     fn drop(&mut self) {
-        if !self.committed {
+        if self.owner {
             let _ = fs::remove_dir_all(&self.temporary);
         }
     }
+}
+
+/// Moves the folder `built` to `place`, which is free or an empty folder, so that both survive a
+/// power cut.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses.
+pub fn appear(built: &Path, place: &Path) -> Result<()> {
+    sync_folder(built)?;
+    fs::rename(built, place).map_err(Error::io(place))?;
+    sync_folder(parent(place))
+}
+
+/// Removes the folder at `place`, if it is there, and what a killed process left of it. It is
+/// renamed to `.NAME.retired` first: nothing half-removed has its name.
+///
+/// # Errors
+/// [`Error::Io`] if the system refuses.
+pub fn remove_folder(place: &Path) -> Result<()> {
+    let name = place.file_name().unwrap_or_default().to_string_lossy();
+    let retired = place.with_file_name(format!(".{name}.retired"));
+    if retired.exists() {
+        fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+    }
+    if !place.exists() {
+        return Ok(());
+    }
+    fs::rename(place, &retired).map_err(Error::io(place))?;
+    fs::remove_dir_all(&retired).map_err(Error::io(&retired))
+}
+
+/// The name under which several processes build the folder called `name`.
+pub fn building_name(name: &str) -> String {
+    format!(".{name}.building")
+}
+
+/// Whether `name` is one of [`building_name`]: a folder that is being built, or was left behind.
+pub fn is_building_name(name: &str) -> bool {
+    name.starts_with('.') && name.ends_with(".building")
+}
+
+/// The folder that `path` is in.
+fn parent(path: &Path) -> &Path {
+    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    parent.unwrap_or(Path::new("."))
 }
 
 /// An unused name in the folder of `path`: `NAME.tmp-PROCESS-N`.
@@ -191,8 +281,32 @@ mod tests {
         fs::write(path.join("old"), "").unwrap();
         let folder = StagedFolder::create(&path).unwrap();
         fs::write(folder.temporary().join("new"), "").unwrap();
-        folder.commit().unwrap();
+        folder.replace().unwrap();
         assert_eq!(names(dir.path()), ["set"]);
         assert_eq!(names(&path), ["new"]);
+    }
+
+    #[test]
+    fn a_commit_replaces_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set");
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join("old"), "").unwrap();
+        StagedFolder::create(&path).unwrap().commit().unwrap_err();
+        assert_eq!((names(dir.path()), names(&path)), (vec!["set".into()], vec!["old".into()]));
+    }
+
+    #[test]
+    fn a_removed_folder_takes_what_was_left_of_it_along() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("set");
+        for made in [&["set"][..], &["set", ".set.retired"], &[".set.retired"], &[]] {
+            for name in made {
+                fs::create_dir(dir.path().join(name)).unwrap();
+                fs::write(dir.path().join(name).join("file"), "").unwrap();
+            }
+            remove_folder(&path).unwrap();
+            assert_eq!(names(dir.path()), [""; 0], "{made:?}");
+        }
     }
 }

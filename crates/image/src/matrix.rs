@@ -5,10 +5,11 @@
 
 use std::path::{Path, PathBuf};
 
+use ams_data::tensors::Header;
 use ams_data::{Error, Result};
 use half::{bf16, f16};
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, SafeTensors};
+use safetensors::tensor::Dtype;
 
 use crate::halves::{self, Tally};
 use crate::npy;
@@ -53,7 +54,7 @@ impl Matrix {
         let (element, shape, start) = if map.starts_with(&npy::MAGIC[..]) {
             npy_array(&map).map_err(content)?
         } else {
-            safetensors_matrix(&map, tensor).map_err(content)?
+            safetensors_matrix(path, &map, tensor)?
         };
         let [rows, dim] = shape[..] else {
             let what =
@@ -125,39 +126,35 @@ fn npy_array(bytes: &[u8]) -> std::result::Result<(Element, Vec<usize>, usize), 
 }
 
 fn safetensors_matrix(
+    path: &Path,
     bytes: &[u8],
     tensor: Option<&str>,
-) -> std::result::Result<(Element, Vec<usize>, usize), String> {
-    let (length, header) = SafeTensors::read_metadata(bytes)
-        .map_err(|error| format!("neither a .npy nor a whole safetensors file: {error}"))?;
-    let mut names = header.offset_keys();
-    names.sort();
-    let matrices = names
-        .iter()
-        .filter(|name| header.info(name).is_some_and(|info| info.shape.len() == 2))
-        .collect::<Vec<_>>();
+) -> Result<(Element, Vec<usize>, usize)> {
+    let header = Header::parse(path, bytes).map_err(|error| {
+        Error::content(path, format!("neither a .npy nor a whole safetensors file: {error}"))
+    })?;
+    let names = header.names();
+    let is_matrix = |name: &&String| header.slot(name).is_ok_and(|slot| slot.shape.len() == 2);
+    let matrices: Vec<&String> = names.iter().filter(is_matrix).collect();
     let name = match (tensor, &matrices[..]) {
         (Some(name), _) => name,
         (None, [only]) => only.as_str(),
         (None, _) => {
-            let listed = names.join(", ");
-            return Err(format!(
-                "{} matrices: say which tensor to take of: {listed}",
-                matrices.len()
-            ));
+            let (count, listed) = (matrices.len(), names.join(", "));
+            let what = format!("{count} matrices: say which tensor to take of: {listed}");
+            return Err(Error::content(path, what));
         }
     };
-    let info = header
-        .info(name)
-        .ok_or_else(|| format!("no tensor `{name}`, there are: {}", names.join(", ")))?;
-    let element = match info.dtype {
+    let slot = header.slot(name)?;
+    let element = match slot.dtype {
         Dtype::F16 => Element::F16,
         Dtype::BF16 => Element::BF16,
         Dtype::F32 => Element::F32,
         Dtype::F64 => Element::F64,
         other => {
-            return Err(format!("tensor `{name}` holds {other:?}, expected F16, BF16, F32 or F64"));
+            let what = format!("holds {other:?}, expected F16, BF16, F32 or F64");
+            return Err(header.wrong(name, &what));
         }
     };
-    Ok((element, info.shape.clone(), 8 + length + info.data_offsets.0))
+    Ok((element, slot.shape, slot.bytes.start))
 }

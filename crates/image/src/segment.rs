@@ -12,6 +12,7 @@
 use std::path::Path;
 
 use ams_data::staging::FileEntry;
+use ams_data::tensors::Slot;
 use ams_data::{Error, ImageKey, Result};
 use ams_linalg::Projection;
 use half::f16;
@@ -19,7 +20,7 @@ use safetensors::Dtype;
 
 use crate::card::StoreCard;
 use crate::row::{Row, RowType, quantize};
-use crate::tensors::{Slot, TensorWriter, Tensors};
+use crate::tensors::{TensorWriter, Tensors};
 
 /// A part file, mapped.
 #[derive(Debug)]

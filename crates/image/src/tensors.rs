@@ -1,66 +1,42 @@
-//! Named tensors in a memory-mapped safetensors file, and the streaming way to write one.
+//! Named tensors in a memory-mapped safetensors file, and the streaming way to write one: a JSON
+//! header padded to 8 bytes, then data with the widest types first.
 //!
-//! Knows the safetensors layout (8 bytes of header length, a JSON header padded to 8 bytes, data
-//! with the widest types first) and alignment. Does not know what the tensors mean.
+//! Knows alignment. Does not know what the tensors mean.
 
-use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use ams_data::staging::FileEntry;
+use ams_data::tensors::{Header, Slot};
 use ams_data::{Error, Result, map};
 use bytemuck::Pod;
 use memmap2::Mmap;
-use safetensors::tensor::{Dtype, Metadata, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 
 use crate::durable::HashedFile;
 
 /// A mapped safetensors file whose header has been checked against the file's length.
 #[derive(Debug)]
 pub struct Tensors {
-    path: PathBuf,
     map: Mmap,
-    /// Where the data begins.
-    data: usize,
-    header: Metadata,
-}
-
-/// One tensor's place in its file.
-#[derive(Clone, Debug)]
-pub struct Slot {
-    /// Type of the elements.
-    pub dtype: Dtype,
-    /// Dimensions, the slowest first.
-    pub shape: Vec<usize>,
-    bytes: Range<usize>,
+    header: Header,
 }
 
 impl Tensors {
     /// Maps `path` and checks its header.
     pub fn open(path: &Path) -> Result<Tensors> {
         let map = map(path)?;
-        let (length, header) = SafeTensors::read_metadata(&map).map_err(|error| {
-            let bytes = map.len();
-            Error::content(path, format!("not a whole safetensors file ({bytes} bytes): {error}"))
-        })?;
-        Ok(Tensors { path: path.to_path_buf(), map, data: 8 + length, header })
+        let header = Header::read(path, &map)?;
+        Ok(Tensors { map, header })
     }
 
     /// The names of the tensors, sorted.
     pub fn names(&self) -> Vec<String> {
-        let mut names = self.header.offset_keys();
-        names.sort();
-        names
+        self.header.names()
     }
 
     /// Where tensor `name` lies.
     pub fn slot(&self, name: &str) -> Result<Slot> {
-        let info = self.header.info(name).ok_or_else(|| {
-            let found = self.names().join(", ");
-            Error::content(&self.path, format!("expected a tensor `{name}`, found: {found}"))
-        })?;
-        let (from, to) = info.data_offsets;
-        let bytes = self.data + from..self.data + to;
-        Ok(Slot { dtype: info.dtype, shape: info.shape.clone(), bytes })
+        self.header.slot(name)
     }
 
     /// Where tensor `name` lies, provided it has this type and rank.
@@ -68,10 +44,9 @@ impl Tensors {
         let slot = self.slot(name)?;
         if slot.dtype != dtype || slot.shape.len() != rank {
             let (came, shape) = (slot.dtype, &slot.shape);
-            let what = format!(
-                "tensor `{name}` is {came:?} {shape:?}, expected {dtype:?} with {rank} dimension(s)"
-            );
-            return Err(Error::content(&self.path, what));
+            let what =
+                format!("is {came:?} {shape:?}, expected {dtype:?} with {rank} dimension(s)");
+            return Err(self.header.wrong(name, &what));
         }
         self.slice::<u8>(&slot)?;
         Ok(slot)
@@ -82,7 +57,7 @@ impl Tensors {
         bytemuck::try_cast_slice(&self.map[slot.bytes.clone()]).map_err(|error| {
             let at = slot.bytes.start;
             Error::content(
-                &self.path,
+                self.path(),
                 format!("tensor data at byte {at} cannot be mapped: {error}"),
             )
         })
@@ -95,7 +70,7 @@ impl Tensors {
 
     /// Where the file lies.
     pub fn path(&self) -> &Path {
-        &self.path
+        self.header.path()
     }
 }
 
@@ -145,6 +120,8 @@ impl TensorWriter {
 
 #[cfg(test)]
 mod tests {
+    use safetensors::SafeTensors;
+
     use super::*;
 
     fn written(folder: &Path) -> PathBuf {
@@ -178,7 +155,7 @@ mod tests {
         let path = written(folder.path());
         let tensors = Tensors::open(&path).unwrap();
         let text = |result: Result<Slot>| result.unwrap_err().to_string();
-        assert!(text(tensors.slot("row")).contains("`row`, found: keys, rows"));
+        assert!(text(tensors.slot("row")).contains("`row` is not there; the file has keys, rows"));
         assert!(text(tensors.typed("rows", Dtype::F32, 2)).contains("is F16 [2, 3], expected F32"));
         let bytes = std::fs::read(&path).unwrap();
         for cut in [0, 4, 20, bytes.len() - 1] {

@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 
 use ams_data::lock::Lock;
 use ams_data::schema::PARTS;
-use ams_data::staging::{FileEntry, sync_folder, write_whole};
+use ams_data::staging::{FileEntry, appear, sync_folder, write_whole};
 use ams_data::{Error, ImageKey, PictureName, Result};
 use ams_fabric::{Fabric, Solo};
 use rayon::prelude::*;
@@ -215,9 +215,7 @@ impl Target {
             if out.exists() {
                 fs::remove_dir(out).map_err(Error::io(out))?;
             }
-            fs::rename(staged, out).map_err(Error::io(out))?;
-            let parent = out.parent().unwrap_or(Path::new(""));
-            sync_folder(parent)
+            appear(staged, out)
         }
     }
 

@@ -19,12 +19,13 @@
 use std::fs;
 use std::path::Path;
 
+use ams_data::staging::is_building_name;
+
 use crate::delta::changes::Changes;
 use crate::delta::follow::next_or_stuck;
 use crate::delta::write::{DeltaPosition, lock, write_at};
 use crate::error::{Error, Result};
 use crate::files::deltas::{self, Span};
-use crate::files::folder::is_building_name;
 use crate::model::{DeltaState, Model};
 
 /// The result of a compaction.

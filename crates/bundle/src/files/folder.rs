@@ -13,7 +13,7 @@ use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
 
-use ams_data::staging::{FileEntry, sync_folder, write_whole};
+use ams_data::staging::{FileEntry, StagedFolder, write_whole};
 use half::f16;
 use safetensors::tensor::{Dtype, TensorView};
 use serde::de::DeserializeOwned;
@@ -119,21 +119,8 @@ fn hash(files: &BTreeMap<String, FileEntry>) -> String {
 /// [`FolderWriter::entries`] and [`FolderWriter::adopt`].
 #[derive(Debug)]
 pub struct FolderWriter {
-    place: PathBuf,
-    building: PathBuf,
+    folder: StagedFolder,
     files: BTreeMap<String, FileEntry>,
-    /// Whether this one removes what is not finished.
-    owner: bool,
-}
-
-/// The name under which the folder called `name` is built.
-pub fn building_name(name: &str) -> String {
-    format!(".{name}.building")
-}
-
-/// Whether `name` is one of [`building_name`]: a folder that is being built, or was left behind.
-pub(crate) fn is_building_name(name: &str) -> bool {
-    name.starts_with('.') && name.ends_with(".building")
 }
 
 impl FolderWriter {
@@ -145,16 +132,8 @@ impl FolderWriter {
         if place.exists() {
             return Err(Error::content(place, "exists already; nothing was overwritten"));
         }
-        let building = building_place(place)?;
-        let parent = building.parent().unwrap_or(Path::new("."));
-        fs::create_dir_all(parent).map_err(Error::io(parent))?;
-        if building.exists() {
-            // Left behind by a process that was killed.
-            fs::remove_dir_all(&building).map_err(Error::io(&building))?;
-        }
-        fs::create_dir(&building).map_err(Error::io(&building))?;
-        let place = place.to_path_buf();
-        Ok(FolderWriter { place, building, files: BTreeMap::new(), owner: true })
+        let folder = StagedFolder::create_shared(place)?;
+        Ok(FolderWriter { folder, files: BTreeMap::new() })
     }
 
     /// Adds files to the folder that another process is building for `place`.
@@ -162,9 +141,7 @@ impl FolderWriter {
     /// # Errors
     /// If `place` cannot be the name of a folder.
     pub fn join(place: &Path) -> Result<FolderWriter> {
-        let building = building_place(place)?;
-        let place = place.to_path_buf();
-        Ok(FolderWriter { place, building, files: BTreeMap::new(), owner: false })
+        Ok(FolderWriter { folder: StagedFolder::join(place)?, files: BTreeMap::new() })
     }
 
     /// The files that this writer wrote.
@@ -182,7 +159,7 @@ impl FolderWriter {
     /// # Errors
     /// If it cannot be written.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
-        write_whole(&self.building.join(name), bytes)?;
+        write_whole(&self.file(name), bytes)?;
         let entry = FileEntry {
             bytes: bytes.len() as u64,
             blake3: blake3::hash(bytes).to_hex().to_string(),
@@ -197,7 +174,7 @@ impl FolderWriter {
     /// If it cannot be written.
     pub fn add_tensors(&mut self, name: &str, tensors: &[Tensor<'_>]) -> Result<()> {
         let bytes = serialize(tensors)
-            .map_err(|error| Error::content(self.building.join(name), error.to_string()))?;
+            .map_err(|error| Error::content(self.file(name), error.to_string()))?;
         self.add(name, &bytes)
     }
 
@@ -225,7 +202,7 @@ impl FolderWriter {
     /// If something cannot be written; then nothing stays behind.
     pub fn finish<T: Serialize>(mut self, format: &str, meta: T) -> Result<Manifest<T>> {
         let manifest = self.write_manifest(format, meta)?;
-        self.appear()?;
+        self.folder.commit()?;
         Ok(manifest)
     }
 
@@ -237,9 +214,9 @@ impl FolderWriter {
     pub fn publish<T: Serialize>(mut self, format: &str, meta: T) -> Result<Manifest<T>> {
         let manifest = self.write_manifest(format, meta)?;
         for name in manifest.files.keys().map(|name| &name[..]).chain([MANIFEST]) {
-            make_read_only(&self.building.join(name));
+            make_read_only(&self.file(name));
         }
-        self.appear()?;
+        self.folder.commit()?;
         Ok(manifest)
     }
 
@@ -247,16 +224,14 @@ impl FolderWriter {
         let files = std::mem::take(&mut self.files);
         let manifest = Manifest { format: format.to_owned(), meta, files };
         let text = serde_json::to_string_pretty(&manifest)
-            .map_err(|error| Error::content(&self.place, error.to_string()))?;
-        write_whole(&self.building.join(MANIFEST), text)?;
+            .map_err(|error| Error::content(self.folder.path(), error.to_string()))?;
+        write_whole(&self.file(MANIFEST), text)?;
         Ok(manifest)
     }
 
-    fn appear(self) -> Result<()> {
-        sync_folder(&self.building)?;
-        fs::rename(&self.building, &self.place).map_err(Error::io(&self.place))?;
-        sync_folder(self.place.parent().unwrap_or(Path::new(".")))?;
-        Ok(())
+    /// Where the file `name` is written.
+    fn file(&self, name: &str) -> PathBuf {
+        self.folder.temporary().join(name)
     }
 }
 
@@ -271,23 +246,6 @@ fn make_read_only(path: &Path) {
 /// Elsewhere a file that is read-only could not be removed.
 #[cfg(not(unix))]
 fn make_read_only(_: &Path) {}
-
-impl Drop for FolderWriter {
-    fn drop(&mut self) {
-        if self.owner {
-            // After `finish` the folder is elsewhere and there is nothing to remove.
-            let _ = fs::remove_dir_all(&self.building);
-        }
-    }
-}
-
-/// Where the folder that will stand at `place` is built.
-fn building_place(place: &Path) -> Result<PathBuf> {
-    let name = place.file_name().map(|name| name.to_string_lossy().into_owned());
-    let name = name.ok_or_else(|| Error::content(place, "is not the name of a folder"))?;
-    let parent = place.parent().filter(|parent| !parent.as_os_str().is_empty());
-    Ok(parent.unwrap_or(Path::new(".")).join(building_name(&name)))
-}
 
 /// One tensor to be written.
 #[derive(Clone, Debug)]
@@ -437,7 +395,7 @@ impl<T> Folder<T> {
     /// As [`Folder::read`], and if it is not safetensors.
     pub fn tensors(&self, name: &str) -> Result<TensorFile> {
         let bytes = self.checked(name, |path, length| self.memory.read(path, length))?;
-        TensorFile::new(self.path.join(name), bytes)
+        TensorFile::new(&self.path.join(name), bytes)
     }
 }
 

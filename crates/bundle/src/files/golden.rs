@@ -119,6 +119,8 @@ fn pictures(file: &TensorFile, name: &str, rows: usize) -> Result<Vec<PictureNam
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use crate::files::folder::serialize;
     use crate::files::numbers::Bytes;
@@ -130,7 +132,7 @@ mod tests {
         let fixture = Fixture::new(ImageArm::Joint);
         fixture.write(1).unwrap();
         let bytes = std::fs::read(fixture.place(1).join(GOLDEN)).unwrap();
-        let file = TensorFile::new(GOLDEN.into(), Bytes::Owned(bytes)).unwrap();
+        let file = TensorFile::new(Path::new(GOLDEN), Bytes::Owned(bytes)).unwrap();
         assert_eq!(Golden::read(&file, &fixture.spec.fields).unwrap(), fixture.golden);
     }
 
@@ -143,8 +145,8 @@ mod tests {
                 Tensor::u32("impressions", &[0]),
                 Tensor::u64("behavior_pictures", pictures),
             ];
-            let file =
-                TensorFile::new("g".into(), Bytes::Owned(serialize(&tensors).unwrap())).unwrap();
+            let file = TensorFile::new(Path::new("g"), Bytes::Owned(serialize(&tensors).unwrap()))
+                .unwrap();
             Golden::read(&file, &spec(ImageArm::None).fields).unwrap_err().to_string()
         };
         assert_eq!(read(&[1, 2], &[]), "g: tensor `behaviors` has 2 values, expected 1");

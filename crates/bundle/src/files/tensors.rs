@@ -1,13 +1,13 @@
 //! Reading the tensors of a checked file, with shapes as expected or an error that says both.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
+use ams_data::tensors::{Header, Slot};
 use ams_data::{Id, Offsets, Ragged};
 use bytemuck::Pod;
 use half::f16;
-use safetensors::SafeTensors;
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::Dtype;
 
 use crate::error::{Error, Result};
 use crate::files::index::Index;
@@ -16,7 +16,7 @@ use crate::files::numbers::{Bytes, Floats, Numbers};
 /// A safetensors file, mapped or copied, opened by [`crate::files::folder::Folder::tensors`].
 #[derive(Debug)]
 pub struct TensorFile {
-    path: PathBuf,
+    header: Header,
     bytes: Arc<Bytes>,
 }
 
@@ -25,11 +25,9 @@ impl TensorFile {
     ///
     /// # Errors
     /// If the bytes are not safetensors.
-    pub(crate) fn new(path: PathBuf, bytes: Bytes) -> Result<TensorFile> {
-        match SafeTensors::deserialize(&bytes) {
-            Ok(_) => Ok(TensorFile { path, bytes: Arc::new(bytes) }),
-            Err(error) => Err(Error::content(path, format!("not safetensors: {error}"))),
-        }
+    pub(crate) fn new(path: &Path, bytes: Bytes) -> Result<TensorFile> {
+        let header = Header::read(path, &bytes)?;
+        Ok(TensorFile { header, bytes: Arc::new(bytes) })
     }
 
     /// The floats called `name`, of exactly this shape.
@@ -44,6 +42,14 @@ impl TensorFile {
         }
     }
 
+    /// The floats called `name`, of exactly this shape, whatever their values.
+    ///
+    /// # Errors
+    /// If there is no such tensor, or one of another type or shape.
+    pub fn any_f32(&self, name: &str, shape: &[usize]) -> Result<Numbers<f32>> {
+        Ok(self.numbers(self.shaped(name, shape, &[Dtype::F32])?))
+    }
+
     /// The floats called `name`, of exactly this shape, kept whole or as halfs.
     ///
     /// # Errors
@@ -52,15 +58,19 @@ impl TensorFile {
         self.floats(name, shape, &[Dtype::F32, Dtype::F16])
     }
 
-    fn floats(&self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<Floats> {
-        let view = self.find(name, types)?;
-        if view.shape() != shape {
-            let what = format!("has shape {:?}, expected {shape:?}", view.shape());
-            return Err(self.wrong(name, &what));
+    fn shaped(&self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<Slot> {
+        let slot = self.header.typed(name, types)?;
+        if slot.shape == shape {
+            return Ok(slot);
         }
-        let floats = match view.dtype() {
-            Dtype::F16 => Floats::F16(self.numbers::<f16>(&view)),
-            _ => Floats::F32(self.numbers(&view)),
+        Err(self.wrong(name, &format!("has shape {:?}, expected {shape:?}", slot.shape)))
+    }
+
+    fn floats(&self, name: &str, shape: &[usize], types: &[Dtype]) -> Result<Floats> {
+        let slot = self.shaped(name, shape, types)?;
+        let floats = match slot.dtype {
+            Dtype::F16 => Floats::F16(self.numbers::<f16>(slot)),
+            _ => Floats::F32(self.numbers(slot)),
         };
         match floats.not_finite() {
             Some((at, value)) => Err(self.wrong(name, &format!("is {value} at {at}"))),
@@ -90,7 +100,7 @@ impl TensorFile {
     /// # Errors
     /// As [`TensorFile::offsets`], and if the bytes are more or fewer or a text is not UTF-8.
     pub fn texts(&self, names: [&str; 2], rows: usize) -> Result<Option<Texts>> {
-        if !names.iter().any(|name| self.has(name)) {
+        if !names.iter().any(|name| self.header.has(name)) {
             return Ok(None);
         }
         let offsets = self.offsets(names[0], rows)?;
@@ -131,7 +141,7 @@ impl TensorFile {
     pub(crate) fn keys(&self, name: &str) -> Result<(Index, Vec<bool>)> {
         let index = self.index(name)?;
         let flags = format!("{name}.gone");
-        if !self.has(&flags) {
+        if !self.header.has(&flags) {
             return Ok((index, Vec::new()));
         }
         let gone = self.u32(&flags)?;
@@ -142,11 +152,6 @@ impl TensorFile {
             }
             None => Ok((index, gone.iter().map(|&gone| gone == 1).collect())),
         }
-    }
-
-    fn has(&self, name: &str) -> bool {
-        let tensors = SafeTensors::deserialize(&self.bytes).expect("parsed when opened");
-        tensors.tensor(name).is_ok()
     }
 
     /// The offsets of `rows` rows whose lengths are called `name`.
@@ -177,7 +182,7 @@ impl TensorFile {
 
     /// An error about the tensor `name` of this file.
     pub fn wrong(&self, name: &str, what: &str) -> Error {
-        Error::content(&self.path, format!("tensor `{name}` {what}"))
+        self.header.wrong(name, what).into()
     }
 
     fn check_len(&self, name: &str, got: usize, expected: usize) -> Result<()> {
@@ -188,33 +193,15 @@ impl TensorFile {
     }
 
     fn row<T: Pod>(&self, name: &str, dtype: Dtype) -> Result<Numbers<T>> {
-        let view = self.find(name, &[dtype])?;
-        match view.shape() {
-            [_] => Ok(self.numbers(&view)),
+        let slot = self.header.typed(name, &[dtype])?;
+        match &slot.shape[..] {
+            [_] => Ok(self.numbers(slot)),
             shape => Err(self.wrong(name, &format!("has shape {shape:?}, expected one dimension"))),
         }
     }
 
-    fn find(&self, name: &str, types: &[Dtype]) -> Result<TensorView<'_>> {
-        let tensors = SafeTensors::deserialize(&self.bytes).expect("parsed when opened");
-        let Ok(view) = tensors.tensor(name) else {
-            let mut names = tensors.names();
-            names.sort_unstable();
-            let what = format!("is not there; the file has {}", names.join(", "));
-            return Err(self.wrong(name, &what));
-        };
-        if !types.contains(&view.dtype()) {
-            let expected: Vec<String> = types.iter().map(|dtype| format!("{dtype:?}")).collect();
-            let what = format!("is {:?}, expected {}", view.dtype(), expected.join(" or "));
-            return Err(self.wrong(name, &what));
-        }
-        Ok(view)
-    }
-
-    /// The numbers of `view`, a part of this file.
-    fn numbers<T: Pod>(&self, view: &TensorView<'_>) -> Numbers<T> {
-        let from = view.data().as_ptr() as usize - self.bytes.as_ptr() as usize;
-        Numbers::of_file(&self.bytes, from..from + view.data().len())
+    fn numbers<T: Pod>(&self, slot: Slot) -> Numbers<T> {
+        Numbers::of_file(&self.bytes, slot.bytes)
     }
 }
 
@@ -267,7 +254,7 @@ mod tests {
             Tensor::u32("counts", &[3]),
         ];
         let bytes = crate::files::folder::serialize(&tensors).unwrap();
-        TensorFile::new("f.safetensors".into(), Bytes::Owned(bytes)).unwrap()
+        TensorFile::new(Path::new("f.safetensors"), Bytes::Owned(bytes)).unwrap()
     }
 
     #[test]
@@ -291,7 +278,7 @@ mod tests {
             Tensor::u32("huge", &[u32::MAX, 1]),
         ];
         let bytes = crate::files::folder::serialize(&tensors).unwrap();
-        let file = TensorFile::new("f".into(), Bytes::Owned(bytes)).unwrap();
+        let file = TensorFile::new(Path::new("f"), Bytes::Owned(bytes)).unwrap();
         let names = ["n", "ids"].map(str::to_owned);
         assert_eq!(file.ragged(&names, 3).unwrap(), column);
         let error = file.ragged(&names, 4).unwrap_err().to_string();
@@ -309,7 +296,7 @@ mod tests {
             Tensor::u8("latin", b"a\xe9bc"),
         ];
         let file = TensorFile::new(
-            "f".into(),
+            Path::new("f"),
             Bytes::Owned(crate::files::folder::serialize(&tensors).unwrap()),
         )
         .unwrap();
@@ -340,8 +327,8 @@ mod tests {
             let got = got.expect_err(expected).to_string();
             assert_eq!(got, format!("f.safetensors: tensor {expected}"));
         }
-        let error =
-            TensorFile::new("f".into(), Bytes::Owned(vec![1, 2, 3])).expect_err("no safetensors");
-        assert!(error.to_string().starts_with("f: not safetensors"), "{error}");
+        let error = TensorFile::new(Path::new("f"), Bytes::Owned(vec![1, 2, 3]))
+            .expect_err("no safetensors");
+        assert!(error.to_string().starts_with("f: not a whole safetensors file"), "{error}");
     }
 }

@@ -141,7 +141,7 @@ impl Given {
         }
         let card = self.finished_card(out, &tally);
         write_card(dir, &card)?;
-        self.folder.commit()?;
+        self.folder.replace()?;
         Ok(PrepareReport {
             counts: card.counts,
             split: card.split,

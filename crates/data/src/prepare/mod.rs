@@ -151,7 +151,7 @@ impl Plan {
             Labels::Observed => None,
         };
         let warning = own_past.as_ref().and_then(|past| past.warning(&card.labels));
-        folder.commit()?;
+        folder.replace()?;
         Ok(PrepareReport {
             counts: card.counts,
             split: card.split,

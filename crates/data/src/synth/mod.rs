@@ -26,6 +26,7 @@ pub use bayes::Bayes;
 pub use config::{ShopConfig, Strengths, Taste};
 
 use crate::error::{Error, Result};
+use crate::staging::StagedFolder;
 use bayes::Outcome;
 use catalogue::{Exposure, Item, item_name, stock};
 use clicks::ClickModel;
@@ -96,22 +97,19 @@ pub fn generate(
     config.check()?;
     refuse_to_overwrite(out)?;
     let out = std::path::absolute(out).map_err(Error::io(out))?;
-    let parent = out.parent().ok_or_else(|| {
-        Error::option(format!("{}: expected the name of a new folder", out.display()))
-    })?;
-    fs::create_dir_all(parent).map_err(Error::io(parent))?;
-    let scaffold =
-        tempfile::Builder::new().prefix(".synth-").tempdir_in(parent).map_err(Error::io(parent))?;
-    // A folder inside: the scaffold itself is readable by its owner only.
-    let folder = scaffold.path().join("shop");
-    fs::create_dir(&folder).map_err(Error::io(&folder))?;
+    if out.file_name().is_none() {
+        let what = format!("{}: expected the name of a new folder", out.display());
+        return Err(Error::option(what));
+    }
+    let staged = StagedFolder::create(&out)?;
+    let folder = staged.temporary();
 
     let stock = stock(config);
-    let images = draw_pictures(config, &stock, &folder, progress)?;
+    let images = draw_pictures(config, &stock, folder, progress)?;
     files::write_items(&folder.join("items.csv"), &stock, &images)?;
     files::write_item_truth(&folder.join("truth_items.csv"), &stock)?;
-    let report = live(config, &stock, &folder, progress)?;
-    fs::rename(&folder, &out).map_err(Error::io(&out))?;
+    let report = live(config, &stock, folder, progress)?;
+    staged.commit()?;
     Ok(report)
 }
 

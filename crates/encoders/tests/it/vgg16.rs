@@ -85,7 +85,7 @@ fn files_that_are_not_its_weights_are_refused() {
     fs::write(&path, b"PK not safetensors").expect("a good file");
     check("not a whole safetensors file");
     changed(&path, "features.5.weight", |name, _, _| *name = "features.6.weight".into());
-    check("expected a tensor `features.5.weight`, found: ");
+    check("tensor `features.5.weight` is not there; the file has ");
     changed(&path, "features.5.weight", |_, shape, _| shape[1] = 1);
     check("`features.5.weight` is [3, 1, 3, 3], expected [_, 2, 3, 3]");
     changed(&path, "classifier.0.weight", |_, shape, _| shape[1] = 23);
