@@ -35,7 +35,7 @@ use std::path::{Path, PathBuf};
 use ams_bundle::{Predictions, evaluate};
 use ams_data::Id;
 use ams_data::dataset::{Dataset, SplitName};
-use ams_data::staging::write_whole;
+use ams_data::staging::{remove_folder, write_whole};
 use ams_model::metrics::Bootstrap;
 
 use crate::ablate::grid::select;
@@ -293,15 +293,7 @@ impl Ablation {
             if self.finished[at].is_none() || wanted {
                 continue;
             }
-            let checkpoints = run::folder(&run.config).join(CHECKPOINTS);
-            // Renamed first: killed half-way, nothing that looks like a checkpoint stays.
-            let retired = checkpoints.with_file_name(format!(".{CHECKPOINTS}.retired"));
-            if checkpoints.exists() {
-                fs::rename(&checkpoints, &retired).map_err(Error::io(&checkpoints))?;
-            }
-            if retired.exists() {
-                fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
-            }
+            remove_folder(&run::folder(&run.config).join(CHECKPOINTS))?;
         }
         Ok(())
     }

@@ -16,10 +16,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use ams_bundle::folder::{Folder, FolderWriter, Tensor};
+use ams_data::staging::remove_folder;
 use ams_image::{FeatureStore, Normalize, Projection};
 use ams_model::align;
 use ams_model::linalg::{self, Write};
-use safetensors::{Dtype, SafeTensors};
 use serde::{Deserialize, Serialize};
 
 use crate::align::gate::Look;
@@ -241,7 +241,7 @@ impl Aligned {
         let mut folder = FolderWriter::create(&place)?;
         self.write(&mut folder)?;
         folder.finish(FORMAT, &self.card)?;
-        remove(&run.join(ALIGNING))?;
+        remove_folder(&run.join(ALIGNING))?;
         Ok(place)
     }
 
@@ -264,7 +264,7 @@ impl Aligned {
         }
         for (step, place) in list(&states)? {
             if step != self.card.step {
-                remove(&place)?;
+                remove_folder(&place)?;
             }
         }
         Ok(())
@@ -279,12 +279,10 @@ pub(crate) fn newest(run: &Path) -> Result<Option<(Aligned, Weights)>> {
     let Some((_, place)) = list(&run.join(ALIGNING))?.pop() else { return Ok(None) };
     let folder: Folder<Card> = Folder::open(&place, FORMAT)?;
     let aligned = read_map(&folder)?;
-    let len = aligned.map.len();
-    let mut weights = Weights::default();
-    tensors(&folder, STATE, |read| {
-        weights = Weights { w: read("w", len)?, m: read("m", len)?, v: read("v", len)? };
-        Ok(())
-    })?;
+    let shape = [aligned.width(), aligned.components.shape()[1]];
+    let file = folder.tensors(STATE)?;
+    let read = |name| Ok::<_, Error>(file.any_f32(name, &shape)?.to_vec());
+    let weights = Weights { w: read("w")?, m: read("m")?, v: read("v")? };
     Ok(Some((aligned, weights)))
 }
 
@@ -301,22 +299,8 @@ pub(crate) fn state_of(run: &Path) -> Result<(bool, bool)> {
 /// # Errors
 /// If something cannot be removed.
 pub(crate) fn clear(run: &Path) -> Result<()> {
-    remove(&run.join(ALIGNED))?;
-    remove(&run.join(ALIGNING))
-}
-
-/// Removes a folder, if it is there; renamed first, so that nothing half-removed has its name.
-fn remove(place: &Path) -> Result<()> {
-    if !place.exists() {
-        return Ok(());
-    }
-    let name = place.file_name().unwrap_or_default().to_string_lossy();
-    let retired = place.with_file_name(format!(".{name}.retired"));
-    if retired.exists() {
-        fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
-    }
-    fs::rename(place, &retired).map_err(Error::io(place))?;
-    fs::remove_dir_all(&retired).map_err(Error::io(&retired))
+    remove_folder(&run.join(ALIGNED))?;
+    Ok(remove_folder(&run.join(ALIGNING))?)
 }
 
 /// The finished states, oldest first.
@@ -341,37 +325,13 @@ fn read_map(folder: &Folder<Card>) -> Result<Aligned> {
     let card = folder.manifest.meta.clone();
     let (features, align) = (card.features, &card.basis.align);
     let (count, width) = (align.components, align.width);
-    let (mut components, mut map) = (Components::default(), Vec::new());
-    tensors(folder, MAP, |read| {
-        components = Components {
-            mean: read("mean", features)?,
-            scales: read("scales", count)?,
-            components: read("components", count.saturating_mul(features))?,
-        };
-        map = read("map", width.saturating_mul(count))?;
-        Ok(())
-    })?;
+    let file = folder.tensors(MAP)?;
+    let read = |name, shape: &[usize]| Ok::<_, Error>(file.any_f32(name, shape)?.to_vec());
+    let components = Components {
+        mean: read("mean", &[features])?,
+        scales: read("scales", &[count])?,
+        components: read("components", &[count, features])?,
+    };
+    let map = read("map", &[width, count])?;
     Ok(Aligned { card, components, map })
-}
-
-/// Shows `read` a file's floats by name and number.
-fn tensors(
-    folder: &Folder<Card>,
-    name: &str,
-    read: impl FnOnce(&dyn Fn(&str, usize) -> Result<Vec<f32>>) -> Result<()>,
-) -> Result<()> {
-    let path = folder.path().join(name);
-    let bytes = folder.read(name)?;
-    let failed = |error: safetensors::SafeTensorError| Error::content(&path, error.to_string());
-    let tensors = SafeTensors::deserialize(&bytes).map_err(failed)?;
-    read(&|name, len| {
-        let view = tensors.tensor(name).map_err(failed)?;
-        let floats = view.data().len() / size_of::<f32>();
-        if (view.dtype(), floats) != (Dtype::F32, len) {
-            let (came, shape) = (view.dtype(), view.shape());
-            let what = format!("{name} is {came:?} {shape:?}, expected {len} numbers of F32");
-            return Err(Error::content(&path, what));
-        }
-        Ok(bytemuck::pod_collect_to_vec(view.data()))
-    })
 }

@@ -22,10 +22,11 @@
 
 use std::path::{Path, PathBuf};
 
+use ams_bundle::Numbers;
 use ams_bundle::folder::{Folder, FolderWriter, MANIFEST, Tensor};
 use ams_bundle::{ImageSource, Spec};
+use ams_data::staging::remove_folder;
 use ams_fabric::{Fabric, gather, on_first, together};
-use safetensors::SafeTensors;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
@@ -214,15 +215,7 @@ fn sweep(checkpoints: &Path) -> Result<()> {
 pub(crate) fn remove_after(checkpoints: &Path, step: u64) -> Result<()> {
     sweep(checkpoints)?;
     let all = list(checkpoints)?.into_iter();
-    all.filter(|(at, _)| *at > step).try_for_each(|(at, path)| retire(checkpoints, at, &path))
-}
-
-/// Removes the checkpoint of step `step`, the folder `path`.
-fn retire(checkpoints: &Path, step: u64, path: &Path) -> Result<()> {
-    // Renamed first: killed half-way, nothing that looks like a checkpoint stays.
-    let retired = checkpoints.join(format!(".step-{step}.retired"));
-    std::fs::rename(path, &retired).map_err(Error::io(path))?;
-    std::fs::remove_dir_all(&retired).map_err(Error::io(&retired))
+    all.filter(|(at, _)| *at > step).try_for_each(|(_, path)| Ok(remove_folder(&path)?))
 }
 
 /// Writes the files of the local lanes and, at the first process, of the dense weights.
@@ -270,16 +263,15 @@ fn finish(
     let mut all = list(checkpoints)?;
     all.truncate(all.len().saturating_sub(keep));
     let old = all.into_iter().filter(|(step, _)| Some(*step) != best);
-    old.into_iter().try_for_each(|(step, path)| retire(checkpoints, step, &path))
+    old.into_iter().try_for_each(|(_, path)| Ok(remove_folder(&path)?))
 }
 
 /// The rows of one lane.
-#[derive(Default)]
 pub(crate) struct LaneRows {
     /// Ids in ascending order; (n).
-    pub ids: Vec<u64>,
+    pub ids: Numbers<u64>,
     /// Rows with their optimizer state; (n, 1 + states, D).
-    pub rows: Vec<f32>,
+    pub rows: Numbers<f32>,
 }
 
 /// A checkpoint on disk.
@@ -321,16 +313,13 @@ impl Checkpoint {
     /// # Errors
     /// If a file is missing, changed, or does not fit the model.
     pub(crate) fn restore(&self, lanes: &mut Lanes) -> Result<()> {
-        let len = lanes.network.dense_len();
-        self.tensors(DENSE, |tensors, path| {
-            let read = |name| exactly(tensors, name, len, path);
-            lanes.dense = Dense { w: read("w")?, m: read("m")?, v: read("v")? };
-            Ok(())
-        })?;
+        let (file, len) = (self.folder.tensors(DENSE)?, lanes.network.dense_len());
+        let read = |name| Ok::<_, Error>(file.any_f32(name, &[len])?.to_vec());
+        lanes.dense = Dense { w: read("w")?, m: read("m")?, v: read("v")? };
         for (lane, shard) in lanes.topology.local().zip(lanes.shards_mut()) {
-            let width = shard.table.width();
-            let LaneRows { ids, rows } = self.rows(lane, width)?;
-            for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
+            let (width, dim) = (shard.table.width(), shard.table.dim());
+            let LaneRows { ids, rows } = self.rows(lane, [width / dim, dim])?;
+            for (&id, state) in ids.iter().zip(rows.chunks_exact(width)) {
                 if !shard.table.restore(id, state) {
                     let path = self.path().join(lane_file(lane));
                     return Err(Error::content(path, format!("id {id} has two rows")));
@@ -344,61 +333,20 @@ impl Checkpoint {
     ///
     /// # Errors
     /// If the file is missing, changed, or has another number of weights.
-    pub(crate) fn dense(&self, len: usize) -> Result<Vec<f32>> {
-        let mut weights = Vec::new();
-        self.tensors(DENSE, |tensors, path| {
-            weights = exactly(tensors, "w", len, path)?;
-            Ok(())
-        })?;
-        Ok(weights)
+    pub(crate) fn dense(&self, len: usize) -> Result<Numbers<f32>> {
+        Ok(self.folder.tensors(DENSE)?.any_f32("w", &[len])?)
     }
 
-    /// The rows of lane `lane`, `width` floats each.
+    /// The rows of lane `lane`, of the shape (1 + states, D) each.
     ///
     /// # Errors
-    /// If the file is missing, changed, or its rows have another width.
-    pub(crate) fn rows(&self, lane: usize, width: usize) -> Result<LaneRows> {
-        let mut read = LaneRows::default();
-        self.tensors(&lane_file(lane), |tensors, path| {
-            let ids = tensors.tensor("ids").map_err(|e| Error::content(path, e.to_string()))?;
-            let ids: Vec<u64> = bytemuck::pod_collect_to_vec(ids.data());
-            let rows = exactly(tensors, "rows", ids.len() * width, path)?;
-            read = LaneRows { ids, rows };
-            Ok(())
-        })?;
-        Ok(read)
+    /// If the file is missing, changed, or its rows have another shape.
+    pub(crate) fn rows(&self, lane: usize, row: [usize; 2]) -> Result<LaneRows> {
+        let file = self.folder.tensors(&lane_file(lane))?;
+        let ids = file.u64("ids")?;
+        let rows = file.any_f32("rows", &[ids.len(), row[0], row[1]])?;
+        Ok(LaneRows { ids, rows })
     }
-
-    /// Reads and verifies a file and shows its tensors to `read`.
-    fn tensors(
-        &self,
-        name: &str,
-        read: impl FnOnce(&SafeTensors<'_>, &Path) -> Result<()>,
-    ) -> Result<()> {
-        let path = self.folder.path().join(name);
-        let bytes = self.folder.read(name)?;
-        let tensors = SafeTensors::deserialize(&bytes)
-            .map_err(|error| Error::content(&path, error.to_string()))?;
-        read(&tensors, &path)
-    }
-}
-
-/// The `len` floats called `name`.
-fn exactly(tensors: &SafeTensors<'_>, name: &str, len: usize, path: &Path) -> Result<Vec<f32>> {
-    let values = floats(tensors, name, path)?;
-    if values.len() != len {
-        let what = format!("{name} has {} floats, expected {len}", values.len());
-        return Err(Error::content(path, what));
-    }
-    Ok(values)
-}
-
-fn floats(tensors: &SafeTensors<'_>, name: &str, path: &Path) -> Result<Vec<f32>> {
-    let view = tensors.tensor(name).map_err(|error| Error::content(path, error.to_string()))?;
-    if view.dtype() != safetensors::Dtype::F32 {
-        return Err(Error::content(path, format!("{name} is {:?}, expected F32", view.dtype())));
-    }
-    Ok(bytemuck::pod_collect_to_vec(view.data()))
 }
 
 fn lane_file(lane: usize) -> String {

@@ -1,10 +1,10 @@
 //! One training in its run folder: begun or resumed, step by step, to its last checkpoint.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ams_data::lock::Lock;
+use ams_data::staging::remove_folder;
 use ams_fabric::{Fabric, Lent, agree, on_first, together};
 
 use crate::align::{self, ALIGNED, AlignReport, Progress};
@@ -314,19 +314,19 @@ fn open_journal(
     size: JobSize,
 ) -> Result<Journal> {
     if begin == (Begin::New { replace: true }) {
-        // Renamed first: killed half-way, nothing that looks like a training stays.
-        let retired = run.with_file_name(format!(".{}.retired", trainer.config().name));
-        if retired.exists() {
-            fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
-        }
-        fs::rename(run, &retired).map_err(Error::io(run))?;
         // The map was made anew, for the training that begins.
-        let map = retired.join(ALIGNED);
-        if trainer.config().aligns().is_some() && map.exists() {
-            fs::create_dir_all(run).map_err(Error::io(run))?;
-            fs::rename(&map, run.join(ALIGNED)).map_err(Error::io(&map))?;
+        let map = run.join(ALIGNED);
+        let aside = run.with_file_name(format!(".{}.{ALIGNED}", trainer.config().name));
+        let keeps_map = trainer.config().aligns().is_some() && map.exists();
+        if keeps_map {
+            remove_folder(&aside)?;
+            fs::rename(&map, &aside).map_err(Error::io(&map))?;
         }
-        fs::remove_dir_all(&retired).map_err(Error::io(&retired))?;
+        remove_folder(run)?;
+        if keeps_map {
+            fs::create_dir_all(run).map_err(Error::io(run))?;
+            fs::rename(&aside, &map).map_err(Error::io(&aside))?;
+        }
     }
     Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, size)
 }

@@ -78,11 +78,11 @@ fn take_rows(checkpoint: &Checkpoint, there: &Network, lanes: &mut Lanes) -> Res
         let what = format!("has rows of {} numbers, expected {dim}", there.spec.dim());
         return Err(Error::content(checkpoint.path(), what));
     }
-    let width = dim * (1 + there.rows.states());
+    let row = [1 + there.rows.states(), dim];
     let (all, local) = (lanes.topology.lanes(), lanes.topology.local());
     for lane in 0..checkpoint.meta().config.train.lanes {
-        let LaneRows { ids, rows } = checkpoint.rows(lane, width)?;
-        for (id, state) in ids.into_iter().zip(rows.chunks_exact(width)) {
+        let LaneRows { ids, rows } = checkpoint.rows(lane, row)?;
+        for (&id, state) in ids.iter().zip(rows.chunks_exact(row[0] * dim)) {
             let owner = part_of(id, all);
             if local.contains(&owner) {
                 let mut shards = lanes.shards_mut().skip(owner - local.start);
