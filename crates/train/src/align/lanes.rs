@@ -108,7 +108,8 @@ impl Shard {
         shape: [usize; 2],
         w: &[f32],
         asks: impl Iterator<Item = &'a [u32]>,
-        (lane, lanes): (usize, usize),
+        lane: usize,
+        lanes: usize,
         out: &mut Outbox,
     ) {
         let [width, components] = shape;
@@ -458,7 +459,7 @@ impl Lanes {
             let each = shards.par_iter_mut().zip(answers.par_iter_mut()).zip(local.clone());
             each.with_max_len(1).for_each(|((shard, out), lane)| {
                 let asks = (0..lanes).map(|worker| mail.read(worker, lane));
-                shard.answer([width, components], w, asks, (lane, lanes), out);
+                shard.answer([width, components], w, asks, lane, lanes, out);
             });
         });
         let mail = post.deliver(*topology, fabric, answers)?;

@@ -223,7 +223,8 @@ impl Alignment {
             _ => begin(basis.clone(), &store),
         };
         let held_out = HeldOut::of(&config.train, &dataset, &mut fabric)?;
-        let read = workers(config, &basis, (&dataset, &store), held_out, topology, &pool);
+        let samples = Samples { dataset: &dataset, held_out };
+        let read = workers(config, &basis, samples, &store, topology, &pool);
         let mut workers = together(&mut fabric, read)?;
         let found = tell(&mut workers, &basis, &mut fabric)?;
         let shards = shards(&store, &aligned.components, topology, &pool);
@@ -378,25 +379,33 @@ fn open(config: &Config) -> Result<(Dataset, FeatureStore)> {
     Ok((dataset, store))
 }
 
+/// A dataset without what is held out of its training samples.
+#[derive(Clone, Copy)]
+struct Samples<'a> {
+    dataset: &'a Dataset,
+    held_out: HeldOut,
+}
+
 /// Reads the samples of the local lanes.
 fn workers(
     config: &Config,
     basis: &Basis,
-    (dataset, store): (&Dataset, &FeatureStore),
-    held_out: HeldOut,
+    samples: Samples<'_>,
+    store: &FeatureStore,
     topology: Topology,
     pool: &ThreadPool,
 ) -> Result<Vec<Worker>> {
+    let Samples { dataset, held_out } = samples;
     let lanes = topology.lanes();
     let impressions = dataset.card().counts.train;
     let reader = Reader { store, align: &basis.align, seed: basis.seed, lanes, impressions };
     let window = config.train.shuffle_groups;
-    let samples = Selection { split: SplitName::Train, subset: Subset::Learned };
+    let learned = Selection { split: SplitName::Train, subset: Subset::Learned };
     let read: Vec<Result<Worker>> = pool.install(|| {
         let each = topology.local().into_par_iter().with_max_len(1);
         each.map(|lane| {
             let mut feed =
-                feed::open(dataset, samples, Seat { lane, lanes }, Order::Files, held_out, window)?;
+                feed::open(dataset, learned, Seat { lane, lanes }, Order::Files, held_out, window)?;
             Ok(Worker::new(reader.collect(&mut feed, dataset.schema())?))
         })
         .collect()

@@ -146,7 +146,9 @@ impl Reader<'_> {
             let judged = shown.filter(|&at| self.judges(user, groups.times[at], ads[at]));
             let judged: Vec<usize> = judged.collect();
             let history = &behaviors[history];
-            to.judges.add(history, judged.iter().map(|&at| (ads[at], groups.labels[at])));
+            let judged =
+                judged.iter().map(|&at| Judged { image: ads[at], label: groups.labels[at] });
+            to.judges.add(history, judged);
         }
     }
 
@@ -167,6 +169,12 @@ impl Reader<'_> {
             && self.is_held_out(image)
             && (expected <= JUDGES as f64 || unit(hash()) * expected < JUDGES as f64)
     }
+}
+
+/// An impression that judges.
+struct Judged {
+    image: ImageKey,
+    label: u8,
 }
 
 /// The pairs of least hashes.
@@ -211,14 +219,14 @@ impl Collected {
 }
 
 impl Judges {
-    /// Adds the impressions of one history that has an image; (image, label) each.
-    fn add(&mut self, history: &[ImageKey], shown: impl Iterator<Item = (ImageKey, u8)>) {
+    /// Adds the impressions of one history, if it has an image.
+    fn add(&mut self, history: &[ImageKey], shown: impl Iterator<Item = Judged>) {
         let mut shown = shown.peekable();
         if shown.peek().is_none() || !history.iter().any(|image| image.is_some()) {
             return;
         }
         let number = self.starts.len() as u32 - 1;
-        for (image, label) in shown {
+        for Judged { image, label } in shown {
             self.ads.push(self.asks.add(image.0));
             self.histories.push(number);
             self.labels.push(label);

@@ -150,14 +150,15 @@ impl Journal {
         self.append(&line)
     }
 
-    /// Writes a line about the samples held out, after so many epochs of all.
+    /// Writes a line about the samples held out, after `taken` of `epochs` epochs.
     ///
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn validation(
         &mut self,
         cursor: Cursor,
-        epochs: (f64, u32),
+        taken: f64,
+        epochs: u32,
         validation: Validation,
     ) -> Result<()> {
         let Cursor { step, epoch, .. } = cursor;
@@ -165,9 +166,8 @@ impl Journal {
         let of =
             |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
         self.log(&format!(
-            "step {step}, validation after {} of {} epochs: GAUC {}, AUC {}, log loss {}",
-            two_decimals(epochs.0),
-            epochs.1,
+            "step {step}, validation after {} of {epochs} epochs: GAUC {}, AUC {}, log loss {}",
+            two_decimals(taken),
             of(validation.gauc),
             of(validation.auc),
             of(validation.logloss)

@@ -237,7 +237,7 @@ fn learn(
             watch(&round, steps);
         })?;
         if let (Some(journal), Some(validation)) = (&mut *journal, validated) {
-            journal.validation(cursor, (trainer.epochs_taken(), train.epochs), validation)?;
+            journal.validation(cursor, trainer.epochs_taken(), train.epochs, validation)?;
         }
         if trainer.is_done() {
             return Ok(true);
