@@ -166,24 +166,7 @@ impl Fixture {
             .collect();
         let (group_fields, rest) = lists.split_at(spec.group_inputs().len());
         let (impression_fields, behavior_fields) = rest.split_at(impression_inputs.len());
-        let towers = spec.towers();
-        let embedded = |content: usize, tower: Option<usize>, keys: &[ImageKey]| {
-            let table = &weights.contents[content];
-            let first = towers.iter().take_while(|tower| tower.content < content).count();
-            embed(table, tower.map(|tower| tower - first), keys)
-        };
-        let contents: Vec<[(Vec<f32>, Vec<u32>); 4]> = (spec.content_towers().into_iter())
-            .enumerate()
-            .map(|(content, towers)| {
-                let Keys { ads, behaviors } = &keys[content];
-                [
-                    embedded(content, towers.ad, ads),
-                    embedded(content, towers.behavior, behaviors),
-                    embedded(content, towers.sketch, ads),
-                    embedded(content, towers.sketch, behaviors),
-                ]
-            })
-            .collect();
+        let contents = self.embedded(&keys);
         let contents: Vec<ContentBatch<'_>> = contents
             .iter()
             .zip(spec.contents())
@@ -217,6 +200,27 @@ impl Fixture {
             &mut logits,
         );
         logits
+    }
+
+    /// Of every content: the ads, the behaviors, and the sketches of both; each with the table of
+    /// its tower.
+    fn embedded(&self, keys: &[Keys]) -> Vec<[(Vec<f32>, Vec<u32>); 4]> {
+        let towers = self.spec.towers();
+        let embedded = |content: usize, tower: Option<usize>, keys: &[ImageKey]| {
+            let table = &self.weights.contents[content];
+            let first = towers.iter().take_while(|tower| tower.content < content).count();
+            embed(table, tower.map(|tower| tower - first), keys)
+        };
+        let each = self.spec.content_towers().into_iter().zip(keys).enumerate();
+        each.map(|(content, (towers, Keys { ads, behaviors }))| {
+            [
+                embedded(content, towers.ad, ads),
+                embedded(content, towers.behavior, behaviors),
+                embedded(content, towers.sketch, ads),
+                embedded(content, towers.sketch, behaviors),
+            ]
+        })
+        .collect()
     }
 }
 

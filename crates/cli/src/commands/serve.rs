@@ -338,24 +338,8 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
     }
     let cors = Cors::new(&arguments.cors_origin);
     let cors = cors.map_err(|what| Failure::user(format!("--cors-origin: {what}")))?;
-    let per_address = arguments.connections_per_address;
+    let (limits, pictures) = (limits(&arguments), pictures(&arguments)?);
     let tls = arguments.tls_certificate.zip(arguments.tls_key);
-    let pictures = match arguments.pictures {
-        false => None,
-        true if arguments.encoder.is_precomputed() => {
-            return Err(Failure::user(
-                "--encoder precomputed takes no pictures; --pictures needs an encoder of pictures"
-                    .to_owned(),
-            ));
-        }
-        true => {
-            let encoder = arguments.encoder.open(|path| local(path).map_err(Failure::from))?;
-            let (hash, limits) = (encoder.hash(), PictureLimits::default());
-            let pictures: Arc<dyn PictureEncoder> =
-                Arc::new(ServedEncoder { encoder, hash, limits });
-            Some(pictures)
-        }
-    };
     Ok(Settings {
         models: arguments.models,
         address: arguments.bind,
@@ -369,22 +353,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         keep: arguments.keep,
         copied_bytes: arguments.copy_below.saturating_mul(1 << 20),
         threads: threads(arguments.threads),
-        limits: Limits {
-            body_bytes: arguments.body_bytes,
-            candidates: arguments.candidates as usize,
-            behaviors: arguments.behaviors as usize,
-            queue: arguments.queue as usize,
-            connections: arguments.connections as usize,
-            deadline: Duration::from_millis(arguments.deadline_ms),
-            connections_per_address: per_address.map_or(usize::MAX, |most| most as usize),
-            request_memory: arguments.request_memory,
-            body_timeout: Duration::from_secs_f64(arguments.body_timeout),
-            idle_timeout: Duration::from_secs_f64(arguments.idle_timeout),
-            write_timeout: Duration::from_secs_f64(arguments.write_timeout),
-            client_timeout: Duration::from_secs_f64(arguments.client_timeout),
-            lame_duck: Duration::from_secs_f64(arguments.lame_duck),
-            shutdown_grace: Duration::from_secs_f64(arguments.shutdown_grace),
-        },
+        limits,
         tokens: tokens(arguments.token_file)?,
         admin_tokens: tokens(arguments.admin_token_file)?,
         access_log: arguments.access_log,
@@ -401,4 +370,39 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         }),
         pictures,
     })
+}
+
+fn limits(arguments: &Arguments) -> Limits {
+    let per_address = arguments.connections_per_address;
+    Limits {
+        body_bytes: arguments.body_bytes,
+        candidates: arguments.candidates as usize,
+        behaviors: arguments.behaviors as usize,
+        queue: arguments.queue as usize,
+        connections: arguments.connections as usize,
+        deadline: Duration::from_millis(arguments.deadline_ms),
+        connections_per_address: per_address.map_or(usize::MAX, |most| most as usize),
+        request_memory: arguments.request_memory,
+        body_timeout: Duration::from_secs_f64(arguments.body_timeout),
+        idle_timeout: Duration::from_secs_f64(arguments.idle_timeout),
+        write_timeout: Duration::from_secs_f64(arguments.write_timeout),
+        client_timeout: Duration::from_secs_f64(arguments.client_timeout),
+        lame_duck: Duration::from_secs_f64(arguments.lame_duck),
+        shutdown_grace: Duration::from_secs_f64(arguments.shutdown_grace),
+    }
+}
+
+/// The encoder of pictures that arrive, if --pictures asks for one.
+fn pictures(arguments: &Arguments) -> Result<Option<Arc<dyn PictureEncoder>>, Failure> {
+    if !arguments.pictures {
+        return Ok(None);
+    }
+    if arguments.encoder.is_precomputed() {
+        let what =
+            "--encoder precomputed takes no pictures; --pictures needs an encoder of pictures";
+        return Err(Failure::user(what.to_owned()));
+    }
+    let encoder = arguments.encoder.open(|path| local(path).map_err(Failure::from))?;
+    let (hash, limits) = (encoder.hash(), PictureLimits::default());
+    Ok(Some(Arc::new(ServedEncoder { encoder, hash, limits })))
 }

@@ -270,11 +270,8 @@ fn marks_that_swallow_rows() {
         }
     }
     let long = text(&[(6, &format!("6\t5\t\"red{}", "\nx y z".repeat(800_000)))]);
-    assert!(
-        error(long.as_bytes()).contains("a quotation mark on line 6 begins a cell of more than "),
-        "{}",
-        error(long.as_bytes())
-    );
+    let error = error(long.as_bytes());
+    assert!(error.contains("a quotation mark on line 6 begins a cell of more than "), "{error}");
     // Sound texts of several lines stay what they are.
     let sound = b"item,text\n1,\"Hello,\nworld\"\n2,\"a, b\nc, d\ne, f\"\n3,\"x\n\n\ny\"\n";
     assert_eq!(rows(sound).len(), 4);
@@ -558,24 +555,16 @@ fn fixed(bytes: &[u8]) -> ArrayRef {
     Arc::new(builder.finish())
 }
 
-/// Arrays of one value, and its text; none where a column of the type cannot be used.
-fn values() -> Vec<(&'static str, ArrayRef, Option<&'static str>)> {
-    let item = |data| Arc::new(Field::new("item", data, true));
-    let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+/// A type, an array of one value, and its text; none where a column of the type cannot be used.
+type Value = (&'static str, ArrayRef, Option<&'static str>);
+
+fn values() -> Vec<Value> {
+    [plain_values(), nested_values()].concat()
+}
+
+fn plain_values() -> Vec<Value> {
     let mut words = StringDictionaryBuilder::<Int8Type>::new();
     words.append_value("red");
-    let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
-    map.keys().append_value("k");
-    map.values().append_value("v");
-    map.append(true).unwrap();
-    let one: ArrayRef = Arc::new(Int32Array::from(vec![1]));
-    let structs: ArrayRef = Arc::new(StructArray::from(vec![(item(DataType::Int32), one)]));
-    let of_structs = LargeListArray::new(
-        item(structs.data_type().clone()),
-        OffsetBuffer::from_lengths([1]),
-        Arc::clone(&structs),
-        None,
-    );
     let half = |value: f32| {
         Float16Array::from(vec![
             <arrow_array::types::Float16Type as arrow_array::ArrowPrimitiveType>::Native::from_f32(
@@ -633,6 +622,25 @@ fn values() -> Vec<(&'static str, ArrayRef, Option<&'static str>)> {
         ("uuid", fixed(&UUID), Some("123e4567-e89b-12d3-a456-4266141740ff")),
         ("bytes of text", Arc::new(BinaryArray::from(vec![&b"u1"[..]])), Some("u1")),
         ("null", Arc::new(NullArray::new(1)), Some("")),
+    ]
+}
+
+fn nested_values() -> Vec<Value> {
+    let item = |data| Arc::new(Field::new("item", data, true));
+    let numbers: ArrayRef = Arc::new(Int32Array::from(vec![1, 2]));
+    let mut map = MapBuilder::new(None, StringBuilder::new(), StringBuilder::new());
+    map.keys().append_value("k");
+    map.values().append_value("v");
+    map.append(true).unwrap();
+    let one: ArrayRef = Arc::new(Int32Array::from(vec![1]));
+    let structs: ArrayRef = Arc::new(StructArray::from(vec![(item(DataType::Int32), one)]));
+    let of_structs = LargeListArray::new(
+        item(structs.data_type().clone()),
+        OffsetBuffer::from_lengths([1]),
+        Arc::clone(&structs),
+        None,
+    );
+    vec![
         ("list", lists(), Some("a+b")),
         (
             "fixed list",
