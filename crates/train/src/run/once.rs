@@ -1,5 +1,6 @@
 //! One training in its run folder: begun or resumed, step by step, to its last checkpoint.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
