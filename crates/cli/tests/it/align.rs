@@ -1,6 +1,6 @@
 //! `ams align` on a tiny shop, and its vectors on the way to a model.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::place::{Place, count, has_keys, number};
 use crate::shop::{CONFIG, TRAIN};
@@ -37,13 +37,41 @@ fn aligned_vectors_are_features_like_any_others() {
     let encoded = place.json("encode data --features vectors/images.parquet --out aligned");
     assert_eq!((&encoded["dim"], &encoded["images"]), (&json!(12), &vectors["images"]));
     assert_eq!(encoded["failed"], json!({}));
-    place.json(&format!("{TRAIN} --set data.images=aligned"));
+    place.write("plain.toml", CONFIG.replace("tiny", "plain"));
+    place.json("train plain.toml --set model.tower=[16,12] --set data.images=aligned");
 
     place.refuses(
         "vectors --images runs/tiny --data data --store aligned --out other",
         &["the map was made of features of builtin", "precomputed"],
     );
     place.refuses("vectors --images models --data data --out other", &["models"]);
+}
+
+/// The map is in the bundle: a picture that comes back as a new one has the vector it had.
+#[test]
+fn a_training_aligns_first_and_a_delta_makes_vectors_of_its_map() {
+    let place = place();
+    let similar = "--set model.similarity=histogram --set model.interactions=product";
+    let report = place.json(&format!("{TRAIN} {similar}"));
+    assert_eq!(report["alignment"]["steps"], json!(8));
+    assert!(place.path("runs/tiny/aligned").exists());
+    place.refuses(
+        "train shop.toml --set name=warm --set train.warm_start.from=runs/tiny",
+        &["train.warm_start", "another map", "vectors --images"],
+    );
+    place.json("publish runs/tiny --to models");
+    let samples: Value = serde_json::from_slice(&place.read("models/tiny/1/samples.json")).unwrap();
+    place.write("page.json", samples[0].to_string());
+    let score = || place.json("score --model models/tiny --request page.json")["ctr"].clone();
+    let known = score();
+    let items = String::from_utf8(place.read("shop/items.csv")).unwrap();
+    let column = items.lines().next().unwrap().split(',').position(|name| name == "image");
+    let pictures = items.lines().skip(1).map(|line| line.split(',').nth(column.unwrap()).unwrap());
+    place.write("gone", pictures.map(|name| format!("{name}\n")).collect::<String>());
+    place.json("delta models/tiny --remove-pictures gone");
+    assert_ne!(score(), known, "pictures count");
+    place.json("delta models/tiny --images data/images");
+    assert_eq!(score(), known);
 }
 
 #[test]

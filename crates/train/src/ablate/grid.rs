@@ -297,8 +297,97 @@ const SMALL: AblationTable = AblationTable {
     ],
 };
 
+const PLAIN: &str = "preset small";
+const HALF: &str = "model.projection={ components = 64 }";
+/// Any key of `[align]` asks for an alignment; this is its default.
+const ALIGNED: &str = "align.width=64";
+
+const ALIGN: AblationTable = AblationTable {
+    name: "align",
+    title: "What alignment buys",
+    paper: None,
+    rows: &[
+        row(SMALL_ID_ONLY, &["model.preset=small", "model.images=none", "model.similarity=none"]),
+        row(PLAIN, &["model.preset=small"]).against(&[SMALL_ID_ONLY]).twin(Twin::OnRequest),
+        row("half-whitened", &["model.preset=small", HALF])
+            .against(&[SMALL_ID_ONLY, PLAIN])
+            .twin(Twin::Usual),
+        row("aligned", &["model.preset=small", ALIGNED])
+            .against(&[SMALL_ID_ONLY, PLAIN, "half-whitened"])
+            .twin(Twin::Usual),
+        row("half-whitened, without towers", &["model.preset=small", "model.images=none", HALF])
+            .against(&[SMALL_ID_ONLY])
+            .twin(Twin::Usual),
+        row("aligned, without towers", &["model.preset=small", "model.images=none", ALIGNED])
+            .against(&[SMALL_ID_ONLY, "half-whitened, without towers"])
+            .twin(Twin::Usual),
+    ],
+};
+
+const SIMILARITY: AblationTable = AblationTable {
+    name: "similarity",
+    title: "Cosines of which vectors, summed up how",
+    paper: None,
+    rows: &[
+        row(SMALL_ID_ONLY, &["model.preset=small", "model.images=none", "model.similarity=none"]),
+        row(
+            "cosine of components",
+            &["model.preset=small", "model.images=none", "model.similarity=cosine"],
+        )
+        .against(&[SMALL_ID_ONLY])
+        .twin(Twin::OnRequest),
+        row("histogram of components", &["model.preset=small", "model.images=none"])
+            .against(&[SMALL_ID_ONLY])
+            .twin(Twin::OnRequest),
+        row(
+            "cosine, half-whitened",
+            &["model.preset=small", "model.images=none", "model.similarity=cosine", HALF],
+        )
+        .against(&[SMALL_ID_ONLY])
+        .twin(Twin::OnRequest),
+        row("histogram, half-whitened", &["model.preset=small", "model.images=none", HALF])
+            .against(&[SMALL_ID_ONLY])
+            .twin(Twin::OnRequest),
+        row(
+            "cosine, aligned",
+            &["model.preset=small", "model.images=none", "model.similarity=cosine", ALIGNED],
+        )
+        .against(&[SMALL_ID_ONLY])
+        .twin(Twin::OnRequest),
+        row("histogram, aligned", &["model.preset=small", "model.images=none", ALIGNED])
+            .against(&[SMALL_ID_ONLY])
+            .twin(Twin::OnRequest),
+    ],
+};
+
+/// The preset with its schedule and no choice: ids alone.
+const RECOMMENDED_IDS: &str = "ids alone";
+
+const RECOMMENDED: AblationTable = AblationTable {
+    name: "recommended",
+    title: "What the preset `recommended` chooses, and what it could have chosen",
+    paper: None,
+    rows: &[
+        row(RECOMMENDED_IDS, &["model.preset=recommended", r#"train.candidates=["ids"]"#]),
+        row("preset small", &["model.preset=small"]).against(&[RECOMMENDED_IDS]),
+        row(
+            "similarity alone",
+            &["model.preset=recommended", r#"train.candidates=["similarity"]"#],
+        )
+        .against(&[RECOMMENDED_IDS])
+        .twin(Twin::OnRequest),
+        row("with towers", &["model.preset=recommended", r#"train.candidates=["full"]"#])
+            .against(&[RECOMMENDED_IDS])
+            .twin(Twin::OnRequest),
+        row("preset recommended", &["model.preset=recommended"])
+            .against(&[RECOMMENDED_IDS, "preset small"])
+            .twin(Twin::Usual),
+    ],
+};
+
 /// Every table, in the order of reports.
-pub(crate) const TABLES: [AblationTable; 6] = [ARMS, AGGREGATORS, BASE, WARM_UP, PRE_RANK, SMALL];
+pub(crate) const TABLES: [AblationTable; 9] =
+    [ARMS, AGGREGATORS, BASE, WARM_UP, PRE_RANK, SMALL, ALIGN, SIMILARITY, RECOMMENDED];
 
 /// The tables called `names`, in the order of [`TABLES`] and each once; all if there is no name.
 ///
@@ -346,7 +435,7 @@ mod tests {
         assert_eq!(select(&[]).unwrap().len(), TABLES.len());
         let error = select(&names(&["arm"])).unwrap_err().to_string();
         let want = "tables: there is no table \"arm\"; there are arms, aggregators, base, warm-up, \
-                    pre-rank, small";
+                    pre-rank, small, align, similarity, recommended";
         assert_eq!(error, want);
     }
 

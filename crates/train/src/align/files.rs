@@ -62,9 +62,9 @@ pub(crate) struct Basis {
 }
 
 impl Basis {
-    /// Of `config` and what it reads.
-    pub(crate) fn of(config: &Config, sources: Sources) -> Basis {
-        let align = config.align.clone().unwrap_or_default();
+    /// Of `config` and what it reads: features of `dim` numbers.
+    pub(crate) fn of(config: &Config, sources: Sources, dim: usize) -> Basis {
+        let align = config.align.clone().unwrap_or_default().resolved(dim);
         Basis {
             seed: align.seed.unwrap_or(config.seed),
             align,
@@ -162,7 +162,8 @@ impl Aligned {
     ) -> Result<FeatureStore> {
         let aligned = Aligned::open(run)?;
         let sources = Sources { further: Vec::new(), ..sources.clone() };
-        if let Some(what) = aligned.card.basis.difference(&Basis::of(config, sources)) {
+        if let Some(what) = aligned.card.basis.difference(&Basis::of(config, sources, store.dim()))
+        {
             let what = format!("{what}; train again with --replace");
             return Err(Error::content(run.join(ALIGNED), what));
         }
@@ -172,7 +173,7 @@ impl Aligned {
 
     /// The width of a vector (D).
     pub fn width(&self) -> usize {
-        self.card.basis.align.width
+        self.card.basis.align.resolved_shape()[0]
     }
 
     /// The vectors, of length 1 or 0, of images of `store`; (n, D).
@@ -324,7 +325,7 @@ fn list(states: &Path) -> Result<Vec<(u64, PathBuf)>> {
 fn read_map(folder: &Folder<Card>) -> Result<Aligned> {
     let card = folder.manifest.meta.clone();
     let (features, align) = (card.features, &card.basis.align);
-    let (count, width) = (align.components, align.width);
+    let [width, count] = align.resolved_shape();
     let file = folder.tensors(MAP)?;
     let read = |name, shape: &[usize]| Ok::<_, Error>(file.any_f32(name, shape)?.to_vec());
     let components = Components {

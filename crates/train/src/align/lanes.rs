@@ -40,7 +40,8 @@ pub(crate) struct Weights {
 
 impl Weights {
     pub(crate) fn first(align: &AlignConfig) -> Weights {
-        let w = align::identity(align.width, align.components);
+        let [width, components] = align.resolved_shape();
+        let w = align::identity(width, components);
         Weights { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w }
     }
 }
@@ -351,7 +352,8 @@ impl Lanes {
 
     /// Draws the batch of a step and gives every process all of it, with embeddings.
     fn embed_batch(&mut self, w: &[f32], step: u64) -> Result<()> {
-        let AlignConfig { batch, window, width, decay_days, .. } = self.align;
+        let AlignConfig { batch, window, decay_days, .. } = self.align;
+        let [width, _] = self.align.resolved_shape();
         let drawn = self.order.draw(self.seed, step, batch, window);
         let local = self.topology.local();
         let mut start = drawn[..local.start].iter().map(Vec::len).sum();
@@ -394,7 +396,8 @@ impl Lanes {
     /// Sends the gradients of the batch's embeddings to their owners, which run the map backward.
     /// Returns the loss, without the penalty.
     fn gradients(&mut self) -> Result<f64> {
-        let AlignConfig { width, components, temperature, .. } = self.align;
+        let [width, components] = self.align.resolved_shape();
+        let temperature = self.align.temperature;
         let Lanes { topology, fabric, post, pool, shards, workers, requests, batch, .. } = self;
         let (local, lanes) = (topology.local(), topology.lanes());
         pool.install(|| {
@@ -442,7 +445,7 @@ impl Lanes {
 
     /// Has the owners embed what `who` asks for, into the workers.
     fn ask(&mut self, w: &[f32], who: Asker) -> Result<()> {
-        let AlignConfig { width, components, .. } = self.align;
+        let [width, components] = self.align.resolved_shape();
         let Lanes { topology, fabric, post, pool, shards, workers, requests, answers, .. } = self;
         let (local, lanes) = (topology.local(), topology.lanes());
         pool.install(|| {
@@ -482,7 +485,7 @@ impl Lanes {
     /// # Errors
     /// If a process is lost.
     pub(crate) fn judge(&mut self, w: &[f32]) -> Result<(Vec<f32>, Vec<u8>)> {
-        let width = self.align.width;
+        let [width, _] = self.align.resolved_shape();
         self.ask(w, Asker::Judges)?;
         let scored: Vec<Vec<u32>> = self.pool.install(|| {
             let each = self.workers.par_iter().with_max_len(1);

@@ -204,8 +204,8 @@ impl Alignment {
         let (dataset, store) = together(&mut fabric, opened)?;
         let sources = Sources::of(&dataset, std::slice::from_ref(&store));
         agree::<Error>(&mut fabric, &sources.facts())?;
-        let basis = Basis::of(config, sources);
-        let width = basis.align.width;
+        let basis = Basis::of(config, sources, store.dim());
+        let [width, _] = basis.align.resolved_shape();
         let topology = topology(config, &dataset, &fabric);
         let topology = together(&mut fabric, topology)?;
         let earlier = if goes_on { earlier(run, &basis) } else { Ok(None) };
@@ -342,7 +342,7 @@ fn earlier(run: &Path, basis: &Basis) -> Result<Option<Earlier>> {
 
 /// The alignment of `basis` at step 0.
 fn begin(basis: Basis, store: &FeatureStore) -> (Aligned, Weights) {
-    let components = Components::fit(store, basis.align.components, basis.align.whiten);
+    let components = Components::fit(store, basis.align.resolved_shape()[1], basis.align.whiten);
     let weights = Weights::first(&basis.align);
     let card = Card {
         encoder: store.card().encoder.clone(),
@@ -371,7 +371,7 @@ fn open(config: &Config) -> Result<(Dataset, FeatureStore)> {
             "there is no feature store of images to align; run `ams encode` or set data.images";
         return Err(Error::Config { key: "data.images".to_owned(), what: what.to_owned() });
     };
-    let count = config.align.unwrap_or_default().components;
+    let [_, count] = config.align.unwrap_or_default().shape(store.dim());
     if count > store.dim() {
         let what = format!("{count} components of features of {} numbers", store.dim());
         return Err(Error::Config { key: "align.components".to_owned(), what });

@@ -17,7 +17,7 @@ use crate::run::layout::{CHOICE, folder};
 use crate::run::once::{self, decide};
 use crate::run::progress::StepReport;
 use crate::run::report::{Choice, RunReport, Searched};
-use crate::settings::{Candidate, Config, ImageArm, Interactions, Similarity};
+use crate::settings::{Candidate, Config, Criterion, ImageArm, Interactions, Similarity};
 use crate::setup::job::{Job, Next, Start, facts_of};
 use crate::setup::sources;
 
@@ -55,7 +55,8 @@ pub(super) fn train(
             epochs: report.best_step.unwrap_or(report.steps) as f64 / report.steps_per_epoch as f64,
             validation: report.validation,
         });
-        if best.as_ref().is_none_or(|(_, _, best)| gauc(&report) > gauc(best)) {
+        let by = |report: &RunReport| goodness(report, config.train.early_stop_by);
+        if best.as_ref().is_none_or(|(_, _, best)| by(&report) > by(best)) {
             best = Some((at, search, report));
         }
     }
@@ -82,9 +83,9 @@ fn resumed(start: Start) -> Start {
     }
 }
 
-/// GAUC of the best evaluation; less than any without one.
-fn gauc(report: &RunReport) -> f64 {
-    report.validation.and_then(|validation| validation.gauc).unwrap_or(-1.0)
+/// How good the best evaluation is; less than any without one.
+fn goodness(report: &RunReport, criterion: Criterion) -> f64 {
+    report.validation.and_then(|validation| validation.by(criterion)).unwrap_or(f64::NEG_INFINITY)
 }
 
 /// `found` of an epoch of `of` steps, in an epoch of `all` steps: the nearest number, at least 1.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::settings::Criterion;
+
 /// Where a training stands.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -41,6 +43,17 @@ pub struct Validation {
     pub logloss: Option<f64>,
 }
 
+impl Validation {
+    /// How good it is by `criterion`, more being better; `None` where the metric is not defined.
+    pub(crate) fn by(&self, criterion: Criterion) -> Option<f64> {
+        match criterion {
+            Criterion::Gauc => self.gauc,
+            Criterion::Auc => self.auc,
+            Criterion::Logloss => self.logloss.map(|loss| -loss),
+        }
+    }
+}
+
 /// The best evaluation so far.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -66,7 +79,7 @@ pub(crate) struct History {
     pub evaluations: u32,
     /// The last of them.
     pub last: Option<Validation>,
-    /// The one with the greatest GAUC, the first of equals; none without any.
+    /// The best one, the first of equals; none without any.
     pub best: Option<Best>,
 }
 
@@ -77,11 +90,18 @@ impl History {
     }
 
     /// Adds evaluation `number`, counted from 1, which was at `cursor`.
-    pub(crate) fn add(&mut self, cursor: Cursor, number: u32, validation: Validation) {
+    pub(crate) fn add(
+        &mut self,
+        cursor: Cursor,
+        number: u32,
+        validation: Validation,
+        criterion: Criterion,
+    ) {
         self.evaluations = number;
         self.last = Some(validation);
-        let best = self.best.and_then(|best| best.validation.gauc);
-        let better = validation.gauc.is_some_and(|gauc| best.is_none_or(|best| gauc > best));
+        let best = self.best.and_then(|best| best.validation.by(criterion));
+        let now = validation.by(criterion);
+        let better = now.is_some_and(|now| best.is_none_or(|best| now > best));
         if better {
             self.best = Some(Best {
                 epoch: cursor.epoch,
@@ -108,7 +128,8 @@ mod tests {
         let mut history = History::default();
         for (epoch, &gauc) in gaucs.iter().enumerate() {
             let cursor = Cursor { epoch: epoch as u32, step: 8, ..Cursor::default() };
-            history.add(cursor, epoch as u32 + 1, Validation { gauc, ..Validation::default() });
+            let validation = Validation { gauc, ..Validation::default() };
+            history.add(cursor, epoch as u32 + 1, validation, Criterion::Gauc);
             if history.is_spent(Some(patience)) {
                 return (history.best.map(|best| best.epoch), Some(epoch));
             }
@@ -125,5 +146,25 @@ mod tests {
         assert_eq!(history(&some(&[0.6, 0.6, 0.6]), 2), (Some(0), Some(2)), "ties are not better");
         assert_eq!(history(&[None, None, None], 2), (None, Some(1)));
         assert_eq!(history(&[None, Some(0.4), None], 2), (Some(1), None));
+    }
+
+    #[test]
+    fn evaluations_are_compared_by_the_criterion() {
+        let of = |gauc: f64, auc: f64, logloss: f64| Validation {
+            gauc: Some(gauc),
+            auc: Some(auc),
+            logloss: Some(logloss),
+        };
+        let evaluations = [of(0.7, 0.6, 0.5), of(0.6, 0.7, 0.4), of(0.5, 0.5, 0.3)];
+        for (criterion, best) in
+            [(Criterion::Gauc, 0), (Criterion::Auc, 1), (Criterion::Logloss, 2)]
+        {
+            let mut history = History::default();
+            for (epoch, validation) in evaluations.into_iter().enumerate() {
+                let cursor = Cursor { epoch: epoch as u32, ..Cursor::default() };
+                history.add(cursor, epoch as u32 + 1, validation, criterion);
+            }
+            assert_eq!(history.best.map(|best| best.epoch), Some(best), "{criterion:?}");
+        }
     }
 }

@@ -313,7 +313,8 @@ impl Trainer {
         let metrics = first.then(|| Metrics::of(&all.users, &all.logits, &all.labels));
         let validation = validation::tell(metrics, self.lanes.fabric())?;
         self.lanes.metered().restore(meter);
-        self.history.add(self.cursor, number, validation);
+        let criterion = self.config.train.early_stop_by;
+        self.history.add(self.cursor, number, validation, criterion);
         Ok(Some(validation))
     }
 

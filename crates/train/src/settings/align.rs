@@ -11,10 +11,14 @@ use crate::error::{Error, Result};
 #[serde(deny_unknown_fields, default)]
 pub struct AlignConfig {
     /// Number of principal components of the features, of length 1 each, that the map reads.
-    /// Range: at least `width`, and at most the width of the features.
-    pub components: usize,
-    /// Width of an aligned vector, in numbers. Range: at least 1; at most `components`.
-    pub width: usize,
+    /// Default: 128, or the width of the features if that is less. Range: at least `width`, and
+    /// at most the width of the features.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub components: Option<usize>,
+    /// Width of an aligned vector, in numbers. Default: 64, or `components` if that is less.
+    /// Range: at least 1; at most `components`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub width: Option<usize>,
     /// Scale of the components; one without variance is 0.
     /// - `none`: Each has its variance.
     /// - `half`: Each is divided by the fourth root of its variance.
@@ -54,8 +58,8 @@ impl Default for AlignConfig {
     /// What was best on logs of some hundred thousand impressions.
     fn default() -> AlignConfig {
         AlignConfig {
-            components: 128,
-            width: 64,
+            components: None,
+            width: None,
             whiten: Whiten::Half,
             temperature: 0.25,
             steps: 400,
@@ -71,7 +75,32 @@ impl Default for AlignConfig {
     }
 }
 
+/// Components of wide features, unless a number is given.
+const COMPONENTS: usize = 128;
+
+/// Width of an aligned vector, unless a number is given.
+const WIDTH: usize = 64;
+
 impl AlignConfig {
+    /// Width of an aligned vector (D), and the components that the map reads (P), of features of
+    /// `dim` numbers.
+    pub(crate) fn shape(&self, dim: usize) -> [usize; 2] {
+        let components = self.components.unwrap_or(COMPONENTS.min(dim));
+        [self.width.unwrap_or(WIDTH.min(components)), components]
+    }
+
+    /// The same with the numbers that it means for features of `dim` numbers.
+    pub(crate) fn resolved(mut self, dim: usize) -> AlignConfig {
+        let [width, components] = self.shape(dim);
+        (self.width, self.components) = (Some(width), Some(components));
+        self
+    }
+
+    /// [`AlignConfig::shape`] of a configuration that is resolved.
+    pub(crate) fn resolved_shape(&self) -> [usize; 2] {
+        self.shape(usize::MAX)
+    }
+
     /// Checks what the types cannot say.
     ///
     /// # Errors
@@ -79,9 +108,9 @@ impl AlignConfig {
     pub fn check(&self) -> Result<()> {
         let bad =
             |key: &str, what: String| Err(Error::Config { key: format!("align.{key}"), what });
-        if self.width == 0 || self.width > self.components {
-            let what =
-                format!("{}, expected 1 to align.components = {}", self.width, self.components);
+        let [width, components] = self.resolved_shape();
+        if width == 0 || width > components {
+            let what = format!("{width}, expected 1 to align.components = {components}");
             return bad("width", what);
         }
         if !(self.temperature >= LEAST_TEMPERATURE && self.temperature.is_finite()) {

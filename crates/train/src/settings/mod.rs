@@ -316,10 +316,16 @@ pub struct TrainConfig {
     /// time, with items that are new by then. Range: at least 0 and less than 1; more than 0
     /// excludes `validation_parts`.
     pub validation_tail: f32,
-    /// Number of consecutive evaluations without a greater GAUC of what is held out after which
-    /// the training ends. The result of the run is then its best evaluation. Default: no early
-    /// stop. Range: at least 1; needs `validation_parts` or `validation_tail`.
+    /// Number of consecutive evaluations, none of them the best so far, after which the training
+    /// ends. The result of the run is then its best evaluation. Default: no early stop. Range: at
+    /// least 1; needs `validation_parts` or `validation_tail`.
     pub early_stop: Option<u32>,
+    /// Metric of what is held out by which evaluations and candidates are compared; the first of
+    /// equals is the best.
+    /// - `gauc`: The greatest AUC within users.
+    /// - `auc`: The greatest AUC.
+    /// - `logloss`: The least log loss.
+    pub early_stop_by: Criterion,
     /// Number of evaluations per epoch on what is held out, at equal distances of steps; the last
     /// one is after the epoch. Range: at least 1.
     pub evaluations_per_epoch: u32,
@@ -327,9 +333,8 @@ pub struct TrainConfig {
     /// share of epochs that early stop found; the trainings before are runs of their own beside
     /// this one, `<name>.search` or `<name>.search-<candidate>`. Range: `true` needs `early_stop`.
     pub refit: bool,
-    /// Variants of the model, each of which is trained on what is not held out; the one with the
-    /// greatest GAUC of what is held out, the first of equals, is trained once more on all
-    /// samples. Default: the model alone. Range: no variant twice; `similarity` needs a
+    /// Variants of the model, each of which is trained on what is not held out; the best one by
+    /// `early_stop_by` is trained once more on all samples. Default: the model alone. Range: no variant twice; `similarity` needs a
     /// `model.similarity`; needs `refit`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
@@ -393,6 +398,19 @@ pub struct TrainConfig {
     pub warm_start: Option<WarmStart>,
 }
 
+/// A metric by which evaluations are compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Criterion {
+    /// AUC within users, weighted by their impressions.
+    #[default]
+    Gauc,
+    /// Area under the ROC curve.
+    Auc,
+    /// Mean cross-entropy in nats.
+    Logloss,
+}
+
 /// A variant of the model that is trained, to find out what helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -453,6 +471,7 @@ impl Default for TrainConfig {
             validation_parts: 0,
             validation_tail: 0.0,
             early_stop: None,
+            early_stop_by: Criterion::Gauc,
             evaluations_per_epoch: 1,
             refit: false,
             candidates: Vec::new(),

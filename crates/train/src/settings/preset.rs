@@ -40,7 +40,6 @@ const RECOMMENDED: &str = r#"
 base = "din"
 aggregator = "attentive"
 towers = "shared"
-projection = { components = 64 }
 tower = [12]
 interactions = "product"
 similarity = "histogram"
@@ -53,6 +52,7 @@ tower_weight_decay = 1.0
 validation_tail = 0.1
 evaluations_per_epoch = 4
 early_stop = 4
+early_stop_by = "auc"
 refit = true
 candidates = ["ids", "similarity", "full"]
 
@@ -155,7 +155,7 @@ mod tests {
             "{head}[model]\npreset = 'recommended'\n[train]\nvalidation_parts = 8\n[align]\nsteps = 9\n"
         ));
         let align = recommended.align.clone().expect("the preset aligns");
-        assert_eq!((align.steps, align.width), (9, 64));
+        assert_eq!((align.steps, align.shape(1280)), (9, [64, 128]));
         assert_eq!(recommended.train.validation_tail, 0.0);
         assert_eq!(recommended.train.candidates.len(), 3);
         // What a run writes down means the same, whatever presets become later.

@@ -23,8 +23,8 @@ use super::shop::{HALF_WHITENED, go_on, make_shop_of, narrow, publish_run, shop,
 /// A short alignment of the shop's pictures.
 fn config(runs: &Path) -> Config {
     let align = AlignConfig {
-        components: 24,
-        width: 12,
+        components: Some(24),
+        width: Some(12),
         steps: 12,
         batch: 40,
         window: 4,
@@ -223,7 +223,9 @@ fn traffic_is_what_the_batch_says() {
     let folder = TempDir::new().unwrap();
     let config = config(folder.path());
     let align = config.align.clone().unwrap();
-    let (width, lanes) = (align.width as f64, config.train.lanes as f64);
+    let [width, components] = align.shape(64);
+    let (numbers, width) = (width * components, width as f64);
+    let lanes = config.train.lanes as f64;
     let report = ended(&config);
     // Of a pair: user, two images, weight, two embeddings, two sums.
     let pair = 4.0 * (2.0 + 4.0 + 1.0 + 2.0 * width + 2.0);
@@ -231,7 +233,7 @@ fn traffic_is_what_the_batch_says() {
     assert_eq!(sent.pairs, align.batch as f64 * pair * (lanes - 1.0));
     assert_eq!(sent.embeddings, sent.gradients);
     assert_eq!(sent.embeddings / width, sent.asks / 2.0);
-    let all_reduce = 4.0 * 2.0 * (lanes - 1.0) * (align.width * align.components) as f64;
+    let all_reduce = 4.0 * 2.0 * (lanes - 1.0) * numbers as f64;
     assert_eq!((sent.all_reduce, sent.wire), (all_reduce, 0.0));
     let config = Config { name: "two".to_owned(), ..config };
     let two = run(&config, Start::Fresh, (2, 1), None).remove(0).unwrap().per_step;
@@ -252,8 +254,12 @@ fn what_cannot_be_aligned_is_said() {
         let text = refusal(config, start);
         assert!(words.iter().all(|word| text.contains(word)), "{text}");
     };
-    check(&with(&|a| a.components = 65), Start::Fresh, &["align.components", "65", "64 numbers"]);
-    check(&with(&|a| a.width = 25), Start::Fresh, &["align.width: 25", "24"]);
+    check(
+        &with(&|a| a.components = Some(65)),
+        Start::Fresh,
+        &["align.components", "65", "64 numbers"],
+    );
+    check(&with(&|a| a.width = Some(25)), Start::Fresh, &["align.width: 25", "24"]);
     check(&with(&|a| a.holdout = 1e-7), Start::Fresh, &["align.holdout", "0 of them clicked"]);
     check(&with(&|a| a.holdout = 0.999_999), Start::Fresh, &["align:", "0 pairs"]);
     check(&base, Start::Resume, &["no alignment to go on with"]);
@@ -333,6 +339,22 @@ fn candidates_with_images_align_and_the_one_without_does_not() {
     assert_eq!(has_map, [false, true]);
 }
 
+/// Features of 64 numbers have no 128 components.
+#[test]
+fn without_a_shape_the_map_fits_the_features() {
+    let folder = TempDir::new().unwrap();
+    let mut config = config(folder.path());
+    config.align = Some(AlignConfig { steps: 2, ..AlignConfig::default() });
+    assert_eq!(ended(&config).width, 64);
+    let shape = |components, width, dim| {
+        AlignConfig { components, width, ..AlignConfig::default() }.shape(dim)
+    };
+    assert_eq!(shape(None, None, 1280), [64, 128]);
+    assert_eq!(shape(None, None, 32), [32, 32]);
+    assert_eq!(shape(Some(48), None, 1280), [48, 48]);
+    assert_eq!(shape(None, Some(16), 1280), [16, 128]);
+}
+
 #[test]
 fn a_map_is_no_beginning_for_towers_of_another() {
     let folder = TempDir::new().unwrap();
@@ -374,8 +396,8 @@ fn of_shop(taste: Taste, strengths: Strengths) -> AlignReport {
     let mut config = config(folder.path());
     config.data.samples = folder.path().join("data");
     config.align = Some(AlignConfig {
-        components: 48,
-        width: 24,
+        components: Some(48),
+        width: Some(24),
         steps: 120,
         batch: 256,
         evaluate_every: 40,
