@@ -1,5 +1,6 @@
 //! How a command fails, and what the shell sees of it.
 
+use std::any::Any;
 use std::ops::Range;
 use std::time::Duration;
 
@@ -13,6 +14,10 @@ pub(crate) const INTERNAL: u8 = 2;
 
 /// Exit code after Ctrl-C.
 pub(crate) const INTERRUPTED: u8 = 130;
+
+/// What is said after a panic.
+pub(crate) const DEFECT: &str =
+    "this is a defect of ams, not of your input; please report the lines above";
 
 /// Why a command did not do what was asked.
 #[derive(Debug)]
@@ -40,6 +45,16 @@ pub(crate) struct Mistake {
 impl Mistake {
     /// Writes it to stderr, in colors if that is a terminal.
     fn say(&self) {
+        anstream::eprintln!("{}", self.rendered(&Renderer::styled()));
+    }
+
+    /// Its words without colors, and without the word `error` before them.
+    fn words(&self) -> String {
+        let text = self.rendered(&Renderer::plain());
+        text.strip_prefix("error: ").unwrap_or(&text).to_owned()
+    }
+
+    fn rendered(&self, renderer: &Renderer) -> String {
         let title = Level::ERROR.primary_title(&self.what);
         let mut group = match &self.place {
             None => Group::with_title(title),
@@ -51,7 +66,7 @@ impl Mistake {
         if let Some(help) = &self.help {
             group = group.element(Level::HELP.message(help));
         }
-        anstream::eprintln!("{}", Renderer::styled().render(&[group]));
+        renderer.render(&[group])
     }
 }
 
@@ -76,6 +91,35 @@ impl Failure {
                 mistake.say();
                 USER
             }
+        }
+    }
+}
+
+/// A failure in the words of the program, for a caller in the same process.
+#[derive(Debug)]
+pub enum Refusal {
+    /// Something outside is not as it has to be (exit code 1).
+    User(String),
+    /// A defect of ours (exit code 2).
+    Internal(String),
+    /// The caller stopped it; everything is saved (exit code 130).
+    Interrupted,
+}
+
+impl Refusal {
+    /// Of what a panic carries.
+    pub(crate) fn of_panic(panic: &(dyn Any + Send)) -> Refusal {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied()).unwrap_or("a panic");
+        Refusal::Internal(format!("{text}\n{DEFECT}"))
+    }
+}
+
+impl From<Failure> for Refusal {
+    fn from(failure: Failure) -> Refusal {
+        match failure {
+            Failure::User(mistake) | Failure::Elsewhere(mistake) => Refusal::User(mistake.words()),
+            Failure::Interrupted => Refusal::Interrupted,
         }
     }
 }

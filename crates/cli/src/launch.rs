@@ -42,7 +42,7 @@ impl Launch {
     fn join_if(launched: bool) -> Result<Launch, Failure> {
         yield_when_idle();
         if !launched {
-            return Ok(Launch { membership: None, rank: 0, size: 1 });
+            return Ok(Launch::alone());
         }
         let membership = ams_fabric::mpi::Membership::join()
             .ok_or_else(|| Failure::user("this process is in an MPI job already"))?;
@@ -60,7 +60,17 @@ impl Launch {
                  alone and over the others; build it with `cargo build --release --features mpi`"
             )));
         }
-        Ok(Launch { rank: 0, size: 1 })
+        Ok(Launch::alone())
+    }
+
+    /// One process that was started by no launcher, or by one for something else than this.
+    pub(crate) fn alone() -> Launch {
+        Launch {
+            #[cfg(feature = "mpi")]
+            membership: None,
+            rank: 0,
+            size: 1,
+        }
     }
 
     /// The number of this process.

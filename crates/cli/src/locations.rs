@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use ams_location::{Locations, is_remote};
 use ams_train::Config;
 
-use crate::failure::Failure;
+use crate::failure::{Failure, Refusal};
 
 /// Variables that may hold credentials or addresses of servers.
 const PREFIXES: [&str; 3] = ["AWS_", "GOOGLE_", "AZURE_"];
@@ -30,6 +30,15 @@ pub(crate) fn locations(cache: Option<PathBuf>) -> Locations {
         own(&pair.0).then_some(pair)
     });
     Locations::new(cache, environment)
+}
+
+/// The folder of a bundle on this host: that of a version or of a model, or its copy in the cache
+/// if `model` is an address in a bucket.
+///
+/// # Errors
+/// If it cannot be fetched.
+pub fn version_here(model: &Path) -> Result<PathBuf, Refusal> {
+    Ok(locations(None).input_version(model).map_err(Failure::from)?)
 }
 
 /// What a configuration reads, as paths of this host. What it writes has to be one already.

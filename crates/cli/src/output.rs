@@ -1,6 +1,10 @@
 //! Where a command's words go: people read tables on stdout, programs one JSON object.
 
 use std::io::{ErrorKind, Write};
+use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use ams_train::StepReport;
 
 use console::Term;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -9,18 +13,66 @@ use serde::Serialize;
 use crate::failure;
 pub(crate) use crate::text::{bytes, count, fitted, metric, table};
 
-/// What stdout is for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Output {
+/// Sees every step of a training, and how many there are.
+pub type OnStep = Box<dyn Fn(&StepReport, u64) + Send + Sync>;
+
+/// A caller in the same process, who gets as values what the program would print.
+#[derive(Default)]
+pub struct Caller {
+    /// Ends a training, an alignment, an ablation or an encoding: it saves what it has.
+    pub stop: Arc<AtomicBool>,
+    on_step: Option<OnStep>,
+    said: Mutex<String>,
+    report: Mutex<String>,
+}
+
+impl Caller {
+    /// A caller who looks at the steps of trainings.
+    pub fn new(on_step: Option<OnStep>) -> Caller {
+        Caller { on_step, ..Caller::default() }
+    }
+
+    /// What the command ended with, a JSON object.
+    pub fn report(&self) -> String {
+        self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The words along the way.
+    pub fn said(&self) -> String {
+        self.said.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Where a command's words go.
+#[derive(Clone, Copy)]
+pub(crate) struct Output<'a> {
     json: bool,
     /// Whether this process is the one of its job that speaks.
     speaks: bool,
+    caller: Option<&'a Caller>,
 }
 
-impl Output {
+impl<'a> Output<'a> {
     /// Output for programs if `json`, else for people; only the first process of a job has any.
-    pub(crate) fn new(json: bool, rank: usize) -> Output {
-        Output { json, speaks: rank == 0 }
+    pub(crate) fn new(json: bool, rank: usize) -> Output<'a> {
+        Output { json, speaks: rank == 0, caller: None }
+    }
+
+    /// Output for a caller in this process.
+    pub(crate) fn to(caller: &'a Caller) -> Output<'a> {
+        Output { json: true, speaks: true, caller: Some(caller) }
+    }
+
+    /// What ends a command early, where that is the caller's to say.
+    pub(crate) fn stop(self) -> Option<Arc<AtomicBool>> {
+        self.caller.map(|caller| Arc::clone(&caller.stop))
+    }
+
+    /// Shows a caller a step of a training.
+    pub(crate) fn step(self, report: &StepReport, steps: u64) {
+        if let Some(on_step) = self.caller.and_then(|caller| caller.on_step.as_ref()) {
+            on_step(report, steps);
+        }
     }
 
     /// Ends a command: `json` for programs, or what `text` prints for people.
@@ -28,10 +80,13 @@ impl Output {
         if !self.speaks {
             return;
         }
-        if self.json {
-            print(&(serde_json::to_string(json).expect("reports are JSON") + "\n"));
-        } else {
-            print(&text());
+        let object = || serde_json::to_string(json).expect("reports are JSON");
+        match self.caller {
+            Some(caller) => {
+                *caller.report.lock().unwrap_or_else(PoisonError::into_inner) = object();
+            }
+            None if self.json => print(&(object() + "\n")),
+            None => print(&text()),
         }
     }
 
@@ -40,10 +95,13 @@ impl Output {
         if !self.speaks {
             return;
         }
-        if self.json {
-            eprintln!("{text}");
-        } else {
-            print(&format!("{text}\n"));
+        match self.caller {
+            Some(caller) => {
+                let mut said = caller.said.lock().unwrap_or_else(PoisonError::into_inner);
+                *said += &format!("{text}\n");
+            }
+            None if self.json => eprintln!("{text}"),
+            None => print(&format!("{text}\n")),
         }
     }
 

@@ -34,7 +34,7 @@ pub const ITEM: &str = "item";
 pub const BEHAVIORS: &str = "behaviors";
 
 /// The list of impressions, in a sample file.
-pub(crate) const IMPRESSIONS: &str = "impressions";
+pub const IMPRESSIONS: &str = "impressions";
 
 /// The column that names a picture.
 pub const IMAGE: &str = "image";

@@ -29,6 +29,7 @@ mod table;
 mod text;
 mod union;
 
+pub use self::arrow::column_texts;
 pub use self::batch::{Places, TextBatch};
 pub use self::encoding::Encoding;
 pub use self::input::{Files, GLOB, Input, Listed, LocalFiles, MemoryFile, ReadAt};

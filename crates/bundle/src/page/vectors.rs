@@ -61,7 +61,7 @@ pub fn export(model: &Model, dataset: &Dataset, split: SplitName, out: &Path) ->
     }
     // Before anything is written; also says what a model of another kind is.
     model.vectors(&Groups::new(&model.spec().fields), &mut Scratch::default())?;
-    let dim = *model.spec().network.pre_rank.last().expect("a checked spec has widths");
+    let dim = width(model)?;
     let (items, ad_vectors) = ads(model, &Catalogue::open(dataset)?)?;
     let users = users(model, dataset, split)?;
     std::fs::create_dir_all(out).map_err(Error::io(out))?;
@@ -79,6 +79,16 @@ pub fn export(model: &Model, dataset: &Dataset, split: SplitName, out: &Path) ->
 pub(crate) fn ads(model: &Model, catalogue: &Catalogue) -> Result<(Vec<String>, Vec<f32>)> {
     let items: Vec<String> =
         (0..catalogue.len()).map(|row| catalogue.item(row).to_owned()).collect();
+    let vectors = of_items(model, &items)?;
+    Ok((items, vectors))
+}
+
+/// The vectors of `items`, end to end, by what the bundle knows of them.
+///
+/// # Errors
+/// If the model is no pre-rank network, or a text cannot be an item.
+pub fn of_items(model: &Model, items: &[String]) -> Result<Vec<f32>> {
+    model.require_vectors()?;
     let (mut scratch, mut vectors) = (Scratch::default(), Vec::new());
     for items in items.chunks(CANDIDATES_MAX) {
         let mut page = PageView::default();
@@ -86,7 +96,30 @@ pub(crate) fn ads(model: &Model, catalogue: &Catalogue) -> Result<(Vec<String>, 
         let groups = resolve(model, &page)?.groups;
         vectors.extend_from_slice(model.vectors(&groups, &mut scratch)?.1);
     }
-    Ok((items, vectors))
+    Ok(vectors)
+}
+
+/// The vector of the user of a page view (V), which no candidate and no context has a part in. A
+/// page view without candidates will do.
+///
+/// # Errors
+/// As [`Model::score`], or if the model is no pre-rank network.
+pub fn of_user(model: &Model, page: &PageView, scratch: &mut Scratch) -> Result<Vec<f32>> {
+    model.require_vectors()?;
+    // A group may be without impressions, a page view not without candidates.
+    let mut asked = PageView { user: page.user.clone(), ..PageView::default() };
+    asked.candidates.item = vec![Text::from("0")];
+    let groups = resolve(model, &asked)?.groups;
+    Ok(model.vectors(&groups, scratch)?.0.to_vec())
+}
+
+/// The width of the vectors of a pre-rank network (V).
+///
+/// # Errors
+/// If the model is of another kind.
+pub fn width(model: &Model) -> Result<usize> {
+    model.require_vectors()?;
+    Ok(*model.spec().network.pre_rank.last().expect("a checked spec has widths"))
 }
 
 /// By user, when their newest group was, and their vector then. Of two groups at one time the later

@@ -65,7 +65,7 @@ pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`ablate` trains in one process; start it alone"));
@@ -94,7 +94,7 @@ pub(crate) fn run(
     };
     let mut ablation = Ablation::open(&request, &configure)?;
     let mut report = write(&ablation, &arguments)?;
-    let stop = stop_on_interrupt(0)?;
+    let stop = stop_on_interrupt(0, output)?;
     let threads = threads(arguments.threads);
     let mut interrupted = false;
     while let Some(next) = ablation.next()?.cloned() {

@@ -25,12 +25,12 @@ pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let watchdog = arguments.job.watchdog(launch.rank());
     let config = arguments.job.config(locations)?;
     let start = arguments.job.start();
-    let stop = stop_on_interrupt(launch.rank())?;
+    let stop = stop_on_interrupt(launch.rank(), output)?;
     let job = launch.job(threads(arguments.job.threads));
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} eta {eta} {msg}";
     let bar = output.bar("align", 0, BAR);

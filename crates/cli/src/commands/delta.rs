@@ -128,7 +128,7 @@ struct Compacted {
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     match &arguments.action {
         Some(Action::Verify { model }) => verify(model, output),
@@ -137,7 +137,7 @@ pub(crate) fn run(
     }
 }
 
-fn verify(model: &Path, output: Output) -> Result<(), Failure> {
+fn verify(model: &Path, output: Output<'_>) -> Result<(), Failure> {
     let mut verified = None;
     ams_bundle::verify(&ams_location::local(model)?, |model| {
         let verified = verified.get_or_insert_with(|| Verified {
@@ -179,7 +179,7 @@ fn verify(model: &Path, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn compact(model: &Path, output: Output) -> Result<(), Failure> {
+fn compact(model: &Path, output: Output<'_>) -> Result<(), Failure> {
     let done = ams_bundle::compact(&ams_location::local(model)?)?;
     let compacted = Compacted {
         path: done.model.path().to_path_buf(),
@@ -193,7 +193,7 @@ fn compact(model: &Path, output: Output) -> Result<(), Failure> {
     Ok(())
 }
 
-fn change(arguments: &Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+fn change(arguments: &Arguments, locations: &Locations, output: Output<'_>) -> Result<(), Failure> {
     let model = arguments.model.as_ref().expect("required without an action");
     // Says what is in the way of another delta, before anything is read or embedded.
     let model = ams_bundle::verify(&ams_location::local(model)?, |_| ())?;

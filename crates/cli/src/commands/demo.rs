@@ -96,10 +96,10 @@ struct Places {
     mark: PathBuf,
 }
 
-pub(crate) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, output: Output<'_>) -> Result<(), Failure> {
     let begin = Instant::now();
     let threads = threads(arguments.threads);
-    let stop = stop_on_interrupt(0)?;
+    let stop = stop_on_interrupt(0, output)?;
     let out = &arguments.out;
     let places = clear(out)?;
     let mut report = Report::default();
@@ -201,7 +201,7 @@ fn write_mark(path: &Path, report: &Report) -> Result<(), Failure> {
     Ok(ams_data::staging::write_whole(path, &text)?)
 }
 
-fn prepare(places: &Places, test_from: i64, output: Output) -> Result<(), Failure> {
+fn prepare(places: &Places, test_from: i64, output: Output<'_>) -> Result<(), Failure> {
     let field = |name: &str| FieldColumn {
         name: name.to_owned(),
         column: name.to_owned(),
@@ -273,7 +273,7 @@ fn train_arm(
     config: &Config,
     threads: usize,
     stop: &AtomicBool,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(f64, Evaluation), Failure> {
     let report =
         train_command::train(config, Start::Fresh, Job::solo(threads), stop, None, output)?;

@@ -80,7 +80,7 @@ pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let mut fabric = launch.fabric();
     let fabric = &mut *fabric;

@@ -123,7 +123,7 @@ pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let begin = std::time::Instant::now();
     let fetched =
@@ -172,7 +172,7 @@ pub(crate) fn run(
             options.chunk = arguments.chunk as usize;
             options.others = if arguments.keep { Others::Keep } else { Others::Remove };
             options.threads = threads(arguments.threads);
-            let stop = stop_on_interrupt(launch.rank())?;
+            let stop = stop_on_interrupt(launch.rank(), output)?;
             let fabric = &mut *launch.fabric();
             encode_pictures(&options, names, encoder.as_ref(), fabric, &stop, output)?
         }
@@ -311,7 +311,7 @@ pub(crate) fn encode_pictures(
     encoder: &dyn Encoder,
     fabric: &mut dyn Fabric,
     stop: &AtomicBool,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<EncodeReport, Failure> {
     let is_first = fabric.rank() == 0;
     let bar = output.bar("encode", names.len() as u64, BAR);

@@ -67,7 +67,7 @@ pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     if arguments.full_ranking && launch.size() > 1 {
         let what = format!("--full-ranking runs in one process, not in {}", launch.size());

@@ -120,7 +120,7 @@ struct Verified {
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     match arguments.action {
         Action::Verify(Verify { store }) => verify(&store, locations, output),
@@ -152,7 +152,11 @@ pub(crate) fn lines(path: &std::path::Path, locations: &Locations) -> Result<Vec
     Ok(lines)
 }
 
-fn verify(path: &std::path::Path, locations: &Locations, output: Output) -> Result<(), Failure> {
+fn verify(
+    path: &std::path::Path,
+    locations: &Locations,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     let store = FeatureStore::open(&locations.input(path)?)?;
     store.verify()?;
     let card = store.card();
@@ -183,7 +187,11 @@ fn verify(path: &std::path::Path, locations: &Locations, output: Output) -> Resu
     Ok(())
 }
 
-fn neighbors(arguments: Neighbors, locations: &Locations, output: Output) -> Result<(), Failure> {
+fn neighbors(
+    arguments: Neighbors,
+    locations: &Locations,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     let dir = locations.input(&arguments.store)?;
     let store = FeatureStore::open(&dir)?;
     let key = store.key(PictureName::of(&arguments.key));

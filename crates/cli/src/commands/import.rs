@@ -15,7 +15,7 @@ use crate::output::{Output, count};
 
 /// Turn a known public dataset into samples.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     #[command(subcommand)]
     source: Source,
 }
@@ -127,7 +127,11 @@ enum TimelessName {
     Popularity,
 }
 
-pub fn run(arguments: Arguments, locations: &Locations, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    locations: &Locations,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     match arguments.source {
         Source::Movielens(arguments) => run_movielens(arguments, locations, output),
         Source::Barsctr(arguments) => run_barsctr(arguments, locations, output),
@@ -139,7 +143,11 @@ fn existing(replace: bool) -> Existing {
     if replace { Existing::Replace } else { Existing::Refuse }
 }
 
-fn run_barsctr(arguments: Barsctr, locations: &Locations, output: Output) -> Result<(), Failure> {
+fn run_barsctr(
+    arguments: Barsctr,
+    locations: &Locations,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     let place = locations.destination(&arguments.out, arguments.replace)?;
     let dir = locations.input(&arguments.dir)?;
     let video = match arguments.set {
@@ -162,7 +170,7 @@ fn run_barsctr(arguments: Barsctr, locations: &Locations, output: Output) -> Res
     Ok(())
 }
 
-fn run_edges(arguments: Edges, locations: &Locations, output: Output) -> Result<(), Failure> {
+fn run_edges(arguments: Edges, locations: &Locations, output: Output<'_>) -> Result<(), Failure> {
     let place = locations.destination(&arguments.out, arguments.replace)?;
     let train = locations.input(&arguments.train)?;
     let test = arguments.test.as_ref().map(|test| locations.input(test)).transpose()?;
@@ -193,7 +201,7 @@ fn run_edges(arguments: Edges, locations: &Locations, output: Output) -> Result<
 fn run_movielens(
     arguments: Movielens,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let negatives = arguments.samples.negatives();
     let clicks = match (arguments.implicit, negatives) {

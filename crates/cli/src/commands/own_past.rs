@@ -5,7 +5,7 @@ use ams_data::own_past::{OwnPast, Told};
 use crate::output::table;
 
 /// A line per window, after one that says what the numbers are.
-pub fn lines(own_past: &OwnPast) -> String {
+pub(crate) fn lines(own_past: &OwnPast) -> String {
     let cell = |told: &Option<Told>| told.as_ref().map_or("-".into(), |t| format!("{:.3}", t.auc));
     let rows: Vec<Vec<String>> = own_past
         .windows

@@ -69,7 +69,7 @@ struct Report {
     forecasts: Vec<Forecast>,
 }
 
-pub(crate) fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, output: Output<'_>) -> Result<(), Failure> {
     let workload = workload(&arguments)?;
     let cluster = |&hosts: &u32| Cluster {
         hosts: f64::from(hosts),

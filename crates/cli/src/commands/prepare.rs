@@ -338,7 +338,7 @@ enum MethodName {
 pub(crate) fn run(
     mut arguments: Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     if let Some(dir) = &arguments.check {
         return check_dataset(dir, &locations.input(dir)?, output);
@@ -374,7 +374,7 @@ pub(crate) fn prepare(
     options: PrepareOptions,
     out: &Path,
     existing: Existing,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<PrepareReport, Failure> {
     let plan = plan(inputs, options)?;
     output.say(&understood(&plan));
@@ -568,7 +568,7 @@ pub(crate) fn text(report: &PrepareReport, out: &Path) -> String {
     text
 }
 
-fn check_dataset(dir: &Path, local: &Path, output: Output) -> Result<(), Failure> {
+fn check_dataset(dir: &Path, local: &Path, output: Output<'_>) -> Result<(), Failure> {
     let bar = output.bar("check", 0, "{prefix:>10} {bar:32} {pos}/{len} files");
     let report = check(local, &mut |done, total| {
         bar.set_length(total as u64);

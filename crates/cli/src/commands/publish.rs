@@ -69,7 +69,7 @@ pub(crate) struct Published {
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let mut trainer =
         run::open(&locations.input(&arguments.run)?, Job::solo(threads(arguments.threads)))?;
@@ -101,7 +101,7 @@ pub(crate) fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, 
 }
 
 /// Freezes a run in a temporary folder, which is gone with the first part, and opens it.
-pub fn frozen(trainer: &mut Trainer) -> Result<(tempfile::TempDir, Model), Failure> {
+pub(crate) fn frozen(trainer: &mut Trainer) -> Result<(tempfile::TempDir, Model), Failure> {
     let folder = tempfile::tempdir().map_err(|error| {
         Failure::user(format!("no temporary folder to freeze the run in: {error}"))
     })?;

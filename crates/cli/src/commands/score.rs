@@ -27,7 +27,7 @@ pub(crate) struct Arguments {
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let model = Model::open(&locations.input_version(&arguments.model)?)?;
     let page = match &arguments.request {

@@ -26,7 +26,7 @@ use crate::threads::thread_count;
 /// are published. Every flag can also be set by an environment variable (`--admin-bind`:
 /// AMS_SERVE_ADMIN_BIND) or by a key of the file --config.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The folder of models: `MODELS/<model>/<version>/`, as `ams publish --to MODELS` writes
     /// them.
     models: PathBuf,
@@ -228,7 +228,7 @@ fn seconds_or_none(text: &str) -> Result<f64, String> {
     seconds.ok_or_else(|| "expected 0 to 86400 seconds".to_owned())
 }
 
-pub fn run(arguments: Arguments, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(arguments: Arguments, output: Output<'_>) -> Result<(), Failure> {
     log_to_stderr(&arguments)?;
     if let Some(path) = &arguments.config {
         tracing::info!(config = %path.display(), "settings");

@@ -71,7 +71,7 @@ enum TasteName {
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let base = arguments.size.config();
     let config = ShopConfig {
@@ -99,7 +99,7 @@ pub(crate) fn run(
 pub(crate) fn synth(
     config: &ShopConfig,
     out: &std::path::Path,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<ShopReport, Failure> {
     let bar = output.bar("draw", 0, BAR);
     let report = generate(config, out, &mut |progress| {

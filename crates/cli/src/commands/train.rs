@@ -25,12 +25,12 @@ pub(crate) fn run(
     arguments: Arguments,
     launch: &Launch,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let watchdog = arguments.job.watchdog(launch.rank());
     let config = arguments.job.config(locations)?;
     let start = arguments.job.start();
-    let stop = stop_on_interrupt(launch.rank())?;
+    let stop = stop_on_interrupt(launch.rank(), output)?;
     let job = launch.job(threads(arguments.job.threads));
     let report = train(&config, start, job, &stop, Some(&watchdog), output)?;
     output.finish(&report, || text(&report));
@@ -44,7 +44,7 @@ pub(crate) fn train(
     job: Job,
     stop: &AtomicBool,
     watchdog: Option<&Watchdog>,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<RunReport, Failure> {
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} eta {eta} {msg}";
     let bar = output.bar("train", 0, BAR);
@@ -55,6 +55,7 @@ pub(crate) fn train(
         if let Some(watchdog) = watchdog {
             watchdog.alive(|| format!("step {}", report.cursor.step));
         }
+        output.step(report, steps);
         // None, if it is a round of a validation.
         if report.impressions > 0 {
             seen += report.impressions;
@@ -76,9 +77,15 @@ pub(crate) fn train(
     Ok(report?)
 }
 
-/// Becomes true on the first Ctrl-C; the second one ends the process at once.
-/// The first process of a job says so.
-pub(crate) fn stop_on_interrupt(rank: usize) -> Result<Arc<AtomicBool>, Failure> {
+/// Becomes true on the first Ctrl-C, or when a caller in this process says so; the second Ctrl-C
+/// ends the process at once. The first process of a job says so.
+pub(crate) fn stop_on_interrupt(
+    rank: usize,
+    output: Output<'_>,
+) -> Result<Arc<AtomicBool>, Failure> {
+    if let Some(stop) = output.stop() {
+        return Ok(stop);
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let seen = Arc::clone(&stop);
     ctrlc::set_handler(move || {

@@ -59,7 +59,7 @@ struct Report<'a> {
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     if let Some(run) = &arguments.images {
         return of_images(run, &arguments, locations, output);
@@ -100,7 +100,7 @@ fn of_images(
     run: &Path,
     arguments: &Arguments,
     locations: &Locations,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let aligned = Aligned::open(&locations.input(run)?)?;
     let dataset = Dataset::open(&locations.input(&arguments.data)?)?;

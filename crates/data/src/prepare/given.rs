@@ -154,6 +154,7 @@ impl Given {
             items_redescribed: 0,
             users_redescribed: 0,
             drawn,
+            understood: Vec::new(),
             own_past: None,
             warnings: Vec::new(),
         })

@@ -164,6 +164,7 @@ impl Plan {
             items_redescribed: collected.items_redescribed,
             users_redescribed: tally.users_redescribed,
             drawn: sampler.is_some().then_some(tally.drawn),
+            understood: self.understood().to_vec(),
             own_past,
             warnings: warning.into_iter().collect(),
         })

@@ -2,6 +2,7 @@
 
 use serde::Serialize;
 
+use super::columns::Understood;
 use crate::negatives::Drawn;
 use crate::own_past::OwnPast;
 use crate::schema::{Counts, Labels, Split};
@@ -79,6 +80,9 @@ pub struct PrepareReport {
     pub users_redescribed: u64,
     /// What came of drawing negatives.
     pub drawn: Option<Drawn>,
+    /// What each column was taken for; empty where an importer knows its files.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub understood: Vec<Understood>,
     /// Whether the drawn negatives can be told by how often an item was had before.
     pub own_past: Option<OwnPast>,
     /// What a user of the dataset should know.

@@ -254,6 +254,22 @@ impl NoText {
     }
 }
 
+/// The values of a column in memory as text, as a file with this column has them.
+///
+/// # Errors
+/// If its type has no text, or a value of bytes is none; the message has the type or the row,
+/// counted from 1.
+pub fn column_texts(field: &Field, array: &ArrayRef) -> Result<StringArray, String> {
+    let kind = Kind::of(field, false);
+    if let Some(why) = kind.unusable() {
+        return Err(why);
+    }
+    texts(array, kind.reading).map_err(|wrong| match wrong.row {
+        Some(row) => format!("row {}: {}", row + 1, wrong.what),
+        None => wrong.what,
+    })
+}
+
 /// The values of a column as text.
 pub(crate) fn texts(array: &ArrayRef, reading: Reading) -> Result<StringArray, NoText> {
     match array.data_type() {

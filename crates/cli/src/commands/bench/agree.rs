@@ -53,7 +53,11 @@ struct Answer {
     ctr: Vec<f32>,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench agree` asks as one process; start it alone"));
     }

@@ -26,7 +26,11 @@ pub(crate) struct Arguments {
     threads: Option<usize>,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench data` measures one process; start it alone"));
     }

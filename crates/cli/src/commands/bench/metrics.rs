@@ -56,7 +56,11 @@ struct Seconds {
     evaluation: f64,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if launch.rank() > 0 {
         return Ok(());
     }

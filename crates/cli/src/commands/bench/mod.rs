@@ -32,7 +32,11 @@ enum What {
     Table2(table2::Arguments),
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     match arguments.what {
         What::Agree(arguments) => agree::run(arguments, launch, output),
         What::Data(arguments) => data::run(arguments, launch, output),

@@ -48,7 +48,11 @@ struct Report {
     placements: Vec<PlacementReport>,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     let config: Config = config_file::read(&arguments.config, &arguments.set)?;
     let threads = threads(arguments.threads);
     let placements = compare(&config, &AS_STORED, arguments.steps, launch, threads, output)?;
@@ -78,7 +82,7 @@ pub(crate) fn compare(
     steps: u64,
     launch: &Launch,
     threads: usize,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<Vec<PlacementReport>, Failure> {
     let mut reports = Vec::new();
     for variant in variants {

@@ -39,7 +39,11 @@ struct Report {
     runs: Vec<RowsReport>,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench rows` measures one process; start it alone"));
     }

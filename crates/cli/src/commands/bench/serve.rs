@@ -15,7 +15,7 @@ use crate::output::{Output, table};
 /// Score page views of a published model, one after the other on one core, and say how long each
 /// takes; or, with --url, ask a server for them at a given rate, whether or not it keeps up.
 #[derive(Debug, clap::Args)]
-pub struct Arguments {
+pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
     #[arg(long, value_name = "DIR")]
     model: PathBuf,
@@ -96,7 +96,11 @@ struct ServerRun {
 /// Page views that are scored before the clock starts.
 const WARM_UP: u32 = 20;
 
-pub fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench serve` measures one process; start it alone"));
     }
@@ -150,7 +154,7 @@ fn ask(
     model: &Model,
     sets: &[Vec<PageView>],
     arguments: &Arguments,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<(), Failure> {
     let token = match &arguments.token_file {
         None => None,

@@ -51,7 +51,11 @@ pub(crate) struct Arguments {
     export: Option<PathBuf>,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user("`bench step` times one process; start it alone"));
     }

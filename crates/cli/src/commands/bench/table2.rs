@@ -86,7 +86,11 @@ struct Ratios {
     all_reduce_to_rest: f64,
 }
 
-pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Result<(), Failure> {
+pub(crate) fn run(
+    arguments: Arguments,
+    launch: &Launch,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if launch.size() > 1 {
         return Err(Failure::user(
             "`bench table2` simulates all nodes in one process; start it alone",
@@ -121,7 +125,7 @@ pub(crate) fn run(arguments: Arguments, launch: &Launch, output: Output) -> Resu
 fn prepare(
     shape: &SimulateConfig,
     folder: &Path,
-    output: Output,
+    output: Output<'_>,
 ) -> Result<Option<SimulateReport>, Failure> {
     let data = folder.join("data");
     // Written last: what is there is whole.

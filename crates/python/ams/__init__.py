@@ -1,0 +1,38 @@
+"""Click-through-rate models that look at pictures.
+
+`load` opens a published model; `prepare`, `encode`, `train` and `Run.publish` make one; `Client` asks a server.
+Every function is a command of the program `ams`: its options are the command's flags, with `_` for `-`.
+"""
+
+from ._ams import InputError, InternalError, Table, __version__
+from ._commands import Prepared, Report, Run, ablate, align, encode, prepare, synth, train, vectors
+from ._model import Attention, Explained, ExplainedCandidate, Model, Page, Ranked, Similar, load
+from .client import AsyncClient, Client, ServerError
+
+__all__ = [
+    "AsyncClient",
+    "Attention",
+    "Client",
+    "Explained",
+    "ExplainedCandidate",
+    "InputError",
+    "InternalError",
+    "Model",
+    "Page",
+    "Prepared",
+    "Ranked",
+    "Report",
+    "Run",
+    "ServerError",
+    "Similar",
+    "Table",
+    "__version__",
+    "ablate",
+    "align",
+    "encode",
+    "load",
+    "prepare",
+    "synth",
+    "train",
+    "vectors",
+]

@@ -1,0 +1,523 @@
+//! Rows of a table as page views, in the layout of samples or flat.
+//!
+//! ```text
+//! samples   user, user fields; behaviors and impressions, lists of structs; a row is a group
+//! flat      user, item, user and context fields, item fields; behaviors.item, behaviors.time and
+//!           behaviors.<field>, lists of one length; a row is an impression
+//! ```
+//! Neighboring impressions of one user, history and context are one page view, so that their
+//! history is read once. No score depends on what is beside it.
+
+use std::collections::VecDeque;
+use std::ops::Range;
+
+use ams_bundle::Spec;
+use ams_bundle::request::{Behaviors, Candidates, Cell, Features, PageView, Text, User, time};
+use ams_data::schema::{BEHAVIORS, IMPRESSIONS, ITEM, TIME, USER};
+use ams_data::source::column_texts;
+use ams_data::{Field, Side};
+use arrow_array::cast::AsArray;
+use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchReader, StringArray};
+use arrow_cast::cast;
+use arrow_schema::{ArrowError, DataType, FieldRef, Fields};
+use pyo3::PyResult;
+
+use crate::error::input;
+use crate::table::unreadable;
+
+/// Most candidates of one page view.
+const CANDIDATES: usize = 1000;
+
+/// What is asked about the rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shape {
+    /// Candidates, each impression once and in order.
+    Impressions,
+    /// A page view without candidates for every row.
+    Users,
+}
+
+/// A page view, and the row of the table it begins at, in words.
+pub(crate) struct Placed {
+    pub(crate) place: String,
+    pub(crate) page: PageView,
+}
+
+/// The page views of a table.
+pub(crate) struct Pages<'m, R> {
+    batches: R,
+    spec: &'m Spec,
+    shape: Shape,
+    /// Rows of earlier batches.
+    rows: usize,
+    ready: VecDeque<Placed>,
+}
+
+impl<'m, R> Pages<'m, R>
+where
+    R: RecordBatchReader,
+{
+    pub(crate) fn new(batches: R, spec: &'m Spec, shape: Shape) -> Pages<'m, R> {
+        Pages { batches, spec, shape, rows: 0, ready: VecDeque::new() }
+    }
+
+    /// The page views of a batch.
+    fn read(&mut self, batch: &RecordBatch) -> Result<(), String> {
+        let columns = Columns::of(batch.schema_ref().fields(), batch.columns());
+        let first = self.rows + 1;
+        self.rows += batch.num_rows();
+        let rows = 0..batch.num_rows();
+        let ready = &mut self.ready;
+        match columns.list_of_structs(IMPRESSIONS)? {
+            Some(impressions) => Samples::find(&columns, impressions, self.spec, self.shape)?
+                .read(rows, first, ready),
+            None => Flat::find(&columns, self.spec, self.shape)?.read(rows, first, ready),
+        }
+    }
+}
+
+impl<R> Iterator for Pages<'_, R>
+where
+    R: RecordBatchReader + Iterator<Item = Result<RecordBatch, ArrowError>>,
+{
+    type Item = PyResult<Placed>;
+
+    fn next(&mut self) -> Option<PyResult<Placed>> {
+        while self.ready.is_empty() {
+            let read = match self.batches.next()? {
+                Ok(batch) => self.read(&batch).map_err(|what| input(format!("table: {what}"))),
+                Err(error) => Err(unreadable(error)),
+            };
+            if let Err(error) = read {
+                return Some(Err(error));
+            }
+        }
+        self.ready.pop_front().map(Ok)
+    }
+}
+
+/// Columns by name.
+struct Columns<'a> {
+    /// What the names are in: `impressions.` and the like.
+    prefix: String,
+    fields: &'a Fields,
+    arrays: &'a [ArrayRef],
+}
+
+impl<'a> Columns<'a> {
+    fn of(fields: &'a Fields, arrays: &'a [ArrayRef]) -> Columns<'a> {
+        Columns { prefix: String::new(), fields, arrays }
+    }
+
+    fn get(&self, name: &str) -> Option<(&'a FieldRef, &'a ArrayRef)> {
+        let at = self.fields.iter().position(|field| field.name() == name)?;
+        Some((&self.fields[at], &self.arrays[at]))
+    }
+
+    /// The column `name` as cells.
+    fn cells(&self, name: &str) -> Result<Cells, String> {
+        let found: Vec<&str> = self.fields.iter().map(|field| &field.name()[..]).collect();
+        self.cells_if_there(name)?.ok_or_else(|| {
+            format!("no column `{}{name}`; found: {}", self.prefix, found.join(", "))
+        })
+    }
+
+    fn cells_if_there(&self, name: &str) -> Result<Option<Cells>, String> {
+        let Some((field, array)) = self.get(name) else { return Ok(None) };
+        let cells = Cells::of(field, array);
+        cells.map(Some).map_err(|what| format!("column `{}{name}`: {what}", self.prefix))
+    }
+
+    /// The columns of `fields` that have to be there, with their names.
+    fn all(&self, fields: &[&Field]) -> Result<Vec<FieldCells>, String> {
+        let cells = |name: &String| Ok(FieldCells { name: name.clone(), cells: self.cells(name)? });
+        fields.iter().map(|field| cells(&field.name)).collect()
+    }
+
+    /// Those of `fields` that are there, with their names.
+    fn some(&self, fields: &[&Field]) -> Result<Vec<FieldCells>, String> {
+        let cells = |field: &&Field| {
+            let found = self.cells_if_there(&field.name)?;
+            Ok(found.map(|cells| FieldCells { name: field.name.clone(), cells }))
+        };
+        fields.iter().filter_map(|field| cells(field).transpose()).collect()
+    }
+
+    /// The column `name`, if it is a list of structs.
+    fn list_of_structs(&self, name: &str) -> Result<Option<Lists>, String> {
+        let Some((field, array)) = self.get(name) else { return Ok(None) };
+        match item_of(field.data_type()).map(|item| item.data_type()) {
+            Some(DataType::Struct(_)) => Lists::of(array).map(Some),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// The field of a list's values.
+fn item_of(list: &DataType) -> Option<&FieldRef> {
+    match list {
+        DataType::List(item)
+        | DataType::LargeList(item)
+        | DataType::ListView(item)
+        | DataType::LargeListView(item)
+        | DataType::FixedSizeList(item, _) => Some(item),
+        _ => None,
+    }
+}
+
+/// The lists of a column: for each row, where its values are.
+struct Lists {
+    ranges: Vec<Range<usize>>,
+    item: FieldRef,
+    values: ArrayRef,
+}
+
+impl Lists {
+    /// Of a column whose type is a list.
+    fn of(array: &ArrayRef) -> Result<Lists, String> {
+        let item = item_of(array.data_type()).ok_or("it is no list")?.clone();
+        let list = cast(array, &DataType::List(item.clone())).map_err(|error| error.to_string())?;
+        let list = list.as_list::<i32>();
+        let offsets = list.value_offsets();
+        let range = |row: usize| match list.is_null(row) {
+            true => 0..0,
+            false => offsets[row] as usize..offsets[row + 1] as usize,
+        };
+        let ranges = (0..list.len()).map(range).collect();
+        Ok(Lists { ranges, item, values: list.values().clone() })
+    }
+
+    /// The columns of the structs that are the values.
+    fn columns(&self, name: &str) -> Columns<'_> {
+        let structs = self.values.as_struct();
+        Columns { prefix: format!("{name}."), fields: structs.fields(), arrays: structs.columns() }
+    }
+}
+
+/// A column of cells: one text each, or a list of texts.
+struct Cells {
+    texts: StringArray,
+    ranges: Option<Vec<Range<usize>>>,
+}
+
+impl Cells {
+    fn of(field: &FieldRef, array: &ArrayRef) -> Result<Cells, String> {
+        if item_of(field.data_type()).is_none() {
+            return Ok(Cells { texts: column_texts(field, array)?, ranges: None });
+        }
+        let lists = Lists::of(array)?;
+        if item_of(lists.item.data_type()).is_some() {
+            return Err(format!("it is {}, expected at most a list of values", field.data_type()));
+        }
+        Ok(Cells { texts: column_texts(&lists.item, &lists.values)?, ranges: Some(lists.ranges) })
+    }
+
+    fn at(&self, at: usize) -> Option<Text> {
+        (!self.texts.is_null(at)).then(|| Text::from(self.texts.value(at)))
+    }
+
+    /// The cell of a row; `None`, if it is null.
+    fn cell(&self, row: usize) -> Option<Cell> {
+        match &self.ranges {
+            None => self.at(row).map(Cell::One),
+            Some(ranges) => {
+                let values = ranges[row].clone();
+                Some(Cell::List(values.filter_map(|at| self.at(at)).collect()))
+            }
+        }
+    }
+
+    /// The cell of a row as one text, which an id is.
+    fn text(&self, row: usize) -> Option<Text> {
+        self.cell(row).and_then(|cell| cell.texts().first().cloned())
+    }
+
+    /// The cells of a row's list, if this is a column of lists.
+    fn of_list(&self, row: usize, name: &str) -> Result<Range<usize>, String> {
+        let ranges = self.ranges.as_ref();
+        let ranges =
+            ranges.ok_or_else(|| format!("column `{name}` has one value a row, expected lists"))?;
+        Ok(ranges[row].clone())
+    }
+}
+
+/// The cells of a field.
+struct FieldCells {
+    name: String,
+    cells: Cells,
+}
+
+/// The fields of a side, without the one that names the user or item.
+fn fields(spec: &Spec, side: Side) -> Vec<&Field> {
+    let named = |field: &&Field| field.name != USER && field.name != ITEM;
+    spec.fields.side(side).filter(named).collect()
+}
+
+/// The values of fields in a row.
+fn features(columns: &[FieldCells], row: usize) -> Features {
+    columns.iter().map(|field| (field.name.clone(), field.cells.cell(row))).collect()
+}
+
+/// Appends the values of fields in a row.
+fn push_features(
+    to: &mut ams_bundle::request::FeatureColumns,
+    columns: &[FieldCells],
+    row: usize,
+    absent: fn() -> Option<Cell>,
+) {
+    for FieldCells { name, cells } in columns {
+        to.entry(name.clone()).or_default().push(cells.cell(row).or_else(absent));
+    }
+}
+
+/// In samples, no value is no value: what a bundle knows of the item does not matter.
+fn nothing() -> Option<Cell> {
+    Some(Cell::List(Vec::new()))
+}
+
+/// Adds an impression to the last page view if it is of the same user, history and context, or
+/// begins another.
+fn show(ready: &mut VecDeque<Placed>, Placed { place, page }: Placed) {
+    if let Some(Placed { page: last, .. }) = ready.back_mut()
+        && last.candidates.item.len() < CANDIDATES
+        && (&last.user, &last.context) == (&page.user, &page.context)
+    {
+        last.candidates.item.extend(page.candidates.item);
+        for (name, column) in page.candidates.features {
+            last.candidates.features.entry(name).or_default().extend(column);
+        }
+    } else {
+        ready.push_back(Placed { place, page });
+    }
+}
+
+/// The columns of the layout of samples.
+struct Samples {
+    user: Cells,
+    user_fields: Vec<FieldCells>,
+    histories: Vec<Range<usize>>,
+    past: Rows,
+    shown: Vec<Range<usize>>,
+    ads: Rows,
+    context: Vec<FieldCells>,
+    shape: Shape,
+}
+
+/// The columns of items in lists.
+struct Rows {
+    item: Cells,
+    time: Option<Cells>,
+    fields: Vec<FieldCells>,
+}
+
+impl Samples {
+    fn find(
+        columns: &Columns<'_>,
+        shown: Lists,
+        spec: &Spec,
+        shape: Shape,
+    ) -> Result<Samples, String> {
+        let past = columns.list_of_structs(BEHAVIORS)?.ok_or_else(|| {
+            format!("no column `{BEHAVIORS}` of lists of structs, which belongs to `{IMPRESSIONS}`")
+        })?;
+        let (behaviors, impressions) = (past.columns(BEHAVIORS), shown.columns(IMPRESSIONS));
+        Ok(Samples {
+            user: columns.cells(USER)?,
+            user_fields: columns.all(&fields(spec, Side::User))?,
+            past: Rows {
+                item: behaviors.cells(ITEM)?,
+                time: behaviors.cells_if_there(TIME)?,
+                fields: behaviors.all(&fields(spec, Side::Behavior))?,
+            },
+            ads: Rows {
+                item: impressions.cells(ITEM)?,
+                time: None,
+                fields: impressions.all(&fields(spec, Side::Ad))?,
+            },
+            context: impressions.all(&fields(spec, Side::Context))?,
+            histories: past.ranges.clone(),
+            shown: shown.ranges.clone(),
+            shape,
+        })
+    }
+
+    fn read(
+        &self,
+        rows: Range<usize>,
+        first: usize,
+        ready: &mut VecDeque<Placed>,
+    ) -> Result<(), String> {
+        for row in rows {
+            let place = format!("row {}", first + row);
+            let behaviors = self.behaviors(row).map_err(|what| format!("{place}: {what}"))?;
+            let user = User {
+                id: self.user.text(row),
+                features: features(&self.user_fields, row),
+                behaviors,
+            };
+            if self.shape == Shape::Users {
+                let page = PageView { user, ..PageView::default() };
+                ready.push_back(Placed { place, page });
+                continue;
+            }
+            for at in self.shown[row].clone() {
+                let mut candidates = Candidates::default();
+                candidates.item.push(self.ads.item.text(at).unwrap_or_default());
+                push_features(&mut candidates.features, &self.ads.fields, at, nothing);
+                let context = features(&self.context, at);
+                let page =
+                    PageView { user: user.clone(), context, candidates, ..PageView::default() };
+                show(ready, Placed { place: place.clone(), page });
+            }
+        }
+        Ok(())
+    }
+
+    fn behaviors(&self, row: usize) -> Result<Behaviors, String> {
+        let mut behaviors = Behaviors::default();
+        for at in self.histories[row].clone() {
+            behaviors.item.push(self.past.item.text(at).unwrap_or_default());
+            push_features(&mut behaviors.features, &self.past.fields, at, nothing);
+            if let Some(times) = &self.past.time {
+                let text = times.text(at).unwrap_or_default();
+                behaviors.time.get_or_insert_default().push(time(&text.0)?);
+            }
+        }
+        Ok(behaviors)
+    }
+}
+
+/// The columns of a flat table.
+struct Flat {
+    user: Cells,
+    user_fields: Vec<FieldCells>,
+    context: Vec<FieldCells>,
+    item: Option<Cells>,
+    item_fields: Vec<FieldCells>,
+    past: Option<Past>,
+}
+
+/// The history of a flat table: columns of lists, of one length in each row.
+enum Past {
+    /// `behaviors.item` and others beside it.
+    Columns { item: Cells, time: Option<Cells>, fields: Vec<NestedCells> },
+    /// `behaviors`, a list of structs.
+    Structs { ranges: Vec<Range<usize>>, rows: Rows },
+}
+
+/// A column of lists of cells, which may be lists.
+struct NestedCells {
+    name: String,
+    ranges: Vec<Range<usize>>,
+    cells: Cells,
+}
+
+impl Flat {
+    fn find(columns: &Columns<'_>, spec: &Spec, shape: Shape) -> Result<Flat, String> {
+        let is_shown = shape == Shape::Impressions;
+        Ok(Flat {
+            user: columns.cells(USER)?,
+            user_fields: columns.all(&fields(spec, Side::User))?,
+            context: if is_shown { columns.all(&fields(spec, Side::Context))? } else { Vec::new() },
+            item: if is_shown { Some(columns.cells(ITEM)?) } else { None },
+            item_fields: columns.some(&fields(spec, Side::Ad))?,
+            past: Past::find(columns, spec)?,
+        })
+    }
+
+    fn read(
+        &self,
+        rows: Range<usize>,
+        first: usize,
+        ready: &mut VecDeque<Placed>,
+    ) -> Result<(), String> {
+        for row in rows {
+            let place = format!("row {}", first + row);
+            let past = self.past.as_ref().map(|past| past.behaviors(row)).transpose();
+            let behaviors = past.map_err(|what| format!("{place}: {what}"))?.unwrap_or_default();
+            let user = User {
+                id: self.user.text(row),
+                features: features(&self.user_fields, row),
+                behaviors,
+            };
+            let Some(item) = &self.item else {
+                let page = PageView { user, ..PageView::default() };
+                ready.push_back(Placed { place, page });
+                continue;
+            };
+            let mut candidates = Candidates::default();
+            candidates.item.push(item.text(row).unwrap_or_default());
+            push_features(&mut candidates.features, &self.item_fields, row, || None);
+            let context = features(&self.context, row);
+            let page = PageView { user, context, candidates, ..PageView::default() };
+            show(ready, Placed { place, page });
+        }
+        Ok(())
+    }
+}
+
+impl Past {
+    fn find(columns: &Columns<'_>, spec: &Spec) -> Result<Option<Past>, String> {
+        let fields = fields(spec, Side::Behavior);
+        if let Some(past) = columns.list_of_structs(BEHAVIORS)? {
+            let structs = past.columns(BEHAVIORS);
+            let rows = Rows {
+                item: structs.cells(ITEM)?,
+                time: structs.cells_if_there(TIME)?,
+                fields: structs.some(&fields)?,
+            };
+            return Ok(Some(Past::Structs { ranges: past.ranges.clone(), rows }));
+        }
+        let named = |name: &str| format!("{BEHAVIORS}.{name}");
+        let item = match columns.cells_if_there(&named(ITEM))? {
+            Some(item) => item,
+            None => match columns.cells_if_there(BEHAVIORS)? {
+                Some(item) => item,
+                None => return Ok(None),
+            },
+        };
+        let time = columns.cells_if_there(&named(TIME))?;
+        let mut found = Vec::new();
+        for field in fields {
+            let name = named(&field.name);
+            let Some((_, array)) = columns.get(&name) else { continue };
+            let nested = Lists::of(array).and_then(|lists| {
+                let cells = Cells::of(&lists.item, &lists.values)?;
+                Ok(NestedCells { name: field.name.clone(), ranges: lists.ranges, cells })
+            });
+            found.push(nested.map_err(|what| format!("column `{name}`: {what}"))?);
+        }
+        Ok(Some(Past::Columns { item, time, fields: found }))
+    }
+
+    fn behaviors(&self, row: usize) -> Result<Behaviors, String> {
+        let mut behaviors = Behaviors::default();
+        match self {
+            Past::Structs { ranges, rows } => {
+                for at in ranges[row].clone() {
+                    behaviors.item.push(rows.item.text(at).unwrap_or_default());
+                    push_features(&mut behaviors.features, &rows.fields, at, || None);
+                    if let Some(times) = &rows.time {
+                        let text = times.text(at).unwrap_or_default();
+                        behaviors.time.get_or_insert_default().push(time(&text.0)?);
+                    }
+                }
+            }
+            Past::Columns { item, time: times, fields } => {
+                let items = item.of_list(row, BEHAVIORS)?;
+                behaviors.item = items.map(|at| item.at(at).unwrap_or_default()).collect();
+                if let Some(times) = times {
+                    let of = |at| time(&times.at(at).unwrap_or_default().0);
+                    let name = format!("{BEHAVIORS}.{TIME}");
+                    let times: Result<_, String> = times.of_list(row, &name)?.map(of).collect();
+                    behaviors.time = Some(times?);
+                }
+                for NestedCells { name, ranges, cells } in fields {
+                    let column = ranges[row].clone().map(|at| cells.cell(at)).collect();
+                    behaviors.features.insert(name.clone(), column);
+                }
+            }
+        }
+        Ok(behaviors)
+    }
+}
