@@ -7,11 +7,14 @@ Every function is a command of the program `ams`: its options are the command's 
 from ._ams import InputError, InternalError, Table, __version__
 from ._commands import Prepared, Report, Run, ablate, align, encode, prepare, synth, train, vectors
 from ._model import Attention, Explained, ExplainedCandidate, Model, Page, Ranked, Similar, load
+from ._requests import Behaviors, Candidates, User
 from .client import AsyncClient, Client, ServerError
 
 __all__ = [
     "AsyncClient",
     "Attention",
+    "Behaviors",
+    "Candidates",
     "Client",
     "Explained",
     "ExplainedCandidate",
@@ -26,6 +29,7 @@ __all__ = [
     "ServerError",
     "Similar",
     "Table",
+    "User",
     "__version__",
     "ablate",
     "align",

@@ -11,7 +11,8 @@ from os import PathLike
 from typing import Any, Protocol
 
 from . import _ams
-from ._ams import InputError, Table
+from ._ams import Table
+from ._requests import Behaviors, Candidates, Cell, User, Value, Values, page_view, to_json
 
 
 class ArrowStream(Protocol):
@@ -119,48 +120,6 @@ class Similar:
     cosine: list[float]
 
 
-def to_json(value: object) -> str:
-    """JSON of a request: arrays, series and scalars of numpy, pandas and Polars are lists and values."""
-    try:
-        return json.dumps(value, default=_plain)
-    except InputError:
-        raise
-    except (RecursionError, ValueError) as error:
-        raise InputError(f"request: {error}") from None
-
-
-def _plain(value: object) -> object:
-    for method in ("tolist", "to_list", "isoformat"):
-        if hasattr(value, method):
-            return getattr(value, method)()
-    if hasattr(value, "as_py"):
-        return value.as_py()
-    raise InputError(
-        f"request: {value!r} is a {type(value).__name__}, expected a text, a number, a boolean, None, or lists of them"
-    )
-
-
-def page_view(
-    user: object, behaviors: object, candidates: object, context: object, options: Mapping[str, int | None]
-) -> str:
-    """The request in JSON; docs/requests.md describes it."""
-    whose: dict[str, object] = dict(user) if isinstance(user, Mapping) else {"id": user}
-    if behaviors is not None:
-        if "behaviors" in whose:
-            raise InputError("request: behaviors are there twice, beside the user and in it")
-        whose["behaviors"] = behaviors if isinstance(behaviors, Mapping) else {"item": behaviors}
-    page: dict[str, object] = {
-        "user": whose,
-        "candidates": candidates if isinstance(candidates, Mapping) else {"item": candidates},
-    }
-    if context is not None:
-        page["context"] = context
-    given = {name: value for name, value in options.items() if value is not None}
-    if given:
-        page["options"] = given
-    return to_json(page)
-
-
 class Model:
     """A published model. Threads may use it together; it holds no lock of Python while it computes."""
 
@@ -170,6 +129,10 @@ class Model:
     def __repr__(self) -> str:
         card = self.card
         return f"<ams.Model {card['name']} version {card['version']}>"
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Other processes open the same version.
+        return load, (self.card["path"],)
 
     @property
     def card(self) -> dict[str, Any]:
@@ -183,10 +146,10 @@ class Model:
 
     def score(
         self,
-        user: object = None,
-        behaviors: object = None,
-        candidates: object = (),
-        context: object = None,
+        user: User | Value | None = None,
+        behaviors: Behaviors | Values | None = None,
+        candidates: Candidates | Values = (),
+        context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
     ) -> Page:
         """Ranks the candidates of one page view.
@@ -205,10 +168,10 @@ class Model:
 
     def explain(
         self,
-        user: object = None,
-        behaviors: object = None,
-        candidates: object = (),
-        context: object = None,
+        user: User | Value | None = None,
+        behaviors: Behaviors | Values | None = None,
+        candidates: Candidates | Values = (),
+        context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
     ) -> Explained:
         """The effect of each behavior on the best candidates: 5, or `top_k` up to 50."""
@@ -216,7 +179,7 @@ class Model:
         return Explained.of(json.loads(self._inner.explain(request)))
 
     def similar(
-        self, item: object = None, *, picture: str | None = None, tower: str | None = None, top_k: int | None = None
+        self, item: Value | None = None, *, picture: str | None = None, tower: str | None = None, top_k: int | None = None
     ) -> Similar:
         """Items whose pictures are like that of `item`, or like the picture of a name."""
         asked = {"item": item, "picture": picture, "tower": tower, "top_k": top_k}

@@ -12,7 +12,8 @@ from urllib.error import HTTPError, URLError
 from urllib.parse import quote
 from urllib.request import HTTPRedirectHandler, Request, build_opener, HTTPSHandler
 
-from ._model import Explained, Page, Similar, page_view, to_json
+from ._model import Explained, Page, Similar
+from ._requests import Behaviors, Candidates, Cell, User, Value, Values, page_view, to_json
 
 
 class ServerError(Exception):
@@ -97,10 +98,10 @@ class Client:
     def score(
         self,
         model: str,
-        user: object = None,
-        behaviors: object = None,
-        candidates: object = (),
-        context: object = None,
+        user: User | Value | None = None,
+        behaviors: Behaviors | Values | None = None,
+        candidates: Candidates | Values = (),
+        context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
         version: int | None = None,
@@ -117,10 +118,10 @@ class Client:
     def explain(
         self,
         model: str,
-        user: object = None,
-        behaviors: object = None,
-        candidates: object = (),
-        context: object = None,
+        user: User | Value | None = None,
+        behaviors: Behaviors | Values | None = None,
+        candidates: Candidates | Values = (),
+        context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
         version: int | None = None,
@@ -132,7 +133,7 @@ class Client:
     def similar(
         self,
         model: str,
-        item: object = None,
+        item: Value | None = None,
         *,
         picture: str | None = None,
         tower: str | None = None,
@@ -179,10 +180,10 @@ class AsyncClient:
     async def score(
         self,
         model: str,
-        user: object = None,
-        behaviors: object = None,
-        candidates: object = (),
-        context: object = None,
+        user: User | Value | None = None,
+        behaviors: Behaviors | Values | None = None,
+        candidates: Candidates | Values = (),
+        context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
         version: int | None = None,
@@ -208,10 +209,10 @@ class AsyncClient:
     async def explain(
         self,
         model: str,
-        user: object = None,
-        behaviors: object = None,
-        candidates: object = (),
-        context: object = None,
+        user: User | Value | None = None,
+        behaviors: Behaviors | Values | None = None,
+        candidates: Candidates | Values = (),
+        context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
         version: int | None = None,
@@ -224,7 +225,7 @@ class AsyncClient:
     async def similar(
         self,
         model: str,
-        item: object = None,
+        item: Value | None = None,
         *,
         picture: str | None = None,
         tower: str | None = None,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ams_bundle::request::Text;
 use ams_bundle::{PageView, Scored, Scratch, SimilarRequest, vectors};
+use arrow_array::ffi_stream::ArrowArrayStreamReader;
 use arrow_array::{ArrayRef, StringArray};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -88,17 +89,11 @@ impl Model {
         table: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let batches = table::stream(table)?;
-        let rates = py.detach(|| {
-            let (mut scratch, mut rates) = (Scratch::default(), Vec::new());
-            let mut ctrs = Vec::new();
-            for page in Pages::new(batches, self.model.spec(), Shape::Impressions) {
-                let Placed { place, page } = page?;
-                self.model
-                    .ctrs(&page, &mut scratch, &mut ctrs)
-                    .map_err(|error| input(format!("{place}: {error}")))?;
-                rates.extend(ctrs.iter().flat_map(|rate| rate.to_ne_bytes()));
-            }
-            Ok::<_, PyErr>(rates)
+        let (mut rates, mut ctrs, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
+        self.each_page(py, batches, Shape::Impressions, &mut |page| {
+            self.model.ctrs(&page, &mut scratch, &mut ctrs)?;
+            rates.extend(ctrs.iter().flat_map(|rate| rate.to_ne_bytes()));
+            Ok(())
         })?;
         Ok(PyBytes::new(py, &rates))
     }
@@ -153,23 +148,43 @@ impl Model {
     /// The vectors of the users of a table's rows, of a pre-rank network.
     fn user_vectors(&self, py: Python<'_>, table: &Bound<'_, PyAny>) -> PyResult<Table> {
         let batches = table::stream(table)?;
+        let width = vectors::width(&self.model).map_err(input)?;
+        let (mut users, mut values, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
+        self.each_page(py, batches, Shape::Users, &mut |page| {
+            values.extend(vectors::of_user(&self.model, &page, &mut scratch)?);
+            users.push(page.user.id.map(|Text(text)| text));
+            Ok(())
+        })?;
+        let users: ArrayRef = Arc::new(StringArray::from(users));
+        let vectors = table::vectors(values, width);
+        Table::new(vec![("user".to_owned(), users), ("vector".to_owned(), vectors)])
+    }
+}
+
+impl Model {
+    /// Shows `see` the page views of a table, without Python's lock; a signal ends it.
+    fn each_page(
+        &self,
+        py: Python<'_>,
+        batches: ArrowArrayStreamReader,
+        shape: Shape,
+        see: &mut (dyn FnMut(PageView) -> ams_bundle::Result<()> + Send),
+    ) -> PyResult<()> {
         py.detach(|| {
-            let width = vectors::width(&self.model).map_err(input)?;
-            let (mut users, mut values) = (Vec::new(), Vec::new());
-            let mut scratch = Scratch::default();
-            for page in Pages::new(batches, self.model.spec(), Shape::Users) {
+            for (number, page) in Pages::new(batches, self.model.spec(), shape).enumerate() {
+                if number % PAGES == 0 {
+                    Python::attach(|py| py.check_signals())?;
+                }
                 let Placed { place, page } = page?;
-                let vector = vectors::of_user(&self.model, &page, &mut scratch)
-                    .map_err(|error| input(format!("{place}: {error}")))?;
-                values.extend(vector);
-                users.push(page.user.id.map(|Text(text)| text));
+                see(page).map_err(|error| input(format!("{place}: {error}")))?;
             }
-            let users: ArrayRef = Arc::new(StringArray::from(users));
-            let vectors = table::vectors(values, width);
-            Table::new(vec![("user".to_owned(), users), ("vector".to_owned(), vectors)])
+            Ok(())
         })
     }
 }
+
+/// Page views between two looks for signals: some milliseconds.
+const PAGES: usize = 256;
 
 /// Why items cannot be named.
 const NAMELESS: &str = "the model: its bundle was published before bundles had the names of items";

@@ -179,12 +179,14 @@ impl Lists {
         let list = cast(array, &DataType::List(item.clone())).map_err(|error| error.to_string())?;
         let list = list.as_list::<i32>();
         let offsets = list.value_offsets();
+        // Only what the rows speak of: a slice of a long array holds all of its values.
+        let (first, last) = (offsets[0] as usize, offsets[list.len()] as usize);
         let range = |row: usize| match list.is_null(row) {
             true => 0..0,
-            false => offsets[row] as usize..offsets[row + 1] as usize,
+            false => offsets[row] as usize - first..offsets[row + 1] as usize - first,
         };
         let ranges = (0..list.len()).map(range).collect();
-        Ok(Lists { ranges, item, values: list.values().clone() })
+        Ok(Lists { ranges, item, values: list.values().slice(first, last - first) })
     }
 
     /// The columns of the structs that are the values.

@@ -30,6 +30,9 @@ def url(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     while not client.is_ready() and time.monotonic() < end:
         time.sleep(0.1)
     yield found[0]
+    # Asked twice, a server does not wait for its clients.
+    server.terminate()
+    time.sleep(0.2)
     server.terminate()
     server.wait(timeout=30)
 

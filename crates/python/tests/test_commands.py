@@ -154,5 +154,5 @@ def test_alignments_ablations_and_vectors(shop: Shop, tmp_path: Path) -> None:
     ahead = polars.read_parquet(tmp_path / "ahead" / "ads.parquet").sort("item")
     here = polars.DataFrame(shop.early.item_vectors()).sort("item")
     assert exported["ads"] == len(ahead) and ahead["vector"].to_list() == here["vector"].to_list()
-    aligned = ams.align({**config, "name": "aligned", "align": {"components": 16, "steps": 20}})
+    aligned = ams.align({**config, "name": "aligned", "align": {"components": 16, "width": 8, "steps": 20}})
     assert aligned["finished"]

@@ -20,7 +20,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_notebook(tmp_path: Path) -> None:
-    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)
+    notebook = nbformat.read(DOCS / "tour.ipynb", as_version=4)  # type: ignore[no-untyped-call]
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
     shown = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     assert any("I understood" in output.get("data", {}).get("text/html", "") for output in shown)

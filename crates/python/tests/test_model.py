@@ -1,14 +1,17 @@
 """A model in Python gives the bits of the program, and says what is wrong as the program does."""
 
 import gc
+import itertools
 import json
 import multiprocessing
 import os
+import signal
 import struct
 import threading
 from array import array
 from typing import Any, Iterator
 
+import duckdb
 import numpy
 import pandas
 import polars
@@ -37,9 +40,9 @@ def test_score_takes_what_python_has(shop: Shop) -> None:
     page = shop.pages[0]
     user, past, items = page["user"], page["user"]["behaviors"], page["candidates"]["item"]
     expected = shop.model.score_page(page)
-    whose = {"id": user["id"], "features": user["features"]}
+    whose: ams.User = {"id": user["id"], "features": user["features"]}
     for of in (list, tuple, numpy.array, pandas.Series, polars.Series):
-        behaviors = {"item": of(past["item"]), "time": of(past["time"])}
+        behaviors: ams.Behaviors = {"item": of(past["item"]), "time": of(past["time"])}
         assert shop.model.score(whose, behaviors, of(items), page["context"]) == expected, of
     assert shop.model.score(user, None, items, page["context"], top_k=2).items == expected.items[:2]
     assert shop.model.score("nobody", [], items).missing["users"] == ["nobody"]
@@ -84,6 +87,7 @@ def tables(flat: dict[str, list[Any]]) -> dict[str, Any]:
         "pandas": pandas.DataFrame(flat),
         "categories": pandas.DataFrame({**flat, **categories}),
         "polars": polars.DataFrame(flat),
+        "duckdb": duckdb.from_arrow(table),
         "large": table.cast(pyarrow.schema([(f.name, large(f.type)) for f in table.schema])),
         "timestamps": table.set_column(
             table.schema.get_field_index("behaviors.time"),
@@ -257,6 +261,19 @@ def test_a_fork_scores_and_refuses_commands(shop: Shop) -> None:
         assert pool.apply(ranked, (shop.pages[0],)) == shop.model.score_page(shop.pages[0]).items
         said = pool.apply(refused, (str(shop.root / "other"),))
     assert said.startswith(f"this process was forked from process {os.getpid()}") and "spawn" in said
+
+
+def test_a_model_goes_to_another_process(shop: Shop) -> None:
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        assert pool.apply(shop.model.score_page, (shop.pages[0],)) == shop.model.score_page(shop.pages[0])
+
+
+def test_ctrl_c_ends_a_long_prediction(shop: Shop) -> None:
+    flat = pyarrow.table(shop.flat())
+    batches = itertools.repeat(flat.to_batches()[0], 1_000_000)
+    threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGINT)).start()
+    with pytest.raises(KeyboardInterrupt):
+        shop.model.predict(pyarrow.RecordBatchReader.from_batches(flat.schema, batches))
 
 
 MODELS: list[ams.Model] = []

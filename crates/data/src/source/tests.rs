@@ -863,3 +863,37 @@ fn columns_nobody_asked_for_are_listed() {
         "{error}"
     );
 }
+
+/// A column in memory has the texts that it has in a file.
+#[test]
+fn a_column_in_memory_is_read_as_one_of_a_file() {
+    let texts = |array: ArrayRef| {
+        let field = Field::new("column", array.data_type().clone(), true);
+        let texts = column_texts(&field, &array)?;
+        Ok::<_, String>(texts.iter().map(|text| text.unwrap_or("-").to_owned()).collect::<Vec<_>>())
+    };
+    let owned = |texts: &[&str]| Ok(texts.iter().map(|text| (*text).to_owned()).collect());
+    let wrong = |what: &str| Err(what.to_owned());
+    let cases: [(ArrayRef, Result<Vec<String>, String>); 6] = [
+        (Arc::new(Int64Array::from(vec![Some(7), None])), owned(&["7", "-"])),
+        (Arc::new(Float64Array::from(vec![25.0, 0.5, f64::NAN])), owned(&["25", "0.5", "-"])),
+        (Arc::new(BooleanArray::from(vec![true])), owned(&["true"])),
+        (
+            Arc::new(TimestampMillisecondArray::from(vec![1_700_000_000_123])),
+            owned(&["1700000000"]),
+        ),
+        (
+            Arc::new(BinaryArray::from(vec![&b"a"[..], &b"\xff"[..]])),
+            wrong("row 2: bytes that are no text"),
+        ),
+        (
+            Arc::new(IntervalDayTimeArray::from(vec![IntervalDayTime::new(1, 2)])),
+            wrong(
+                "it is of type interval(daytime); expected texts, numbers, booleans, times, UUIDs or lists of them: write the needed values as a column of their own",
+            ),
+        ),
+    ];
+    for (array, expected) in cases {
+        assert_eq!(texts(Arc::clone(&array)), expected, "{array:?}");
+    }
+}
