@@ -111,10 +111,38 @@ def test_predict_has_the_bits_of_the_program(shop: Shop) -> None:
         assert bits(list(rates)) == expected, name
     assert isinstance(rates, array)
     assert numpy.asarray(rates).dtype == numpy.float32
-    structs = polars.DataFrame(shop.flat()).with_columns(
-        behaviors=polars.struct(item=polars.col("behaviors.item").list.first(), time=polars.col("behaviors.time").list.first()).implode().over("user")
-    )
-    assert len(shop.model.predict(structs.drop("behaviors.item", "behaviors.time"))) == len(expected)
+
+
+def test_a_rate_does_not_depend_on_what_is_beside_it(shop: Shop) -> None:
+    table = pyarrow.table(shop.flat())
+    expected = numpy.asarray(shop.model.predict(table))
+    for seed in range(3):
+        order = numpy.random.default_rng(seed).permutation(len(table))
+        assert (numpy.asarray(shop.model.predict(table.take(order))) == expected[order]).all()
+
+
+def test_histories_have_several_spellings(shop: Shop) -> None:
+    flat = shop.flat()
+    items, times = flat.pop("behaviors.item"), flat.pop("behaviors.time")
+    rows = list(zip(items, times))
+    brands = dict(polars.read_csv(shop.shop / "items.csv").select("item", "brand").iter_rows())
+    expected = bits(shop.rates())
+    histories: dict[str, dict[str, list[Any]]] = {
+        "structs": {"behaviors": [[{"item": i, "time": t} for i, t in zip(*row)] for row in rows]},
+        "items": {"behaviors": items},
+        "padded": {"behaviors.item": [[None, *row] for row in items], "behaviors.time": [[None, *row] for row in times]},
+        "turned": {"behaviors.item": [row[::-1] for row in items], "behaviors.time": [row[::-1] for row in times]},
+        "fields": {"behaviors.item": items, "behaviors.brand": [[brands[item] for item in row] for row in items]},
+    }
+    for name, columns in histories.items():
+        rates = shop.model.predict(pyarrow.table({**flat, **columns}))
+        # Behaviors of one time keep their order, which turning turns.
+        distinct = [len(set(row)) == len(row) for row in times]
+        for rate, of, usable in zip(bits(list(rates)), expected, distinct):
+            assert rate == of or (name == "turned" and not usable), name
+    none = shop.model.predict(pyarrow.table(flat))
+    assert list(none) == list(shop.model.predict(pyarrow.table({**flat, "behaviors": [[]] * len(items)})))
+    assert bits(list(none)) != expected
 
 
 def test_samples_are_predicted_as_by_eval(shop: Shop) -> None:
