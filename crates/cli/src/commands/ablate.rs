@@ -1,6 +1,6 @@
 //! `ams ablate`: the paper's tables on a dataset, with differences and how far they can be trusted.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 
 use ams_data::staging::write_whole;
@@ -122,7 +122,11 @@ pub(crate) fn run(
     output.finish(&report, || {
         let (trainings, trained) = ablation.trainings();
         let out = ablation.out().display();
-        let done = format!("{trained} of {trainings} trainings are done; all of it is in {out}\n");
+        let page = page(ablation.out());
+        let done = format!(
+            "{trained} of {trainings} trainings are done; all of it is in {out}\nTo read about it: {}\n",
+            page.display()
+        );
         report.text(&|header, rows| table(header, rows)) + &done
     });
     if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
@@ -146,6 +150,7 @@ fn request(arguments: &Arguments) -> Request {
 fn write(ablation: &Ablation, arguments: &Arguments) -> Result<Report, Failure> {
     let report = ablation.report();
     ablation.write(&report)?;
+    write_whole(&page(ablation.out()), ams_report::html(&ams_report::ablation(&report)))?;
     let copy = |path: &Option<PathBuf>, text: fn(&Report) -> String| match path {
         Some(path) => write_whole(path, text(&report)),
         None => Ok(()),
@@ -153,4 +158,9 @@ fn write(ablation: &Ablation, arguments: &Arguments) -> Result<Report, Failure> 
     copy(&arguments.markdown, Report::markdown)?;
     copy(&arguments.csv, Report::csv)?;
     Ok(report)
+}
+
+/// The page about an ablation in the folder `out`.
+fn page(out: &Path) -> PathBuf {
+    out.join("report.html")
 }

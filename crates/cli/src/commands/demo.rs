@@ -24,6 +24,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::encode::{encode_pictures, pictures};
 use crate::commands::eval::evaluate_run;
 use crate::commands::publish::publish;
+use crate::commands::report::{DRAWS, PAGES, Wanted, write_report};
 use crate::commands::synth::{Size, synth};
 use crate::commands::train::stop_on_interrupt;
 use crate::commands::{prepare as prepare_command, train as train_command};
@@ -65,6 +66,9 @@ struct Report {
     seconds: f64,
     bundle: PathBuf,
     hash: String,
+    /// The page about the four models.
+    #[serde(default)]
+    report: PathBuf,
 }
 
 /// One row of the demo's table: a trained model and its scores.
@@ -93,6 +97,7 @@ struct Places {
     data: PathBuf,
     runs: PathBuf,
     models: PathBuf,
+    report: PathBuf,
     mark: PathBuf,
 }
 
@@ -154,17 +159,31 @@ pub(crate) fn run(arguments: Arguments, output: Output<'_>) -> Result<(), Failur
         let published = publish(&mut trainer, &places.models.join(model))?;
         (report.bundle, report.hash) = (published.path, published.hash);
     }
+    report.report = write_page(&places, &arguments, threads)?;
     report.seconds = begin.elapsed().as_secs_f64();
     write_mark(&places.mark, &report)?;
 
     let page = ranked_page(&report.bundle, &dataset)?;
     let look = format!(
-        "To look at it: ams serve {} --demo --demo-pictures {}",
+        "To look at it: ams serve {} --demo --demo-pictures {}\nTo read about it: {}",
         places.models.display(),
-        places.shop.display()
+        places.shop.display(),
+        places.report.display()
     );
     output.finish(&report, || format!("\n{}\n{page}\n{look}\n", text(&report)));
     Ok(())
+}
+
+/// Writes the page about the four models.
+fn write_page(places: &Places, arguments: &Arguments, threads: usize) -> Result<PathBuf, Failure> {
+    let names = ARMS.map(|(arm, _)| folder(arm));
+    let runs: Vec<PathBuf> = names.iter().map(|name| places.runs.join(name)).collect();
+    // Few users of a tiny shop: more draws than users say nothing more.
+    let draws = if arguments.size == Size::Tiny { 100 } else { DRAWS };
+    let wanted =
+        Wanted { images: Some(places.shop.clone()), pages: PAGES, draws, threads, markdown: false };
+    write_report(&runs, &wanted, &places.report)?;
+    Ok(places.report.clone())
 }
 
 /// An empty folder for the demo: a new one, or an earlier demo's.
@@ -175,6 +194,7 @@ fn clear(out: &Path) -> Result<Places, Failure> {
         data: out.join("data"),
         runs: out.join("runs"),
         models: out.join("models"),
+        report: out.join("report.html"),
         mark: out.join(MARK),
     };
     let empty = match fs::read_dir(out) {
@@ -229,14 +249,18 @@ fn prepare(places: &Places, test_from: i64, output: Output<'_>) -> Result<(), Fa
     Ok(())
 }
 
-/// The paper's network with a batch and a number of epochs for a small shop.
-fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
-    let name = match arm {
+/// The name of an arm's run, and of its folder.
+fn folder(arm: ImageArm) -> &'static str {
+    match arm {
         ImageArm::None => "id-only",
         ImageArm::Ad => "ad",
         ImageArm::Behavior => "behavior",
         ImageArm::Joint => "joint",
-    };
+    }
+}
+
+/// The paper's network with a batch and a number of epochs for a small shop.
+fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
     let train = match size {
         Size::Tiny => TrainConfig { epochs: 2, batch: 64, ..TrainConfig::default() },
         // The paper decays the rate five times in 128,000 steps; this is its stairs for 3,000.
@@ -249,7 +273,7 @@ fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
         },
     };
     Config {
-        name: name.to_owned(),
+        name: folder(arm).to_owned(),
         seed,
         runs: places.runs.clone(),
         data: DataConfig {
@@ -281,7 +305,8 @@ fn train_arm(
         return Err(Failure::Interrupted);
     }
     let mut trainer = run::open(&report.run, Job::solo(threads))?;
-    let evaluation = evaluate_run(&mut trainer, SplitName::Test, None)?;
+    let predictions = report.run.join("predictions").join("test.parquet");
+    let evaluation = evaluate_run(&mut trainer, SplitName::Test, &predictions)?;
     let evaluation = evaluation.expect("a job of one process evaluates in it");
     Ok((report.seconds, evaluation))
 }

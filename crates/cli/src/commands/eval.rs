@@ -81,7 +81,7 @@ pub(crate) fn run(
     };
     let name = format!("{}.parquet", split.as_str());
     let place = locations.destination(&arguments.run.join("predictions").join(name), true)?;
-    if let Some(evaluation) = evaluate_run(&mut trainer, split, Some(place.local()))? {
+    if let Some(evaluation) = evaluate_run(&mut trainer, split, place.local())? {
         let full_ranking = match arguments.full_ranking {
             true => Some(full_ranking(&mut trainer, split, &arguments)?),
             false => None,
@@ -96,20 +96,18 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Predicts a split on all processes of the job; the first one keeps the predictions at `path` if
-/// there is one, and evaluates them.
+/// Predicts a split on all processes of the job; the first one keeps the predictions at `path`
+/// and evaluates them.
 pub(crate) fn evaluate_run(
     trainer: &mut Trainer,
     split: SplitName,
-    path: Option<&std::path::Path>,
+    path: &std::path::Path,
 ) -> Result<Option<Evaluation>, Failure> {
     let predictions = trainer.evaluate(split)?;
     if trainer.rank() > 0 {
         return Ok(None);
     }
-    if let Some(path) = path {
-        predictions.write(path)?;
-    }
+    predictions.write(path)?;
     let seen = trainer.dataset().item_counts(SplitName::Train)?;
     let frequency = |item| seen.get(&Id(item)).copied().unwrap_or(0);
     Ok(Some(trainer.pool().install(|| evaluate(&predictions, &frequency))))

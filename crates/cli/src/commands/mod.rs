@@ -17,6 +17,7 @@ pub(crate) mod plan;
 pub(crate) mod prepare;
 pub(crate) mod preprocess;
 pub(crate) mod publish;
+pub(crate) mod report;
 pub(crate) mod score;
 pub(crate) mod serve;
 pub(crate) mod synth;

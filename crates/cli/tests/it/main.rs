@@ -40,6 +40,8 @@ mod pages;
 #[cfg(unix)]
 mod pictures;
 mod place;
+#[cfg(unix)]
+mod report;
 #[cfg(all(unix, feature = "grpc"))]
 mod requests;
 #[cfg(unix)]

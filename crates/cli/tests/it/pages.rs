@@ -11,7 +11,7 @@ use crate::serve::{Serving, agent, appear, published};
 use crate::shop::TRAIN;
 
 /// A browser, if there is one here.
-fn chromium() -> Option<&'static str> {
+pub(crate) fn chromium() -> Option<&'static str> {
     let has = |program: &&str| Command::new(program).arg("--version").output().is_ok();
     let found = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(has);
     let version = "import sys; assert sys.version_info >= (3, 10)";

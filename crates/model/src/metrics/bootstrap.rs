@@ -34,6 +34,16 @@ pub struct Resampled {
     pub replicates: Vec<Option<f64>>,
 }
 
+impl Resampled {
+    /// The value with the middle 95 % of its draws; none where the value is undefined.
+    pub fn interval(&self) -> Option<Interval> {
+        let draws = self.replicates.len();
+        let zero =
+            Resampled { users: self.users, value: Some(0.0), replicates: vec![Some(0.0); draws] };
+        difference(&[MetricPair { metric: self, minus: &zero }])
+    }
+}
+
 /// A value with the middle 95 % of its bootstrap; without, if it is about fewer than ten users.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Interval {
@@ -291,6 +301,9 @@ mod tests {
         let gaps = resampled(1.0, &[None, Some(1.0), None]);
         let zero = resampled(0.0, &[None, Some(0.0), None]);
         assert_eq!(difference(&[pair(&gaps, &zero)]), Some(interval(1.0, 1.0, 1.0)));
+        // The draws are 0, 1, 2 ... 40.
+        assert_eq!(a.interval(), Some(interval(3.0, 1.0, 39.0)));
+        assert_eq!(Resampled::default().interval(), None);
         let few = Resampled { users: 9, ..a.clone() };
         let expected = Interval { mean: 3.0, low: None, high: None };
         assert_eq!(difference(&[pair(&few, &none)]), Some(expected));

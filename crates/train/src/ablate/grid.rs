@@ -60,7 +60,7 @@ pub enum Twins {
 
 /// Weights to begin with: those of another row's training with the same seed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-pub(crate) struct Warm {
+pub struct Warm {
     /// Name of that row, whose model saw the same days.
     pub from: &'static str,
     /// Parts of the model, as `train.warm_start.parts` spells them.
@@ -69,7 +69,7 @@ pub(crate) struct Warm {
 
 /// Measurements of the paper; `None` where it has none.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub(crate) struct Figures {
+pub struct Figures {
     /// GAUC of the paper's test day.
     pub gauc: Option<f64>,
     /// AUC of the paper's test day.

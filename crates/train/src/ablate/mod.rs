@@ -25,8 +25,12 @@ pub(crate) mod plan;
 pub(crate) mod report;
 pub(crate) mod text;
 
-pub use grid::Twins;
-pub use report::Report;
+pub use grid::{Figures, Twins, Warm};
+pub use report::{
+    DatasetFigures, Difference, Report, RowReport, SliceDifference, SliceFigures, SliceReport,
+    Spread, TableReport,
+};
+pub use text::{Cells, differences, figures, interval, pipes, preamble, thousands, title};
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -41,7 +45,7 @@ use ams_model::metrics::Bootstrap;
 use crate::ablate::grid::select;
 use crate::ablate::outcome::{Finished, Frequency, SLICES, TestSet, predictions_of};
 use crate::ablate::plan::{Plan, Run, RunNames, check_base};
-use crate::ablate::report::{DatasetFigures, Outcome, SliceFigures};
+use crate::ablate::report::Outcome;
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::{self, CHECKPOINTS, RunReport};

@@ -13,26 +13,26 @@ use crate::ablate::plan::{Plan, PlannedRow, PlannedTable};
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Report {
     /// Name of the configuration.
-    pub(crate) name: String,
+    pub name: String,
     /// The dataset of all trainings.
-    pub(crate) dataset: DatasetFigures,
+    pub dataset: DatasetFigures,
     /// Settings of all rows that are not defaults, `key=value` each.
-    pub(crate) settings: Vec<String>,
+    pub settings: Vec<String>,
     /// Seeds of every row.
-    pub(crate) seeds: Vec<u64>,
+    pub seeds: Vec<u64>,
     /// Draws and seed of the bootstrap that gives the intervals.
-    pub(crate) bootstrap: Bootstrap,
+    pub bootstrap: Bootstrap,
     /// Trainings that are done.
-    pub(crate) trained: usize,
+    pub trained: usize,
     /// Trainings there are to do in all.
-    pub(crate) trainings: usize,
+    pub trainings: usize,
     /// Tables in the order of the request.
-    pub(crate) tables: Vec<TableReport>,
+    pub tables: Vec<TableReport>,
 }
 
 /// The dataset of an ablation.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct DatasetFigures {
+pub struct DatasetFigures {
     /// Name of the dataset.
     pub name: String,
     /// Impressions, users and items of its card.
@@ -47,7 +47,7 @@ pub(crate) struct DatasetFigures {
 
 /// The size of a slice of the test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct SliceFigures {
+pub struct SliceFigures {
     /// Name of the slice.
     pub name: String,
     /// Test impressions in it.
@@ -56,7 +56,7 @@ pub(crate) struct SliceFigures {
 
 /// The results of a table.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct TableReport {
+pub struct TableReport {
     /// Name on the command line.
     pub name: String,
     /// Title of the grid.
@@ -69,7 +69,7 @@ pub(crate) struct TableReport {
 
 /// The results of a row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct RowReport {
+pub struct RowReport {
     /// Name, with `, shuffled` for a twin.
     pub name: String,
     /// Settings with the first seed, `key=value` each.
@@ -102,7 +102,7 @@ pub(crate) struct RowReport {
 
 /// A figure over seeds.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
-pub(crate) struct Spread {
+pub struct Spread {
     /// Mean; none if there is no seed yet, or a value is not defined.
     pub mean: Option<f64>,
     /// Standard deviation of two seeds or more.
@@ -113,7 +113,7 @@ pub(crate) struct Spread {
 
 /// The results of a row in a slice of the test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct SliceReport {
+pub struct SliceReport {
     /// Name of the slice.
     pub name: String,
     /// Test impressions in it.
@@ -128,7 +128,7 @@ pub(crate) struct SliceReport {
 
 /// A row less another one, on average over the seeds that both have.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct Difference {
+pub struct Difference {
     /// Name of the other row.
     pub to: String,
     /// Mean difference of GAUC, with its interval.
@@ -143,7 +143,7 @@ pub(crate) struct Difference {
 
 /// A row less another one in a slice of the test.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub(crate) struct SliceDifference {
+pub struct SliceDifference {
     /// Name of the slice.
     pub name: String,
     /// Mean difference of GAUC, with its interval.

@@ -74,15 +74,15 @@ impl Report {
 
 /// A table of words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Cells {
+pub struct Cells {
     /// A name for each column.
-    header: Vec<String>,
+    pub header: Vec<String>,
     /// Rows of as many cells.
-    rows: Vec<Vec<String>>,
+    pub rows: Vec<Vec<String>>,
 }
 
 /// The metrics of every row.
-fn figures(table: &TableReport) -> Cells {
+pub fn figures(table: &TableReport) -> Cells {
     let mut header = words(&["row", "GAUC", "AUC", "log loss"]);
     let slices = table.rows.first().map_or(&[][..], |row| &row.slices);
     header.extend(slices.iter().map(|slice| format!("AUC, {}", slice.name)));
@@ -99,7 +99,7 @@ fn figures(table: &TableReport) -> Cells {
 }
 
 /// The differences between rows, in all of the test and in its slices.
-fn differences(table: &TableReport) -> Cells {
+pub fn differences(table: &TableReport) -> Cells {
     let header = words(&["difference", "of", "GAUC", "AUC", "paper: GAUC", "paper: AUC"]);
     let mut rows = Vec::new();
     for row in &table.rows {
@@ -123,14 +123,14 @@ fn differences(table: &TableReport) -> Cells {
 }
 
 /// A table's title with the paper's table or figure.
-fn title(table: &TableReport) -> String {
+pub fn title(table: &TableReport) -> String {
     let paper =
         table.paper.as_ref().map_or(String::new(), |paper| format!(", the paper's {paper}"));
     format!("{} ({}{paper})", table.title, table.name)
 }
 
 /// Dataset, settings, seeds and method of all tables.
-fn preamble(report: &Report) -> String {
+pub fn preamble(report: &Report) -> String {
     let counts = &report.dataset.counts;
     let encoder = report.dataset.encoder.as_ref();
     let encoder = encoder.map_or(String::new(), |name| format!("; pictures encoded by {name}"));
@@ -217,7 +217,8 @@ fn all(difference: &Difference) -> SliceDifference {
     SliceDifference { name: "all".to_owned(), gauc: difference.gauc, auc: difference.auc }
 }
 
-fn pipes(cells: &Cells) -> String {
+/// A table in Markdown.
+pub fn pipes(cells: &Cells) -> String {
     let line = |cells: &[String]| format!("| {} |\n", cells.join(" | "));
     let rows: String = cells.rows.iter().map(|row| line(row)).collect();
     format!("{}|{}\n{rows}", line(&cells.header), "---|".repeat(cells.header.len()))
@@ -239,7 +240,7 @@ fn spread(spread: &Spread) -> String {
 }
 
 /// Mean and 95 % interval, such as `+0.0055 [+0.0051, +0.0059]`.
-fn interval(interval: Option<Interval>) -> String {
+pub fn interval(interval: Option<Interval>) -> String {
     let Some(Interval { mean, low, high }) = interval else { return "-".to_owned() };
     let ends = low.zip(high).map(|(low, high)| format!(" [{low:+.4}, {high:+.4}]"));
     format!("{mean:+.4}{}", ends.unwrap_or_default())
@@ -249,12 +250,13 @@ fn number(value: Option<f64>, end: &str) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:.4}{end}"))
 }
 
+/// A difference with its sign and four decimals; a dash where there is none.
 fn signed(value: Option<f64>) -> String {
     value.map_or("-".to_owned(), |value| format!("{value:+.4}"))
 }
 
 /// A count with thousands separated.
-fn thousands(value: u64) -> String {
+pub fn thousands(value: u64) -> String {
     match value {
         0..1000 => value.to_string(),
         _ => format!("{},{:03}", thousands(value / 1000), value % 1000),

@@ -18,7 +18,7 @@ use crate::step::traffic::Counts;
 
 /// A line of `metrics.jsonl` about steps.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct MetricsLine {
+pub struct MetricsLine {
     /// Steps taken since the beginning of the training.
     pub step: u64,
     /// Epoch, counted from 0.
@@ -37,7 +37,7 @@ pub(crate) struct MetricsLine {
 
 /// A line of `metrics.jsonl` about the samples held out, after an epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(crate) struct ValidationLine {
+pub struct ValidationLine {
     /// Steps taken since the beginning of the training.
     pub step: u64,
     /// The epoch, counted from 0.
@@ -243,6 +243,7 @@ fn environment(trainer: &Trainer, size: JobSize) -> String {
         "processes": size.processes,
         "threads": size.threads,
         "lanes": trainer.config().train.lanes,
+        "steps": trainer.steps(),
         "dataset": trainer.dataset().card(),
         "images": source,
     });

@@ -23,6 +23,7 @@ pub(crate) mod layout;
 mod once;
 pub(crate) mod predictions;
 pub(crate) mod progress;
+mod record;
 mod report;
 pub(crate) mod trainer;
 pub(crate) mod validation;
@@ -38,8 +39,10 @@ use crate::run::trainer::Trainer;
 use crate::settings::Config;
 use crate::setup::job::Job;
 
-pub use crate::run::journal::two_decimals;
+pub use crate::run::journal::{MetricsLine, ValidationLine, two_decimals};
 pub(crate) use crate::run::layout::{CHECKPOINTS, CONFIG, folder};
+pub use crate::run::progress::Validation;
+pub use crate::run::record::{Environment, Record};
 pub use crate::run::report::{Choice, RunReport, Searched};
 pub use crate::setup::job::{Next, Start};
 
