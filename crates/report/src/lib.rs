@@ -1,4 +1,4 @@
-//! What runs found, as one page: figures with their intervals, charts, pictures, and what is missing.
+//! What runs found, as one page: figures with their intervals, charts, pictures, what is missing.
 //!
 //! A report has three steps, each of which knows only the one before: [`Runs::gather`] reads what
 //! there is, `figures` computes, `sections` words the result as a [`Document`]. [`html()`] and

@@ -18,7 +18,7 @@ use crate::gather::{Run, Runs};
 /// Points of a curve at most; more are averaged.
 const POINTS: usize = 40;
 
-/// The report of `runs`, with intervals of `replicates` draws of users, computed by so many threads.
+/// The report of `runs`, with intervals of `replicates` draws of users.
 pub fn report(runs: &Runs, replicates: usize, threads: usize) -> Document {
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
     let figures = pool.install(|| figures(&runs.runs, replicates));

@@ -164,14 +164,19 @@ pub(crate) fn run(arguments: Arguments, output: Output<'_>) -> Result<(), Failur
     write_mark(&places.mark, &report)?;
 
     let page = ranked_page(&report.bundle, &dataset)?;
-    let look = format!(
+    let look = look(&places);
+    output.finish(&report, || format!("\n{}\n{page}\n{look}\n", text(&report)));
+    Ok(())
+}
+
+/// What to do with a demo.
+fn look(places: &Places) -> String {
+    format!(
         "To look at it: ams serve {} --demo --demo-pictures {}\nTo read about it: {}",
         places.models.display(),
         places.shop.display(),
         places.report.display()
-    );
-    output.finish(&report, || format!("\n{}\n{page}\n{look}\n", text(&report)));
-    Ok(())
+    )
 }
 
 /// Writes the page about the four models.
