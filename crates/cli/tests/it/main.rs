@@ -53,6 +53,7 @@ mod settings;
 mod shop;
 #[cfg(unix)]
 mod sources;
+mod tensorboard;
 mod text;
 #[cfg(all(unix, feature = "tls"))]
 mod tls;

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::run::layout::{CONFIG, ENVIRONMENT, LOG, METRICS};
 use crate::run::progress::{Cursor, StepReport, Validation};
+use crate::run::tensorboard::{Events, Scalar};
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
 use crate::setup::job::JobSize;
@@ -72,6 +73,10 @@ struct GrowingFile {
 pub(crate) struct Journal {
     metrics: GrowingFile,
     log: GrowingFile,
+    /// For TensorBoard, if that is wanted.
+    events: Option<Events>,
+    /// Learning rate of the rows over that of all else.
+    rows_rate: f32,
     /// Loss and impressions since the last line.
     loss_sum: f64,
     impressions: u64,
@@ -104,6 +109,11 @@ impl Journal {
         let mut journal = Journal {
             metrics: GrowingFile::open(run.join(METRICS))?,
             log: GrowingFile::open(run.join(LOG))?,
+            events: match trainer.config().train.tensorboard {
+                true => Some(Events::open(run, goes_on)?),
+                false => None,
+            },
+            rows_rate: trainer.lanes().network.rows_rate,
             loss_sum: 0.0,
             impressions: 0,
             last: None,
@@ -147,7 +157,19 @@ impl Journal {
             per_step,
         };
         (self.loss_sum, self.impressions) = (0.0, 0);
-        self.append(&line)
+        self.append(&line)?;
+        let rate = f64::from(line.learning_rate);
+        self.event(
+            line.step,
+            &[
+                Scalar { name: "train/loss", value: loss },
+                Scalar { name: "train/learning_rate", value: rate },
+                Scalar {
+                    name: "train/rows_learning_rate",
+                    value: rate * f64::from(self.rows_rate),
+                },
+            ],
+        )
     }
 
     /// Writes a line about the samples held out, after `taken` of `epochs` epochs.
@@ -163,6 +185,15 @@ impl Journal {
     ) -> Result<()> {
         let Cursor { step, epoch, .. } = cursor;
         self.append(&ValidationLine { step, epoch, validation })?;
+        let metrics = [
+            ("validation/gauc", validation.gauc),
+            ("validation/auc", validation.auc),
+            ("validation/logloss", validation.logloss),
+        ];
+        let scalar =
+            |(name, value): (&'static str, Option<f64>)| Some(Scalar { name, value: value? });
+        let scalars: Vec<Scalar> = metrics.into_iter().filter_map(scalar).collect();
+        self.event(step, &scalars)?;
         let of =
             |value: Option<f64>| value.map_or("none".to_owned(), |value| format!("{value:.6}"));
         self.log(&format!(
@@ -172,6 +203,11 @@ impl Journal {
             of(validation.auc),
             of(validation.logloss)
         ))
+    }
+
+    /// Appends an event for TensorBoard.
+    fn event(&mut self, step: u64, scalars: &[Scalar]) -> Result<()> {
+        self.events.as_mut().map_or(Ok(()), |events| events.add(step, scalars))
     }
 
     /// Appends a line to the metrics.

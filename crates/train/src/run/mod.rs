@@ -5,6 +5,7 @@
 //!   config.toml          the resolved configuration: train it again and get the same bits
 //!   environment.json     program version, processor, processes, threads, dataset, image encoder
 //!   metrics.jsonl        one object every `train.log_every` steps, and one for each evaluation
+//!   tensorboard/         the same for TensorBoard, unless `train.tensorboard` is false
 //!   train.log            the events of the training in words
 //!   checkpoints/step-N/  see `checkpoint`
 //!   ended.json           which checkpoint is the result of a training with early stop, see `validation`
@@ -25,6 +26,7 @@ pub(crate) mod predictions;
 pub(crate) mod progress;
 mod record;
 mod report;
+mod tensorboard;
 pub(crate) mod trainer;
 pub(crate) mod validation;
 pub(crate) mod warm_start;

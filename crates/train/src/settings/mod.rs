@@ -393,6 +393,10 @@ pub struct TrainConfig {
     /// Number of steps between two lines of `metrics.jsonl`. Range: at least 0, where 0 counts as
     /// 1.
     pub log_every: u64,
+    /// Whether the lines of `metrics.jsonl` are also written for TensorBoard, to the folder
+    /// `tensorboard` of the run. Default: `true`.
+    #[serde(skip_serializing_if = "is_on")]
+    pub tensorboard: bool,
     /// Earlier training whose weights are the initial weights. Optimizers and schedules begin
     /// anew.
     pub warm_start: Option<WarmStart>,
@@ -409,6 +413,11 @@ pub enum Criterion {
     Auc,
     /// Mean cross-entropy in nats.
     Logloss,
+}
+
+/// Whether a setting that is on by default is so; the hashes of runs from before it stay.
+fn is_on(setting: &bool) -> bool {
+    *setting
 }
 
 /// A variant of the model that is trained, to find out what helps.
@@ -493,6 +502,7 @@ impl Default for TrainConfig {
             checkpoint_every: None,
             keep_checkpoints: 2,
             log_every: 10,
+            tensorboard: true,
             warm_start: None,
         }
     }
