@@ -62,6 +62,7 @@ struct Arguments {
 enum Command {
     Demo(commands::demo::Arguments),
     Synth(commands::synth::Arguments),
+    Init(commands::init::Arguments),
     Prepare(Box<commands::prepare::Arguments>),
     Import(commands::import::Arguments),
     Encode(Box<commands::encode::Arguments>),
@@ -104,6 +105,7 @@ impl Command {
             }
             _ if launch.rank() > 0 => Ok(()),
             Command::Demo(arguments) => commands::demo::run(arguments, output),
+            Command::Init(arguments) => commands::init::run(&arguments, output),
             Command::Synth(arguments) => commands::synth::run(arguments, locations, output),
             Command::Prepare(arguments) => commands::prepare::run(*arguments, locations, output),
             Command::Import(arguments) => commands::import::run(arguments, locations, output),
@@ -198,7 +200,7 @@ fn is_asked(error: &clap::Error) -> bool {
 
 /// Refuses addresses in buckets where a command takes paths of this host alone.
 fn refuse_addresses(command: &Command, given: &[OsString]) -> Result<(), Failure> {
-    let here_only = matches!(command, Command::Bench(_) | Command::Demo(_));
+    let here_only = matches!(command, Command::Bench(_) | Command::Demo(_) | Command::Init(_));
     // A server to measure is an address too, but nothing to read from.
     let remote = |it: &&OsString| {
         is_remote(Path::new(it)) && !it.to_str().is_some_and(|it| it.starts_with("http"))

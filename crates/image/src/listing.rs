@@ -182,7 +182,7 @@ pub fn listed(path: &Path, column: Option<&str>) -> Result<Vec<String>> {
     let (position, header) = match position {
         Some(position) => (position, false),
         None => {
-            let named = (0..columns.len()).filter(|at| is_picture_name(&columns[*at]));
+            let named = (0..columns.len()).filter(|at| is_named_like_a_picture(&columns[*at]));
             let named = named.collect::<Vec<usize>>();
             let lines = one_a_line(path, None);
             match (&named[..], columns.len(), lines) {
@@ -190,13 +190,13 @@ pub fn listed(path: &Path, column: Option<&str>) -> Result<Vec<String>> {
                 (_, 1, Some(lines))
                     if lines.first().is_some_and(|first| *first == columns[0])
                         && (named.len() == 1
-                            || !lines.get(1).is_some_and(|line| is_picture_name(line))) =>
+                            || !lines.get(1).is_some_and(|line| is_named_like_a_picture(line))) =>
                 {
                     return Ok(lines);
                 }
                 (_, 1, _) => (0, named.len() == 1),
                 ([only], _, _) => (*only, true),
-                (_, _, Some(lines)) if lines.iter().all(|name| is_picture_name(name)) => {
+                (_, _, Some(lines)) if lines.iter().all(|name| is_named_like_a_picture(name)) => {
                     return Ok(lines);
                 }
                 _ => {
@@ -265,7 +265,7 @@ pub fn lines_of(path: &Path) -> Result<Vec<String>> {
 }
 
 /// Whether a text ends like the name of a picture.
-fn is_picture_name(name: &str) -> bool {
+pub fn is_named_like_a_picture(name: &str) -> bool {
     let ending = name.trim().rsplit_once('.').map(|(_, ending)| ending.to_lowercase());
     ending.is_some_and(|ending| ENDINGS.contains(&&ending[..]))
 }

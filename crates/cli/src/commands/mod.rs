@@ -11,6 +11,7 @@ pub(crate) mod encoder;
 pub(crate) mod eval;
 pub(crate) mod images;
 pub(crate) mod import;
+pub(crate) mod init;
 mod job;
 pub(crate) mod own_past;
 pub(crate) mod plan;

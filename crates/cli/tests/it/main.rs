@@ -26,6 +26,8 @@ mod grpc;
 #[cfg(all(unix, feature = "grpc"))]
 mod grpc_client;
 #[cfg(unix)]
+mod init;
+#[cfg(unix)]
 mod interrupt;
 #[cfg(unix)]
 mod movielens;

@@ -204,7 +204,7 @@ impl Role {
     }
 
     /// Lower case, without `_`, `-` and spaces: `userid` also stands for `user_id` and `userId`.
-    fn aliases(self) -> &'static [&'static str] {
+    pub(crate) fn aliases(self) -> &'static [&'static str] {
         match self {
             Role::User => &[
                 "user",
@@ -405,6 +405,11 @@ impl<'a> Peek<'a> {
         self.table.columns().iter().position(|column| column == name)
     }
 
+    /// The values of the first rows, those that are not missing.
+    pub(crate) fn values(&self, column: usize) -> &[String] {
+        &self.values[column]
+    }
+
     pub(crate) fn example(&self, column: usize) -> &str {
         self.values[column].first().map_or("", String::as_str)
     }
@@ -508,9 +513,11 @@ impl<'a> Peek<'a> {
 }
 
 /// Names that mean something else in a sample file.
-const RESERVED: [&str; 7] = ["user", "item", "image", "time", "label", "behaviors", "impressions"];
+pub(crate) const RESERVED: [&str; 7] =
+    ["user", "item", "image", "time", "label", "behaviors", "impressions"];
 
-fn plain(name: &str) -> String {
+/// A column's name in small letters, without `_`, `-` and spaces.
+pub(crate) fn plain(name: &str) -> String {
     name.chars().filter(|c| !matches!(c, '_' | '-' | ' ')).flat_map(char::to_lowercase).collect()
 }
 
