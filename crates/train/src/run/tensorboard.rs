@@ -9,8 +9,8 @@
 //! ```
 //! A crc is the masked CRC-32C of TFRecord files. The first event has the version of the format.
 //! Times are those of the clock, as TensorBoard wants them; no result depends on this file. A
-//! training that goes on drops the events of steps that it takes again, as in `metrics.jsonl`, and a
-//! record that a killed process left half-written.
+//! training that goes on drops the events of steps that it takes again, as in `metrics.jsonl`, and
+//! a record that a killed process left half-written.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
