@@ -127,7 +127,7 @@ pub(crate) fn run(
             "{trained} of {trainings} trainings are done; all of it is in {out}\nTo read about it: {}\n",
             page.display()
         );
-        report.text(&|header, rows| table(header, rows)) + &done
+        report.text(table) + &done
     });
     if interrupted { Err(Failure::Interrupted) } else { Ok(()) }
 }

@@ -104,8 +104,8 @@ impl Ablation {
     /// makes the configuration with some settings, `key=value` each.
     ///
     /// # Errors
-    /// If there is no table of a name, a configuration does not make sense or does not fit its dataset, the folder is in use or
-    /// cannot be written, or a result in it is damaged.
+    /// If there is no table of a name, a configuration does not make sense or does not fit its
+    /// dataset, the folder is in use or cannot be written, or a result in it is damaged.
     pub fn open<E: From<Error>>(
         request: &Request,
         configure: &dyn Fn(&[String]) -> Result<Config, E>,

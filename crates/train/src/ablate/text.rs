@@ -8,7 +8,7 @@ use crate::ablate::report::{
 
 impl Report {
     /// The tables in words; `draw` lays out a header and rows of as many cells.
-    pub fn text(&self, draw: &dyn Fn(&[&str], &[Vec<String>]) -> String) -> String {
+    pub fn text(&self, draw: impl Fn(&[&str], &[Vec<String>]) -> String) -> String {
         let cells = |cells: &Cells| {
             let header: Vec<&str> = cells.header.iter().map(String::as_str).collect();
             draw(&header, &cells.rows)
@@ -42,8 +42,8 @@ impl Report {
         text
     }
 
-    /// The figures of the report with all their digits: a line for each row and slice of the test, with
-    /// the differences to its first baseline and to its twin.
+    /// The figures of the report with all their digits: a line for each row and slice of the test,
+    /// with the differences to its first baseline and to its twin.
     pub fn csv(&self) -> String {
         let mut header = words(&["table", "row", "shuffled", "slice", "impressions", "seeds"]);
         for metric in ["gauc", "auc", "logloss"] {
