@@ -42,7 +42,7 @@ use crate::setup::job::{Job, Next, Start, facts_of};
 use crate::setup::resolve::topology;
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
-use crate::step::seat::Seat;
+use crate::step::mail::Seat;
 use crate::step::selection::{HeldOut, Selection, Subset};
 
 pub use crate::align::export::{Exported, IMAGES, vectors};

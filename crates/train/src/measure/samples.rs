@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::run::assemble::{Assembly, assemble};
 use crate::settings::{Config, DataConfig, ImageArm, ModelConfig, TrainConfig};
 use crate::setup::sources;
-use crate::step::seat::Seat;
+use crate::step::mail::Seat;
 use crate::step::selection::HeldOut;
 use crate::step::share::Share;
 use crate::step::traffic::Counts;

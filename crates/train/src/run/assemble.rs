@@ -11,7 +11,7 @@ use crate::settings::Config;
 use crate::setup::network::Network;
 use crate::setup::resolve::{resolve, topology};
 use crate::step::feed::{self, Order};
-use crate::step::seat::Seat;
+use crate::step::mail::Seat;
 use crate::step::selection::{HeldOut, Selection, Subset};
 use crate::step::worker::Worker;
 

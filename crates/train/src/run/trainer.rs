@@ -25,7 +25,7 @@ use crate::settings::Config;
 use crate::setup::job::{Job, facts_of};
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
-use crate::step::seat::Seat;
+use crate::step::mail::Seat;
 use crate::step::selection::{HeldOut, Selection, Subset};
 use crate::step::share::Share;
 use crate::step::worker::Worker;

@@ -16,8 +16,7 @@ use crate::settings::Placement;
 use crate::setup::network::Network;
 use crate::step::dedup::Asks;
 use crate::step::id_dropout::IdDropout;
-use crate::step::mail::{self, Ask, Values};
-use crate::step::seat::Seat;
+use crate::step::mail::{self, Ask, Seat, Values};
 use crate::step::traffic::Counts;
 
 /// In `places`, until all ids are known: an id that is dropped.
@@ -119,7 +118,12 @@ impl MicroBatch {
         let contents = network.contents.iter().zip(&self.keys);
         for (index, (towers, keys)) in self.image_index.iter_mut().zip(contents.clone()) {
             for (tower, keys, numbers) in index.lists(towers, keys) {
-                number_images(tower.map(|tower| &mut self.images[tower]), keys, numbers);
+                numbers.clear();
+                let number = |key: &ImageKey| match tower {
+                    Some(tower) if key.is_some() => self.images[tower].add(key.0),
+                    _ => NO_IMAGE,
+                };
+                numbers.extend(keys.iter().map(number));
             }
         }
         self.images.iter_mut().for_each(|asks| asks.close(lanes));
@@ -223,7 +227,7 @@ impl MicroBatch {
         self.embeddings.iter_mut().for_each(Vec::clear);
         self.features.iter_mut().for_each(Vec::clear);
         for shard in 0..seat.lanes {
-            let mut answer = Values::of_answer(mail.read(shard, seat.lane));
+            let mut answer = Values(mail.read(shard, seat.lane));
             self.rows.extend_from_slice(answer.floats(self.ids.of(shard).len() * dim));
             for (tower, asks) in self.images.iter().enumerate() {
                 let (images, definition) = (asks.of(shard).len(), &network.towers[tower]);
@@ -293,15 +297,4 @@ impl MicroBatch {
             contents: &contents,
         })
     }
-}
-
-/// Overwrites `numbers` with those of `keys` in `asks`; without a tower, all are [`NO_IMAGE`].
-fn number_images(asks: Option<&mut Asks>, keys: &[ImageKey], numbers: &mut Vec<u32>) {
-    numbers.clear();
-    let Some(asks) = asks else {
-        numbers.resize(keys.len(), NO_IMAGE);
-        return;
-    };
-    let number = |key: &ImageKey| if key.is_some() { asks.add(key.0) } else { NO_IMAGE };
-    numbers.extend(keys.iter().map(number));
 }

@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use crate::setup::network::Network;
 use crate::step::first_layers::{self, Block, Columns, FirstLayers};
-use crate::step::lane::Lane;
+use crate::step::shard::Lane;
 
 /// Dense values that one task of the thread pool adds or updates.
 pub(crate) const CHUNK: usize = 1 << 14;

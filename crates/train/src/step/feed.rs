@@ -13,7 +13,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
 use crate::error::Result;
-use crate::step::seat::Seat;
+use crate::step::mail::Seat;
 use crate::step::selection::{HeldOut, Period, Selection};
 
 /// In which order a feed gives its groups.

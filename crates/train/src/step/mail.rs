@@ -18,6 +18,15 @@ use half::f16;
 
 use crate::settings::FeatureFormat;
 
+/// The address of a lane: which it is, of how many.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Seat {
+    /// Its number, from 0.
+    pub lane: usize,
+    /// All lanes of the job.
+    pub lanes: usize,
+}
+
 /// The ids and image keys that a worker needs of one shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Ask<'a> {
@@ -61,14 +70,9 @@ impl<'a> Ask<'a> {
 
 /// What is left to read of an answer, or of gradients behind their loss.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Values<'a>(&'a [u32]);
+pub(crate) struct Values<'a>(pub &'a [u32]);
 
 impl<'a> Values<'a> {
-    /// Reads an answer from its first word.
-    pub(crate) fn of_answer(message: &'a [u32]) -> Values<'a> {
-        Values(message)
-    }
-
     /// The next `len` words.
     pub(crate) fn words(&mut self, len: usize) -> &'a [u32] {
         let (part, rest) = self.0.split_at(len);
@@ -187,7 +191,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "lane 3's message has 1 trailing words")]
     fn a_message_that_is_too_long_is_a_defect() {
-        Values::of_answer(&[1]).end(3);
+        Values(&[1]).end(3);
     }
 
     #[test]

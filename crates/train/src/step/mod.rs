@@ -18,9 +18,7 @@ pub(crate) mod feed;
 pub(crate) mod first_layers;
 pub(crate) mod frequency;
 pub(crate) mod id_dropout;
-pub(crate) mod lane;
 pub(crate) mod mail;
-pub(crate) mod seat;
 pub(crate) mod selection;
 pub(crate) mod shard;
 pub(crate) mod share;
@@ -45,10 +43,8 @@ use crate::setup::network::Network;
 use crate::step::dense_sum::{CHUNK, DenseSum};
 use crate::step::first_layers::{Columns, FirstLayers};
 use crate::step::id_dropout::IdDropout;
-use crate::step::lane::Lane;
-use crate::step::mail::{Ask, Gradients};
-use crate::step::seat::Seat;
-use crate::step::shard::{Shard, Unknown};
+use crate::step::mail::{Ask, Gradients, Seat};
+use crate::step::shard::{Lane, Shard, Unknown};
 use crate::step::share::Share;
 use crate::step::stages::{Stage, Stages};
 use crate::step::tower_run::{Prefetch, Weights};
@@ -163,8 +159,12 @@ impl Lanes {
         components::write_weights(&network, &stores, &mut w);
         assert_eq!(w.len(), network.dense_len());
         let local = topology.local();
+        let lane = |_| Lane {
+            shard: Shard::new(&network, seed),
+            gradient: vec![0.0; network.dense_len()],
+        };
         Lanes {
-            lanes: local.clone().map(|_| Lane::new(&network, seed)).collect(),
+            lanes: local.clone().map(lane).collect(),
             dense: Dense { m: vec![0.0; w.len()], v: vec![0.0; w.len()], w },
             requests: local.clone().map(|_| Outbox::default()).collect(),
             answers: local.map(|_| Outbox::default()).collect(),

@@ -8,12 +8,12 @@ use ams_data::ImageKey;
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
+use ams_model::linalg::{self, zeros};
 
 use crate::settings::Placement;
-use crate::setup::network::{Network, TowerDefinition};
+use crate::setup::network::Network;
 use crate::step::dedup::{IdMap, Merge};
-use crate::step::mail::{self, Ask, Gradients, Values};
-use crate::step::seat::Seat;
+use crate::step::mail::{self, Ask, Gradients, Seat, Values};
 use crate::step::table::{RowTable, TOGETHER};
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
@@ -28,6 +28,14 @@ pub(crate) enum Unknown {
     Create,
     /// Evaluation: answer zeros, as the scorer does.
     Zero,
+}
+
+/// What a lane keeps from step to step besides its worker.
+pub(crate) struct Lane {
+    /// The rows and images that it owns.
+    pub shard: Shard,
+    /// The gradient of the dense weights; of the first lane, after a step, the sum of all lanes.
+    pub gradient: Vec<f32>,
 }
 
 /// The half of a lane that holds ids and images.
@@ -137,7 +145,27 @@ impl Shard {
             let rows = words.len();
             counts.traffic.rows += bytes(rows - start, lane, worker);
             for (tower, definition) in towers.iter().zip(&network.towers) {
-                tower.write_answer(network, definition, stores, worker, words);
+                let numbers = tower.images.of(worker);
+                match network.placement {
+                    Placement::Ams => {
+                        let dim = definition.dim();
+                        for &number in numbers {
+                            let embedding = &tower.embeddings[number as usize * dim..][..dim];
+                            mail::push_floats(embedding, words);
+                        }
+                    }
+                    Placement::StoreInServer => {
+                        let store = &stores[definition.spec.content];
+                        for &number in numbers {
+                            let key = ImageKey(tower.images.keys[number as usize]);
+                            let row = store.row(key).expect("the store named this key");
+                            mail::push_feature(&row.halfs(), network.features_as, words);
+                        }
+                    }
+                    Placement::StoreInWorker => {
+                        assert!(numbers.is_empty(), "features are at hand");
+                    }
+                }
             }
             let images = bytes(words.len() - rows, lane, worker);
             match network.placement {
@@ -151,9 +179,9 @@ impl Shard {
     /// Sums the gradients of all lanes per id and per image, in lane order.
     pub(crate) fn sum_gradients(&mut self, network: &Network, mail: &Mailbox<'_>, seat: Seat) {
         let dim = self.table.dim();
-        zero(&mut self.drows, self.ids.keys.len() * dim);
+        zeros(&mut self.drows, self.ids.keys.len() * dim);
         for (tower, definition) in self.towers.iter_mut().zip(&network.towers) {
-            zero(&mut tower.dembeddings, tower.images.keys.len() * definition.dim());
+            zeros(&mut tower.dembeddings, tower.images.keys.len() * definition.dim());
         }
         for worker in 0..seat.lanes {
             let mut values = Gradients::read(mail.read(worker, seat.lane)).values;
@@ -204,43 +232,10 @@ impl Shard {
             self.counts.tower_backwards += tower.run.backwards as f64;
         }
     }
-}
 
-impl Shard {
     /// Tower `tower`, where towers run on shards.
     pub(crate) fn tower(&self, tower: usize) -> TowerAt<'_> {
         TowerAt { run: &self.towers[tower].run, mailed: None }
-    }
-}
-
-impl ShardTower {
-    /// Appends the answer to `worker` for this tower: embeddings or features.
-    fn write_answer(
-        &self,
-        network: &Network,
-        definition: &TowerDefinition,
-        stores: &[FeatureStore],
-        worker: usize,
-        words: &mut Vec<u32>,
-    ) {
-        let (numbers, dim) = (self.images.of(worker), definition.dim());
-        match network.placement {
-            Placement::Ams => {
-                for &number in numbers {
-                    let start = number as usize * dim;
-                    mail::push_floats(&self.embeddings[start..start + dim], words);
-                }
-            }
-            Placement::StoreInServer => {
-                let store = &stores[definition.spec.content];
-                for &number in numbers {
-                    let key = ImageKey(self.images.keys[number as usize]);
-                    let row = store.row(key).expect("the store named this key");
-                    mail::push_feature(&row.halfs(), network.features_as, words);
-                }
-            }
-            Placement::StoreInWorker => assert!(numbers.is_empty(), "features are at hand"),
-        }
     }
 }
 
@@ -248,14 +243,6 @@ impl ShardTower {
 fn add_by_number(numbers: &[u32], dim: usize, values: &mut Values<'_>, sums: &mut [f32]) {
     let gradients = values.floats(numbers.len() * dim);
     for (&number, gradient) in numbers.iter().zip(gradients.chunks_exact(dim)) {
-        let start = number as usize * dim;
-        for (sum, value) in sums[start..start + dim].iter_mut().zip(gradient) {
-            *sum += value;
-        }
+        linalg::add(gradient, &mut sums[number as usize * dim..][..dim]);
     }
-}
-
-fn zero(buffer: &mut Vec<f32>, len: usize) {
-    buffer.clear();
-    buffer.resize(len, 0.0);
 }

@@ -67,6 +67,24 @@ enum Features<'a> {
     Mailed(&'a [f16], usize),
 }
 
+impl<'a> Features<'a> {
+    /// The features that were mailed, of `dim` numbers each; else those that were widened, if any
+    /// were; else those at `places`.
+    fn of(
+        store: &'a FeatureStore,
+        places: &'a [Place],
+        mailed: Option<&'a [f16]>,
+        widened: &'a [f16],
+        dim: usize,
+    ) -> Features<'a> {
+        match mailed {
+            Some(rows) => Features::Mailed(rows, dim),
+            None if widened.is_empty() => Features::Stored(store, places),
+            None => Features::Mailed(widened, dim),
+        }
+    }
+}
+
 impl Rows for Features<'_> {
     fn len(&self) -> usize {
         match self {
@@ -119,8 +137,7 @@ impl TowerRun {
         if store.row_type() != RowType::F16 {
             places.iter().for_each(|&place| store.row_at(place).push_halfs(widened));
         }
-        let mailed = images.mailed.or(some(widened));
-        let rows = features(store, places, mailed, model.config().input);
+        let rows = Features::of(store, places, images.mailed, widened, model.config().input);
         let first = weights.first[tower].panels();
         model.forward(&weights.dense[range.clone()], first, &rows, *scale, scratch, out);
         (*forwards, *backwards) = (rows.len(), 0);
@@ -171,20 +188,7 @@ impl<'a> TowerAt<'a> {
     where
         'a: 'b,
     {
-        features(store, &self.run.places, self.mailed.or(some(&self.run.widened)), dim)
+        let TowerRun { places, widened, .. } = self.run;
+        Features::of(store, places, self.mailed, widened, dim)
     }
-}
-
-/// The features that were widened, if any were.
-fn some(widened: &[f16]) -> Option<&[f16]> {
-    (!widened.is_empty()).then_some(widened)
-}
-
-fn features<'a>(
-    store: &'a FeatureStore,
-    places: &'a [Place],
-    mailed: Option<&'a [f16]>,
-    dim: usize,
-) -> Features<'a> {
-    mailed.map_or(Features::Stored(store, places), |rows| Features::Mailed(rows, dim))
 }

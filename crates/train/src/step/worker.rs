@@ -14,8 +14,7 @@ use crate::setup::network::Network;
 use crate::step::batch::MicroBatch;
 use crate::step::feed::Feed;
 use crate::step::id_dropout::IdDropout;
-use crate::step::mail;
-use crate::step::seat::Seat;
+use crate::step::mail::{self, Seat};
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
 
