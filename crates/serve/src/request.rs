@@ -7,27 +7,28 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ams_bundle::SimilarRequest;
-
 use crate::answer::{self, Buffers, Clock, Target};
 use crate::body::Body;
 use crate::compute::JobError;
 use crate::models::Snapshot;
 use crate::problem::{Kind, Problem};
-use crate::protocol::{Protocol, json};
+use crate::protocol::Protocol;
 use crate::settings::Limits;
 use crate::state::ServerState;
 use crate::telemetry::Telemetry;
 use crate::trace::WorkTimes;
 
 /// The operation of a request, before its body is parsed.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub(crate) enum RequestKind {
     /// A page view, in this protocol.
     PageView(Protocol),
-    /// Similar items, in JSON.
-    Similar(Target),
+    /// Anything else about a model, whose route reads the body and writes the answer.
+    Question(Target, Question),
 }
+
+/// From a body to the bytes of its answer, about one of the models.
+pub(crate) type Question = fn(&Snapshot, &Target, &[u8]) -> Result<Vec<u8>, Problem>;
 
 /// One request, with its body unparsed.
 #[derive(Debug)]
@@ -63,10 +64,8 @@ impl Request {
                 let write = |answer: &answer::Answer<'_>| protocol.write(answer);
                 answer::page_view(&asked, snapshot, limits, clock, buffers, write)?
             }
-            RequestKind::Similar(Target { model, version }) => {
-                let wanted = SimilarRequest::parse(&body.expanded()?)?;
-                let loaded = snapshot.find(model, *version, None)?;
-                let answer = json::write(&answer::similar(&loaded, &wanted)?);
+            RequestKind::Question(target, question) => {
+                let answer = question(snapshot, target, &body.expanded()?)?;
                 clock.check()?;
                 answer
             }

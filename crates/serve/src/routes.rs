@@ -21,6 +21,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use ams_bundle::SimilarRequest;
 use axum::extract::{MatchedPath, Path, Query, Request as HttpRequest, State};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
@@ -38,8 +39,8 @@ use crate::http::{
 };
 use crate::models::LoadedVersion;
 use crate::problem::{Kind, Problem};
-use crate::protocol::Protocol;
-use crate::request::{Request, RequestKind};
+use crate::protocol::{Protocol, json};
+use crate::request::{Question, Request, RequestKind};
 use crate::state::ServerState;
 use crate::{grpc, inference, pages};
 
@@ -147,7 +148,13 @@ async fn explain(state: AppState, path: PathResult, request: HttpRequest) -> Rou
 }
 
 async fn similar(state: AppState, path: PathResult, request: HttpRequest) -> RouteResult {
-    answer(state, path, RequestKind::Similar, Accepts::Json, request).await
+    let question: Question = |snapshot, Target { model, version }, body| {
+        let wanted = SimilarRequest::parse(body)?;
+        let loaded = snapshot.find(model, *version, None)?;
+        Ok(json::write(&answer::similar(&loaded, &wanted)?))
+    };
+    let kind = |target| RequestKind::Question(target, question);
+    answer(state, path, kind, Accepts::Json, request).await
 }
 
 async fn page(
