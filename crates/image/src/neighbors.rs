@@ -192,12 +192,12 @@ mod tests {
             out.extend(vectors[key.0 as usize - 1]);
             key.0 != 4
         };
-        let near = nearest(ImageKey(1), &keys, 3, &vector);
+        let near = nearest(ImageKey(1), &keys, 3, vector);
         let order: Vec<u64> = near.iter().map(|it| it.key.0).collect();
         // 2 and 5 point the same way; 3 is at a right angle, as is nothing at all.
         assert_eq!(order, [2, 5, 3]);
         assert!((near[0].cosine - 0.998_752).abs() < 1e-5 && near[2].cosine == 0.0, "{near:?}");
-        assert_eq!(nearest(ImageKey(4), &keys, 3, &vector), []);
+        assert_eq!(nearest(ImageKey(4), &keys, 3, vector), []);
     }
 
     #[test]
