@@ -118,6 +118,8 @@ pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> 
     if images.is_none() && !proposal.pictures.is_empty() {
         unsure.push("pictures: the items name some, but no folder with them was named".to_owned());
     }
+    std::fs::create_dir_all(out)
+        .map_err(|error| Failure::user(format!("{}: {error}", out.display())))?;
     write_whole(&to_prepare, prepare_toml(&proposal, &chosen, refused.as_deref(), &commands)?)?;
     write_whole(&to_train, train_toml(out, images.as_ref(), &proposal))?;
     let paths = |group: Option<&Group>| group.map_or(Vec::new(), |group| group.paths.clone());

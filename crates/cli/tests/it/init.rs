@@ -69,7 +69,7 @@ fn ratings_without_pictures() {
     let place = Place::new();
     let mut ratings = "userId,movieId,rating,timestamp\n".to_owned();
     for at in 0..600 {
-        let (user, movie, stars) = (at % 23, at * 7 % 40, 1 + at * at % 5);
+        let (user, movie, stars) = (at % 23, at * 7 % 40, 1 + at * 3 % 5);
         ratings += &format!("{user},{movie},{stars},{}\n", 964_982_703 + at * 3600);
     }
     place.write("ml/ratings.csv", ratings);
@@ -104,7 +104,7 @@ fn ratings_without_pictures() {
 #[test]
 fn what_is_unsure_is_said() {
     let place = Place::new();
-    let mut log = "client_ref,product_no,action,seen_at,paid,device\n".to_owned();
+    let mut log = "client_ref,product_no,action,local_time,paid,device\n".to_owned();
     for at in 0..300 {
         let action = if at % 4 == 0 { "purchase" } else { "view" };
         let paid = if at % 4 == 0 { "yes" } else { "no" };
