@@ -334,8 +334,8 @@ pub struct TrainConfig {
     /// this one, `<name>.search` or `<name>.search-<candidate>`. Range: `true` needs `early_stop`.
     pub refit: bool,
     /// Variants of the model, each of which is trained on what is not held out; the best one by
-    /// `early_stop_by` is trained once more on all samples. Default: the model alone. Range: no variant twice; `similarity` needs a
-    /// `model.similarity`; needs `refit`.
+    /// `early_stop_by` is trained once more on all samples. Default: the model alone. Range: no
+    /// variant twice; `similarity` needs a `model.similarity`; needs `refit`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
     /// Number of steps after which the training ends, if its epochs have more. Default: no limit.

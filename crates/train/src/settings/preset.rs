@@ -52,7 +52,7 @@ tower_weight_decay = 1.0
 validation_tail = 0.1
 evaluations_per_epoch = 4
 early_stop = 4
-early_stop_by = "auc"
+early_stop_by = "logloss"
 refit = true
 candidates = ["ids", "similarity", "full"]
 
