@@ -889,7 +889,7 @@ fn a_column_in_memory_is_read_as_one_of_a_file() {
         (
             Arc::new(IntervalDayTimeArray::from(vec![IntervalDayTime::new(1, 2)])),
             wrong(
-                "it is of type interval(daytime); expected texts, numbers, booleans, times, UUIDs or lists of them: write the needed values as a column of their own",
+                "it is of type interval; expected texts, numbers, booleans, times, UUIDs or lists of them: write the needed values as a column of their own",
             ),
         ),
     ];
