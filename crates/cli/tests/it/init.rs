@@ -56,7 +56,7 @@ fn a_folder_becomes_a_trained_model() {
     says(&place.text("new/train.toml"), &["images = \"joint\"", "of the first "]);
     let prepared =
         place.json(report["commands"][0].as_str().unwrap().strip_prefix("ams ").unwrap());
-    assert_eq!(prepared["impressions"], made["events"], "{prepared}");
+    assert_eq!(prepared["rows"], made["events"], "{prepared}");
     fs::remove_dir_all(place.path("new/data")).unwrap();
     let evaluated = place.follow(&report, "eval");
     assert!(evaluated["impressions"].as_u64().unwrap() > 0, "{evaluated}");
