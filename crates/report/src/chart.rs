@@ -213,7 +213,7 @@ impl Chart {
 
     fn groups(&self, area: &Area<'_>, categories: &[String], series: &[GroupSeries]) -> Drawn {
         let values = series.iter().flat_map(|series| series.values.iter().flatten());
-        let y = Span::around(values.flat_map(|value| ends(value)));
+        let y = Span::around(values.flat_map(ends));
         let mut plane = ChartBuilder::on(area)
             .margin(4)
             .margin_right(12)

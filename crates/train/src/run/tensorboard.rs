@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn checksums_are_those_of_tfrecord_files() {
         assert_eq!(CASTAGNOLI.checksum(&[0; 32]), 0x8a91_36aa);
-        let masked_by_hand = (0x8a91_36aa_u32 >> 15 | 0x8a91_36aa << 17).wrapping_add(0xa282_ead8);
+        let masked_by_hand = 0x8a91_36aa_u32.rotate_right(15).wrapping_add(0xa282_ead8);
         assert_eq!(masked(&[0; 32]), masked_by_hand.to_le_bytes());
     }
 }
