@@ -119,7 +119,7 @@ impl StagedFolder {
     /// [`Error::Io`] if the parent cannot be written.
     pub fn create(path: &Path) -> Result<StagedFolder> {
         let temporary = beside(path);
-        fs::create_dir_all(&temporary).map_err(Error::io(&temporary))?;
+        fs::create_dir_all(&temporary).map_err(Error::io(path))?;
         Ok(StagedFolder { path: path.to_path_buf(), temporary, owner: true })
     }
 
@@ -133,7 +133,7 @@ impl StagedFolder {
         if folder.temporary.exists() {
             fs::remove_dir_all(&folder.temporary).map_err(Error::io(&folder.temporary))?;
         }
-        fs::create_dir_all(&folder.temporary).map_err(Error::io(&folder.temporary))?;
+        fs::create_dir_all(&folder.temporary).map_err(Error::io(path))?;
         folder.owner = true;
         Ok(folder)
     }

@@ -17,7 +17,7 @@ mod table;
 
 use pyo3::prelude::*;
 
-/// The module.
+/// The module `ams._ams`.
 #[pymodule]
 fn _ams(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("__version__", env!("CARGO_PKG_VERSION"))?;

@@ -96,7 +96,7 @@ where
     }
 }
 
-/// Columns by name.
+/// The columns of a batch by their names.
 struct Columns<'a> {
     /// What the names are in: `impressions.` and the like.
     prefix: String,

@@ -32,7 +32,7 @@ const LETTERS: f64 = 14.5;
 /// Series that have a color of their own; a chart has no more.
 pub(crate) const COLORS: usize = 8;
 
-/// Axes and words.
+/// Color of axes and words, which a style sheet replaces.
 const INK: RGBColor = RGBColor(0, 0, 1);
 
 /// The lines of the grid.

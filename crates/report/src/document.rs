@@ -6,7 +6,7 @@
 use ams_model::metrics::Interval;
 use ams_train::ablate::Cells;
 
-/// A report.
+/// The content of a report, before it has a form.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Document {
     /// Title of the page.
@@ -22,7 +22,7 @@ pub struct Document {
 pub struct Section {
     /// The anchor of the section, unique in the document.
     pub id: String,
-    /// Title.
+    /// Title of the page, without markup.
     pub title: String,
     /// The content in reading order.
     pub blocks: Vec<Block>,
@@ -31,7 +31,7 @@ pub struct Section {
 /// A piece of a section.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Block {
-    /// A paragraph.
+    /// A paragraph of plain text.
     Text(String),
     /// A paragraph about something that is missing or restricts what is said.
     Note(String),
@@ -52,13 +52,13 @@ pub enum Block {
 /// A chart with its axes.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Chart {
-    /// What is drawn.
+    /// Words above the chart, without markup.
     pub title: String,
     /// Quantity on the horizontal axis.
     pub x: String,
     /// Quantity on the vertical axis.
     pub y: String,
-    /// The marks.
+    /// Curves, groups or rows, in data units.
     pub marks: Marks,
 }
 
@@ -86,7 +86,7 @@ pub enum Marks {
     },
 }
 
-/// A named curve.
+/// A curve with the name that its legend has.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Curve {
     /// Name in the legend.
@@ -98,9 +98,9 @@ pub struct Curve {
 /// A point of a curve.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Point {
-    /// Horizontal.
+    /// Horizontal position, in units of the axis.
     pub x: f64,
-    /// Vertical.
+    /// Vertical position, in units of the axis.
     pub y: f64,
 }
 
@@ -151,7 +151,7 @@ pub struct Page {
 /// A candidate with what drew its score.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Candidate {
-    /// The item.
+    /// Item and picture of the candidate.
     pub shown: Shown,
     /// Its predicted click-through rate.
     pub ctr: f32,
@@ -175,7 +175,7 @@ pub struct Weights {
 /// A picture with those near it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Sheet {
-    /// The picture.
+    /// Item and picture that is near.
     pub shown: Shown,
     /// Its neighbors by each kind of vector.
     pub by: Vec<Neighbors>,
@@ -186,7 +186,7 @@ pub struct Sheet {
 pub struct Neighbors {
     /// `encoder`, or the name of a tower.
     pub vector: String,
-    /// The neighbors.
+    /// The neighbors, the nearest first.
     pub nearest: Vec<Neighbor>,
 }
 

@@ -82,7 +82,7 @@ pub(crate) struct RunFigures {
     /// One for each of [`SLICES`].
     pub slices: Vec<SliceFigures>,
     pub calibration: Vec<Bin>,
-    /// Less the base.
+    /// Differences to the base; none for the base itself.
     pub over_base: Option<Over>,
     /// Less the run that differs by shuffled pictures alone.
     pub over_twin: Option<Over>,
@@ -101,7 +101,7 @@ pub(crate) struct SliceFigures {
 /// The differences to another run.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Over {
-    /// The other run.
+    /// Index of the run that is subtracted.
     pub to: usize,
     /// Differences in each of [`SLICES`].
     pub slices: Vec<Difference>,
@@ -120,7 +120,7 @@ pub(crate) struct Bin {
     pub impressions: u64,
     /// Mean of the predicted probabilities.
     pub predicted: f64,
-    /// Share of clicks.
+    /// Share of the impressions that were clicked, 0 to 1.
     pub clicked: f64,
 }
 

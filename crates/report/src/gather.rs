@@ -27,7 +27,7 @@ pub type Freeze<'a> = dyn Fn(&mut Trainer) -> Result<Frozen, String> + 'a;
 pub struct Frozen {
     /// Removed with this value.
     pub folder: tempfile::TempDir,
-    /// The model.
+    /// The run, published into a temporary folder.
     pub model: Model,
 }
 
@@ -39,7 +39,7 @@ pub struct Ways<'a> {
     pub pages: usize,
     /// The folder that the names of pictures are relative to.
     pub images: Option<PathBuf>,
-    /// Opens a model.
+    /// Publishes a run into a folder and opens it.
     pub freeze: &'a Freeze<'a>,
 }
 

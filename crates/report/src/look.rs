@@ -27,7 +27,7 @@ const NEIGHBORS: usize = 6;
 pub(crate) struct Looked {
     pub pages: Vec<Page>,
     pub sheets: Vec<Sheet>,
-    /// What is missing.
+    /// A sentence for each thing that is missing.
     pub notes: Vec<String>,
 }
 

@@ -380,25 +380,27 @@ fn train_toml(out: &Path, images: Option<&Images>, proposal: &Proposal) -> Strin
         Some(images) => {
             text += &comment(&images.evidence);
             text += &comment(
-                "`images = \"none\"` is the model to compare with; `ams ablate` trains both.",
+                "Ids alone, similarity of pictures and towers are compared; what is best is trained.",
             );
-            text += "images = \"joint\"\n";
         }
         None => {
             let why = match proposal.pictures.is_empty() {
-                true => "No pictures were found.",
-                false => "UNSURE: items name pictures, but none of their files was found.",
+                true => {
+                    "No pictures were found: ids alone are trained, until `ams encode` made features."
+                }
+                false => {
+                    "UNSURE: items name pictures, but none of their files was found: ids alone are \
+                     trained, until `ams encode` made features."
+                }
             };
             text += &comment(why);
-            text += "images = \"none\"\n";
         }
     }
-    text += &comment("The values that were best on logs of some hundred thousand impressions.");
-    text += "preset = \"small\"\n\n[train]\n";
     text += &comment(
-        "Users of 4 of the dataset's 64 parts are held out; their GAUC ends the training.",
+        "The newest tenth of the training samples decides what is best, and after how many epochs \
+         (docs/pictures.md).",
     );
-    text + "epochs = 8\nvalidation_parts = 4\nearly_stop = 2\n"
+    text + "preset = \"recommended\"\n"
 }
 
 fn text(report: &Report) -> String {

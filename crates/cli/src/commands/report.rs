@@ -60,7 +60,7 @@ pub(crate) struct Wanted {
     pub images: Option<PathBuf>,
     /// Page views that are explained.
     pub pages: usize,
-    /// Draws of users.
+    /// Bootstrap draws of users for an interval.
     pub draws: usize,
     pub threads: usize,
     /// Whether it is Markdown.

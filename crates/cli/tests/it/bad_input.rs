@@ -125,7 +125,7 @@ fn damaged_and_unfit_places() {
         ("prepare --events shop/events.parquet --out file/out", &["file/out"]),
         ("prepare --events shop/events.parquet --out file", &["file: is a file"]),
         ("prepare --events shop/events.parquet --out mine", &["mine: is not empty"]),
-        ("synth --out file/out --size tiny", &["file: "]),
+        ("synth --out file/out --size tiny", &["file/out: "]),
         ("synth --out mine --size tiny", &["mine exists already"]),
         ("encode data --images shop --dim 64 --out file/out", &["file/out"]),
         ("encode data --images shop --dim 64 --out mine", &["mine: "]),

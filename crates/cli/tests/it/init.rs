@@ -53,7 +53,7 @@ fn a_folder_becomes_a_trained_model() {
             "image = \"image\"",
         ],
     );
-    says(&place.text("new/train.toml"), &["images = \"joint\"", "of the first "]);
+    says(&place.text("new/train.toml"), &["preset = \"recommended\"", "of the first "]);
     let prepared =
         place.json(report["commands"][0].as_str().unwrap().strip_prefix("ams ").unwrap());
     assert_eq!(prepared["rows"], made["events"], "{prepared}");
@@ -95,7 +95,7 @@ fn ratings_without_pictures() {
             "no column of the items names a picture",
         ],
     );
-    says(&place.text("train.toml"), &["images = \"none\""]);
+    says(&place.text("train.toml"), &["No pictures were found: ids alone"]);
     let prepared = place.follow(&report, "prepare");
     assert_eq!(prepared["items"], 40, "{prepared}");
 }

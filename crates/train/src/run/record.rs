@@ -24,7 +24,7 @@ use crate::settings::Config;
 pub struct Record {
     /// Path of the run folder.
     pub run: PathBuf,
-    /// The resolved configuration.
+    /// The configuration with all of its defaults.
     pub config: Config,
     /// The same as its file spells it.
     pub toml: String,
@@ -50,7 +50,7 @@ pub struct Record {
 pub struct Environment {
     /// Version of the program.
     pub ams: String,
-    /// Number of lanes.
+    /// Number of lanes, over all processes.
     pub lanes: usize,
     /// Steps of the whole training, if validation does not end it early; none in runs of before
     /// 0.2.0.

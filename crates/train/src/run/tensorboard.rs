@@ -37,10 +37,10 @@ const AFTER: usize = 4;
 
 const CASTAGNOLI: Crc<u32> = Crc::<u32>::new(&CRC_32_ISCSI);
 
-/// TensorFlow's `Event`.
+/// TensorFlow's message `Event`, as far as scalars need it.
 #[derive(Clone, PartialEq, Message)]
 struct Event {
-    /// Seconds since 1970.
+    /// Time of the event, in seconds since 1970.
     #[prost(double, tag = "1")]
     wall_time: f64,
     #[prost(int64, tag = "2")]
@@ -51,7 +51,7 @@ struct Event {
     summary: Option<Summary>,
 }
 
-/// TensorFlow's `Summary`.
+/// TensorFlow's message `Summary`, as far as scalars need it.
 #[derive(Clone, PartialEq, Message)]
 struct Summary {
     #[prost(message, repeated, tag = "1")]

@@ -17,7 +17,7 @@ pub enum Preset {
     Recommended,
 }
 
-/// [`Preset::Small`].
+/// Keys that [`Preset::Small`] stands for.
 const SMALL: &str = r#"
 [model]
 base = "din"
@@ -34,7 +34,7 @@ l2_ids = 0.01
 tower_weight_decay = 1.0
 "#;
 
-/// [`Preset::Recommended`].
+/// Keys that [`Preset::Recommended`] stands for.
 const RECOMMENDED: &str = r#"
 [model]
 base = "din"

@@ -24,11 +24,11 @@ pub(crate) struct Selection {
 /// Samples by whether they are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subset {
-    /// All samples.
+    /// All samples of the split.
     All,
     /// Those that are learned from.
     Learned,
-    /// The others.
+    /// Those that are held out.
     HeldOut,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct HeldOut {
 /// The times of groups that are read; a group has the time of its first impression.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Period {
-    /// Any time.
+    /// Groups of any time.
     Always,
     /// Before this one, in unix seconds.
     Before(i64),
@@ -85,7 +85,7 @@ impl HeldOut {
         Ok(HeldOut { parts, from: Some(from) })
     }
 
-    /// Whether anything is.
+    /// Whether any sample is held out.
     pub(crate) fn is_any(self) -> bool {
         self.parts > 0 || self.from.is_some()
     }
