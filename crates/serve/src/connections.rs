@@ -311,7 +311,7 @@ impl Drop for ConnectionSlot {
     }
 }
 
-/// A running request.
+/// A request that runs, from arrival to answer.
 #[derive(Debug)]
 pub(crate) struct ActiveRequest {
     slot: Arc<ConnectionSlot>,

@@ -54,7 +54,7 @@ enum SeenName {
     Ranked,
 }
 
-/// What `--json` prints.
+/// The object that `--json` prints.
 #[derive(Debug, Serialize)]
 struct Report {
     #[serde(flatten)]

@@ -64,7 +64,7 @@ impl JobArguments {
     }
 }
 
-/// Reads `--watchdog`.
+/// Reads the seconds of `--watchdog`.
 fn seconds(text: &str) -> Result<f64, String> {
     let seconds = text.parse().ok().filter(|seconds| (0.0..=1e9).contains(seconds));
     seconds.ok_or_else(|| "expected seconds, 0 or more".to_owned())
