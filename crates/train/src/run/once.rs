@@ -8,7 +8,7 @@ use ams_data::lock::Lock;
 use ams_data::staging::remove_folder;
 use ams_fabric::{Fabric, Lent, agree, on_first, together};
 
-use crate::align::{self, ALIGNED, AlignReport, Progress};
+use crate::align::{self, AlignReport, Progress};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::ended::{Ended, is_there};
@@ -125,11 +125,17 @@ fn begin(
     let goes_on = fabric.any(begin == Some(Begin::GoOn))?;
     let settled = on_first(fabric, || if goes_on { Ended::settle(&run) } else { Ok(None) })?;
     let ended = Ended::tell(settled.flatten(), fabric)?;
+    // An alignment is made in the run folder, before it is known that a training can begin.
+    let replaces = begin == Some(Begin::New { replace: true }) && config.aligns().is_some();
+    let aside = if replaces { SetAside::new(&run).map(Some) } else { Ok(None) };
+    let aside = together(fabric, aside)?;
     let alignment = match config.aligns() {
         Some(_) => Some(aligned(config, start, Job::of(fabric.clone(), threads), watch)?),
         None => None,
     };
     if let Some(alignment) = alignment.as_ref().filter(|alignment| !alignment.finished) {
+        let removed = aside.map_or(Ok(()), SetAside::remove);
+        together(fabric, removed)?;
         return Ok(Beginning::Stopped(alignment.clone()));
     }
     let job = Job { fabric: Box::new(lent), threads, facts };
@@ -146,12 +152,49 @@ fn begin(
         None => Ok(()),
     })?;
     let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
-    let opened = match begin {
+    let begin = match aside {
+        Some(aside) => aside.remove().map(|()| Some(Begin::New { replace: false })),
+        None => Ok(begin),
+    };
+    let opened = begin.and_then(|begin| match begin {
         Some(begin) => open_journal(&run, begin, steps, &trainer, size).map(Some),
         None => Ok(None),
-    };
+    });
     let journal = together(trainer.lanes_mut().fabric(), opened)?;
     Ok(Beginning::Whole(Box::new(Begun { trainer, journal, ended, alignment, lock })))
+}
+
+/// The folder of a run that is being replaced, under another name; dropped, it has its name back.
+struct SetAside {
+    run: PathBuf,
+    aside: PathBuf,
+    is_kept: bool,
+}
+
+impl SetAside {
+    fn new(run: &Path) -> Result<SetAside> {
+        let name = run.file_name().unwrap_or_default().to_string_lossy();
+        let aside = run.with_file_name(format!(".{name}.replaced"));
+        remove_folder(&aside)?;
+        fs::rename(run, &aside).map_err(Error::io(run))?;
+        Ok(SetAside { run: run.to_path_buf(), aside, is_kept: true })
+    }
+
+    /// Removes it: the new run takes its place.
+    fn remove(mut self) -> Result<()> {
+        self.is_kept = false;
+        Ok(remove_folder(&self.aside)?)
+    }
+}
+
+impl Drop for SetAside {
+    fn drop(&mut self) {
+        if self.is_kept {
+            // What cannot be put back is still there, under its other name.
+            let _ = remove_folder(&self.run);
+            let _ = fs::rename(&self.aside, &self.run);
+        }
+    }
 }
 
 /// The alignment before clicks are learned, which `ams align` or an earlier process may have done
@@ -315,19 +358,7 @@ fn open_journal(
     size: JobSize,
 ) -> Result<Journal> {
     if begin == (Begin::New { replace: true }) {
-        // The map was made anew, for the training that begins.
-        let map = run.join(ALIGNED);
-        let aside = run.with_file_name(format!(".{}.{ALIGNED}", trainer.config().name));
-        let keeps_map = trainer.config().aligns().is_some() && map.exists();
-        if keeps_map {
-            remove_folder(&aside)?;
-            fs::rename(&map, &aside).map_err(Error::io(&map))?;
-        }
         remove_folder(run)?;
-        if keeps_map {
-            fs::create_dir_all(run).map_err(Error::io(run))?;
-            fs::rename(&aside, &map).map_err(Error::io(&aside))?;
-        }
     }
     Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, size)
 }

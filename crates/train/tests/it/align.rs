@@ -312,6 +312,30 @@ fn a_training_aligns_first_with_the_same_bits_everywhere() {
     assert!(error.contains("holds no aligned map"), "{error}");
 }
 
+/// What cannot be trained costs the run that it should replace nothing.
+#[test]
+fn a_run_is_replaced_only_by_one_that_can_begin() {
+    let folder = TempDir::new().unwrap();
+    let good = aligned_training(&folder, "replaced");
+    let hash = published(&good, Start::Fresh, (1, 1));
+    std::fs::remove_dir_all(good.runs.join("run/bundle")).unwrap();
+    let refused: [fn(&mut Config); 2] = [
+        |config| config.data.exclude_fields = vec!["sex".to_owned()],
+        |config| config.align.as_mut().unwrap().holdout = 1e-6,
+    ];
+    for spoil in refused {
+        let mut bad = good.clone();
+        spoil(&mut bad);
+        train(&bad, Start::Replace, (2, 1), go_on).remove(0).expect_err("refused");
+        assert_eq!(publish_run(&good.runs.join("run"), 1).1, hash);
+        std::fs::remove_dir_all(good.runs.join("run/bundle")).unwrap();
+    }
+    assert_eq!(published(&good, Start::Replace, (2, 1)), hash);
+    let left: Vec<_> =
+        std::fs::read_dir(&good.runs).unwrap().map(|it| it.unwrap().file_name()).collect();
+    assert!(left.iter().all(|name| !name.to_string_lossy().contains("replaced")), "{left:?}");
+}
+
 /// Stopped in the alignment, at the first step after it, and by a dead process in between.
 #[test]
 fn a_training_stopped_in_its_alignment_goes_on_to_the_same_bits() {
