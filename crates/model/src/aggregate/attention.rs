@@ -12,7 +12,7 @@
 //! z0 again rather than keep (P, 64) floats.
 
 use super::inputs::{Histories, Widths};
-use super::pairs::{self, Pair, Upper, UpperGradients};
+use super::pairs::{self, Operands, Pair, Upper, UpperGradients};
 use crate::init::Init;
 use crate::linalg::{self, LeftFactor, Packed, Write, fit, zeros};
 use crate::linear::Linear;
@@ -196,32 +196,20 @@ impl Attention {
         let z0 = fit(&mut block.z0, pairs.len() * first);
         let a0 = fit(&mut block.a0, z0.len());
         let slope = self.slope0.of(w);
-        pairs::first_layer(pairs, keys, queries, slope, z0, a0);
-        if let Some(layer) = &self.product {
-            let product = fit(&mut block.product, pairs.len() * layer.inputs);
-            for (pair, product) in pairs.iter().zip(product.chunks_exact_mut(layer.inputs)) {
-                let (e, q) = self.operands(*pair, embeddings, query);
-                for (i, product) in product.iter_mut().enumerate() {
-                    *product = e[i % e.len()] * q[i % q.len()];
-                }
-            }
-            layer.forward_onto(w, product, pairs.len(), z0);
-            prelu::forward(slope, z0, a0);
-        }
+        let Some(layer) = &self.product else {
+            pairs::first_layer(pairs, keys, queries, slope, z0, a0);
+            return;
+        };
+        pairs::first_sum(pairs, keys, queries, first, z0);
+        let product = fit(&mut block.product, pairs.len() * layer.inputs);
+        pairs::products(pairs, self.operands(embeddings, query), product);
+        layer.forward_onto(w, product, pairs.len(), z0);
+        prelu::forward(slope, z0, a0);
     }
 
-    /// The key and the query of a pair.
-    fn operands<'a>(
-        &self,
-        pair: Pair,
-        embeddings: &'a [f32],
-        query: &'a [f32],
-    ) -> (&'a [f32], &'a [f32]) {
-        let (key, asked) = (self.key.inputs, self.query.inputs);
-        (
-            &embeddings[pair.image as usize * key..][..key],
-            &query[pair.impression as usize * asked..][..asked],
-        )
+    /// What is multiplied for the product part.
+    fn operands<'a>(&self, embeddings: &'a [f32], query: &'a [f32]) -> Operands<'a> {
+        Operands { embeddings, query, widths: [self.key.inputs, self.query.inputs] }
     }
 
     /// From `block.dz0` to the gradients of keys and queries through their products; adds to `dw`.
@@ -240,16 +228,8 @@ impl Attention {
         layer.backward_weights(&block.product, &block.dz0, pairs.len(), dw);
         let dproduct = fit(&mut block.dproduct, block.product.len());
         layer.backward_input(w, &block.dz0, pairs.len(), dproduct);
-        for (pair, dproduct) in pairs.iter().zip(dproduct.chunks_exact(layer.inputs)) {
-            let (e, q) = self.operands(*pair, embeddings, query);
-            let de = &mut dembeddings[pair.image as usize * e.len()..][..e.len()];
-            let dq = &mut dquery[pair.impression as usize * q.len()..][..q.len()];
-            for (i, dproduct) in dproduct.iter().enumerate() {
-                let (of_e, of_q) = (i % e.len(), i % q.len());
-                de[of_e] += dproduct * q[of_q];
-                dq[of_q] += dproduct * e[of_e];
-            }
-        }
+        let operands = self.operands(embeddings, query);
+        pairs::products_backward(pairs, operands, dproduct, dembeddings, dquery);
     }
 
     /// The layers above the first one.

@@ -59,6 +59,92 @@ pub(super) fn first_layer_in<'a, S: Simd>(
     }
 }
 
+/// z0 = key part + query part, of every pair, (rows, 64), where more is added to it later.
+#[pulp::with_simd(first_sum = Arch::new())]
+#[inline(always)]
+pub(super) fn first_sum_in<'a, S: Simd>(
+    _: S,
+    pairs: &'a [Pair],
+    keys: &'a [f32],
+    queries: &'a [f32],
+    width: usize,
+    z0: &'a mut [f32],
+) {
+    assert_eq!(z0.len(), pairs.len() * width, "a row for every pair");
+    for (pair, z0) in pairs.iter().zip(z0.chunks_exact_mut(width)) {
+        let (key, query) = (row(keys, pair.image, width), row(queries, pair.impression, width));
+        for ((z, key), query) in z0.iter_mut().zip(key).zip(query) {
+            *z = key + query;
+        }
+    }
+}
+
+/// Two vectors of each pair, with the width of each.
+#[derive(Clone, Copy)]
+pub(super) struct Operands<'a> {
+    /// Of each image, (U, D).
+    pub embeddings: &'a [f32],
+    /// Of each impression, (B, Q).
+    pub query: &'a [f32],
+    /// D and Q, one of which is a multiple of the other.
+    pub widths: [usize; 2],
+}
+
+/// The two vectors of every pair, multiplied; the shorter one is repeated. (rows, wider of both).
+#[pulp::with_simd(products = Arch::new())]
+#[inline(always)]
+pub(super) fn products_in<'a, S: Simd>(
+    _: S,
+    pairs: &'a [Pair],
+    operands: Operands<'a>,
+    products: &'a mut [f32],
+) {
+    let Operands { embeddings, query, widths: [dim, asked] } = operands;
+    let (wide, narrow) = (dim.max(asked), dim.min(asked));
+    assert_eq!(products.len(), pairs.len() * wide, "a row for every pair");
+    for (pair, products) in pairs.iter().zip(products.chunks_exact_mut(wide)) {
+        let e = row(embeddings, pair.image, dim);
+        let q = row(query, pair.impression, asked);
+        let (long, short) = if dim > asked { (e, q) } else { (q, e) };
+        for (long, products) in long.chunks_exact(narrow).zip(products.chunks_exact_mut(narrow)) {
+            for ((product, long), short) in products.iter_mut().zip(long).zip(short) {
+                *product = long * short;
+            }
+        }
+    }
+}
+
+/// From the gradient of the products to those of their operands, which it adds to.
+#[pulp::with_simd(products_backward = Arch::new())]
+#[inline(always)]
+pub(super) fn products_backward_in<'a, S: Simd>(
+    _: S,
+    pairs: &'a [Pair],
+    operands: Operands<'a>,
+    dproducts: &'a [f32],
+    dembeddings: &'a mut [f32],
+    dquery: &'a mut [f32],
+) {
+    let Operands { embeddings, query, widths: [dim, asked] } = operands;
+    let (wide, narrow) = (dim.max(asked), dim.min(asked));
+    for (pair, dproducts) in pairs.iter().zip(dproducts.chunks_exact(wide)) {
+        let e = row(embeddings, pair.image, dim);
+        let q = row(query, pair.impression, asked);
+        let de = row_mut(dembeddings, pair.image, dim);
+        let dq = row_mut(dquery, pair.impression, asked);
+        let ((long, short), (dlong, dshort)) =
+            if dim > asked { ((e, q), (de, dq)) } else { ((q, e), (dq, de)) };
+        let parts = long.chunks_exact(narrow).zip(dlong.chunks_exact_mut(narrow));
+        for ((long, dlong), dproducts) in parts.zip(dproducts.chunks_exact(narrow)) {
+            let of_long = dlong.iter_mut().zip(long).zip(&mut *dshort).zip(short);
+            for ((((dlong, long), dshort), short), dproduct) in of_long.zip(dproducts) {
+                *dlong += dproduct * short;
+                *dshort += dproduct * long;
+            }
+        }
+    }
+}
+
 /// Turns `dz0` from the gradient of a0 into that of z0, and adds it to those of the slope, the keys
 /// and the queries.
 #[pulp::with_simd(first_layer_backward = Arch::new())]

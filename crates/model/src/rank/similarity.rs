@@ -92,9 +92,14 @@ fn numbers(similarity: Similarity, cosines: &mut [f32], out: &mut [f32]) {
         }
         buckets.iter_mut().for_each(|count| *count = count.ln_1p());
     }
-    cosines.sort_unstable_by(|a, b| b.total_cmp(a));
+    let descending = |a: &f32, b: &f32| b.total_cmp(a);
+    let top = TOP.min(cosines.len());
+    if top < cosines.len() {
+        cosines.select_nth_unstable_by(top - 1, descending);
+    }
+    cosines[..top].sort_unstable_by(descending);
     out[1] = cosines[0];
-    out[2] = mean(&cosines[..TOP.min(cosines.len())]);
+    out[2] = mean(&cosines[..top]);
 }
 
 #[cfg(test)]
