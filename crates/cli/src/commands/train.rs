@@ -142,11 +142,13 @@ fn chosen(choice: &Choice) -> String {
             metric(validation.gauc),
             metric(validation.auc),
             metric(validation.logloss),
+            searched.gain.map_or(String::new(), |of| format!("{:+.4} ± {:.4}", of.gain, of.error)),
             chosen.to_owned(),
         ]
     };
     let rows: Vec<Vec<String>> = choice.searched.iter().enumerate().map(row).collect();
-    let table = table(&["on samples held out", "epochs", "GAUC", "AUC", "log loss", ""], &rows);
+    let table =
+        table(&["on samples held out", "epochs", "GAUC", "AUC", "log loss", "gain", ""], &rows);
     if choice.left_out.is_empty() {
         return table;
     }

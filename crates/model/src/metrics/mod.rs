@@ -10,7 +10,7 @@ mod probability;
 
 pub use auc::{Gauc, Impression, auc, auc_of_sorted, gauc, gauc_of_sorted};
 pub use bootstrap::{Bootstrap, Interval, MetricPair, Resampled, ResampledRanking, difference};
-pub use paired::{AucGain, auc_gain};
+pub use paired::{Gain, auc_gain, gauc_gain, logloss_gain};
 pub(crate) use probability::normalized_entropy;
 pub use probability::{calibration, log_loss};
 

@@ -4,7 +4,7 @@
 //! no pair had. A map is taken over the first one, of step 0, only if it gains more than twice the
 //! standard error: the best of several looks is ahead by chance more often than not.
 
-use ams_model::metrics::{AucGain, auc, auc_gain};
+use ams_model::metrics::{Gain, auc, auc_gain};
 use serde::{Deserialize, Serialize};
 
 /// Standard errors that a gain has to exceed.
@@ -36,7 +36,7 @@ impl Look {
         now: &[f32],
         labels: &[u8],
     ) -> Option<Look> {
-        let AucGain { gain, error } = auc_gain(first, now, labels)?;
+        let Gain { gain, error } = auc_gain(first, now, labels)?;
         Some(Look { step, loss, auc: auc(now, labels)?, gain, error })
     }
 

@@ -7,17 +7,21 @@
 //! <name>                     the best one, from its initial weights, on all samples, for the same
 //!                            share of epochs; choice.json says what was compared
 //! ```
+//! Candidates are compared in their order: a later one takes the place of the best one so far if
+//! it predicts the samples held out better by `train.candidate_errors` standard errors.
 //! Each is a run like any other, with checkpoints of its own: a killed job goes on in the run that
 //! it was at, because those before have ended.
 
 use ams_fabric::{Lent, agree, on_first, together};
+use ams_model::metrics::Gain;
 
 use crate::error::{Error, Result};
+use crate::run::compare::{gain, predict_held_out};
 use crate::run::layout::{CHOICE, folder};
 use crate::run::once::{self, decide};
-use crate::run::progress::StepReport;
+use crate::run::progress::{Cursor, StepReport};
 use crate::run::report::{Choice, RunReport, Searched};
-use crate::settings::{Candidate, Config, Criterion, ImageArm, Interactions, Similarity};
+use crate::settings::{Candidate, Config, ImageArm, Interactions, Similarity};
 use crate::setup::job::{Job, Next, Start, facts_of};
 use crate::setup::sources;
 
@@ -39,32 +43,32 @@ pub(super) fn train(
         Start::Fresh => decide(&folder(config), config, start).map(drop),
         Start::Resume | Start::Auto | Start::Replace => Ok(()),
     })?;
-    let mut searched = Vec::new();
-    let mut best: Option<(usize, Config, RunReport)> = None;
     let (searches, left_out) = searches(config);
+    let mut ended = Vec::new();
     for (at, (candidate, search)) in searches.into_iter().enumerate() {
         // With `--resume` there is something of the first one, at least.
-        let start = if at > 0 { resumed(start) } else { start };
+        let start = if at > 0 { start.later() } else { start };
         let report = once::train(&search, start, lend(&fabric), watch)?;
         if !report.finished {
             return Ok(report);
         }
-        searched.push(Searched {
-            candidate,
-            run: folder(&search),
-            epochs: report.best_step.unwrap_or(report.steps) as f64 / report.steps_per_epoch as f64,
-            validation: report.validation,
-        });
-        let by = |report: &RunReport| goodness(report, config.train.early_stop_by);
-        if best.as_ref().is_none_or(|(_, _, best)| by(&report) > by(best)) {
-            best = Some((at, search, report));
-        }
+        ended.push(Search { candidate, config: search, report });
     }
-    let (chosen, search, report) = best.expect("there is always a candidate");
-    let found = report.best_step.unwrap_or(report.steps);
-    let steps = scaled(found, report.steps_per_epoch, report.steps_per_epoch_of_all_users);
+    let mut alive = || {
+        let round =
+            StepReport { cursor: Cursor::default(), impressions: 0, loss: 0.0, learning_rate: 0.0 };
+        watch(&round, 0);
+    };
+    let (chosen, gains) = compare(config, &ended, &|| lend(&fabric), &mut alive)?;
+    let found = ended[chosen].steps();
+    let RunReport { steps_per_epoch, steps_per_epoch_of_all_users: of_all, .. } =
+        ended[chosen].report;
+    let steps = scaled(found, steps_per_epoch, of_all);
+    let search = ended[chosen].config.clone();
+    let searched =
+        ended.into_iter().zip(gains).map(|(search, gain)| search.outcome(gain)).collect();
     let refit = refit(config, &search, steps);
-    let start = resumed(start);
+    let start = start.later();
     let mut report = once::train(&refit, start, lend(&fabric), watch)?;
     let choice = Choice { searched, chosen, steps, left_out };
     let text = serde_json::to_string_pretty(&choice).expect("numbers are JSON") + "\n";
@@ -74,18 +78,57 @@ pub(super) fn train(
     Ok(report)
 }
 
-/// How a later training starts, where an earlier one of the same job was resumed: it may not have
-/// begun.
-fn resumed(start: Start) -> Start {
-    match start {
-        Start::Resume => Start::Auto,
-        Start::Fresh | Start::Auto | Start::Replace => start,
+/// A training before a refit that has ended.
+struct Search {
+    candidate: Candidate,
+    config: Config,
+    report: RunReport,
+}
+
+impl Search {
+    /// Steps until the best evaluation.
+    fn steps(&self) -> u64 {
+        self.report.best_step.unwrap_or(self.report.steps)
+    }
+
+    fn outcome(self, gain: Option<Gain>) -> Searched {
+        Searched {
+            candidate: self.candidate,
+            run: folder(&self.config),
+            epochs: self.steps() as f64 / self.report.steps_per_epoch as f64,
+            validation: self.report.validation,
+            gain,
+        }
     }
 }
 
-/// How good the best evaluation is; less than any without one.
-fn goodness(report: &RunReport, criterion: Criterion) -> f64 {
-    report.validation.and_then(|validation| validation.by(criterion)).unwrap_or(f64::NEG_INFINITY)
+/// Which of the trainings is the best one, and of each its gain over the best one before it.
+fn compare(
+    config: &Config,
+    searches: &[Search],
+    lend: &dyn Fn() -> Job,
+    alive: &mut dyn FnMut(),
+) -> Result<(usize, Vec<Option<Gain>>)> {
+    let criterion = config.train.early_stop_by;
+    let predict = |search: &Search, alive: &mut dyn FnMut()| {
+        predict_held_out(&folder(&search.config), lend(), alive)
+    };
+    let mut gains = vec![None; searches.len()];
+    let mut chosen = 0;
+    if searches.len() < 2 {
+        return Ok((chosen, gains));
+    }
+    let mut best = predict(&searches[0], alive)?;
+    for (at, search) in searches.iter().enumerate().skip(1) {
+        let now = predict(search, alive)?;
+        let gain = gain(criterion, &best, &now, &mut *lend().fabric)?;
+        gains[at] = gain;
+        let errors = f64::from(config.train.candidate_errors);
+        if gain.is_some_and(|gain| gain.gain > errors * gain.error) {
+            (chosen, best) = (at, now);
+        }
+    }
+    Ok((chosen, gains))
 }
 
 /// `found` of an epoch of `of` steps, in an epoch of `all` steps: the nearest number, at least 1.
@@ -102,6 +145,7 @@ fn searches(config: &Config) -> (Vec<(Candidate, Config)>, Vec<Candidate>) {
         let mut search = variant(config, candidate);
         search.name = name;
         (search.train.refit, search.train.candidates) = (false, Vec::new());
+        search.train.candidate_errors = 0.0;
         (candidate, search)
     };
     let name = &config.name;

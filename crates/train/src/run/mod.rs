@@ -18,6 +18,7 @@
 pub(crate) mod assemble;
 pub(crate) mod checkpoint;
 mod choose;
+pub(crate) mod compare;
 pub(crate) mod ended;
 pub(crate) mod journal;
 pub(crate) mod layout;

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use ams_model::metrics::Gain;
 use serde::{Deserialize, Serialize};
 
 use crate::align::AlignReport;
@@ -114,4 +115,8 @@ pub struct Searched {
     pub epochs: f64,
     /// The best evaluation; none if no user held out has both clicks and other impressions.
     pub validation: Option<Validation>,
+    /// How much better it is than the best of those before it; none of the first one, and where
+    /// the metric is not defined.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gain: Option<Gain>,
 }

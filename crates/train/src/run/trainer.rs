@@ -307,8 +307,7 @@ impl Trainer {
         let Some(number) = due.filter(|_| self.is_at_evaluation()) else { return Ok(None) };
         // No part of a step.
         let meter = self.lanes.metered().meter();
-        let held_out = Selection { split: SplitName::Train, subset: Subset::HeldOut };
-        let all = self.predictions(held_out, alive)?;
+        let all = self.predict_held_out(alive)?;
         let first = self.lanes.fabric().rank() == 0;
         let metrics = first.then(|| Metrics::of(&all.users, &all.logits, &all.labels));
         let validation = validation::tell(metrics, self.lanes.fabric())?;
@@ -316,6 +315,15 @@ impl Trainer {
         let criterion = self.config.train.early_stop_by;
         self.history.add(self.cursor, number, validation, criterion);
         Ok(Some(validation))
+    }
+
+    /// Predictions of the held-out samples, at the first process. Calls `alive` now and then. All
+    /// processes call it together.
+    ///
+    /// # Errors
+    /// As [`Trainer::evaluate`].
+    pub(crate) fn predict_held_out(&mut self, alive: &mut dyn FnMut()) -> Result<Predictions> {
+        self.predictions(Selection { split: SplitName::Train, subset: Subset::HeldOut }, alive)
     }
 
     /// Predictions of `selection`, at the first process.

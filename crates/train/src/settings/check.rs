@@ -149,6 +149,10 @@ impl TrainConfig {
             let what = format!("{:?} stands there twice", candidates[at].as_str());
             return bad("train.candidates", what);
         }
+        let errors = self.candidate_errors;
+        if !(errors >= 0.0 && errors.is_finite()) {
+            return bad("train.candidate_errors", format!("{errors}, expected at least 0"));
+        }
         if self.keep_checkpoints == 0 {
             return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
         }

@@ -338,6 +338,12 @@ pub struct TrainConfig {
     /// variant twice; `similarity` needs a `model.similarity`; needs `refit`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub candidates: Vec<Candidate>,
+    /// Number of standard errors by which a candidate must be better than the best one of those
+    /// before it in `candidates`, so that of candidates that nothing tells apart the first one is
+    /// chosen. Users are taken as independent, with `early_stop_by = "auc"` impressions. Default: 0,
+    /// which counts any difference. Range: at least 0.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub candidate_errors: f32,
     /// Number of steps after which the training ends, if its epochs have more. Default: no limit.
     /// Range: at least 1.
     pub max_steps: Option<u64>,
@@ -420,6 +426,10 @@ fn is_on(setting: &bool) -> bool {
     *setting
 }
 
+fn is_zero(setting: &f32) -> bool {
+    *setting == 0.0
+}
+
 /// A variant of the model that is trained, to find out what helps.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -484,6 +494,7 @@ impl Default for TrainConfig {
             evaluations_per_epoch: 1,
             refit: false,
             candidates: Vec::new(),
+            candidate_errors: 0.0,
             max_steps: None,
             lanes: 8,
             placement: Placement::Ams,

@@ -12,8 +12,9 @@ pub enum Preset {
     /// For small data: the best values found on logs of some hundred thousand impressions.
     Small,
     /// For data whose pictures may help or not: aligned vectors, and a choice on the newest
-    /// samples between no pictures, similarity alone, and towers; the number of epochs is found
-    /// there, too. Four trainings instead of one.
+    /// samples between no pictures, similarity alone, and towers, each of which must be better than
+    /// those before it by its standard error; the number of epochs is found there, too. Four
+    /// trainings instead of one.
     Recommended,
 }
 
@@ -55,6 +56,7 @@ early_stop = 4
 early_stop_by = "logloss"
 refit = true
 candidates = ["ids", "similarity", "full"]
+candidate_errors = 1.0
 
 [align]
 "#;

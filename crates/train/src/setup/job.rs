@@ -64,6 +64,17 @@ pub enum Start {
     Auto,
 }
 
+impl Start {
+    /// How a later training of a job with several starts: where an earlier one was resumed, it may
+    /// not have begun.
+    pub(crate) fn later(self) -> Start {
+        match self {
+            Start::Resume => Start::Auto,
+            Start::Fresh | Start::Auto | Start::Replace => self,
+        }
+    }
+}
+
 /// The facts of a configuration: every key with its value.
 pub(crate) fn facts_of(config: &Config) -> Vec<(String, String)> {
     fn walk(name: &str, value: &serde_json::Value, facts: &mut Vec<(String, String)>) {

@@ -117,6 +117,14 @@ fn the_best_candidate_learns_from_all_users() {
         assert_eq!(searched.run, folder.path().join(format!("run.search-{name}")));
         let best = said(&searched.run).iter().map(|line| line.validation.gauc).fold(None, f64_max);
         assert_eq!(Some(gauc(at)), best);
+        let before = (0..at).map(gauc).reduce(f64::max);
+        let gain = searched.gain.map(|of| {
+            assert!(of.error > 0.0 && of.error < 0.1, "{of:?}");
+            of.gain
+        });
+        let close =
+            gain.zip(before).is_some_and(|(gain, of)| (gain - (gauc(at) - of)).abs() < 1e-9);
+        assert!(close || at == 0 && gain.is_none(), "{gain:?} {before:?}");
     }
 
     // The same as a training that is told so from the beginning.
@@ -140,6 +148,30 @@ fn the_best_candidate_learns_from_all_users() {
     let steps = (share * told.steps_per_epoch as f64).round() as u64;
     assert_eq!(choice.steps, steps.max(1), "{share} of {}", told.steps_per_epoch);
     assert_eq!(publish_run(&told.run, 1).1, *hash);
+}
+
+/// The samples held out are read again, and no search is trained again.
+#[test]
+fn a_later_candidate_has_to_be_better_by_its_errors() {
+    let (_, want, _) = undisturbed();
+    let want = want.choice.as_ref().unwrap();
+    let gains = || want.searched.iter().enumerate().filter_map(|(at, of)| Some((at, of.gain?)));
+    let most = gains().map(|(_, of)| of.gain / of.error).fold(0.0, f64::max);
+    for (errors, place) in [(most * 0.99, (1, 1)), (most * 1.01, (1, 1)), (1e6, (2, 1))] {
+        let folder = TempDir::new().unwrap();
+        copy_folder(undisturbed().0.path(), folder.path());
+        let mut config = chosen(folder.path());
+        config.train.candidate_errors = errors as f32;
+        fs::remove_dir_all(run::folder(&config)).unwrap();
+        let report = train(&config, Start::Auto, place, go_on).remove(0).unwrap();
+        let choice = choice(&report.run);
+        assert_eq!(report.choice.as_ref(), Some(&choice));
+        let gains = choice.searched.iter().map(|of| of.gain);
+        let better =
+            gains.enumerate().filter(|(_, of)| of.is_some_and(|of| of.gain > errors * of.error));
+        assert_eq!(choice.chosen, better.last().map_or(0, |(at, _)| at), "{errors}");
+        assert!(errors < most || choice.chosen == 0, "{errors} {choice:?}");
+    }
 }
 
 fn f64_max(most: Option<f64>, value: Option<f64>) -> Option<f64> {

@@ -11,7 +11,7 @@ use super::shop::{HALF_WHITENED, config};
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 35] = [
+    let cases: [(&str, Spoil); 36] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -36,6 +36,7 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
             config.train.refit = true;
             config.train.candidates = vec![Candidate::Ids, Candidate::Ids];
         }),
+        ("train.candidate_errors: -1, expected", |config| config.train.candidate_errors = -1.0),
         ("train.early_stop: needs samples held out", |config| config.train.early_stop = Some(1)),
         ("train.validation_tail: 0.1 beside train.validation_parts = 8", |config| {
             (config.train.validation_parts, config.train.validation_tail) = (8, 0.1);
