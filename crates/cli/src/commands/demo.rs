@@ -16,9 +16,7 @@ use ams_image::builtin::Builtin;
 use ams_image::encode::EncodeOptions;
 use ams_train::Job;
 use ams_train::run::{self, Start};
-use ams_train::settings::{
-    Config, DataConfig, ImageArm, ModelConfig, NetworkSettings, TrainConfig,
-};
+use ams_train::settings::Config;
 use serde::{Deserialize, Serialize};
 
 use crate::commands::encode::{encode_pictures, pictures};
@@ -28,6 +26,7 @@ use crate::commands::report::{DRAWS, PAGES, Wanted, write_report};
 use crate::commands::synth::{Size, synth};
 use crate::commands::train::stop_on_interrupt;
 use crate::commands::{prepare as prepare_command, train as train_command};
+use crate::config_file;
 use crate::failure::Failure;
 use crate::launch::threads;
 use crate::output::{Output, count, metric, table};
@@ -40,7 +39,7 @@ const MARK: &str = "demo.json";
 /// not need, and a third of the time.
 const DIM: usize = 1024;
 
-/// Run everything once on a synthetic shop: draw, prepare, encode, train four models, evaluate,
+/// Run everything once on a synthetic shop: draw, prepare, encode, train three models, evaluate,
 /// publish, rank a page view.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
@@ -66,7 +65,7 @@ struct Report {
     seconds: f64,
     bundle: PathBuf,
     hash: String,
-    /// The page about the four models.
+    /// The page about the three models.
     #[serde(default)]
     report: PathBuf,
 }
@@ -74,7 +73,7 @@ struct Report {
 /// One row of the demo's table: a trained model and its scores.
 #[derive(Debug, Serialize, Deserialize)]
 struct Arm {
-    arm: ImageArm,
+    name: String,
     auc: Option<f64>,
     gauc: Option<f64>,
     logloss: Option<f64>,
@@ -83,12 +82,29 @@ struct Arm {
     seconds: f64,
 }
 
-/// The arms in the order of the table, as people call them.
-const ARMS: [(ImageArm, &str); 4] = [
-    (ImageArm::None, "ID-only"),
-    (ImageArm::Ad, "+ ad image"),
-    (ImageArm::Behavior, "+ behavior images"),
-    (ImageArm::Joint, "joint"),
+/// The paper's network with a batch and a number of epochs for a small shop: it decays the rate five
+/// times in 128,000 steps, and these are its stairs for 3,000.
+const PAPER: &str =
+    "[train]\nepochs = 3\nbatch = 512\ndecay_every = 200\nrows_learning_rate = 0.016\n";
+
+/// The same for a tiny shop.
+const TINY: &str = "[train]\nepochs = 2\nbatch = 64\n";
+
+/// A model of the demo; its name is that of its run.
+struct Wish {
+    name: &'static str,
+    /// Settings of the model, in TOML.
+    model: &'static str,
+    /// The folder of its published versions, if it is published.
+    published: Option<&'static str>,
+}
+
+/// The models in the order of the table. Two are published, side by side on the page of `ams serve
+/// --demo`; the last one is that of the page view at the end.
+const WISHES: [Wish; 3] = [
+    Wish { name: "id-only", model: "images = 'none'", published: Some("id-only") },
+    Wish { name: "joint", model: "images = 'joint'", published: None },
+    Wish { name: "recommended", model: "preset = 'recommended'", published: Some("shop") },
 ];
 
 /// Where the demo puts things.
@@ -133,17 +149,18 @@ pub(crate) fn run(arguments: Arguments, output: Output<'_>) -> Result<(), Failur
         encoded.dim
     ));
 
-    for (arm, name) in ARMS {
-        let config = config(arm, arguments.seed, arguments.size, &places);
-        let trained = train_arm(&config, threads, &stop, output)?;
-        let (seconds, evaluation) = trained;
+    for Wish { name, model, .. } in WISHES {
+        let config = config(name, model, &arguments, &places)?;
+        let begin = Instant::now();
+        let evaluation = train_arm(&config, threads, &stop, output)?;
+        let seconds = begin.elapsed().as_secs_f64();
         output.say(&format!(
-            "{name:<18} trained in {seconds:.1} s, GAUC {}",
+            "{name:<11} trained in {seconds:.1} s, GAUC {}",
             metric(evaluation.all.gauc)
         ));
         let cold = evaluation.slices.iter().find(|slice| slice.name == "cold items");
         report.arms.push(Arm {
-            arm,
+            name: name.to_owned(),
             auc: evaluation.all.auc,
             gauc: evaluation.all.gauc,
             logloss: evaluation.all.logloss,
@@ -153,9 +170,9 @@ pub(crate) fn run(arguments: Arguments, output: Output<'_>) -> Result<(), Failur
         });
     }
 
-    // Side by side with the one that sees pictures, on the page of `ams serve --demo`.
-    for (run, model) in [("id-only", "id-only"), ("joint", "shop")] {
-        let mut trainer = run::open(&places.runs.join(run), Job::solo(threads))?;
+    for Wish { name, published, .. } in WISHES {
+        let Some(model) = published else { continue };
+        let mut trainer = run::open(&places.runs.join(name), Job::solo(threads))?;
         let published = publish(&mut trainer, &places.models.join(model))?;
         (report.bundle, report.hash) = (published.path, published.hash);
     }
@@ -179,10 +196,9 @@ fn look(places: &Places) -> String {
     )
 }
 
-/// Writes the page about the four models.
+/// Writes the page about the three models.
 fn write_page(places: &Places, arguments: &Arguments, threads: usize) -> Result<PathBuf, Failure> {
-    let names = ARMS.map(|(arm, _)| folder(arm));
-    let runs: Vec<PathBuf> = names.iter().map(|name| places.runs.join(name)).collect();
+    let runs: Vec<PathBuf> = WISHES.iter().map(|wish| places.runs.join(wish.name)).collect();
     // Few users of a tiny shop: more draws than users say nothing more.
     let draws = if arguments.size == Size::Tiny { 100 } else { DRAWS };
     let wanted =
@@ -254,56 +270,36 @@ fn prepare(places: &Places, test_from: i64, output: Output<'_>) -> Result<(), Fa
     Ok(())
 }
 
-/// The name of an arm's run, and of its folder.
-fn folder(arm: ImageArm) -> &'static str {
-    match arm {
-        ImageArm::None => "id-only",
-        ImageArm::Ad => "ad",
-        ImageArm::Behavior => "behavior",
-        ImageArm::Joint => "joint",
-    }
-}
-
-/// The paper's network with a batch and a number of epochs for a small shop.
-fn config(arm: ImageArm, seed: u64, size: Size, places: &Places) -> Config {
-    let train = match size {
-        Size::Tiny => TrainConfig { epochs: 2, batch: 64, ..TrainConfig::default() },
-        // The paper decays the rate five times in 128,000 steps; this is its stairs for 3,000.
-        Size::Default => TrainConfig {
-            epochs: 3,
-            batch: 512,
-            decay_every: 200,
-            rows_learning_rate: Some(0.016),
-            ..TrainConfig::default()
-        },
+/// The configuration of a model of the demo.
+fn config(
+    name: &str,
+    model: &str,
+    arguments: &Arguments,
+    places: &Places,
+) -> Result<Config, Failure> {
+    let train = match (arguments.size, model.starts_with("preset")) {
+        // The preset finds its own length.
+        (Size::Default, true) => "",
+        (Size::Tiny, true) => "[train]\nbatch = 64\nepochs = 3\n[align]\nsteps = 50\n",
+        (Size::Tiny, false) => TINY,
+        (Size::Default, false) => PAPER,
     };
-    Config {
-        name: folder(arm).to_owned(),
-        seed,
-        runs: places.runs.clone(),
-        data: DataConfig {
-            samples: places.data.clone(),
-            images: None,
-            shuffle_images: None,
-            exclude_fields: Vec::new(),
-            contents: Vec::new(),
-        },
-        model: ModelConfig {
-            network: NetworkSettings { images: arm, ..NetworkSettings::default() },
-            ..ModelConfig::default()
-        },
-        train,
-        align: None,
-    }
+    let text = format!(
+        "name = {name:?}\nseed = {}\nruns = ''\ndata.samples = ''\nmodel.{model}\n{train}",
+        arguments.seed
+    );
+    let mut config: Config = config_file::parse("the demo's configuration", &text, &[])?;
+    (config.runs, config.data.samples) = (places.runs.clone(), places.data.clone());
+    Ok(config)
 }
 
-/// Trains and evaluates one arm; seconds of training and the figures.
+/// Trains a model and evaluates it on the test day.
 fn train_arm(
     config: &Config,
     threads: usize,
     stop: &AtomicBool,
     output: Output<'_>,
-) -> Result<(f64, Evaluation), Failure> {
+) -> Result<Evaluation, Failure> {
     let report =
         train_command::train(config, Start::Fresh, Job::solo(threads), stop, None, output)?;
     if !report.finished {
@@ -312,8 +308,7 @@ fn train_arm(
     let mut trainer = run::open(&report.run, Job::solo(threads))?;
     let predictions = report.run.join("predictions").join("test.parquet");
     let evaluation = evaluate_run(&mut trainer, SplitName::Test, &predictions)?;
-    let evaluation = evaluation.expect("a job of one process evaluates in it");
-    Ok((report.seconds, evaluation))
+    Ok(evaluation.expect("a job of one process evaluates in it"))
 }
 
 /// The ranking of the first sample page view, in words.
@@ -355,9 +350,8 @@ fn text(report: &Report) -> String {
         .arms
         .iter()
         .map(|arm| {
-            let name = ARMS.iter().find(|(of, _)| *of == arm.arm).map_or("", |(_, name)| name);
             vec![
-                name.to_owned(),
+                arm.name.clone(),
                 metric(arm.gauc),
                 metric(arm.auc),
                 metric(arm.logloss),

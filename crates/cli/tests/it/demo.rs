@@ -13,8 +13,8 @@ fn the_whole_way_in_one_command() {
         assert!((0.5..1.0).contains(&number(&report["bayes"][key])), "{report}");
     }
     let arms: Vec<&Value> = report["arms"].as_array().unwrap().iter().collect();
-    let names: Vec<&Value> = arms.iter().map(|arm| &arm["arm"]).collect();
-    assert_eq!(names, [&json!("none"), &json!("ad"), &json!("behavior"), &json!("joint")]);
+    let names: Vec<&Value> = arms.iter().map(|arm| &arm["name"]).collect();
+    assert_eq!(names, [&json!("id-only"), &json!("joint"), &json!("recommended")]);
     for arm in arms {
         has_keys(arm, "auc gauc logloss cold_auc cold_gauc");
         assert!((0.0..=1.0).contains(&number(&arm["gauc"])), "{arm}");
