@@ -69,6 +69,7 @@ enum Command {
     Images(commands::images::Arguments),
     Align(commands::align::Arguments),
     Train(commands::train::Arguments),
+    Tune(commands::tune::Arguments),
     Eval(commands::eval::Arguments),
     Report(commands::report::Arguments),
     Publish(commands::publish::Arguments),
@@ -92,6 +93,7 @@ impl Command {
         match self {
             Command::Align(arguments) => commands::align::run(arguments, launch, locations, output),
             Command::Train(arguments) => commands::train::run(arguments, launch, locations, output),
+            Command::Tune(arguments) => commands::tune::run(arguments, launch, locations, output),
             Command::Encode(arguments) => {
                 commands::encode::run(*arguments, launch, locations, output)
             }

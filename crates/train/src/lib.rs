@@ -49,6 +49,9 @@ pub mod run;
 
 mod publish;
 
+/// Settings tried on samples held out.
+pub mod tune;
+
 /// Ablations: the rows of the paper's tables trained with several seeds, and compared.
 pub mod ablate;
 

@@ -1,4 +1,4 @@
-//! The arguments of commands that work in a run folder: `ams train` and `ams align`.
+//! The arguments of commands that work in run folders: `ams train`, `ams align` and `ams tune`.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -42,7 +42,17 @@ pub(crate) struct JobArguments {
 impl JobArguments {
     /// The configuration with what overrides it, its paths here.
     pub(crate) fn config(&self, locations: &Locations) -> Result<Config, Failure> {
-        let mut config: Config = config_file::read(&locations.input(&self.config)?, &self.set)?;
+        self.config_with(locations, &[])
+    }
+
+    /// The same with more settings, `key=value` each, which count before all others.
+    pub(crate) fn config_with(
+        &self,
+        locations: &Locations,
+        sets: &[String],
+    ) -> Result<Config, Failure> {
+        let sets = [&self.set[..], sets].concat();
+        let mut config: Config = config_file::read(&locations.input(&self.config)?, &sets)?;
         localize(&mut config, locations)?;
         Ok(config)
     }

@@ -23,4 +23,5 @@ pub(crate) mod score;
 pub(crate) mod serve;
 pub(crate) mod synth;
 pub(crate) mod train;
+pub(crate) mod tune;
 pub(crate) mod vectors;

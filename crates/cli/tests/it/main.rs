@@ -59,4 +59,5 @@ mod tensorboard;
 mod text;
 #[cfg(all(unix, feature = "tls"))]
 mod tls;
+mod tune;
 mod way;

@@ -25,3 +25,4 @@ mod shop;
 mod step;
 mod table;
 mod traffic;
+mod tune;
