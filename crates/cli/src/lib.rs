@@ -81,6 +81,8 @@ enum Command {
     Plan(commands::plan::Arguments),
     Bench(commands::bench::Arguments),
     Ablate(commands::ablate::Arguments),
+    Completions(commands::completions::Arguments),
+    Man(commands::man::Arguments),
 }
 
 impl Command {
@@ -119,6 +121,10 @@ impl Command {
             Command::Serve(arguments) => commands::serve::run(*arguments, output),
             Command::Vectors(arguments) => commands::vectors::run(arguments, locations, output),
             Command::Plan(arguments) => commands::plan::run(arguments, output),
+            Command::Completions(arguments) => {
+                commands::completions::run(arguments, Arguments::command(), output)
+            }
+            Command::Man(arguments) => commands::man::run(arguments, Arguments::command(), output),
         }
     }
 }
@@ -202,7 +208,10 @@ fn is_asked(error: &clap::Error) -> bool {
 
 /// Refuses addresses in buckets where a command takes paths of this host alone.
 fn refuse_addresses(command: &Command, given: &[OsString]) -> Result<(), Failure> {
-    let here_only = matches!(command, Command::Bench(_) | Command::Demo(_) | Command::Init(_));
+    let here_only = matches!(
+        command,
+        Command::Bench(_) | Command::Demo(_) | Command::Init(_) | Command::Man(_)
+    );
     // A server to measure is an address too, but nothing to read from.
     let remote = |it: &&OsString| {
         is_remote(Path::new(it)) && !it.to_str().is_some_and(|it| it.starts_with("http"))

@@ -3,6 +3,7 @@
 pub(crate) mod ablate;
 pub(crate) mod align;
 pub(crate) mod bench;
+pub(crate) mod completions;
 pub(crate) mod delta;
 pub(crate) mod demo;
 pub(crate) mod doctor;
@@ -13,6 +14,7 @@ pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod init;
 mod job;
+pub(crate) mod man;
 pub(crate) mod own_past;
 pub(crate) mod plan;
 pub(crate) mod prepare;

@@ -29,6 +29,7 @@ mod grpc_client;
 mod init;
 #[cfg(unix)]
 mod interrupt;
+mod manual;
 #[cfg(unix)]
 mod movielens;
 #[cfg(feature = "mpi")]
