@@ -17,6 +17,8 @@ HTML comments above a block, invisible to a reader, say what it needs:
     <!-- not run: REASON -->       the block cannot run here, or has no place here
     <!-- before: COMMANDS -->      they run first; $demo is the folder of a tiny demo, which is shared: copy from it
     <!-- added to: NAME.toml -->   the block of `toml` without a name is appended to that file
+    <!-- with the wheel: -->       the block of `python` runs as well, by the interpreter $AMS_PYTHON, which has the
+                                   wheel; without that variable it does not
 """
 import os
 import pathlib
@@ -29,7 +31,7 @@ import time
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 SHELL, CONFIGURATION = {"sh", "bash", "console"}, {"toml"}
 SECONDS_AT_MOST = 180
-MARKS = ("not run", "before", "added to")
+MARKS = ("not run", "before", "added to", "with the wheel")
 
 # What `ams` is in the scratch folder. A server outlives it, and the next server or the end of the document stops it.
 AMS = """#!/usr/bin/env bash
@@ -138,6 +140,20 @@ def executable(path, text):
     path.chmod(0o755)
 
 
+def runs(block):
+    """Whether a block is one of commands."""
+    if block.language == "python":
+        return "with the wheel" in block.marks and "AMS_PYTHON" in os.environ
+    return block.language in SHELL and "not run" not in block.marks
+
+
+def command(block):
+    """What a shell runs for a block; lines are counted as in the document."""
+    if block.language == "python":
+        return f"\"$AMS_PYTHON\" - <<'PYTHON'\n{block.text}PYTHON\n"
+    return block.text
+
+
 def faults(page, program, demo, folder):
     """Every fault of one document: none of its later blocks runs once one has failed."""
     name = page.relative_to(ROOT)
@@ -156,7 +172,7 @@ def faults(page, program, demo, folder):
         "demo": str(demo),
     }
 
-    commands = [block for block in all_blocks if block.language in SHELL and "not run" not in block.marks]
+    commands = [block for block in all_blocks if runs(block)]
     for block in all_blocks:
         if block.language not in SHELL | CONFIGURATION or "not run" not in block.marks:
             continue
@@ -176,7 +192,7 @@ def faults(page, program, demo, folder):
                 out.write(block.text)
     try:
         for block in commands:
-            parts = [(block.line, block.text)]
+            parts = [(block.line, command(block))]
             if "before" in block.marks:
                 parts.insert(0, block.marks["before"])
             for line, text in parts:
@@ -218,7 +234,7 @@ def main():
             found = found or bool(of_page)
             for fault in of_page:
                 print(fault)
-            ran = sum(block.language in SHELL and "not run" not in block.marks for block in blocks(page))
+            ran = sum(runs(block) for block in blocks(page))
             left = sum(block.language in SHELL | CONFIGURATION and "not run" in block.marks for block in blocks(page))
             if (ran or left) and not of_page:
                 print(f"{page.relative_to(ROOT)}: {ran} blocks ran in {time.monotonic() - begun:.0f} s, {left} marked as not run")

@@ -4,7 +4,7 @@ schemas, Dockerfiles are linted, and servers start with the arguments that pods 
 
 usage: .ci/deploy.py PROGRAM
 
-Objects of others' kinds (MPIJob, ServiceMonitor, KServe's) have no schema here: they are parsed, and their names are
+Objects of others' kinds (MPIJob, ServiceMonitor, KServe's) have no schema here: their pods have, and their names are
 held against the objects beside them. No image is built, and no cluster is started.
 """
 import os
@@ -95,6 +95,12 @@ def hold(objects, where):
         if thing["kind"] not in FOREIGN:
             for version in KUBERNETES:
                 kubernetes_validate.validate(thing, version, strict=True)
+    pods = [(thing, replica["template"]["spec"]) for thing in objects if thing["kind"] == "MPIJob"
+            for replica in thing["spec"]["mpiReplicaSpecs"].values()]
+    pods += [(thing, {"containers": thing["spec"]["containers"]}) for thing in objects if thing["kind"] == "ServingRuntime"]
+    for thing, spec in pods:
+        pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": thing["metadata"]["name"]}, "spec": spec}
+        kubernetes_validate.validate(pod, KUBERNETES[-1], strict=True)
     of = lambda kind: [thing for thing in objects if thing["kind"] == kind]
     for deployment in of("Deployment"):
         pod, spec = deployment["spec"]["template"], deployment["spec"]["template"]["spec"]
