@@ -343,7 +343,41 @@ fn names_are_those_of_the_folder_that_was_asked_for() {
     );
 }
 
-/// What Prometheus' own program says of the metrics and of the alerts, which know no other metrics.
+/// The queries of a dashboard, or of rules, whichever `value` is; Grafana's variables have values.
+fn queries(value: &Value, to: &mut Vec<String>) {
+    match value {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match value.as_str().filter(|_| name == "expr") {
+                    Some(query) => to.push(
+                        query
+                            .replace("$__rate_interval", "5m")
+                            .replace("$job", ".*")
+                            .replace("$instance", ".*"),
+                    ),
+                    None => queries(value, to),
+                }
+            }
+        }
+        Value::Array(values) => values.iter().for_each(|value| queries(value, to)),
+        _ => {}
+    }
+}
+
+/// What `promtool` says, if it is there.
+fn promtool(arguments: &[&str], input: &str) -> Option<std::process::Output> {
+    let mut command = std::process::Command::new("promtool");
+    command
+        .args(arguments)
+        .stdin(std::process::Stdio::piped())
+        .stdout(std::process::Stdio::piped());
+    let mut child = command.stderr(std::process::Stdio::piped()).spawn().ok()?;
+    std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
+    Some(child.wait_with_output().unwrap())
+}
+
+/// What Prometheus' own program says of the metrics, the alerts and the dashboard; these two know
+/// no other metrics.
 #[test]
 fn prometheus_reads_what_is_said() {
     let (place, page) = versions(2);
@@ -353,35 +387,41 @@ fn prometheus_reads_what_is_said() {
     assert_eq!(serving.tell("/admin/models/tiny/versions/2/canary?percent=5").0, 200);
     assert_eq!(serving.score(&page).0, 200);
     let metrics = serving.metrics();
-    let rules = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/prometheus/alerts.yaml");
-    let text = std::fs::read_to_string(rules).unwrap();
-    let expressions = text.lines().filter_map(|line| line.trim().strip_prefix("expr:"));
-    for word in expressions.flat_map(|it| it.split(|c: char| !c.is_alphanumeric() && c != '_')) {
-        let known = metrics.contains(&format!("\n# TYPE {word} "))
-            || metrics.starts_with(&format!("# TYPE {word} "));
-        assert!(known || !word.starts_with("ams_"), "no {word} in\n{metrics}");
-    }
-    for line in metrics.lines().filter_map(|line| line.strip_prefix("# TYPE ")) {
-        let name = line.split(' ').next().unwrap();
+    let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    let names: Vec<&str> = types.filter_map(|line| line.split(' ').next()).collect();
+    for name in &names {
         assert!(metrics.contains(&format!("# HELP {name} ")), "no help of {name}");
     }
-    let promtool = |arguments: &[&str], input: &str| {
-        let mut command = std::process::Command::new("promtool");
-        command
-            .args(arguments)
-            .stdin(std::process::Stdio::piped())
-            .stdout(std::process::Stdio::piped());
-        let mut child = command.stderr(std::process::Stdio::piped()).spawn().ok()?;
-        std::io::Write::write_all(&mut child.stdin.take().unwrap(), input.as_bytes()).unwrap();
-        Some(child.wait_with_output().unwrap())
-    };
+    let deploy = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy");
+    let rules = format!("{deploy}/prometheus/alerts.yaml");
+    let text = std::fs::read_to_string(&rules).unwrap();
+    let of_alerts = text.lines().filter_map(|line| line.trim().strip_prefix("expr:"));
+    let dashboard = std::fs::read(format!("{deploy}/grafana/ams-serve.json")).unwrap();
+    let mut of_dashboard = Vec::new();
+    queries(&serde_json::from_slice(&dashboard).unwrap(), &mut of_dashboard);
+    assert!(of_dashboard.len() > 30, "{of_dashboard:?}");
+    let all = of_alerts.chain(of_dashboard.iter().map(String::as_str));
+    for word in all.flat_map(|it| it.split(|c: char| !c.is_alphanumeric() && c != '_')) {
+        let ends = ["_bucket", "_sum", "_count"];
+        let base = ends.iter().find_map(|end| word.strip_suffix(end)).unwrap_or(word);
+        let known = names.contains(&word) || names.contains(&base);
+        let ours = word.starts_with("ams_") || word.starts_with("process_");
+        assert!(known || !ours, "no {word} in\n{metrics}");
+    }
     let Some(checked) = promtool(&["check", "metrics"], &metrics) else {
-        eprintln!("skipped: no promtool to check metrics and alerts with");
+        eprintln!("skipped: no promtool to check metrics, alerts and the dashboard with");
         return;
     };
     assert!(checked.status.success(), "{}\n{metrics}", String::from_utf8_lossy(&checked.stderr));
-    let checked = promtool(&["check", "rules", rules], "").unwrap();
-    assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    // The queries of the dashboard as rules, which is what promtool reads.
+    let rule = |(at, query)| serde_json::json!({"record": format!("panel:{at}"), "expr": query});
+    let panels: Vec<Value> = of_dashboard.iter().enumerate().map(rule).collect();
+    let panels = serde_json::json!({"groups": [{"name": "dashboard", "rules": panels}]});
+    place.write("panels.yaml", panels.to_string());
+    for file in [rules.into(), place.path("panels.yaml")] {
+        let checked = promtool(&["check", "rules", file.to_str().unwrap()], "").unwrap();
+        assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
+    }
 }
 
 /// A disk's `lost+found`, and a model that another user copied here.
