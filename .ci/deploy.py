@@ -5,10 +5,13 @@ schemas, Dockerfiles are linted, and servers start with the arguments that pods 
 usage: .ci/deploy.py PROGRAM
 
 Objects of others' kinds (MPIJob, ServiceMonitor, KServe's) have no schema here: their pods have, and their names are
-held against the objects beside them. No image is built, and no cluster is started.
+held against the objects beside them. No cluster is started. The image to serve is built by buildah, where it is there,
+on stand-ins of its base images: a shell whose `cargo` hands out PROGRAM, and the four libraries of the program.
 """
 import os
 import pathlib
+import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -82,6 +85,48 @@ def package(program, scratch):
         here.write_text(unit.read_text().replace("/usr/bin/ams", str(root / "usr/bin/ams")))
         subprocess.run(["systemd-analyze", "verify", here], check=True)
     print(f"{pathlib.Path(file).name}: built and unpacked")
+
+
+def image(program, scratch):
+    """Builds the image to serve on stand-ins: its context, its stages, its user, and that nothing else is needed."""
+    if not shutil.which("buildah") or not shutil.which("busybox"):
+        print("skipped: no buildah and busybox-static to build an image with")
+        return
+    environment = os.environ | {"STORAGE_DRIVER": "vfs", "BUILDAH_ISOLATION": "chroot"}
+    command = ["buildah", "--root", scratch / "images", "--runroot", scratch / "run"]
+
+    def buildah(*arguments):
+        done = subprocess.run([*command, *arguments], cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            sys.exit(f"buildah {arguments[0]}: {done.stdout}{done.stderr}")
+        return done.stdout.strip()
+
+    compiler, libraries = scratch / "compiler", scratch / "libraries"
+    (compiler / "bin").mkdir(parents=True)
+    shutil.copy(shutil.which("busybox"), compiler / "bin/busybox")
+    for name in ("sh", "mkdir", "cp"):
+        (compiler / "bin" / name).symlink_to("busybox")
+    shutil.copy(program, compiler / "built")
+    cargo = compiler / "bin/cargo"
+    # The context is what a build needs, and no folder of what was built.
+    cargo.write_text("#!/bin/sh -e\necho * | busybox grep -qx 'Cargo.lock Cargo.toml crates'\n"
+                     "mkdir -p target/dist\ncp /built target/dist/ams\n")
+    cargo.chmod(0o755)
+    listed = subprocess.run(["ldd", program], check=True, capture_output=True, text=True).stdout
+    for library in re.findall(r"(/\S+)", listed):
+        to = libraries / library.lstrip("/")
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(os.path.realpath(library), to)
+    file = DEPLOY / "serve.Dockerfile"
+    bases = re.findall(r"(?m)^FROM (\S+)", file.read_text())
+    for base, folder in zip(bases, (compiler, libraries), strict=True):
+        made = buildah("from", "scratch")
+        buildah("copy", made, folder, "/")
+        buildah("commit", made, base if "." in base.partition("/")[0] else f"docker.io/library/{base}")
+    buildah("build", "--pull-never", "--network", "none", "--file", file, "--tag", "ams", ".")
+    said = buildah("run", "--network", "none", buildah("from", "--pull-never", "localhost/ams"), "--", "/usr/local/bin/ams", "-V")
+    assert said.startswith("ams "), said
+    print(f"{file.name}: built on stand-ins of {' and '.join(bases)}; {said} runs in it")
 
 
 def part_of(small, large):
@@ -220,6 +265,7 @@ def main():
         for file in ("page-views", "admin"):
             (scratch / "tokens" / file).write_text(f"token-of-{file}-long-enough\n")
         package(program, scratch)
+        image(program, scratch)
         for where, objects in made.items():
             for thing in objects:
                 if thing["kind"] == "Deployment":
