@@ -33,6 +33,10 @@ pub(crate) fn text(report: &AlignReport) -> String {
     }
     let run = report.run.display();
     text += &match (report.finished, report.looks.is_empty(), report.chosen) {
+        (true, _, _) if report.lack.is_some() => format!(
+            "not aligned, the first components stay as they are: {}\n",
+            report.lack.as_deref().unwrap_or_default()
+        ),
         (false, _, _) => {
             format!("stopped after {} steps; go on with --resume: {run}\n", report.steps)
         }

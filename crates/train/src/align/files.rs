@@ -124,6 +124,9 @@ pub(crate) struct Card {
     pub looks: Vec<Look>,
     /// The step whose map is the result, so far.
     pub chosen: u64,
+    /// Why no step was taken.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lack: Option<String>,
 }
 
 /// A map, whole: what `ams align` leaves behind.

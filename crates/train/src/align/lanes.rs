@@ -276,7 +276,7 @@ impl Lanes {
     /// The local lanes, in their order. All processes call it together.
     ///
     /// # Errors
-    /// If there are too few pairs, or a process is lost.
+    /// If a process is lost.
     pub(crate) fn new(
         align: AlignConfig,
         seed: u64,
@@ -288,16 +288,6 @@ impl Lanes {
     ) -> Result<Lanes> {
         let pairs: Vec<_> = workers.iter().map(|worker| &worker.collected.pairs[..]).collect();
         let order = Order::of(&pairs, topology, &mut fabric)?;
-        if order.pairs() < 2 {
-            let what = format!(
-                "the training samples hold {} pairs of a clicked image and an earlier one of the same user without \
-                 the images held out by align.holdout = {}, expected thousands; are pictures encoded, and do clicks \
-                 have histories?",
-                order.pairs(),
-                align.holdout
-            );
-            return Err(Error::Config { key: "align".into(), what });
-        }
         let boxes = || topology.local().map(|_| Outbox::default()).collect();
         Ok(Lanes {
             first: Weights::first(&align).w,

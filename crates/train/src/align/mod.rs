@@ -74,6 +74,10 @@ pub struct AlignReport {
     pub chosen: u64,
     /// What each look said.
     pub looks: Vec<Look>,
+    /// Why no step was taken, where the samples do not suffice and the alignment is a part of a
+    /// training; the result is then the map of step 0.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub lack: Option<String>,
     /// What the samples hold.
     pub found: Found,
     /// Width of an aligned vector.
@@ -111,7 +115,16 @@ pub fn align(
     facts.extend(facts_of(config));
     agree::<Error>(fabric, &facts)?;
     let _lock = on_first(fabric, || Ok::<_, Error>(Lock::take(&config.runs, &config.name)?))?;
-    align_locked(config, start, job, watch)
+    align_locked(config, start, WithoutPairs::Refuse, job, watch)
+}
+
+/// What becomes of an alignment whose samples do not suffice to learn or to judge.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum WithoutPairs {
+    /// It is an error.
+    Refuse,
+    /// Its map is that of step 0, the first components, and the report says why.
+    TakeComponents,
 }
 
 /// The same for a caller that holds the lock of the run and knows that its processes are alike.
@@ -121,6 +134,7 @@ pub fn align(
 pub(crate) fn align_locked(
     config: &Config,
     start: Start,
+    without: WithoutPairs,
     mut job: Job,
     watch: &mut dyn FnMut(&Progress<'_>) -> Next,
 ) -> Result<AlignReport> {
@@ -130,18 +144,25 @@ pub(crate) fn align_locked(
     let begin = on_first(&mut *job.fabric, || decide(&run, start))?;
     let goes_on = job.fabric.any(begin == Some(Begin::GoOn))?;
     let mut alignment = Alignment::new(config, &run, goes_on, job)?;
+    if let Some(Lack { key, what }) = alignment.lack() {
+        if without == WithoutPairs::Refuse {
+            return Err(Error::Config { key: key.to_owned(), what });
+        }
+        alignment.aligned.card.lack = Some(what);
+    }
     let resumed_from = alignment.aligned.card.step;
     let finished = alignment.run(&run, watch)?;
     let per_step = match &mut alignment.lanes {
         Some(lanes) => lanes.traffic()?,
         None => Traffic::default(),
     };
-    let Card { step, chosen, looks, found, .. } = alignment.aligned.card;
+    let Card { step, chosen, looks, found, lack, .. } = alignment.aligned.card;
     Ok(AlignReport {
         run,
         steps: step,
         chosen,
         looks,
+        lack,
         found,
         width: alignment.width,
         seconds: clock.elapsed().as_secs_f64(),
@@ -181,6 +202,13 @@ fn decide(run: &Path, start: Start) -> Result<Begin> {
 /// Whether the run folder holds an alignment, whole or in part.
 pub(crate) fn has_begun(run: &Path) -> Result<bool> {
     files::state_of(run).map(|(done, begun)| done || begun)
+}
+
+/// Why the samples do not suffice.
+struct Lack {
+    /// The setting that it is about.
+    key: &'static str,
+    what: String,
 }
 
 /// An alignment in memory.
@@ -241,9 +269,39 @@ impl Alignment {
         Ok(made)
     }
 
+    /// What the samples lack of pairs to learn from, or of impressions to judge by.
+    fn lack(&self) -> Option<Lack> {
+        let lanes = self.lanes.as_ref()?;
+        let holdout = self.aligned.card.basis.align.holdout;
+        if lanes.pairs() < 2 {
+            let what = format!(
+                "the training samples hold {} pairs of a clicked image and an earlier one of the same user without \
+                 the images held out by align.holdout = {holdout}, expected thousands; are pictures encoded, and do \
+                 clicks have histories?",
+                lanes.pairs(),
+            );
+            return Some(Lack { key: "align", what });
+        }
+        let (first, labels) = self.first.as_ref()?;
+        if Look::of(0, None, first, first, labels).is_some() {
+            return None;
+        }
+        let clicked = labels.iter().filter(|label| **label != 0).count();
+        let what = format!(
+            "{holdout} leaves {} impressions with a history to judge by, {clicked} of them clicked, expected at least \
+             two of both kinds; hold out more, or 0 to judge by none",
+            labels.len()
+        );
+        Some(Lack { key: "align.holdout", what })
+    }
+
     /// Takes the steps that are left, unless `watch` stops it; whether it is done.
     fn run(&mut self, run: &Path, watch: &mut dyn FnMut(&Progress<'_>) -> Next) -> Result<bool> {
         let Some(mut lanes) = self.lanes.take() else { return Ok(true) };
+        if self.aligned.card.lack.is_some() {
+            on_first(lanes.fabric(), || self.aligned.finish(run))?;
+            return Ok(true);
+        }
         let done = self.steps(&mut lanes, run, watch);
         self.lanes = Some(lanes);
         done
@@ -296,16 +354,7 @@ impl Alignment {
             return Ok(None);
         };
         let (now, _) = lanes.judge(&self.weights.w)?;
-        let look = Look::of(card.step, loss, first, &now, labels).ok_or_else(|| {
-            let clicked = labels.iter().filter(|label| **label != 0).count();
-            let what = format!(
-                "{} leaves {} impressions with a history to judge by, {clicked} of them clicked, expected at \
-                 least two of both kinds; hold out more, or 0 to judge by none",
-                card.basis.align.holdout,
-                labels.len()
-            );
-            Error::Config { key: "align.holdout".to_owned(), what }
-        })?;
+        let look = Look::of(card.step, loss, first, &now, labels).expect("judges of both classes");
         let best = card.looks.iter().find(|look| look.step == card.chosen);
         if best.is_some_and(|best| look.beats(best)) {
             (card.chosen, *map) = (card.step, self.weights.w.clone());
@@ -354,6 +403,7 @@ fn begin(basis: Basis, store: &FeatureStore) -> (Aligned, Weights) {
         losses: (0.0, 0),
         looks: Vec::new(),
         chosen: 0,
+        lack: None,
     };
     (Aligned { card, components, map: weights.w.clone() }, weights)
 }

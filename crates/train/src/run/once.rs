@@ -8,7 +8,7 @@ use ams_data::lock::Lock;
 use ams_data::staging::remove_folder;
 use ams_fabric::{Fabric, Lent, agree, on_first, together};
 
-use crate::align::{self, AlignReport, Progress};
+use crate::align::{self, AlignReport, Progress, WithoutPairs};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::ended::{Ended, is_there};
@@ -210,7 +210,7 @@ fn aligned(
         let cursor = Cursor { step: progress.step, ..Cursor::default() };
         watch(&StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 }, progress.steps)
     };
-    align::align_locked(config, start, job, &mut watch)
+    align::align_locked(config, start, WithoutPairs::TakeComponents, job, &mut watch)
 }
 
 /// The training of the newest checkpoint in `run`, which has to be that of `config`.

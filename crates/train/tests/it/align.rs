@@ -321,7 +321,7 @@ fn a_run_is_replaced_only_by_one_that_can_begin() {
     std::fs::remove_dir_all(good.runs.join("run/bundle")).unwrap();
     let refused: [fn(&mut Config); 2] = [
         |config| config.data.exclude_fields = vec!["sex".to_owned()],
-        |config| config.align.as_mut().unwrap().holdout = 1e-6,
+        |config| config.align.as_mut().unwrap().components = Some(65),
     ];
     for spoil in refused {
         let mut bad = good.clone();
@@ -348,6 +348,29 @@ fn a_training_stopped_in_its_alignment_goes_on_to_the_same_bits() {
         assert!(!report.finished);
         assert_eq!(published(&config, start, (1, 2)), whole, "{start:?}");
     }
+}
+
+/// Where pairs or judges are missing, a training goes on with the components as they are.
+#[test]
+fn a_training_does_without_an_alignment_that_cannot_be_made() {
+    let folder = TempDir::new().unwrap();
+    let mut hashes = Vec::new();
+    for (holdout, words) in [(1e-7, "0 of them clicked"), (0.999_999, "0 pairs")] {
+        for place in [(1, 1), (2, 1)] {
+            let mut config = aligned_training(&folder, &format!("{holdout} {}", place.0));
+            config.align.as_mut().unwrap().holdout = holdout;
+            let report = train(&config, Start::Fresh, place, go_on).remove(0).unwrap();
+            let alignment = report.alignment.unwrap();
+            assert!(alignment.lack.as_ref().unwrap().contains(words), "{alignment:?}");
+            assert_eq!((alignment.steps, alignment.chosen, report.finished), (0, 0, true));
+            let again = train(&config, Start::Auto, place, go_on).remove(0).unwrap();
+            assert_eq!(again.alignment.unwrap().lack, alignment.lack);
+            hashes.push(publish_run(&report.run, 1).1);
+        }
+    }
+    // The components do not depend on what was held out.
+    hashes.dedup();
+    assert_eq!(hashes.len(), 1);
 }
 
 #[test]
