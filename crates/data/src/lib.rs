@@ -26,6 +26,7 @@ pub mod check;
 pub mod dataset;
 pub mod edges;
 mod error;
+pub mod examine;
 mod groups;
 mod guard;
 mod id;
@@ -60,6 +61,9 @@ pub use schema::{Card, Counts, Field, FieldKind, Labels, Schema, Side, Split};
 // Its own tests are in the same program as those beside the code.
 #[cfg(test)]
 extern crate self as ams_data;
+#[cfg(test)]
+#[path = "../tests/examine.rs"]
+mod examined;
 #[cfg(test)]
 #[path = "../tests/golden_log.rs"]
 mod golden_log;

@@ -33,6 +33,11 @@ const DAY: i64 = 86_400;
 pub struct OwnPast {
     /// One per window of [`DAYS`].
     pub windows: Vec<Window>,
+    /// The share of the training's negatives whose item is had for the first time later than they
+    /// are shown, if there is a negative.
+    pub train_before_first: Option<f64>,
+    /// The same of the test.
+    pub test_before_first: Option<f64>,
     /// Of how many items one was looked at: a power of two, 1 for all.
     pub one_item_in: u64,
 }
@@ -63,8 +68,13 @@ impl Told {
     fn of(counts: &HashMap<u32, [u64; 2]>) -> Option<Told> {
         let mut counts: Vec<_> = counts.iter().map(|(&count, &seen)| (count, seen)).collect();
         counts.sort_unstable_by_key(|&(count, _)| count);
+        Told::of_ascending(counts.into_iter().map(|(_, seen)| seen))
+    }
+
+    /// Of negatives and positives by ascending score; none if there is only one label.
+    pub(crate) fn of_ascending(counts: impl Iterator<Item = [u64; 2]>) -> Option<Told> {
         let (mut negatives, mut positives, mut twice_won) = (0, 0, 0u128);
-        for (_, [negative, positive]) in counts {
+        for [negative, positive] in counts {
             twice_won += u128::from(positive) * u128::from(2 * negatives + negative);
             negatives += negative;
             positives += positive;
@@ -101,27 +111,36 @@ impl OwnPast {
             })?;
         }
         events.settle();
-        let counted: Vec<Result<(SplitName, Histograms)>> = files
+        let counted: Vec<Result<(SplitName, Half)>> = files
             .par_iter()
             .map(|file| {
-                let mut seen = Histograms::default();
+                let mut seen = Half::default();
                 open(file)?.for_each_impression(|item, time, label| {
                     if let Some(before) = events.before(item, time) {
-                        seen.add(before, label);
+                        seen.histograms.add(before, label);
+                        seen.negatives += u64::from(label == 0);
+                        let is_early = label == 0 && events.begins_after(item, time);
+                        seen.early += u64::from(is_early);
                     }
                 })?;
                 Ok((file.0, seen))
             })
             .collect();
-        let mut halves = [Histograms::default(), Histograms::default()];
+        let mut halves = [Half::default(), Half::default()];
         for counted in counted {
             let (split, seen) = counted?;
             halves[usize::from(split == SplitName::Test)].merge(seen);
         }
-        let [train, test] = halves.map(|half| half.0.each_ref().map(Told::of));
+        let [train_before_first, test_before_first] = halves.each_ref().map(Half::before_first);
+        let [train, test] = halves.map(|half| half.histograms.0.each_ref().map(Told::of));
         let windows = DAYS.iter().zip(train).zip(test);
         let windows = windows.map(|((&days, train), test)| Window { days, train, test }).collect();
-        Ok(OwnPast { windows, one_item_in: 1 << events.halvings })
+        Ok(OwnPast {
+            windows,
+            train_before_first,
+            test_before_first,
+            one_item_in: 1 << events.halvings,
+        })
     }
 
     /// What a user has to know, if labels were sampled and can be told; and the way out.
@@ -151,6 +170,27 @@ impl OwnPast {
             0.5 - TOLERANCE,
             0.5 + TOLERANCE,
         ))
+    }
+}
+
+/// What is counted of train or test.
+#[derive(Default)]
+struct Half {
+    histograms: Histograms,
+    negatives: u64,
+    /// Negatives of items that are had for the first time later.
+    early: u64,
+}
+
+impl Half {
+    fn merge(&mut self, other: Half) {
+        self.histograms.merge(other.histograms);
+        self.negatives += other.negatives;
+        self.early += other.early;
+    }
+
+    fn before_first(&self) -> Option<f64> {
+        (self.negatives > 0).then(|| self.early as f64 / self.negatives as f64)
     }
 }
 
@@ -211,6 +251,11 @@ impl Events {
 
     fn settle(&mut self) {
         self.times.values_mut().for_each(|times| times.sort_unstable());
+    }
+
+    /// Whether the item is had, but not until `time`.
+    fn begins_after(&self, item: Id, time: i64) -> bool {
+        self.times.get(&item).is_some_and(|times| times[0] > time)
     }
 
     /// Events of the item strictly before `time`, in each window; none if it is not looked at.

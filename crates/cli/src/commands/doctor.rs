@@ -1,15 +1,16 @@
-//! `ams doctor`: whether the processes of a job find, understand and hear each other, and how fast.
+//! `ams doctor`: whether the processes of a job find, understand and hear each other, and how fast;
+//! whether data are fit to learn from.
 
 use std::path::PathBuf;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
-use ams_data::Dataset;
+use ams_data::examine::{Examination, Verdict};
 use ams_data::own_past::OwnPast;
 use ams_fabric::{AllReduce, Fabric, Rounding, Topology, gather};
 use ams_location::Locations;
 use serde::{Deserialize, Serialize};
 
-use crate::commands::own_past;
+use crate::commands::examination::{self, ColumnArguments, examine};
 use crate::failure::Failure;
 use crate::features;
 use crate::launch::{self, Launch};
@@ -29,12 +30,15 @@ const ROUNDS: usize = 7;
 const CLOCK_SKEW_SECONDS: f64 = 1.0;
 
 /// List the processes of the job, compare their programs and processors, and time the exchanges of
-/// a step; measure whether counts of an item's past tell the labels of a dataset.
+/// a step; look at data before a model learns from them: fields that know the label, days that
+/// differ, duplicates, missing pictures, drift.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
-    /// A dataset to look at too.
-    #[arg(value_name = "DATASET")]
-    dataset: Option<PathBuf>,
+    /// Data to look at too: a dataset, or a table of events as `ams prepare --events` takes it.
+    #[arg(value_name = "DATA")]
+    data: Option<PathBuf>,
+    #[command(flatten)]
+    columns: ColumnArguments,
     /// Lanes that a training would have.
     #[arg(long, value_name = "N", default_value_t = 8)]
     lanes: usize,
@@ -73,7 +77,12 @@ struct Report {
     all_reduce_bf16_seconds: f64,
     #[serde(skip_serializing_if = "Option::is_none")]
     own_past: Option<OwnPast>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    examination: Option<Examination>,
     warnings: Vec<String>,
+    /// Those of them that are about clocks, which come first.
+    #[serde(skip)]
+    clock_warnings: usize,
 }
 
 pub(crate) fn run(
@@ -110,15 +119,15 @@ pub(crate) fn run(
     let all_reduce_seconds = time_all_reduce(fabric, Rounding::Exact)?;
     let all_reduce_bf16_seconds = time_all_reduce(fabric, Rounding::Bf16)?;
     let mut warnings = warnings(&ranks);
-    let own_past = match &arguments.dataset {
-        Some(dir) if fabric.rank() == 0 => {
-            let dataset = Dataset::open(locations.input(dir)?)?;
-            let own_past = OwnPast::of(&dataset)?;
-            warnings.extend(own_past.warning(&dataset.card().labels));
-            Some(own_past)
-        }
+    let clock_warnings = warnings.len();
+    let examination = match &arguments.data {
+        Some(data) if fabric.rank() == 0 => Some(examine(data, &arguments.columns, locations)?),
         _ => None,
     };
+    // Where it was before there was an examination.
+    let own_past = examination.as_ref().and_then(|examination| examination.own_past.clone());
+    let bad = examination.iter().flat_map(|examination| &examination.findings);
+    warnings.extend(bad.filter(|it| it.verdict == Verdict::Bad).map(|it| it.said.clone()));
     let report = Report {
         version: env!("CARGO_PKG_VERSION"),
         features: features::with(),
@@ -126,7 +135,9 @@ pub(crate) fn run(
         processes: fabric.size(),
         lanes: topology.lanes(),
         own_past,
+        examination,
         warnings,
+        clock_warnings,
         ranks,
         exchange_bytes,
         exchange_seconds,
@@ -246,11 +257,10 @@ fn text(report: &Report) -> String {
             report.all_reduce_bf16_seconds * 1e3,
         );
     }
-    if let Some(own_past) = &report.own_past {
-        text += &own_past::lines(own_past);
-    }
-    for warning in &report.warnings {
+    // The findings of an examination are warnings of the object, and lines of the text.
+    for warning in report.warnings.iter().take(report.clock_warnings) {
         text += &format!("note: {warning}\n");
     }
+    text += &report.examination.as_ref().map_or(String::new(), examination::lines);
     text
 }

@@ -10,6 +10,7 @@ pub(crate) mod doctor;
 pub(crate) mod encode;
 pub(crate) mod encoder;
 pub(crate) mod eval;
+mod examination;
 pub(crate) mod images;
 pub(crate) mod import;
 pub(crate) mod init;

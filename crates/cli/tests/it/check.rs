@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::place::{Place, count};
+use crate::place::{Place, count, has_keys};
 
 /// The name of the largest part file of the training, and of another one that has rows.
 fn parts(place: &Place) -> (String, String) {
@@ -24,6 +24,10 @@ fn what_a_check_finds() {
     let days: Vec<u64> = windows.iter().map(|window| count(&window["days"])).collect();
     assert_eq!(days, [1, 3, 7, 30]);
     assert!(windows.iter().all(|window| window["train"]["auc"].is_f64()), "{windows:?}");
+
+    let examined = &report["examination"];
+    has_keys(examined, "impressions looked_at one_user_in findings days fields own_past");
+    assert_eq!(count(&examined["impressions"]), count(&sound["counts"]["impressions"]));
 
     let damages: [(&str, &dyn Fn(), &str); 4] = [
         (
@@ -74,4 +78,42 @@ fn what_is_no_dataset() {
     for (name, words) in cases {
         place.refuses(&format!("prepare --check {name}"), &[words, "dataset"]);
     }
+}
+
+/// A table of events is looked at before anything is made of it, all its columns included.
+#[test]
+fn a_table_of_events_is_examined() {
+    let place = Place::new();
+    let mut log = "who,item,when,click,seconds,device\n".to_owned();
+    for at in 0..2000 {
+        let click = u32::from(at % 7 == 0);
+        let seconds = 3 + 40 * click + at % 5;
+        let (user, item, device) = (at % 50, at % 31, at % 3);
+        let when = 1_700_000_000 + 400 * at;
+        log += &format!("u{user},i{item},{when},{click},{seconds},d{device}\n");
+    }
+    place.write("log.csv", &log);
+    let columns = "--user who --time when --label click";
+    let report = place.json(&format!("doctor log.csv {columns}"));
+    let findings = report["examination"]["findings"].as_array().unwrap();
+    let bad = |finding: &&Value| finding["verdict"] == "bad";
+    let bad: Vec<&Value> = findings.iter().filter(bad).collect();
+    assert_eq!(
+        (bad.len(), &bad[0]["check"], &bad[0]["field"]),
+        (1, &"leak".into(), &"seconds".into())
+    );
+    assert_eq!(report["warnings"][0], bad[0]["said"]);
+    let text = place.run(&format!("doctor log.csv {columns}")).out;
+    for words in [
+        "bad  leak `seconds`: ",
+        "     -> leave the field out",
+        "ok   leak `device`: ",
+        "2023-11-14",
+    ] {
+        assert!(text.contains(words), "no {words:?} in\n{text}");
+    }
+    place.write("folder/note.txt", "");
+    place.refuses("doctor log.csv --user whom --time when", &["whom", "log.csv"]);
+    place.refuses("doctor lost.csv", &["lost.csv"]);
+    place.refuses("doctor --user who", &["DATA"]);
 }

@@ -43,6 +43,7 @@ use std::path::Path;
 use self::build::{Builder, Tally};
 use self::collect::Collected;
 pub use self::columns::{Columns, FieldColumn, Kind, Understood};
+pub(crate) use self::columns::{Peek, Role};
 pub use self::history::Repeats;
 use self::mapping::Mapping;
 pub use self::options::{Accept, Inputs, PrepareOptions, SplitBy};

@@ -130,7 +130,7 @@ impl Default for PrepareOptions {
 
 impl PrepareOptions {
     /// What makes a label positive.
-    pub(super) fn label_rule(&self) -> LabelRule<'_> {
+    pub(crate) fn label_rule(&self) -> LabelRule<'_> {
         LabelRule { from: self.positive_from, words: &self.positive, decimal: self.decimal }
     }
 
