@@ -39,6 +39,7 @@ mod report;
 pub mod resize;
 mod row;
 mod simulated;
+pub mod sprite;
 mod store;
 pub mod table;
 pub mod thumbnail;

@@ -20,6 +20,7 @@ pub(crate) mod own_past;
 pub(crate) mod plan;
 pub(crate) mod prepare;
 pub(crate) mod preprocess;
+mod projector;
 pub(crate) mod publish;
 pub(crate) mod report;
 pub(crate) mod score;

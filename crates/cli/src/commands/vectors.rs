@@ -1,4 +1,5 @@
-//! `ams vectors`: vectors computed ahead, of a pre-rank network or of an alignment's pictures.
+//! `ams vectors`: vectors computed ahead, of a pre-rank network or of an alignment's pictures;
+//! those of a tower for TensorBoard.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,11 +14,12 @@ use ams_train::align::{self, Aligned, IMAGES};
 
 use serde::Serialize;
 
+use crate::commands::projector::Projector;
 use crate::failure::Failure;
 use crate::output::{Output, count};
 
-/// Compute vectors ahead: the ad and user vectors of a published pre-rank network, or those of
-/// pictures by the map of `ams align`.
+/// Compute vectors ahead: the ad and user vectors of a published pre-rank network, those of
+/// pictures by the map of `ams align`, or those of a model's image tower for TensorBoard.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
@@ -36,8 +38,22 @@ pub(crate) struct Arguments {
     #[arg(long, value_enum, default_value_t = Split::Test)]
     split: Split,
     /// Where ads.parquet and users.parquet go, or images.parquet.
-    #[arg(long, value_name = "DIR")]
-    out: PathBuf,
+    #[arg(long, value_name = "DIR", required_unless_present = "tensorboard")]
+    out: Option<PathBuf>,
+    /// Write the vectors of the items' pictures, by the model's first image tower, into this folder
+    /// for the projector of TensorBoard.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["images", "out", "split"])]
+    tensorboard: Option<PathBuf>,
+    /// The folder that the names of pictures are relative to, to show small copies of them.
+    #[arg(long, value_name = "DIR", requires = "tensorboard")]
+    pictures: Option<PathBuf>,
+}
+
+impl Arguments {
+    /// Where vectors go that are not TensorBoard's.
+    fn out(&self) -> &Path {
+        self.out.as_deref().expect("clap asks for one of them")
+    }
 }
 
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
@@ -67,14 +83,22 @@ pub(crate) fn run(
     let model = arguments.model.as_ref().expect("clap asks for one of them");
     let model = Model::open(&locations.input_version(model)?)?;
     let dataset = Dataset::open(&locations.input(&arguments.data)?)?;
+    if let Some(out) = &arguments.tensorboard {
+        let pictures = arguments.pictures.as_ref().map(|it| locations.input(it)).transpose()?;
+        let place = locations.destination(out, true)?;
+        let projector = Projector { model: &model, dataset: &dataset, pictures, out };
+        projector.write(place.local(), output)?;
+        return Ok(place.publish()?);
+    }
+    let out = arguments.out();
     let split = match arguments.split {
         Split::Train => SplitName::Train,
         Split::Test => SplitName::Test,
     };
-    let place = locations.destination(&arguments.out, true)?;
+    let place = locations.destination(out, true)?;
     let exported = vectors::export(&model, &dataset, split, place.local())?;
     place.publish()?;
-    let (model, version, out) = (model.name(), model.version(), &arguments.out);
+    let (model, version) = (model.name(), model.version());
     output.finish(&Report { model, version, out, exported }, || {
         let Exported { ads, users, dim } = exported;
         let (ads, users) = (count(ads as u64), count(users as u64));
@@ -112,10 +136,10 @@ fn of_images(
     let catalogue = Catalogue::open(&dataset)?;
     let names = (0..catalogue.len()).filter_map(|row| catalogue.image(row)).map(str::to_owned);
     let names: BTreeSet<String> = names.collect();
-    let place = locations.destination(&arguments.out, true)?;
+    let out = arguments.out();
+    let place = locations.destination(out, true)?;
     let exported = align::vectors(&aligned, &store, names, place.local())?;
     place.publish()?;
-    let out = &arguments.out;
     output.finish(&OfImages { run, out, exported }, || {
         let align::Exported { images, without, dim } = exported;
         let file = out.join(IMAGES);
