@@ -2,22 +2,25 @@
 
 use ams_model::metrics::Interval;
 use ams_train::ablate::{Report, RowReport, TableReport, differences, figures, preamble, title};
+use ams_train::run::Record;
 
 use crate::document::{Block, Chart, Document, Marks, RowMark, Section};
+use crate::learning::{Trained, learning};
 
-/// The report of an ablation, as far as its trainings are done.
-pub fn ablation(report: &Report) -> Document {
+/// The report of an ablation, as far as its trainings are done. `records` are those of the first
+/// seed, one per row of each table where there is one.
+pub fn ablation(report: &Report, records: &[Vec<Option<Record>>]) -> Document {
     // Signs of Markdown are for another form.
     let lead = preamble(report).replace(['`', '*'], "");
     let lead = lead.split("\n").filter(|line| !line.is_empty()).map(str::to_owned);
     Document {
         title: format!("Ablations: {}", report.name),
         lead: lead.collect(),
-        sections: report.tables.iter().map(section).collect(),
+        sections: report.tables.iter().zip(records).map(|(table, of)| section(table, of)).collect(),
     }
 }
 
-fn section(table: &TableReport) -> Section {
+fn section(table: &TableReport, records: &[Option<Record>]) -> Section {
     let mut charts =
         vec![rows("GAUC, mean and standard deviation over seeds", "GAUC", false, table, &gauc)];
     if table.rows.iter().any(|row| row.difference.is_some()) {
@@ -52,6 +55,16 @@ fn section(table: &TableReport) -> Section {
     let differences = differences(table);
     if !differences.rows.is_empty() {
         blocks.push(Block::Table(differences));
+    }
+    let trainings: Vec<Trained<'_>> = table
+        .rows
+        .iter()
+        .zip(records)
+        .filter_map(|(row, record)| Some(Trained { name: &row.name, record: record.as_ref()? }))
+        .collect();
+    if !trainings.is_empty() {
+        blocks.push(Block::Text("How the rows learned, with the first seed:".to_owned()));
+        blocks.extend(learning(&trainings));
     }
     let text = settings.collect::<Vec<String>>().join("\n");
     blocks.push(Block::Code { caption: "Settings of the rows".to_owned(), text });

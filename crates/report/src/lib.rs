@@ -25,6 +25,7 @@ mod look;
 mod gather;
 
 mod figures;
+mod learning;
 
 mod ablation;
 mod sections;

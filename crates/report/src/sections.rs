@@ -6,7 +6,7 @@ use ams_data::schema::{Labels, Split};
 use ams_model::metrics::Interval;
 use ams_train::Counts;
 use ams_train::ablate::{Cells, interval, thousands};
-use ams_train::run::{Environment, Record, Validation};
+use ams_train::run::{Environment, Record};
 use jiff::Timestamp;
 use rayon::ThreadPoolBuilder;
 
@@ -14,9 +14,7 @@ use crate::chart::{COLORS, value};
 use crate::document::{Block, Chart, Curve, Document, GroupSeries, Marks, Point, RowMark, Section};
 use crate::figures::{Bin, Difference, Family, Figures, Over, RunFigures, SLICES, figures};
 use crate::gather::{Run, Runs};
-
-/// Points of a curve at most; more are averaged.
-const POINTS: usize = 40;
+use crate::learning::{Trained, learning, too_many};
 
 /// The report of `runs`, with intervals of `replicates` draws of users.
 pub fn report(runs: &Runs, replicates: usize, threads: usize) -> Document {
@@ -274,43 +272,10 @@ impl About<'_> {
     }
 
     fn learning(&self) -> Option<Section> {
-        let runs = &self.runs.runs;
-        let drawn = &runs[..runs.len().min(COLORS)];
-        let mut charts = Vec::new();
-        let loss = |run: &Run| thinned(run.record.steps.iter().map(|it| (it.step, it.loss)));
-        let mut add = |title: &str, y: &str, of: &dyn Fn(&Run) -> Vec<Point>| {
-            let curve = |run: &Run| Curve { name: run.name.clone(), points: of(run) };
-            let curves: Vec<Curve> =
-                drawn.iter().map(curve).filter(|curve| !curve.points.is_empty()).collect();
-            if !curves.is_empty() {
-                charts.push(chart(title, "step", y, Marks::Curves(curves)));
-            }
-        };
-        add("Loss of the training", "loss", &loss);
-        type Of = fn(&Validation) -> Option<f64>;
-        let metrics: [(&str, Of); 3] =
-            [("GAUC", |it| it.gauc), ("AUC", |it| it.auc), ("log loss", |it| it.logloss)];
-        for (name, of) in metrics {
-            add(&format!("{name} of users held out"), name, &|run: &Run| {
-                let lines = run.record.validations.iter();
-                let points = lines.filter_map(|line| Some((line.step, of(&line.validation)?)));
-                points.map(|(step, y)| Point { x: step as f64, y }).collect()
-            });
-        }
-        let mut blocks = Vec::new();
-        let mut text =
-            format!("The loss is the mean of consecutive steps, at most {POINTS} points a run.");
-        if drawn.iter().all(|run| run.record.validations.is_empty()) {
-            text += " No users were held out (train.validation_parts), so there is no curve of their GAUC.";
-        }
-        match charts.is_empty() {
-            true => blocks.push(Block::Note("metrics.jsonl has no line yet.".to_owned())),
-            false => blocks.extend([Block::Text(text), Block::Charts(charts)]),
-        }
-        if runs.len() > COLORS {
-            blocks.push(too_many(runs.len()));
-        }
-        section("learning", "Learning", blocks)
+        let runs = self.runs.runs.iter();
+        let trainings: Vec<Trained<'_>> =
+            runs.map(|run| Trained { name: &run.name, record: &run.record }).collect();
+        section("learning", "Learning", learning(&trainings))
     }
 
     fn pictures(&self) -> Option<Section> {
@@ -462,9 +427,32 @@ impl About<'_> {
             return None;
         }
         let text = "Bytes from lane to lane count as if every lane were a host of its own. Time is that of the machine \
-                    that trained; ams bench step measures the parts of a step.";
-        let blocks = vec![Block::Text(text.to_owned()), Block::Table(Cells { header, rows })];
+                    that trained.";
+        let mut blocks = vec![Block::Text(text.to_owned()), Block::Table(Cells { header, rows })];
+        blocks.extend(self.stages());
         section("traffic", "Traffic and time", blocks)
+    }
+
+    /// Where the time of a step goes, of the runs that say so.
+    fn stages(&self) -> Vec<Block> {
+        let all = self.runs.runs.iter().map(|run| (&run.name, stages(&run.record)));
+        let all: Vec<_> = all.filter(|(_, stages)| !stages.is_empty()).collect();
+        let Some((_, first)) = all.first() else { return Vec::new() };
+        let mut header = vec!["milliseconds of a step".to_owned()];
+        header.extend(all.iter().map(|(name, _)| (*name).clone()));
+        let mut names: Vec<&String> = first.keys().collect();
+        names.sort_by(|a, b| first[*b].total_cmp(&first[*a]).then(a.cmp(b)));
+        let cell = |of: &BTreeMap<String, f64>, name: &str| {
+            of.get(name).map_or("-".to_owned(), |ms| format!("{ms:.2}"))
+        };
+        let row = |name: &&String| {
+            let values = all.iter().map(|(_, stages)| cell(stages, name));
+            std::iter::once(name.replace('_', " ")).chain(values).collect()
+        };
+        let rows = names.iter().map(row).collect();
+        let text = "The stages of a step, the longest of the first run first: the busy time of all threads of the \
+                    first process, divided by their number.";
+        vec![Block::Text(text.to_owned()), Block::Table(Cells { header, rows })]
     }
 
     fn pages(&self) -> Option<Section> {
@@ -523,10 +511,6 @@ impl About<'_> {
         });
         section("missing", "What is missing", notes.collect())
     }
-}
-
-fn too_many(count: usize) -> Block {
-    Block::Note(format!("Charts show the first {COLORS} of {count} runs; tables show all."))
 }
 
 /// How far a training is.
@@ -625,16 +609,6 @@ fn settings(record: &Record) -> BTreeMap<String, String> {
     found
 }
 
-/// Steps and losses as at most [`POINTS`] means of consecutive ones.
-fn thinned(lines: impl Iterator<Item = (u64, f64)>) -> Vec<Point> {
-    let lines: Vec<(u64, f64)> = lines.collect();
-    let mean = |lines: &[(u64, f64)]| Point {
-        x: lines.last().map_or(0.0, |(step, _)| *step as f64),
-        y: lines.iter().map(|(_, loss)| loss).sum::<f64>() / lines.len() as f64,
-    };
-    lines.chunks(lines.len().div_ceil(POINTS).max(1)).map(mean).collect()
-}
-
 /// Impressions in all slices of a family.
 fn count(figures: &RunFigures, family: Family) -> u64 {
     let slices = SLICES.iter().zip(&figures.slices);
@@ -698,6 +672,21 @@ fn costs(record: &Record) -> Vec<(String, String)> {
     add("milliseconds", format!("{:.1}", 1e3 * seconds / taken.max(1.0)));
     add("impressions a second, of the training", whole(impressions / seconds.max(1e-9)));
     costs
+}
+
+/// Milliseconds of a step by stage, on average; empty where the lines have none.
+fn stages(record: &Record) -> BTreeMap<String, f64> {
+    let (mut sums, mut taken, mut before) = (BTreeMap::new(), 0.0, 0);
+    for line in record.steps.iter() {
+        let steps = line.step.saturating_sub(before) as f64;
+        before = line.step;
+        taken += if line.stages_ms.is_empty() { 0.0 } else { steps };
+        for (name, ms) in &line.stages_ms {
+            *sums.entry(name.clone()).or_insert(0.0) += ms * steps;
+        }
+    }
+    sums.values_mut().for_each(|sum| *sum /= f64::max(taken, 1.0));
+    sums
 }
 
 /// Seconds, impressions and steps of all processes that trained the run one after another.

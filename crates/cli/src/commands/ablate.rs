@@ -150,7 +150,8 @@ fn request(arguments: &Arguments) -> Request {
 fn write(ablation: &Ablation, arguments: &Arguments) -> Result<Report, Failure> {
     let report = ablation.report();
     ablation.write(&report)?;
-    write_whole(&page(ablation.out()), ams_report::html(&ams_report::ablation(&report)))?;
+    let document = ams_report::ablation(&report, &ablation.records()?);
+    write_whole(&page(ablation.out()), ams_report::html(&document))?;
     let copy = |path: &Option<PathBuf>, text: fn(&Report) -> String| match path {
         Some(path) => write_whole(path, text(&report)),
         None => Ok(()),

@@ -47,6 +47,8 @@ fn tables_say_how_rows_differ_and_are_made_once() {
         (&json!("Table 3"), 1)
     );
 
+    let page = String::from_utf8(place.read("runs/tiny-ablate/report.html")).unwrap();
+    assert!(page.contains("Loss of the training") && page.contains("with the first seed"));
     let joint = row(&report, "arms", "joint");
     has_keys(joint, "name settings shuffled warm_start seeds gauc auc logloss slices difference");
     has_keys(joint, "further_differences twin_difference paper seconds");

@@ -44,11 +44,12 @@ use ams_model::metrics::Bootstrap;
 
 use crate::ablate::grid::select;
 use crate::ablate::outcome::{Finished, Frequency, SLICES, TestSet, predictions_of};
-use crate::ablate::plan::{Plan, Run, RunNames, check_base};
+use crate::ablate::plan::{Plan, PlannedRow, Run, RunNames, check_base};
 use crate::ablate::report::Outcome;
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
-use crate::run::{self, CHECKPOINTS, RunReport};
+use crate::run::layout::CONFIG;
+use crate::run::{self, CHECKPOINTS, Record, RunReport};
 use crate::settings::Config;
 use crate::setup::job::{Job, facts_of};
 use crate::setup::sources::{self, Sources};
@@ -243,6 +244,21 @@ impl Ablation {
             trainings,
             tables: report::tables(&self.plan, &outcomes, &self.seeds, test),
         }
+    }
+
+    /// What the trainings of the first seed say of themselves: one per row of each table, in the
+    /// order of the report; none of one that has not begun.
+    ///
+    /// # Errors
+    /// If a run folder cannot be read.
+    pub fn records(&self) -> Result<Vec<Vec<Option<Record>>>> {
+        let record = |row: &PlannedRow| {
+            let Some(&first) = row.runs.first() else { return Ok(None) };
+            let folder = run::folder(&self.plan.runs[first].config);
+            folder.join(CONFIG).exists().then(|| Record::read(&folder)).transpose()
+        };
+        let tables = self.plan.tables.iter();
+        tables.map(|table| table.rows.iter().map(record).collect()).collect()
     }
 
     /// Writes `report` and the results so far into the folder.

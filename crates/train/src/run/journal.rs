@@ -2,6 +2,7 @@
 //!
 //! Written by the first process of a job alone.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -34,6 +35,16 @@ pub struct MetricsLine {
     pub seconds: f64,
     /// Counters of all lanes together, mean per step since the line before.
     pub per_step: Counts,
+    /// Milliseconds of a step by stage, of all threads of the first process together divided by
+    /// their number; means since the line before. Empty in runs of before 0.2.0.
+    #[serde(default)]
+    pub stages_ms: BTreeMap<String, f64>,
+}
+
+/// Costs of the steps since a line, means per step; as in [`MetricsLine`].
+pub(crate) struct Costs {
+    pub per_step: Counts,
+    pub stages_ms: BTreeMap<String, f64>,
 }
 
 /// A line of `metrics.jsonl` about the samples held out, after an epoch.
@@ -143,7 +154,8 @@ impl Journal {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(crate) fn line(&mut self, seconds: f64, per_step: Counts) -> Result<()> {
+    pub(crate) fn line(&mut self, seconds: f64, costs: Costs) -> Result<()> {
+        let Costs { per_step, stages_ms } = costs;
         let Some(report) = self.last.filter(|_| self.impressions > 0) else { return Ok(()) };
         let loss = self.loss_sum / self.impressions as f64;
         self.loss = Some(loss);
@@ -155,6 +167,7 @@ impl Journal {
             learning_rate: report.learning_rate,
             seconds,
             per_step,
+            stages_ms,
         };
         (self.loss_sum, self.impressions) = (0.0, 0);
         self.append(&line)?;

@@ -12,7 +12,7 @@ use crate::align::{self, AlignReport, Progress, WithoutPairs};
 use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::ended::{Ended, is_there};
-use crate::run::journal::{self, Journal};
+use crate::run::journal::{self, Costs, Journal};
 use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, folder};
 use crate::run::progress::{Cursor, StepReport};
 use crate::run::report::RunReport;
@@ -20,6 +20,7 @@ use crate::run::trainer::Trainer;
 use crate::settings::Config;
 use crate::setup::job::{Job, JobSize, Next, Start, facts_of};
 use crate::step::share::Share;
+use crate::step::stages::Stage;
 use crate::step::traffic::Counts;
 
 /// Trains `config`, which asks for no refit, in its run folder; as [`super::train`].
@@ -42,10 +43,10 @@ pub(super) fn train(
         None => learn(config, &mut trainer, &mut journal, &mut counted, watch)?,
     };
     let seconds = clock.elapsed().as_secs_f64();
-    let counts = counted.take(&mut trainer)?;
+    let costs = counted.take(&mut trainer)?;
     let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
     if let Some(journal) = &mut journal {
-        journal.line(seconds, counts)?;
+        journal.line(seconds, costs)?;
         journal.end(steps, seconds)?;
     }
     let history = ended.map_or(trainer.history(), |ended| ended.history);
@@ -250,13 +251,19 @@ struct Counted {
 }
 
 impl Counted {
-    /// Adds the counters of the steps since then; returns their mean per step.
-    fn take(&mut self, trainer: &mut Trainer) -> Result<Counts> {
+    /// Adds the counters of the steps since then; returns the costs of these steps.
+    fn take(&mut self, trainer: &mut Trainer) -> Result<Costs> {
         let step = trainer.cursor().step;
-        let counts = trainer.lanes_mut().take_counts()?;
-        self.counts += counts.times((step - self.until) as f64);
+        let per_step = trainer.lanes_mut().take_counts()?;
+        let taken = (step - self.until) as f64;
+        self.counts += per_step.times(taken);
         self.until = step;
-        Ok(counts)
+        let lanes = trainer.lanes();
+        let threads = lanes.pool().current_num_threads() as f64;
+        let ms = |busy: f64| if taken > 0.0 { 1e3 * busy / threads / taken } else { 0.0 };
+        let stages = Stage::ALL.iter().zip(lanes.stages().take());
+        let stages_ms = stages.map(|((_, name), busy)| ((*name).to_owned(), ms(busy))).collect();
+        Ok(Costs { per_step, stages_ms })
     }
 }
 
@@ -300,9 +307,9 @@ fn learn(
         }
         let step = report.cursor.step;
         if step.is_multiple_of(train.log_every.max(1)) || step == steps {
-            let counts = counted.take(trainer)?;
+            let costs = counted.take(trainer)?;
             if let Some(journal) = journal {
-                journal.line(clock.elapsed().as_secs_f64(), counts)?;
+                journal.line(clock.elapsed().as_secs_f64(), costs)?;
             }
         }
         stop = trainer.lanes_mut().fabric().any(watch(&report, steps) == Next::Stop)?;
