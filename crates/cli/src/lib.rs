@@ -14,6 +14,7 @@
 #![warn(unreachable_pub)]
 
 mod alignment;
+mod browser;
 mod commands;
 mod config_file;
 mod failure;

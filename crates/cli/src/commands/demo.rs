@@ -22,7 +22,7 @@ use serde::{Deserialize, Serialize};
 use crate::commands::encode::{encode_pictures, pictures};
 use crate::commands::eval::evaluate_run;
 use crate::commands::publish::publish;
-use crate::commands::report::{DRAWS, PAGES, Wanted, write_report};
+use crate::commands::report::{DRAWS, Format, PAGES, Wanted, write_report};
 use crate::commands::synth::{Size, synth};
 use crate::commands::train::stop_on_interrupt;
 use crate::commands::{prepare as prepare_command, train as train_command};
@@ -201,8 +201,13 @@ fn write_page(places: &Places, arguments: &Arguments, threads: usize) -> Result<
     let runs: Vec<PathBuf> = WISHES.iter().map(|wish| places.runs.join(wish.name)).collect();
     // Few users of a tiny shop: more draws than users say nothing more.
     let draws = if arguments.size == Size::Tiny { 100 } else { DRAWS };
-    let wanted =
-        Wanted { images: Some(places.shop.clone()), pages: PAGES, draws, threads, markdown: false };
+    let wanted = Wanted {
+        images: Some(places.shop.clone()),
+        pages: PAGES,
+        draws,
+        threads,
+        format: Format::Html,
+    };
     write_report(&runs, &wanted, &places.report)?;
     Ok(places.report.clone())
 }

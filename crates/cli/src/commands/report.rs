@@ -7,6 +7,7 @@ use ams_location::Locations;
 use ams_report::{Frozen, Runs, Ways, html, markdown, report};
 use serde::Serialize;
 
+use crate::browser;
 use crate::commands::publish::frozen;
 use crate::failure::{Failure, Mistake};
 use crate::launch::threads;
@@ -26,7 +27,7 @@ pub(crate) struct Arguments {
     /// Run folders, as `ams train` writes them; several are compared.
     #[arg(required = true)]
     runs: Vec<PathBuf>,
-    /// The file to write; `report.html` or `report.md` unless given.
+    /// The file to write; `report.html`, `report.md` or `report.png` unless given.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
     /// The form of the page; by the ending of `--out` unless given.
@@ -47,11 +48,24 @@ pub(crate) struct Arguments {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
-enum Format {
+pub(crate) enum Format {
     /// One file for a browser.
     Html,
     /// The same numbers without pictures.
     Md,
+    /// The page as a picture, drawn by a Chromium that is installed.
+    Png,
+}
+
+impl Format {
+    /// The form that the ending of a file's name stands for.
+    fn of(out: Option<&Path>) -> Format {
+        match out.and_then(|out| out.extension()?.to_str()) {
+            Some("md") => Format::Md,
+            Some("png") => Format::Png,
+            _ => Format::Html,
+        }
+    }
 }
 
 /// What is wanted of a page.
@@ -63,8 +77,8 @@ pub(crate) struct Wanted {
     /// Bootstrap draws of users for an interval.
     pub draws: usize,
     pub threads: usize,
-    /// Whether it is Markdown.
-    pub markdown: bool,
+    /// The form of the page.
+    pub format: Format,
 }
 
 /// The object that `--json` prints.
@@ -80,12 +94,12 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output,
 ) -> Result<(), Failure> {
-    let ends_in_md = |path: &Path| path.extension().is_some_and(|ending| ending == "md");
-    let markdown = match (arguments.format, &arguments.out) {
-        (Some(format), _) => format == Format::Md,
-        (None, out) => out.as_deref().is_some_and(ends_in_md),
+    let format = arguments.format.unwrap_or_else(|| Format::of(arguments.out.as_deref()));
+    let name = match format {
+        Format::Html => "report.html",
+        Format::Md => "report.md",
+        Format::Png => "report.png",
     };
-    let name = if markdown { "report.md" } else { "report.html" };
     let out = arguments.out.unwrap_or_else(|| PathBuf::from(name));
     let runs = arguments.runs.iter().map(|run| Ok(locations.input(run)?));
     let runs = runs.collect::<Result<Vec<PathBuf>, Failure>>()?;
@@ -94,7 +108,7 @@ pub(crate) fn run(
         pages: arguments.pages.into(),
         draws: arguments.bootstrap as usize,
         threads: threads(arguments.threads),
-        markdown,
+        format,
     };
     let place = locations.destination(&out, true)?;
     let bytes_written = write_report(&runs, &wanted, place.local())?;
@@ -120,11 +134,13 @@ pub(crate) fn write_report(runs: &[PathBuf], wanted: &Wanted, path: &Path) -> Re
         }
         Err(Failure::Interrupted) => Err("interrupted".to_owned()),
     };
-    let Wanted { images, pages, draws, threads, markdown: as_markdown } = wanted;
+    let Wanted { images, pages, draws, threads, format } = wanted;
     let ways = Ways { threads: *threads, pages: *pages, images: images.clone(), freeze: &freeze };
     let document = report(&Runs::gather(runs, &ways)?, *draws, *threads);
-    let text = if *as_markdown { markdown(&document) } else { html(&document) };
-    let size = text.len() as u64;
-    write_whole(path, text)?;
-    Ok(size)
+    match format {
+        Format::Html => write_whole(path, html(&document))?,
+        Format::Md => write_whole(path, markdown(&document))?,
+        Format::Png => browser::draw(&html(&document), path)?,
+    }
+    Ok(std::fs::metadata(path).map_err(ams_data::Error::io(path))?.len())
 }

@@ -8,7 +8,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use crate::pages::chromium;
-use crate::place::{Place, number};
+use crate::place::{Place, count, number};
 use crate::shop::TRAIN;
 
 impl Place {
@@ -201,4 +201,53 @@ fn names_are_names() {
     assert!(html.contains("&lt;script&gt;u"), "page views name their users");
     assert!(html.contains("tested on other impressions"), "the logs have not the same tests");
     place.opens(&["names.html", "user.html"]);
+}
+
+/// A log of many users, and one of a user alone: the page stays small, and says what it cannot.
+#[test]
+fn pages_of_few_and_of_many() {
+    let place = Place::new();
+    for (name, users) in [("one", 1), ("many", 10_000)] {
+        let rows = 60.max(3 * users);
+        let mut log = "user,item,time,label\n".to_owned();
+        for at in 0..rows {
+            let (user, item, click) = (at % users, at * 7 % 50, u32::from(at * 31 % 11 < 3));
+            log += &format!("u{user},i{item},{},{click}\n", 1_700_000_000 + at * 600_000 / rows);
+        }
+        place.write(&format!("{name}.csv"), &log);
+        place.json(&format!("prepare --events {name}.csv --out {name} --test-fraction 0.4"));
+        let config = format!(
+            "name = \"{name}\"\ndata.samples = \"{name}\"\nmodel.images = \"none\"\ntrain.batch = 512\n\
+             train.epochs = 1\n"
+        );
+        place.write(&format!("{name}.toml"), config);
+        place.json(&format!("train {name}.toml"));
+        let written = place.json(&format!("report runs/{name} --out {name}.html"));
+        assert!(written["bytes"].as_u64().unwrap() < 3_000_000, "{written}");
+        let told = place.told(&format!("runs/{name}"));
+        assert!(told.contains("No run sees pictures"), "{told}");
+        // An interval takes ten users.
+        assert_eq!(cell(&told, name, "AUC").contains('['), users > 1, "{told}");
+        let of_step = cell(&told, "network forward", name);
+        assert!(of_step.parse::<f64>().unwrap() > 0.0, "{of_step}");
+    }
+    place.json("report runs/one runs/many --out both.html");
+    place.opens(&["one.html", "many.html", "both.html"]);
+}
+
+#[test]
+fn a_page_is_a_picture() {
+    let Some(_) = chromium() else { return };
+    let place = Place::with_run();
+    let written = place.json("report runs/tiny --images shop --out tiny.png");
+    let png = place.read("tiny.png");
+    assert_eq!(
+        (&png[..8], png.len() as u64),
+        (&b"\x89PNG\r\n\x1a\n"[..], count(&written["bytes"]))
+    );
+    let side = |at: usize| u32::from_be_bytes(png[at..at + 4].try_into().unwrap());
+    assert!(side(16) == 1180 && (1500..16_000).contains(&side(20)), "{} x {}", side(16), side(20));
+    let pictures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/pages");
+    fs::create_dir_all(&pictures).unwrap();
+    fs::write(pictures.join("report-as-picture.png"), png).unwrap();
 }
