@@ -65,7 +65,7 @@ pub use input::{Input, Keys};
 pub use model::{Model, Scratch};
 pub use page::explain::{Attention, Explained};
 pub use page::similar::{Similar, SimilarRequest};
-pub use page::{Missing, Ranked, Scored, by_ecpm, ctrs_while, score_while, vectors};
+pub use page::{Missing, OfPage, Ranked, Scored, by_ecpm, ctrs_while, score_while, vectors};
 pub use request::PageView;
 pub use spec::{
     ContentTowers, FurtherContent, ImageSource, NormalizeName, Spec, TowerSharing, TowerSpec,

@@ -1,6 +1,7 @@
 //! A published model. Requests and answers are the JSON of the server and of `ams score`, so that
 //! texts, times and errors mean the same everywhere; tables are Arrow.
 
+use std::ops::Range;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -14,8 +15,8 @@ use serde::Serialize;
 use serde_json::json;
 
 use crate::error::{InternalError, input, refused};
-use crate::pages::{Pages, Placed, Shape};
-use crate::table::{self, Table};
+use crate::pages::{Placed, Rows, Shape, Visit};
+use crate::table::{self, Table, unreadable};
 
 /// A bundle in memory. Threads may use it together.
 #[pyclass(frozen, module = "ams")]
@@ -89,11 +90,17 @@ impl Model {
         table: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let batches = table::stream(table)?;
-        let (mut rates, mut ctrs, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
-        self.each_page(py, batches, Shape::Impressions, &mut |page| {
-            self.model.ctrs(&page, &mut scratch, &mut ctrs)?;
-            rates.extend(ctrs.iter().flat_map(|rate| rate.to_ne_bytes()));
+        let see = |visit: &Visit, scratch: &mut Scratch, to: &mut Vec<f32>| {
+            let mut ctrs = Vec::new();
+            let pages = visit.iter().map(|placed| &placed.page);
+            let scored = self.model.ctrs_of_user(pages, scratch, &mut ctrs);
+            scored.map_err(|wrong| format!("{}: {}", visit[wrong.page].place, wrong.error))?;
+            to.append(&mut ctrs);
             Ok(())
+        };
+        let mut rates: Vec<u8> = Vec::new();
+        self.each_visit(py, batches, Shape::Impressions, &see, &mut |ctrs| {
+            rates.extend(ctrs.iter().flat_map(|rate| rate.to_ne_bytes()));
         })?;
         Ok(PyBytes::new(py, &rates))
     }
@@ -149,11 +156,23 @@ impl Model {
     fn user_vectors(&self, py: Python<'_>, table: &Bound<'_, PyAny>) -> PyResult<Table> {
         let batches = table::stream(table)?;
         let width = vectors::width(&self.model).map_err(input)?;
-        let (mut users, mut values, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
-        self.each_page(py, batches, Shape::Users, &mut |page| {
-            values.extend(vectors::of_user(&self.model, &page, &mut scratch)?);
-            users.push(page.user.id.map(|Text(text)| text));
+        let see = |visit: &Visit, scratch: &mut Scratch, to: &mut Vec<OfUser>| {
+            for Placed { place, page } in visit {
+                let vector = vectors::of_user(&self.model, page, scratch);
+                let vector = vector.map_err(|error| format!("{place}: {error}"))?;
+                to.push(OfUser {
+                    user: page.user.id.as_ref().map(|Text(text)| text.clone()),
+                    vector,
+                });
+            }
             Ok(())
+        };
+        let (mut users, mut values) = (Vec::new(), Vec::new());
+        self.each_visit(py, batches, Shape::Users, &see, &mut |part| {
+            for OfUser { user, vector } in part {
+                users.push(user);
+                values.extend(vector);
+            }
         })?;
         let users: ArrayRef = Arc::new(StringArray::from(users));
         let vectors = table::vectors(values, width);
@@ -161,30 +180,85 @@ impl Model {
     }
 }
 
+/// The vector of a row's user.
+struct OfUser {
+    user: Option<String>,
+    vector: Vec<f32>,
+}
+
+/// What a thread makes of a visit, with buffers of its own.
+type See<'s, T> = dyn Fn(&Visit, &mut Scratch, &mut Vec<T>) -> Result<(), String> + Sync + 's;
+
 impl Model {
-    /// Shows `see` the page views of a table, without Python's lock; a signal ends it.
-    fn each_page(
+    /// Shows `see` the visits of a table, on all cores, and `take` what it made of them, in the
+    /// order of the rows. Python's lock is free meanwhile; a signal ends it. Threads live as long
+    /// as some thousand rows: a process that was forked off has none to miss.
+    fn each_visit<T: Send>(
         &self,
         py: Python<'_>,
         batches: ArrowArrayStreamReader,
         shape: Shape,
-        see: &mut (dyn FnMut(PageView) -> ams_bundle::Result<()> + Send),
+        see: &See<'_, T>,
+        take: &mut (dyn FnMut(Vec<T>) + Send),
     ) -> PyResult<()> {
         py.detach(|| {
-            for (number, page) in Pages::new(batches, self.model.spec(), shape).enumerate() {
-                if number % PAGES == 0 {
+            let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let mut before = 0;
+            for batch in batches {
+                let batch = batch.map_err(unreadable)?;
+                let rows = Rows::of(&batch, self.model.spec(), shape);
+                let rows = rows.map_err(|what| input(format!("table: {what}")))?;
+                let begins: Vec<usize> = (0..batch.num_rows()).step_by(ROWS).collect();
+                for round in begins.chunks(threads) {
                     Python::attach(|py| py.check_signals())?;
+                    let part = |begin: usize| {
+                        let end = batch.num_rows().min(begin + ROWS);
+                        part(&rows, begin..end, before, see)
+                    };
+                    for made in all_at_once(round, &part) {
+                        take(made.map_err(input)?);
+                    }
                 }
-                let Placed { place, page } = page?;
-                see(page).map_err(|error| input(format!("{place}: {error}")))?;
+                before += batch.num_rows();
             }
             Ok(())
         })
     }
 }
 
-/// Page views between two looks for signals: some milliseconds.
-const PAGES: usize = 256;
+/// What `see` makes of some rows of a batch.
+fn part<T>(
+    rows: &Rows,
+    range: Range<usize>,
+    before: usize,
+    see: &See<'_, T>,
+) -> Result<Vec<T>, String> {
+    let (mut visits, mut made, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
+    let read = rows.read(range, before, &mut visits);
+    // What is wrong with an earlier row is said first.
+    for visit in &visits {
+        see(visit, &mut scratch, &mut made)?;
+    }
+    read.map(|()| made).map_err(|what| format!("table: {what}"))
+}
+
+/// The results of `work` for all of `begins`, each on a thread of its own, in their order.
+fn all_at_once<R: Send>(begins: &[usize], work: &(dyn Fn(usize) -> R + Sync)) -> Vec<R> {
+    if let [begin] = begins {
+        return vec![work(*begin)];
+    }
+    std::thread::scope(|scope| {
+        let threads: Vec<_> =
+            begins.iter().map(|&begin| scope.spawn(move || work(begin))).collect();
+        let join = |thread: std::thread::ScopedJoinHandle<'_, R>| {
+            thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+        };
+        threads.into_iter().map(join).collect()
+    })
+}
+
+/// Rows of a part: some tens of milliseconds between two looks for signals.
+const ROWS: usize = 2048;
 
 /// Why items cannot be named.
 const NAMELESS: &str = "the model: its bundle was published before bundles had the names of items";

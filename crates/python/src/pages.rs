@@ -5,10 +5,11 @@
 //! flat      user, item, user and context fields, item fields; behaviors.item, behaviors.time and
 //!           behaviors.<field>, lists of one length; a row is an impression
 //! ```
-//! Neighboring impressions of one user, history and context are one page view, so that their
-//! history is read once. No score depends on what is beside it.
+//! Neighboring impressions of one user, history and context are one page view, and neighboring
+//! page views of one user and history are one visit, whose history is read once. A row is held
+//! against the one before it in the columns, where no text is copied. No score depends on what is
+//! beside it.
 
-use std::collections::VecDeque;
 use std::ops::Range;
 
 use ams_bundle::Spec;
@@ -17,13 +18,9 @@ use ams_data::schema::{BEHAVIORS, IMPRESSIONS, ITEM, TIME, USER};
 use ams_data::source::column_texts;
 use ams_data::{Field, Side};
 use arrow_array::cast::AsArray;
-use arrow_array::{Array, ArrayRef, RecordBatch, RecordBatchReader, StringArray};
+use arrow_array::{Array, ArrayRef, RecordBatch, StringArray};
 use arrow_cast::cast;
-use arrow_schema::{ArrowError, DataType, FieldRef, Fields};
-use pyo3::PyResult;
-
-use crate::error::input;
-use crate::table::unreadable;
+use arrow_schema::{DataType, FieldRef, Fields};
 
 /// Most candidates of one page view.
 const CANDIDATES: usize = 1000;
@@ -43,56 +40,42 @@ pub(crate) struct Placed {
     pub(crate) page: PageView,
 }
 
-/// The page views of a table.
-pub(crate) struct Pages<'m, R> {
-    batches: R,
-    spec: &'m Spec,
-    shape: Shape,
-    /// Rows of earlier batches.
-    rows: usize,
-    ready: VecDeque<Placed>,
+/// Page views of one user and history, which the first one has; the others name no user.
+pub(crate) type Visit = Vec<Placed>;
+
+/// The rows of a batch, as page views.
+pub(crate) enum Rows {
+    Samples(Samples),
+    Flat(Flat),
 }
 
-impl<'m, R> Pages<'m, R>
-where
-    R: RecordBatchReader,
-{
-    pub(crate) fn new(batches: R, spec: &'m Spec, shape: Shape) -> Pages<'m, R> {
-        Pages { batches, spec, shape, rows: 0, ready: VecDeque::new() }
-    }
-
-    /// The page views of a batch.
-    fn read(&mut self, batch: &RecordBatch) -> Result<(), String> {
+impl Rows {
+    /// Finds the columns of a batch.
+    ///
+    /// # Errors
+    /// If one is missing, or has no usable type.
+    pub(crate) fn of(batch: &RecordBatch, spec: &Spec, shape: Shape) -> Result<Rows, String> {
         let columns = Columns::of(batch.schema_ref().fields(), batch.columns());
-        let first = self.rows + 1;
-        self.rows += batch.num_rows();
-        let rows = 0..batch.num_rows();
-        let ready = &mut self.ready;
-        match columns.list_of_structs(IMPRESSIONS)? {
-            Some(impressions) => Samples::find(&columns, impressions, self.spec, self.shape)?
-                .read(rows, first, ready),
-            None => Flat::find(&columns, self.spec, self.shape)?.read(rows, first, ready),
-        }
+        Ok(match columns.list_of_structs(IMPRESSIONS)? {
+            Some(impressions) => Rows::Samples(Samples::find(&columns, impressions, spec, shape)?),
+            None => Rows::Flat(Flat::find(&columns, spec, shape)?),
+        })
     }
-}
 
-impl<R> Iterator for Pages<'_, R>
-where
-    R: RecordBatchReader + Iterator<Item = Result<RecordBatch, ArrowError>>,
-{
-    type Item = PyResult<Placed>;
-
-    fn next(&mut self) -> Option<PyResult<Placed>> {
-        while self.ready.is_empty() {
-            let read = match self.batches.next()? {
-                Ok(batch) => self.read(&batch).map_err(|what| input(format!("table: {what}"))),
-                Err(error) => Err(unreadable(error)),
-            };
-            if let Err(error) = read {
-                return Some(Err(error));
-            }
+    /// Appends the visits of some rows; `before` rows are in batches before this one.
+    ///
+    /// # Errors
+    /// At the first row with a wrong value; the visits of the rows before it are appended.
+    pub(crate) fn read(
+        &self,
+        rows: Range<usize>,
+        before: usize,
+        visits: &mut Vec<Visit>,
+    ) -> Result<(), String> {
+        match self {
+            Rows::Samples(samples) => samples.read(rows, before + 1, visits),
+            Rows::Flat(flat) => flat.read(rows, before + 1, visits),
         }
-        self.ready.pop_front().map(Ok)
     }
 }
 
@@ -229,6 +212,21 @@ impl Cells {
         }
     }
 
+    /// Whether two values are equal.
+    fn same_at(&self, one: usize, other: usize) -> bool {
+        let texts = &self.texts;
+        texts.is_null(one) == texts.is_null(other)
+            && (texts.is_null(one) || texts.value(one) == texts.value(other))
+    }
+
+    /// Whether the cells of two rows are equal.
+    fn same(&self, one: usize, other: usize) -> bool {
+        match &self.ranges {
+            None => self.same_at(one, other),
+            Some(ranges) => pairwise(ranges, one, other, |a, b| self.same_at(a, b)),
+        }
+    }
+
     /// The cell of a row as one text, which an id is.
     fn text(&self, row: usize) -> Option<Text> {
         self.cell(row).and_then(|cell| cell.texts().first().cloned())
@@ -241,6 +239,17 @@ impl Cells {
             ranges.ok_or_else(|| format!("column `{name}` has one value a row, expected lists"))?;
         Ok(ranges[row].clone())
     }
+}
+
+/// Whether the values of two rows, which `ranges` say where they are, are equal one by one.
+fn pairwise(
+    ranges: &[Range<usize>],
+    one: usize,
+    other: usize,
+    same: impl Fn(usize, usize) -> bool,
+) -> bool {
+    let (one, other) = (ranges[one].clone(), ranges[other].clone());
+    one.len() == other.len() && one.zip(other).all(|(a, b)| same(a, b))
 }
 
 /// The cells of a field.
@@ -277,36 +286,37 @@ fn nothing() -> Option<Cell> {
     Some(Cell::List(Vec::new()))
 }
 
-/// Adds an impression to the last page view if it is of the same user, history and context, or
-/// begins another.
-fn show(ready: &mut VecDeque<Placed>, Placed { place, page }: Placed) {
-    if let Some(Placed { page: last, .. }) = ready.back_mut()
+/// Adds an impression to the last page view of a visit if it has the same context, or begins
+/// another.
+fn show(visit: &mut Visit, placed: Placed) {
+    let Placed { place, page } = placed;
+    if let Some(Placed { page: last, .. }) = visit.last_mut()
         && last.candidates.item.len() < CANDIDATES
-        && (&last.user, &last.context) == (&page.user, &page.context)
+        && last.context == page.context
     {
         last.candidates.item.extend(page.candidates.item);
         for (name, column) in page.candidates.features {
             last.candidates.features.entry(name).or_default().extend(column);
         }
     } else {
-        ready.push_back(Placed { place, page });
+        visit.push(Placed { place, page });
     }
 }
 
 /// The columns of the layout of samples.
-struct Samples {
+pub(crate) struct Samples {
     user: Cells,
     user_fields: Vec<FieldCells>,
     histories: Vec<Range<usize>>,
-    past: Rows,
+    past: ItemRows,
     shown: Vec<Range<usize>>,
-    ads: Rows,
+    ads: ItemRows,
     context: Vec<FieldCells>,
     shape: Shape,
 }
 
 /// The columns of items in lists.
-struct Rows {
+struct ItemRows {
     item: Cells,
     time: Option<Cells>,
     fields: Vec<FieldCells>,
@@ -326,12 +336,12 @@ impl Samples {
         Ok(Samples {
             user: columns.cells(USER)?,
             user_fields: columns.all(&fields(spec, Side::User))?,
-            past: Rows {
+            past: ItemRows {
                 item: behaviors.cells(ITEM)?,
                 time: behaviors.cells_if_there(TIME)?,
                 fields: behaviors.all(&fields(spec, Side::Behavior))?,
             },
-            ads: Rows {
+            ads: ItemRows {
                 item: impressions.cells(ITEM)?,
                 time: None,
                 fields: impressions.all(&fields(spec, Side::Ad))?,
@@ -347,7 +357,7 @@ impl Samples {
         &self,
         rows: Range<usize>,
         first: usize,
-        ready: &mut VecDeque<Placed>,
+        visits: &mut Vec<Visit>,
     ) -> Result<(), String> {
         for row in rows {
             let place = format!("row {}", first + row);
@@ -359,17 +369,21 @@ impl Samples {
             };
             if self.shape == Shape::Users {
                 let page = PageView { user, ..PageView::default() };
-                ready.push_back(Placed { place, page });
+                visits.push(vec![Placed { place, page }]);
                 continue;
             }
+            let (mut visit, mut user) = (Visit::new(), Some(user));
             for at in self.shown[row].clone() {
                 let mut candidates = Candidates::default();
                 candidates.item.push(self.ads.item.text(at).unwrap_or_default());
                 push_features(&mut candidates.features, &self.ads.fields, at, nothing);
                 let context = features(&self.context, at);
-                let page =
-                    PageView { user: user.clone(), context, candidates, ..PageView::default() };
-                show(ready, Placed { place: place.clone(), page });
+                let user = user.take().unwrap_or_default();
+                let page = PageView { user, context, candidates, ..PageView::default() };
+                show(&mut visit, Placed { place: place.clone(), page });
+            }
+            if !visit.is_empty() {
+                visits.push(visit);
             }
         }
         Ok(())
@@ -390,7 +404,7 @@ impl Samples {
 }
 
 /// The columns of a flat table.
-struct Flat {
+pub(crate) struct Flat {
     user: Cells,
     user_fields: Vec<FieldCells>,
     context: Vec<FieldCells>,
@@ -404,7 +418,7 @@ enum Past {
     /// `behaviors.item` and others beside it.
     Columns { item: Cells, time: Option<Cells>, fields: Vec<NestedCells> },
     /// `behaviors`, a list of structs.
-    Structs { ranges: Vec<Range<usize>>, rows: Rows },
+    Structs { ranges: Vec<Range<usize>>, rows: ItemRows },
 }
 
 /// A column of lists of cells, which may be lists.
@@ -431,20 +445,24 @@ impl Flat {
         &self,
         rows: Range<usize>,
         first: usize,
-        ready: &mut VecDeque<Placed>,
+        visits: &mut Vec<Visit>,
     ) -> Result<(), String> {
+        let begin = rows.start;
         for row in rows {
             let place = format!("row {}", first + row);
-            let past = self.past.as_ref().map(|past| past.behaviors(row)).transpose();
-            let behaviors = past.map_err(|what| format!("{place}: {what}"))?.unwrap_or_default();
-            let user = User {
-                id: self.user.text(row),
-                features: features(&self.user_fields, row),
-                behaviors,
+            let goes_on = self.item.is_some() && row > begin && self.is_of_one_user(row - 1, row);
+            let user = if goes_on {
+                User::default()
+            } else {
+                let past = self.past.as_ref().map(|past| past.behaviors(row)).transpose();
+                let behaviors =
+                    past.map_err(|what| format!("{place}: {what}"))?.unwrap_or_default();
+                let features = features(&self.user_fields, row);
+                User { id: self.user.text(row), features, behaviors }
             };
             let Some(item) = &self.item else {
                 let page = PageView { user, ..PageView::default() };
-                ready.push_back(Placed { place, page });
+                visits.push(vec![Placed { place, page }]);
                 continue;
             };
             let mut candidates = Candidates::default();
@@ -452,9 +470,20 @@ impl Flat {
             push_features(&mut candidates.features, &self.item_fields, row, || None);
             let context = features(&self.context, row);
             let page = PageView { user, context, candidates, ..PageView::default() };
-            show(ready, Placed { place, page });
+            match visits.last_mut().filter(|_| goes_on) {
+                Some(visit) => show(visit, Placed { place, page }),
+                None => visits.push(vec![Placed { place, page }]),
+            }
         }
         Ok(())
+    }
+
+    /// Whether two rows have the same user, user fields and history.
+    fn is_of_one_user(&self, one: usize, other: usize) -> bool {
+        let same = |field: &FieldCells| field.cells.same(one, other);
+        self.user.same(one, other)
+            && self.user_fields.iter().all(same)
+            && self.past.as_ref().is_none_or(|past| past.same(one, other))
     }
 }
 
@@ -463,7 +492,7 @@ impl Past {
         let fields = fields(spec, Side::Behavior);
         if let Some(past) = columns.list_of_structs(BEHAVIORS)? {
             let structs = past.columns(BEHAVIORS);
-            let rows = Rows {
+            let rows = ItemRows {
                 item: structs.cells(ITEM)?,
                 time: structs.cells_if_there(TIME)?,
                 fields: structs.some(&fields)?,
@@ -490,6 +519,24 @@ impl Past {
             found.push(nested.map_err(|what| format!("column `{name}`: {what}"))?);
         }
         Ok(Some(Past::Columns { item, time, fields: found }))
+    }
+
+    /// Whether two rows have the same history.
+    fn same(&self, one: usize, other: usize) -> bool {
+        match self {
+            Past::Structs { ranges, rows } => pairwise(ranges, one, other, |a, b| {
+                rows.item.same(a, b)
+                    && rows.time.as_ref().is_none_or(|times| times.same(a, b))
+                    && rows.fields.iter().all(|field| field.cells.same(a, b))
+            }),
+            Past::Columns { item, time, fields } => {
+                item.same(one, other)
+                    && time.as_ref().is_none_or(|times| times.same(one, other))
+                    && fields.iter().all(|NestedCells { ranges, cells, .. }| {
+                        pairwise(ranges, one, other, |a, b| cells.same(a, b))
+                    })
+            }
+        }
     }
 
     fn behaviors(&self, row: usize) -> Result<Behaviors, String> {

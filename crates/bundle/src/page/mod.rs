@@ -10,4 +10,4 @@ pub(crate) mod rank;
 pub(crate) mod similar;
 pub mod vectors;
 
-pub use rank::{Missing, Ranked, Scored, by_ecpm, ctrs_while, score_while};
+pub use rank::{Missing, OfPage, Ranked, Scored, by_ecpm, ctrs_while, score_while};

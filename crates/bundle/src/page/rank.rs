@@ -9,10 +9,10 @@ use ams_data::{Groups, Id, PictureName, Ragged};
 use ams_model::loss::sigmoid;
 use serde::Serialize;
 
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::input::Input;
 use crate::model::{Model, Scratch};
-use crate::page::resolve::{Resolved, resolve};
+use crate::page::resolve::{Resolved, resolve, resolve_shown};
 use crate::request::PageView;
 
 /// The answer to a page view: which version of which model ranked it, and how.
@@ -87,6 +87,62 @@ impl Model {
         let missing = ctrs_while(self, page, scratch, ctr, || true)?;
         Ok(missing.expect("nobody stops it"))
     }
+
+    /// Overwrites `ctr` with the predicted click-through rate of every candidate of some page views
+    /// of one user, one page after the other. The user and the history are those of the first page;
+    /// those of the others are not looked at. Rates have the bits of [`Model::ctrs`], and the
+    /// history is read once.
+    ///
+    /// # Errors
+    /// As [`Model::score`], with the page.
+    pub fn ctrs_of_user<'p>(
+        &self,
+        pages: impl IntoIterator<Item = &'p PageView>,
+        scratch: &mut Scratch,
+        ctr: &mut Vec<f32>,
+    ) -> std::result::Result<(), OfPage> {
+        ctr.clear();
+        let mut all: Option<Groups> = None;
+        for (at, page) in pages.into_iter().enumerate() {
+            let of_page = |error| OfPage { page: at, error };
+            match &mut all {
+                None => all = Some(resolve(self, page).map_err(of_page)?.groups),
+                Some(all) => {
+                    let shown = resolve_shown(self, page).map_err(of_page)?;
+                    add_shown(all, &shown);
+                }
+            }
+        }
+        if let Some(groups) = all {
+            self.score_groups(&groups, scratch, ctr);
+            ctr.iter_mut().for_each(|logit| *logit = sigmoid(*logit));
+        }
+        Ok(())
+    }
+}
+
+/// What is wrong with one of several page views.
+#[derive(Debug)]
+pub struct OfPage {
+    /// Position of the page view, from 0.
+    pub page: usize,
+    /// What is wrong with it.
+    pub error: Error,
+}
+
+/// Appends the impressions of `shown` to the only group of `all`.
+fn add_shown(all: &mut Groups, shown: &Groups) {
+    let rows = 0..shown.labels.len();
+    let add = |to: &mut Vec<Ragged<Id>>, from: &[Ragged<Id>]| {
+        to.iter_mut().zip(from).for_each(|(to, from)| to.extend_from(from, rows.clone()));
+    };
+    add(&mut all.ad_fields, &shown.ad_fields);
+    add(&mut all.context_fields, &shown.context_fields);
+    all.ad_pictures.extend_from_slice(&shown.ad_pictures);
+    all.times.extend_from_slice(&shown.times);
+    all.labels.extend_from_slice(&shown.labels);
+    all.impressions.clear();
+    all.impressions.push(all.labels.len());
 }
 
 /// Candidates that are scored between two questions whether to go on: some milliseconds.

@@ -41,33 +41,61 @@ pub(crate) struct ResolvedItems<'a> {
 
 /// The page view as the model reads it.
 pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<'a>> {
-    let (past, shown) = (&page.user.behaviors, &page.candidates);
+    let past = &page.user.behaviors;
     check_candidates(page)?;
     let order = newest_first(model, page)?;
     let known = model.items();
     let behaviors = ResolvedItems::new("user.behaviors", known, &past.item, order, &past.features)?;
-    let all = (0..shown.item.len()).collect();
-    let candidates = ResolvedItems::new("candidates", known, &shown.item, all, &shown.features)?;
+    let candidates = ResolvedItems::shown(known, page)?;
 
     let fields = |side| model.spec().fields.side(side).collect::<Vec<&Field>>();
     let mut groups = Groups::new(&model.spec().fields);
     let user = user_id(&fields(Side::User), page)?;
     groups.users.push(user.unwrap_or_default());
     groups.behaviors.push(behaviors.len());
-    groups.impressions.push(candidates.len());
     groups.user_fields = user_fields(&fields(Side::User), page, user)?;
-    groups.context_fields = repeated(&fields(Side::Context), &page.context, candidates.len())?;
     groups.behavior_fields = behaviors.columns(&fields(Side::Behavior), known)?;
-    groups.ad_fields = candidates.columns(&fields(Side::Ad), known)?;
     groups.behavior_pictures = behaviors.pictures(known);
-    groups.ad_pictures = candidates.pictures(known);
     groups.behavior_times = vec![0; behaviors.len()];
-    groups.times = vec![0; candidates.len()];
-    groups.labels = vec![0; candidates.len()];
+    fill_shown(model, page, &candidates, &mut groups)?;
     Ok(Resolved { groups, behaviors, candidates })
 }
 
+/// The candidates and the context of a page view as the model reads them: a group whose user and
+/// history are not filled in.
+pub(crate) fn resolve_shown(model: &Model, page: &PageView) -> Result<Groups> {
+    check_candidates(page)?;
+    let candidates = ResolvedItems::shown(model.items(), page)?;
+    let mut groups = Groups::new(&model.spec().fields);
+    fill_shown(model, page, &candidates, &mut groups)?;
+    Ok(groups)
+}
+
+/// Fills in the columns of the impressions of a group that has none.
+fn fill_shown(
+    model: &Model,
+    page: &PageView,
+    candidates: &ResolvedItems<'_>,
+    groups: &mut Groups,
+) -> Result<()> {
+    let fields = |side| model.spec().fields.side(side).collect::<Vec<&Field>>();
+    groups.impressions.push(candidates.len());
+    groups.context_fields = repeated(&fields(Side::Context), &page.context, candidates.len())?;
+    groups.ad_fields = candidates.columns(&fields(Side::Ad), model.items())?;
+    groups.ad_pictures = candidates.pictures(model.items());
+    groups.times = vec![0; candidates.len()];
+    groups.labels = vec![0; candidates.len()];
+    Ok(())
+}
+
 impl<'a> ResolvedItems<'a> {
+    /// The candidates, in their order.
+    fn shown(known: &Items, page: &'a PageView) -> Result<ResolvedItems<'a>> {
+        let shown = &page.candidates;
+        let all = (0..shown.item.len()).collect();
+        ResolvedItems::new("candidates", known, &shown.item, all, &shown.features)
+    }
+
     fn new(
         path: &'static str,
         known: &Items,
