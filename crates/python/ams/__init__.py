@@ -5,7 +5,7 @@ Every function is a command of the program `ams`: its options are the command's 
 """
 
 from ._ams import InputError, InternalError, Table, __version__
-from ._commands import Prepared, Report, Run, ablate, align, encode, prepare, synth, train, vectors
+from ._commands import Prepared, Report, Run, ablate, align, doctor, encode, prepare, report, synth, train, vectors
 from ._model import Attention, Explained, ExplainedCandidate, Model, Page, Ranked, Similar, load
 from ._requests import Behaviors, Candidates, User
 from .client import AsyncClient, Client, ServerError
@@ -33,9 +33,11 @@ __all__ = [
     "__version__",
     "ablate",
     "align",
+    "doctor",
     "encode",
     "load",
     "prepare",
+    "report",
     "synth",
     "train",
     "vectors",

@@ -227,6 +227,10 @@ class Run:
         """Freezes the run into the next version of a model below `to`, as `ams publish`; `path` is its folder."""
         return _call("publish", [os.fspath(self.path), *_flags({"to": to, **options})])
 
+    def page(self, out: PathText, **options: object) -> Report:
+        """A page about the run, as `ams report`: HTML, Markdown or PNG, by the ending of `out`."""
+        return report([self], out, **options)
+
     def _repr_html_(self) -> str:
         return f"<p>{escape(str(self.path))}</p>" + self.report._repr_html_()
 
@@ -257,3 +261,18 @@ def ablate(config: Mapping[str, object] | PathText, on_step: OnStep | None = Non
 def vectors(**options: object) -> Report:
     """Computes vectors ahead, as `ams vectors`: `model` or `images`, `data`, `out`."""
     return _call("vectors", _flags(options))
+
+
+def doctor(data: Source, **options: object) -> Report:
+    """Looks at data before a model learns from them, as `ams doctor`: a dataset, or a table of events.
+
+    `["examination"]["findings"]` has a verdict for each check: `ok`, `look` or `bad`.
+    """
+    with _Files() as files:
+        return _call("doctor", [*files.of("events", data), *_flags(options)])
+
+
+def report(runs: Iterable[Run | PathText], out: PathText, **options: object) -> Report:
+    """Writes a page about runs, as `ams report`: HTML, Markdown or PNG, by the ending of `out`."""
+    paths = [os.fspath(run.path if isinstance(run, Run) else run) for run in runs]
+    return _call("report", [*paths, *_flags({"out": out, **options})])
