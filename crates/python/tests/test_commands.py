@@ -156,3 +156,17 @@ def test_alignments_ablations_and_vectors(shop: Shop, tmp_path: Path) -> None:
     assert exported["ads"] == len(ahead) and ahead["vector"].to_list() == here["vector"].to_list()
     aligned = ams.align({**config, "name": "aligned", "align": {"components": 16, "width": 8, "steps": 20}})
     assert aligned["finished"]
+
+
+def test_data_are_examined_and_runs_reported(shop: Shop, tmp_path: Path) -> None:
+    dataset = ams.doctor(shop.data)["examination"]
+    assert {it["verdict"] for it in dataset["findings"]} <= {"ok", "look", "bad"}
+    events = polars.read_parquet(shop.shop / "events.parquet")
+    known = events.with_columns(seen=polars.col("label") * 3)
+    findings = ams.doctor(known)["examination"]["findings"]
+    bad = [(it["check"], it["field"]) for it in findings if it["verdict"] == "bad" and "field" in it]
+    assert ("leak", "seen") in bad
+    written = ams.report([shop.run, str(shop.run.path)], tmp_path / "both.html", images=shop.shop, pages=1)
+    assert written["runs"] == 2 and (tmp_path / "both.html").read_text().startswith("<!DOCTYPE html>")
+    shop.run.page(tmp_path / "one.md", pages=0)
+    assert "# Report: joint" in (tmp_path / "one.md").read_text()

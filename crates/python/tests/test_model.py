@@ -121,6 +121,40 @@ def test_a_rate_does_not_depend_on_what_is_beside_it(shop: Shop) -> None:
         assert (numpy.asarray(shop.model.predict(table.take(order))) == expected[order]).all()
 
 
+def test_rows_of_one_user_need_not_have_one_history(shop: Shop) -> None:
+    """Neighbors that are alike share their history; those that differ in anything do not."""
+    table = pyarrow.table(shop.flat())
+    row = next(it for it in table.to_pylist() if len(it["behaviors.item"]) > 2)
+    items, times = row["behaviors.item"], row["behaviors.time"]
+    changes: list[dict[str, Any]] = [
+        {},
+        {"position": type(row["position"])(3)},
+        {"behaviors.item": items[:-1], "behaviors.time": times[:-1]},
+        {"behaviors.item": items[::-1]},
+        {},
+        {"behaviors.item": [], "behaviors.time": []},
+        {"age": None},
+        {"user": None},
+        {"user": None, "position": type(row["position"])(5)},
+        {},
+    ]
+    rows = [{**row, **change} for change in changes]
+    alone = [shop.model.predict(pyarrow.Table.from_pylist([it], schema=table.schema))[0] for it in rows]
+    together = shop.model.predict(pyarrow.Table.from_pylist(rows, schema=table.schema))
+    assert bits(list(together)) == bits(alone) and len(set(alone)) > 3
+
+
+def test_many_rows_are_predicted_in_their_order(shop: Shop) -> None:
+    table = pyarrow.table(shop.flat())
+    times = 6000 // len(table) + 1
+    many = pyarrow.concat_tables([table] * times).combine_chunks()
+    assert bits(list(shop.model.predict(many))) == bits(list(shop.model.predict(table))) * times
+    wrong = many.slice(0, 5000).to_pylist()
+    wrong[4321] = {**wrong[4321], "item": None}
+    with pytest.raises(ams.InputError, match="row 4322: "):
+        shop.model.predict(pyarrow.Table.from_pylist(wrong, schema=table.schema))
+
+
 def test_histories_have_several_spellings(shop: Shop) -> None:
     flat = shop.flat()
     items, times = flat.pop("behaviors.item"), flat.pop("behaviors.time")
