@@ -1,5 +1,6 @@
 """The Python of docs/python.md and docs/tour.ipynb runs."""
 
+import importlib
 import importlib.util
 import os
 import re
@@ -42,8 +43,7 @@ def test_the_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def logged(scores: object, run: object) -> None:
     """What MLflow's store has of the run: the last metrics, and the loss of every step."""
-    import mlflow
-
+    mlflow = importlib.import_module("mlflow")
     [tracked] = mlflow.search_runs(search_all_experiments=True, output_format="list")
     assert isinstance(scores, dict) and isinstance(run, ams.Run)
     assert {name: tracked.data.metrics[name] for name in ("gauc", "auc", "logloss")} == {
