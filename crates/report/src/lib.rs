@@ -24,6 +24,7 @@ mod look;
 
 mod gather;
 
+mod choice;
 mod figures;
 mod learning;
 

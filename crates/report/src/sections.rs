@@ -11,6 +11,7 @@ use jiff::Timestamp;
 use rayon::ThreadPoolBuilder;
 
 use crate::chart::{COLORS, value};
+use crate::choice::choices;
 use crate::document::{Block, Chart, Curve, Document, GroupSeries, Marks, Point, RowMark, Section};
 use crate::figures::{Bin, Difference, Family, Figures, Over, RunFigures, SLICES, figures};
 use crate::gather::{Run, Runs};
@@ -25,6 +26,7 @@ pub fn report(runs: &Runs, replicates: usize, threads: usize) -> Document {
     let sections = [
         about.result(),
         about.trained(),
+        section("choice", "What was switched off", choices(&runs.runs)),
         about.learning(),
         about.pictures(),
         about.history(),

@@ -31,6 +31,18 @@ fn the_whole_way_in_one_command() {
     place.json("score --model demo/models/id-only --request page.json");
     assert!(count(&place.json("eval demo/runs/joint")["impressions"]) > 0);
 
+    // The page says what the preset compared.
+    let chosen: Value =
+        serde_json::from_slice(&place.read("demo/runs/recommended/choice.json")).unwrap();
+    let page = String::from_utf8(place.read("demo/report.html")).unwrap();
+    let names =
+        chosen["searched"].as_array().unwrap().iter().map(|of| of["candidate"].as_str().unwrap());
+    assert_eq!(names.collect::<Vec<_>>(), ["ids", "similarity", "full"]);
+    for of in chosen["searched"].as_array().unwrap() {
+        let loss = format!("{:.4}", number(&of["validation"]["logloss"]));
+        assert!(page.contains("What was switched off") && page.contains(&loss), "{loss}");
+    }
+
     let done = place.run("prepare --check demo/data");
     assert_eq!(done.code, Some(0), "{done:#?}");
 }

@@ -207,7 +207,7 @@ fn names_are_names() {
 #[test]
 fn pages_of_few_and_of_many() {
     let place = Place::new();
-    for (name, users) in [("one", 1), ("many", 10_000)] {
+    for (name, users) in [("one", 1_u64), ("many", 10_000)] {
         let rows = 60.max(3 * users);
         let mut log = "user,item,time,label\n".to_owned();
         for at in 0..rows {
