@@ -67,7 +67,7 @@ struct Case {
     dataset: &'static [&'static str],
 }
 
-const CASES: [Case; 12] = [
+const CASES: [Case; 13] = [
     Case { name: "sound", plant: |event| vec![event], table: &[], dataset: &[] },
     Case {
         name: "a field that is the label, nearly",
@@ -155,6 +155,15 @@ const CASES: [Case; 12] = [
         name: "a fifth of the items without a picture",
         plant: |mut event| {
             event.picture = if event.item % 5 > 0 { event.picture } else { String::new() };
+            vec![event]
+        },
+        table: &[],
+        dataset: &["look pictures"],
+    },
+    Case {
+        name: "no picture at all",
+        plant: |mut event| {
+            event.picture.clear();
             vec![event]
         },
         table: &[],

@@ -285,12 +285,14 @@ impl About<'_> {
         let (drawn, note) = self.drawn();
         let known = drawn.iter().any(|(_, it)| count(it, Family::Shown) > 0);
         let mut charts = Vec::new();
+        let seen = self.runs.runs.iter().any(|run| run.record.config.needs_images());
         if known {
-            blocks.push(Block::Text(
-                "Ids say nothing of items that training has hardly shown; pictures may. So the worth of pictures is \
-                 in the left of this chart."
-                    .to_owned(),
-            ));
+            let text = match seen {
+                true => "pictures may. So the worth of pictures is in the left of this chart.",
+                false => "pictures might, in the left of this chart.",
+            };
+            let text = format!("Ids say nothing of items that training has hardly shown; {text}");
+            blocks.push(Block::Text(text));
             let title = "AUC by how often training showed the item";
             charts.push(groups(
                 title,
@@ -315,7 +317,7 @@ impl About<'_> {
                 words(&["runs", "items", "impressions", "difference of AUC", "difference of GAUC"]);
             blocks.push(Block::Table(Cells { header, rows }));
         }
-        if !self.runs.runs.iter().any(|run| run.record.config.needs_images()) {
+        if !seen {
             blocks.push(Block::Note(
                 "No run sees pictures; ams ablate trains rows with and without them.".to_owned(),
             ));

@@ -207,11 +207,11 @@ fn names_are_names() {
 #[test]
 fn pages_of_few_and_of_many() {
     let place = Place::new();
-    for (name, users) in [("one", 1_u64), ("many", 10_000)] {
+    for (name, users) in [("one", 1_i64), ("many", 10_000)] {
         let rows = 60.max(3 * users);
         let mut log = "user,item,time,label\n".to_owned();
         for at in 0..rows {
-            let (user, item, click) = (at % users, at * 7 % 50, u32::from(at * 31 % 11 < 3));
+            let (user, item, click) = (at % users, at * 7 % 50, i64::from(at * 31 % 11 < 3));
             log += &format!("u{user},i{item},{},{click}\n", 1_700_000_000 + at * 600_000 / rows);
         }
         place.write(&format!("{name}.csv"), &log);
