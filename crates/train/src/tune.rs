@@ -179,8 +179,8 @@ fn is_free(variant: &Variant) -> Result<()> {
     Ok(())
 }
 
-/// How the training of variant `at` begins, where the job begins with `start`: with `--resume` there
-/// is something of the first one, at least.
+/// How the training of variant `at` begins, where the job begins with `start`: with `--resume`
+/// there is something of the first one, at least.
 fn begun(start: Start, at: usize) -> Start {
     if at > 0 { start.later() } else { start }
 }

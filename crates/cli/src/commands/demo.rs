@@ -82,8 +82,8 @@ struct Arm {
     seconds: f64,
 }
 
-/// The paper's network with a batch and a number of epochs for a small shop: it decays the rate five
-/// times in 128,000 steps, and these are its stairs for 3,000.
+/// The paper's network with a batch and a number of epochs for a small shop: it decays the rate
+/// five times in 128,000 steps, and these are its stairs for 3,000.
 const PAPER: &str =
     "[train]\nepochs = 3\nbatch = 512\ndecay_every = 200\nrows_learning_rate = 0.016\n";
 

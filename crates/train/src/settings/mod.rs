@@ -340,8 +340,8 @@ pub struct TrainConfig {
     pub candidates: Vec<Candidate>,
     /// Number of standard errors by which a candidate must be better than the best one of those
     /// before it in `candidates`, so that of candidates that nothing tells apart the first one is
-    /// chosen. Users are taken as independent, with `early_stop_by = "auc"` impressions. Default: 0,
-    /// which counts any difference. Range: at least 0.
+    /// chosen. Users are taken as independent, with `early_stop_by = "auc"` impressions. Default:
+    /// 0, which counts any difference. Range: at least 0.
     #[serde(skip_serializing_if = "is_zero")]
     pub candidate_errors: f32,
     /// Number of steps after which the training ends, if its epochs have more. Default: no limit.
