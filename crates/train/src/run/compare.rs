@@ -7,7 +7,8 @@ use ams_fabric::{Fabric, gather};
 use ams_model::metrics::{Gain, auc_gain, gauc_gain, logloss_gain};
 
 use crate::error::Result;
-use crate::run::open;
+use crate::run::layout::CHECKPOINTS;
+use crate::run::trainer::Trainer;
 use crate::settings::Criterion;
 use crate::setup::job::Job;
 
@@ -21,7 +22,7 @@ pub(crate) fn predict_held_out(
     job: Job,
     alive: &mut dyn FnMut(),
 ) -> Result<Predictions> {
-    open(run, job)?.predict_held_out(alive)
+    Trainer::resume(&run.join(CHECKPOINTS), job)?.predict_held_out(alive)
 }
 
 /// How much better `second` is than `first`, which the first process has, of the same impressions;
