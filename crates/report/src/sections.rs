@@ -681,7 +681,7 @@ fn costs(record: &Record) -> Vec<(String, String)> {
 /// Milliseconds of a step by stage, on average; empty where the lines have none.
 fn stages(record: &Record) -> BTreeMap<String, f64> {
     let (mut sums, mut taken, mut before) = (BTreeMap::new(), 0.0, 0);
-    for line in record.steps.iter() {
+    for line in &record.steps {
         let steps = line.step.saturating_sub(before) as f64;
         before = line.step;
         taken += if line.stages_ms.is_empty() { 0.0 } else { steps };

@@ -131,8 +131,9 @@ impl Examination {
         let days = days(rows);
         let mut findings = vec![labels(rows)];
         findings.push(by_day(&days));
-        findings.push(duplicates(rows));
-        findings.push(contradictions(rows));
+        let alike = alike(rows);
+        findings.push(duplicates(&alike, rows.len()));
+        findings.push(contradictions(&alike, rows.len()));
         findings.extend(fields.iter().filter_map(leak));
         findings.extend(fields.iter().filter_map(once));
         findings.extend(fields.iter().filter_map(drift));
@@ -267,9 +268,11 @@ fn by_day(days: &[Day]) -> Finding {
     Finding::new("days", verdict, said, advice)
 }
 
-/// Impressions and those of them that are negative or positive, by user, item and time.
-fn alike(rows: &Rows) -> HashMap<(Id, Id, i64), [u64; 2]> {
-    let mut alike: HashMap<(Id, Id, i64), [u64; 2]> = HashMap::new();
+/// Negative and positive impressions by user, item and time.
+type Alike = HashMap<(Id, Id, i64), [u64; 2]>;
+
+fn alike(rows: &Rows) -> Alike {
+    let mut alike = Alike::new();
     for row in 0..rows.len() {
         let key = (rows.users[row], rows.items[row], rows.times[row]);
         alike.entry(key).or_default()[usize::from(rows.labels[row])] += 1;
@@ -277,9 +280,9 @@ fn alike(rows: &Rows) -> HashMap<(Id, Id, i64), [u64; 2]> {
     alike
 }
 
-fn duplicates(rows: &Rows) -> Finding {
-    let twice = alike(rows).values().flatten().map(|&count| count.saturating_sub(1)).sum::<u64>();
-    let found = share(twice, rows.len());
+fn duplicates(alike: &Alike, all: usize) -> Finding {
+    let twice = alike.values().flatten().map(|&count| count.saturating_sub(1)).sum::<u64>();
+    let found = share(twice, all);
     let said = format!(
         "{} of the impressions repeat another of user, item, time and label",
         percent(found)
@@ -289,11 +292,10 @@ fn duplicates(rows: &Rows) -> Finding {
     Finding::new("duplicates", Verdict::of(found, TWICE[0], TWICE[1]), said, advice)
 }
 
-fn contradictions(rows: &Rows) -> Finding {
-    let alike = alike(rows);
+fn contradictions(alike: &Alike, all: usize) -> Finding {
     let both = alike.values().filter(|[no, yes]| *no > 0 && *yes > 0);
     let both = both.map(|[no, yes]| no + yes).sum();
-    let found = share(both, rows.len());
+    let found = share(both, all);
     let said = format!("{} of the impressions are there with both labels", percent(found));
     let advice =
         "join clicks to their impressions, so that an impression is one row with one label";
