@@ -128,7 +128,9 @@ impl Fixture {
             groups.behaviors.push(behaviors.len());
             for item in behaviors {
                 push_item(&mut groups.behavior_fields, &mut groups.behavior_pictures, item);
-                groups.behavior_times.push(0);
+                // At ages of 1, 2, 4 .. seconds, where the model sees them.
+                let age = 1 << (groups.behavior_times.len() % 8);
+                groups.behavior_times.push(if self.spec.sees_ages() { -age } else { 0 });
             }
             groups.impressions.push(impressions.len());
             for (item, hour) in impressions {
@@ -354,6 +356,9 @@ fn weights(spec: &Spec) -> Weights {
     .flat_map(|(field, values)| values.iter().map(move |value| Id::of(field, value).0))
     .chain(pictures(0).into_iter().map(|(_, key)| Id::of_image(ImageKey(key)).0))
     .collect();
+    if spec.sees_ages() {
+        ids.extend([0, 1, 3, 5].map(|bucket| Id::of_age(bucket).0));
+    }
     ids.sort_unstable();
     let rows = ids.iter().flat_map(|&id| (0..DIM as u64).map(move |d| noise(id ^ d))).collect();
     let contents = (0..1 + spec.further.len()).map(|content| table(spec, content)).collect();

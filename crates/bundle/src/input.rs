@@ -12,6 +12,10 @@ pub enum Input {
     Behavior(usize),
     /// Behavior field; one list per behavior.
     EachBehavior(usize),
+    /// The age of the behaviors in this many buckets, all behaviors of a group in one list.
+    BehaviorAge(usize),
+    /// The same; one list per behavior.
+    EachBehaviorAge(usize),
     /// Image ids of the behaviors, all behaviors of a group in one list.
     BehaviorImage,
     /// Ad field; one list per impression.
@@ -73,6 +77,19 @@ impl Input {
                 }
                 return;
             }
+            Input::BehaviorAge(buckets) | Input::EachBehaviorAge(buckets) => {
+                let pooled = matches!(self, Input::BehaviorAge(_));
+                for group in 0..groups.len() {
+                    let ages = groups.ages(group).map(|age| value(age_id(age, buckets)));
+                    lists.values.extend(ages);
+                    let behaviors = groups.behaviors.range(group).len();
+                    match pooled {
+                        true => lists.offsets.push(behaviors),
+                        false => (0..behaviors).for_each(|_| lists.offsets.push(1)),
+                    }
+                }
+                return;
+            }
             Input::AdImage => {
                 for key in &keys.ads {
                     push_images(std::slice::from_ref(key), lists, &mut value);
@@ -91,6 +108,13 @@ impl Input {
             lists.offsets.clone_from(&column.offsets);
         }
     }
+}
+
+/// The id of an age in seconds: its bucket is the logarithm to base 2, at most the last of
+/// `buckets`. An unknown age, 0, has an id that no training sees, so its row is zeros.
+fn age_id(age: u64, buckets: usize) -> Id {
+    let bucket = age.checked_ilog2().map(|bucket| bucket.min(buckets as u32 - 1) as u8);
+    Id::of_age(bucket.unwrap_or(u8::MAX))
 }
 
 /// Appends one list: `value` of the ids of those `keys` that are an image.
@@ -130,6 +154,24 @@ mod tests {
     fn images(lists: &[&[&str]]) -> Vec<Vec<Id>> {
         let id = |name: &&str| Id::of_image(ImageKey(PictureName::of(name).0));
         lists.iter().map(|list| list.iter().map(id).collect()).collect()
+    }
+
+    #[test]
+    fn ages_are_counted_in_powers_of_two() {
+        let age = Id::of_age;
+        let mut groups = Fixture::new(ImageArm::Joint).groups(&ROWS);
+        // Three groups of 2, 1 and 3 impressions and 3, 0 and 4 behaviors.
+        groups.times = vec![1000, 1_000_000, 2000, 5000, 6000, 7000];
+        groups.behavior_times = vec![999, 997, 996, 4999, 5000, -4_000_000_000, 5001];
+        let expected = [age(0), age(1), age(2), age(0), age(255), age(9), age(255)];
+        for (input, lengths) in
+            [(Input::BehaviorAge(10), &[3, 0, 4][..]), (Input::EachBehaviorAge(10), &[1; 7][..])]
+        {
+            let mut lists = Ragged::default();
+            input.collect(&groups, &Keys::default(), &mut lists);
+            let got: Vec<usize> = (0..lists.len()).map(|list| lists.row(list).len()).collect();
+            assert_eq!((&got[..], &lists.values[..]), (lengths, &expected[..]));
+        }
     }
 
     #[test]

@@ -384,6 +384,11 @@ mod tests {
             with(&pre_rank, |n| n.images = ImageArm::Ad),
             pre_rank,
             with(&joint, |n| n.interactions = Interactions::Product),
+            with(&joint, |n| n.behavior_age_buckets = 4),
+            with(&joint, |n| {
+                (n.base, n.behavior_age_buckets) = (Base::Din, 32);
+                n.interactions = Interactions::Product;
+            }),
             with(&none, |n| n.similarity = Similarity::Cosine),
             Spec { further: vec![text], ..none },
             everything,

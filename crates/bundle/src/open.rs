@@ -71,7 +71,7 @@ impl Model {
 
     fn check_golden(&self, folder: &Folder<BundleMeta>) -> Result<()> {
         let file = folder.tensors(GOLDEN)?;
-        let golden = Golden::read(&file, &self.spec().fields)?;
+        let golden = Golden::read(&file, self.spec())?;
         let mut logits = Vec::new();
         self.score_groups(&golden.groups, &mut Scratch::default(), &mut logits);
         let near = |(got, expected): (&f32, &f32)| {

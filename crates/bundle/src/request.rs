@@ -30,6 +30,10 @@ pub struct PageView {
     /// The user for whom the page is ranked.
     #[serde(default, deserialize_with = "object_or_null")]
     pub user: User,
+    /// When the page is looked at, in unix seconds. The ages of behaviors are counted from here;
+    /// without it they are unknown.
+    #[serde(default, deserialize_with = "instant", skip_serializing_if = "Option::is_none")]
+    pub time: Option<i64>,
     /// Context fields by name.
     #[serde(default, deserialize_with = "named", skip_serializing_if = "BTreeMap::is_empty")]
     pub context: Features,
@@ -120,11 +124,11 @@ impl Candidates {
 }
 
 impl Behaviors {
-    /// Those at `places`, in that order, whatever their times.
+    /// Those at `places`, which are in the order of their times.
     pub fn at(&self, places: &[usize]) -> Behaviors {
         Behaviors {
             item: places.iter().map(|&at| self.item[at].clone()).collect(),
-            time: None,
+            time: self.time.as_ref().map(|times| places.iter().map(|&at| times[at]).collect()),
             features: features_at(&self.features, places),
         }
     }
@@ -398,14 +402,21 @@ fn bids<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<f64>>, 
 
 type Times = Option<Vec<Option<i64>>>;
 
-fn times<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Times, D::Error> {
-    struct Time(Option<i64>);
-    impl<'de> Deserialize<'de> for Time {
-        fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
-            let Value(Text(text)) = or_null(deserializer)?;
-            time(&text).map(Time).map_err(de::Error::custom)
-        }
+/// An instant, or none.
+struct Time(Option<i64>);
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Time, D::Error> {
+        let Value(Text(text)) = or_null(deserializer)?;
+        time(&text).map(Time).map_err(de::Error::custom)
     }
+}
+
+fn instant<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    Time::deserialize(deserializer).map(|Time(time)| time)
+}
+
+fn times<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Times, D::Error> {
     let times: Option<Vec<Time>> = Option::deserialize(deserializer)?;
     Ok(times.map(|times| times.into_iter().map(|Time(time)| time).collect()))
 }
@@ -576,7 +587,7 @@ mod tests {
             ),
             (
                 r#"{"candidate": {}}"#,
-                "unknown field `candidate`, expected one of `user`, `context`",
+                "unknown field `candidate`, expected one of `user`, `time`, `context`",
             ),
             (
                 r#"{"candidates": {"item": [1e300]}}"#,

@@ -291,14 +291,27 @@ impl Spec {
         let behavior = self.used(Side::Behavior).filter(|(_, field)| !self.attends_to(&field.name));
         let behavior = behavior.map(|(place, _)| Input::Behavior(place));
         let image = self.image_source.iter().map(|_| Input::BehaviorImage);
-        user.chain(behavior).chain(image).collect()
+        let age = self.age_buckets().filter(|_| self.network.base != Base::Din);
+        user.chain(behavior).chain(image).chain(age.map(Input::BehaviorAge)).collect()
     }
 
     /// What is pooled per behavior, in the order of [`RankConfig::behavior_fields`]: what DIN
     /// attends to.
     pub fn behavior_inputs(&self) -> Vec<Input> {
         let attended = self.used(Side::Behavior).filter(|(_, field)| self.attends_to(&field.name));
-        attended.map(|(place, _)| Input::EachBehavior(place)).collect()
+        let age = self.age_buckets().filter(|_| self.network.base == Base::Din);
+        let fields = attended.map(|(place, _)| Input::EachBehavior(place));
+        fields.chain(age.map(Input::EachBehaviorAge)).collect()
+    }
+
+    /// The buckets of a behavior's age, if the model sees it.
+    fn age_buckets(&self) -> Option<usize> {
+        Some(self.network.behavior_age_buckets).filter(|buckets| *buckets > 0)
+    }
+
+    /// Whether a score depends on the times of behaviors.
+    pub fn sees_ages(&self) -> bool {
+        self.age_buckets().is_some()
     }
 
     /// Whether the ids of the behavior field `name` are weighed by the ad's field of that name.
@@ -337,6 +350,9 @@ impl Spec {
             Input::Ad(place) => (Side::Ad, "ad", place),
             Input::Context(place) => (Side::Context, "context", place),
             Input::BehaviorImage => return "behavior.image".to_owned(),
+            Input::BehaviorAge(_) | Input::EachBehaviorAge(_) => {
+                return "behavior.time".to_owned();
+            }
             Input::AdImage => return "ad.image".to_owned(),
         };
         let field = self.fields.side(side).nth(place).map_or("?", |field| &field.name);

@@ -85,7 +85,7 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<BundleMeta>> {
     folder.add_tensors(IDS, &[Tensor::u64("ids", &weights.ids), rows])?;
     contents::write(spec, &weights.contents, &mut folder)?;
     let items = Items::write(frozen.catalogue, &frozen.spec.fields, &mut folder)?;
-    frozen.golden.write(&mut folder)?;
+    frozen.golden.write(frozen.spec, &mut folder)?;
     folder.add(SAMPLES, json(&frozen.samples).as_bytes())?;
     let meta = BundleMeta {
         spec: spec.clone(),

@@ -60,6 +60,18 @@ impl Groups {
         self.users.is_empty()
     }
 
+    /// Seconds from each behavior of `group` to the first impression of the group, at least 1 in
+    /// samples; 0 where one of both times is unknown.
+    pub fn ages(&self, group: usize) -> impl Iterator<Item = u64> {
+        let shown = self.impressions.range(group);
+        let now = (!shown.is_empty()).then(|| self.times[shown.start]);
+        let times = &self.behavior_times[self.behaviors.range(group)];
+        times.iter().map(move |&then| match now {
+            Some(now) => u64::try_from(now.saturating_sub(then)).unwrap_or(0),
+            None => 0,
+        })
+    }
+
     /// Bytes of everything these groups say: ids, picture names, times, labels and where rows
     /// begin.
     pub fn bytes(&self) -> usize {

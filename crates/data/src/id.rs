@@ -23,6 +23,12 @@ impl Id {
         Id::of_bytes("image", &key.0.to_le_bytes())
     }
 
+    /// The id of a bucket of a behavior's age, as a value of `time`, which no behavior has as a
+    /// field: xxh3-64 of (`time`, 0, the bucket's byte). 255 is an unknown age.
+    pub fn of_age(bucket: u8) -> Id {
+        Id::of_bytes("time", &[bucket])
+    }
+
     fn of_bytes(field: &str, value: &[u8]) -> Id {
         let mut hasher = Xxh3Default::new();
         hasher.update(field.as_bytes());

@@ -309,7 +309,7 @@ fn check_rank(file: &RankFile, case: &RankCase, settings: &Settings) -> Vec<Stri
     let Some(w) = compared.place(network.layout(), &case.weights) else {
         return compared.finish();
     };
-    let RankConfig { contents, behavior_fields, .. } = network.config();
+    let contents = &network.config().contents;
     let batch = &file.batches[&case.batch];
     let labels = &batch.labels;
     let of_contents: Vec<_> = contents.iter().map(|name| batch.contents[name].batch()).collect();
@@ -318,7 +318,7 @@ fn check_rank(file: &RankFile, case: &RankCase, settings: &Settings) -> Vec<Stri
         behaviors: &batch.behaviors,
         group_fields: &lists(&batch.group_fields),
         impression_fields: &lists(&batch.impression_fields),
-        behavior_fields: &lists(&batch.behavior_fields)[..behavior_fields.len()],
+        behavior_fields: &lists(&batch.behavior_fields)[..network.config().each_behavior_fields()],
         rows: &batch.rows,
         contents: &of_contents,
     };

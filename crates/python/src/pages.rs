@@ -9,6 +9,9 @@
 //! page views of one user and history are one visit, whose history is read once. A row is held
 //! against the one before it in the columns, where no text is copied. No score depends on what is
 //! beside it.
+//!
+//! A model that sees the ages of behaviors counts them from the first impression of a group of
+//! samples, as in training, or from the column `time` of a flat table; a visit has one time.
 
 use std::ops::Range;
 
@@ -264,6 +267,11 @@ fn fields(spec: &Spec, side: Side) -> Vec<&Field> {
     spec.fields.side(side).filter(named).collect()
 }
 
+/// The instant of a row, if there is one.
+fn instant(times: &Cells, row: usize) -> Result<Option<i64>, String> {
+    time(&times.text(row).unwrap_or_default().0)
+}
+
 /// The values of fields in a row.
 fn features(columns: &[FieldCells], row: usize) -> Features {
     columns.iter().map(|field| (field.name.clone(), field.cells.cell(row))).collect()
@@ -343,7 +351,10 @@ impl Samples {
             },
             ads: ItemRows {
                 item: impressions.cells(ITEM)?,
-                time: None,
+                time: match spec.sees_ages() {
+                    true => impressions.cells_if_there(TIME)?,
+                    false => None,
+                },
                 fields: impressions.all(&fields(spec, Side::Ad))?,
             },
             context: impressions.all(&fields(spec, Side::Context))?,
@@ -361,25 +372,29 @@ impl Samples {
     ) -> Result<(), String> {
         for row in rows {
             let place = format!("row {}", first + row);
-            let behaviors = self.behaviors(row).map_err(|what| format!("{place}: {what}"))?;
+            let wrong = |what: String| format!("{place}: {what}");
+            let behaviors = self.behaviors(row).map_err(wrong)?;
+            let shown = self.shown[row].clone();
+            let times = self.ads.time.as_ref().filter(|_| !shown.is_empty());
+            let now = times.map_or(Ok(None), |times| instant(times, shown.start)).map_err(wrong)?;
             let user = User {
                 id: self.user.text(row),
                 features: features(&self.user_fields, row),
                 behaviors,
             };
             if self.shape == Shape::Users {
-                let page = PageView { user, ..PageView::default() };
+                let page = PageView { user, time: now, ..PageView::default() };
                 visits.push(vec![Placed { place, page }]);
                 continue;
             }
             let (mut visit, mut user) = (Visit::new(), Some(user));
-            for at in self.shown[row].clone() {
+            for at in shown {
                 let mut candidates = Candidates::default();
                 candidates.item.push(self.ads.item.text(at).unwrap_or_default());
                 push_features(&mut candidates.features, &self.ads.fields, at, nothing);
                 let context = features(&self.context, at);
                 let user = user.take().unwrap_or_default();
-                let page = PageView { user, context, candidates, ..PageView::default() };
+                let page = PageView { user, time: now, context, candidates, ..PageView::default() };
                 show(&mut visit, Placed { place: place.clone(), page });
             }
             if !visit.is_empty() {
@@ -395,8 +410,7 @@ impl Samples {
             behaviors.item.push(self.past.item.text(at).unwrap_or_default());
             push_features(&mut behaviors.features, &self.past.fields, at, nothing);
             if let Some(times) = &self.past.time {
-                let text = times.text(at).unwrap_or_default();
-                behaviors.time.get_or_insert_default().push(time(&text.0)?);
+                behaviors.time.get_or_insert_default().push(instant(times, at)?);
             }
         }
         Ok(behaviors)
@@ -410,6 +424,7 @@ pub(crate) struct Flat {
     context: Vec<FieldCells>,
     item: Option<Cells>,
     item_fields: Vec<FieldCells>,
+    time: Option<Cells>,
     past: Option<Past>,
 }
 
@@ -437,6 +452,7 @@ impl Flat {
             context: if is_shown { columns.all(&fields(spec, Side::Context))? } else { Vec::new() },
             item: if is_shown { Some(columns.cells(ITEM)?) } else { None },
             item_fields: columns.some(&fields(spec, Side::Ad))?,
+            time: if spec.sees_ages() { columns.cells_if_there(TIME)? } else { None },
             past: Past::find(columns, spec)?,
         })
     }
@@ -450,6 +466,8 @@ impl Flat {
         let begin = rows.start;
         for row in rows {
             let place = format!("row {}", first + row);
+            let now = self.time.as_ref().map_or(Ok(None), |times| instant(times, row));
+            let now = now.map_err(|what| format!("{place}: {what}"))?;
             let goes_on = self.item.is_some() && row > begin && self.is_of_one_user(row - 1, row);
             let user = if goes_on {
                 User::default()
@@ -461,7 +479,7 @@ impl Flat {
                 User { id: self.user.text(row), features, behaviors }
             };
             let Some(item) = &self.item else {
-                let page = PageView { user, ..PageView::default() };
+                let page = PageView { user, time: now, ..PageView::default() };
                 visits.push(vec![Placed { place, page }]);
                 continue;
             };
@@ -469,7 +487,7 @@ impl Flat {
             candidates.item.push(item.text(row).unwrap_or_default());
             push_features(&mut candidates.features, &self.item_fields, row, || None);
             let context = features(&self.context, row);
-            let page = PageView { user, context, candidates, ..PageView::default() };
+            let page = PageView { user, time: now, context, candidates, ..PageView::default() };
             match visits.last_mut().filter(|_| goes_on) {
                 Some(visit) => show(visit, Placed { place, page }),
                 None => visits.push(vec![Placed { place, page }]),
@@ -478,10 +496,11 @@ impl Flat {
         Ok(())
     }
 
-    /// Whether two rows have the same user, user fields and history.
+    /// Whether two rows have the same user, user fields, history and time.
     fn is_of_one_user(&self, one: usize, other: usize) -> bool {
         let same = |field: &FieldCells| field.cells.same(one, other);
         self.user.same(one, other)
+            && self.time.as_ref().is_none_or(|times| times.same(one, other))
             && self.user_fields.iter().all(same)
             && self.past.as_ref().is_none_or(|past| past.same(one, other))
     }
@@ -547,8 +566,7 @@ impl Past {
                     behaviors.item.push(rows.item.text(at).unwrap_or_default());
                     push_features(&mut behaviors.features, &rows.fields, at, || None);
                     if let Some(times) = &rows.time {
-                        let text = times.text(at).unwrap_or_default();
-                        behaviors.time.get_or_insert_default().push(time(&text.0)?);
+                        behaviors.time.get_or_insert_default().push(instant(times, at)?);
                     }
                 }
             }

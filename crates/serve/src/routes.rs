@@ -343,7 +343,8 @@ mod tests {
         let properties =
             |name: &str| described["components"]["schemas"][name]["properties"].clone();
         let json = br#"{"user": {"id": 1, "features": {"a": 1}, "behaviors": {"item": [1], "time": [1], "features": {"a": [1]}}},
-            "context": {"a": 1}, "candidates": {"item": [1], "bid": [1], "features": {"a": [1]}},
+            "time": 1, "context": {"a": 1},
+            "candidates": {"item": [1], "bid": [1], "features": {"a": [1]}},
             "options": {"top_k": 1, "deadline_ms": 1}}"#;
         let page = serde_json::to_value(PageView::parse(json).unwrap()).unwrap();
         for (name, value) in [

@@ -29,7 +29,8 @@ const IMAGE_BLOCK: usize = 256;
 const GOLDEN_IMPRESSIONS: usize = 32;
 
 /// Writes the model of `trainer`, a job of one process, as a bundle to `path`, which must not
-/// exist. `samples` are example requests to put beside it. If rows are to be kept as halfs, those
+/// exist. `samples` are example requests to put beside it, with the time of the page view only if
+/// the model sees it. If rows are to be kept as halfs, those
 /// of `trainer` are rounded first, for good, so that the bundle proves itself by the scores of
 /// rounded rows.
 ///
@@ -49,6 +50,10 @@ pub fn publish(
     let catalogue = Catalogue::open(trainer.dataset())?;
     let lanes = trainer.lanes();
     let weights = weights(lanes);
+    let mut samples = samples.to_vec();
+    if !lanes.network.spec.sees_ages() {
+        samples.iter_mut().for_each(|page| page.time = None);
+    }
     let frozen = Frozen {
         spec: &lanes.network.spec,
         weights: &weights,
@@ -56,7 +61,7 @@ pub fn publish(
         golden: &golden,
         run: &trainer.config().name,
         steps: trainer.cursor().step,
-        samples,
+        samples: &samples,
         rows,
     };
     Ok(write(path, &frozen)?)

@@ -6,13 +6,15 @@
 //!                       behavior_pictures u64 (N), ad_pictures u64 (B);
 //!                       <side>.<place>.lengths u32 and .ids u64 for each field of each side
 //! ```
-//! Labels and times are not there: no score depends on them.
+//! Labels and times are not there: no score depends on them. Of a model that sees the ages of
+//! behaviors there is `ages` u64 (N), in seconds.
 
-use ams_data::{Groups, Id, PictureName, Ragged, Schema};
+use ams_data::{Groups, Id, PictureName, Ragged};
 
 use crate::error::Result;
 use crate::files::folder::{FolderWriter, Tensor};
 use crate::files::tensors::{TensorFile, lengths};
+use crate::spec::Spec;
 
 /// Name of the file in a bundle.
 pub(crate) const GOLDEN: &str = "golden.safetensors";
@@ -27,11 +29,11 @@ pub struct Golden {
 }
 
 impl Golden {
-    /// Writes `golden.safetensors`.
+    /// Writes `golden.safetensors`, with the ages of behaviors if the model of `spec` sees them.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub fn write(&self, folder: &mut FolderWriter) -> Result<()> {
+    pub fn write(&self, spec: &Spec, folder: &mut FolderWriter) -> Result<()> {
         let Groups { users, behaviors, impressions, behavior_pictures, ad_pictures, .. } =
             &self.groups;
         let columns: Vec<Column> = sides(&self.groups)
@@ -52,16 +54,21 @@ impl Golden {
             tensors.push(Tensor::u32(&column.names[0], &column.lengths));
             tensors.push(Tensor::u64(&column.names[1], bytemuck::cast_slice(column.ids)));
         }
+        let groups = &self.groups;
+        let ages: Vec<u64> = (0..groups.len()).flat_map(|group| groups.ages(group)).collect();
+        if spec.sees_ages() {
+            tensors.push(Tensor::u64("ages", &ages));
+        }
         folder.add_tensors(GOLDEN, &tensors)
     }
 
-    /// Reads what [`Golden::write`] wrote for the fields of `schema`.
+    /// Reads what [`Golden::write`] wrote for the model of `spec`. Every impression is at time 0.
     ///
     /// # Errors
     /// If a tensor is missing or does not have the length it must have.
-    pub fn read(file: &TensorFile, schema: &Schema) -> Result<Golden> {
+    pub fn read(file: &TensorFile, spec: &Spec) -> Result<Golden> {
         let users = file.u64("users")?;
-        let mut groups = Groups::new(schema);
+        let mut groups = Groups::new(&spec.fields);
         groups.behaviors = file.offsets("behaviors", users.len())?;
         groups.impressions = file.offsets("impressions", users.len())?;
         let (behaviors, impressions) = (groups.behaviors.total(), groups.impressions.total());
@@ -80,7 +87,14 @@ impl Golden {
         groups.users = users.iter().copied().map(Id).collect();
         groups.labels = vec![0; impressions];
         groups.times = vec![0; impressions];
-        groups.behavior_times = vec![0; behaviors];
+        groups.behavior_times = match spec.sees_ages() {
+            true => file
+                .u64s("ages", behaviors)?
+                .iter()
+                .map(|&age| 0_i64.saturating_sub_unsigned(age))
+                .collect(),
+            false => vec![0; behaviors],
+        };
         Ok(Golden { groups, logits: file.f32("logits", &[impressions])?.to_vec() })
     }
 }
@@ -133,7 +147,7 @@ mod tests {
         fixture.write(1).unwrap();
         let bytes = std::fs::read(fixture.place(1).join(GOLDEN)).unwrap();
         let file = TensorFile::new(Path::new(GOLDEN), Bytes::Owned(bytes)).unwrap();
-        assert_eq!(Golden::read(&file, &fixture.spec.fields).unwrap(), fixture.golden);
+        assert_eq!(Golden::read(&file, &fixture.spec).unwrap(), fixture.golden);
     }
 
     #[test]
@@ -147,7 +161,7 @@ mod tests {
             ];
             let file = TensorFile::new(Path::new("g"), Bytes::Owned(serialize(&tensors).unwrap()))
                 .unwrap();
-            Golden::read(&file, &spec(ImageArm::None).fields).unwrap_err().to_string()
+            Golden::read(&file, &spec(ImageArm::None)).unwrap_err().to_string()
         };
         assert_eq!(read(&[1, 2], &[]), "g: tensor `behaviors` has 2 values, expected 1");
         assert_eq!(read(&[2], &[1]), "g: tensor `behavior_pictures` has 1 values, expected 2");

@@ -56,7 +56,7 @@ pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<
     groups.user_fields = user_fields(&fields(Side::User), page, user)?;
     groups.behavior_fields = behaviors.columns(&fields(Side::Behavior), known)?;
     groups.behavior_pictures = behaviors.pictures(known);
-    groups.behavior_times = vec![0; behaviors.len()];
+    groups.behavior_times = times_before(page, &behaviors.order);
     fill_shown(model, page, &candidates, &mut groups)?;
     Ok(Resolved { groups, behaviors, candidates })
 }
@@ -83,7 +83,7 @@ fn fill_shown(
     groups.context_fields = repeated(&fields(Side::Context), &page.context, candidates.len())?;
     groups.ad_fields = candidates.columns(&fields(Side::Ad), model.items())?;
     groups.ad_pictures = candidates.pictures(model.items());
-    groups.times = vec![0; candidates.len()];
+    groups.times = vec![page.time.unwrap_or(0); candidates.len()];
     groups.labels = vec![0; candidates.len()];
     Ok(())
 }
@@ -206,6 +206,17 @@ pub(crate) fn newest_first(model: &Model, page: &PageView) -> Result<Vec<usize>>
     }
     order.truncate(model.spec().max_behaviors);
     Ok(order)
+}
+
+/// When the behaviors of the rows `order` were: at least a second before the page view, as in
+/// samples, whatever the clocks of the client. Without the time of the page view, or without
+/// theirs, they have the page view's, which is an unknown age.
+fn times_before(page: &PageView, order: &[usize]) -> Vec<i64> {
+    let (now, times) = (page.time.unwrap_or(0), page.user.behaviors.time.as_deref());
+    let before =
+        |time: i64| if page.time.is_some() { time.min(now.saturating_sub(1)) } else { now };
+    let of = |&row: &usize| times.and_then(|times| times[row]).map_or(now, before);
+    order.iter().map(of).collect()
 }
 
 /// The user, if the request names one.
@@ -362,6 +373,36 @@ mod tests {
         assert_eq!(groups.behavior_fields[1].values, categories);
         let pictures = ["", "3.png", "4.png", "1.png"].map(PictureName::of);
         assert_eq!(groups.behavior_pictures, pictures);
+    }
+
+    /// Behaviors are older than the page view, or of an unknown age, which is 0.
+    #[test]
+    fn ages_are_counted_from_the_time_of_the_page_view() {
+        let model = Fixture::new(ImageArm::Joint).model();
+        let cases = [
+            (
+                r#"{"user": {"behaviors": {"item": ["1", "2"], "time": [900, 998]}}, "time": 1000,"#,
+                [2, 100],
+            ),
+            (
+                r#"{"user": {"behaviors": {"item": ["1", "2"], "time": [1000, 2000]}}, "time": 1000,"#,
+                [1, 1],
+            ),
+            (
+                r#"{"user": {"behaviors": {"item": ["1", "2"], "time": [900, 998]}}, "time": null,"#,
+                [0, 0],
+            ),
+            (
+                r#"{"user": {"behaviors": {"item": ["1", "2"]}}, "time": "1970-01-01T00:16:40","#,
+                [0, 0],
+            ),
+        ];
+        for (json, expected) in cases {
+            let json = format!(r#"{json} "candidates": {{"item": ["3"]}}}}"#);
+            let page = PageView::parse(json.as_bytes()).unwrap();
+            let groups = resolve(&model, &page).map_err(|error| error.to_string()).unwrap().groups;
+            assert_eq!(groups.ages(0).collect::<Vec<_>>(), expected, "{json}");
+        }
     }
 
     #[test]

@@ -107,7 +107,7 @@ pub fn of_items(model: &Model, items: &[String]) -> Result<Vec<f32>> {
 pub fn of_user(model: &Model, page: &PageView, scratch: &mut Scratch) -> Result<Vec<f32>> {
     model.require_vectors()?;
     // A group may be without impressions, a page view not without candidates.
-    let mut asked = PageView { user: page.user.clone(), ..PageView::default() };
+    let mut asked = PageView { user: page.user.clone(), time: page.time, ..PageView::default() };
     asked.candidates.item = vec![Text::from("0")];
     let groups = resolve(model, &asked)?.groups;
     Ok(model.vectors(&groups, scratch)?.0.to_vec())

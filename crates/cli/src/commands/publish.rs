@@ -174,6 +174,7 @@ pub(crate) fn page(group: &TextGroup) -> PageView {
                 ..Behaviors::default()
             },
         },
+        time: group.impressions.first().map(|first| first.time),
         // One page view has one context: the first impression's.
         context: group
             .impressions

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! z0 = Wk e + Wq q + b0      (64)  key part once per image, query part once per impression
-//!      [+ Wp (e * q)]              with interactions, per pair; the shorter of both is repeated
+//!      [+ Wp (e * q)]              with interactions, per pair; the shorter of both is repeated,
+//!                                  columns of e without a counterpart in q left out
 //! z1 = W1 prelu(z0) + b1     (16)
 //! weight = W2 prelu(z1) + b2 (1)   no softmax: a long history may weigh more than a short one
 //! out = sum over the history of weight * e
@@ -36,6 +37,8 @@ pub(crate) struct Attention {
     key: Linear,
     query: Linear,
     product: Option<Linear>,
+    /// First columns of a key that have a counterpart in the query.
+    compared: usize,
     slope0: View,
     layer1: Linear,
     slope1: View,
@@ -86,8 +89,10 @@ impl Attention {
     /// Appends the weights of channel `name`, whose query is `query` wide, to `layout`.
     pub(crate) fn new(layout: &mut Layout, name: &str, widths: Widths, query: usize) -> Attention {
         let (dim, [first, second]) = (widths.dim, widths.attention);
-        let product = if widths.product { dim.max(query) } else { 0 };
-        assert_eq!(product % dim.min(query).max(1), 0, "{dim} and {query} have no product");
+        let compared = dim - widths.beside;
+        let product = if widths.product { compared.max(query) } else { 0 };
+        let shorter = compared.min(query).max(1);
+        assert_eq!(product % shorter, 0, "{compared} and {query} have no product");
         let init = Init::he(dim + query + product);
         let key = Linear::without_bias(layout, &format!("{name}.0.key"), dim, first, init);
         let query = Linear::new(layout, &format!("{name}.0.query"), query, first, init);
@@ -101,7 +106,7 @@ impl Attention {
         let layer2 = Linear::without_bias(layout, &format!("{name}.2"), second, 1, init);
         let bias = layout.push(&format!("{name}.2.bias"), &[1], Init::Constant(FIRST_WEIGHT));
         let layer2 = Linear { bias: Some(bias), ..layer2 };
-        Attention { key, query, product, slope0, layer1, slope1, layer2 }
+        Attention { key, query, product, compared, slope0, layer1, slope1, layer2 }
     }
 
     /// Width of an image embedding, and of the channel's output (D).
@@ -207,9 +212,10 @@ impl Attention {
         prelu::forward(slope, z0, a0);
     }
 
-    /// What is multiplied for the product part.
+    /// What is multiplied for the product part: the compared columns of the key, and the query.
     fn operands<'a>(&self, embeddings: &'a [f32], query: &'a [f32]) -> Operands<'a> {
-        Operands { embeddings, query, widths: [self.key.inputs, self.query.inputs] }
+        let widths = [self.compared, self.query.inputs];
+        Operands { embeddings, query, row: self.key.inputs, widths }
     }
 
     /// From `block.dz0` to the gradients of keys and queries through their products; adds to `dw`.
@@ -295,6 +301,7 @@ mod tests {
 
     const WIDTHS: Widths = Widths {
         dim: 3,
+        beside: 0,
         image_query: 2,
         field_query: 0,
         attention: [5, 4],

@@ -51,6 +51,8 @@ pub(crate) struct QueryGrads<'a> {
 pub(crate) struct Widths {
     /// Width of an image embedding (D).
     pub dim: usize,
+    /// Last columns of an embedding that have no counterpart in a query.
+    pub beside: usize,
     /// Width of a row of [`Queries::image`].
     pub image_query: usize,
     /// Width of a row of [`Queries::fields`].

@@ -157,6 +157,7 @@ pub(crate) mod tests {
 
     const WIDTHS: Widths = Widths {
         dim: 3,
+        beside: 0,
         image_query: 2,
         field_query: 5,
         attention: [4, 3],

@@ -82,10 +82,12 @@ pub(super) fn first_sum_in<'a, S: Simd>(
 /// Two vectors of each pair, with the width of each.
 #[derive(Clone, Copy)]
 pub(super) struct Operands<'a> {
-    /// Of each image, (U, D).
+    /// Of each image, (U, row), of which the first D columns count.
     pub embeddings: &'a [f32],
     /// Of each impression, (B, Q).
     pub query: &'a [f32],
+    /// Width of a row of `embeddings`.
+    pub row: usize,
     /// D and Q, one of which is a multiple of the other.
     pub widths: [usize; 2],
 }
@@ -99,11 +101,11 @@ pub(super) fn products_in<'a, S: Simd>(
     operands: Operands<'a>,
     products: &'a mut [f32],
 ) {
-    let Operands { embeddings, query, widths: [dim, asked] } = operands;
+    let Operands { embeddings, query, row: whole, widths: [dim, asked] } = operands;
     let (wide, narrow) = (dim.max(asked), dim.min(asked));
     assert_eq!(products.len(), pairs.len() * wide, "a row for every pair");
     for (pair, products) in pairs.iter().zip(products.chunks_exact_mut(wide)) {
-        let e = row(embeddings, pair.image, dim);
+        let e = &row(embeddings, pair.image, whole)[..dim];
         let q = row(query, pair.impression, asked);
         let (long, short) = if dim > asked { (e, q) } else { (q, e) };
         for (long, products) in long.chunks_exact(narrow).zip(products.chunks_exact_mut(narrow)) {
@@ -125,12 +127,12 @@ pub(super) fn products_backward_in<'a, S: Simd>(
     dembeddings: &'a mut [f32],
     dquery: &'a mut [f32],
 ) {
-    let Operands { embeddings, query, widths: [dim, asked] } = operands;
+    let Operands { embeddings, query, row: whole, widths: [dim, asked] } = operands;
     let (wide, narrow) = (dim.max(asked), dim.min(asked));
     for (pair, dproducts) in pairs.iter().zip(dproducts.chunks_exact(wide)) {
-        let e = row(embeddings, pair.image, dim);
+        let e = &row(embeddings, pair.image, whole)[..dim];
         let q = row(query, pair.impression, asked);
-        let de = row_mut(dembeddings, pair.image, dim);
+        let de = &mut row_mut(dembeddings, pair.image, whole)[..dim];
         let dq = row_mut(dquery, pair.impression, asked);
         let ((long, short), (dlong, dshort)) =
             if dim > asked { ((e, q), (de, dq)) } else { ((q, e), (dq, de)) };

@@ -42,6 +42,14 @@ impl RankConfig {
         vec!["image".to_owned()]
     }
 
+    /// How many fields with one list per behavior a batch has: those of `behavior_fields`, then the
+    /// age.
+    pub fn each_behavior_fields(&self) -> usize {
+        let NetworkSettings { base, behavior_age_buckets, .. } = self.network;
+        let age = base == Base::Din && behavior_age_buckets > 0;
+        self.behavior_fields.len() + usize::from(age)
+    }
+
     /// What is wrong with this configuration, if anything is: what came and what was expected.
     pub fn check(&self) -> Result<(), String> {
         if let Err((key, what)) = self.network.check() {

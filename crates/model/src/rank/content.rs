@@ -90,6 +90,7 @@ impl Content {
         let product = config.network.interactions == Interactions::Product;
         let sizes = Widths {
             dim,
+            beside: 0,
             image_query: if arm.has_ad() { dim } else { field_query },
             field_query,
             attention: config.network.attention,

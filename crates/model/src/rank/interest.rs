@@ -2,7 +2,8 @@
 //! matters for this ad.
 //!
 //! A behavior is the embeddings of its fields side by side, the query those of the ad's fields of
-//! the same names. Attention sees both and their product; its weights are not normalized.
+//! the same names. Attention sees both and their product; its weights are not normalized. The
+//! embedding of a behavior's age may stand beside, which has no counterpart in the query.
 
 use super::batch::RankBatch;
 use super::config::RankConfig;
@@ -17,6 +18,7 @@ use crate::pool::{self, Columns};
 #[derive(Clone, Debug)]
 pub(super) struct Interest {
     attention: Attention,
+    /// Fields of a behavior, its age among them.
     fields: usize,
     dim: usize,
     first: usize,
@@ -30,7 +32,7 @@ pub(super) struct InterestScratch {
     /// (N, fields * D), and their gradient.
     keys: Vec<f32>,
     dkeys: Vec<f32>,
-    /// (B, fields * D), and their gradient.
+    /// (B, query fields * D), and their gradient.
     query: Vec<f32>,
     dquery: Vec<f32>,
     attention: AttentionScratch,
@@ -48,22 +50,24 @@ impl Interest {
     /// Appends the weights of `attention.ids` to `layout`; the output begins at column `first` of
     /// a.
     pub(crate) fn new(config: &RankConfig, layout: &mut Layout, first: usize) -> Interest {
-        let (dim, fields) = (config.network.embedding_dim, config.behavior_fields.len());
+        let (dim, fields) = (config.network.embedding_dim, config.each_behavior_fields());
+        let query = config.behavior_fields.len() * dim;
         let widths = Widths {
             dim: fields * dim,
+            beside: fields * dim - query,
             image_query: 0,
             field_query: 0,
             attention: config.network.attention,
             concatenate: 1,
             product: true,
         };
-        let attention = Attention::new(layout, "attention.ids", widths, fields * dim);
+        let attention = Attention::new(layout, "attention.ids", widths, query);
         Interest { attention, fields, dim, first }
     }
 
     /// Width of the output.
     pub(crate) fn width(config: &RankConfig) -> usize {
-        config.behavior_fields.len() * config.network.embedding_dim
+        config.each_behavior_fields() * config.network.embedding_dim
     }
 
     /// Fills the output's columns of `a` (B, `width`), whose columns `queries` are filled already.

@@ -241,7 +241,8 @@ impl RankNetwork {
         assert_eq!(batch.behaviors.len(), groups + 1, "offsets of behaviors");
         assert_eq!(batch.group_fields.len(), config.group_fields, "group fields");
         assert_eq!(batch.impression_fields.len(), config.impression_fields, "impression fields");
-        assert_eq!(batch.behavior_fields.len(), config.behavior_fields.len(), "behavior fields");
+        let each_behavior = config.each_behavior_fields();
+        assert_eq!(batch.behavior_fields.len(), each_behavior, "behavior fields");
         assert_eq!(batch.contents.len(), config.contents.len(), "contents");
         assert!(batch.group_fields.iter().all(|lists| lists.len() == groups), "group lists");
         let impressions = batch.len();

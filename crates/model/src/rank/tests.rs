@@ -141,7 +141,7 @@ fn run_with(
         group_fields: &case.group_fields.each_ref().map(lists),
         impression_fields: &case.impression_fields.each_ref().map(lists),
         behavior_fields: &case.behavior_fields.each_ref().map(lists)
-            [..network.config().behavior_fields.len()],
+            [..network.config().each_behavior_fields()],
         rows: &x.rows,
         contents: &contents.collect::<Vec<_>>(),
     };
@@ -168,6 +168,9 @@ fn every_network() -> impl Iterator<Item = RankNetwork> {
             with(&paper, |n| n.base = Base::PreRank),
             with(&RankConfig { behavior_fields: vec![2, 0], ..paper.clone() }, |n| {
                 n.base = Base::Din
+            }),
+            with(&RankConfig { behavior_fields: vec![0], ..paper.clone() }, |n| {
+                (n.base, n.behavior_age_buckets) = (Base::Din, 4);
             }),
             with(&paper, |n| n.interactions = Interactions::Product),
             with(&paper, |n| n.similarity = Similarity::Histogram),
@@ -459,7 +462,7 @@ fn histories_of_any_length_and_labels_all_alike_are_defined() {
                 behaviors: &[0, 1000, 1001, 1001],
                 group_fields: &[lists; 2],
                 impression_fields: &[shown; 3],
-                behavior_fields: &[field; 2][..config.behavior_fields.len()],
+                behavior_fields: &[field; 2][..config.each_behavior_fields()],
                 rows: &x.rows,
                 contents: &contents.collect::<Vec<_>>(),
             };

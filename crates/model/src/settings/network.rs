@@ -68,5 +68,10 @@ settings! {
         /// that of an unknown id, in one field of one impression; fields of the user are drawn once
         /// per group. The ad's image id is such an id. Range: at least 0 and less than 1.
         pub id_dropout: f32 = 0.0, in range::share;
+        /// Number of buckets of a behavior's age, whose embeddings are a field beside the ids of
+        /// behaviors: bucket b has ages of 2^b seconds to less than 2^(b+1) before the first
+        /// impression of the group, the last bucket all older ones. 0 is no such field; 32 cover
+        /// 136 years. Range: 0 to 64.
+        pub behavior_age_buckets: usize = 0, in range::buckets;
     }
 }

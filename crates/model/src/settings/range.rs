@@ -44,6 +44,17 @@ pub fn positive(count: &usize) -> Result<(), String> {
     }
 }
 
+/// Buckets of a number of 64 bits by its logarithm to base 2; 0 for none.
+///
+/// # Errors
+/// If they are more than 64.
+pub fn buckets(buckets: &usize) -> Result<(), String> {
+    match buckets {
+        0..=64 => Ok(()),
+        _ => Err(format!("{buckets} buckets, expected 0 to 64")),
+    }
+}
+
 /// A share of things that is not all of them.
 ///
 /// # Errors

@@ -97,7 +97,11 @@ fn a_description_has_the_keys_of_the_first_format() {
 #[test]
 fn a_value_outside_its_range_is_named() {
     type Change<'a> = &'a dyn Fn(&mut NetworkSettings);
-    let cases: [(Change, _); 5] = [
+    let cases: [(Change, _); 6] = [
+        (
+            &|n| n.behavior_age_buckets = 65,
+            ("behavior_age_buckets", "65 buckets, expected 0 to 64"),
+        ),
         (&|n| n.embedding_dim = 0, ("embedding_dim", "a width is 0, expected 1 to 16777216")),
         (
             &|n| n.attention[1] = range::WIDTH_MAX + 1,

@@ -6,6 +6,7 @@
 //!           user.features.<field> BYTES [1]    candidates.bid FP64 [N]         user.behaviors.time INT64 [M]
 //!           context.<field> BYTES [1]          candidates.features.<field>     user.behaviors.features.<field>
 //!                                                BYTES [N]                       BYTES [M]
+//!           time INT64 [1], of the page view
 //! outputs   ctr FP32 [N], ecpm FP64 [N]        in the order of the candidates
 //! ```
 //! Only `candidates.item` is required; an empty text and NaN are no value, and behaviors without an
@@ -113,6 +114,7 @@ pub(crate) fn describe(model: &Model) -> Description<'_> {
         bytes("user.id", 1),
         bytes("user.behaviors.item", -1),
         tensor("user.behaviors.time".to_owned(), "INT64", -1),
+        tensor("time".to_owned(), "INT64", 1),
     ];
     for (side, prefix, own, length) in [
         (Side::User, "user.features", USER, 1),

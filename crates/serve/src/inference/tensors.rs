@@ -147,6 +147,13 @@ fn place(
         "candidates.bid" => page.candidates.bid = Some(tensor.each(bid)?),
         "user.behaviors.item" => page.user.behaviors.item = tensor.ids()?,
         "user.behaviors.time" => page.user.behaviors.time = Some(tensor.times()?),
+        "time" => {
+            let mut times = tensor.times()?;
+            if times.len() > 1 {
+                return Err(wrong(format!("time has {} values, expected 1", times.len())));
+            }
+            page.time = times.pop().flatten();
+        }
         "user.id" => {
             let mut ids = tensor.ids()?;
             if ids.len() > 1 {
@@ -217,7 +224,7 @@ mod tests {
     #[test]
     fn tensors_are_a_page_view() {
         let items: Spelled<'_> = ("candidates.item", "BYTES", &[2], &["3", "4"]);
-        let cases: [(&[Spelled<'_>], &str); 14] = [
+        let cases: [(&[Spelled<'_>], &str); 15] = [
             (&[items], "{}"),
             (&[("candidates.item", "INT64", &[1, 2], &["3", "4"])], "{}"),
             (&[("candidates.item", "UINT32", &[2, 1], &["3", "4"])], "{}"),
@@ -242,6 +249,7 @@ mod tests {
                 r#"{"user": {"behaviors": {"item": [5, "", 9, null], "time": [200, null, 100, 0],
                     "features": {"category": ["a", null, null, null]}}}}"#,
             ),
+            (&[items, ("time", "INT64", &[1, 1], &["300"])], r#"{"time": 300}"#),
             (
                 &[items, ("user.behaviors.time", "BYTES", &[0, 7], &[])],
                 r#"{"user": {"behaviors": {"time": []}}}"#,
@@ -284,7 +292,7 @@ mod tests {
 
     #[test]
     fn what_does_not_fit_is_said() {
-        let cases: [(&[Spelled<'_>], &str); 13] = [
+        let cases: [(&[Spelled<'_>], &str); 14] = [
             (
                 &[("candidates.item", "BYTES", &[2, 2], &["1", "2", "3", "4"])],
                 "candidates.item has shape [2, 2]; a request is one",
@@ -318,6 +326,7 @@ mod tests {
                 &[("candidates.bid", "BOOL", &[1], &["true"])],
                 "candidates.bid[0]: \"true\" is no bid",
             ),
+            (&[("time", "INT64", &[2], &["7", "8"])], "time has 2 values, expected 1"),
             (
                 &[("user.behaviors.time", "FP32", &[1], &["7"])],
                 "user.behaviors.time is FP32, too coarse for times",

@@ -69,6 +69,7 @@ fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
         config.model.projection = Some(HALF_WHITENED);
         config.model.network.interactions = Interactions::Product;
         config.model.network.similarity = Similarity::Histogram;
+        config.model.network.behavior_age_buckets = 32;
         config.train.tower_dropout = 0.2;
         config.train.tower_weight_decay = 0.1;
         config.train.rows_learning_rate = Some(0.004);

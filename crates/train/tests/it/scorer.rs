@@ -50,7 +50,7 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
     let folder = TempDir::new().unwrap();
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     type Change<'a> = &'a dyn Fn(&mut Config);
-    let changes: [Change<'_>; 6] = [
+    let changes: [Change<'_>; 8] = [
         &|config| config.model.network.base = Base::LogisticRegression,
         &|config| {
             (config.model.network.base, config.model.network.images) = (Base::Din, ImageArm::Ad)
@@ -58,6 +58,11 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
         &|config| {
             (config.model.network.base, config.model.network.aggregator) =
                 (Base::PreRank, Aggregator::Sum);
+        },
+        &|config| config.model.network.behavior_age_buckets = 24,
+        &|config| {
+            config.model.network.base = Base::Din;
+            config.model.network.behavior_age_buckets = 32;
         },
         &|config| {
             config.model.network.images = ImageArm::None;

@@ -155,6 +155,12 @@ fn a_step_of_other_networks_is_the_obvious_one() {
             config.model.network.images = ImageArm::None;
         }),
         change(&pre_rank),
+        change(&|config| config.model.network.behavior_age_buckets = 24),
+        change(&|config| {
+            config.model.network.base = Base::Din;
+            config.model.network.behavior_age_buckets = 32;
+            config.model.network.interactions = Interactions::Product;
+        }),
         change(&|config| config.model.network.interactions = Interactions::Product),
         change(&|config| {
             config.model.network.images = ImageArm::None;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use ams_bundle::{Model, Scratch};
+use ams_bundle::{Model, PageView, Scratch};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, read_texts};
 use ams_model::loss::sigmoid;
@@ -110,7 +110,7 @@ pub(crate) fn run(
 
 /// The first impressions of the test as page views of one candidate, in the order of the trainer's
 /// predictions.
-fn pages(dataset: &Dataset, most: usize) -> Result<Vec<ams_bundle::PageView>, Failure> {
+fn pages(dataset: &Dataset, most: usize) -> Result<Vec<PageView>, Failure> {
     let mut pages = Vec::new();
     for part in 0..dataset.card().parts {
         let path = dataset.part_path(SplitName::Test, part);
@@ -119,7 +119,10 @@ fn pages(dataset: &Dataset, most: usize) -> Result<Vec<ams_bundle::PageView>, Fa
         }
         for group in read_texts(&path, dataset.schema(), usize::MAX, |_| true)? {
             let of_one = |shown| TextGroup { impressions: vec![shown], ..group.clone() };
-            pages.extend(group.impressions.iter().cloned().map(of_one).map(|group| page(&group)));
+            // The ages of behaviors are those before the first impression of the group.
+            let time = group.impressions.first().map(|first| first.time);
+            let page = |shown| PageView { time, ..page(&of_one(shown)) };
+            pages.extend(group.impressions.iter().cloned().map(page));
         }
     }
     pages.truncate(most);

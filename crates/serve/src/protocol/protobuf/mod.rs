@@ -62,7 +62,8 @@ pub(crate) fn read(method: GrpcMethod, message: Bytes) -> Result<ParsedRequest, 
 }
 
 fn page(view: Option<proto::PageView>) -> Result<PageView, Problem> {
-    let proto::PageView { user, context, candidates, options } = view.unwrap_or_default();
+    let proto::PageView { user, context, candidates, options, time: now } =
+        view.unwrap_or_default();
     let (user, options) = (user.unwrap_or_default(), options.unwrap_or_default());
     let (past, shown) = (user.behaviors.unwrap_or_default(), candidates.unwrap_or_default());
     Ok(PageView {
@@ -74,6 +75,12 @@ fn page(view: Option<proto::PageView>) -> Result<PageView, Problem> {
                 time: some(past.time).map(times).transpose()?,
                 features: columns(past.features),
             },
+        },
+        time: match now {
+            Some(seconds) => {
+                time(&seconds.to_string()).map_err(|what| wrong(format!("time: {what}")))?
+            }
+            None => None,
         },
         context: features(context),
         candidates: Candidates {
@@ -187,7 +194,7 @@ mod tests {
     fn a_message_says_what_json_says() {
         let json = br#"{"user": {"id": "u1", "features": {"tags": ["a", "b"], "age": null},
               "behaviors": {"item": ["5", "9"], "time": [200, 100], "features": {"category": [null, []]}}},
-            "context": {"hour": "12"},
+            "time": 300, "context": {"hour": "12"},
             "candidates": {"item": ["3", "4"], "bid": [1.0, 0.5], "features": {"category": ["x", null]}},
             "options": {"top_k": 10, "deadline_ms": 50}}"#;
         let named = |name: &str, column| BTreeMap::from([(name.to_owned(), column)]);
@@ -214,6 +221,7 @@ mod tests {
                 features: named("category", column(&[(&["x"], false), (&[], false)])),
             }),
             options: Some(proto::Options { top_k: Some(10), deadline_ms: Some(50) }),
+            time: Some(300),
         };
         let (model, version) = ("m".to_owned(), Some(3));
         let request =

@@ -41,6 +41,9 @@ pub struct PageView {
     pub candidates: ::core::option::Option<Candidates>,
     #[prost(message, optional, tag = "4")]
     pub options: ::core::option::Option<Options>,
+    /// When the page is looked at, in unix seconds; absent: the ages of behaviors are unknown.
+    #[prost(int64, optional, tag = "5")]
+    pub time: ::core::option::Option<i64>,
 }
 /// Who looks at the page.
 #[derive(Clone, PartialEq, ::prost::Message)]
