@@ -186,6 +186,8 @@ impl Fixture {
             })
             .collect();
         let network = RankNetwork::new(spec.rank_config());
+        let mut recency = Vec::new();
+        crate::input::recency(spec.network.similarity, groups, &mut recency);
         let mut logits = Vec::new();
         network.forward(
             &weights.dense[..network.layout().len()],
@@ -197,6 +199,7 @@ impl Fixture {
                 behavior_fields,
                 rows: &rows,
                 contents: &contents,
+                recency: &recency,
             },
             &mut RankScratch::default(),
             &mut logits,

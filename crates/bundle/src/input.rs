@@ -1,6 +1,10 @@
 //! From groups to the lists of ids a network pools.
 
 use ams_data::{Groups, Id, ImageKey, Ragged};
+use ams_model::Similarity;
+
+/// Seconds of a day.
+const DAY: f32 = 86400.0;
 
 /// One sparse input of the network: a column of [`Groups`], or the ids of the images (the image-id
 /// fields every arm gets).
@@ -107,6 +111,16 @@ impl Input {
         } else {
             lists.offsets.clone_from(&column.offsets);
         }
+    }
+}
+
+/// Overwrites `weights` with the weight of each behavior by its age, 1 / (1 + days), where the
+/// `similarity` of a model sees it; (N), or none. An unknown age weighs 1.
+pub fn recency(similarity: Similarity, groups: &Groups, weights: &mut Vec<f32>) {
+    weights.clear();
+    if similarity.sees_ages() {
+        let ages = (0..groups.len()).flat_map(|group| groups.ages(group));
+        weights.extend(ages.map(|age| 1.0 / (1.0 + age as f32 / DAY)));
     }
 }
 

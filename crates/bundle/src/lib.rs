@@ -61,7 +61,7 @@ pub use files::golden::Golden;
 pub use files::layout::{BundleMeta, next_version, whole_versions};
 pub use files::numbers::{Memory, Numbers};
 pub use files::{arrival, folder, version_bytes};
-pub use input::{Input, Keys};
+pub use input::{Input, Keys, recency};
 pub use model::{Model, Scratch};
 pub use page::explain::{Attention, Explained};
 pub use page::similar::{Similar, SimilarRequest};

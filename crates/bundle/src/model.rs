@@ -15,7 +15,7 @@ use crate::error::{Error, Result};
 use crate::files::deltas;
 use crate::files::layout::BundleMeta;
 use crate::files::numbers::Memory;
-use crate::input::{Input, Keys};
+use crate::input::{Input, Keys, recency};
 use crate::request::PageView;
 use crate::spec::Spec;
 use crate::tables::contents::{Content, ContentLayers, ContentScratch};
@@ -87,6 +87,7 @@ pub struct Scratch {
     /// For each of them, how many ids are unknown.
     unknown: Vec<usize>,
     contents: Vec<ContentScratch>,
+    recency: Vec<f32>,
     network: RankScratch,
 }
 
@@ -261,6 +262,7 @@ impl Model {
             .map(ContentScratch::batch)
             .take(network.config().contents.len())
             .collect();
+        recency(self.spec().network.similarity, groups, &mut scratch.recency);
         let batch = RankBatch {
             impressions: groups.impressions.as_slice(),
             behaviors: groups.behaviors.as_slice(),
@@ -269,6 +271,7 @@ impl Model {
             behavior_fields,
             rows: &scratch.rows,
             contents: &contents,
+            recency: &scratch.recency,
         };
         network.forward(w, &batch, &mut scratch.network, logits);
     }
@@ -390,6 +393,7 @@ mod tests {
                 n.interactions = Interactions::Product;
             }),
             with(&none, |n| n.similarity = Similarity::Cosine),
+            with(&none, |n| n.similarity = Similarity::Statistics),
             Spec { further: vec![text], ..none },
             everything,
         ];

@@ -311,7 +311,7 @@ impl Spec {
 
     /// Whether a score depends on the times of behaviors.
     pub fn sees_ages(&self) -> bool {
-        self.age_buckets().is_some()
+        self.age_buckets().is_some() || self.network.similarity.sees_ages()
     }
 
     /// Whether the ids of the behavior field `name` are weighed by the ad's field of that name.

@@ -138,6 +138,7 @@ fn rank(images: ImageArm, aggregator: Aggregator) {
         behaviors: &of_group,
         group_fields: &vec![group_list; group_fields],
         impression_fields: &vec![impression_list; impression_fields],
+        recency: &[],
         behavior_fields: &[],
         rows: &rows,
         contents: &[ContentBatch {

@@ -59,7 +59,7 @@ pub use aggregate::Aggregator;
 pub use ams_linalg as linalg;
 pub use params::{Entry, Layout, View};
 pub use rank::{
-    Attended, Base, ContentBatch, ContentGrads, ImageArm, InputGrads, Interactions, Lists,
+    Attended, Base, ContentBatch, ContentGrads, ImageArm, InputGrads, Interactions, Lists, Moments,
     NO_IMAGE, RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches,
 };
 pub use row_optimizer::RowOptimizer;

@@ -310,8 +310,8 @@ fn lacks_embedding(model: &Model, picture: PictureName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, ROWS};
-    use ams_model::ImageArm;
+    use crate::fixture::{Fixture, ROWS, spec, with};
+    use ams_model::{ImageArm, NetworkSettings, Similarity};
 
     /// The answer, and the items in their order, which are the request's.
     fn ranked(fixture: &Fixture, json: &str) -> (Vec<String>, Ranked<'static>) {
@@ -403,5 +403,35 @@ mod tests {
         let known = PAGE.replace("\"5\"", "\"2\"");
         let fixture = Fixture::new(ImageArm::Joint);
         assert_eq!(ranked(&fixture, &known).1.missing, Missing::default());
+    }
+    /// A page view is the group of samples, whatever its instant; without one, ages are unknown.
+    #[test]
+    fn ages_are_those_of_samples() {
+        type Change = fn(&mut NetworkSettings);
+        let changes: [Change; 2] =
+            [|n| n.behavior_age_buckets = 8, |n| n.similarity = Similarity::Statistics];
+        for (case, change) in changes.into_iter().enumerate() {
+            let fixture = Fixture::of(with(&spec(ImageArm::Joint), change));
+            let (model, mut scratch) = (fixture.model(), Scratch::default());
+            let mut page = PageView::parse(
+                br#"{"user": {"id": "u1", "features": {"age": 25, "tags": ["a", "b"]},
+                    "behaviors": {"item": ["1", "5", "1"], "time": [1999, 1998, 1996]}},
+                    "time": 2000, "context": {"hour": 12}, "candidates": {"item": ["3", "4"]}}"#,
+            )
+            .unwrap();
+            let mut ctr = Vec::new();
+            let known = model.ctrs(&page, &mut scratch, &mut ctr).unwrap();
+            let expected: Vec<f32> =
+                fixture.golden.logits[..2].iter().map(|&logit| sigmoid(logit)).collect();
+            assert_eq!(ctr, expected);
+            page.time = None;
+            let unknown = model.ctrs(&page, &mut scratch, &mut ctr).unwrap();
+            if case == 0 {
+                // Of 1, 2 and 4 seconds, the last bucket has no row in this model.
+                assert_eq!(known.ids.get("behavior.time"), Some(&1));
+                assert_eq!(unknown.ids.get("behavior.time"), Some(&3));
+                assert_ne!(ctr, expected);
+            }
+        }
     }
 }

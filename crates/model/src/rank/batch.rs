@@ -24,6 +24,9 @@ pub struct RankBatch<'a> {
     pub rows: &'a [f32],
     /// Images, and whatever else has towers; one for each of the network's contents.
     pub contents: &'a [ContentBatch<'a>],
+    /// The weight of each behavior by its age, more than 0, (N); empty if the network's similarity
+    /// does not see ages.
+    pub recency: &'a [f32],
 }
 
 /// The embeddings of one content of a batch.

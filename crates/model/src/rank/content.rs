@@ -7,13 +7,13 @@ use super::batch::{ContentBatch, ContentGrads, RankBatch};
 use super::config::RankConfig;
 use super::images::ImageScratch;
 use super::inputs::{Widths as InputWidths, gather, gather_backward};
-use super::similarity::{self, SimilarityScratch};
+use super::similarity::{self, Moments, Scales, SimilarityScratch};
 use crate::aggregate::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};
 use crate::init::{Init, ROW_RANGE};
 use crate::linalg::{self, fit, zeros};
 use crate::params::{Layout, View};
 use crate::pool::Columns;
-use crate::settings::Interactions;
+use crate::settings::{Interactions, Similarity};
 
 /// The weights of one content, and its columns in the inputs of the network. Columns know no width
 /// of the whole: that is settled when all contents are known.
@@ -31,6 +31,8 @@ pub(super) struct Content {
     product: Option<usize>,
     /// First column of the similarity, in a.
     similarity: usize,
+    /// How it is standardized, if it is.
+    scales: Option<Scales>,
 }
 
 /// Activations of a forward pass, for its backward pass, and room for gradients.
@@ -48,7 +50,7 @@ pub(super) struct ContentScratch {
     pub(super) aggregate: Vec<f32>,
     daggregate: Vec<f32>,
     attention: AggregateScratch,
-    similarity: SimilarityScratch,
+    pub(super) similarity: SimilarityScratch,
 }
 
 /// The inputs of the network, or their gradients, and where the query fields are in them.
@@ -110,6 +112,8 @@ impl Content {
             _ => None,
         };
         let similarity = widths.in_a(config.network.similarity.width());
+        let standardizes = config.network.similarity == Similarity::Statistics;
+        let scales = standardizes.then(|| Scales::new(layout, prefix));
         Content {
             ad_no_image,
             behavior_no_image,
@@ -119,6 +123,14 @@ impl Content {
             aggregate_at,
             product,
             similarity,
+            scales,
+        }
+    }
+
+    /// Sets how the similarity is standardized, if it is.
+    pub(crate) fn standardize(&self, moments: &Moments, w: &mut [f32]) {
+        if let Some(scales) = self.scales {
+            scales.set(moments, w);
         }
     }
 
@@ -139,6 +151,9 @@ impl Content {
         if similarity.width() > 0 {
             let columns = to.in_a(self.similarity, similarity.width());
             similarity::forward(similarity, batch, sketches, &mut s.similarity, columns, to.a);
+            if let Some(scales) = self.scales {
+                scales.standardize(w, columns, to.a);
+            }
         }
     }
 

@@ -38,6 +38,7 @@ pub use crate::pool::Lists;
 pub use crate::settings::{Base, ImageArm, Interactions, Similarity};
 pub use batch::{ContentBatch, ContentGrads, InputGrads, NO_IMAGE, RankBatch, Sketches};
 pub use config::RankConfig;
+pub use similarity::Moments;
 
 /// A rank network: the structure of its weights, which live elsewhere in one flat slice `w`.
 #[derive(Clone, Debug)]
@@ -209,6 +210,26 @@ impl RankNetwork {
         }
     }
 
+    /// Whether numbers of similarity are standardized, by what [`RankNetwork::standardize`] sets.
+    pub fn standardizes(&self) -> bool {
+        self.config.network.similarity == Similarity::Statistics
+    }
+
+    /// Adds the similarities of `batch` to those of each content.
+    pub fn add_moments(&self, batch: &RankBatch, s: &mut RankScratch, to: &mut [Moments]) {
+        s.contents.resize_with(self.contents.len(), ContentScratch::default);
+        for ((content, s), to) in batch.contents.iter().zip(&mut s.contents).zip(to) {
+            to.add(batch, content.sketches, &mut s.similarity);
+        }
+    }
+
+    /// Standardizes the similarity of each content by its moments.
+    pub fn standardize(&self, moments: &[Moments], w: &mut [f32]) {
+        for (content, moments) in self.contents.iter().zip(moments) {
+            content.standardize(moments, w);
+        }
+    }
+
     /// What attention weighed in the forward pass that `scratch` is of; nothing if the network has
     /// none.
     pub fn attention<'a>(&'a self, scratch: &'a RankScratch) -> Vec<Attended<'a>> {
@@ -243,6 +264,9 @@ impl RankNetwork {
         assert_eq!(batch.impression_fields.len(), config.impression_fields, "impression fields");
         let each_behavior = config.each_behavior_fields();
         assert_eq!(batch.behavior_fields.len(), each_behavior, "behavior fields");
+        if config.network.similarity.sees_ages() {
+            assert_eq!(batch.recency.len(), batch.behaviors[groups] as usize, "recency");
+        }
         assert_eq!(batch.contents.len(), config.contents.len(), "contents");
         assert!(batch.group_fields.iter().all(|lists| lists.len() == groups), "group lists");
         let impressions = batch.len();

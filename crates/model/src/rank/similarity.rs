@@ -3,13 +3,18 @@
 //! ```text
 //! cosine      mean, largest, mean of the five largest, newest             4 numbers
 //! histogram   these, then ln(1 + cosines in bucket b) of 16 buckets        20 numbers
+//! statistics  largest, means of the three and the five largest, mean,      9 numbers, each
+//!             newest, mean by recency, deviation, least, ln(1 + count)     (x - shift) * scale
 //! ```
 //! Buckets are of equal width over [-1, 1]. Behaviors without an image do not count; without any
-//! pair, as for an ad without an image, all numbers are 0. A vector of zeros has the cosine 0 with
-//! everything. Nothing here has a gradient.
+//! pair, as for an ad without an image, all numbers are 0, but the standardized count. A vector of
+//! zeros has the cosine 0 with everything. Shifts and scales lie among the weights, where they stay
+//! as they were set: nothing here has a gradient.
 
 use super::batch::{NO_IMAGE, RankBatch, Sketches};
-use crate::linalg;
+use crate::init::Init;
+use crate::linalg::{self, zeros};
+use crate::params::{Layout, View};
 use crate::pool::Columns;
 use crate::settings::Similarity;
 
@@ -22,6 +27,13 @@ const SUMMARY: usize = 4;
 /// How many of the largest cosines have a mean of their own.
 const TOP: usize = 5;
 
+/// Numbers of [`Similarity::Statistics`]; the last one says whether there is any pair.
+const STATISTICS: usize = 9;
+const COUNT: usize = STATISTICS - 1;
+
+/// A standardized number is at most this far from 0.
+const CLIP: f32 = 5.0;
+
 impl Similarity {
     /// How many numbers it is.
     pub fn width(self) -> usize {
@@ -29,7 +41,77 @@ impl Similarity {
             Similarity::None => 0,
             Similarity::Cosine => SUMMARY,
             Similarity::Histogram => SUMMARY + BUCKETS,
+            Similarity::Statistics => STATISTICS,
         }
+    }
+}
+
+/// Where the shift and the scale of each number of [`Similarity::Statistics`] are.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Scales {
+    shift: View,
+    scale: View,
+}
+
+impl Scales {
+    /// Appends `similarity.shift` and `similarity.scale` to `layout`, which change nothing yet.
+    pub(super) fn new(layout: &mut Layout, prefix: &str) -> Scales {
+        let mut push = |name: &str, first| {
+            let name = format!("{prefix}similarity.{name}");
+            layout.push(&name, &[STATISTICS], Init::Constant(first))
+        };
+        Scales { shift: push("shift", 0.0), scale: push("scale", 1.0) }
+    }
+
+    /// Sets them so that the numbers that `moments` are of have mean 0 and deviation 1. A number
+    /// that is always the same keeps its scale.
+    pub(super) fn set(self, moments: &Moments, w: &mut [f32]) {
+        for (at, &[count, sum, squares]) in moments.0.iter().enumerate() {
+            let mean = sum / count.max(1.0);
+            let variance = squares / count.max(1.0) - mean * mean;
+            self.shift.of_mut(w)[at] = mean as f32;
+            self.scale.of_mut(w)[at] =
+                if variance > 1e-12 { variance.sqrt().recip() as f32 } else { 1.0 };
+        }
+    }
+
+    /// Standardizes `columns` of `a` (B, _) in place.
+    pub(super) fn standardize(self, w: &[f32], columns: Columns, a: &mut [f32]) {
+        let (shift, scale) = (self.shift.of(w), self.scale.of(w));
+        for row in 0..a.len() / columns.width {
+            let numbers = columns.of_mut(a, row);
+            let first = if numbers[COUNT] > 0.0 { 0 } else { COUNT };
+            let each = numbers.iter_mut().zip(shift).zip(scale).skip(first);
+            each.for_each(|((x, shift), scale)| *x = ((*x - shift) * scale).clamp(-CLIP, CLIP));
+        }
+    }
+}
+
+/// Of each number of [`Similarity::Statistics`], over impressions that have it: how many there are,
+/// their sum and the sum of their squares.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments(pub [[f64; 3]; STATISTICS]);
+
+impl Moments {
+    /// Adds the impressions of `batch`, in their order.
+    pub(super) fn add(
+        &mut self,
+        batch: &RankBatch,
+        sketches: Sketches,
+        scratch: &mut SimilarityScratch,
+    ) {
+        let columns = Columns { width: STATISTICS, first: 0, dim: STATISTICS };
+        let mut raw = std::mem::take(&mut scratch.raw);
+        zeros(&mut raw, batch.len() * STATISTICS);
+        forward(Similarity::Statistics, batch, sketches, scratch, columns, &mut raw);
+        for numbers in raw.chunks_exact(STATISTICS) {
+            let first = if numbers[COUNT] > 0.0 { 0 } else { COUNT };
+            for (&number, moments) in numbers.iter().zip(&mut self.0).skip(first) {
+                let ([count, sum, squares], x) = (moments, f64::from(number));
+                (*count, *sum, *squares) = (*count + 1.0, *sum + x, *squares + x * x);
+            }
+        }
+        scratch.raw = raw;
     }
 }
 
@@ -39,9 +121,13 @@ pub(super) struct SimilarityScratch {
     /// 1 / length of each vector; 0 for zeros.
     inverse: Vec<f32>,
     cosines: Vec<f32>,
+    /// The recency of the behavior of each of `cosines`.
+    recency: Vec<f32>,
+    /// Numbers before they are standardized, (B, _).
+    raw: Vec<f32>,
 }
 
-/// Overwrites `columns` of `a` (B, _) with the numbers of each impression.
+/// Overwrites `columns` of `a` (B, _) with the numbers of each impression, not standardized.
 pub(super) fn forward(
     similarity: Similarity,
     batch: &RankBatch,
@@ -50,29 +136,80 @@ pub(super) fn forward(
     columns: Columns,
     a: &mut [f32],
 ) {
-    let SimilarityScratch { inverse, cosines } = scratch;
-    let vector = |image: u32| &sketches.vectors[image as usize * sketches.dim..][..sketches.dim];
+    let SimilarityScratch { inverse, cosines, recency, .. } = scratch;
+    inverse_lengths(sketches, inverse);
+    for group in 0..batch.groups() {
+        let behaviors = batch.behaviors[group] as usize..batch.behaviors[group + 1] as usize;
+        for impression in batch.impressions_of(group) {
+            let ad = sketches.ads[impression];
+            cosines.clear();
+            recency.clear();
+            for behavior in behaviors.clone() {
+                if let Some(cosine) = cosine(sketches, inverse, ad, sketches.behaviors[behavior]) {
+                    cosines.push(cosine);
+                    if similarity.sees_ages() {
+                        recency.push(batch.recency[behavior]);
+                    }
+                }
+            }
+            let out = columns.of_mut(a, impression);
+            match similarity {
+                Similarity::Statistics => statistics(cosines, recency, out),
+                _ => numbers(similarity, cosines, out),
+            }
+        }
+    }
+}
+
+/// 1 / length of each vector; 0 for zeros.
+fn inverse_lengths(sketches: Sketches, inverse: &mut Vec<f32>) {
     inverse.clear();
     inverse.extend(sketches.vectors.chunks_exact(sketches.dim.max(1)).map(|vector| {
         let length = linalg::dot(vector, vector).sqrt();
         if length > 0.0 { 1.0 / length } else { 0.0 }
     }));
-    for group in 0..batch.groups() {
-        let behaviors = batch.behaviors[group] as usize..batch.behaviors[group + 1] as usize;
-        let history = &sketches.behaviors[behaviors];
-        for impression in batch.impressions_of(group) {
-            let ad = sketches.ads[impression];
-            cosines.clear();
-            if ad != NO_IMAGE {
-                let images = history.iter().filter(|&&image| image != NO_IMAGE);
-                cosines.extend(images.map(|&image| {
-                    let lengths = inverse[ad as usize] * inverse[image as usize];
-                    (linalg::dot(vector(ad), vector(image)) * lengths).clamp(-1.0, 1.0)
-                }));
-            }
-            numbers(similarity, cosines, columns.of_mut(a, impression));
-        }
+}
+
+/// The cosine of two images, if both are there.
+fn cosine(sketches: Sketches, inverse: &[f32], ad: u32, behavior: u32) -> Option<f32> {
+    if ad == NO_IMAGE || behavior == NO_IMAGE {
+        return None;
     }
+    let vector = |image: u32| &sketches.vectors[image as usize * sketches.dim..][..sketches.dim];
+    let lengths = inverse[ad as usize] * inverse[behavior as usize];
+    Some((linalg::dot(vector(ad), vector(behavior)) * lengths).clamp(-1.0, 1.0))
+}
+
+fn mean(values: &[f32]) -> f32 {
+    values.iter().sum::<f32>() / values.len() as f32
+}
+
+/// The statistics of one impression, given its `cosines`, the newest first, and the `recency` of
+/// each; the order of `cosines` changes.
+fn statistics(cosines: &mut [f32], recency: &[f32], out: &mut [f32]) {
+    out.fill(0.0);
+    if cosines.is_empty() {
+        return;
+    }
+    let (all, newest) = (mean(cosines), cosines[0]);
+    let recent: f32 = cosines.iter().zip(recency).map(|(cosine, weight)| cosine * weight).sum();
+    let recent = recent / recency.iter().sum::<f32>();
+    let squares: f32 = cosines.iter().map(|cosine| (cosine - all) * (cosine - all)).sum();
+    let deviation = (squares / cosines.len() as f32).sqrt();
+    cosines.sort_unstable_by(|a, b| b.total_cmp(a));
+    let top = |most: usize| mean(&cosines[..most.min(cosines.len())]);
+    let (count, least) = ((cosines.len() as f32).ln_1p(), cosines[cosines.len() - 1]);
+    out.copy_from_slice(&[
+        cosines[0],
+        top(3),
+        top(TOP),
+        all,
+        newest,
+        recent,
+        deviation,
+        least,
+        count,
+    ]);
 }
 
 /// The numbers of one impression, given its `cosines`, the newest first; their order changes.
@@ -81,7 +218,6 @@ fn numbers(similarity: Similarity, cosines: &mut [f32], out: &mut [f32]) {
     if cosines.is_empty() {
         return;
     }
-    let mean = |values: &[f32]| values.iter().sum::<f32>() / values.len() as f32;
     out[0] = mean(cosines);
     out[3] = cosines[0];
     if similarity == Similarity::Histogram {
@@ -116,6 +252,22 @@ mod tests {
     }
 
     fn run(similarity: Similarity, ads: &[u32], histories: &[&[u32]]) -> Vec<f32> {
+        with_batch(ads, histories, |batch, sketches| {
+            let width = similarity.width();
+            let mut a = vec![7.0; ads.len() * width];
+            let (columns, mut scratch) =
+                (Columns { width, first: 0, dim: width }, SimilarityScratch::default());
+            forward(similarity, batch, sketches, &mut scratch, columns, &mut a);
+            a
+        })
+    }
+
+    /// Shows `of` the batch of one impression a group; behavior n of each weighs 1 / (1 + n).
+    fn with_batch<R>(
+        ads: &[u32],
+        histories: &[&[u32]],
+        of: impl FnOnce(&RankBatch, Sketches) -> R,
+    ) -> R {
         let vectors = vectors();
         let (mut behaviors, mut all) = (vec![0], vec![]);
         for history in histories {
@@ -123,6 +275,10 @@ mod tests {
             behaviors.push(all.len() as u32);
         }
         let impressions: Vec<u32> = (0..=ads.len() as u32).collect();
+        let recency: Vec<f32> = histories
+            .iter()
+            .flat_map(|history| (0..history.len()).map(|n| 1.0 / (1.0 + n as f32)))
+            .collect();
         let batch = RankBatch {
             impressions: &impressions,
             behaviors: &behaviors,
@@ -131,13 +287,9 @@ mod tests {
             behavior_fields: &[],
             rows: &[],
             contents: &[],
+            recency: &recency,
         };
-        let sketches = Sketches { vectors: &vectors, dim: 2, ads, behaviors: &all };
-        let width = similarity.width();
-        let mut a = vec![7.0; ads.len() * width];
-        let columns = Columns { width, first: 0, dim: width };
-        forward(similarity, &batch, sketches, &mut SimilarityScratch::default(), columns, &mut a);
-        a
+        of(&batch, Sketches { vectors: &vectors, dim: 2, ads, behaviors: &all })
     }
 
     #[test]
@@ -169,5 +321,63 @@ mod tests {
         expected[20..24].copy_from_slice(&[1.0; 4]);
         expected[39] = f32::ln_1p(1000.0);
         assert_close(&out, &expected, 1e-5);
+    }
+    #[test]
+    fn statistics_are_the_obvious_ones() {
+        const NONE: u32 = NO_IMAGE;
+        // Cosines with vector 0: 1, .6, -.3, -1. The recency of the fourth behavior is 1/4.
+        let recent = (0.6 + 1.0 / 2.0 - 1.0 / 4.0) / (1.0 + 0.5 + 0.25);
+        let deviation = (2.36_f32 / 3.0 - 0.04).sqrt();
+        let cases: [(u32, &[u32], [f32; 9]); 4] = [
+            (0, &[1, 0, NONE, 3], [1.0, 0.2, 0.2, 0.2, 0.6, recent, deviation, -1.0, 4_f32.ln()]),
+            (
+                0,
+                &[0, 0, 1, 1, 1, 1, 1],
+                [1.0, 2.6 / 3.0, 3.8 / 5.0, 5.0 / 7.0, 1.0, 0.831_405, 0.180_702, 0.6, 8_f32.ln()],
+            ),
+            (NONE, &[0, 1], [0.0; 9]),
+            (0, &[NONE], [0.0; 9]),
+        ];
+        for (ad, history, expected) in cases {
+            assert_close(&run(Similarity::Statistics, &[ad], &[history]), &expected, 1e-5);
+        }
+    }
+
+    /// Mean 0 and deviation 1 over what the scales were set by; nothing beyond 5; without a pair 0,
+    /// but the count.
+    #[test]
+    fn statistics_are_standardized() {
+        let mut layout = Layout::default();
+        let scales = Scales::new(&mut layout, "");
+        let mut w = layout.init(1, "rank");
+        let many = [2; 900];
+        let histories: [&[u32]; 6] = [&[1, 0, 3], &[2, 1], &[0], &[2, 2, 2, 1], &[], &many];
+        let ads = [0; 6];
+        let raw = run(Similarity::Statistics, &ads, &histories);
+        let mut moments = Moments::default();
+        with_batch(&ads, &histories, |batch, sketches| {
+            moments.add(batch, sketches, &mut SimilarityScratch::default());
+        });
+        scales.set(&moments, &mut w);
+        let columns = Columns { width: 9, first: 0, dim: 9 };
+        let mut a = raw.clone();
+        scales.standardize(&w, columns, &mut a);
+        for at in 0..9 {
+            let with = |values: &[f32]| -> Vec<f64> {
+                let rows = (0..6).filter(|row| at == 8 || *row != 4);
+                rows.map(|row| f64::from(values[row * 9 + at])).collect()
+            };
+            let of_raw = with(&raw);
+            let mean = of_raw.iter().sum::<f64>() / of_raw.len() as f64;
+            let variance =
+                of_raw.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / of_raw.len() as f64;
+            for (x, got) in of_raw.iter().zip(with(&a)) {
+                assert!(((x - mean) / variance.sqrt() - got).abs() < 1e-4, "number {at}: {got}");
+            }
+        }
+        assert_eq!(a[4 * 9..][..8], [0.0; 8]);
+        let mut far = vec![-100.0, 100.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 100.0];
+        scales.standardize(&w, columns, &mut far);
+        assert_eq!((far[0], far[1], far[8]), (-5.0, 5.0, 5.0));
     }
 }

@@ -94,9 +94,17 @@ pub enum Similarity {
     Cosine,
     /// These, and how many cosines lie in each of some buckets (as SimTier does it, CIKM 2024).
     Histogram,
+    /// Nine statistics, each brought to mean 0 and deviation 1.
+    Statistics,
 }
 
 impl Similarity {
     /// Everything it can be told.
-    pub const ALL: [Similarity; 3] = [Similarity::None, Similarity::Cosine, Similarity::Histogram];
+    pub const ALL: [Similarity; 4] =
+        [Similarity::None, Similarity::Cosine, Similarity::Histogram, Similarity::Statistics];
+
+    /// Whether it depends on the ages of behaviors.
+    pub fn sees_ages(self) -> bool {
+        self == Similarity::Statistics
+    }
 }

@@ -63,6 +63,10 @@ settings! {
         /// - `cosine`: The mean, the maximum, the mean of the five largest, and the newest of the
         ///   cosines.
         /// - `histogram`: These four, and the number of cosines in each bucket of a histogram.
+        /// - `statistics`: The maximum, the means of the three and of the five largest, the mean,
+        ///   the newest, the mean weighted by 1 / (1 + days of age), the deviation and the minimum
+        ///   of the cosines, and ln(1 + their number); each standardized by its mean and deviation
+        ///   over the first 32 batches of a training, and clipped at 5.
         pub similarity: Similarity = Similarity::None;
         /// Probability that the row of an id of the ad or of the user is replaced in training by
         /// that of an unknown id, in one field of one impression; fields of the user are drawn once

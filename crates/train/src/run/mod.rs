@@ -27,6 +27,7 @@ pub(crate) mod predictions;
 pub(crate) mod progress;
 mod record;
 mod report;
+mod standardize;
 mod tensorboard;
 pub(crate) mod trainer;
 pub(crate) mod validation;

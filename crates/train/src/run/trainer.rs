@@ -19,9 +19,10 @@ use crate::run::checkpoint::{self, Checkpoint, Meta};
 use crate::run::layout::{CHECKPOINTS, folder};
 use crate::run::predictions::gather_predictions;
 use crate::run::progress::{Cursor, History, StepReport, Validation};
+use crate::run::standardize::standardize;
 use crate::run::validation;
 use crate::run::warm_start;
-use crate::settings::Config;
+use crate::settings::{Config, WarmParts};
 use crate::setup::job::{Job, facts_of};
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
@@ -250,6 +251,7 @@ impl Trainer {
                 self.counted = true;
             }
             self.start_epoch()?;
+            self.standardize()?;
         }
         let share = self.share(self.cursor.step_in_epoch + 1);
         let step = self.cursor.step + 1;
@@ -262,6 +264,20 @@ impl Trainer {
         self.cursor.step_in_epoch += 1;
         self.cursor.impressions += impressions;
         Ok(Some(StepReport { cursor: self.cursor, impressions, loss, learning_rate: lr }))
+    }
+
+    /// Standardizes similarities where a training begins, unless a warm start brought the scales.
+    fn standardize(&mut self) -> Result<()> {
+        let warm = self.config.train.warm_start.as_ref().map(|warm| warm.parts);
+        let is_known = matches!(warm, Some(WarmParts::All | WarmParts::AllButIds));
+        if self.cursor.step > 0 || is_known || !self.lanes.network.rank.standardizes() {
+            return Ok(());
+        }
+        // No part of a step.
+        let meter = self.lanes.metered().meter();
+        standardize(&mut self.lanes, &mut self.workers, self.steps_per_epoch)?;
+        self.lanes.metered().restore(meter);
+        self.start_epoch()
     }
 
     fn share(&self, step_in_epoch: u64) -> Share {

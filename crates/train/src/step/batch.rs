@@ -4,7 +4,7 @@
 //! An impression is copied twice on its way here: a file is decoded into the window of the feed,
 //! and a group of the window is appended to the batch. Its ids are then numbered where they are.
 
-use ams_bundle::{ContentTowers, Keys};
+use ams_bundle::{ContentTowers, Keys, recency};
 use ams_data::{Groups, ImageKey, Ragged};
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
@@ -35,6 +35,8 @@ pub(crate) struct MicroBatch {
     /// The lists of each input, in the order of [`Network::inputs`]; values are positions in
     /// `rows`, that of a dropped id the last.
     lists: Vec<Ragged<u32>>,
+    /// The weight of each behavior by its age, if the model sees it; (N).
+    recency: Vec<f32>,
     /// One index per content.
     image_index: Vec<ImageIndex>,
     /// The rows of `ids` by owner, and that of unknown ids, zeros; (R + 1, D).
@@ -86,6 +88,7 @@ impl MicroBatch {
             ids: Asks::default(),
             images: vec![Asks::default(); network.towers.len()],
             lists: vec![Ragged::default(); inputs],
+            recency: Vec::new(),
             image_index: network.contents.iter().map(|_| ImageIndex::default()).collect(),
             rows: Vec::new(),
             embeddings: vec![Vec::new(); network.towers.len()],
@@ -114,6 +117,7 @@ impl MicroBatch {
             });
         }
         self.deduplicate_ids(network, lanes, dropout);
+        recency(network.spec.network.similarity, &self.groups, &mut self.recency);
         self.images.iter_mut().for_each(Asks::clear);
         let contents = network.contents.iter().zip(&self.keys);
         for (index, (towers, keys)) in self.image_index.iter_mut().zip(contents.clone()) {
@@ -295,6 +299,7 @@ impl MicroBatch {
             behavior_fields,
             rows: &self.rows,
             contents: &contents,
+            recency: &self.recency,
         })
     }
 }

@@ -5,7 +5,7 @@ use ams_data::ImageKey;
 use ams_fabric::Outbox;
 use ams_image::FeatureStore;
 use ams_model::loss;
-use ams_model::rank::{InputGrads, RankScratch};
+use ams_model::rank::{InputGrads, Moments, RankScratch};
 use half::f16;
 
 use crate::error::Result;
@@ -107,6 +107,12 @@ impl Worker {
         let Worker { batch, scratch, logits, .. } = self;
         let w = &dense[network.rank_range()];
         batch.view(network, |batch| network.rank.forward(w, batch, scratch, logits));
+    }
+
+    /// Adds the similarities of the micro-batch to those of each content.
+    pub(crate) fn add_moments(&mut self, network: &Network, to: &mut [Moments]) {
+        let Worker { batch, scratch, .. } = self;
+        batch.view(network, |batch| network.rank.add_moments(batch, scratch, to));
     }
 
     /// Loss and gradients of the micro-batch, each impression weighing `weight` (1 / impressions of

@@ -8,7 +8,7 @@ use ams_data::samples::SampleFile;
 use ams_fabric::ThreadFabric;
 use ams_model::RowOptimizer;
 use ams_train::run::{self, Next, Start};
-use ams_train::settings::{ImageArm, WarmParts, WarmStart};
+use ams_train::settings::{ImageArm, Similarity, WarmParts, WarmStart};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -92,6 +92,42 @@ fn a_warm_training_is_ahead_and_the_same_on_any_number_of_processes() {
         for size in [2, 4] {
             assert_eq!(losses(&today(&folder, parts), size), warm, "{size} processes");
         }
+    }
+}
+
+/// Statistics are standardized by the first batches, whatever comes after them; a warm start takes
+/// over how they were.
+#[test]
+fn similarities_are_standardized_where_a_training_begins() {
+    let folder = TempDir::new().unwrap();
+    let with_statistics = |mut config: Config| {
+        config.model.network.images = ImageArm::None;
+        config.model.network.similarity = Similarity::Statistics;
+        config
+    };
+    let scales = |trainer: &Trainer| -> Vec<f32> {
+        let lanes = trainer.lanes();
+        let of = |name: &str| lanes.network.rank.layout().get(name).unwrap().view;
+        let both = ["similarity.shift", "similarity.scale"].map(of);
+        both.iter().flat_map(|view| view.of(&lanes.dense.w)).copied().collect()
+    };
+    let old = with_statistics(Config { name: "earlier".to_owned(), ..config(folder.path()) });
+    let go_on = &mut |_: &_, _| Next::GoOn;
+    run::train(&old, Start::Fresh, Job::solo(2), go_on).unwrap();
+    let then = scales(&run::open(&run::folder(&old), Job::solo(1)).unwrap());
+    assert_eq!(then.len(), 18);
+    assert!(then[9..].iter().all(|scale| *scale > 0.0 && *scale != 1.0), "{then:?}");
+    for (parts, is_taken) in [(WarmParts::AllButIds, true), (WarmParts::None, false)] {
+        let mut config = with_statistics(today(&folder, parts));
+        // Other cosines.
+        config.model.pca = Some(16);
+        let mut trainer = Trainer::new(config, Job::solo(1)).unwrap();
+        trainer.warm_start().unwrap();
+        trainer.step().unwrap().unwrap();
+        let first = scales(&trainer);
+        assert_eq!(first == then, is_taken, "{parts:?}");
+        trainer.step().unwrap().unwrap();
+        assert_eq!(scales(&trainer), first, "{parts:?}");
     }
 }
 

@@ -68,7 +68,7 @@ fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
         config.model.network.base = Base::Din;
         config.model.projection = Some(HALF_WHITENED);
         config.model.network.interactions = Interactions::Product;
-        config.model.network.similarity = Similarity::Histogram;
+        config.model.network.similarity = Similarity::Statistics;
         config.model.network.behavior_age_buckets = 32;
         config.train.tower_dropout = 0.2;
         config.train.tower_weight_decay = 0.1;
@@ -114,13 +114,15 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
     }
 }
 
-/// A projection is no part of a checkpoint: it is computed again, to the same bits.
+/// A projection is no part of a checkpoint: it is computed again, to the same bits. How statistics
+/// are standardized is part of it.
 #[test]
 fn a_stopped_run_with_a_projection_goes_on_to_the_same_bits() {
     let folder = TempDir::new().unwrap();
     let config = |name: &str| {
         let mut config = narrow(&folder.path().join(name));
         config.model.projection = Some(HALF_WHITENED);
+        config.model.network.similarity = Similarity::Statistics;
         config
     };
     let (_, whole) = publish(&config("whole"), 2);

@@ -15,7 +15,7 @@ use ams_image::FeatureStore;
 use ams_model::dropout;
 use ams_model::init::row_init;
 use ams_model::rank::{
-    ContentBatch, InputGrads, Lists, NO_IMAGE, RankBatch, RankScratch, Sketches,
+    ContentBatch, InputGrads, Lists, Moments, NO_IMAGE, RankBatch, RankScratch, Sketches,
 };
 use ams_model::tower::Tower;
 use ams_train::Config;
@@ -141,6 +141,8 @@ pub(super) fn step(
             },
         });
     }
+    let mut recency = Vec::new();
+    ams_bundle::recency(network.spec.network.similarity, &groups, &mut recency);
     let batch = RankBatch {
         impressions: groups.impressions.as_slice(),
         behaviors: groups.behaviors.as_slice(),
@@ -149,8 +151,15 @@ pub(super) fn step(
         behavior_fields,
         rows: &rows,
         contents: &contents,
+        recency: &recency,
     };
     let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());
+    if network.rank.standardizes() {
+        // By this batch, which has to be the whole epoch.
+        let mut moments = vec![Moments::default(); contents.len()];
+        network.rank.add_moments(&batch, &mut scratch, &mut moments);
+        network.rank.standardize(&moments, &mut w[network.rank_range()]);
+    }
     let rank = &w[network.rank_range()];
     network.rank.forward(rank, &batch, &mut scratch, &mut logits);
 
