@@ -394,6 +394,8 @@ mod tests {
             }),
             with(&none, |n| n.similarity = Similarity::Cosine),
             with(&none, |n| n.similarity = Similarity::Statistics),
+            with(&joint, |n| n.attention_cosine = true),
+            with(&none, |n| (n.base, n.attention_cosine) = (Base::Din, true)),
             Spec { further: vec![text], ..none },
             everything,
         ];

@@ -8,7 +8,7 @@ use ams_data::{Field, Schema, Side};
 use ams_model::linalg::Normalize;
 use ams_model::pca::Whiten;
 use ams_model::settings::{Beside, Form, range};
-use ams_model::{Aggregator, Base, ImageArm, NetworkSettings, RankConfig, Similarity, TowerConfig};
+use ams_model::{Aggregator, Base, ImageArm, NetworkSettings, RankConfig, TowerConfig};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -133,7 +133,7 @@ pub struct ContentTowers {
     pub ad: Option<usize>,
     /// Embeds the behaviors', if the model sees them.
     pub behavior: Option<usize>,
-    /// Makes the sketches of both, if the model uses similarity.
+    /// Makes the sketches of both, if the model compares them.
     pub sketch: Option<usize>,
 }
 
@@ -230,10 +230,10 @@ impl Spec {
         if self.network.images != ImageArm::None && source.is_none() {
             return Err(format!("images = {:?} needs an image source", self.network.images));
         }
-        if source.is_none()
-            && (self.network.similarity != Similarity::None || !self.further.is_empty())
-        {
-            return Err("similarity and further contents need an image source".to_owned());
+        if source.is_none() && (self.network.compares() || !self.further.is_empty()) {
+            return Err(
+                "similarity, attention_cosine and further contents need an image source".to_owned()
+            );
         }
         if self.tower_weights == TowerWeights::Pca && self.tower.len() != 1 {
             return Err(format!(
@@ -402,7 +402,7 @@ impl Spec {
             };
             let embeds = self.embeds();
             towers.extend(embeds.iter().map(|name| tower(name, &self.tower, self.tower_weights)));
-            if self.network.similarity != Similarity::None {
+            if self.network.compares() {
                 let width = SKETCH.min(source.input());
                 towers.push(tower("sketch", &[width], TowerWeights::Pca));
             }
@@ -425,7 +425,7 @@ impl Spec {
     /// Which tower does what, for each of [`Spec::contents`].
     pub fn content_towers(&self) -> Vec<ContentTowers> {
         let embeds = self.embeds().len();
-        let sketch = self.network.similarity != Similarity::None;
+        let sketch = self.network.compares();
         let each = embeds + usize::from(sketch);
         (0..self.contents().len())
             .map(|content| ContentTowers {
@@ -441,6 +441,7 @@ impl Spec {
 mod tests {
     use super::*;
     use crate::fixture::{spec, with};
+    use ams_model::Similarity;
 
     #[test]
     fn impossible_shapes_are_explained() {

@@ -6,6 +6,7 @@
 //!                                  columns of e without a counterpart in q left out
 //! z1 = W1 prelu(z0) + b1     (16)
 //! weight = W2 prelu(z1) + b2 (1)   no softmax: a long history may weigh more than a short one
+//!      [+ c * cosine]              of vectors that are not trained; c is learned
 //! out = sum over the history of weight * e
 //! ```
 //! A pair is an impression and one behavior of its group, P of them in all. Pairs pass in blocks,
@@ -31,6 +32,9 @@ const BLOCK: usize = 256;
 /// 1,000, and from 1 it had 0.72 and 0.79; after 3,000 steps they met.
 const FIRST_WEIGHT: f32 = 1.0;
 
+/// The factor of cosines before training: beside a weight of 1, the opposite of the ad weighs 0.
+const FIRST_COSINE: f32 = 1.0;
+
 /// The weights of one channel.
 #[derive(Clone, Debug)]
 pub(crate) struct Attention {
@@ -43,6 +47,8 @@ pub(crate) struct Attention {
     layer1: Linear,
     slope1: View,
     layer2: Linear,
+    /// The factor of cosines, if they count.
+    cosine: Option<View>,
 }
 
 /// Activations of a forward pass, for its backward pass, and room for gradients.
@@ -106,7 +112,9 @@ impl Attention {
         let layer2 = Linear::without_bias(layout, &format!("{name}.2"), second, 1, init);
         let bias = layout.push(&format!("{name}.2.bias"), &[1], Init::Constant(FIRST_WEIGHT));
         let layer2 = Linear { bias: Some(bias), ..layer2 };
-        Attention { key, query, product, compared, slope0, layer1, slope1, layer2 }
+        let first = Init::Constant(FIRST_COSINE);
+        let cosine = widths.cosine.then(|| layout.push(&format!("{name}.cosine"), &[1], first));
+        Attention { key, query, product, compared, slope0, layer1, slope1, layer2, cosine }
     }
 
     /// Width of an image embedding, and of the channel's output (D).
@@ -140,13 +148,16 @@ impl Attention {
         layer1.pack_transposed(first, second, self.layer1.weight.of(w));
         let z1 = fit(z1, pairs.len() * second);
         let weights = fit(weights, pairs.len());
-        for ((pairs, z1), weights) in
-            pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK))
-        {
+        let blocks =
+            pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK));
+        for (at, ((pairs, z1), weights)) in blocks.enumerate() {
             self.first_layer(w, pairs, keys, queries, embeddings, query, block);
             let a0 = LeftFactor { data: &block.a0, row: first, column: 1 };
             linalg::product(pairs.len(), a0, layer1.panels(), 1.0, Write::Overwrite, z1);
             pairs::upper_layers(self.upper(w), z1, weights);
+            if let Some(factor) = self.cosine {
+                linalg::axpy(factor.of(w)[0], of_block(histories, at, weights.len()), weights);
+            }
             pairs::weigh(pairs, weights, embeddings, columns, out);
         }
     }
@@ -170,11 +181,14 @@ impl Attention {
         let embeddings = histories.embeddings;
         zeros(dkeys, keys.len());
         zeros(dqueries, queries.len());
-        for ((pairs, z1), weights) in
-            pairs.chunks(BLOCK).zip(z1.chunks(BLOCK * second)).zip(weights.chunks(BLOCK))
-        {
+        let blocks = pairs.chunks(BLOCK).zip(z1.chunks(BLOCK * second)).zip(weights.chunks(BLOCK));
+        for (at, ((pairs, z1), weights)) in blocks.enumerate() {
             let dweights = fit(&mut block.dweights, pairs.len());
             pairs::weigh_backward(pairs, weights, embeddings, columns, dout, dweights, dembeddings);
+            if let Some(factor) = self.cosine {
+                let cosines = of_block(histories, at, dweights.len());
+                factor.of_mut(dw)[0] += linalg::dot(dweights, cosines);
+            }
             self.first_layer(w, pairs, keys, queries, embeddings, query, block);
             self.upper_layers_backward(w, z1, block, dw);
             let (slope, dslope) = (self.slope0.of(w), self.slope0.of_mut(dw));
@@ -294,6 +308,11 @@ impl Attention {
     }
 }
 
+/// The cosines of the `count` pairs of block `at`.
+fn of_block(histories: Histories<'_>, at: usize, count: usize) -> &[f32] {
+    &histories.cosines[at * BLOCK..][..count]
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -307,6 +326,7 @@ mod tests {
         attention: [5, 4],
         concatenate: 1,
         product: false,
+        cosine: true,
     };
 
     /// W x + b of one row, where W is `weight`.
@@ -335,7 +355,7 @@ mod tests {
         let mut layout = Layout::default();
         let channel = Attention::new(&mut layout, "a", WIDTHS, 2);
         let (w, query) = (values(1, layout.len()), values(2, 12 * 2));
-        let embeddings = values(3, 7 * 3);
+        let (embeddings, cosines) = (values(3, 7 * 3), values(4, 12 * 70));
         let images: Vec<u32> = (0..70).map(|i| i * i % 7).collect();
         // 12 impressions of one group with 70 behaviors: 840 pairs, more than three blocks.
         let histories = Histories {
@@ -343,12 +363,15 @@ mod tests {
             behaviors: &[0, 0, 70],
             images: &images,
             embeddings: &embeddings,
+            cosines: &cosines,
         };
+        let factor = channel.cosine.expect("cosines count").of(&w)[0];
         let (mut expected, mut weights) = (vec![0.0; 12 * 3], Vec::new());
         for (q, out) in query.chunks(2).zip(expected.chunks_mut(3)) {
             for &image in &images {
                 let e = &embeddings[image as usize * 3..][..3];
-                weights.push(weight_of_pair(&channel, &w, e, q));
+                let cosine = factor * cosines[weights.len()];
+                weights.push(weight_of_pair(&channel, &w, e, q) + cosine);
                 linalg::axpy(weights[weights.len() - 1], e, out);
             }
         }

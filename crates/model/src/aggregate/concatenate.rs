@@ -73,8 +73,13 @@ mod tests {
     fn check(images: &[u32], expected: [f32; 6], gradients: [f32; 6]) {
         let behaviors = [0, images.len() as u32];
         let embeddings = &[10.0, 11.0, 20.0, 21.0, 30.0, 31.0];
-        let histories =
-            Histories { impressions: &[0, 1], behaviors: &behaviors, images, embeddings };
+        let histories = Histories {
+            impressions: &[0, 1],
+            behaviors: &behaviors,
+            images,
+            embeddings,
+            cosines: &[],
+        };
         let (mut out, mut d) = ([7.0; 6], [0.0; 6]);
         let concatenate = Concatenate { dim: 2, length: 3 };
         alone(&concatenate, histories, &mut out, &[1.0, 2.0, 3.0, 4.0, 5.0, 6.0], &mut d);

@@ -11,6 +11,9 @@ pub(crate) struct Histories<'a> {
     pub images: &'a [u32],
     /// Image embeddings, (U, D).
     pub embeddings: &'a [f32],
+    /// The cosine of the ad and each behavior, by impressions, then behaviors of their groups, (P);
+    /// not read by attention without them.
+    pub cosines: &'a [f32],
 }
 
 impl<'a> Histories<'a> {
@@ -63,4 +66,6 @@ pub(crate) struct Widths {
     pub concatenate: usize,
     /// Whether attention sees key * query too.
     pub product: bool,
+    /// Whether attention adds cosines to its weights.
+    pub cosine: bool,
 }

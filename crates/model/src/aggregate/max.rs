@@ -92,6 +92,7 @@ mod tests {
             behaviors: &behaviors,
             images: &images,
             embeddings: history,
+            cosines: &[],
         };
         let (mut out, mut d) = ([7.0_f32], vec![0.5; history.len()]);
         alone(&Max { dim: 1 }, histories, &mut out, &[2.0], &mut d);

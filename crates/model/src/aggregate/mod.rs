@@ -163,6 +163,7 @@ pub(crate) mod tests {
         attention: [4, 3],
         concatenate: 2,
         product: false,
+        cosine: false,
     };
 
     /// Histories apart from their floats.
@@ -189,7 +190,7 @@ pub(crate) mod tests {
 
         fn histories<'a>(&'a self, embeddings: &'a [f32]) -> Histories<'a> {
             let Case { impressions, behaviors, images, .. } = self;
-            Histories { impressions, behaviors, images, embeddings }
+            Histories { impressions, behaviors, images, embeddings, cosines: &[] }
         }
     }
 

@@ -51,6 +51,8 @@ pub(super) struct ContentScratch {
     daggregate: Vec<f32>,
     attention: AggregateScratch,
     pub(super) similarity: SimilarityScratch,
+    /// The cosine of every pair, where attention weighs by it; (P).
+    pub(super) cosines: Vec<f32>,
 }
 
 /// The inputs of the network, or their gradients, and where the query fields are in them.
@@ -98,6 +100,7 @@ impl Content {
             attention: config.network.attention,
             concatenate: config.network.concatenate_length,
             product,
+            cosine: config.network.attends_by_cosine(),
         };
         let aggregate =
             arm.has_behavior().then(|| config.network.aggregator.build(layout, prefix, sizes));
@@ -145,6 +148,9 @@ impl Content {
         to: &mut Inputs,
     ) {
         self.place_ads(w, content, s, to);
+        if config.network.attends_by_cosine() {
+            similarity::of_pairs(batch, content.sketches, &mut s.similarity, &mut s.cosines);
+        }
         self.aggregate(w, batch, content, s, to);
         self.products(batch, to);
         let (similarity, sketches) = (config.network.similarity, content.sketches);
@@ -239,7 +245,13 @@ impl Content {
         };
         let out = fit(&mut s.aggregate, rows * columns.dim);
         let queries = Queries { image: &s.image_queries, fields: &s.queries };
-        aggregate.forward(w, histories(batch, &s.behaviors), queries, &mut s.attention, out);
+        aggregate.forward(
+            w,
+            histories(batch, &s.behaviors, &s.cosines),
+            queries,
+            &mut s.attention,
+            out,
+        );
         for (i, out) in out.chunks_exact(columns.dim).enumerate() {
             columns.of_mut(x, i).copy_from_slice(out);
         }
@@ -273,7 +285,7 @@ impl Content {
         };
         zeros(&mut s.behaviors.dembeddings, s.behaviors.embeddings.len());
         let mut dembeddings = std::mem::take(&mut s.behaviors.dembeddings);
-        let histories = histories(batch, &s.behaviors);
+        let histories = histories(batch, &s.behaviors, &s.cosines);
         let attention = &mut s.attention;
         aggregate.backward(w, histories, queries, attention, dout, dw, dqueries, &mut dembeddings);
         s.behaviors.dembeddings = dembeddings;
@@ -359,11 +371,16 @@ impl ImageQuery {
     }
 }
 
-fn histories<'a>(batch: &'a RankBatch, behaviors: &'a ImageScratch) -> Histories<'a> {
+fn histories<'a>(
+    batch: &'a RankBatch,
+    behaviors: &'a ImageScratch,
+    cosines: &'a [f32],
+) -> Histories<'a> {
     Histories {
         impressions: batch.impressions,
         behaviors: batch.behaviors,
         images: &behaviors.images,
         embeddings: &behaviors.embeddings,
+        cosines,
     }
 }

@@ -60,6 +60,7 @@ impl Interest {
             attention: config.network.attention,
             concatenate: 1,
             product: true,
+            cosine: config.network.attends_by_cosine() && !config.contents.is_empty(),
         };
         let attention = Attention::new(layout, "attention.ids", widths, query);
         Interest { attention, fields, dim, first }
@@ -70,13 +71,15 @@ impl Interest {
         config.each_behavior_fields() * config.network.embedding_dim
     }
 
-    /// Fills the output's columns of `a` (B, `width`), whose columns `queries` are filled already.
+    /// Fills the output's columns of `a` (B, `width`), whose columns `queries` are filled already;
+    /// `cosines` are those of the first content.
     pub(crate) fn forward(
         &self,
         w: &[f32],
         batch: &RankBatch,
         s: &mut InterestScratch,
         queries: &[Columns],
+        cosines: &[f32],
         a: &mut [f32],
         width: usize,
     ) {
@@ -90,7 +93,7 @@ impl Interest {
         gather(batch.len(), queries, a, &mut s.query);
         let columns = self.columns(width);
         (0..batch.len()).for_each(|i| columns.of_mut(a, i).fill(0.0));
-        let histories = histories(batch, &s.numbers, &s.keys);
+        let histories = histories(batch, &s.numbers, &s.keys, cosines);
         self.attention.forward(w, histories, &s.query, &mut s.attention, columns, a);
     }
 
@@ -106,6 +109,7 @@ impl Interest {
         batch: &RankBatch,
         s: &mut InterestScratch,
         queries: &[Columns],
+        cosines: &[f32],
         da: &mut [f32],
         width: usize,
         dw: &mut [f32],
@@ -115,7 +119,7 @@ impl Interest {
         zeros(&mut s.dquery, s.query.len());
         self.attention.backward(
             w,
-            histories(batch, &s.numbers, &s.keys),
+            histories(batch, &s.numbers, &s.keys, cosines),
             &s.query,
             &mut s.attention,
             self.columns(width),
@@ -139,11 +143,17 @@ impl Interest {
     }
 }
 
-fn histories<'a>(batch: &RankBatch<'a>, numbers: &'a [u32], keys: &'a [f32]) -> Histories<'a> {
+fn histories<'a>(
+    batch: &RankBatch<'a>,
+    numbers: &'a [u32],
+    keys: &'a [f32],
+    cosines: &'a [f32],
+) -> Histories<'a> {
     Histories {
         impressions: batch.impressions,
         behaviors: batch.behaviors,
         images: numbers,
         embeddings: keys,
+        cosines,
     }
 }

@@ -163,13 +163,14 @@ impl RankNetwork {
         }
         contents.resize_with(self.contents.len(), ContentScratch::default);
         let mut to = Inputs { u, a, widths: self.widths, queries: &self.queries };
-        for ((content, batch_of), s) in self.contents.iter().zip(batch.contents).zip(contents) {
+        let each = self.contents.iter().zip(batch.contents).zip(contents.iter_mut());
+        for ((content, batch_of), s) in each {
             content.forward(&self.config, w, batch, batch_of, s, &mut to);
         }
         let Inputs { u, a, .. } = to;
         if let Some(network) = &self.interest {
             let (queries, width) = (&self.interest_queries, self.widths.a);
-            network.forward(w, batch, interest, queries, a, width);
+            network.forward(w, batch, interest, queries, cosines_of(contents), a, width);
         }
         self.head.forward(w, batch, u, a, head, logits);
     }
@@ -193,14 +194,15 @@ impl RankNetwork {
         let (widths, queries) = (self.widths, &self.queries[..]);
         let x = Inputs { u, a, widths, queries };
         let mut d = Inputs { u: du, a: da, widths, queries };
-        let each = self.contents.iter().zip(batch.contents).zip(contents);
+        let each = self.contents.iter().zip(batch.contents).zip(contents.iter_mut());
         for (((content, batch_of), s), grads) in each.zip(&mut grads.contents) {
             content.backward(w, batch, batch_of, s, &x, &mut d, dw, grads);
         }
         let Inputs { u: du, a: da, .. } = d;
         if let Some(network) = &self.interest {
             let (queries, width) = (&self.interest_queries, self.widths.a);
-            network.backward(w, batch, interest, queries, da, width, dw, drows);
+            let cosines = cosines_of(contents);
+            network.backward(w, batch, interest, queries, cosines, da, width, dw, drows);
         }
         for (field, &lists) in batch.group_fields.iter().enumerate() {
             pool::backward(lists, du, self.group_field(field), drows);
@@ -280,12 +282,17 @@ impl RankNetwork {
             if config.network.images.has_behavior() {
                 assert_eq!(content.behavior_images.len(), behaviors, "behavior images");
             }
-            if config.network.similarity != Similarity::None {
+            if config.network.compares() {
                 let Sketches { ads, behaviors: of, .. } = content.sketches;
                 assert_eq!((ads.len(), of.len()), (impressions, behaviors), "sketches");
             }
         }
     }
+}
+
+/// The cosines of the first content, if attention weighs by them.
+fn cosines_of(contents: &[ContentScratch]) -> &[f32] {
+    contents.first().map_or(&[], |content| &content.cosines)
 }
 
 #[cfg(test)]

@@ -161,6 +161,27 @@ pub(super) fn forward(
     }
 }
 
+/// Overwrites `cosines` with that of every impression and behavior of its group, 0 where one has no
+/// image; by impressions, then behaviors.
+pub(super) fn of_pairs(
+    batch: &RankBatch,
+    sketches: Sketches,
+    scratch: &mut SimilarityScratch,
+    cosines: &mut Vec<f32>,
+) {
+    let inverse = &mut scratch.inverse;
+    inverse_lengths(sketches, inverse);
+    cosines.clear();
+    for group in 0..batch.groups() {
+        let behaviors = batch.behaviors[group] as usize..batch.behaviors[group + 1] as usize;
+        for impression in batch.impressions_of(group) {
+            let history = sketches.behaviors[behaviors.clone()].iter();
+            let of = |&image: &u32| cosine(sketches, inverse, sketches.ads[impression], image);
+            cosines.extend(history.map(|image| of(image).unwrap_or(0.0)));
+        }
+    }
+}
+
 /// 1 / length of each vector; 0 for zeros.
 fn inverse_lengths(sketches: Sketches, inverse: &mut Vec<f32>) {
     inverse.clear();
@@ -341,6 +362,16 @@ mod tests {
         for (ad, history, expected) in cases {
             assert_close(&run(Similarity::Statistics, &[ad], &[history]), &expected, 1e-5);
         }
+    }
+
+    #[test]
+    fn every_pair_has_a_cosine() {
+        const NONE: u32 = NO_IMAGE;
+        with_batch(&[0, NONE, 1], &[&[1, NONE, 3, 4], &[0], &[]], |batch, sketches| {
+            let mut cosines = vec![7.0];
+            of_pairs(batch, sketches, &mut SimilarityScratch::default(), &mut cosines);
+            assert_close(&cosines, &[0.6, 0.0, -1.0, 0.0, 0.0], 1e-6);
+        });
     }
 
     /// Mean 0 and deviation 1 over what the scales were set by; nothing beyond 5; without a pair 0,

@@ -176,6 +176,10 @@ fn every_network() -> impl Iterator<Item = RankNetwork> {
             with(&paper, |n| n.interactions = Interactions::Product),
             with(&paper, |n| n.similarity = Similarity::Histogram),
             with(&paper, |n| n.similarity = Similarity::Statistics),
+            with(&paper, |n| n.attention_cosine = true),
+            with(&RankConfig { behavior_fields: vec![2, 0], ..paper.clone() }, |n| {
+                (n.base, n.attention_cosine) = (Base::Din, true);
+            }),
             with(
                 &RankConfig {
                     contents: vec!["image".to_owned(), "text".to_owned()],

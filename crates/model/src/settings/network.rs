@@ -77,5 +77,24 @@ settings! {
         /// impression of the group, the last bucket all older ones. 0 is no such field; 32 cover
         /// 136 years. Range: 0 to 64.
         pub behavior_age_buckets: usize = 0, in range::buckets;
+        /// Addition of a factor times the cosine of ad and behavior to every weight of attention,
+        /// by the vectors of `similarity` (SA-TA): those of images in the attention of `din`, those
+        /// of its content in an attentive aggregator. The factor of each attention is learned,
+        /// begins at 1, and stands for the share of the cosine over its temperature. A network
+        /// without attention ignores it. Range: `true`, `false`.
+        pub attention_cosine: bool = false;
+    }
+}
+
+impl NetworkSettings {
+    /// Whether any attention weighs by cosines.
+    pub fn attends_by_cosine(&self) -> bool {
+        let attends = self.images.has_behavior() && !self.aggregator.queries().is_empty();
+        self.attention_cosine && (attends || self.base == Base::Din)
+    }
+
+    /// Whether vectors of contents are compared as they were before any training.
+    pub fn compares(&self) -> bool {
+        self.similarity != Similarity::None || self.attends_by_cosine()
     }
 }

@@ -175,6 +175,7 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
             let network = &mut model.network;
             (network.images, network.similarity) = (ImageArm::None, Similarity::None);
             network.interactions = Interactions::None;
+            network.attention_cosine = false;
             (model.pca, model.projection) = (None, None);
             config.align = None;
             config.data.contents.clear();

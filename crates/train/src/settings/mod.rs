@@ -69,7 +69,7 @@ impl Config {
     /// Whether the model reads features, and not only the ids of images.
     pub fn needs_images(&self) -> bool {
         self.model.network.images != ImageArm::None
-            || self.model.network.similarity != Similarity::None
+            || self.model.network.compares()
             || !self.data.contents.is_empty()
     }
 }

@@ -70,6 +70,7 @@ fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
         config.model.network.interactions = Interactions::Product;
         config.model.network.similarity = Similarity::Statistics;
         config.model.network.behavior_age_buckets = 32;
+        config.model.network.attention_cosine = true;
         config.train.tower_dropout = 0.2;
         config.train.tower_weight_decay = 0.1;
         config.train.rows_learning_rate = Some(0.004);

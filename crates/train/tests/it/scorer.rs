@@ -50,7 +50,7 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
     let folder = TempDir::new().unwrap();
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     type Change<'a> = &'a dyn Fn(&mut Config);
-    let changes: [Change<'_>; 9] = [
+    let changes: [Change<'_>; 11] = [
         &|config| config.model.network.base = Base::LogisticRegression,
         &|config| {
             (config.model.network.base, config.model.network.images) = (Base::Din, ImageArm::Ad)
@@ -75,6 +75,12 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
         &|config| {
             config.model.projection = Some(HALF_WHITENED);
             config.model.network.similarity = Similarity::Statistics;
+        },
+        &|config| config.model.network.attention_cosine = true,
+        &|config| {
+            config.model.network.base = Base::Din;
+            config.model.network.images = ImageArm::None;
+            config.model.network.attention_cosine = true;
         },
         &|config| {
             config.data.contents = vec![text.clone()];

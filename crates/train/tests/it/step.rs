@@ -171,6 +171,15 @@ fn a_step_of_other_networks_is_the_obvious_one() {
             config.model.network.similarity = Similarity::Statistics;
             config.train.batch = 1 << 20;
         }),
+        change(&|config| {
+            config.model.projection = Some(HALF_WHITENED);
+            config.model.network.attention_cosine = true;
+        }),
+        change(&|config| {
+            config.model.network.base = Base::Din;
+            config.model.network.images = ImageArm::None;
+            config.model.network.attention_cosine = true;
+        }),
         change(&|config| config.model.tower_weights = TowerWeights::Random),
         change(&|config| {
             config.model.tower_weights = TowerWeights::Pca;
