@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from . import _ams
 from ._ams import Table
-from ._requests import Behaviors, Candidates, Cell, User, Value, Values, page_view, to_json
+from ._requests import Behaviors, Candidates, Cell, Instant, User, Value, Values, page_view, to_json
 
 
 class ArrowStream(Protocol):
@@ -151,13 +151,16 @@ class Model:
         candidates: Candidates | Values = (),
         context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
+        *,
+        time: Instant | None = None,
     ) -> Page:
         """Ranks the candidates of one page view.
 
         `user` is an id, or a mapping with `id` and `features`; `behaviors` are items, newest first, or a mapping with
         `item`, `time` and `features`; `candidates` are items, or a mapping with `item`, `bid` and `features`.
+        `time` is when the page is looked at, for a model that sees the ages of behaviors.
         """
-        return self._page(page_view(user, behaviors, candidates, context, {"top_k": top_k}))
+        return self._page(page_view(user, behaviors, candidates, context, {"top_k": top_k}, time))
 
     def score_page(self, page: Mapping[str, Any]) -> Page:
         """Ranks the candidates of a request as servers and `ams score` take it."""
@@ -173,9 +176,11 @@ class Model:
         candidates: Candidates | Values = (),
         context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
+        *,
+        time: Instant | None = None,
     ) -> Explained:
         """The effect of each behavior on the best candidates: 5, or `top_k` up to 50."""
-        request = page_view(user, behaviors, candidates, context, {"top_k": top_k})
+        request = page_view(user, behaviors, candidates, context, {"top_k": top_k}, time)
         return Explained.of(json.loads(self._inner.explain(request)))
 
     def similar(

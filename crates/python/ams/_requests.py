@@ -28,6 +28,8 @@ Value: TypeAlias = Union[str, int, float, bool]
 Cell: TypeAlias = Union[Value, "Sequence[Value | None]", None]
 #: A column of values, one a row.
 Values: TypeAlias = Union["Sequence[Value | None]", _Listed, _ListedToo]
+#: An instant: unix time, text or datetime.
+Instant: TypeAlias = Union[Value, date]
 #: A column of instants: unix times, texts or datetimes.
 Times: TypeAlias = Union["Sequence[Value | date | None]", _Listed, _ListedToo]
 #: A column of a field, one cell a row.
@@ -82,6 +84,7 @@ def page_view(
     candidates: Candidates | Values,
     context: Mapping[str, Cell] | None,
     options: Mapping[str, int | None],
+    time: Instant | None,
 ) -> str:
     """The page view in JSON."""
     whose: dict[str, object] = dict(user) if isinstance(user, Mapping) else {"id": user}
@@ -93,6 +96,8 @@ def page_view(
         "user": whose,
         "candidates": candidates if isinstance(candidates, Mapping) else {"item": candidates},
     }
+    if time is not None:
+        page["time"] = time
     if context is not None:
         page["context"] = context
     given = {name: value for name, value in options.items() if value is not None}

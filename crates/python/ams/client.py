@@ -13,7 +13,7 @@ from urllib.parse import quote
 from urllib.request import HTTPRedirectHandler, Request, build_opener, HTTPSHandler
 
 from ._model import Explained, Page, Similar
-from ._requests import Behaviors, Candidates, Cell, User, Value, Values, page_view, to_json
+from ._requests import Behaviors, Candidates, Cell, Instant, User, Value, Values, page_view, to_json
 
 
 class ServerError(Exception):
@@ -104,11 +104,13 @@ class Client:
         context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
+        time: Instant | None = None,
         version: int | None = None,
         deadline_ms: int | None = None,
     ) -> Page:
         """Ranks the candidates of one page view; the arguments are those of `Model.score`."""
-        body = page_view(user, behaviors, candidates, context, {"top_k": top_k, "deadline_ms": deadline_ms})
+        options = {"top_k": top_k, "deadline_ms": deadline_ms}
+        body = page_view(user, behaviors, candidates, context, options, time)
         return Page(**self._ask(self._path(model, version, "/score"), body))
 
     def score_page(self, model: str, page: Mapping[str, Any], *, version: int | None = None) -> Page:
@@ -124,10 +126,11 @@ class Client:
         context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
+        time: Instant | None = None,
         version: int | None = None,
     ) -> Explained:
         """The effect of each behavior on the best candidates."""
-        body = page_view(user, behaviors, candidates, context, {"top_k": top_k})
+        body = page_view(user, behaviors, candidates, context, {"top_k": top_k}, time)
         return Explained.of(self._ask(self._path(model, version, "/explain"), body))
 
     def similar(
@@ -186,6 +189,7 @@ class AsyncClient:
         context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
+        time: Instant | None = None,
         version: int | None = None,
         deadline_ms: int | None = None,
     ) -> Page:
@@ -198,6 +202,7 @@ class AsyncClient:
             candidates,
             context,
             top_k,
+            time=time,
             version=version,
             deadline_ms=deadline_ms,
         )
@@ -215,11 +220,12 @@ class AsyncClient:
         context: Mapping[str, Cell] | None = None,
         top_k: int | None = None,
         *,
+        time: Instant | None = None,
         version: int | None = None,
     ) -> Explained:
         """As `Client.explain`."""
         return await asyncio.to_thread(
-            self._client.explain, model, user, behaviors, candidates, context, top_k, version=version
+            self._client.explain, model, user, behaviors, candidates, context, top_k, time=time, version=version
         )
 
     async def similar(
