@@ -22,7 +22,7 @@ use ams_model::pca::Whiten;
 use crate::files::folder::Manifest;
 use crate::files::golden::Golden;
 use crate::files::layout::BundleMeta;
-use crate::input::Keys;
+use crate::input::{Input, Keys};
 use crate::model::Model;
 use crate::request::PageView;
 use crate::spec::{ImageSource, Spec, TowerSharing, TowerWeights};
@@ -156,7 +156,8 @@ impl Fixture {
             input.collect(groups, &keys[0], &mut ids);
             let first = rows.len() / DIM;
             for id in &ids.values {
-                let at = weights.ids.iter().position(|known| *known == id.0);
+                let place = |id: Id| weights.ids.iter().position(|known| *known == id.0);
+                let at = place(*id).or_else(|| place(spec.unknown_id(*input)?));
                 rows.extend(at.map_or([0.0; DIM], |at| vector(&weights.rows, at)));
             }
             let places: Vec<u32> = (first..rows.len() / DIM).map(|row| row as u32).collect();
@@ -347,6 +348,9 @@ fn weights(spec: &Spec) -> Weights {
     }
     // First values have zero biases; these are all different.
     dense.iter_mut().enumerate().for_each(|(at, weight)| *weight += noise(at as u64) * 0.1);
+    // Not of every input: a row may be absent.
+    let unknown = [Input::Ad(0), Input::Behavior(0), Input::EachBehavior(0), Input::User(2)];
+    let unknown = unknown.map(|input| spec.unknown_id(input));
     let mut ids: Vec<u64> = [
         ("user", &["u1", "u2"][..]),
         ("age", &["25"]),
@@ -358,11 +362,13 @@ fn weights(spec: &Spec) -> Weights {
     .into_iter()
     .flat_map(|(field, values)| values.iter().map(move |value| Id::of(field, value).0))
     .chain(pictures(0).into_iter().map(|(_, key)| Id::of_image(ImageKey(key)).0))
+    .chain(unknown.into_iter().flatten().map(|id| id.0))
     .collect();
     if spec.sees_ages() {
         ids.extend([0, 1, 3, 5].map(|bucket| Id::of_age(bucket).0));
     }
     ids.sort_unstable();
+    ids.dedup();
     let rows = ids.iter().flat_map(|&id| (0..DIM as u64).map(move |d| noise(id ^ d))).collect();
     let contents = (0..1 + spec.further.len()).map(|content| table(spec, content)).collect();
     Weights { dense, ids, rows, contents }

@@ -1,9 +1,10 @@
 //! A bundle in memory: the scorer.
 //!
 //! Runs the network exactly as the trainer's worker does, over rows looked up by id and images
-//! embedded beforehand. An id without a row is left out of its list, which is the same sum as a row
-//! of zeros; an image without an embedding is no image, for which the network has learned a vector.
-//! Single-threaded and without locks: one [`Scratch`] per thread.
+//! embedded beforehand. An id without a row has the learned one of unknown ids, or is left out of
+//! its list, which is the same sum as a row of zeros; an image without an embedding is no image,
+//! for which the network has learned a vector. Single-threaded and without locks: one [`Scratch`]
+//! per thread.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -48,6 +49,8 @@ pub(crate) struct Bundle {
     pub(crate) group_inputs: Vec<Input>,
     pub(crate) impression_inputs: Vec<Input>,
     pub(crate) behavior_inputs: Vec<Input>,
+    /// [`Spec::unknown_id`] of each of [`Model::inputs`].
+    pub(crate) unknown: Vec<Option<Id>>,
     pub(crate) network: RankNetwork,
     /// Weights W of the rank network, by its layout.
     pub(crate) w: Vec<f32>,
@@ -241,11 +244,12 @@ impl Model {
         scratch.unknown.clear();
         scratch.columns.resize_with(self.inputs().count(), Ragged::default);
         scratch.rows.clear();
-        for (input, column) in self.inputs().zip(&mut scratch.columns) {
+        let inputs = self.inputs().zip(&self.bundle.unknown);
+        for ((input, &unknown), column) in inputs.zip(&mut scratch.columns) {
             input.collect(groups, &scratch.keys[0], &mut scratch.ids);
             let (dim, rows) = (self.spec().dim(), &mut scratch.rows);
-            rows::look_up(&self.rows, dim, &scratch.ids, column, rows);
-            scratch.unknown.push(scratch.ids.values.len() - column.values.len());
+            let lacking = rows::look_up(&self.rows, dim, unknown, &scratch.ids, column, rows);
+            scratch.unknown.push(lacking);
         }
         let lists: Vec<Lists<'_>> = scratch
             .columns
@@ -330,6 +334,7 @@ mod tests {
     use crate::fixture::{Fixture, ROWS, spec, with};
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
     use crate::write::RowFormat;
+    use ams_model::settings::UnknownIds;
     use ams_model::{Aggregator, ImageArm, Interactions, Similarity};
 
     #[test]
@@ -397,6 +402,8 @@ mod tests {
             with(&joint, |n| n.attention_cosine = true),
             with(&none, |n| (n.base, n.attention_cosine) = (Base::Din, true)),
             Spec { further: vec![text], ..none },
+            with(&everything, |n| (n.unknown, n.base) = (UnknownIds::Learned, Base::Din)),
+            with(&joint, |n| n.unknown = UnknownIds::Learned),
             everything,
         ];
         for spec in cases {

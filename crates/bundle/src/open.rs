@@ -49,15 +49,19 @@ impl Model {
         let rows = rows::LayeredRows::new(rows::read(&folder.tensors(IDS)?, spec.dim())?);
         let contents = contents::read(&folder, spec)?;
         let items = read_items(&folder, spec)?;
+        let (group_inputs, impression_inputs) = (spec.group_inputs(), spec.impression_inputs());
+        let behavior_inputs = spec.behavior_inputs();
+        let inputs = group_inputs.iter().chain(&impression_inputs).chain(&behavior_inputs);
         let bundle = Bundle {
+            unknown: inputs.map(|input| spec.unknown_id(*input)).collect(),
             path,
             name,
             version,
             memory,
             hash,
-            group_inputs: spec.group_inputs(),
-            impression_inputs: spec.impression_inputs(),
-            behavior_inputs: spec.behavior_inputs(),
+            group_inputs,
+            impression_inputs,
+            behavior_inputs,
             w,
             embedder,
             network,

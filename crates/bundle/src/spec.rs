@@ -4,10 +4,10 @@
 //! A run resolves its configuration to a [`Spec`]; a bundle carries it; trainer and scorer build
 //! their networks from it, so both read the same fields in the same order.
 
-use ams_data::{Field, Schema, Side};
+use ams_data::{Field, Id, Schema, Side};
 use ams_model::linalg::Normalize;
 use ams_model::pca::Whiten;
-use ams_model::settings::{Beside, Form, range};
+use ams_model::settings::{Beside, Form, UnknownIds, range};
 use ams_model::{Aggregator, Base, ImageArm, NetworkSettings, RankConfig, TowerConfig};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -357,6 +357,12 @@ impl Spec {
         };
         let field = self.fields.side(side).nth(place).map_or("?", |field| &field.name);
         format!("{name}.{field}")
+    }
+
+    /// The id whose row stands in for the ids of `input` that have none; none where that is zeros.
+    pub fn unknown_id(&self, input: Input) -> Option<Id> {
+        let learned = self.network.unknown == UnknownIds::Learned;
+        learned.then(|| Id::unknown(&self.input_name(input)))
     }
 
     /// The rank network's shape.

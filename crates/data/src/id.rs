@@ -29,6 +29,12 @@ impl Id {
         Id::of_bytes("time", &[bucket])
     }
 
+    /// The id whose row stands in for the ids of `input` that have none: xxh3-64 of (`input`, 0, 0,
+    /// `unknown`). No text of a value has a zero byte in front.
+    pub fn unknown(input: &str) -> Id {
+        Id::of_bytes(input, b"\0unknown")
+    }
+
     fn of_bytes(field: &str, value: &[u8]) -> Id {
         let mut hasher = Xxh3Default::new();
         hasher.update(field.as_bytes());

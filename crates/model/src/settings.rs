@@ -12,7 +12,7 @@ mod flat;
 mod network;
 pub mod range;
 
-pub use choices::{Base, ImageArm, Interactions, Similarity};
+pub use choices::{Base, ImageArm, Interactions, Similarity, UnknownIds};
 pub use flat::{Beside, Form};
 pub use network::NetworkSettings;
 

@@ -64,6 +64,7 @@ pub use run::progress::StepReport;
 pub use run::trainer::Trainer;
 pub use settings::{Config, Placement};
 pub use setup::job::Job;
+pub use step::frequency::FieldIds;
 pub use step::traffic::{Asked, Counts};
 
 // Its own tests are in the same program as those beside the code.

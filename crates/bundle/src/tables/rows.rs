@@ -59,31 +59,42 @@ pub(crate) fn read(file: &TensorFile, dim: usize) -> Result<SortedTable<Rows>> {
     Ok(SortedTable::new(index, gone, Rows { dim, values }))
 }
 
-/// Appends to `rows` the row of each id that has one, and overwrites `places` with where it is
-/// there, list by list.
+/// Appends to `rows` the row of each id that has one, or else that of the id `unknown` if there is
+/// one, and overwrites `places` with where it is there, list by list. Returns how many ids have no
+/// row of their own.
 pub(crate) fn look_up(
     all: &LayeredRows,
     dim: usize,
+    unknown: Option<Id>,
     ids: &Ragged<Id>,
     places: &mut Ragged<u32>,
     rows: &mut Vec<f32>,
-) {
+) -> usize {
     places.clear();
     // What is the same for all candidates comes again and again.
     let mut last: Option<(Id, Option<u32>)> = None;
+    let mut find = |id: Id| {
+        all.get(id.0).map(|(table, at)| {
+            table.push(at, rows);
+            (rows.len() / dim - 1) as u32
+        })
+    };
+    let (mut stand_in, mut lacking) = (None, 0);
     for list in 0..ids.len() {
         let before = places.values.len();
         for &id in ids.row(list) {
             let place = match last {
                 Some((same, place)) if same == id => place,
-                _ => all.get(id.0).map(|(table, at)| {
-                    table.push(at, rows);
-                    (rows.len() / dim - 1) as u32
-                }),
+                _ => find(id),
             };
             last = Some((id, place));
+            let place = place.or_else(|| {
+                lacking += 1;
+                *stand_in.get_or_insert_with(|| unknown.and_then(&mut find))
+            });
             places.values.extend(place);
         }
         places.offsets.push(places.values.len() - before);
     }
+    lacking
 }

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_location::Locations;
 use ams_train::run::{self, Choice, Next, RunReport, Searched, Start, two_decimals};
-use ams_train::{Asked, Config, Counts, Job};
+use ams_train::{Asked, Config, Counts, FieldIds, Job};
 
 use crate::alignment;
 use crate::commands::job::JobArguments;
@@ -118,9 +118,10 @@ fn text(report: &RunReport) -> String {
         format!("{epoch} {}\n", of.join(", "))
     });
     let choice = report.choice.as_ref().map_or(String::new(), chosen);
+    let admitted = report.admitted.as_deref().map_or(String::new(), admitted);
     let alignment = report.alignment.as_ref().map_or(String::new(), alignment::text);
     format!(
-        "{alignment}{choice}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
+        "{alignment}{choice}{admitted}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
         report.run.display(),
         count(report.steps),
         count(report.impressions),
@@ -128,6 +129,15 @@ fn text(report: &RunReport) -> String {
         count(report.impressions_per_second as u64),
         metric(report.loss),
         traffic(report),
+    )
+}
+
+/// The ids with a row of their own, as a table.
+fn admitted(fields: &[FieldIds]) -> String {
+    let row = |of: &FieldIds| vec![of.field.clone(), count(of.ids), count(of.admitted)];
+    table(
+        &["ids in training", "different", "admitted"],
+        &fields.iter().map(row).collect::<Vec<_>>(),
     )
 }
 

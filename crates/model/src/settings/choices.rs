@@ -108,3 +108,14 @@ impl Similarity {
         self == Similarity::Statistics
     }
 }
+
+/// The row of an id that has none of its own.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum UnknownIds {
+    /// Zeros.
+    #[default]
+    Zero,
+    /// One row per input, learned from the ids that training replaces by it.
+    Learned,
+}

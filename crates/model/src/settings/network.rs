@@ -5,7 +5,7 @@
 //! at once is checked where they meet, in [`crate::RankConfig::check`].
 
 use crate::aggregate::Aggregator;
-use crate::settings::choices::{Base, ImageArm, Interactions, Similarity};
+use crate::settings::choices::{Base, ImageArm, Interactions, Similarity, UnknownIds};
 use crate::settings::range;
 
 settings! {
@@ -83,6 +83,14 @@ settings! {
         /// begins at 1, and stands for the share of the cosine over its temperature. A network
         /// without attention ignores it. Range: `true`, `false`.
         pub attention_cosine: bool = false;
+        /// Row of an id that has none of its own: one that training did not see, or saw fewer than
+        /// `train.min_occurrences` times. Range: `learned` needs an `id_dropout` of more than 0 or
+        /// a `train.min_occurrences` of more than 1.
+        /// - `zero`: Zeros.
+        /// - `learned`: One row per input, such as `ad.item`, which begins as zeros. It is trained
+        ///   by the ids of the input that `id_dropout` replaces and by those below
+        ///   `train.min_occurrences`.
+        pub unknown: UnknownIds = UnknownIds::Zero;
     }
 }
 

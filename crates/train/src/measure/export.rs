@@ -7,8 +7,8 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use ams_data::ImageKey;
 use ams_data::staging::write_whole;
+use ams_data::{Id, ImageKey};
 use ams_model::init::row_init;
 use safetensors::tensor::{Dtype, TensorView};
 use serde_json::{Value, json};
@@ -164,6 +164,8 @@ fn description(trainer: &Trainer, tower: &TowerDefinition, batch: &MicroBatch) -
 /// The first value of the row of `id`.
 fn row(trainer: &Trainer, id: u64, dim: usize) -> Vec<f32> {
     let mut row = vec![0.0; dim];
-    row_init(trainer.config().seed, crate::step::shard::ROWS, id, &mut row);
+    if !trainer.lanes().network.unknown.contains(&Id(id)) {
+        row_init(trainer.config().seed, crate::step::shard::ROWS, id, &mut row);
+    }
     row
 }

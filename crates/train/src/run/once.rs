@@ -78,6 +78,7 @@ pub(super) fn train(
             config.train.batch,
         ),
         per_step: counted.counts.per_step(trainer.cursor().step - before.step),
+        admitted: trainer.admitted().map(<[_]>::to_vec),
         alignment,
         choice: None,
     })

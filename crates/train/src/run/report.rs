@@ -9,6 +9,7 @@ use crate::align::AlignReport;
 use crate::run::layout::folder;
 use crate::run::progress::Validation;
 use crate::settings::{Candidate, Config};
+use crate::step::frequency::FieldIds;
 use crate::step::traffic::Counts;
 
 /// The result of a training; `--json` of `ams train`.
@@ -52,6 +53,9 @@ pub struct RunReport {
     pub steps_per_epoch_of_all_users: u64,
     /// Counters of all lanes together, mean per step over this process's steps.
     pub per_step: Counts,
+    /// The ids by field, where `train.min_occurrences` is more than 1 and this process took a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub admitted: Option<Vec<FieldIds>>,
     /// The alignment before the first step; none without a table `[align]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alignment: Option<AlignReport>,
@@ -82,6 +86,7 @@ impl RunReport {
             steps_per_epoch: 0,
             steps_per_epoch_of_all_users: 0,
             per_step: Counts::default(),
+            admitted: None,
             alignment: Some(alignment),
             choice: None,
         }

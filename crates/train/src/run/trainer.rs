@@ -26,6 +26,7 @@ use crate::settings::{Config, WarmParts};
 use crate::setup::job::{Job, facts_of};
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
+use crate::step::frequency::FieldIds;
 use crate::step::mail::Seat;
 use crate::step::selection::{HeldOut, Selection, Subset};
 use crate::step::share::Share;
@@ -56,8 +57,8 @@ pub struct Trainer {
     steps_per_epoch: u64,
     /// Whether the feeds stand where the cursor says.
     started: bool,
-    /// Whether the occurrences of ids are known.
-    counted: bool,
+    /// The ids of the training samples by field, once they are counted.
+    ids: Option<Vec<FieldIds>>,
 }
 
 impl Trainer {
@@ -107,7 +108,7 @@ impl Trainer {
             learned,
             steps_per_epoch,
             started: false,
-            counted: false,
+            ids: None,
         })
     }
 
@@ -190,6 +191,12 @@ impl Trainer {
         self.history
     }
 
+    /// How many ids of each field have a row of their own, where `train.min_occurrences` decides it
+    /// and a step was taken by this process.
+    pub fn admitted(&self) -> Option<&[FieldIds]> {
+        self.ids.as_deref().filter(|_| self.config.train.min_occurrences > 1)
+    }
+
     /// Whether an epoch just ended.
     pub(crate) fn is_at_epoch_end(&self) -> bool {
         self.cursor.step_in_epoch == self.steps_per_epoch
@@ -244,11 +251,10 @@ impl Trainer {
             return Ok(None);
         }
         if !self.started {
-            if self.config.train.l2_ids > 0.0 && !self.counted {
+            if self.lanes.network.counts_ids() && self.ids.is_none() {
                 let learned = Selection { split: SplitName::Train, subset: Subset::Learned };
                 let mut readers = self.readers(learned)?;
-                self.lanes.count_ids(&mut readers, self.steps_per_epoch)?;
-                self.counted = true;
+                self.ids = Some(self.lanes.count_ids(&mut readers, self.steps_per_epoch)?);
             }
             self.start_epoch()?;
             self.standardize()?;

@@ -5,7 +5,7 @@ use ams_model::settings::range;
 
 use super::{
     AlignConfig, Candidate, Config, DataConfig, ModelConfig, NetworkSettings, Similarity,
-    TrainConfig, WarmParts,
+    TrainConfig, UnknownIds, WarmParts,
 };
 use crate::error::{Error, Result};
 
@@ -69,6 +69,15 @@ impl TrainConfig {
         let l2 = self.l2_ids;
         if !(l2 >= 0.0 && l2.is_finite()) {
             return bad("train.l2_ids", format!("{l2}, expected a number of at least 0"));
+        }
+        if self.min_occurrences == 0 {
+            return bad("train.min_occurrences", "0, expected at least 1".to_owned());
+        }
+        let learned = model.network.unknown == UnknownIds::Learned;
+        if learned && model.network.id_dropout == 0.0 && self.min_occurrences == 1 {
+            let what = "\"learned\", but no id is replaced by it in training: set \
+                        model.id_dropout to more than 0 or train.min_occurrences to more than 1";
+            return bad("model.unknown", what.to_owned());
         }
         let TrainConfig { tower_dropout: rate, tower_weight_decay: wd, .. } = *self;
         if let Err(what) = range::share(&rate) {

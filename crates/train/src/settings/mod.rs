@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use ams_bundle::NormalizeName;
 pub use ams_bundle::{Normalize, TowerSharing, TowerWeights, Whiten};
 use ams_fabric::Rounding;
+pub use ams_model::settings::UnknownIds;
 use ams_model::settings::{Beside, Form};
 pub use ams_model::{
     Aggregator, Base, ImageArm, Interactions, NetworkSettings, RowOptimizer, Similarity,
@@ -372,6 +373,12 @@ pub struct TrainConfig {
     /// of a row is divided by the occurrences of its id in the training samples. Range: at least
     /// 0.
     pub l2_ids: f32,
+    /// Number of occurrences in the training samples from which an id has a row of its own; one
+    /// with fewer has that of unknown ids, see `model.unknown`. Values of the user and of behaviors
+    /// count once per group. Ids that a warm start brings a row for keep it. Default: `1`. Range:
+    /// at least 1.
+    #[serde(skip_serializing_if = "is_one")]
+    pub min_occurrences: u32,
     /// Probability that a hidden unit of a tower is dropped in training. Range: at least 0 and
     /// less than 1; more than 0 needs a `model.tower` of at least two layers.
     pub tower_dropout: f32,
@@ -428,6 +435,11 @@ fn is_on(setting: &bool) -> bool {
 
 fn is_zero(setting: &f32) -> bool {
     *setting == 0.0
+}
+
+/// Whether every id that occurs has a row, as in runs from before the setting.
+fn is_one(occurrences: &u32) -> bool {
+    *occurrences == 1
 }
 
 /// A variant of the model that is trained, to find out what helps.
@@ -504,6 +516,7 @@ impl Default for TrainConfig {
             rows: RowOptimizer::Adam,
             rows_learning_rate: None,
             l2_ids: 0.0,
+            min_occurrences: 1,
             tower_dropout: 0.0,
             tower_weight_decay: 0.0,
             clip_norm: None,

@@ -3,6 +3,7 @@
 use std::ops::Range;
 
 use ams_bundle::{ContentTowers, Input, Spec, TowerSpec};
+use ams_data::Id;
 use ams_model::RowOptimizer;
 use ams_model::params::Entry;
 use ams_model::rank::RankNetwork;
@@ -38,6 +39,15 @@ pub(crate) struct Network {
     /// the gradients of those are computed for all lanes at once, see
     /// [`crate::step::first_layers`].
     pub rest: Vec<Range<usize>>,
+    /// Occurrences in the training samples from which an id has a row of its own.
+    pub min_occurrences: u32,
+    /// For each of [`Network::inputs`], the id whose row stands in for those without one; empty
+    /// where that is zeros. These rows begin as zeros.
+    pub unknown: Vec<Id>,
+    /// Names of the fields whose ids the inputs have, in order of their first input.
+    pub fields: Vec<String>,
+    /// For each of [`Network::inputs`], its field among them.
+    pub field_of: Vec<usize>,
     /// How strongly rows are drawn towards zero, see [`crate::step::frequency`].
     pub l2_ids: f32,
     /// Share of the towers' hidden units that are dropped in training.
@@ -89,6 +99,20 @@ impl Network {
             let scale = spec.contents()[tower.content].1.scale;
             towers.push(TowerDefinition { spec: tower, model, range, scale });
         }
+        let (group_inputs, impression_inputs) = (spec.group_inputs(), spec.impression_inputs());
+        let behavior_inputs = spec.behavior_inputs();
+        let inputs = group_inputs.iter().chain(&impression_inputs).chain(&behavior_inputs);
+        let unknown = inputs.clone().filter_map(|input| spec.unknown_id(*input)).collect();
+        let mut fields: Vec<String> = Vec::new();
+        let field_of = inputs.map(|input| {
+            let name = spec.input_name(*input);
+            let (_, field) = name.split_once('.').expect("a side and a field");
+            fields.iter().position(|known| known == field).unwrap_or_else(|| {
+                fields.push(field.to_owned());
+                fields.len() - 1
+            })
+        });
+        let field_of = field_of.collect();
         let mut rest = Vec::new();
         rest.push(0..rank.layout().len());
         for tower in towers.iter().filter(|tower| tower.spec.is_trained()) {
@@ -97,9 +121,13 @@ impl Network {
         }
         Network {
             rest,
-            group_inputs: spec.group_inputs(),
-            impression_inputs: spec.impression_inputs(),
-            behavior_inputs: spec.behavior_inputs(),
+            group_inputs,
+            impression_inputs,
+            behavior_inputs,
+            min_occurrences: train.min_occurrences,
+            unknown,
+            fields,
+            field_of,
             rank,
             towers,
             contents: spec.content_towers(),
@@ -118,6 +146,11 @@ impl Network {
     pub(crate) fn inputs(&self) -> impl Iterator<Item = Input> {
         let inputs = self.group_inputs.iter().chain(&self.impression_inputs);
         inputs.chain(&self.behavior_inputs).copied()
+    }
+
+    /// Whether ids are counted before the first step.
+    pub(crate) fn counts_ids(&self) -> bool {
+        self.l2_ids > 0.0 || self.min_occurrences > 1
     }
 
     /// Where W lies among the dense weights.

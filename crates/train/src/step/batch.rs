@@ -16,7 +16,7 @@ use crate::settings::Placement;
 use crate::setup::network::Network;
 use crate::step::dedup::Asks;
 use crate::step::id_dropout::IdDropout;
-use crate::step::mail::{self, Ask, Seat, Values};
+use crate::step::mail::{self, Ask, Occurrences, Seat, Values};
 use crate::step::traffic::Counts;
 
 /// In `places`, until all ids are known: an id that is dropped.
@@ -33,10 +33,12 @@ pub(crate) struct MicroBatch {
     /// The image keys asked for, per tower.
     pub images: Vec<Asks>,
     /// The lists of each input, in the order of [`Network::inputs`]; values are positions in
-    /// `rows`, that of a dropped id the last.
+    /// `rows`, that of a dropped id the last or that of the input in `unknown`.
     lists: Vec<Ragged<u32>>,
     /// The weight of each behavior by its age, if the model sees it; (N).
     recency: Vec<f32>,
+    /// For each input the position of its unknown ids' row; empty where that is zeros.
+    unknown: Vec<u32>,
     /// One index per content.
     image_index: Vec<ImageIndex>,
     /// The rows of `ids` by owner, and that of unknown ids, zeros; (R + 1, D).
@@ -89,6 +91,7 @@ impl MicroBatch {
             images: vec![Asks::default(); network.towers.len()],
             lists: vec![Ragged::default(); inputs],
             recency: Vec::new(),
+            unknown: Vec::new(),
             image_index: network.contents.iter().map(|_| ImageIndex::default()).collect(),
             rows: Vec::new(),
             embeddings: vec![Vec::new(); network.towers.len()],
@@ -142,7 +145,7 @@ impl MicroBatch {
     }
 
     fn deduplicate_ids(&mut self, network: &Network, lanes: usize, dropout: Option<IdDropout>) {
-        let MicroBatch { groups, keys, ids, lists, .. } = self;
+        let MicroBatch { groups, keys, ids, lists, unknown, .. } = self;
         ids.clear();
         for (number, (input, lists)) in network.inputs().zip(&mut *lists).enumerate() {
             match dropout {
@@ -165,10 +168,15 @@ impl MicroBatch {
                 }
             }
         }
+        unknown.clear();
+        unknown.extend(network.unknown.iter().map(|id| ids.add(id.0)));
         ids.close(lanes);
-        let unknown = ids.len() as u32;
-        for number in lists.iter_mut().flat_map(|lists| &mut lists.values) {
-            *number = if *number == DROPPED { unknown } else { ids.position(*number) };
+        unknown.iter_mut().for_each(|number| *number = ids.position(*number));
+        for (input, lists) in lists.iter_mut().enumerate() {
+            let dropped = unknown.get(input).copied().unwrap_or(ids.len() as u32);
+            for number in &mut lists.values {
+                *number = if *number == DROPPED { dropped } else { ids.position(*number) };
+            }
         }
     }
 
@@ -209,16 +217,22 @@ impl MicroBatch {
     }
 
     /// Writes every shard how often the micro-batch refers to each id that it owns.
-    pub(crate) fn write_occurrences(&self, lanes: usize, out: &mut Outbox) {
-        let mut counts = vec![0; self.ids.len()];
-        for &position in self.lists.iter().flat_map(|lists| &lists.values) {
-            counts[position as usize] += 1;
+    pub(crate) fn write_occurrences(&self, network: &Network, lanes: usize, out: &mut Outbox) {
+        let mut counts = vec![Occurrences { id: 0, count: 0, field: 0 }; self.ids.len()];
+        for (lists, &field) in self.lists.iter().zip(&network.field_of) {
+            for &position in &lists.values {
+                let counts = &mut counts[position as usize];
+                (counts.count, counts.field) = (counts.count + 1, field as u32);
+            }
         }
         out.clear();
         for lane in 0..lanes {
             let counts = &counts[self.ids.range(lane)];
-            for (&id, &count) in self.ids.of(lane).iter().zip(counts) {
-                mail::push_occurrences(id, count, out.words());
+            for (&id, counts) in self.ids.of(lane).iter().zip(counts) {
+                // The rows of unknown ids are asked for, but no value is one.
+                if counts.count > 0 {
+                    mail::push_occurrences(Occurrences { id, ..*counts }, out.words());
+                }
             }
             out.seal();
         }
@@ -230,9 +244,14 @@ impl MicroBatch {
         self.rows.clear();
         self.embeddings.iter_mut().for_each(Vec::clear);
         self.features.iter_mut().for_each(Vec::clear);
+        let mut known = Vec::new();
         for shard in 0..seat.lanes {
             let mut answer = Values(mail.read(shard, seat.lane));
-            self.rows.extend_from_slice(answer.floats(self.ids.of(shard).len() * dim));
+            let ids = self.ids.of(shard).len();
+            self.rows.extend_from_slice(answer.floats(ids * dim));
+            if !self.unknown.is_empty() {
+                known.extend(mail::bits(answer.words(ids.div_ceil(32)), ids));
+            }
             for (tower, asks) in self.images.iter().enumerate() {
                 let (images, definition) = (asks.of(shard).len(), &network.towers[tower]);
                 match network.placement {
@@ -252,6 +271,10 @@ impl MicroBatch {
         }
         // The row of dropped ids; its gradient goes nowhere.
         self.rows.resize(self.rows.len() + dim, 0.0);
+        for (lists, &unknown) in self.lists.iter_mut().zip(&self.unknown) {
+            let lacking = lists.values.iter_mut().filter(|position| !known[**position as usize]);
+            lacking.for_each(|position| *position = unknown);
+        }
     }
 
     /// The lists of every input, in the order of [`Network::inputs`]; values are positions among

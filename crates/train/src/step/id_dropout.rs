@@ -1,5 +1,5 @@
-//! Dropout of ids: in training some rows are those of an unknown id, zeros, so that the network
-//! learns to do without them, as it has to with the ids of new items and users.
+//! Dropout of ids: in training some rows are those of an unknown id, zeros or learned, so that the
+//! network learns to do without them, as it has to with the ids of new items and users.
 //!
 //! An id that is replaced is not asked for: if no other use of it is left, its row neither begins
 //! nor moves in this step.

@@ -2,10 +2,11 @@
 //!
 //! ```text
 //! ask          worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..   (ids, keys: 2 words)
-//! answer       shard -> worker   n rows of D, k_0 embeddings, ..              (f32)
+//! answer       shard -> worker   n rows of D, [n bits], k_0 embeddings, ..    (f32; bits: words)
 //! gradients    worker -> shard   loss (f64), then as the answer, but for towers that do not learn
-//! occurrences  worker -> shard   (id, count) ..       once, before the first step
+//! occurrences  worker -> shard   (id, count, field) ..     once, before the first step
 //! ```
+//! The bits say which ids have a row; they are there where the row of unknown ids is learned.
 //! n is the number of ids and k_t that of the image keys of tower t which the shard owns. That is
 //! the placement `ams`. The two others run the towers at the worker: with `store-in-server` the
 //! answer holds features (f16, two a word, or f32) in place of embeddings, with `store-in-worker`
@@ -123,15 +124,45 @@ impl<'a> Gradients<'a> {
     }
 }
 
+/// How often an id occurs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Occurrences {
+    /// The id.
+    pub id: u64,
+    /// References to it.
+    pub count: u32,
+    /// The field that it is a value of.
+    pub field: u32,
+}
+
 /// Appends how often an id occurs.
-pub(crate) fn push_occurrences(id: u64, count: u32, to: &mut Vec<u32>) {
-    words::push(to, id);
-    to.push(count);
+pub(crate) fn push_occurrences(occurrences: Occurrences, to: &mut Vec<u32>) {
+    words::push(to, occurrences.id);
+    to.extend([occurrences.count, occurrences.field]);
 }
 
 /// Ids and how often each occurs.
-pub(crate) fn occurrences(message: &[u32]) -> impl Iterator<Item = (u64, u32)> {
-    message.chunks_exact(3).map(|words| (words::number(words), words[2]))
+pub(crate) fn occurrences(message: &[u32]) -> impl Iterator<Item = Occurrences> {
+    message.chunks_exact(4).map(|words| Occurrences {
+        id: words::number(words),
+        count: words[2],
+        field: words[3],
+    })
+}
+
+/// Appends one bit for each of `bits`, 32 a word.
+pub(crate) fn push_bits(bits: impl Iterator<Item = bool>, to: &mut Vec<u32>) {
+    for (at, bit) in bits.enumerate() {
+        if at.is_multiple_of(32) {
+            to.push(0);
+        }
+        *to.last_mut().expect("a word was pushed") |= u32::from(bit) << (at % 32);
+    }
+}
+
+/// The first `len` bits of `words`.
+pub(crate) fn bits(words: &[u32], len: usize) -> impl Iterator<Item = bool> {
+    (0..len).map(|at| words[at / 32] >> (at % 32) & 1 == 1)
 }
 
 /// Appends a feature as words: two halfs each, or one float.
@@ -196,10 +227,22 @@ mod tests {
 
     #[test]
     fn occurrences_are_read_as_written() {
-        let all = [(u64::MAX, 1), (3, u32::MAX)];
+        let all = [(u64::MAX, 1, 0), (3, u32::MAX, 7)];
+        let all = all.map(|(id, count, field)| Occurrences { id, count, field });
         let mut message = Vec::new();
-        all.iter().for_each(|&(id, count)| push_occurrences(id, count, &mut message));
+        all.iter().for_each(|&one| push_occurrences(one, &mut message));
         assert_eq!(occurrences(&message).collect::<Vec<_>>(), all);
+    }
+
+    #[test]
+    fn bits_are_read_as_written() {
+        for len in [0_usize, 1, 31, 32, 33, 70] {
+            let all: Vec<bool> = (0..len).map(|at| at % 3 == 1).collect();
+            let mut words = Vec::new();
+            push_bits(all.iter().copied(), &mut words);
+            assert_eq!(words.len(), len.div_ceil(32));
+            assert_eq!(bits(&words, len).collect::<Vec<_>>(), all);
+        }
     }
 
     #[test]

@@ -42,6 +42,7 @@ use crate::setup::components;
 use crate::setup::network::Network;
 use crate::step::dense_sum::{CHUNK, DenseSum};
 use crate::step::first_layers::{Columns, FirstLayers};
+use crate::step::frequency::FieldIds;
 use crate::step::id_dropout::IdDropout;
 use crate::step::mail::{Ask, Gradients, Seat};
 use crate::step::shard::{Lane, Shard, Unknown};
@@ -243,17 +244,22 @@ impl Lanes {
         Ok(sum.per_step(steps))
     }
 
-    /// Counts the ids of all samples that `workers` read, in `rounds`, for their shards. All
-    /// processes call it together.
+    /// Counts the ids of all samples that `workers` read, in `rounds`, for their shards, and
+    /// returns their numbers by field. All processes call it together.
     ///
     /// # Errors
     /// As [`frequency::count`].
-    pub(crate) fn count_ids(&mut self, workers: &mut [Worker], rounds: u64) -> Result<()> {
+    pub(crate) fn count_ids(
+        &mut self,
+        workers: &mut [Worker],
+        rounds: u64,
+    ) -> Result<Vec<FieldIds>> {
         let Lanes { network, stores, topology, exchange, pool, lanes, .. } = self;
         let fabric = &mut exchange.fabric;
         let counted = frequency::count(network, stores, workers, rounds, *topology, fabric, pool)?;
-        lanes.iter_mut().zip(counted).for_each(|(lane, counted)| lane.shard.frequency = counted);
-        Ok(())
+        let shards = lanes.iter_mut().zip(counted.shards);
+        shards.for_each(|(lane, counted)| lane.shard.frequency = counted);
+        Ok(counted.fields)
     }
 
     /// The thread pool, for work lane by lane.
@@ -353,7 +359,7 @@ impl Lanes {
         let each = lanes.par_iter_mut().zip(&mut self.answers);
         each_lane(pool, *topology, each, |seat, (lane, answer)| {
             let shard = &mut lane.shard;
-            stages.run(Stage::Lookup, || shard.take_asks(&mail, seat, pass.unknown()));
+            stages.run(Stage::Lookup, || shard.take_asks(network, &mail, seat, pass.unknown()));
             stages.run(Stage::TowerForward, || shard.embed(network, weights, stores, dropout_seed));
             stages.run(Stage::Lookup, || shard.write_answers(network, stores, seat, answer));
         });

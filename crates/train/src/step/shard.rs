@@ -4,7 +4,7 @@
 //! backward. With the placement `ams` image features stay here; only embeddings and gradients are
 //! mailed.
 
-use ams_data::ImageKey;
+use ams_data::{Id, ImageKey};
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
@@ -24,9 +24,9 @@ pub(crate) const ROWS: &str = "embedding";
 /// How a lookup answers an id that has no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unknown {
-    /// Training: make the row, with its initial value.
+    /// Training: make the row, with its initial value, if the id occurs often enough.
     Create,
-    /// Evaluation: answer zeros, as the scorer does.
+    /// Evaluation: answer zeros, as the scorer does; the worker looks up what stands in for it.
     Zero,
 }
 
@@ -44,7 +44,7 @@ pub(crate) struct Shard {
     pub table: RowTable,
     /// Counters of this shard in this step.
     pub counts: Counts,
-    /// Occurrences of its ids in the training samples, where rows are drawn towards zero.
+    /// Occurrences of its ids in the training samples, where [`Network::counts_ids`].
     pub frequency: IdMap,
     ids: Merge,
     /// The slot of each merged id; none for an unknown one.
@@ -65,8 +65,10 @@ struct ShardTower {
 impl Shard {
     /// A shard of `network`'s model without rows.
     pub(crate) fn new(network: &Network, seed: u64) -> Shard {
+        let mut table = RowTable::new(ROWS, seed, network.spec.dim(), network.rows.states());
+        table.start_from_zeros(&network.unknown);
         Shard {
-            table: RowTable::new(ROWS, seed, network.spec.dim(), network.rows.states()),
+            table,
             counts: Counts::default(),
             frequency: IdMap::default(),
             ids: Merge::default(),
@@ -77,7 +79,13 @@ impl Shard {
     }
 
     /// Takes the asks of all lanes: merges them and looks up or makes the rows.
-    pub(crate) fn take_asks(&mut self, mail: &Mailbox<'_>, seat: Seat, unknown: Unknown) {
+    pub(crate) fn take_asks(
+        &mut self,
+        network: &Network,
+        mail: &Mailbox<'_>,
+        seat: Seat,
+        unknown: Unknown,
+    ) {
         self.ids.clear();
         self.towers.iter_mut().for_each(|tower| tower.images.clear());
         for worker in 0..seat.lanes {
@@ -88,8 +96,21 @@ impl Shard {
         }
         self.slots.clear();
         match unknown {
+            Unknown::Create if network.min_occurrences > 1 => self.admit(network),
             Unknown::Create => self.table.slots_or_new(&self.ids.keys, &mut self.slots),
             Unknown::Zero => self.table.slots(&self.ids.keys, &mut self.slots),
+        }
+    }
+
+    /// Looks up the rows, and makes those of ids that occur often enough, or stand in for others.
+    fn admit(&mut self, network: &Network) {
+        let Shard { table, ids, slots, frequency, .. } = self;
+        table.slots(&ids.keys, slots);
+        for (slot, &id) in slots.iter_mut().zip(&ids.keys).filter(|(slot, _)| slot.is_none()) {
+            let occurrences = frequency.get(&id).copied().unwrap_or(0);
+            if occurrences >= network.min_occurrences || network.unknown.contains(&Id(id)) {
+                *slot = Some(table.slot_or_new(id));
+            }
         }
     }
 
@@ -141,6 +162,10 @@ impl Shard {
                         None => mail::push_zeros(dim, words),
                     }
                 }
+            }
+            if !network.unknown.is_empty() {
+                let numbers = ids.of(worker).iter();
+                mail::push_bits(numbers.map(|&number| slots[number as usize].is_some()), words);
             }
             let rows = words.len();
             counts.traffic.rows += bytes(rows - start, lane, worker);
@@ -205,8 +230,10 @@ impl Shard {
             if at.is_multiple_of(TOGETHER) {
                 self.table.fetch(self.slots[at..].iter().take(TOGETHER).copied().flatten());
             }
-            let row = self.table.row_mut(slot.expect("training makes every row"));
-            if network.l2_ids > 0.0 {
+            // An id that was not admitted has no row to learn.
+            let &Some(slot) = slot else { continue };
+            let row = self.table.row_mut(slot);
+            if network.l2_ids > 0.0 && !network.unknown.contains(&Id(*id)) {
                 let occurrences = self.frequency.get(id).copied().unwrap_or(1).max(1);
                 let pull = network.l2_ids / occurrences as f32;
                 drow.iter_mut().zip(&*row.row).for_each(|(drow, row)| *drow += pull * row);

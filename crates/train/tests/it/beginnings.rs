@@ -1,6 +1,6 @@
 //! Where a training begins and how it steps: warm starts, row optimizers, clipped gradients.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ams_data::Groups;
 use ams_data::dataset::{Dataset, SplitName};
@@ -9,7 +9,7 @@ use ams_fabric::ThreadFabric;
 use ams_model::RowOptimizer;
 use ams_train::run::{self, Next, Start};
 use ams_train::settings::{ImageArm, Similarity, WarmParts, WarmStart};
-use ams_train::{Config, Job, Trainer};
+use ams_train::{Config, FieldIds, Job, Trainer};
 use tempfile::TempDir;
 
 use super::shop::config;
@@ -201,7 +201,7 @@ fn row_optimizers_learn_and_go_on_with_their_state() {
 }
 
 /// Occurrences of every id in the training samples, by going through them one by one.
-fn occurrences(
+pub(super) fn occurrences(
     config: &Config,
     network: &ams_train::setup::network::Network,
 ) -> BTreeMap<u64, u32> {
@@ -260,6 +260,40 @@ fn rows_are_drawn_to_zero_by_their_frequency() {
         }
     }
     assert!(step(0.5, 4).0 == drawn, "the same bits on four processes");
+}
+
+#[test]
+fn ids_are_admitted_by_their_occurrences() {
+    let folder = TempDir::new().unwrap();
+    for least in [2, 20] {
+        let mut config = config(folder.path());
+        config.train.min_occurrences = least;
+        let ranks = ThreadFabric::run(2, |fabric| {
+            let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
+            assert_eq!(trainer.admitted(), None);
+            while trainer.step().unwrap().is_some() {}
+            let seen = occurrences(&config, &trainer.lanes().network);
+            let mut ids = Vec::new();
+            for table in trainer.lanes().shards().map(|shard| &shard.table) {
+                ids.extend(table.slots_by_id().into_iter().map(|at| table.id(at)));
+            }
+            (ids, seen, trainer.admitted().unwrap().to_vec())
+        });
+        let (seen, fields) = (&ranks[0].1, &ranks[0].2);
+        assert_eq!(*fields, ranks[1].2, "both processes know all");
+        let rows: BTreeSet<u64> = ranks.iter().flat_map(|rank| &rank.0).copied().collect();
+        let want = seen.iter().filter(|(_, count)| **count >= least).map(|(id, _)| *id);
+        assert_eq!(rows, want.collect(), "an id of {least} occurrences or more has a row");
+        let names: Vec<&str> = fields.iter().map(|of| &of.field[..]).collect();
+        let expected = ["user", "gender", "age", "item", "category", "brand", "image", "hour"];
+        assert_eq!(names, expected);
+        let sum = |of: fn(&FieldIds) -> u64| fields.iter().map(of).sum::<u64>();
+        assert_eq!(sum(|of| of.ids), seen.len() as u64);
+        assert_eq!(sum(|of| of.admitted), rows.len() as u64);
+        // 3 genders at most, and all are common.
+        assert_eq!((fields[1].ids, fields[1].admitted > 0), (fields[1].admitted, true));
+        assert!(rows.len() < seen.len());
+    }
 }
 
 #[test]

@@ -4,7 +4,7 @@ use ams_bundle::Predictions;
 use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
 use ams_train::run::{self, Next, Start};
-use ams_train::settings::{Base, ContentConfig, Interactions, Precision, Similarity};
+use ams_train::settings::{Base, ContentConfig, Interactions, Precision, Similarity, UnknownIds};
 use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
 
@@ -82,6 +82,21 @@ fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
 }
 
+/// Counts of ids, and the rows that stand in for them, are no matter of the place either.
+#[test]
+fn unknown_ids_have_the_same_bits_on_any_number_of_processes_and_threads() {
+    let folder = TempDir::new().unwrap();
+    let hashes = [(1, 1), (1, 4), (2, 1), (4, 2)].map(|place| {
+        let mut config = narrow(&folder.path().join(format!("{place:?}")));
+        config.model.network.unknown = UnknownIds::Learned;
+        config.model.network.id_dropout = 0.1;
+        config.train.min_occurrences = 5;
+        config.train.validation_parts = 4;
+        published(&config, place)
+    });
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+}
+
 #[test]
 fn sums_in_bf16_are_another_model_with_the_same_bits_everywhere() {
     let folder = TempDir::new().unwrap();
@@ -113,6 +128,25 @@ fn a_stopped_run_goes_on_as_if_it_had_never_stopped() {
         assert!(report.finished);
         assert_eq!(publish_run(&report.run, 1).1, whole, "stopped after {stop} of {steps} steps");
     }
+}
+
+/// Counts are no part of a checkpoint: they are made again.
+#[test]
+fn a_stopped_run_with_admission_goes_on_to_the_same_bits() {
+    let folder = TempDir::new().unwrap();
+    let config = |name: &str| {
+        let mut config = narrow(&folder.path().join(name));
+        config.train.min_occurrences = 5;
+        config
+    };
+    let (_, whole) = publish(&config("whole"), 2);
+    let stopped = config("stopped");
+    let ends = train(&stopped, Start::Fresh, (2, 1), stop_at(3, 0));
+    assert!(ends.into_iter().all(|end| !end.expect("a rank").finished));
+    let ends = train(&stopped, Start::Resume, (1, 2), go_on);
+    assert!(ends.into_iter().all(|end| end.expect("a rank").finished));
+    assert_eq!(publish_run(&run::folder(&stopped), 1).1, whole);
+    assert_ne!(whole, undisturbed());
 }
 
 /// A projection is no part of a checkpoint: it is computed again, to the same bits. How statistics

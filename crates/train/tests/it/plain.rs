@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use ams_bundle::{ContentTowers, Input, Keys};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
-use ams_data::{Groups, ImageKey, Ragged};
+use ams_data::{Groups, Id, ImageKey, Ragged};
 use ams_image::FeatureStore;
 use ams_model::dropout;
 use ams_model::init::row_init;
@@ -58,7 +58,7 @@ pub(super) fn keys_of(groups: &Groups, store: Option<&FeatureStore>) -> Keys {
 }
 
 /// The ids of one input of the network, list by list.
-pub(super) fn ids_of(input: Input, groups: &Groups, keys: &Keys) -> Ragged<ams_data::Id> {
+pub(super) fn ids_of(input: Input, groups: &Groups, keys: &Keys) -> Ragged<Id> {
     let mut lists = Ragged::default();
     input.collect(groups, keys, &mut lists);
     lists
@@ -74,12 +74,14 @@ pub(super) struct Step {
     pub rows: BTreeMap<u64, Vec<f64>>,
 }
 
-/// The first step of a model that begins at `seed`, over the impressions of all lanes.
+/// The first step of a model that begins at `seed`, over the impressions of all lanes; only ids
+/// that are `admitted` have a row of their own.
 pub(super) fn step(
     network: &Network,
     stores: &[FeatureStore],
     seed: u64,
     lanes: &[Groups],
+    admitted: &dyn Fn(u64) -> bool,
 ) -> Step {
     let mut groups = Groups::new(&network.spec.fields);
     for lane in lanes {
@@ -95,12 +97,16 @@ pub(super) fn step(
     let lists: Vec<_> = network.inputs().map(|input| ids_of(input, &groups, &keys[0])).collect();
     let drops = Drops::new(network.spec.network.id_dropout, seed, lanes);
     let numbered = network.inputs().zip(&lists).enumerate();
-    let ids: Vec<Option<u64>> =
-        numbered.flat_map(|(number, (input, lists))| drops.kept(number, input, lists)).collect();
+    let own = |(number, (input, lists)): (usize, (Input, &Ragged<Id>))| {
+        let unknown = network.unknown.get(number).map(|id| id.0);
+        let kept = drops.kept(number, input, lists).into_iter();
+        kept.map(move |id| id.filter(|id| admitted(*id)).or(unknown))
+    };
+    let ids: Vec<Option<u64>> = numbered.flat_map(own).collect();
     let mut rows = vec![0.0; ids.len() * dim];
     for (id, row) in ids.iter().zip(rows.chunks_exact_mut(dim)) {
-        if let Some(id) = id {
-            row_init(seed, "embedding", *id, row);
+        if let Some(id) = id.filter(|id| !network.unknown.contains(&Id(*id))) {
+            row_init(seed, "embedding", id, row);
         }
     }
     let mut next = 0;
@@ -181,7 +187,9 @@ pub(super) fn step(
         behaviors.backward(network, &w, &grads.dbehavior_embeddings, &mut dense);
     }
 
-    let mut sums: BTreeMap<u64, Vec<f64>> = BTreeMap::new();
+    // The rows of unknown ids are part of every step.
+    let unknown = network.unknown.iter().map(|id| (id.0, vec![0.0; dim]));
+    let mut sums: BTreeMap<u64, Vec<f64>> = unknown.collect();
     for (id, drow) in ids.iter().zip(grads.drows.chunks_exact(dim)) {
         let Some(id) = id else { continue };
         let sum = sums.entry(*id).or_insert_with(|| vec![0.0; dim]);
@@ -210,7 +218,7 @@ impl Drops {
     }
 
     /// The ids of the input `number`, list by list; nothing for one that is dropped.
-    fn kept(&self, number: usize, input: Input, lists: &Ragged<ams_data::Id>) -> Vec<Option<u64>> {
+    fn kept(&self, number: usize, input: Input, lists: &Ragged<Id>) -> Vec<Option<u64>> {
         let places = match input {
             Input::User(_) => Some(&self.groups),
             Input::Ad(_) | Input::AdImage => Some(&self.impressions),

@@ -1,7 +1,7 @@
 //! Configurations that are refused before anything is done.
 
 use ams_model::Aggregator;
-use ams_train::settings::{Candidate, ProjectionConfig};
+use ams_train::settings::{Candidate, ProjectionConfig, UnknownIds};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -11,7 +11,7 @@ use super::shop::{HALF_WHITENED, config};
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 36] = [
+    let cases: [(&str, Spoil); 38] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -55,6 +55,10 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         }),
         ("use at most 32 lanes", |config| {
             (config.train.validation_parts, config.train.lanes) = (1, 64);
+        }),
+        ("train.min_occurrences: 0", |config| config.train.min_occurrences = 0),
+        ("model.unknown: \"learned\", but no id is replaced", |config| {
+            config.model.network.unknown = UnknownIds::Learned;
         }),
         ("train.tower_dropout: 1, expected", |config| config.train.tower_dropout = 1.0),
         ("train.tower_dropout: NaN", |config| config.train.tower_dropout = f32::NAN),

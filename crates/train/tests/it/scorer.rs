@@ -10,7 +10,9 @@ use ams_data::{Groups, Id};
 use ams_image::FeatureStore;
 use ams_model::{Aggregator, ImageArm};
 use ams_train::run;
-use ams_train::settings::{Base, ContentConfig, Interactions, Similarity, TowerSharing};
+use ams_train::settings::{
+    Base, ContentConfig, Interactions, Similarity, TowerSharing, UnknownIds,
+};
 use ams_train::{Config, Job};
 use arrow_array::cast::AsArray;
 use arrow_array::types::{Float32Type, Int64Type, UInt64Type};
@@ -50,7 +52,7 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
     let folder = TempDir::new().unwrap();
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     type Change<'a> = &'a dyn Fn(&mut Config);
-    let changes: [Change<'_>; 11] = [
+    let changes: [Change<'_>; 13] = [
         &|config| config.model.network.base = Base::LogisticRegression,
         &|config| {
             (config.model.network.base, config.model.network.images) = (Base::Din, ImageArm::Ad)
@@ -81,6 +83,14 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
             config.model.network.base = Base::Din;
             config.model.network.images = ImageArm::None;
             config.model.network.attention_cosine = true;
+        },
+        &|config| {
+            config.model.network.unknown = UnknownIds::Learned;
+            config.train.min_occurrences = 20;
+        },
+        &|config| {
+            config.model.network.unknown = UnknownIds::Learned;
+            (config.model.network.base, config.model.network.id_dropout) = (Base::Din, 0.2);
         },
         &|config| {
             config.data.contents = vec![text.clone()];

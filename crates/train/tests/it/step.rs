@@ -7,12 +7,13 @@ use ams_bundle::TowerSharing;
 use ams_model::ImageArm;
 use ams_model::params::Layout;
 use ams_train::settings::{
-    Aggregator, Base, ContentConfig, Interactions, Placement, Similarity, TowerWeights,
+    Aggregator, Base, ContentConfig, Interactions, Placement, Similarity, TowerWeights, UnknownIds,
 };
 use ams_train::setup::network::Network;
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
+use super::beginnings::occurrences;
 use super::plain;
 use super::shop::{HALF_WHITENED, PLACEMENTS, config, shop};
 
@@ -84,7 +85,10 @@ fn check(case: &str, config: &Config) {
     let mut trainer = Trainer::new(config.clone(), Job::solo(2)).unwrap();
     let groups = plain::first_step(config);
     let lanes = trainer.lanes();
-    let want = plain::step(&lanes.network, lanes.stores(), config.seed, &groups);
+    let (network, least) = (&lanes.network, config.train.min_occurrences);
+    let counts = (least > 1).then(|| occurrences(config, network));
+    let admitted = |id: u64| counts.as_ref().is_none_or(|counts| counts[&id] >= least);
+    let want = plain::step(network, lanes.stores(), config.seed, &groups, &admitted);
     let report = trainer.step().unwrap().unwrap();
     assert_eq!(report.impressions, groups.iter().map(|g| g.labels.len() as u64).sum::<u64>());
     let close = |what: &str, got: &[f64], want: &[f64], tolerance| {
@@ -237,6 +241,28 @@ fn a_step_with_id_dropout_is_the_obvious_one() {
             config.train.lanes = lanes;
             check(&format!("id dropout {rate}, {base:?}, {lanes} lanes"), &config);
             assert!(rows(&config) < all, "{rate}");
+        }
+    }
+}
+
+/// Ids that are dropped, or occur too seldom, have the row of unknown ids: zeros, or one of their
+/// input that learns.
+#[test]
+fn a_step_with_unknown_ids_is_the_obvious_one() {
+    let folder = TempDir::new().unwrap();
+    for (unknown, rate, least) in [
+        (UnknownIds::Zero, 0.0, 4),
+        (UnknownIds::Zero, 0.3, 9),
+        (UnknownIds::Learned, 0.3, 1),
+        (UnknownIds::Learned, 0.0, 4),
+        (UnknownIds::Learned, 0.3, 9),
+    ] {
+        for (base, lanes) in [(Base::Mlp, 8), (Base::Din, 1)] {
+            let mut config = config(folder.path());
+            let network = &mut config.model.network;
+            (network.base, network.id_dropout, network.unknown) = (base, rate, unknown);
+            (config.train.lanes, config.train.min_occurrences) = (lanes, least);
+            check(&format!("{unknown:?} {rate} {least} {base:?} {lanes}"), &config);
         }
     }
 }

@@ -3,6 +3,7 @@
 //! Nothing here takes long because the table is large: rows are in pages that never move, and the
 //! index grows a small part at a time.
 
+use ams_data::Id;
 use ams_model::init::row_init;
 
 mod index;
@@ -22,6 +23,8 @@ pub(crate) struct RowTable {
     dim: usize,
     /// Floats per row with its state.
     width: usize,
+    /// Ids whose rows start from zeros.
+    blank: Vec<Id>,
     index: Index,
     ids: Pages<u64>,
     values: Pages<f32>,
@@ -46,10 +49,16 @@ impl RowTable {
             seed,
             dim,
             width,
+            blank: Vec::new(),
             index: Index::default(),
             ids: Pages::new(1),
             values: Pages::new(width),
         }
+    }
+
+    /// Has the rows of `ids` start from zeros.
+    pub(crate) fn start_from_zeros(&mut self, ids: &[Id]) {
+        self.blank = ids.to_vec();
     }
 
     /// Number of rows; slots are below it.
@@ -79,7 +88,9 @@ impl RowTable {
             return slot;
         }
         let slot = self.push(id);
-        row_init(self.seed, &self.name, id, &mut self.values.get_mut(slot)[..self.dim]);
+        if !self.blank.contains(&Id(id)) {
+            row_init(self.seed, &self.name, id, &mut self.values.get_mut(slot)[..self.dim]);
+        }
         slot
     }
 
