@@ -38,6 +38,10 @@ pub(crate) struct Arguments {
     /// Share of the test day's impressions that show items never shown before.
     #[arg(long, value_name = "SHARE")]
     cold_share: Option<f64>,
+    /// Days before the test day on which a passing interest fills most pages, so that only old
+    /// clicks show the lasting taste.
+    #[arg(long, value_name = "N")]
+    passing_days: Option<usize>,
     /// The taste of users: `visual` depends on the pictures, `none` does not (the control shop).
     #[arg(long, value_enum)]
     taste: Option<TasteName>,
@@ -82,6 +86,7 @@ pub(crate) fn run(
         pages_per_day: arguments.pages_per_day.unwrap_or(base.pages_per_day),
         items_per_page: arguments.items_per_page.unwrap_or(base.items_per_page),
         cold_share: arguments.cold_share.unwrap_or(base.cold_share),
+        passing_days: arguments.passing_days.unwrap_or(base.passing_days),
         taste: arguments.taste.map_or(base.taste, |taste| match taste {
             TasteName::Visual => Taste::Visual,
             TasteName::None => Taste::None,

@@ -68,6 +68,16 @@ pub struct ShopConfig {
     pub strengths: Strengths,
     /// Smallest and largest side of a picture, in pixels.
     pub picture_sides: [u32; 2],
+    /// Number of days before the test day on which a passing interest of each user fills most
+    /// pages: what the user clicks there tells nothing of the lasting taste, which clicks on the
+    /// other pages and on the test day depend on. Only old behaviors show it then.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub passing_days: usize,
+}
+
+/// Whether a shop has no passing interests; its description stays as it was before there were any.
+fn is_zero(days: &usize) -> bool {
+    *days == 0
 }
 
 impl Default for ShopConfig {
@@ -86,6 +96,7 @@ impl Default for ShopConfig {
             taste: Taste::Visual,
             strengths: Strengths::default(),
             picture_sides: [96, 224],
+            passing_days: 0,
         }
     }
 }
@@ -108,6 +119,11 @@ impl ShopConfig {
         self.days - 1
     }
 
+    /// Whether pages of `day` may be of passing interests.
+    pub(super) fn is_passing(&self, day: usize) -> bool {
+        day < self.test_day() && day + self.passing_days >= self.test_day()
+    }
+
     /// Checks every knob.
     ///
     /// # Errors
@@ -120,6 +136,7 @@ impl ShopConfig {
         in_range("items", self.items as f64, 4.0 * self.items_per_page as f64, 1e8)?;
         in_range("days", self.days as f64, 2.0, 1000.0)?;
         in_range("pages_per_day", self.pages_per_day, 0.01, 50.0)?;
+        in_range("passing_days", self.passing_days as f64, 0.0, self.days as f64 - 1.0)?;
         in_range("click_rate", self.click_rate, 0.001, 0.9)?;
         in_range("new_per_day", self.new_per_day, 0.0, 0.5 / self.days as f64)?;
         in_range("cold_share", self.cold_share, 0.0, 0.9)?;

@@ -8,11 +8,19 @@ use super::clicks::{Circumstance, ClickModel};
 use super::config::ShopConfig;
 use super::dice::{Dice, Entity};
 use super::shopper::Shopper;
+use super::style::VisualTaste;
 
 /// Midnight (UTC) before the first day: Monday, March 4, 2024.
 const OPENING: i64 = 1_709_510_400;
 
 const SECONDS_PER_DAY: i64 = 86_400;
+
+/// Share of the pages of a passing interest on the days that have them, and of clicks on these.
+const PASSING_SHARE: f64 = 0.85;
+const PASSING_CLICKS: f64 = 0.9;
+
+/// Items, per item of a page, of which a passing interest chooses.
+const PASSING_CHOICE: usize = 6;
 
 /// Running weights of the hours of a day.
 const HOURS: [f64; 24] = [
@@ -65,8 +73,19 @@ pub(super) fn page(
 ) -> Vec<Event> {
     let day = (time - OPENING) / SECONDS_PER_DAY;
     let key = (day as u64) << 32 | u64::from(page);
-    let mut dice = Dice::new(config.seed, Entity::Page, u64::from(user), key);
     let hour = ((time - OPENING) % SECONDS_PER_DAY / 3600) as u8;
+    if config.is_passing(day as usize) {
+        let mut dice = Dice::new(config.seed, Entity::Passing, u64::from(user), key);
+        if dice.happens(PASSING_SHARE) {
+            let items = passing_items(config, user, stock, exposure, &mut dice);
+            let look = |(position, item): (usize, u32)| {
+                let (at, clicked) = (Circumstance { position, hour }, dice.happens(PASSING_CLICKS));
+                Event { time, user, item, at, clicked, probability: PASSING_CLICKS }
+            };
+            return items.into_iter().enumerate().map(look).collect();
+        }
+    }
+    let mut dice = Dice::new(config.seed, Entity::Page, u64::from(user), key);
     let items = exposure.page(&mut dice, config.items_per_page);
     let look = |(position, item): (usize, usize)| {
         let at = Circumstance { position, hour };
@@ -75,4 +94,20 @@ pub(super) fn page(
         Event { time, user, item: item as u32, at, clicked, probability }
     };
     items.into_iter().enumerate().map(look).collect()
+}
+
+/// The items of a page of the passing interest of `user`: some that look alike.
+fn passing_items(
+    config: &ShopConfig,
+    user: u32,
+    stock: &[Item],
+    exposure: &Exposure,
+    dice: &mut Dice,
+) -> Vec<u32> {
+    let mut of_user = Dice::new(config.seed, Entity::Passing, u64::from(user), u64::MAX);
+    let interest = VisualTaste::draw(&mut of_user);
+    let mut items = exposure.page(dice, PASSING_CHOICE * config.items_per_page);
+    let pleases = |item: &usize| interest.matches(stock[*item].style);
+    items.sort_by(|a, b| pleases(b).total_cmp(&pleases(a)).then(a.cmp(b)));
+    items.into_iter().take(config.items_per_page).map(|item| item as u32).collect()
 }

@@ -17,6 +17,7 @@ pub(super) enum Entity {
     Visit = 5,
     Page = 6,
     Calibration = 7,
+    Passing = 8,
 }
 
 /// The stream of one entity.

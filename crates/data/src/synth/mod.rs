@@ -319,6 +319,30 @@ mod tests {
         assert!(without.gauc < Some(0.68), "{without:?}");
     }
 
+    /// Before the passing days, and on the test day, the shop is as it is without them.
+    #[test]
+    fn a_passing_interest_fills_the_days_before_the_test() {
+        let config = ShopConfig { days: 5, users: 100, ..small() };
+        let log = |passing_days| {
+            let config = ShopConfig { passing_days, ..config.clone() };
+            events::read(&generated(&config).1["events.parquet"])
+        };
+        let (usual, passing) = (log(0), log(2));
+        let days = |rows: &[events::Row], first: usize, end: usize| -> Vec<events::Row> {
+            let times = days::midnight(first)..days::midnight(end);
+            rows.iter().filter(|row| times.contains(&row.time)).cloned().collect()
+        };
+        for (first, end) in [(0, 2), (4, 5)] {
+            assert_eq!(days(&usual, first, end), days(&passing, first, end));
+        }
+        let rate = |rows: &[events::Row]| {
+            rows.iter().map(|row| f64::from(row.label)).sum::<f64>() / rows.len() as f64
+        };
+        let (usual, passing) = (days(&usual, 2, 4), days(&passing, 2, 4));
+        assert_eq!(usual.len(), passing.len());
+        assert!(rate(&usual) < 0.3 && (0.7..0.9).contains(&rate(&passing)), "{}", rate(&passing));
+    }
+
     #[test]
     fn an_existing_shop_is_not_overwritten() {
         let out = tempfile::tempdir().unwrap();
