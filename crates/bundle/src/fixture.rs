@@ -10,7 +10,7 @@ use ams_data::{
 };
 use ams_model::{
     ContentBatch, ImageArm, Lists, NO_IMAGE, NetworkSettings, RankBatch, RankNetwork, RankScratch,
-    Sketches, Tower,
+    SearchBy, SearchSettings, Sketches, Tower,
 };
 
 use arrow_array::{RecordBatch, StringArray};
@@ -153,7 +153,7 @@ impl Fixture {
         let behavior_inputs = spec.behavior_inputs();
         for input in spec.group_inputs().iter().chain(&impression_inputs).chain(&behavior_inputs) {
             let mut ids = Ragged::default();
-            input.collect(groups, &keys[0], &mut ids);
+            input.collect(groups, &keys[0], spec.pooled(), &mut ids);
             let first = rows.len() / DIM;
             for id in &ids.values {
                 let place = |id: Id| weights.ids.iter().position(|known| *known == id.0);
@@ -186,6 +186,7 @@ impl Fixture {
                 },
             })
             .collect();
+        let kept = self.slow_kept(groups, &keys);
         let network = RankNetwork::new(spec.rank_config());
         let mut recency = Vec::new();
         crate::input::recency(spec.network.similarity, groups, &mut recency);
@@ -201,11 +202,52 @@ impl Fixture {
                 rows: &rows,
                 contents: &contents,
                 recency: &recency,
+                kept: kept.as_ref().map(|(offsets, rows)| Lists { offsets, rows }),
             },
             &mut RankScratch::default(),
             &mut logits,
         );
         logits
+    }
+
+    /// What a search keeps for every impression, by definition: all behaviors of the group, sorted.
+    fn slow_kept(&self, groups: &Groups, keys: &[Keys]) -> Option<(Vec<u32>, Vec<u32>)> {
+        let SearchSettings { keep, by, field } = self.spec.network.search.as_ref()?;
+        let [.., sketch_ads, sketch_behaviors] = &self.embedded(keys)[0];
+        let field = |side| self.spec.fields.side(side).position(|it| it.name == *field).unwrap();
+        let dim = self.spec.image_source.as_ref().map_or(0, ImageSource::input);
+        let cosine = |ad: u32, behavior: u32| {
+            let [a, b] = [(&sketch_ads.0, ad), (&sketch_behaviors.0, behavior)]
+                .map(|(vectors, at)| &vectors[at as usize * dim..][..dim]);
+            let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| a * b).sum::<f32>();
+            dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
+        };
+        let likeness = |impression: usize, behavior: usize| match by {
+            SearchBy::Category => {
+                let [ad, past] = [Side::Ad, Side::Behavior].map(field);
+                let values = groups.ad_fields[ad].row(impression);
+                let same = |id: &Id| values.contains(id);
+                f32::from(u8::from(groups.behavior_fields[past].row(behavior).iter().any(same)))
+            }
+            SearchBy::Pictures => match (sketch_ads.1[impression], sketch_behaviors.1[behavior]) {
+                (NO_IMAGE, _) => 0.0,
+                (_, NO_IMAGE) => -2.0,
+                (ad, behavior) => cosine(ad, behavior),
+            },
+        };
+        let (mut offsets, mut rows) = (vec![0], Vec::new());
+        for group in 0..groups.len() {
+            for impression in groups.impressions.range(group) {
+                let mut order: Vec<usize> = groups.behaviors.range(group).collect();
+                let alike = |at: &usize| likeness(impression, *at);
+                order.sort_by(|a, b| alike(b).total_cmp(&alike(a)));
+                order.truncate(*keep);
+                order.sort_unstable();
+                rows.extend(order.into_iter().map(|at| at as u32));
+                offsets.push(rows.len() as u32);
+            }
+        }
+        Some((offsets, rows))
     }
 
     /// Of every content: the ads, the behaviors, and the sketches of both; each with the table of
@@ -222,8 +264,8 @@ impl Fixture {
             [
                 embedded(content, towers.ad, ads),
                 embedded(content, towers.behavior, behaviors),
-                embedded(content, towers.sketch, ads),
-                embedded(content, towers.sketch, behaviors),
+                embedded(content, towers.sketch.or(towers.search), ads),
+                embedded(content, towers.sketch.or(towers.search), behaviors),
             ]
         })
         .collect()

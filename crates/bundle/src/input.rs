@@ -54,10 +54,10 @@ impl Keys {
 }
 
 impl Input {
-    /// Overwrites `lists` with this input's ids: one list per group (user and behavior side), per
-    /// impression (ad and context side), or per behavior.
-    pub fn collect(self, groups: &Groups, keys: &Keys, lists: &mut Ragged<Id>) {
-        self.collect_as(groups, keys, lists, |id| id);
+    /// Overwrites `lists` with this input's ids: one list per group (user and behavior side, of the
+    /// `newest` behaviors), per impression (ad and context side), or per behavior.
+    pub fn collect(self, groups: &Groups, keys: &Keys, newest: usize, lists: &mut Ragged<Id>) {
+        self.collect_as(groups, keys, newest, lists, |id| id);
     }
 
     /// As [`Input::collect`], with `value` of each id in its stead, asked in their order.
@@ -65,6 +65,7 @@ impl Input {
         self,
         groups: &Groups,
         keys: &Keys,
+        newest: usize,
         lists: &mut Ragged<T>,
         mut value: impl FnMut(Id) -> T,
     ) {
@@ -76,7 +77,7 @@ impl Input {
             Input::EachBehavior(field) | Input::Behavior(field) => &groups.behavior_fields[field],
             Input::BehaviorImage => {
                 for group in 0..groups.len() {
-                    let behaviors = groups.behaviors.range(group);
+                    let behaviors = newest_of(groups, group, newest);
                     push_images(&keys.behaviors[behaviors], lists, &mut value);
                 }
                 return;
@@ -84,6 +85,7 @@ impl Input {
             Input::BehaviorAge(buckets) | Input::EachBehaviorAge(buckets) => {
                 let pooled = matches!(self, Input::BehaviorAge(_));
                 for group in 0..groups.len() {
+                    // A model that searches sees no ages.
                     let ages = groups.ages(group).map(|age| value(age_id(age, buckets)));
                     lists.values.extend(ages);
                     let behaviors = groups.behaviors.range(group).len();
@@ -101,14 +103,16 @@ impl Input {
                 return;
             }
         };
-        lists.values.extend(column.values.iter().map(|&id| value(id)));
         if matches!(self, Input::Behavior(_)) {
             let starts = column.offsets.as_slice();
             for group in 0..groups.len() {
-                let behaviors = groups.behaviors.range(group);
-                lists.offsets.push((starts[behaviors.end] - starts[behaviors.start]) as usize);
+                let behaviors = newest_of(groups, group, newest);
+                let ids = starts[behaviors.start] as usize..starts[behaviors.end] as usize;
+                lists.offsets.push(ids.len());
+                lists.values.extend(column.values[ids].iter().map(|&id| value(id)));
             }
         } else {
+            lists.values.extend(column.values.iter().map(|&id| value(id)));
             lists.offsets.clone_from(&column.offsets);
         }
     }
@@ -131,6 +135,12 @@ fn age_id(age: u64, buckets: usize) -> Id {
     Id::of_age(bucket.unwrap_or(u8::MAX))
 }
 
+/// The `newest` behaviors of a group.
+fn newest_of(groups: &Groups, group: usize, newest: usize) -> std::ops::Range<usize> {
+    let behaviors = groups.behaviors.range(group);
+    behaviors.start..behaviors.end.min(behaviors.start.saturating_add(newest))
+}
+
 /// Appends one list: `value` of the ids of those `keys` that are an image.
 fn push_images<T: Copy>(keys: &[ImageKey], lists: &mut Ragged<T>, value: &mut impl FnMut(Id) -> T) {
     let before = lists.values.len();
@@ -147,7 +157,7 @@ mod tests {
     use ams_model::ImageArm;
 
     /// The lists of `input` in a block of three groups with 3, 0 and 4 behaviors.
-    fn lists(input: Input) -> Vec<Vec<Id>> {
+    fn lists(input: Input, newest: usize) -> Vec<Vec<Id>> {
         let groups = Fixture::new(ImageArm::Joint).groups(&ROWS);
         let mut keys = Keys::default();
         keys.resolve(&groups, |name| match name == PictureName::of("lost.png") {
@@ -157,7 +167,7 @@ mod tests {
         // What was there before must not show.
         let mut lists = Ragged::default();
         lists.push(&[Id(1), Id(2)]);
-        input.collect(&groups, &keys, &mut lists);
+        input.collect(&groups, &keys, newest, &mut lists);
         (0..lists.len()).map(|list| lists.row(list).to_vec()).collect()
     }
 
@@ -212,7 +222,20 @@ mod tests {
             (Input::Context(0), ids("hour", &[&["12"], &["12"], &["7"], &["8"], &["8"], &["8"]])),
         ];
         for (input, expected) in cases {
-            assert_eq!(lists(input), expected, "{input:?}");
+            assert_eq!(lists(input, usize::MAX), expected, "{input:?}");
+        }
+    }
+
+    #[test]
+    fn the_newest_behaviors_are_pooled() {
+        let cases = [
+            (Input::Behavior(0), ids("item", &[&["1", "5"], &[], &["2", "77"]])),
+            (Input::Behavior(1), ids("category", &[&["shoes", "hats"], &[], &["shoes"]])),
+            (Input::BehaviorImage, images(&[&["1.png"], &[], &[]])),
+            (Input::Ad(0), ids("item", &[&["3"], &["4"], &["1"], &["5"], &["78"], &["2"]])),
+        ];
+        for (input, expected) in cases {
+            assert_eq!(lists(input, 2), expected, "{input:?}");
         }
     }
 }

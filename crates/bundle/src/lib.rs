@@ -12,7 +12,8 @@
 //! Knows samples and networks. Does not know gradients, optimizer state, shards or processes.
 //!
 //! In reading order, each of which imports none that come later: `spec`, the shape of a model, and
-//! `input`, the columns of a sample that it reads; [`request`], a page view, read by [`json`];
+//! `input`, the columns of a sample that it reads; [`search`], the behaviors that it
+//! keeps of them; [`request`], a page view, read by [`json`];
 //! `files`, folders that appear as a whole, their names, and the numbers in them; `tables` of rows,
 //! items and embeddings, and deltas over them; `model`, the state of a bundle in memory, which
 //! scores groups of samples, and `open`, which checks and reads one; `write`, which publishes one.
@@ -26,6 +27,7 @@ mod error;
 mod input;
 pub mod json;
 pub mod request;
+pub mod search;
 mod spec;
 
 mod files;

@@ -18,6 +18,7 @@ use crate::files::layout::BundleMeta;
 use crate::files::numbers::Memory;
 use crate::input::{Input, Keys, recency};
 use crate::request::PageView;
+use crate::search::{self, SearchScratch};
 use crate::spec::Spec;
 use crate::tables::contents::{Content, ContentLayers, ContentScratch};
 use crate::tables::embed::Embedder;
@@ -92,9 +93,43 @@ pub struct Scratch {
     contents: Vec<ContentScratch>,
     recency: Vec<f32>,
     network: RankScratch,
+    search: SearchScratch,
+    /// With a search: the behaviors that are kept for each impression, (B) rows of indices into the
+    /// behaviors of `searched`.
+    kept: Ragged<u32>,
+    /// With a search: which behaviors of each group the network saw, (G) rows.
+    searched: Ragged<u32>,
+}
+
+/// The weights of attention of one impression.
+pub(crate) struct Weighed {
+    /// Where the first one is.
+    pub first: usize,
+    /// The behavior of each, a position in the history.
+    pub behaviors: Vec<usize>,
 }
 
 impl Scratch {
+    /// Whether the behavior at `row` of the only group's history can matter to a score.
+    pub(crate) fn saw(&self, model: &Model, row: usize) -> bool {
+        model.spec().network.search.is_none()
+            || self.searched.values.binary_search(&(row as u32)).is_ok()
+    }
+
+    /// Where the weights of `impression` of the only group are, whose history has `behaviors`.
+    pub(crate) fn weighed(&self, model: &Model, impression: usize, behaviors: usize) -> Weighed {
+        if model.spec().network.search.is_none() {
+            let first = impression * behaviors;
+            return Weighed { first, behaviors: (0..behaviors).collect() };
+        }
+        let range = self.kept.offsets.range(impression);
+        let behavior = |&at: &u32| self.searched.values[at as usize] as usize;
+        Weighed {
+            first: range.start,
+            behaviors: self.kept.values[range].iter().map(behavior).collect(),
+        }
+    }
+
     /// For each of [`Model::inputs`], how many of its ids had no row.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = usize> {
         self.unknown.iter().copied()
@@ -234,6 +269,27 @@ impl Model {
     /// Overwrites `logits` with one logit per impression of `groups` (B), whose columns are those
     /// of the spec's fields.
     pub fn score_groups(&self, groups: &Groups, scratch: &mut Scratch, logits: &mut Vec<f32>) {
+        let Some(search) = &self.spec().network.search else {
+            return self.score_seen(groups, scratch, logits);
+        };
+        let mut kept = std::mem::take(&mut scratch.kept);
+        match self.spec().search_field() {
+            Some(field) => search::by_category(groups, field, search.keep, &mut kept),
+            None => {
+                let content = &self.contents[0];
+                scratch.keys.resize_with(self.contents.len(), Keys::default);
+                let keys = &mut scratch.keys[0];
+                keys.resolve(groups, |name| content.key(name));
+                content.search(groups, keys, search.keep, &mut scratch.search, &mut kept);
+            }
+        }
+        let (groups, searched) = search::compact(groups, search.keep, &mut kept);
+        (scratch.kept, scratch.searched) = (kept, searched);
+        self.score_seen(&groups, scratch, logits);
+    }
+
+    /// As [`Model::score_groups`], of groups whose histories are searched, if they are to be.
+    fn score_seen(&self, groups: &Groups, scratch: &mut Scratch, logits: &mut Vec<f32>) {
         scratch.keys.resize_with(self.contents.len(), Keys::default);
         scratch.contents.resize_with(self.contents.len(), ContentScratch::default);
         let each = self.contents.iter().zip(&mut scratch.keys).zip(&mut scratch.contents);
@@ -244,18 +300,15 @@ impl Model {
         scratch.unknown.clear();
         scratch.columns.resize_with(self.inputs().count(), Ragged::default);
         scratch.rows.clear();
+        let newest = self.spec().pooled();
         let inputs = self.inputs().zip(&self.bundle.unknown);
         for ((input, &unknown), column) in inputs.zip(&mut scratch.columns) {
-            input.collect(groups, &scratch.keys[0], &mut scratch.ids);
+            input.collect(groups, &scratch.keys[0], newest, &mut scratch.ids);
             let (dim, rows) = (self.spec().dim(), &mut scratch.rows);
             let lacking = rows::look_up(&self.rows, dim, unknown, &scratch.ids, column, rows);
             scratch.unknown.push(lacking);
         }
-        let lists: Vec<Lists<'_>> = scratch
-            .columns
-            .iter()
-            .map(|column| Lists { offsets: column.offsets.as_slice(), rows: &column.values })
-            .collect();
+        let lists: Vec<Lists<'_>> = scratch.columns.iter().map(lists_of).collect();
         let Bundle { group_inputs, impression_inputs, network, w, .. } = &*self.bundle;
         let (group_fields, rest) = lists.split_at(group_inputs.len());
         let (impression_fields, behavior_fields) = rest.split_at(impression_inputs.len());
@@ -276,6 +329,7 @@ impl Model {
             rows: &scratch.rows,
             contents: &contents,
             recency: &scratch.recency,
+            kept: self.spec().network.search.as_ref().map(|_| lists_of(&scratch.kept)),
         };
         network.forward(w, &batch, &mut scratch.network, logits);
     }
@@ -328,6 +382,10 @@ impl Model {
     }
 }
 
+fn lists_of(column: &Ragged<u32>) -> Lists<'_> {
+    Lists { offsets: column.offsets.as_slice(), rows: &column.values }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -335,7 +393,7 @@ mod tests {
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
     use crate::write::RowFormat;
     use ams_model::settings::UnknownIds;
-    use ams_model::{Aggregator, ImageArm, Interactions, Similarity};
+    use ams_model::{Aggregator, ImageArm, Interactions, SearchBy, SearchSettings, Similarity};
 
     #[test]
     fn scores_are_those_of_the_slow_network() {
@@ -413,6 +471,37 @@ mod tests {
             model.score_groups(&fixture.golden.groups, &mut Scratch::default(), &mut logits);
             assert_eq!(logits, fixture.golden.logits, "{spec:?}");
             assert!(logits.iter().any(|logit| logit.abs() > 0.01), "{logits:?}");
+        }
+    }
+
+    /// Histories of three and four behaviors, with and without pictures and categories.
+    #[test]
+    fn a_search_scores_as_the_slow_network() {
+        for images in [ImageArm::Behavior, ImageArm::Joint] {
+            for aggregator in Aggregator::ALL {
+                for (keep, by) in [1, 2, 3, 4]
+                    .into_iter()
+                    .flat_map(|keep| [(keep, SearchBy::Pictures), (keep, SearchBy::Category)])
+                {
+                    let field = SearchSettings::category();
+                    let searched = with(&spec(images), |n| {
+                        n.aggregator = aggregator;
+                        n.search = Some(SearchSettings { keep, by, field });
+                    });
+                    let other = with(&searched, |n| {
+                        (n.base, n.similarity) = (Base::Din, Similarity::Histogram);
+                    });
+                    for spec in [searched, other] {
+                        let fixture = Fixture::of(spec.clone());
+                        let (model, mut logits) = (fixture.model(), Vec::new());
+                        let (groups, mut scratch) = (&fixture.golden.groups, Scratch::default());
+                        for groups in [&fixture.groups(&ROWS[..1]), groups] {
+                            model.score_groups(groups, &mut scratch, &mut logits);
+                        }
+                        assert_eq!(logits, fixture.golden.logits, "{spec:?}");
+                    }
+                }
+            }
         }
     }
 

@@ -8,11 +8,14 @@ use ams_data::{Field, Id, Schema, Side};
 use ams_model::linalg::Normalize;
 use ams_model::pca::Whiten;
 use ams_model::settings::{Beside, Form, UnknownIds, range};
-use ams_model::{Aggregator, Base, ImageArm, NetworkSettings, RankConfig, TowerConfig};
+use ams_model::{
+    Aggregator, Base, ImageArm, NetworkSettings, RankConfig, SearchBy, SearchSettings, TowerConfig,
+};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::input::Input;
+use crate::search::SearchField;
 
 /// Which towers embed images.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -135,6 +138,9 @@ pub struct ContentTowers {
     pub behavior: Option<usize>,
     /// Makes the sketches of both, if the model compares them.
     pub sketch: Option<usize>,
+    /// Makes the vectors by which histories are searched, if they are those of this content: the
+    /// same sketches.
+    pub search: Option<usize>,
 }
 
 /// Name of the first content.
@@ -265,6 +271,7 @@ impl Spec {
             return Err(format!("tower = {tower:?} has to end in dim = {dim}"));
         }
         let ad: Vec<&str> = self.used(Side::Ad).map(|(_, field)| &field.name[..]).collect();
+        self.check_search()?;
         match self.query_fields.iter().find(|name| !ad.contains(&&name[..])) {
             Some(name) => {
                 Err(format!("query field `{name}` is not among the ad fields {}", ad.join(", ")))
@@ -408,7 +415,7 @@ impl Spec {
             };
             let embeds = self.embeds();
             towers.extend(embeds.iter().map(|name| tower(name, &self.tower, self.tower_weights)));
-            if self.network.compares() {
+            if self.has_sketch(content) {
                 let width = SKETCH.min(source.input());
                 towers.push(tower("sketch", &[width], TowerWeights::Pca));
             }
@@ -430,16 +437,67 @@ impl Spec {
 
     /// Which tower does what, for each of [`Spec::contents`].
     pub fn content_towers(&self) -> Vec<ContentTowers> {
-        let embeds = self.embeds().len();
-        let sketch = self.network.compares();
-        let each = embeds + usize::from(sketch);
-        (0..self.contents().len())
-            .map(|content| ContentTowers {
-                ad: self.network.images.has_ad().then_some(content * each),
-                behavior: self.network.images.has_behavior().then(|| content * each + embeds - 1),
-                sketch: sketch.then_some(content * each + embeds),
-            })
-            .collect()
+        let (embeds, images) = (self.embeds().len(), self.network.images);
+        let (compares, is_search) = (self.network.compares(), self.network.searches_pictures());
+        let mut first = 0;
+        let mut towers = Vec::new();
+        for content in 0..self.contents().len() {
+            let sketch = first + embeds;
+            towers.push(ContentTowers {
+                ad: images.has_ad().then_some(first),
+                behavior: images.has_behavior().then(|| sketch - 1),
+                sketch: compares.then_some(sketch),
+                search: (is_search && content == 0).then_some(sketch),
+            });
+            first = sketch + usize::from(self.has_sketch(content));
+        }
+        towers
+    }
+
+    /// Whether content `content` has a tower that makes sketches.
+    fn has_sketch(&self, content: usize) -> bool {
+        self.network.compares()
+            || (content == 0 && self.network.searches_pictures())
+    }
+
+    /// Number of behaviors, the newest, that the fields of behaviors pool.
+    pub fn pooled(&self) -> usize {
+        self.network.search.as_ref().map_or(usize::MAX, |search| search.keep)
+    }
+
+    /// The field by whose values histories are searched, if they are.
+    pub fn search_field(&self) -> Option<SearchField> {
+        let search = self.network.search.as_ref().filter(|by| by.by == SearchBy::Category)?;
+        let place = |side| {
+            let found = self.used(side).find(|(_, field)| field.name == search.field);
+            found.map(|(place, _)| place)
+        };
+        Some(SearchField { behavior: place(Side::Behavior)?, ad: place(Side::Ad)? })
+    }
+
+    fn check_search(&self) -> Result<(), String> {
+        let Some(SearchSettings { keep, by, field }) = &self.network.search else { return Ok(()) };
+        if *keep > self.max_behaviors {
+            return Err(format!(
+                "search.keep = {keep}, expected 1 to max_behaviors = {} of the samples",
+                self.max_behaviors
+            ));
+        }
+        match by {
+            SearchBy::Pictures if self.image_source.is_none() => {
+                Err("search.by = pictures needs an image source".to_owned())
+            }
+            SearchBy::Category if self.search_field().is_none() => {
+                let names = |side| self.used(side).map(|(_, field)| &field.name[..]);
+                let ad: Vec<&str> = names(Side::Ad).collect();
+                let both: Vec<&str> = names(Side::Behavior).filter(|it| ad.contains(it)).collect();
+                Err(format!(
+                    "search.field = {field:?}, expected a field of behaviors and ads: {}",
+                    both.join(", ")
+                ))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -448,6 +506,12 @@ mod tests {
     use super::*;
     use crate::fixture::{spec, with};
     use ams_model::Similarity;
+
+    fn searched(keep: usize, by: SearchBy, field: &str) -> Spec {
+        with(&spec(ImageArm::Joint), |n| {
+            n.search = Some(SearchSettings { keep, by, field: field.to_owned() });
+        })
+    }
 
     #[test]
     fn impossible_shapes_are_explained() {
@@ -502,12 +566,88 @@ mod tests {
                 }),
                 "a width is 18446744073709551615",
             ),
+            (searched(0, SearchBy::Pictures, "category"), "search: keep = 0, expected 1 to 10000"),
+            (
+                searched(5, SearchBy::Pictures, "category"),
+                "search.keep = 5, expected 1 to max_behaviors = 4 of the samples",
+            ),
+            (
+                searched(4, SearchBy::Category, "hour"),
+                "search.field = \"hour\", expected a field of behaviors and ads: item, category",
+            ),
+            (
+                Spec {
+                    image_source: None,
+                    ..with(&searched(4, SearchBy::Pictures, "category"), |n| {
+                        (n.images, n.base) = (ImageArm::None, Base::Din);
+                    })
+                },
+                "search.by = pictures needs an image source",
+            ),
+            (
+                with(&searched(4, SearchBy::Category, "category"), |n| n.images = ImageArm::Ad),
+                "search: nothing sees the behaviors that are kept; expected images = behavior or",
+            ),
+            (
+                with(&searched(4, SearchBy::Category, "category"), |n| {
+                    (n.base, n.aggregator) = (Base::PreRank, Aggregator::Sum);
+                }),
+                "base = pre-rank cannot search a history for an ad; expected no search",
+            ),
         ];
         for (spec, expected) in cases {
             let error = spec.check().expect_err(expected);
             assert!(error.starts_with(expected), "{error}");
         }
         assert_eq!(good.check(), Ok(()));
+    }
+
+    /// Descriptions of before keep their hash.
+    #[test]
+    fn a_search_is_written_only_where_there_is_one() {
+        let text = serde_json::to_string(&spec(ImageArm::Joint)).unwrap();
+        assert!(!text.contains("search"), "{text}");
+        let searched = searched(3, SearchBy::Category, "brand");
+        let text = serde_json::to_string(&searched).unwrap();
+        let expected = r#""search":{"keep":3,"by":"category","field":"brand"}"#;
+        assert!(text.contains(expected), "{text}");
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), searched);
+    }
+
+    /// One content is searched, whose sketches serve similarity, too.
+    #[test]
+    fn a_search_by_pictures_has_a_tower() {
+        let text = spec(ImageArm::Joint).image_source.unwrap();
+        let further = vec![FurtherContent { name: "text".to_owned(), source: text }];
+        let towers = |by, similarity| {
+            let mut spec = Spec { further: further.clone(), ..searched(3, by, "category") };
+            spec.network.similarity = similarity;
+            let names: Vec<String> = spec.towers().into_iter().map(|tower| tower.name).collect();
+            let places = spec.content_towers().into_iter();
+            let places = places.map(|t| [t.ad, t.behavior, t.sketch, t.search]).collect::<Vec<_>>();
+            (names.join(" "), places)
+        };
+        assert_eq!(
+            towers(SearchBy::Pictures, Similarity::None),
+            (
+                "ad behavior sketch text.ad text.behavior".into(),
+                vec![[Some(0), Some(1), None, Some(2)], [Some(3), Some(4), None, None]]
+            )
+        );
+        assert_eq!(
+            towers(SearchBy::Pictures, Similarity::Cosine),
+            (
+                "ad behavior sketch text.ad text.behavior text.sketch".into(),
+                vec![[Some(0), Some(1), Some(2), Some(2)], [Some(3), Some(4), Some(5), None]]
+            )
+        );
+        assert_eq!(
+            towers(SearchBy::Category, Similarity::None),
+            (
+                "ad behavior text.ad text.behavior".into(),
+                vec![[Some(0), Some(1), None, None], [Some(2), Some(3), None, None]]
+            )
+        );
     }
 
     #[test]

@@ -110,6 +110,30 @@ impl Groups {
         }
     }
 
+    /// The same groups with a part of their behaviors: for each group, those at the positions that
+    /// `rows` lists, ascending.
+    pub fn with_behaviors(&self, rows: &Ragged<u32>) -> Groups {
+        let column = |from: &Ragged<Id>| {
+            let mut column = Ragged::default();
+            rows.values.iter().for_each(|&row| column.push(from.row(row as usize)));
+            column
+        };
+        Groups {
+            users: self.users.clone(),
+            user_fields: self.user_fields.clone(),
+            behaviors: rows.offsets.clone(),
+            behavior_fields: self.behavior_fields.iter().map(column).collect(),
+            behavior_pictures: at(&self.behavior_pictures, rows),
+            behavior_times: at(&self.behavior_times, rows),
+            impressions: self.impressions.clone(),
+            ad_fields: self.ad_fields.clone(),
+            ad_pictures: self.ad_pictures.clone(),
+            context_fields: self.context_fields.clone(),
+            labels: self.labels.clone(),
+            times: self.times.clone(),
+        }
+    }
+
     /// Appends group `group` of `from`, which has the same schema.
     pub fn push_from(&mut self, from: &Groups, group: usize) {
         self.users.push(from.users[group]);
@@ -135,4 +159,9 @@ impl Groups {
         self.labels.extend_from_slice(&from.labels[impressions.clone()]);
         self.times.extend_from_slice(&from.times[impressions]);
     }
+}
+
+/// The values at the positions that `rows` lists.
+fn at<T: Copy>(values: &[T], rows: &Ragged<u32>) -> Vec<T> {
+    rows.values.iter().map(|&row| values[row as usize]).collect()
 }

@@ -3,7 +3,10 @@
 //! Nothing keeps a vocabulary. A value becomes 64 bits of xxh3 over `field`, a zero byte and the
 //! raw text; everything downstream (tables, shards, bundles, requests) speaks in these 64 bits.
 
+use std::hash::{BuildHasherDefault, Hasher};
+
 use bytemuck::{Pod, Zeroable};
+use hashbrown::HashMap;
 use xxhash_rust::xxh3::Xxh3Default;
 
 /// The hashed value of one categorical field: xxh3-64 of (field name, 0, raw text).
@@ -106,6 +109,27 @@ impl ImageKey {
 /// parts, and hash maps (which use the low bits) stay evenly filled within a part.
 pub fn part_of(hash: u64, parts: usize) -> usize {
     ((u128::from(hash) * parts as u128) >> 64) as usize
+}
+
+/// A map from ids or image keys, which are hashes already, to numbers. Nothing iterates over it.
+pub type IdMap = HashMap<u64, u32, BuildHasherDefault<IdHasher>>;
+
+/// Spreads an id, whose high bits are alike within a lane, over all bits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, _: &[u8]) {
+        unreachable!("ids are hashed as u64");
+    }
+
+    fn write_u64(&mut self, id: u64) {
+        self.0 = (id ^ (id >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
 }
 
 #[cfg(test)]

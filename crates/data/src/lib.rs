@@ -52,7 +52,7 @@ pub use dataset::{Dataset, SplitName};
 pub use error::{Error, Result, built_without};
 pub use groups::Groups;
 pub use guard::guarded;
-pub use id::{Id, ImageKey, PictureName, part_of};
+pub use id::{Id, IdMap, ImageKey, PictureName, part_of};
 pub use mapped::map;
 pub use ragged::{Offsets, Ragged};
 pub use samples::SampleFile;

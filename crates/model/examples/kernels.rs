@@ -134,6 +134,7 @@ fn rank(images: ImageArm, aggregator: Aggregator) {
     let (rows, embeddings) = (values(4, 2000 * D), values(5, 2000 * D));
     let (ad_images, behavior_images) = (spread(count, 100), spread(GROUPS * BEHAVIORS, 2000));
     let batch = RankBatch {
+        kept: None,
         impressions: &steps(GROUPS, PER_GROUP),
         behaviors: &of_group,
         group_fields: &vec![group_list; group_fields],

@@ -38,6 +38,7 @@ mod stack;
 
 mod aggregate;
 pub mod rank;
+pub mod search;
 pub mod settings;
 pub mod tower;
 
@@ -63,7 +64,7 @@ pub use rank::{
     NO_IMAGE, RankBatch, RankConfig, RankNetwork, RankScratch, Similarity, Sketches,
 };
 pub use row_optimizer::RowOptimizer;
-pub use settings::NetworkSettings;
+pub use settings::{NetworkSettings, SearchBy, SearchSettings};
 pub use tower::{Rows, Tower, TowerBuffers, TowerConfig, TowerScratch, Upcoming};
 
 // Its own tests are in the same program as those beside the code.

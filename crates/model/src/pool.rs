@@ -24,7 +24,7 @@ impl<'a> Lists<'a> {
     }
 
     /// The row numbers of list `i`.
-    fn list(&self, i: usize) -> &'a [u32] {
+    pub(crate) fn list(&self, i: usize) -> &'a [u32] {
         &self.rows[self.offsets[i] as usize..self.offsets[i + 1] as usize]
     }
 }

@@ -12,9 +12,9 @@ mod flat;
 mod network;
 pub mod range;
 
-pub use choices::{Base, ImageArm, Interactions, Similarity, UnknownIds};
+pub use choices::{Base, ImageArm, Interactions, SearchBy, Similarity, UnknownIds};
 pub use flat::{Beside, Form};
-pub use network::NetworkSettings;
+pub use network::{NetworkSettings, SearchSettings};
 
 #[cfg(test)]
 mod tests;

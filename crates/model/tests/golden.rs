@@ -314,6 +314,7 @@ fn check_rank(file: &RankFile, case: &RankCase, settings: &Settings) -> Vec<Stri
     let labels = &batch.labels;
     let of_contents: Vec<_> = contents.iter().map(|name| batch.contents[name].batch()).collect();
     let batch = RankBatch {
+        kept: None,
         impressions: &batch.impressions,
         behaviors: &batch.behaviors,
         group_fields: &lists(&batch.group_fields),

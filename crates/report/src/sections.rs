@@ -662,7 +662,9 @@ fn costs(record: &Record) -> Vec<(String, String)> {
     let mut costs: Vec<(String, String)> = Vec::new();
     for (at, (kind, _)) in Counts::default().traffic.kinds().into_iter().enumerate() {
         let sum: f64 = steps.iter().map(|it| it.per_step.traffic.kinds()[at].1).sum();
-        costs.push((format!("bytes of {}", kind.replace('_', " ")), bytes(sum / count)));
+        if sum > 0.0 {
+            costs.push((format!("bytes of {}", kind.replace('_', " ")), bytes(sum / count)));
+        }
     }
     let mut add = |name: &str, value: String| costs.push((name.to_owned(), value));
     let whole = |value: f64| thousands(value.round() as u64);

@@ -2,7 +2,7 @@
 //!
 //! Leaving one out asks the model itself, so it is true of every kind of network. Where a network
 //! has attention, its weights are beside: they say what it looked at, which is not what changed its
-//! answer.
+//! answer. A behavior that a search leaves out raises nothing and weighs nothing.
 
 use serde::Serialize;
 
@@ -70,10 +70,13 @@ impl Model {
         let places: Vec<usize> =
             by_ecpm(page, &ctr).into_iter().map(|(at, _)| at).take(most).collect();
         let rows = newest_first(self, page)?;
-        let attention = attention(self, scratch, &places, rows.len());
         let mut asked = page.clone();
         asked.options.top_k = None;
         asked.candidates = page.candidates.at(&places);
+        // What these look at: the page may have been scored in parts.
+        self.ctrs(&asked, scratch, &mut Vec::new())?;
+        let attention = attention(self, scratch, places.len(), rows.len());
+        let seen: Vec<bool> = (0..rows.len()).map(|at| scratch.saw(self, at)).collect();
         let mut without = |left: &[usize], ctr: &mut Vec<f32>| {
             asked.user.behaviors = page.user.behaviors.at(left);
             self.ctrs(&asked, scratch, ctr)
@@ -81,7 +84,12 @@ impl Model {
         let (mut nothing, mut raises) = (Vec::new(), vec![Vec::new(); places.len()]);
         without(&[], &mut nothing)?;
         let mut others = Vec::new();
-        for row in &rows {
+        for (row, seen) in rows.iter().zip(seen) {
+            if !seen {
+                // A search left it out, so nothing would change.
+                raises.iter_mut().for_each(|raises| raises.push(0.0));
+                continue;
+            }
             let left: Vec<usize> = rows.iter().copied().filter(|other| other != row).collect();
             without(&left, &mut others)?;
             for ((raises, &at), other) in raises.iter_mut().zip(&places).zip(&others) {
@@ -105,31 +113,33 @@ impl Model {
     }
 }
 
-/// What was weighed when the candidates were scored, of those at `places`, each with `behaviors`
-/// behaviors.
+/// What was weighed when `candidates` were scored, each with `behaviors` behaviors.
 fn attention(
     model: &Model,
     scratch: &Scratch,
-    places: &[usize],
+    candidates: usize,
     behaviors: usize,
 ) -> Vec<Vec<Attention>> {
     let attended = model.attention(scratch);
-    let of = |place: usize| {
+    let of = |candidate: usize| {
+        let weighed = scratch.weighed(model, candidate, behaviors);
         let channels = attended.chunk_by(|a, b| a.over == b.over);
-        channels.map(move |channels| {
-            let mean = |behavior: usize| {
-                let at = place * behaviors + behavior;
-                let sum: f32 = channels.iter().map(|channel| channel.weights[at]).sum();
-                sum / channels.len() as f32
-            };
+        let attention = channels.map(|channels| {
+            // What a search left out weighs nothing.
+            let mut weights = vec![0.0; behaviors];
+            for (at, &behavior) in weighed.behaviors.iter().enumerate() {
+                let each = channels.iter().map(|channel| channel.weights[weighed.first + at]);
+                weights[behavior] = each.sum::<f32>() / channels.len() as f32;
+            }
             Attention {
                 over: channels[0].over.to_owned(),
                 queries: channels.iter().map(|channel| channel.query.to_owned()).collect(),
-                weights: (0..behaviors).map(mean).collect(),
+                weights,
             }
-        })
+        });
+        attention.collect()
     };
-    places.iter().map(|&place| of(place).collect()).collect()
+    (0..candidates).map(of).collect()
 }
 
 #[cfg(test)]
@@ -138,7 +148,7 @@ mod tests {
     use crate::model::Scratch;
     use crate::request::PageView;
     use crate::spec::{Spec, TowerSharing};
-    use ams_model::{Aggregator, Base, ImageArm};
+    use ams_model::{Aggregator, Base, ImageArm, SearchBy, SearchSettings};
 
     #[test]
     fn leaving_out_is_asking_without() {
@@ -169,6 +179,41 @@ mod tests {
             assert_eq!(candidate.raises[1], candidate.ctr - of(&without));
             assert_ne!(candidate.raises[1], 0.0);
             assert_eq!(candidate.ctr_without_history, of(&nothing));
+        }
+    }
+
+    /// What a search leaves out raises nothing and weighs nothing, and is not asked for.
+    #[test]
+    fn a_search_is_explained() {
+        for by in [SearchBy::Pictures, SearchBy::Category] {
+            let spec = with(&spec(ImageArm::Joint), |n| {
+                n.search = Some(SearchSettings { keep: 2, by, field: SearchSettings::category() });
+            });
+            let (model, mut scratch) = (Fixture::of(spec).model(), Scratch::default());
+            let page = |past: &[&str]| {
+                let json = format!(
+                    r#"{{"user": {{"behaviors": {{"item": {past:?}}}}},
+                        "candidates": {{"item": ["4", "1", "3"]}}}}"#
+                );
+                PageView::parse(json.as_bytes()).unwrap()
+            };
+            let past = ["5", "2", "4", "1"];
+            let explained = model.explain(&page(&past), &mut scratch).unwrap();
+            for (at, candidate) in explained.candidates.iter().enumerate() {
+                for row in 0..past.len() {
+                    let mut left = past.to_vec();
+                    left.remove(row);
+                    let ranked = model.score(&page(&left)).map(|ranked| {
+                        let place = ranked.items.iter().position(|item| *item == candidate.item);
+                        ranked.ctr[place.unwrap()]
+                    });
+                    let raised = candidate.ctr - ranked.unwrap();
+                    assert_eq!(candidate.raises[row], raised, "{by:?} {at} {row}");
+                }
+                let weights = &candidate.attention[0].weights;
+                let weighed = weights.iter().filter(|weight| **weight != 0.0).count();
+                assert_eq!((weights.len(), weighed), (4, 2), "{by:?} {weights:?}");
+            }
         }
     }
 

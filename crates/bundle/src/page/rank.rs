@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::ops::Range;
 
 use ams_data::Offsets;
-use ams_data::{Groups, Id, PictureName, Ragged};
+use ams_data::{Groups, Id, IdMap, PictureName, Ragged};
 use ams_model::loss::sigmoid;
 use serde::Serialize;
 
@@ -280,7 +280,7 @@ fn missing(model: &Model, page: &PageView, resolved: &Resolved, unknown: &[usize
         }
     }
     let towers = model.spec().content_towers().first().copied().unwrap_or_default();
-    let sketch = towers.sketch.is_some();
+    let sketch = towers.sketch.or(towers.search).is_some();
     let sides = [
         (
             &resolved.behaviors,
@@ -290,12 +290,18 @@ fn missing(model: &Model, page: &PageView, resolved: &Resolved, unknown: &[usize
         (&resolved.candidates, &resolved.groups.ad_pictures, towers.ad.is_some() || sketch),
     ];
     let (mut items, mut images) = (HashSet::new(), HashSet::new());
+    // Long histories have few pictures.
+    let mut lacking = IdMap::default();
     for (rows, pictures, sees) in sides {
         for ((&text, row), &picture) in rows.texts.iter().zip(&rows.items).zip(pictures) {
             if row.is_none() && items.insert(text) {
                 missing.items.push(text.to_owned());
             }
-            if sees && lacks_embedding(model, picture) && images.insert(text) {
+            let mut lacks = || {
+                let lacks = || u32::from(lacks_embedding(model, picture));
+                *lacking.entry(picture.0).or_insert_with(lacks) == 1
+            };
+            if sees && lacks() && images.insert(text) {
                 missing.images.push(text.to_owned());
             }
         }

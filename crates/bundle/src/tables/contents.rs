@@ -11,7 +11,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use ams_data::{ImageKey, PictureName};
+use ams_data::{Groups, ImageKey, PictureName, Ragged};
 use ams_model::linalg::Projection;
 use ams_model::{ContentBatch, NO_IMAGE, Sketches};
 
@@ -21,6 +21,7 @@ use crate::files::layout::{BundleMeta, IMAGE_TABLE, PICTURES, PROJECTION};
 use crate::files::numbers::Numbers;
 use crate::files::tensors::TensorFile;
 use crate::input::Keys;
+use crate::search::{self, SearchScratch};
 use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
 use crate::tables::layer::{self, Layered, MergeSource, Position, SortedTable, Values};
 
@@ -355,9 +356,23 @@ impl Content {
         Some(embeddings.of(tower, at))
     }
 
+    /// Which behaviors of `groups` are kept for each impression, as [`search::by_pictures`] says.
+    pub(crate) fn search(
+        &self,
+        groups: &Groups,
+        keys: &Keys,
+        keep: usize,
+        scratch: &mut SearchScratch,
+        kept: &mut Ragged<u32>,
+    ) {
+        let tower = self.towers.search.expect("the spec searches by this content");
+        let vector = |key| self.embedding(tower - self.first_tower, key);
+        search::by_pictures(groups, keys, self.dim(tower), keep, vector, scratch, kept);
+    }
+
     /// Finds the embeddings of every use in `keys`.
     pub(crate) fn embed(&self, keys: &Keys, scratch: &mut ContentScratch) {
-        let ContentTowers { ad, behavior, sketch } = self.towers;
+        let ContentTowers { ad, behavior, sketch, search: _ } = self.towers;
         for (tower, keys, to) in
             [(ad, &keys.ads, &mut scratch.ads), (behavior, &keys.behaviors, &mut scratch.behaviors)]
         {

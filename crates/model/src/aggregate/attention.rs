@@ -359,7 +359,7 @@ mod tests {
         let images: Vec<u32> = (0..70).map(|i| i * i % 7).collect();
         // 12 impressions of one group with 70 behaviors: 840 pairs, more than three blocks.
         let histories = Histories {
-            impressions: &[0, 0, 12],
+            impressions: Some(&[0, 0, 12]),
             behaviors: &[0, 0, 70],
             images: &images,
             embeddings: &embeddings,

@@ -74,7 +74,7 @@ mod tests {
         let behaviors = [0, images.len() as u32];
         let embeddings = &[10.0, 11.0, 20.0, 21.0, 30.0, 31.0];
         let histories = Histories {
-            impressions: &[0, 1],
+            impressions: Some(&[0, 1]),
             behaviors: &behaviors,
             images,
             embeddings,

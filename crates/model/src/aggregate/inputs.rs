@@ -1,10 +1,13 @@
 //! What aggregators are given: histories, queries, and the sizes of both.
 
-/// The histories of a batch. Its indices have been checked.
+use std::ops::Range;
+
+/// The histories of a batch: one for each group, or with a search one for each impression, which is
+/// then a group of its own. Its indices have been checked.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Histories<'a> {
-    /// Where each group's impressions begin, (G + 1).
-    pub impressions: &'a [u32],
+    /// Where each group's impressions begin, (G + 1); none if each impression is a group.
+    pub impressions: Option<&'a [u32]>,
     /// Where each group's behaviors begin, (G + 1).
     pub behaviors: &'a [u32],
     /// The image of each behavior, an index into `embeddings`, (N).
@@ -24,7 +27,15 @@ impl<'a> Histories<'a> {
 
     /// Number of impressions (B).
     pub(super) fn impressions(&self) -> usize {
-        self.impressions[self.groups()] as usize
+        self.impressions.map_or(self.groups(), |starts| starts[self.groups()] as usize)
+    }
+
+    /// The impressions of `group`.
+    pub(super) fn impressions_of(&self, group: usize) -> Range<u32> {
+        match self.impressions {
+            Some(starts) => starts[group]..starts[group + 1],
+            None => group as u32..group as u32 + 1,
+        }
     }
 
     /// The images of the behaviors of `group`.

@@ -88,7 +88,7 @@ mod tests {
         let images: Vec<u32> = (0..history.len() as u32).collect();
         let behaviors = [0, images.len() as u32];
         let histories = Histories {
-            impressions: &[0, 1],
+            impressions: Some(&[0, 1]),
             behaviors: &behaviors,
             images: &images,
             embeddings: history,

@@ -190,6 +190,7 @@ pub(crate) mod tests {
 
         fn histories<'a>(&'a self, embeddings: &'a [f32]) -> Histories<'a> {
             let Case { impressions, behaviors, images, .. } = self;
+            let impressions = Some(&impressions[..]);
             Histories { impressions, behaviors, images, embeddings, cosines: &[] }
         }
     }

@@ -22,7 +22,7 @@ pub(super) struct Pair {
 pub(super) fn list(histories: Histories, pairs: &mut Vec<Pair>) {
     pairs.clear();
     for group in 0..histories.groups() {
-        for impression in histories.impressions[group]..histories.impressions[group + 1] {
+        for impression in histories.impressions_of(group) {
             let of = |&image| Pair { impression, image };
             pairs.extend(histories.images(group).iter().map(of));
         }

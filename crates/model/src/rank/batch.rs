@@ -2,6 +2,7 @@
 
 use std::ops::Range;
 
+use crate::aggregate::Histories;
 use crate::pool::Lists;
 
 /// The image index of an impression or behavior that has no image.
@@ -27,6 +28,9 @@ pub struct RankBatch<'a> {
     /// The weight of each behavior by its age, more than 0, (N); empty if the network's similarity
     /// does not see ages.
     pub recency: &'a [f32],
+    /// With a search: the behaviors that are kept for each impression, ascending; (B) lists of
+    /// indices into the behaviors (N).
+    pub kept: Option<Lists<'a>>,
 }
 
 /// The embeddings of one content of a batch.
@@ -57,7 +61,35 @@ pub struct Sketches<'a> {
     pub behaviors: &'a [u32],
 }
 
-impl RankBatch<'_> {
+impl<'a> RankBatch<'a> {
+    /// The histories that attention sees, with the `images` of all behaviors, or of those kept for
+    /// each impression.
+    /// `cosines` are those of every impression and behavior of its group, or none; with a search
+    /// there are none.
+    pub(crate) fn histories(
+        &self,
+        images: &'a [u32],
+        embeddings: &'a [f32],
+        cosines: &'a [f32],
+    ) -> Histories<'a> {
+        match self.kept {
+            None => Histories {
+                impressions: Some(self.impressions),
+                behaviors: self.behaviors,
+                images,
+                embeddings,
+                cosines,
+            },
+            Some(kept) => Histories {
+                impressions: None,
+                behaviors: kept.offsets,
+                images,
+                embeddings,
+                cosines: &[],
+            },
+        }
+    }
+
     /// Number of groups (G).
     pub fn groups(&self) -> usize {
         self.impressions.len() - 1

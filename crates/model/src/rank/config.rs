@@ -73,6 +73,7 @@ impl RankConfig {
     fn check_base(&self) -> Result<(), String> {
         let NetworkSettings { base, images, aggregator, interactions, similarity, .. } =
             self.network;
+        let search = &self.network.search;
         let wrong = |what: &str| Err(format!("base = {} {what}", base.as_str()));
         match base {
             Base::Din if self.behavior_fields.is_empty() => wrong(
@@ -90,6 +91,18 @@ impl RankConfig {
             }
             Base::PreRank if similarity != Similarity::None => {
                 wrong("cannot compare the ad with the history; expected similarity = none")
+            }
+            Base::PreRank if search.is_some() => {
+                wrong("cannot search a history for an ad; expected no search")
+            }
+            Base::Mlp | Base::LogisticRegression
+                if search.is_some()
+                    && !images.has_behavior()
+                    && similarity == Similarity::None =>
+            {
+                Err("search: nothing sees the behaviors that are kept; expected images = behavior or \
+                     joint, base = din, or a similarity"
+                    .to_owned())
             }
             Base::Mlp | Base::LogisticRegression | Base::Din | Base::PreRank => Ok(()),
         }

@@ -8,7 +8,7 @@ use super::config::RankConfig;
 use super::images::ImageScratch;
 use super::inputs::{Widths as InputWidths, gather, gather_backward};
 use super::similarity::{self, Moments, Scales, SimilarityScratch};
-use crate::aggregate::{Aggregate, AggregateScratch, Histories, Per, Queries, QueryGrads, Widths};
+use crate::aggregate::{Aggregate, AggregateScratch, Per, Queries, QueryGrads, Widths};
 use crate::init::{Init, ROW_RANGE};
 use crate::linalg::{self, fit, zeros};
 use crate::params::{Layout, View};
@@ -22,6 +22,8 @@ pub(super) struct Content {
     ad_no_image: Option<View>,
     behavior_no_image: Option<View>,
     aggregate: Option<Arc<dyn Aggregate>>,
+    /// What an aggregate belongs to: with a search, an impression.
+    per: Per,
     dim: usize,
     /// First column of the ad's embedding, in a.
     ad: usize,
@@ -105,8 +107,12 @@ impl Content {
         let aggregate =
             arm.has_behavior().then(|| config.network.aggregator.build(layout, prefix, sizes));
         let ad = widths.in_a(if arm.has_ad() { dim } else { 0 });
+        let per = match (&aggregate, &config.network.search) {
+            (Some(aggregate), None) => aggregate.per(),
+            _ => Per::Impression,
+        };
         let aggregate_at = match &aggregate {
-            Some(aggregate) if aggregate.per() == Per::Group => widths.in_u(aggregate.width()),
+            Some(aggregate) if per == Per::Group => widths.in_u(aggregate.width()),
             Some(aggregate) => widths.in_a(aggregate.width()),
             None => 0,
         };
@@ -121,6 +127,7 @@ impl Content {
             ad_no_image,
             behavior_no_image,
             aggregate,
+            per,
             dim,
             ad,
             aggregate_at,
@@ -235,23 +242,21 @@ impl Content {
             return;
         };
         s.behaviors.fill(content.behavior_embeddings, no_image.of(w), content.behavior_images);
+        if let Some(kept) = batch.kept {
+            s.behaviors.keep(kept);
+        }
         let rows = batch.len();
         gather(rows, to.queries, to.a, &mut s.queries);
         gather(rows, self.image_query(to).as_slice(to.queries), to.a, &mut s.image_queries);
         let columns = self.aggregate_columns(&**aggregate, to);
-        let (rows, x) = match aggregate.per() {
+        let (rows, x) = match self.per {
             Per::Group => (batch.groups(), &mut *to.u),
             Per::Impression => (batch.len(), &mut *to.a),
         };
         let out = fit(&mut s.aggregate, rows * columns.dim);
         let queries = Queries { image: &s.image_queries, fields: &s.queries };
-        aggregate.forward(
-            w,
-            histories(batch, &s.behaviors, &s.cosines),
-            queries,
-            &mut s.attention,
-            out,
-        );
+        let histories = batch.histories(&s.behaviors.images, &s.behaviors.embeddings, &s.cosines);
+        aggregate.forward(w, histories, queries, &mut s.attention, out);
         for (i, out) in out.chunks_exact(columns.dim).enumerate() {
             columns.of_mut(x, i).copy_from_slice(out);
         }
@@ -273,7 +278,7 @@ impl Content {
             return;
         };
         let columns = self.aggregate_columns(&**aggregate, d);
-        let dx = if aggregate.per() == Per::Group { &*d.u } else { &*d.a };
+        let dx = if self.per == Per::Group { &*d.u } else { &*d.a };
         let dout = fit(&mut s.daggregate, s.aggregate.len());
         for (i, dout) in dout.chunks_exact_mut(columns.dim).enumerate() {
             dout.copy_from_slice(columns.of(dx, i));
@@ -285,7 +290,7 @@ impl Content {
         };
         zeros(&mut s.behaviors.dembeddings, s.behaviors.embeddings.len());
         let mut dembeddings = std::mem::take(&mut s.behaviors.dembeddings);
-        let histories = histories(batch, &s.behaviors, &s.cosines);
+        let histories = batch.histories(&s.behaviors.images, &s.behaviors.embeddings, &s.cosines);
         let attention = &mut s.attention;
         aggregate.backward(w, histories, queries, attention, dout, dw, dqueries, &mut dembeddings);
         s.behaviors.dembeddings = dembeddings;
@@ -303,7 +308,7 @@ impl Content {
         for group in 0..batch.groups() {
             for i in batch.impressions_of(group) {
                 for at in 0..product.dim {
-                    let aggregate = match aggregate.per() {
+                    let aggregate = match self.per {
                         Per::Group => columns.of(to.u, group)[at],
                         Per::Impression => columns.of(to.a, i)[at],
                     };
@@ -324,7 +329,7 @@ impl Content {
                 for at in 0..product.dim {
                     let dproduct = product.of(d.a, i)[at];
                     let of_ad = ad.of(x.a, i)[at % self.dim];
-                    let of_aggregate = match aggregate.per() {
+                    let of_aggregate = match self.per {
                         Per::Group => {
                             columns.of_mut(d.u, group)[at] += dproduct * of_ad;
                             columns.of(x.u, group)[at]
@@ -349,7 +354,7 @@ impl Content {
     }
 
     fn aggregate_columns(&self, aggregate: &dyn Aggregate, inputs: &Inputs) -> Columns {
-        match aggregate.per() {
+        match self.per {
             Per::Group => inputs.in_u(self.aggregate_at, aggregate.width()),
             Per::Impression => inputs.in_a(self.aggregate_at, aggregate.width()),
         }
@@ -368,19 +373,5 @@ impl ImageQuery {
             ImageQuery::Image(image) => image,
             ImageQuery::Fields => fields,
         }
-    }
-}
-
-fn histories<'a>(
-    batch: &'a RankBatch,
-    behaviors: &'a ImageScratch,
-    cosines: &'a [f32],
-) -> Histories<'a> {
-    Histories {
-        impressions: batch.impressions,
-        behaviors: batch.behaviors,
-        images: &behaviors.images,
-        embeddings: &behaviors.embeddings,
-        cosines,
     }
 }

@@ -2,6 +2,7 @@
 
 use super::batch::NO_IMAGE;
 use crate::linalg;
+use crate::pool::Lists;
 
 /// Image embeddings with the no-image vector behind the last one, and indices that point at it.
 #[derive(Clone, Debug, Default)]
@@ -10,7 +11,8 @@ pub(super) struct ImageScratch {
     pub embeddings: Vec<f32>,
     /// Their gradients, (U + 1, D).
     pub dembeddings: Vec<f32>,
-    /// Which of them each impression or behavior has.
+    /// Which of them each impression or behavior has; with a search, each kept behavior of each
+    /// impression.
     pub images: Vec<u32>,
 }
 
@@ -26,6 +28,12 @@ impl ImageScratch {
             assert!(image == NO_IMAGE || image < count, "image {image} of {count}");
             image.min(count)
         }));
+    }
+
+    /// Puts the images of the behaviors that are kept for each impression in the place of those of
+    /// all behaviors.
+    pub(crate) fn keep(&mut self, kept: Lists<'_>) {
+        self.images = kept.rows.iter().map(|&behavior| self.images[behavior as usize]).collect();
     }
 
     /// Adds the last gradient to `dno_image` (D) and overwrites `dembeddings` with the others, (U,

@@ -8,8 +8,8 @@
 use super::batch::RankBatch;
 use super::config::RankConfig;
 use super::inputs::{gather, gather_backward};
+use crate::aggregate::Widths;
 use crate::aggregate::attention::{Attention, AttentionScratch};
-use crate::aggregate::{Histories, Widths};
 use crate::linalg::{fit, zeros};
 use crate::params::Layout;
 use crate::pool::{self, Columns};
@@ -93,7 +93,7 @@ impl Interest {
         gather(batch.len(), queries, a, &mut s.query);
         let columns = self.columns(width);
         (0..batch.len()).for_each(|i| columns.of_mut(a, i).fill(0.0));
-        let histories = histories(batch, &s.numbers, &s.keys, cosines);
+        let histories = batch.histories(numbers(batch, &s.numbers), &s.keys, cosines);
         self.attention.forward(w, histories, &s.query, &mut s.attention, columns, a);
     }
 
@@ -119,7 +119,7 @@ impl Interest {
         zeros(&mut s.dquery, s.query.len());
         self.attention.backward(
             w,
-            histories(batch, &s.numbers, &s.keys, cosines),
+            batch.histories(numbers(batch, &s.numbers), &s.keys, cosines),
             &s.query,
             &mut s.attention,
             self.columns(width),
@@ -143,17 +143,7 @@ impl Interest {
     }
 }
 
-fn histories<'a>(
-    batch: &RankBatch<'a>,
-    numbers: &'a [u32],
-    keys: &'a [f32],
-    cosines: &'a [f32],
-) -> Histories<'a> {
-    Histories {
-        impressions: batch.impressions,
-        behaviors: batch.behaviors,
-        images: numbers,
-        embeddings: keys,
-        cosines,
-    }
+/// The key of each behavior that attention sees: each is its own.
+fn numbers<'a>(batch: &RankBatch<'a>, all: &'a [u32]) -> &'a [u32] {
+    batch.kept.map_or(all, |kept| kept.rows)
 }

@@ -10,6 +10,9 @@
 //! ad * aggregate, cosines      (settings) -+
 //! behaviors weighed by the ad's ids  (DIN) +
 //! ```
+//! With a search, attention, DIN and cosines see the behaviors that are kept for the impression,
+//! and every aggregate is part of a.
+//!
 //! `head` makes a logit of u and a; `content` what images add to them, which any other content with
 //! towers (text) adds likewise; `interest` is DIN. An impression or behavior without an image has a
 //! learned embedding instead.
@@ -35,7 +38,7 @@ use inputs::Widths;
 use interest::{Interest, InterestScratch};
 
 pub use crate::pool::Lists;
-pub use crate::settings::{Base, ImageArm, Interactions, Similarity};
+pub use crate::settings::{Base, ImageArm, Interactions, SearchBy, Similarity};
 pub use batch::{ContentBatch, ContentGrads, InputGrads, NO_IMAGE, RankBatch, Sketches};
 pub use config::RankConfig;
 pub use similarity::Moments;
@@ -62,8 +65,9 @@ pub struct Attended<'a> {
     /// What of the ad it asked for: `image` (the fields where the arm has no ad image), `fields`,
     /// or `ids`.
     pub query: &'static str,
-    /// The weight of every pair of an impression and a behavior of its group, in order of
-    /// impressions, then behaviors. Not normalized: a weight may be negative or more than 1.
+    /// The weight of every pair of an impression and a behavior of its group, or that is kept for
+    /// it, in order of impressions, then behaviors. Not normalized: a weight may be negative or
+    /// more than 1.
     pub weights: &'a [f32],
 }
 
@@ -275,6 +279,10 @@ impl RankNetwork {
         assert!(batch.impression_fields.iter().all(|l| l.len() == impressions), "impression lists");
         let behaviors = batch.behaviors[groups] as usize;
         assert!(batch.behavior_fields.iter().all(|l| l.len() == behaviors), "behavior lists");
+        assert_eq!(batch.kept.is_some(), config.network.search.is_some(), "kept behaviors");
+        if let Some(kept) = batch.kept {
+            assert_eq!(kept.len(), impressions, "lists of kept behaviors");
+        }
         for content in batch.contents {
             if config.network.images.has_ad() {
                 assert_eq!(content.ad_images.len(), impressions, "ad images");

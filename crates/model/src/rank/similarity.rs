@@ -144,13 +144,17 @@ pub(super) fn forward(
             let ad = sketches.ads[impression];
             cosines.clear();
             recency.clear();
-            for behavior in behaviors.clone() {
+            let mut compare = |behavior: usize| {
                 if let Some(cosine) = cosine(sketches, inverse, ad, sketches.behaviors[behavior]) {
                     cosines.push(cosine);
                     if similarity.sees_ages() {
                         recency.push(batch.recency[behavior]);
                     }
                 }
+            };
+            match batch.kept {
+                None => behaviors.clone().for_each(compare),
+                Some(kept) => kept.list(impression).iter().for_each(|&at| compare(at as usize)),
             }
             let out = columns.of_mut(a, impression);
             match similarity {
@@ -301,6 +305,7 @@ mod tests {
             .flat_map(|history| (0..history.len()).map(|n| 1.0 / (1.0 + n as f32)))
             .collect();
         let batch = RankBatch {
+            kept: None,
             impressions: &impressions,
             behaviors: &behaviors,
             group_fields: &[],

@@ -7,7 +7,7 @@ use crate::aggregate::tests::obvious;
 use crate::check::{assert_close, assert_gradient, values};
 use crate::linalg;
 use crate::loss::cross_entropy;
-use crate::settings::NetworkSettings;
+use crate::settings::{NetworkSettings, SearchSettings};
 
 const D: usize = 3;
 
@@ -102,10 +102,29 @@ fn network(images: ImageArm, aggregator: Aggregator) -> RankNetwork {
 }
 
 fn floats(network: &RankNetwork) -> Floats {
-    let w = values(1, network.layout().len()).iter().map(|w| 0.65 * w).collect();
+    // Away from kinks that differences would cross.
+    let seed = if network.config().network.search.is_some() { 11 } else { 1 };
+    let w = values(seed, network.layout().len()).iter().map(|w| 0.65 * w).collect();
     let contents = network.config().contents.len();
     let (ads, behaviors) = (values(3, contents * 2 * D), values(4, contents * 3 * D));
     Floats { w, rows: values(2, 5 * D), ads, behaviors }
+}
+
+/// What a search keeps in these tests: about two thirds of a history, others for each impression.
+fn kept(impressions: &[u32], behaviors: &[u32]) -> (Vec<u32>, Vec<u32>) {
+    let (mut starts, mut kept) = (vec![0], Vec::new());
+    for (shown, history) in impressions.windows(2).zip(behaviors.windows(2)) {
+        for impression in shown[0]..shown[1] {
+            kept.extend((history[0]..history[1]).filter(|at| (at + impression) % 3 != 0));
+            starts.push(kept.len() as u32);
+        }
+    }
+    (starts, kept)
+}
+
+/// A search, which the caller of a network has done.
+fn search() -> Option<SearchSettings> {
+    Some(SearchSettings { keep: 2, by: SearchBy::Category, field: SearchSettings::category() })
 }
 
 /// Logits, and the gradients for `dlogits`.
@@ -135,7 +154,10 @@ fn run_with(
         },
     };
     let contents = x.ads.chunks(2 * D).zip(x.behaviors.chunks(3 * D)).map(content);
+    let (starts, kept) = kept(case.impressions, case.behaviors);
+    let kept = Lists { offsets: &starts, rows: &kept };
     let batch = RankBatch {
+        kept: network.config().network.search.is_some().then_some(kept),
         impressions: case.impressions,
         behaviors: case.behaviors,
         group_fields: &case.group_fields.each_ref().map(lists),
@@ -180,21 +202,26 @@ fn every_network() -> impl Iterator<Item = RankNetwork> {
             with(&RankConfig { behavior_fields: vec![2, 0], ..paper.clone() }, |n| {
                 (n.base, n.attention_cosine) = (Base::Din, true);
             }),
-            with(
-                &RankConfig {
-                    contents: vec!["image".to_owned(), "text".to_owned()],
-                    behavior_fields: vec![1],
-                    ..paper
-                },
-                |n| {
-                    n.base = Base::Din;
-                    n.interactions = Interactions::Product;
-                    n.similarity = Similarity::Cosine;
-                },
-            ),
+            with(&paper, |n| (n.search, n.interactions) = (search(), Interactions::Product)),
+            everything(&paper),
+            with(&everything(&paper), |n| n.search = search()),
         ]
     });
     with_settings.filter(|config| config.check().is_ok()).map(RankNetwork::new)
+}
+
+/// `paper` with two contents and most other settings.
+fn everything(paper: &RankConfig) -> RankConfig {
+    let config = RankConfig {
+        contents: vec!["image".to_owned(), "text".to_owned()],
+        behavior_fields: vec![1],
+        ..paper.clone()
+    };
+    with(&config, |n| {
+        n.base = Base::Din;
+        n.interactions = Interactions::Product;
+        n.similarity = Similarity::Cosine;
+    })
 }
 
 fn check_gradients(network: &RankNetwork, name: &str, case: &Case) {
@@ -228,6 +255,54 @@ fn gradients_match_differences() {
     for network in every_network() {
         check_gradients(&network, "mixed", &MIXED);
         check_gradients(&network, "without images", &WITHOUT_IMAGES);
+    }
+}
+
+/// The rows of `list` of a column, end to end, with their offsets.
+fn column(column: &Column, list: impl Iterator<Item = u32>) -> Column {
+    let (mut offsets, mut rows) = (vec![0], Vec::new());
+    for at in list {
+        let [first, end] = [at, at + 1].map(|at| column.0[at as usize] as usize);
+        rows.extend_from_slice(&column.1[first..end]);
+        offsets.push(rows.len() as u32);
+    }
+    (offsets.leak(), rows.leak())
+}
+
+/// `case` as a search sees it: every impression is a group of its own with the history that is kept
+/// for it.
+fn split(case: &Case) -> Case {
+    let count = case.ad_images.len() as u32;
+    let group = |at: u32| case.impressions.iter().rposition(|&first| first <= at).unwrap() as u32;
+    let (starts, kept) = kept(case.impressions, case.behaviors);
+    let images: Vec<u32> = kept.iter().map(|&at| case.behavior_images[at as usize]).collect();
+    Case {
+        impressions: (0..=count).collect::<Vec<u32>>().leak(),
+        behaviors: starts.leak(),
+        group_fields: case.group_fields.each_ref().map(|of| column(of, (0..count).map(group))),
+        impression_fields: case.impression_fields,
+        behavior_fields: case.behavior_fields.each_ref().map(|of| column(of, kept.iter().copied())),
+        ad_images: case.ad_images,
+        behavior_images: images.leak(),
+    }
+}
+
+#[test]
+fn a_search_is_a_history_of_its_own_for_every_impression() {
+    let (split, dlogits) = (split(&MIXED), values(5, 6));
+    for aggregator in [Aggregator::Attentive, Aggregator::MultiQueryAttentive] {
+        for arm in ImageArm::ALL {
+            let without = everything(&config(arm, aggregator));
+            let searched = RankNetwork::new(with(&without, |n| n.search = search()));
+            let without = RankNetwork::new(without);
+            let x = floats(&searched);
+            let (logits, d) = run(&searched, &MIXED, &x, &dlogits);
+            let (expected, dexpected) = run(&without, &split, &x, &dlogits);
+            assert_eq!(logits, expected, "{:?}", searched.config());
+            assert_close(&d.w, &dexpected.w, 1e-5);
+            assert_close(&d.rows, &dexpected.rows, 1e-5);
+            assert_close(&d.behaviors, &dexpected.behaviors, 1e-5);
+        }
     }
 }
 
@@ -352,7 +427,7 @@ fn logits_match_the_formulas() {
 /// What attention says it weighed, times what was weighed, is what the network goes on with.
 #[test]
 fn attention_weighs_what_it_says() {
-    for network in every_network() {
+    for network in every_network().filter(|network| network.config.network.search.is_none()) {
         let (x, mut scratch) = (floats(&network), RankScratch::default());
         run_with(&network, &MIXED, &x, &[0.0; 6], &mut scratch);
         let config = &network.config;
@@ -473,7 +548,10 @@ fn histories_of_any_length_and_labels_all_alike_are_defined() {
                 sketches: Sketches { vectors: &vectors, dim: 4, ads: &ads, behaviors: &images },
             };
             let contents = x.ads.chunks(2 * D).zip(x.behaviors.chunks(3 * D)).map(content);
+            let (starts, kept) = kept(&[0, 2, 4, 6], &[0, 1000, 1001, 1001]);
+            let kept = Lists { offsets: &starts, rows: &kept };
             let batch = RankBatch {
+                kept: config.network.search.is_some().then_some(kept),
                 impressions: &[0, 2, 4, 6],
                 behaviors: &[0, 1000, 1001, 1001],
                 group_fields: &[lists; 2],
@@ -500,6 +578,7 @@ fn histories_of_any_length_and_labels_all_alike_are_defined() {
         assert_eq!(run_with(&|i| i, 1), logits, "{config:?}");
         // The order of a history means something to those who look at the newest alone.
         let newest_counts = config.network.similarity != Similarity::None
+            || config.network.search.is_some()
             || (config.network.aggregator == Aggregator::Concatenate
                 && config.network.images.has_behavior());
         if !newest_counts {

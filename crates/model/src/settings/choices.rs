@@ -119,3 +119,14 @@ pub enum UnknownIds {
     /// One row per input, learned from the ids that training replaces by it.
     Learned,
 }
+
+/// What makes a behavior alike to an ad, when a history is searched.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SearchBy {
+    /// The cosine of their sketches (soft search).
+    #[default]
+    Pictures,
+    /// A value of one field that both have (hard search).
+    Category,
+}

@@ -4,8 +4,10 @@
 //! followed by a check of `range.rs`, which says what was expected. What concerns several settings
 //! at once is checked where they meet, in [`crate::RankConfig::check`].
 
+use serde::{Deserialize, Serialize};
+
 use crate::aggregate::Aggregator;
-use crate::settings::choices::{Base, ImageArm, Interactions, Similarity, UnknownIds};
+use crate::settings::choices::{Base, ImageArm, Interactions, SearchBy, Similarity, UnknownIds};
 use crate::settings::range;
 
 settings! {
@@ -91,6 +93,10 @@ settings! {
         ///   by the ids of the input that `id_dropout` replaces and by those below
         ///   `train.min_occurrences`.
         pub unknown: UnknownIds = UnknownIds::Zero;
+        /// Search in long histories for the behaviors that are most alike to the ad. Attention and
+        /// `similarity` see these, and fields of behaviors pool the newest. Default: all behaviors
+        /// are seen.
+        pub search: Option<SearchSettings> = None, in SearchSettings::check;
     }
 }
 
@@ -104,5 +110,51 @@ impl NetworkSettings {
     /// Whether vectors of contents are compared as they were before any training.
     pub fn compares(&self) -> bool {
         self.similarity != Similarity::None || self.attends_by_cosine()
+    }
+
+    /// Whether histories are searched by pictures.
+    pub fn searches_pictures(&self) -> bool {
+        self.search.as_ref().is_some_and(|search| search.by == SearchBy::Pictures)
+    }
+}
+
+/// Search in long histories for the behaviors that are most alike to an ad (the general search unit
+/// of SIM, CIKM 2020). Of equally alike ones the newer come first.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SearchSettings {
+    /// Number of behaviors that are kept for an ad, and number of the newest ones that fields of
+    /// behaviors pool. Range: at least 1, and at most the dataset's `max_behaviors`.
+    pub keep: usize,
+    /// What makes a behavior alike to an ad. Range: `pictures` needs a feature store; with either
+    /// value `images` sees behaviors, `base` is `din`, or there is a `similarity`; not with `base =
+    /// "pre-rank"`.
+    /// - `pictures`: The cosine of the first 64 principal components of both features, or of the
+    ///   aligned vectors (soft search); behaviors without a picture come last, and an ad without
+    ///   one finds the newest behaviors.
+    /// - `category`: A value of `field` that both have (hard search); behaviors without come last.
+    #[serde(default)]
+    pub by: SearchBy,
+    /// Field of the search with `by = "category"`. Range: a field that behaviors and the ad have
+    /// and that is not excluded.
+    #[serde(default = "SearchSettings::category")]
+    pub field: String,
+}
+
+impl SearchSettings {
+    /// Checks a search in histories, if there is one.
+    ///
+    /// # Errors
+    /// If it keeps no behavior, or more than [`range::BEHAVIORS_MAX`].
+    pub fn check(search: &Option<SearchSettings>) -> Result<(), String> {
+        match search.as_ref().map(|search| search.keep) {
+            None | Some(1..=range::BEHAVIORS_MAX) => Ok(()),
+            Some(keep) => Err(format!("keep = {keep}, expected 1 to {}", range::BEHAVIORS_MAX)),
+        }
+    }
+
+    /// The field `category`.
+    pub fn category() -> String {
+        "category".to_owned()
     }
 }

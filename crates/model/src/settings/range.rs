@@ -65,3 +65,6 @@ pub fn share(share: &f32) -> Result<(), String> {
         false => Err(format!("{share}, expected a share of at least 0 and less than 1")),
     }
 }
+
+/// Most behaviors of a history.
+pub const BEHAVIORS_MAX: usize = 10_000;

@@ -7,12 +7,12 @@
 
 use std::collections::BinaryHeap;
 
-use ams_data::{Groups, ImageKey, Schema};
+use ams_data::{Groups, IdMap, ImageKey, Schema};
 use ams_image::FeatureStore;
 
 use crate::error::Result;
 use crate::settings::align::AlignConfig;
-use crate::step::dedup::{Asks, IdMap};
+use crate::step::dedup::Asks;
 use crate::step::feed::Feed;
 
 /// Impressions that are read at once.

@@ -148,6 +148,11 @@ impl TrainConfig {
                 "\"similarity\" is \"ids\" without a model.similarity: set one, or leave it out";
             return bad("train.candidates", what.to_owned());
         }
+        if candidates.contains(&Candidate::Ids) && model.searches_pictures() {
+            let what = "\"ids\" has no pictures to search by: set model.search.by = \"category\", or \
+                        leave it out";
+            return bad("train.candidates", what.to_owned());
+        }
         if !candidates.is_empty() && !self.refit {
             let what = "the chosen one is trained on all samples: set train.refit = true";
             return bad("train.candidates", what.to_owned());

@@ -16,7 +16,8 @@ use ams_fabric::Rounding;
 pub use ams_model::settings::UnknownIds;
 use ams_model::settings::{Beside, Form};
 pub use ams_model::{
-    Aggregator, Base, ImageArm, Interactions, NetworkSettings, RowOptimizer, Similarity,
+    Aggregator, Base, ImageArm, Interactions, NetworkSettings, RowOptimizer, SearchBy,
+    SearchSettings, Similarity,
 };
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -71,6 +72,7 @@ impl Config {
     pub fn needs_images(&self) -> bool {
         self.model.network.images != ImageArm::None
             || self.model.network.compares()
+            || self.model.network.searches_pictures()
             || !self.data.contents.is_empty()
     }
 }

@@ -26,6 +26,9 @@ const DROPPED: u32 = u32::MAX;
 pub(crate) struct MicroBatch {
     /// The impressions and histories.
     pub groups: Groups,
+    /// With a search: the behaviors that are kept for each impression, among those of `groups`;
+    /// (B).
+    pub kept: Ragged<u32>,
     /// The images of behaviors and ads, by content; there is always a first one.
     pub keys: Vec<Keys>,
     /// The ids asked for.
@@ -86,6 +89,7 @@ impl MicroBatch {
         let inputs = network.inputs().count();
         MicroBatch {
             groups: Groups::new(&network.spec.fields),
+            kept: Ragged::default(),
             keys: vec![Keys::default(); network.contents.len().max(1)],
             ids: Asks::default(),
             images: vec![Asks::default(); network.towers.len()],
@@ -146,13 +150,14 @@ impl MicroBatch {
 
     fn deduplicate_ids(&mut self, network: &Network, lanes: usize, dropout: Option<IdDropout>) {
         let MicroBatch { groups, keys, ids, lists, unknown, .. } = self;
+        let newest = network.spec.pooled();
         ids.clear();
         for (number, (input, lists)) in network.inputs().zip(&mut *lists).enumerate() {
             match dropout {
-                None => input.collect_as(groups, &keys[0], lists, |id| ids.add(id.0)),
+                None => input.collect_as(groups, &keys[0], newest, lists, |id| ids.add(id.0)),
                 Some(dropout) => {
                     let mut values = Vec::new();
-                    input.collect_as(groups, &keys[0], lists, |id| {
+                    input.collect_as(groups, &keys[0], newest, lists, |id| {
                         values.push(id);
                         DROPPED
                     });
@@ -291,11 +296,10 @@ impl MicroBatch {
 
     /// Shows the micro-batch to the network.
     pub(crate) fn view<R>(&self, network: &Network, run: impl FnOnce(&RankBatch<'_>) -> R) -> R {
-        let lists: Vec<Lists<'_>> = self
-            .lists
-            .iter()
-            .map(|lists| Lists { offsets: lists.offsets.as_slice(), rows: &lists.values })
-            .collect();
+        fn lists_of(column: &Ragged<u32>) -> Lists<'_> {
+            Lists { offsets: column.offsets.as_slice(), rows: &column.values }
+        }
+        let lists: Vec<Lists<'_>> = self.lists.iter().map(lists_of).collect();
         let (group_fields, rest) = lists.split_at(network.group_inputs.len());
         let (impression_fields, behavior_fields) = rest.split_at(network.impression_inputs.len());
         let embeddings = |tower: Option<usize>| tower.map_or(&[][..], |t| &self.embeddings[t]);
@@ -323,6 +327,7 @@ impl MicroBatch {
             rows: &self.rows,
             contents: &contents,
             recency: &self.recency,
+            kept: network.spec.network.search.as_ref().map(|_| lists_of(&self.kept)),
         })
     }
 }

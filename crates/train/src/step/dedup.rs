@@ -5,32 +5,8 @@
 //! view: every key any lane asked for, once, in lane order. Neither ever iterates its hash map, so
 //! results cannot depend on the map's order.
 
-use std::hash::{BuildHasherDefault, Hasher};
-
-use ams_data::part_of;
+use ams_data::{IdMap, part_of};
 use ams_fabric::words;
-use hashbrown::HashMap;
-
-/// A map keyed by ids, which are hashes already.
-pub(crate) type IdMap = HashMap<u64, u32, BuildHasherDefault<IdHasher>>;
-
-/// Spreads an id, whose high bits are alike within a lane, over all bits.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct IdHasher(u64);
-
-impl Hasher for IdHasher {
-    fn write(&mut self, _: &[u8]) {
-        unreachable!("ids are hashed as u64");
-    }
-
-    fn write_u64(&mut self, id: u64) {
-        self.0 = (id ^ (id >> 32)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
 
 /// The keys of one kind a worker needs for its micro-batch.
 ///

@@ -8,6 +8,7 @@
 //!
 //! Workers read their samples in rounds and send the owners the counts of their ids.
 
+use ams_data::IdMap;
 use ams_fabric::{Fabric, Outbox, Post, Topology, gather};
 use ams_image::FeatureStore;
 use rayon::ThreadPool;
@@ -16,7 +17,6 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::setup::network::Network;
-use crate::step::dedup::IdMap;
 use crate::step::mail::{self, Occurrences};
 use crate::step::share::Share;
 use crate::step::worker::Worker;

@@ -1,6 +1,12 @@
 //! The messages between the workers and the shards of a step, as words.
 //!
 //! ```text
+//! queries      worker -> shard   keys of ads                                  with a search by pictures
+//! vectors      shard -> worker   their unit vectors of S                      (f32)
+//! histories    worker -> shard   a, k, a vectors of S, k keys, then of each group:
+//!                                p, q, p positions among the keys, q among the vectors
+//! hits         shard -> worker   of each group and each of its q ads: min(p, keep) of
+//!                                (position among the p, likeness as f32)
 //! ask          worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..   (ids, keys: 2 words)
 //! answer       shard -> worker   n rows of D, [n bits], k_0 embeddings, ..    (f32; bits: words)
 //! gradients    worker -> shard   loss (f64), then as the answer, but for towers that do not learn

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! worker                                    shard (owner of id / image)
-//! read, deduplicate  --- asks ----------->  merge, look up, towers forward
+//! read [, search]
+//! deduplicate        --- asks ----------->  merge, look up, towers forward
 //! W forward, loss,   <-- answers ---------
 //! backward           --- gradients ------>  sum in lane order, row optimizer, towers backward
 //! ordered sum of (dW, dE) over all lanes, Adam on the replicated (W, E)
@@ -19,6 +20,7 @@ pub(crate) mod first_layers;
 pub(crate) mod frequency;
 pub(crate) mod id_dropout;
 pub(crate) mod mail;
+pub(crate) mod search;
 pub(crate) mod selection;
 pub(crate) mod shard;
 pub(crate) mod share;
@@ -45,6 +47,7 @@ use crate::step::first_layers::{Columns, FirstLayers};
 use crate::step::frequency::FieldIds;
 use crate::step::id_dropout::IdDropout;
 use crate::step::mail::{Ask, Gradients, Seat};
+use crate::step::search::{AtShard, ByPictures, SearchShard};
 use crate::step::shard::{Lane, Shard, Unknown};
 use crate::step::share::Share;
 use crate::step::stages::{Stage, Stages};
@@ -315,33 +318,115 @@ impl Lanes {
         stages.run_on(threads, Stage::Pack, || {
             pool.install(|| first_layers.pack(network, &dense.w));
         });
-        self.ask(workers, share, step_seed)?;
+        self.read(workers, share)?;
+        self.search(workers)?;
+        self.ask(workers, step_seed);
         let impressions = self.answer(pass, dropout_seed)?;
         self.predict(workers, dropout_seed)?;
         Ok(impressions)
     }
 
-    /// Has every worker read its impressions up to `share` and write its asks; in training, with
-    /// the seed of the step's masks.
-    fn ask(&mut self, workers: &mut [Worker], share: Share, step_seed: Option<u64>) -> Result<()> {
-        let Lanes { network, topology, stores, pool, stages, requests, .. } = self;
-        let local = topology.local();
-        let rate = network.spec.network.id_dropout;
-        let step_seed = step_seed.filter(|_| rate > 0.0);
+    /// Has every worker read its impressions up to `share`.
+    fn read(&mut self, workers: &mut [Worker], share: Share) -> Result<()> {
+        let Lanes { pool, stages, .. } = self;
         // Every lane reads, whatever the others' errors are, so that the first lane's is reported.
         let read: Vec<Result<()>> = pool.install(|| {
-            let each = workers.par_iter_mut().zip(requests).zip(local).with_max_len(1);
-            each.map(|((worker, request), lane)| {
-                let seat = Seat { lane, lanes: topology.lanes() };
+            let each = workers.par_iter_mut().with_max_len(1);
+            each.map(|worker| {
                 let until = share.of(worker.feed.impressions());
-                stages.run(Stage::Read, || worker.read(until))?;
-                let dropout = step_seed.map(|step_seed| IdDropout { rate, step_seed, lane });
-                stages.run(Stage::Ask, || worker.ask(network, stores, seat, dropout, request));
-                Ok(())
+                stages.run(Stage::Read, || worker.read(until))
             })
             .collect()
         });
         read.into_iter().collect()
+    }
+
+    /// Searches the histories of every worker, if the model does, and leaves what is kept in the
+    /// micro-batches.
+    fn search(&mut self, workers: &mut [Worker]) -> Result<()> {
+        if self.network.spec.network.search.is_none() {
+            return Ok(());
+        }
+        let Some(search) = ByPictures::of(&self.network) else {
+            let Lanes { network, topology, pool, stages, .. } = self;
+            each_lane(pool, *topology, workers.par_iter_mut(), |_, worker| {
+                stages.run(Stage::Search, || {
+                    let searched = worker.search.by_category(network, &worker.batch.groups);
+                    worker.take_searched(searched);
+                });
+            });
+            return Ok(());
+        };
+        self.ask_for_vectors(workers);
+        self.answer_search(|shard, at| shard.answer(search, at))?;
+        self.send_histories(workers, search)?;
+        self.answer_search(|shard, at| shard.search(search, at))?;
+        self.read_hits(workers, search)
+    }
+
+    fn ask_for_vectors(&mut self, workers: &mut [Worker]) {
+        let Lanes { topology, stores, pool, stages, requests, .. } = self;
+        let each = workers.par_iter_mut().zip(requests);
+        each_lane(pool, *topology, each, |seat, (worker, request)| {
+            let groups = &worker.batch.groups;
+            stages.run(Stage::Search, || worker.search.ask(groups, stores, seat, request));
+        });
+    }
+
+    /// Sends what the workers wrote to the shards, each of which answers by `answer`.
+    fn answer_search(
+        &mut self,
+        answer: impl Fn(&mut SearchShard, AtShard<'_>) + Send + Sync,
+    ) -> Result<()> {
+        let mail =
+            self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.requests)?;
+        let Lanes { network, topology, lanes, dense, stores, pool, first_layers, stages, .. } =
+            self;
+        let weights = Weights { dense: &dense.w, first: first_layers.packed() };
+        let each = lanes.par_iter_mut().zip(&mut self.answers);
+        each_lane(pool, *topology, each, |seat, (lane, out)| {
+            let at = AtShard { network, weights, stores, mail: &mail, seat, out };
+            stages.run(Stage::Search, || answer(&mut lane.shard.search, at));
+        });
+        Ok(())
+    }
+
+    fn send_histories(&mut self, workers: &mut [Worker], search: ByPictures) -> Result<()> {
+        let mail = self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.answers)?;
+        let Lanes { topology, pool, stages, requests, .. } = self;
+        let each = workers.par_iter_mut().zip(requests);
+        each_lane(pool, *topology, each, |seat, (Worker { search: of, batch, .. }, request)| {
+            stages.run(Stage::Search, || {
+                of.send_histories(search, &batch.groups, &mail, seat, request);
+            });
+        });
+        Ok(())
+    }
+
+    fn read_hits(&mut self, workers: &mut [Worker], search: ByPictures) -> Result<()> {
+        let mail = self.exchange.deliver(self.topology, &self.stages, &self.pool, &self.answers)?;
+        let Lanes { network, topology, pool, stages, .. } = self;
+        each_lane(pool, *topology, workers.par_iter_mut(), |seat, worker| {
+            stages.run(Stage::Search, || {
+                let Worker { search: of, batch, .. } = &mut *worker;
+                let searched = of.read_hits(network, search, &batch.groups, &mail, seat);
+                worker.take_searched(searched);
+            });
+        });
+        Ok(())
+    }
+
+    /// Has every worker write its asks; in training, with the seed of the step's masks.
+    fn ask(&mut self, workers: &mut [Worker], step_seed: Option<u64>) {
+        let Lanes { network, topology, stores, pool, stages, requests, .. } = self;
+        let rate = network.spec.network.id_dropout;
+        let step_seed = step_seed.filter(|_| rate > 0.0);
+        let each = workers.par_iter_mut().zip(requests);
+        each_lane(pool, *topology, each, |seat, (worker, request)| {
+            let lane = seat.lane;
+            let dropout = step_seed.map(|step_seed| IdDropout { rate, step_seed, lane });
+            stages.run(Stage::Ask, || worker.ask(network, stores, seat, dropout, request));
+        });
     }
 
     /// Sends the asks to the shards, which look up rows, embed images and write their answers.
@@ -455,8 +540,14 @@ impl Lanes {
 
     /// Adds up the counters of the local lanes in this step.
     fn count(&mut self, workers: &[Worker]) {
-        workers.iter().for_each(|worker| self.counts += worker.counts);
-        self.lanes.iter().for_each(|lane| self.counts += lane.shard.counts);
+        for worker in workers {
+            self.counts += worker.counts;
+            self.counts += worker.search.counts;
+        }
+        for Lane { shard, .. } in &self.lanes {
+            self.counts += shard.counts;
+            self.counts += shard.search.counts;
+        }
         // Once for the job, whatever the number of processes.
         if self.topology.local().start == 0 {
             let words = self.dense_sum.words_moved(&self.network, self.topology.lanes());

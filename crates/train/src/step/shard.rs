@@ -4,7 +4,7 @@
 //! backward. With the placement `ams` image features stay here; only embeddings and gradients are
 //! mailed.
 
-use ams_data::{Id, ImageKey};
+use ams_data::{Id, IdMap, ImageKey};
 use ams_fabric::{Mailbox, Outbox};
 use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
@@ -12,8 +12,9 @@ use ams_model::linalg::{self, zeros};
 
 use crate::settings::Placement;
 use crate::setup::network::Network;
-use crate::step::dedup::{IdMap, Merge};
+use crate::step::dedup::Merge;
 use crate::step::mail::{self, Ask, Gradients, Seat, Values};
+use crate::step::search::SearchShard;
 use crate::step::table::{RowTable, TOGETHER};
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
@@ -46,6 +47,8 @@ pub(crate) struct Shard {
     pub counts: Counts,
     /// Occurrences of its ids in the training samples, where [`Network::counts_ids`].
     pub frequency: IdMap,
+    /// Its part of searches.
+    pub search: SearchShard,
     ids: Merge,
     /// The slot of each merged id; none for an unknown one.
     slots: Vec<Option<u32>>,
@@ -71,6 +74,7 @@ impl Shard {
             table,
             counts: Counts::default(),
             frequency: IdMap::default(),
+            search: SearchShard::default(),
             ids: Merge::default(),
             slots: Vec::new(),
             drows: Vec::new(),

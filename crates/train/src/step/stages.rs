@@ -10,9 +10,11 @@ pub(crate) enum Stage {
     Pack,
     /// Reading samples into micro-batches.
     Read,
+    /// Searching histories, but for the mail.
+    Search,
     /// Finding the different ids and images, and asking for them.
     Ask,
-    /// The three exchanges between lanes.
+    /// The three exchanges between lanes, and those of a search.
     Mail,
     /// Merging the asks of all lanes, looking up rows, answering.
     Lookup,
@@ -37,9 +39,10 @@ pub(crate) enum Stage {
 
 impl Stage {
     /// All of them, with their names.
-    pub(crate) const ALL: [(Stage, &'static str); 13] = [
+    pub(crate) const ALL: [(Stage, &'static str); 14] = [
         (Stage::Pack, "pack"),
         (Stage::Read, "read"),
+        (Stage::Search, "search"),
         (Stage::Ask, "ask"),
         (Stage::Mail, "mail"),
         (Stage::Lookup, "lookup"),

@@ -26,12 +26,16 @@ pub struct Traffic {
     pub features: f64,
     /// The sum of the dense gradients, (W, E), as lanes would exchange them.
     pub all_reduce: f64,
+    /// Vectors of ads, pictures of histories and hits of a search by pictures.
+    #[serde(default)]
+    pub search: f64,
 }
 
 impl Traffic {
     /// All kinds by name, in the order of the step.
-    pub fn kinds(&self) -> [(&'static str, f64); 7] {
+    pub fn kinds(&self) -> [(&'static str, f64); 8] {
         [
+            ("search", self.search),
             ("ids", self.ids),
             ("rows", self.rows),
             ("embeddings", self.embeddings),
@@ -85,6 +89,9 @@ pub struct Counts {
     pub tower_forwards: f64,
     /// Images run backward through a tower.
     pub tower_backwards: f64,
+    /// Pairs of an ad and a picture of a history whose likeness a search computed.
+    #[serde(default)]
+    pub searched: f64,
     /// Where the step's data are.
     pub storage: Storage,
     /// Bytes that left a process, everything included.
@@ -93,7 +100,7 @@ pub struct Counts {
 
 impl Counts {
     /// Every number by its place, for sums and for the mail.
-    fn numbers(&mut self) -> [&mut f64; 18] {
+    fn numbers(&mut self) -> [&mut f64; 20] {
         let Counts { traffic: t, images, ids, storage, .. } = self;
         [
             &mut t.ids,
@@ -103,6 +110,7 @@ impl Counts {
             &mut t.embedding_grads,
             &mut t.features,
             &mut t.all_reduce,
+            &mut t.search,
             &mut images.requested,
             &mut images.unique_per_worker,
             &mut images.unique_per_shard,
@@ -111,6 +119,7 @@ impl Counts {
             &mut ids.unique_per_shard,
             &mut self.tower_forwards,
             &mut self.tower_backwards,
+            &mut self.searched,
             &mut storage.worker,
             &mut storage.shard,
             &mut self.wire_bytes,
@@ -168,6 +177,6 @@ mod tests {
         let mut twice = counts;
         twice += counts;
         assert_eq!(twice.per_step(2), counts);
-        assert_eq!(twice.traffic.without_all_reduce(), 2.0 * (1 + 2 + 3 + 4 + 5 + 6) as f64);
+        assert_eq!(twice.traffic.without_all_reduce(), 2.0 * (1 + 2 + 3 + 4 + 5 + 6 + 8) as f64);
     }
 }

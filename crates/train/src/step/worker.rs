@@ -15,6 +15,7 @@ use crate::step::batch::MicroBatch;
 use crate::step::feed::Feed;
 use crate::step::id_dropout::IdDropout;
 use crate::step::mail::{self, Seat};
+use crate::step::search::{SearchWorker, Searched};
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
 
@@ -30,6 +31,8 @@ pub(crate) struct Worker {
     pub loss: f64,
     /// Counters of this worker in this step.
     pub counts: Counts,
+    /// The search of the micro-batch.
+    pub search: SearchWorker,
     dlogits: Vec<f32>,
     scratch: RankScratch,
     grads: InputGrads,
@@ -48,6 +51,7 @@ impl Worker {
             logits: Vec::new(),
             loss: 0.0,
             counts: Counts::default(),
+            search: SearchWorker::default(),
             dlogits: Vec::new(),
             scratch: RankScratch::default(),
             grads: InputGrads::default(),
@@ -60,6 +64,11 @@ impl Worker {
     pub(crate) fn read(&mut self, until: u64) -> Result<()> {
         self.batch.groups.clear();
         self.feed.take(until, &mut self.batch.groups)
+    }
+
+    /// Puts what a search left of the micro-batch in its place.
+    pub(crate) fn take_searched(&mut self, Searched { groups, kept }: Searched) {
+        (self.batch.groups, self.batch.kept) = (groups, kept);
     }
 
     /// Writes every shard the ids and image keys that the micro-batch needs, without the ids that

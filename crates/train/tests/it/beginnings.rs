@@ -216,7 +216,7 @@ pub(super) fn occurrences(
         let (mut keys, mut lists) = (ams_bundle::Keys::default(), ams_data::Ragged::default());
         keys.resolve(&groups, |name| store.key(name));
         for input in network.inputs() {
-            input.collect(&groups, &keys, &mut lists);
+            input.collect(&groups, &keys, usize::MAX, &mut lists);
             lists.values.iter().for_each(|id| *counts.entry(id.0).or_default() += 1);
         }
     }

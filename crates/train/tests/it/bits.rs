@@ -4,7 +4,9 @@ use ams_bundle::Predictions;
 use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
 use ams_train::run::{self, Next, Start};
-use ams_train::settings::{Base, ContentConfig, Interactions, Precision, Similarity, UnknownIds};
+use ams_train::settings::{
+    Base, ContentConfig, Interactions, Precision, SearchBy, SearchSettings, Similarity, UnknownIds,
+};
 use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
 
@@ -95,6 +97,23 @@ fn unknown_ids_have_the_same_bits_on_any_number_of_processes_and_threads() {
         published(&config, place)
     });
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+}
+
+/// A search finds what it finds wherever pictures and users are.
+#[test]
+fn a_search_has_the_same_bits_on_any_number_of_processes_and_threads() {
+    let folder = TempDir::new().unwrap();
+    for by in [SearchBy::Pictures, SearchBy::Category] {
+        let hashes = [(1, 1), (1, 4), (2, 1), (4, 2)].map(|place| {
+            let mut config = narrow(&folder.path().join(format!("{by:?} {place:?}")));
+            let field = SearchSettings::category();
+            config.model.network.search = Some(SearchSettings { keep: 3, by, field });
+            config.train.validation_parts = 4;
+            config.train.early_stop = Some(1);
+            published(&config, place)
+        });
+        assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{by:?}: {hashes:?}");
+    }
 }
 
 #[test]

@@ -31,6 +31,8 @@ features = 'f'
 [model]
 [model.projection]
 components = 1
+[model.search]
+keep = 1
 [train.warm_start]
 from = 'r'
 [align]

@@ -58,9 +58,14 @@ pub(super) fn keys_of(groups: &Groups, store: Option<&FeatureStore>) -> Keys {
 }
 
 /// The ids of one input of the network, list by list.
-pub(super) fn ids_of(input: Input, groups: &Groups, keys: &Keys) -> Ragged<Id> {
+pub(super) fn ids_of(
+    input: Input,
+    groups: &Groups,
+    keys: &Keys,
+    newest: usize,
+) -> Ragged<Id> {
     let mut lists = Ragged::default();
-    input.collect(groups, keys, &mut lists);
+    input.collect(groups, keys, newest, &mut lists);
     lists
 }
 
@@ -94,13 +99,23 @@ pub(super) fn step(
     let dim = network.spec.dim();
 
     // A row for every id of every list.
-    let lists: Vec<_> = network.inputs().map(|input| ids_of(input, &groups, &keys[0])).collect();
+    let newest = network.spec.pooled();
+    let lists: Vec<_> =
+        network.inputs().map(|input| ids_of(input, &groups, &keys[0], newest)).collect();
+    let kept = kept(network, stores, (&w, seed), &groups, &keys[0]);
     let drops = Drops::new(network.spec.network.id_dropout, seed, lanes);
     let numbered = network.inputs().zip(&lists).enumerate();
     let own = |(number, (input, lists)): (usize, (Input, &Ragged<Id>))| {
         let unknown = network.unknown.get(number).map(|id| id.0);
-        let kept = drops.kept(number, input, lists).into_iter();
-        kept.map(move |id| id.filter(|id| admitted(*id)).or(unknown))
+        let mut ids: Vec<Option<u64>> = drops
+            .kept(number, input, lists)
+            .into_iter()
+            .map(|id| id.filter(|id| admitted(*id)).or(unknown))
+            .collect();
+        if let (Some(kept), Input::EachBehavior(_)) = (&kept, input) {
+            leave_out(&groups, newest, kept, lists, &mut ids);
+        }
+        ids
     };
     let ids: Vec<Option<u64>> = numbered.flat_map(own).collect();
     let mut rows = vec![0.0; ids.len() * dim];
@@ -150,6 +165,9 @@ pub(super) fn step(
     let mut recency = Vec::new();
     ams_bundle::recency(network.spec.network.similarity, &groups, &mut recency);
     let batch = RankBatch {
+        kept: kept
+            .as_ref()
+            .map(|kept| Lists { offsets: kept.offsets.as_slice(), rows: &kept.values }),
         impressions: groups.impressions.as_slice(),
         behaviors: groups.behaviors.as_slice(),
         group_fields,
@@ -196,6 +214,71 @@ pub(super) fn step(
         sum.iter_mut().zip(drow).for_each(|(sum, d)| *sum += f64::from(*d));
     }
     Step { loss, dense, rows: sums }
+}
+
+/// The behaviors that a search keeps for each impression, as one would sort them; (B) rows of
+/// indices into all behaviors.
+fn kept(
+    network: &Network,
+    stores: &[FeatureStore],
+    weights: (&[f32], u64),
+    groups: &Groups,
+    keys: &Keys,
+) -> Option<Ragged<u32>> {
+    let keep = network.spec.network.search.as_ref()?.keep;
+    let tower = network.contents.first().and_then(|towers| towers.search);
+    let sketches = [&keys.ads, &keys.behaviors]
+        .map(|keys| References::new(network, stores, weights, tower, keys));
+    let vector = |of: usize, at: usize| {
+        let image = sketches[of].images[at] as usize;
+        let dim = network.towers[tower.unwrap()].dim();
+        sketches[of].embeddings.get(image * dim..(image + 1) * dim)
+    };
+    let dot = |a: &[f32], b: &[f32]| -> f64 {
+        a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum()
+    };
+    let likeness = |ad: usize, behavior: usize| -> f64 {
+        let Some(field) = network.spec.search_field() else {
+            return match (vector(0, ad), vector(1, behavior)) {
+                (None, _) => 0.0,
+                (_, None) => -2.0,
+                (Some(a), Some(b)) => dot(a, b) / (dot(a, a) * dot(b, b)).sqrt(),
+            };
+        };
+        let values = groups.ad_fields[field.ad].row(ad);
+        let mut past = groups.behavior_fields[field.behavior].row(behavior).iter();
+        f64::from(u8::from(past.any(|value| values.contains(value))))
+    };
+    let mut kept = Ragged::default();
+    for group in 0..groups.len() {
+        for ad in groups.impressions.range(group) {
+            let mut order: Vec<usize> = groups.behaviors.range(group).collect();
+            order.sort_by(|a, b| likeness(ad, *b).total_cmp(&likeness(ad, *a)));
+            order.truncate(keep);
+            order.sort_unstable();
+            kept.push(&order.into_iter().map(|at| at as u32).collect::<Vec<u32>>());
+        }
+    }
+    Some(kept)
+}
+
+/// Leaves out the ids of behaviors that are neither kept for an impression nor among the newest.
+fn leave_out(
+    groups: &Groups,
+    newest: usize,
+    kept: &Ragged<u32>,
+    lists: &Ragged<ams_data::Id>,
+    ids: &mut [Option<u64>],
+) {
+    for group in 0..groups.len() {
+        let behaviors = groups.behaviors.range(group);
+        for behavior in behaviors.clone().skip(newest) {
+            let mut shown = groups.impressions.range(group);
+            if !shown.any(|ad| kept.row(ad).contains(&(behavior as u32))) {
+                ids[lists.offsets.range(behavior)].fill(None);
+            }
+        }
+    }
 }
 
 /// Which ids are dropped in the first step: those of users and ads, whose rows are zeros instead.

@@ -1,17 +1,24 @@
 //! Configurations that are refused before anything is done.
 
 use ams_model::Aggregator;
-use ams_train::settings::{Candidate, ProjectionConfig, UnknownIds};
+use ams_train::settings::{
+    Candidate, ProjectionConfig, SearchBy, SearchSettings, UnknownIds,
+};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
 use super::shop::{HALF_WHITENED, config};
 
+fn search(config: &mut Config, keep: usize, field: &str) {
+    let (by, field) = (SearchBy::Pictures, field.to_owned());
+    config.model.network.search = Some(SearchSettings { keep, by, field });
+}
+
 #[test]
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 38] = [
+    let cases: [(&str, Spoil); 42] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -31,6 +38,23 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
             config.train.refit = true;
             config.train.candidates = vec![Candidate::Ids, Candidate::Similarity];
         }),
+        ("train.candidates: \"ids\" has no pictures to search by", |config| {
+            (config.train.validation_parts, config.train.early_stop) = (8, Some(1));
+            config.train.refit = true;
+            config.train.candidates = vec![Candidate::Ids];
+            search(config, 5, "category");
+        }),
+        ("model.search: keep = 0, expected 1 to 10000", |config| search(config, 0, "category")),
+        ("model: search.keep = 51, expected 1 to max_behaviors = 50 of the samples", |config| {
+            search(config, 51, "category");
+        }),
+        (
+            "model: search.field = \"color\", expected a field of behaviors and ads: item",
+            |config| {
+                search(config, 5, "color");
+                config.model.network.search.as_mut().unwrap().by = SearchBy::Category;
+            },
+        ),
         ("train.candidates: \"ids\" stands there twice", |config| {
             (config.train.validation_parts, config.train.early_stop) = (8, Some(1));
             config.train.refit = true;

@@ -11,7 +11,8 @@ use ams_image::FeatureStore;
 use ams_model::{Aggregator, ImageArm};
 use ams_train::run;
 use ams_train::settings::{
-    Base, ContentConfig, Interactions, Similarity, TowerSharing, UnknownIds,
+    Base, ContentConfig, Interactions, SearchBy, SearchSettings, Similarity, TowerSharing,
+    UnknownIds,
 };
 use ams_train::{Config, Job};
 use arrow_array::cast::AsArray;
@@ -106,6 +107,23 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
         let mut config = config(&folder.path().join(case.to_string()));
         change(&mut config);
         check(&config);
+    }
+}
+
+#[test]
+fn the_scorer_searches_as_the_trainer_does() {
+    let folder = TempDir::new().unwrap();
+    for by in [SearchBy::Pictures, SearchBy::Category] {
+        for (base, aggregator) in
+            [(Base::Mlp, Aggregator::MultiQueryAttentive), (Base::Din, Aggregator::Sum)]
+        {
+            let mut config = config(&folder.path().join(format!("{by:?} {base:?}")));
+            let network = &mut config.model.network;
+            (network.base, network.aggregator) = (base, aggregator);
+            let field = SearchSettings::category();
+            network.search = Some(SearchSettings { keep: 4, by, field });
+            check(&config);
+        }
     }
 }
 

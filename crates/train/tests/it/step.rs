@@ -7,7 +7,8 @@ use ams_bundle::TowerSharing;
 use ams_model::ImageArm;
 use ams_model::params::Layout;
 use ams_train::settings::{
-    Aggregator, Base, ContentConfig, Interactions, Placement, Similarity, TowerWeights, UnknownIds,
+    Aggregator, Base, ContentConfig, Interactions, Placement, SearchBy, SearchSettings, Similarity,
+    TowerWeights, UnknownIds,
 };
 use ams_train::setup::network::Network;
 use ams_train::{Config, Job, Trainer};
@@ -207,6 +208,27 @@ fn a_step_of_other_networks_is_the_obvious_one() {
         for placement in PLACEMENTS {
             config.train.placement = placement;
             check(&format!("{:?} {placement:?}", config.model), &config);
+        }
+    }
+}
+
+/// Searches by pictures and by a field, which keep more or less than histories have.
+#[test]
+fn a_step_with_a_search_is_the_obvious_one() {
+    let folder = TempDir::new().unwrap();
+    let all = [(SearchBy::Pictures, 3), (SearchBy::Category, 3), (SearchBy::Pictures, 50)];
+    for (by, keep) in all {
+        for (base, similarity) in
+            [(Base::Mlp, Similarity::None), (Base::Din, Similarity::Histogram)]
+        {
+            for (placement, lanes) in PLACEMENTS.into_iter().zip([8, 1, 8]) {
+                let mut config = config(folder.path());
+                let network = &mut config.model.network;
+                (network.base, network.similarity) = (base, similarity);
+                network.search = Some(SearchSettings { keep, by, field: "brand".to_owned() });
+                (config.train.placement, config.train.lanes) = (placement, lanes);
+                check(&format!("{by:?}, {keep}, {base:?}, {placement:?}, {lanes}"), &config);
+            }
         }
     }
 }

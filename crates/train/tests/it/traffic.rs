@@ -3,12 +3,11 @@
 use std::collections::BTreeSet;
 
 use ams_bundle::TowerSharing;
-use ams_data::Groups;
-use ams_data::part_of;
+use ams_data::{Groups, ImageKey, part_of};
 use ams_fabric::{AllReduce, ThreadFabric};
 use ams_image::FeatureStore;
 use ams_model::ImageArm;
-use ams_train::settings::{FeatureFormat, Placement, Precision};
+use ams_train::settings::{FeatureFormat, Placement, Precision, SearchBy, SearchSettings};
 use ams_train::setup::network::TowerDefinition;
 use ams_train::step::Lanes;
 use ams_train::step::traffic::{Asked, Counts, Storage, Traffic};
@@ -31,7 +30,7 @@ struct References {
 fn references(lanes: &Lanes, groups: &Groups) -> References {
     let network = &lanes.network;
     let keys = keys_of(groups, lanes.stores().first());
-    let ids = network.inputs().flat_map(|input| ids_of(input, groups, &keys).values);
+    let ids = network.inputs().flat_map(|input| ids_of(input, groups, &keys, usize::MAX).values);
     let mut images = vec![Vec::new(); network.towers.len()];
     let towers = network.contents[0];
     for (tower, keys) in [(towers.ad, &keys.ads), (towers.behavior, &keys.behaviors)] {
@@ -153,6 +152,7 @@ fn by_hand(config: &Config, lanes: &Lanes, size: usize) -> Counts {
         ids,
         tower_forwards: towers,
         tower_backwards: towers,
+        searched: 0.0,
         storage,
         wire_bytes: sum(moved(config, lanes, &references, size)) + headers(count, size),
     }
@@ -249,4 +249,56 @@ fn over_a_whole_training_counted_bytes_are_the_bytes_sent() {
         assert_eq!(counts.wire_bytes, sum(counts.traffic) + headers(8, 8));
         assert_eq!(trainer.lanes_mut().take_counts().unwrap(), Counts::default());
     });
+}
+
+/// By hand: the words and the pairs of a search by pictures, wherever lanes are.
+fn searched(lanes: &Lanes, samples: &[Groups], keep: usize) -> (f64, f64) {
+    let (store, count) = (lanes.stores().first(), samples.len());
+    let tower = lanes.network.contents[0].search.expect("a search by pictures");
+    let dim = lanes.network.towers[tower].dim();
+    let (mut words, mut pairs) = (0, 0);
+    for (worker, groups) in samples.iter().enumerate() {
+        let keys = keys_of(groups, store);
+        let images = |keys: &[ImageKey]| -> BTreeSet<u64> {
+            keys.iter().filter(|key| key.is_some()).map(|key| key.0).collect()
+        };
+        let (ads, past) = (images(&keys.ads), images(&keys.behaviors));
+        for shard in 0..count {
+            let owned = |all: &BTreeSet<u64>| {
+                all.iter().filter(|key| part_of(**key, count) == shard).count()
+            };
+            let mut sent = (2 + dim) * owned(&ads) + 2 + ads.len() * dim + 2 * owned(&past);
+            for group in 0..groups.len() {
+                let past = owned(&images(&keys.behaviors[groups.behaviors.range(group)]));
+                let ads = images(&keys.ads[groups.impressions.range(group)]).len();
+                sent += 2 + past + ads + 2 * ads * keep.min(past);
+                pairs += past * ads;
+            }
+            words += if shard == worker { 0 } else { sent };
+        }
+    }
+    (4.0 * words as f64, pairs as f64)
+}
+
+#[test]
+fn a_search_counts_what_it_moves_and_compares() {
+    let folder = TempDir::new().unwrap();
+    for keep in [2, 50] {
+        let mut config = narrow(folder.path());
+        let (by, field) = (SearchBy::Pictures, SearchSettings::category());
+        config.model.network.search = Some(SearchSettings { keep, by, field });
+        let counts = [1, 4].map(|size| {
+            let counts = ThreadFabric::run(size, |fabric| {
+                let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
+                trainer.step().unwrap();
+                let counts = trainer.lanes_mut().take_counts().unwrap();
+                (counts, searched(trainer.lanes(), &first_step(&config), keep))
+            });
+            counts.into_iter().next().unwrap()
+        });
+        for (counts, by_hand) in counts {
+            assert_eq!((counts.traffic.search, counts.searched), by_hand, "{keep}");
+        }
+        assert_eq!(counts[0].0.traffic, counts[1].0.traffic);
+    }
 }

@@ -124,7 +124,10 @@ pub(crate) fn text(placements: &[PlacementReport]) -> String {
         row("sent, without all-reduce", &|p| bytes(p.bytes_per_step.without_all_reduce())),
     ];
     for (at, (kind, _)) in placements[0].bytes_per_step.kinds().into_iter().enumerate() {
-        rows.push(row(&format!("  {kind}"), &|p| bytes(p.bytes_per_step.kinds()[at].1)));
+        let of = |p: &PlacementReport| p.bytes_per_step.kinds()[at].1;
+        if placements.iter().any(|p| of(p) > 0.0) {
+            rows.push(row(&format!("  {kind}"), &|p| bytes(of(p))));
+        }
     }
     rows.push(row("between processes", &|p| bytes(p.wire_bytes_per_step)));
     rows.push(row("images through towers", &|p| count(p.tower_forwards as u64)));
