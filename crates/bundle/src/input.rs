@@ -192,7 +192,7 @@ mod tests {
             [(Input::BehaviorAge(10), &[3, 0, 4][..]), (Input::EachBehaviorAge(10), &[1; 7][..])]
         {
             let mut lists = Ragged::default();
-            input.collect(&groups, &Keys::default(), &mut lists);
+            input.collect(&groups, &Keys::default(), usize::MAX, &mut lists);
             let got: Vec<usize> = (0..lists.len()).map(|list| lists.row(list).len()).collect();
             assert_eq!((&got[..], &lists.values[..]), (lengths, &expected[..]));
         }

@@ -456,8 +456,7 @@ impl Spec {
 
     /// Whether content `content` has a tower that makes sketches.
     fn has_sketch(&self, content: usize) -> bool {
-        self.network.compares()
-            || (content == 0 && self.network.searches_pictures())
+        self.network.compares() || (content == 0 && self.network.searches_pictures())
     }
 
     /// Number of behaviors, the newest, that the fields of behaviors pool.

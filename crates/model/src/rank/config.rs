@@ -74,6 +74,16 @@ impl RankConfig {
         let NetworkSettings { base, images, aggregator, interactions, similarity, .. } =
             self.network;
         let search = &self.network.search;
+        let NetworkSettings { attention_cosine, behavior_age_buckets, .. } = self.network;
+        if search.is_some()
+            && (attention_cosine || behavior_age_buckets > 0 || similarity.sees_ages())
+        {
+            return Err(
+                "search: not yet with attention_cosine, behavior_age_buckets or similarity = \
+                        statistics; leave them out"
+                    .to_owned(),
+            );
+        }
         let wrong = |what: &str| Err(format!("base = {} {what}", base.as_str()));
         match base {
             Base::Din if self.behavior_fields.is_empty() => wrong(

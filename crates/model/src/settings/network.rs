@@ -128,7 +128,7 @@ pub struct SearchSettings {
     pub keep: usize,
     /// What makes a behavior alike to an ad. Range: `pictures` needs a feature store; with either
     /// value `images` sees behaviors, `base` is `din`, or there is a `similarity`; not with `base =
-    /// "pre-rank"`.
+    /// "pre-rank"`, `attention_cosine`, `behavior_age_buckets` or `similarity = "statistics"`.
     /// - `pictures`: The cosine of the first 64 principal components of both features, or of the
     ///   aligned vectors (soft search); behaviors without a picture come last, and an ad without
     ///   one finds the newest behaviors.

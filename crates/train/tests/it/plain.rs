@@ -58,12 +58,7 @@ pub(super) fn keys_of(groups: &Groups, store: Option<&FeatureStore>) -> Keys {
 }
 
 /// The ids of one input of the network, list by list.
-pub(super) fn ids_of(
-    input: Input,
-    groups: &Groups,
-    keys: &Keys,
-    newest: usize,
-) -> Ragged<Id> {
+pub(super) fn ids_of(input: Input, groups: &Groups, keys: &Keys, newest: usize) -> Ragged<Id> {
     let mut lists = Ragged::default();
     input.collect(groups, keys, newest, &mut lists);
     lists
@@ -267,7 +262,7 @@ fn leave_out(
     groups: &Groups,
     newest: usize,
     kept: &Ragged<u32>,
-    lists: &Ragged<ams_data::Id>,
+    lists: &Ragged<Id>,
     ids: &mut [Option<u64>],
 ) {
     for group in 0..groups.len() {

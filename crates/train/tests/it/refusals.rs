@@ -1,9 +1,7 @@
 //! Configurations that are refused before anything is done.
 
 use ams_model::Aggregator;
-use ams_train::settings::{
-    Candidate, ProjectionConfig, SearchBy, SearchSettings, UnknownIds,
-};
+use ams_train::settings::{Candidate, ProjectionConfig, SearchBy, SearchSettings, UnknownIds};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
