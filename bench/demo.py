@@ -15,7 +15,7 @@ import statistics
 import subprocess
 
 AMS = pathlib.Path(__file__).resolve().parent.parent / "target/release/ams"
-ARMS = ["none", "ad", "behavior", "joint"]
+MODELS = ["id-only", "joint", "recommended"]
 METRICS = ["gauc", "auc", "logloss", "cold_gauc", "cold_auc"]
 
 
@@ -26,8 +26,8 @@ def demo(work, seed):
     return {"seed": seed, **json.loads(done.stdout)}
 
 
-def mean(reports, arm, metric):
-    values = [a[metric] for report in reports for a in report["arms"] if a["arm"] == arm]
+def mean(reports, model, metric):
+    values = [a[metric] for report in reports for a in report["arms"] if a["name"] == model]
     return statistics.mean(values)
 
 
@@ -35,13 +35,13 @@ def table(reports):
     lines = [f"Mean over seeds {', '.join(str(r['seed']) for r in reports)}; "
              f"seconds of the whole demo: {', '.join(format(r['seconds'], '.0f') for r in reports)}.", "",
              "| test day | GAUC | AUC | log loss | cold GAUC | cold AUC |", "|---|---|---|---|---|---|"]
-    for arm in ARMS:
-        cells = [f"{mean(reports, arm, metric):.4f}" for metric in METRICS]
-        lines.append(f"| {arm} | " + " | ".join(cells) + " |")
+    for model in MODELS:
+        cells = [f"{mean(reports, model, metric):.4f}" for metric in METRICS]
+        lines.append(f"| {model} | " + " | ".join(cells) + " |")
     bayes = {m: statistics.mean(r["bayes"][m] for r in reports) for m in METRICS if m != "logloss"}
     cells = [f"{bayes[m]:.4f}" if m in bayes else "-" for m in METRICS]
     lines.append("| best possible | " + " | ".join(cells) + " |")
-    joint, none = (lambda m: mean(reports, "joint", m)), (lambda m: mean(reports, "none", m))
+    joint, none = (lambda m: mean(reports, "joint", m)), (lambda m: mean(reports, "id-only", m))
     closed = (joint("gauc") - 0.5) / (bayes["gauc"] - 0.5)
     lines += ["", f"Joint over ID-only: {joint('gauc') - none('gauc'):+.4f} GAUC, "
               f"{joint('cold_gauc') - none('cold_gauc'):+.4f} on cold items. Joint closes {closed:.1%} of the "
@@ -51,7 +51,7 @@ def table(reports):
 
 
 def closed_of(report):
-    joint = next(arm for arm in report["arms"] if arm["arm"] == "joint")
+    joint = next(arm for arm in report["arms"] if arm["name"] == "joint")
     return (joint["gauc"] - 0.5) / (report["bayes"]["gauc"] - 0.5)
 
 

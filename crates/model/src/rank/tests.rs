@@ -204,7 +204,8 @@ fn every_network() -> impl Iterator<Item = RankNetwork> {
             }),
             with(&paper, |n| (n.search, n.interactions) = (search(), Interactions::Product)),
             everything(&paper),
-            with(&everything(&paper), |n| n.search = search()),
+            // Of another width: no unit is near the bend of its PReLU.
+            with(&everything(&paper), |n| (n.search, n.mlp) = (search(), vec![6, 4])),
         ]
     });
     with_settings.filter(|config| config.check().is_ok()).map(RankNetwork::new)

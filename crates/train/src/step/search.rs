@@ -117,9 +117,10 @@ impl SearchWorker {
         self.behaviors.read(&self.keys.behaviors, seat.lanes);
         out.clear();
         for shard in 0..seat.lanes {
-            let keys = self.ads.asks.of(shard);
-            keys.iter().for_each(|&key| words::push(out.words(), key));
-            self.counts.traffic.search += bytes(out.words().len(), seat.lane, shard);
+            let (keys, words) = (self.ads.asks.of(shard), out.words());
+            let begin = words.len();
+            keys.iter().for_each(|&key| words::push(words, key));
+            self.counts.traffic.search += bytes(words.len() - begin, seat.lane, shard);
             out.seal();
         }
     }
@@ -151,6 +152,7 @@ impl SearchWorker {
         out.clear();
         for shard in 0..seat.lanes {
             let words = out.words();
+            let begin = words.len();
             let (keys, range) = (behaviors.asks.of(shard), behaviors.asks.range(shard));
             words.extend([ads.asks.len() as u32, keys.len() as u32]);
             mail::push_floats(vectors, words);
@@ -165,7 +167,7 @@ impl SearchWorker {
                 words.extend_from_slice(&ads.images);
                 owned.push(&mine);
             }
-            counts.traffic.search += bytes(words.len(), seat.lane, shard);
+            counts.traffic.search += bytes(words.len() - begin, seat.lane, shard);
             out.seal();
         }
     }
@@ -272,8 +274,9 @@ impl SearchShard {
             self.keys.extend(words::numbers(mail.read(worker, seat.lane)));
             self.make(network, search, weights, stores);
             let words = out.words();
+            let begin = words.len();
             self.keys.iter().for_each(|&key| mail::push_floats(self.vector(search, key), words));
-            self.counts.traffic.search += bytes(words.len(), seat.lane, worker);
+            self.counts.traffic.search += bytes(words.len() - begin, seat.lane, worker);
             out.seal();
         }
     }
@@ -290,12 +293,13 @@ impl SearchShard {
             self.keys.extend(words::numbers(message.words(2 * keys)));
             self.make(network, search, weights, stores);
             let words = out.words();
+            let begin = words.len();
             while !message.0.is_empty() {
                 let [images, shown] = [0, 1].map(|_| message.words(1)[0] as usize);
                 let (images, shown) = (message.words(images), message.words(shown));
                 self.search_group(search, ads, images, shown, words);
             }
-            self.counts.traffic.search += bytes(words.len(), seat.lane, worker);
+            self.counts.traffic.search += bytes(words.len() - begin, seat.lane, worker);
             out.seal();
         }
     }

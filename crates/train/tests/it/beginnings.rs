@@ -290,8 +290,8 @@ fn ids_are_admitted_by_their_occurrences() {
         let sum = |of: fn(&FieldIds) -> u64| fields.iter().map(of).sum::<u64>();
         assert_eq!(sum(|of| of.ids), seen.len() as u64);
         assert_eq!(sum(|of| of.admitted), rows.len() as u64);
-        // 3 genders at most, and all are common.
-        assert_eq!((fields[1].ids, fields[1].admitted > 0), (fields[1].admitted, true));
+        // Two genders, and few users without one.
+        assert!(fields[1].ids <= 3 && fields[1].admitted >= 2, "{:?}", fields[1]);
         assert!(rows.len() < seen.len());
     }
 }
