@@ -59,7 +59,7 @@ impl FieldFigures {
         let share = |count: usize, all: usize| count as f64 / all.max(1) as f64;
         let empty = |row: usize| column.values.row(row).iter().all(|&id| id == MISSING);
         let is_once = |id: &Id| *id != MISSING && counts.get(id) == Some(&1);
-        let has_once = |row: &&usize| column.values.row(**row).iter().any(|id| is_once(id));
+        let has_once = |row: &&usize| column.values.row(**row).iter().any(&is_once);
         let is_unseen = |row: &&usize| {
             !empty(**row) && !column.values.row(**row).iter().any(|id| counts.contains_key(id))
         };

@@ -34,7 +34,7 @@ pub(super) fn train(
     let begun = begin(config, start, job, watch)?;
     let Begun { mut trainer, mut journal, ended, alignment, lock: _lock } = match begun {
         Beginning::Whole(begun) => *begun,
-        Beginning::Stopped(alignment) => return Ok(RunReport::stopped(config, alignment)),
+        Beginning::Stopped(alignment) => return Ok(RunReport::stopped(config, *alignment)),
     };
     let (clock, before) = (Instant::now(), trainer.cursor());
     let mut counted = Counted { counts: Counts::default(), until: before.step };
@@ -88,7 +88,7 @@ pub(super) fn train(
 enum Beginning {
     Whole(Box<Begun>),
     /// The watcher stopped the alignment before it.
-    Stopped(AlignReport),
+    Stopped(Box<AlignReport>),
 }
 
 /// A training that takes its next step.
@@ -138,7 +138,7 @@ fn begin(
     if let Some(alignment) = alignment.as_ref().filter(|alignment| !alignment.finished) {
         let removed = aside.map_or(Ok(()), SetAside::remove);
         together(fabric, removed)?;
-        return Ok(Beginning::Stopped(alignment.clone()));
+        return Ok(Beginning::Stopped(Box::new(alignment.clone())));
     }
     let job = Job { fabric: Box::new(lent), threads, facts };
     let mut trainer = if goes_on {
