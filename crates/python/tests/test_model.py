@@ -152,7 +152,7 @@ def test_many_rows_are_predicted_in_their_order(shop: Shop) -> None:
     wrong = many.slice(0, 5000).to_pylist()
     wrong[4321] = {**wrong[4321], "item": None}
     # The row that its page view begins with.
-    with pytest.raises(ams.InputError, match=r"^row 4[123]\d\d: candidates.item.* is empty"):
+    with pytest.raises(ams.InputError, match=r"^row 4[123]\d\d: request: candidates.item.* is empty"):
         shop.model.predict(pyarrow.Table.from_pylist(wrong, schema=table.schema))
 
 
