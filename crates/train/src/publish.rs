@@ -30,9 +30,8 @@ const GOLDEN_IMPRESSIONS: usize = 32;
 
 /// Writes the model of `trainer`, a job of one process, as a bundle to `path`, which must not
 /// exist. `samples` are example requests to put beside it, with the time of the page view only if
-/// the model sees it. If rows are to be kept as halfs, those
-/// of `trainer` are rounded first, for good, so that the bundle proves itself by the scores of
-/// rounded rows.
+/// the model sees it. If rows are to be kept as halfs, those of `trainer` are rounded first, for
+/// good, so that the bundle proves itself by the scores of rounded rows.
 ///
 /// # Errors
 /// If the store or the samples cannot be read, or the bundle cannot be written.
