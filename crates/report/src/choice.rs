@@ -1,7 +1,7 @@
 //! What was compared on samples held out before a training on all of them.
 
 use ams_train::ablate::Cells;
-use ams_train::run::{Choice, Searched, two_decimals};
+use ams_train::run::Choice;
 use ams_train::settings::Criterion;
 
 use crate::document::Block;
@@ -18,25 +18,8 @@ pub(crate) fn choices(runs: &[Run]) -> Vec<Block> {
 }
 
 fn blocks(run: &Run, choice: &Choice) -> [Block; 2] {
-    let header = ["on samples held out", "epochs", "GAUC", "AUC", "log loss", "gain", ""];
-    let rows = choice.searched.iter().enumerate();
-    let rows = rows.map(|(at, searched)| row(searched, at == choice.chosen)).collect();
-    let header = header.iter().map(|cell| (*cell).to_owned()).collect();
+    let (header, rows) = choice.table();
     [Block::Text(sentence(run, choice)), Block::Table(Cells { header, rows })]
-}
-
-fn row(searched: &Searched, chosen: bool) -> Vec<String> {
-    let validation = searched.validation.unwrap_or_default();
-    let number = |value: Option<f64>| value.map_or("-".to_owned(), |value| format!("{value:.4}"));
-    vec![
-        searched.candidate.as_str().to_owned(),
-        two_decimals(searched.epochs).to_string(),
-        number(validation.gauc),
-        number(validation.auc),
-        number(validation.logloss),
-        searched.gain.map_or("-".to_owned(), |of| format!("{:+.4} ± {:.4}", of.gain, of.error)),
-        if chosen { "trained on all samples" } else { "" }.to_owned(),
-    ]
 }
 
 /// What was chosen, by how much, and what could not be compared.

@@ -87,7 +87,7 @@ pub fn tune(
 ) -> Result<TuneReport> {
     let Job { mut fabric, threads, facts } = job;
     let criterion = variants[0].config.train.early_stop_by;
-    together(&mut *fabric, variants.iter().try_for_each(|of| check(of, criterion)))?;
+    together(&mut *fabric, variants.iter().try_for_each(|of| check(of, &variants[0].config)))?;
     for variant in variants {
         agree::<Error>(&mut *fabric, &facts_of(&variant.config))?;
     }
@@ -124,9 +124,7 @@ pub fn tune(
         }
     }
     let mut alive = || {
-        let round =
-            StepReport { cursor: Cursor::default(), impressions: 0, loss: 0.0, learning_rate: 0.0 };
-        watch(left[0], &round, 0);
+        watch(left[0], &StepReport::round(Cursor::default()), 0);
     };
     let ended: &[usize] = if finished { &left } else { &[] };
     let gains = gains(variants, ended, criterion, &lend, &mut alive)?;
@@ -134,7 +132,7 @@ pub fn tune(
         settings: variant.settings.clone(),
         run: folder(&variant.config),
         rounds: taken[at],
-        epochs: report.as_ref().map_or(0.0, epochs),
+        epochs: report.as_ref().map_or(0.0, RunReport::epochs_of_best),
         validation: report.and_then(|report| report.validation),
         gain: gains[at],
     });
@@ -150,8 +148,9 @@ fn best(variants: &[Tuned], ended: &[usize], criterion: Criterion) -> Option<usi
     valued.reduce(|best, at| if value(at) > value(best) { at } else { best })
 }
 
-/// Checks that a variant finds its length on samples held out, by `criterion`.
-fn check(variant: &Variant, criterion: Criterion) -> Result<()> {
+/// Checks that a variant finds its length on samples held out, which are those of `first`, and by
+/// the same metric.
+fn check(variant: &Variant, first: &Config) -> Result<()> {
     let train = &variant.config.train;
     let bad = |key: &str, what: &str| Err(Error::Config { key: key.into(), what: what.into() });
     if train.early_stop.is_none() {
@@ -159,8 +158,18 @@ fn check(variant: &Variant, criterion: Criterion) -> Result<()> {
                     train.validation_tail and train.early_stop";
         return bad("train.early_stop", what);
     }
-    if train.early_stop_by != criterion {
-        return bad("train.early_stop_by", "is what settings are compared by: it cannot be tried");
+    let compared = |config: &Config| {
+        let Config { data, train, .. } = config;
+        [
+            ("train.early_stop_by", format!("{:?}", train.early_stop_by)),
+            ("train.validation_tail", train.validation_tail.to_string()),
+            ("train.validation_parts", train.validation_parts.to_string()),
+            ("data.samples", data.samples.display().to_string()),
+        ]
+    };
+    let pairs = compared(&variant.config).into_iter().zip(compared(first));
+    if let Some(((key, _), _)) = pairs.into_iter().find(|(mine, of_first)| mine != of_first) {
+        return bad(key, "is what settings are compared on: it cannot be tried");
     }
     if train.refit {
         return bad("train.refit", "variants are not trained on all samples");
@@ -214,11 +223,6 @@ fn take(
     let report = run::train(config, start, job, &mut until)?;
     let stopped = fabric.any(stopped)?;
     Ok((report, stopped))
-}
-
-/// Epochs until the best evaluation.
-fn epochs(report: &RunReport) -> f64 {
-    report.best_step.unwrap_or(report.steps) as f64 / report.steps_per_epoch.max(1) as f64
 }
 
 /// How good variant `at` was at its best within one `part`-th of its steps, by its metrics; less

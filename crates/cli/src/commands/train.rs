@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_location::Locations;
-use ams_train::run::{self, Choice, Next, RunReport, Searched, Start, two_decimals};
+use ams_train::run::{self, Choice, Next, RunReport, Start, two_decimals};
 use ams_train::{Asked, Config, Counts, FieldIds, Job};
 
 use crate::alignment;
@@ -143,22 +143,9 @@ fn admitted(fields: &[FieldIds]) -> String {
 
 /// What was compared before a refit, as a table.
 fn chosen(choice: &Choice) -> String {
-    let row = |(at, searched): (usize, &Searched)| {
-        let validation = searched.validation.unwrap_or_default();
-        let chosen = if at == choice.chosen { "trained on all samples" } else { "" };
-        vec![
-            searched.candidate.as_str().to_owned(),
-            two_decimals(searched.epochs).to_string(),
-            metric(validation.gauc),
-            metric(validation.auc),
-            metric(validation.logloss),
-            searched.gain.map_or(String::new(), |of| format!("{:+.4} ± {:.4}", of.gain, of.error)),
-            chosen.to_owned(),
-        ]
-    };
-    let rows: Vec<Vec<String>> = choice.searched.iter().enumerate().map(row).collect();
-    let table =
-        table(&["on samples held out", "epochs", "GAUC", "AUC", "log loss", "gain", ""], &rows);
+    let (header, rows) = choice.table();
+    let header: Vec<&str> = header.iter().map(String::as_str).collect();
+    let table = table(&header, &rows);
     if choice.left_out.is_empty() {
         return table;
     }

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 
 use ams_location::Locations;
 use ams_train::Config;
-use ams_train::run::{Next, two_decimals};
+use ams_train::run::{Next, gain_cell, two_decimals};
 use ams_train::tune::{self, TuneReport, Tuned, Variant};
 use toml::{Table, Value};
 
@@ -13,7 +13,7 @@ use crate::commands::job::JobArguments;
 use crate::commands::train::stop_on_interrupt;
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
-use crate::output::{Output, metric, table};
+use crate::output::{Output, table};
 
 /// Most trainings of one job.
 const MOST: usize = 256;
@@ -128,17 +128,12 @@ fn text(report: &TuneReport) -> String {
     let mut head: Vec<&str> = keys.collect();
     head.extend(["rounds", "epochs", "GAUC", "AUC", "log loss", "gain", ""]);
     let row = |(at, tuned): (usize, &Tuned)| {
-        let validation = tuned.validation.unwrap_or_default();
         let mut row: Vec<String> = tuned.settings.iter().map(|(_, value)| value.clone()).collect();
-        row.extend([
-            format!("{} of {}", tuned.rounds, report.rounds),
-            two_decimals(tuned.epochs).to_string(),
-            metric(validation.gauc),
-            metric(validation.auc),
-            metric(validation.logloss),
-            tuned.gain.map_or(String::new(), |of| format!("{:+.4} ± {:.4}", of.gain, of.error)),
-            if report.best == Some(at) { "best".to_owned() } else { String::new() },
-        ]);
+        row.push(format!("{} of {}", tuned.rounds, report.rounds));
+        row.push(two_decimals(tuned.epochs).to_string());
+        row.extend(tuned.validation.unwrap_or_default().cells());
+        row.push(gain_cell(tuned.gain));
+        row.push(if report.best == Some(at) { "best".to_owned() } else { String::new() });
         row
     };
     let rows: Vec<Vec<String>> = report.variants.iter().enumerate().map(row).collect();

@@ -91,7 +91,15 @@ fn what_cannot_be_tried_is_said() {
         ("tune shop.toml --try train.epochs=[1,2]".to_owned(), "train.validation_tail"),
         (
             format!("tune shop.toml {held_out} --try train.early_stop_by=['auc','gauc']"),
-            "train.early_stop_by",
+            "train.early_stop_by: is what settings are compared on",
+        ),
+        (
+            format!("tune shop.toml {held_out} --try train.validation_tail=[0.1,0.3]"),
+            "train.validation_tail: is what settings are compared on",
+        ),
+        (
+            format!("tune shop.toml {held_out} --try data.samples=['data','other']"),
+            "data.samples: is what settings are compared on",
         ),
         (
             format!("tune shop.toml {held_out} --try seed={:?}", (0..300).collect::<Vec<_>>())

@@ -1,5 +1,7 @@
 //! Two scores of the same impressions: how much better the second is, and how sure that is.
 
+use std::fmt;
+
 use serde::{Deserialize, Serialize};
 
 use crate::loss;
@@ -14,6 +16,12 @@ pub struct Gain {
     pub gain: f64,
     /// Its standard error.
     pub error: f64,
+}
+
+impl fmt::Display for Gain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:+.4} ± {:.4}", self.gain, self.error)
+    }
 }
 
 /// The gain in log loss from `first` to `second`, logits of the same impressions with these

@@ -55,12 +55,10 @@ pub(super) fn train(
         ended.push(Search { candidate, config: search, report });
     }
     let mut alive = || {
-        let round =
-            StepReport { cursor: Cursor::default(), impressions: 0, loss: 0.0, learning_rate: 0.0 };
-        watch(&round, 0);
+        watch(&StepReport::round(Cursor::default()), 0);
     };
     let (chosen, gains) = compare(config, &ended, &|| lend(&fabric), &mut alive)?;
-    let found = ended[chosen].steps();
+    let found = ended[chosen].report.steps_of_best();
     let RunReport { steps_per_epoch, steps_per_epoch_of_all_users: of_all, .. } =
         ended[chosen].report;
     let steps = scaled(found, steps_per_epoch, of_all);
@@ -86,16 +84,11 @@ struct Search {
 }
 
 impl Search {
-    /// Steps until the best evaluation.
-    fn steps(&self) -> u64 {
-        self.report.best_step.unwrap_or(self.report.steps)
-    }
-
     fn outcome(self, gain: Option<Gain>) -> Searched {
         Searched {
             candidate: self.candidate,
             run: folder(&self.config),
-            epochs: self.steps() as f64 / self.report.steps_per_epoch as f64,
+            epochs: self.report.epochs_of_best(),
             validation: self.report.validation,
             gain,
         }

@@ -47,7 +47,7 @@ pub use crate::run::journal::{MetricsLine, ValidationLine, two_decimals};
 pub(crate) use crate::run::layout::{CHECKPOINTS, CONFIG, folder};
 pub use crate::run::progress::Validation;
 pub use crate::run::record::{Environment, Record};
-pub use crate::run::report::{Choice, RunReport, Searched};
+pub use crate::run::report::{Choice, RunReport, Searched, gain_cell};
 pub use crate::setup::job::{Next, Start};
 
 /// Trains `config` in its run folder on the processes of `job`, which all call this together and

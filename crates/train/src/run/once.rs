@@ -210,7 +210,7 @@ fn aligned(
     let start = if start == Start::Replace { start } else { Start::Auto };
     let mut watch = |progress: &Progress<'_>| {
         let cursor = Cursor { step: progress.step, ..Cursor::default() };
-        watch(&StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 }, progress.steps)
+        watch(&StepReport::round(cursor), progress.steps)
     };
     align::align_locked(config, start, WithoutPairs::TakeComponents, job, &mut watch)
 }
@@ -283,7 +283,7 @@ fn learn(
     let mut stop = false;
     loop {
         let cursor = trainer.cursor();
-        let round = StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 };
+        let round = StepReport::round(cursor);
         // First of all, so that every checkpoint at the end of an epoch has the epoch's validation.
         let validated = trainer.validate(&mut || {
             watch(&round, steps);

@@ -18,7 +18,7 @@ pub struct Cursor {
     pub impressions: u64,
 }
 
-/// A step of a training; of no impressions, if it was a round of a validation.
+/// A step of a training; of no impressions, if it was a round of a validation or of an alignment.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StepReport {
     /// Where the training stands after it.
@@ -29,6 +29,13 @@ pub struct StepReport {
     pub loss: f64,
     /// Learning rate of the step.
     pub learning_rate: f32,
+}
+
+impl StepReport {
+    /// A round of anything but clicks at `cursor`: of a validation, or of an alignment.
+    pub(crate) fn round(cursor: Cursor) -> StepReport {
+        StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 }
+    }
 }
 
 /// Metrics of a model for the samples held out; `None` where a metric is not defined.
@@ -44,6 +51,12 @@ pub struct Validation {
 }
 
 impl Validation {
+    /// For people: GAUC, AUC and log loss; a dash where a metric is not defined.
+    pub fn cells(&self) -> [String; 3] {
+        [self.gauc, self.auc, self.logloss]
+            .map(|value| value.map_or("-".to_owned(), |value| format!("{value:.4}")))
+    }
+
     /// How good it is by `criterion`, more being better; `None` where the metric is not defined.
     pub(crate) fn by(&self, criterion: Criterion) -> Option<f64> {
         match criterion {

@@ -6,6 +6,7 @@ use ams_model::metrics::Gain;
 use serde::{Deserialize, Serialize};
 
 use crate::align::AlignReport;
+use crate::run::journal::two_decimals;
 use crate::run::layout::folder;
 use crate::run::progress::Validation;
 use crate::settings::{Candidate, Config};
@@ -65,6 +66,16 @@ pub struct RunReport {
 }
 
 impl RunReport {
+    /// Steps until the best evaluation; without early stop, all of them.
+    pub(crate) fn steps_of_best(&self) -> u64 {
+        self.best_step.unwrap_or(self.steps)
+    }
+
+    /// The same as epochs.
+    pub(crate) fn epochs_of_best(&self) -> f64 {
+        self.steps_of_best() as f64 / self.steps_per_epoch.max(1) as f64
+    }
+
     /// The report of a training of `config` that was stopped in its alignment.
     pub(crate) fn stopped(config: &Config, alignment: AlignReport) -> RunReport {
         RunReport {
@@ -106,6 +117,26 @@ pub struct Choice {
     /// Candidates that were not trained, because the dataset has no image features.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub left_out: Vec<Candidate>,
+}
+
+impl Choice {
+    /// For people, the names of the columns and a row for each training.
+    pub fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
+        let header = ["on samples held out", "epochs", "GAUC", "AUC", "log loss", "gain", ""];
+        let row = |(at, of): (usize, &Searched)| {
+            let chosen = if at == self.chosen { "trained on all samples" } else { "" };
+            let first = [of.candidate.as_str().to_owned(), two_decimals(of.epochs).to_string()];
+            let last = [gain_cell(of.gain), chosen.to_owned()];
+            let metrics = of.validation.unwrap_or_default().cells();
+            first.into_iter().chain(metrics).chain(last).collect()
+        };
+        (header.map(str::to_owned).to_vec(), self.searched.iter().enumerate().map(row).collect())
+    }
+}
+
+/// A gain for people; a dash without one.
+pub fn gain_cell(gain: Option<Gain>) -> String {
+    gain.map_or("-".to_owned(), |gain| gain.to_string())
 }
 
 /// One of the trainings before a refit.
