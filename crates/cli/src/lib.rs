@@ -19,6 +19,7 @@ mod commands;
 mod config_file;
 mod failure;
 mod features;
+mod interrupt;
 mod launch;
 mod locations;
 mod output;

@@ -9,9 +9,10 @@ use ams_train::Job;
 use ams_train::ablate::{Ablation, Report, Request, Twins};
 use ams_train::run::Start;
 
-use crate::commands::train::{stop_on_interrupt, train};
+use crate::commands::train::train;
 use crate::config_file;
 use crate::failure::Failure;
+use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
 use crate::locations::{here, localize};
 use crate::output::{Output, metric, table};

@@ -7,10 +7,9 @@ use ams_train::align::{self, Progress};
 use ams_train::run::Next;
 
 use crate::alignment;
-use crate::commands::job::JobArguments;
-use crate::commands::train::stop_on_interrupt;
+use crate::commands::job::{Begun, JobArguments};
 use crate::failure::Failure;
-use crate::launch::{Launch, threads};
+use crate::launch::Launch;
 use crate::output::Output;
 
 /// Align image features with the items that users engage with together, as the table `[align]` of a
@@ -27,11 +26,8 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    let watchdog = arguments.job.watchdog(launch.rank());
     let config = arguments.job.config(locations)?;
-    let start = arguments.job.start();
-    let stop = stop_on_interrupt(launch.rank(), output)?;
-    let job = launch.job(threads(arguments.job.threads));
+    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, output)?;
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} eta {eta} {msg}";
     let bar = output.bar("align", 0, BAR);
     let mut watch = |progress: &Progress<'_>| {

@@ -19,8 +19,8 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::commands::encoder::EncoderArguments;
-use crate::commands::train::stop_on_interrupt;
 use crate::failure::Failure;
+use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
 use crate::locations::here;
 use crate::output::{BAR, Output, count};

@@ -1,15 +1,20 @@
 //! The arguments of commands that work in run folders: `ams train`, `ams align` and `ams tune`.
 
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use ams_location::Locations;
-use ams_train::Config;
 use ams_train::run::Start;
+use ams_train::{Config, Job};
 
 use crate::config_file;
 use crate::failure::Failure;
+use crate::interrupt::stop_on_interrupt;
+use crate::launch::{Launch, threads};
 use crate::locations::localize;
+use crate::output::Output;
 use crate::threads::thread_count;
 use crate::watchdog::Watchdog;
 
@@ -23,7 +28,7 @@ pub(crate) struct JobArguments {
     /// Threads of each process; its share of the cores unless given. The result does not depend on
     /// it.
     #[arg(long, value_name = "N", value_parser = thread_count)]
-    pub(crate) threads: Option<usize>,
+    threads: Option<usize>,
     /// Go on from the newest checkpoint of the run.
     #[arg(long, conflicts_with_all = ["replace", "auto_resume"])]
     resume: bool,
@@ -37,6 +42,16 @@ pub(crate) struct JobArguments {
     /// End the job if it makes no step for so long; 0 waits for ever.
     #[arg(long, value_name = "SECONDS", default_value_t = 600.0, value_parser = seconds)]
     watchdog: f64,
+}
+
+/// What a command works with.
+pub(crate) struct Begun {
+    pub(crate) watchdog: Watchdog,
+    /// Whether an earlier result may be there, and what becomes of it.
+    pub(crate) start: Start,
+    /// True on Ctrl-C.
+    pub(crate) stop: Arc<AtomicBool>,
+    pub(crate) job: Job,
 }
 
 impl JobArguments {
@@ -57,8 +72,22 @@ impl JobArguments {
         Ok(config)
     }
 
+    /// The job on the processes of `launch`, which Ctrl-C stops and the watchdog watches from now
+    /// on.
+    ///
+    /// # Errors
+    /// If nothing can listen to Ctrl-C.
+    pub(crate) fn begin(&self, launch: &Launch, output: Output<'_>) -> Result<Begun, Failure> {
+        Ok(Begun {
+            watchdog: self.watchdog(launch.rank()),
+            start: self.start(),
+            stop: stop_on_interrupt(launch.rank(), output)?,
+            job: launch.job(threads(self.threads)),
+        })
+    }
+
     /// Whether an earlier result may be there, and what becomes of it.
-    pub(crate) fn start(&self) -> Start {
+    fn start(&self) -> Start {
         match (self.resume, self.auto_resume, self.replace) {
             (true, _, _) => Start::Resume,
             (_, true, _) => Start::Auto,
@@ -68,7 +97,7 @@ impl JobArguments {
     }
 
     /// The watchdog of process `rank`, which watches from now on.
-    pub(crate) fn watchdog(&self, rank: usize) -> Watchdog {
+    fn watchdog(&self, rank: usize) -> Watchdog {
         let patience = Some(self.watchdog).filter(|seconds| *seconds > 0.0);
         Watchdog::start(patience.map(Duration::from_secs_f64), rank)
     }

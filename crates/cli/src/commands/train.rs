@@ -1,6 +1,5 @@
 //! `ams train`: learn a model.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_location::Locations;
@@ -8,9 +7,9 @@ use ams_train::run::{self, Choice, Next, RunReport, Start, two_decimals};
 use ams_train::{Asked, Config, Counts, FieldIds, Job};
 
 use crate::alignment;
-use crate::commands::job::JobArguments;
+use crate::commands::job::{Begun, JobArguments};
 use crate::failure::Failure;
-use crate::launch::{Launch, threads};
+use crate::launch::Launch;
 use crate::output::{Output, bytes, count, metric, table};
 use crate::watchdog::Watchdog;
 
@@ -27,11 +26,8 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    let watchdog = arguments.job.watchdog(launch.rank());
     let config = arguments.job.config(locations)?;
-    let start = arguments.job.start();
-    let stop = stop_on_interrupt(launch.rank(), output)?;
-    let job = launch.job(threads(arguments.job.threads));
+    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, output)?;
     let report = train(&config, start, job, &stop, Some(&watchdog), output)?;
     output.finish(&report, || text(&report));
     if report.finished { Ok(()) } else { Err(Failure::Interrupted) }
@@ -75,29 +71,6 @@ pub(crate) fn train(
     let report = run::train(config, start, job, &mut watch);
     bar.finish_and_clear();
     Ok(report?)
-}
-
-/// Becomes true on the first Ctrl-C, or when a caller in this process says so; the second Ctrl-C
-/// ends the process at once. The first process of a job says so.
-pub(crate) fn stop_on_interrupt(
-    rank: usize,
-    output: Output<'_>,
-) -> Result<Arc<AtomicBool>, Failure> {
-    if let Some(stop) = output.stop() {
-        return Ok(stop);
-    }
-    let stop = Arc::new(AtomicBool::new(false));
-    let seen = Arc::clone(&stop);
-    ctrlc::set_handler(move || {
-        if seen.swap(true, Ordering::Relaxed) {
-            std::process::exit(130);
-        }
-        if rank == 0 {
-            eprintln!("stopping after this step with a checkpoint; once more to stop at once");
-        }
-    })
-    .map_err(|error| Failure::user(format!("cannot listen to Ctrl-C: {error}")))?;
-    Ok(stop)
 }
 
 fn text(report: &RunReport) -> String {

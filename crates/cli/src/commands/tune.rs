@@ -9,10 +9,9 @@ use ams_train::run::{Next, gain_cell, two_decimals};
 use ams_train::tune::{self, TuneReport, Tuned, Variant};
 use toml::{Table, Value};
 
-use crate::commands::job::JobArguments;
-use crate::commands::train::stop_on_interrupt;
+use crate::commands::job::{Begun, JobArguments};
 use crate::failure::Failure;
-use crate::launch::{Launch, threads};
+use crate::launch::Launch;
 use crate::output::{Output, table};
 
 /// Most trainings of one job.
@@ -43,11 +42,8 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    let watchdog = arguments.job.watchdog(launch.rank());
     let variants = variants(&arguments, locations)?;
-    let start = arguments.job.start();
-    let stop = stop_on_interrupt(launch.rank(), output)?;
-    let job = launch.job(threads(arguments.job.threads));
+    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, output)?;
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} {msg}";
     let bar = output.bar("tune", 0, BAR);
     let mut watch = |at: usize, report: &ams_train::StepReport, steps: u64| {
