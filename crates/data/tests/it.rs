@@ -125,7 +125,13 @@ fn twin(log: &[[String; 6]], options: &PrepareOptions, test_from: i64) -> Vec<Se
     let mut seen = Vec::new();
     let users: BTreeSet<_> = unique.iter().map(|row| row.0.clone()).collect();
     for user in users {
-        let rows: Vec<_> = unique.iter().filter(|row| row.0 == user).collect();
+        let all: Vec<_> = unique.iter().filter(|row| row.0 == user).collect();
+        let from = options.train_from.as_ref().map_or(i64::MIN, |from| from.parse().unwrap());
+        let shown = |row: &&_| {
+            let &(_, time, ..): &(String, i64, String, String) = row;
+            time >= from.min(test_from)
+        };
+        let rows: Vec<_> = all.iter().copied().filter(shown).collect();
         let mut begin = 0;
         for at in 0..rows.len() {
             let first = rows[begin].1;
@@ -137,7 +143,7 @@ fn twin(log: &[[String; 6]], options: &PrepareOptions, test_from: i64) -> Vec<Se
                 begin = at;
             }
             let first = rows[begin].1;
-            let mut past: Vec<_> = rows
+            let mut past: Vec<_> = all
                 .iter()
                 .filter(|row| row.3 == "1" && row.1 < first)
                 .map(|row| (row.1, row.2.clone()))
@@ -196,6 +202,38 @@ proptest! {
         let report = prepare(dir.path(), &log, options.clone()).unwrap();
         prop_assert_eq!(read(dir.path()), twin(&log, &options, 30));
         prop_assert_eq!(report.counts.impressions + report.dropped.duplicates, log.len() as u64);
+    }
+
+    #[test]
+    fn a_training_that_begins_later_knows_what_was_before(log in logs(), from in 0..30i64) {
+        let dir = tempfile::tempdir().unwrap();
+        // Something to learn from.
+        let mut log = log;
+        log.extend([row("00", "a", 1, 29), row("00", "b", 0, 29)]);
+        let split = SplitBy::TestFrom("30".into());
+        let options = PrepareOptions { split, train_from: Some(from.to_string()), ..options() };
+        prepare(dir.path(), &log, options.clone()).unwrap();
+        prop_assert_eq!(read(dir.path()), twin(&log, &options, 30));
+    }
+
+    #[test]
+    fn what_comes_after_the_end_is_as_if_it_were_not_there(log in logs(), until in 31..60i64) {
+        let split = SplitBy::TestFrom("30".into());
+        let mut log = log;
+        log.push(row("00", "a", 1, 30));
+        let made = |log: &[[String; 6]], until: Option<i64>| {
+            let dir = tempfile::tempdir().unwrap();
+            let until = until.map(|until| until.to_string());
+            let options = PrepareOptions { split: split.clone(), until, ..options() };
+            let report = prepare(dir.path(), log, options).unwrap();
+            (bytes(dir.path()), report)
+        };
+        let (cut, report) = made(&log, Some(until));
+        let (early, late): (Log, Log) =
+            log.into_iter().partition(|row| row[3].parse::<i64>().unwrap() < until);
+        prop_assert_eq!(cut, made(&early, None).0);
+        prop_assert_eq!(report.dropped.after_until, late.len() as u64);
+        prop_assert_eq!(report.rows, early.len() as u64);
     }
 
     #[test]

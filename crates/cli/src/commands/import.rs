@@ -22,7 +22,7 @@ pub(crate) struct Arguments {
 
 #[derive(Debug, clap::Subcommand)]
 enum Source {
-    Movielens(Movielens),
+    Movielens(Box<Movielens>),
     Barsctr(Barsctr),
     Edges(Edges),
 }
@@ -133,7 +133,7 @@ pub(crate) fn run(
     output: Output<'_>,
 ) -> Result<(), Failure> {
     match arguments.source {
-        Source::Movielens(arguments) => run_movielens(arguments, locations, output),
+        Source::Movielens(arguments) => run_movielens(*arguments, locations, output),
         Source::Barsctr(arguments) => run_barsctr(arguments, locations, output),
         Source::Edges(arguments) => run_edges(arguments, locations, output),
     }

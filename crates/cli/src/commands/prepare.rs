@@ -1,5 +1,6 @@
 //! `ams prepare`: from an event log to samples.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use ams_data::check::{CheckReport, check};
@@ -11,6 +12,7 @@ use ams_data::prepare::{
 use ams_data::schema::HoldOut;
 use ams_data::source::{Delimiter, Encoding, Quoting, Table, TableOptions, open_all};
 use ams_location::Locations;
+use clap::{Args, FromArgMatches};
 
 use crate::commands::own_past;
 use crate::config_file;
@@ -228,6 +230,12 @@ pub(crate) struct SampleArguments {
     /// Share of the log that is the test, unless `--test-from` is given.
     #[arg(long, value_name = "SHARE", conflicts_with = "test_from")]
     test_fraction: Option<f64>,
+    /// Rows from this instant on do not count, as if the log ended there.
+    #[arg(long, value_name = "TIME")]
+    until: Option<String>,
+    /// Training impressions begin at this instant; events before it are behaviors of later ones.
+    #[arg(long, value_name = "TIME")]
+    train_from: Option<String>,
     /// Cut the log at one instant, or each user's events at their tail.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = SplitName::Time)]
     split: SplitName,
@@ -350,22 +358,39 @@ pub(crate) fn run(
         *config = locations.input(config)?;
     }
     let options = options(&arguments)?;
-    let tables = &arguments.tables;
-    let optional = |named: &[PathBuf], tables: TableOptions| match named {
-        [] => Ok(None),
-        named => open_all(locations, named, &tables).map(Some),
-    };
-    let inputs = Inputs {
-        events: open_all(locations, &arguments.events, &tables.events())?,
-        items: optional(&arguments.items, tables.items())?,
-        users: optional(&arguments.users, tables.users())?,
-    };
+    let inputs = inputs(&arguments, locations)?;
     output.say(&was_read(&inputs));
     let existing = if arguments.replace { Existing::Replace } else { Existing::Refuse };
     let report = prepare(inputs, options, place.local(), existing, output)?;
     place.publish()?;
     output.finish(&report, || text(&report, &out));
     Ok(())
+}
+
+/// The tables that `arguments` name.
+fn inputs(arguments: &Arguments, locations: &Locations) -> Result<Inputs, Failure> {
+    let tables = &arguments.tables;
+    let optional = |named: &[PathBuf], tables: TableOptions| match named {
+        [] => Ok(None),
+        named => open_all(locations, named, &tables).map(Some),
+    };
+    Ok(Inputs {
+        events: open_all(locations, &arguments.events, &tables.events())?,
+        items: optional(&arguments.items, tables.items())?,
+        users: optional(&arguments.users, tables.users())?,
+    })
+}
+
+/// The tables and options that flags of this command mean.
+pub(crate) fn read(
+    flags: &[OsString],
+    locations: &Locations,
+) -> Result<(Inputs, PrepareOptions), Failure> {
+    let command = Arguments::augment_args(clap::Command::new("prepare").no_binary_name(true));
+    let arguments = command.try_get_matches_from(flags);
+    let arguments = arguments.and_then(|matches| Arguments::from_arg_matches(&matches));
+    let arguments = arguments.map_err(|error| Failure::user(error.render().to_string()))?;
+    Ok((inputs(&arguments, locations)?, options(&arguments)?))
 }
 
 /// Prepares a dataset; prints the plan and the progress.
@@ -444,6 +469,13 @@ impl SampleArguments {
             (_, Some(time), _) => options.split = SplitBy::TestFrom(time.clone()),
             (_, None, Some(fraction)) => options.split = SplitBy::Last(fraction),
             (_, None, None) => {}
+        }
+        for (to, from) in
+            [(&mut options.until, &self.until), (&mut options.train_from, &self.train_from)]
+        {
+            if from.is_some() {
+                to.clone_from(from);
+            }
         }
         options.group_span = self.group_span.unwrap_or(options.group_span);
         options.group_max = self.group_max.unwrap_or(options.group_max);
@@ -545,6 +577,8 @@ pub(crate) fn text(report: &PrepareReport, out: &Path) -> String {
         ("rows without item, left out", dropped.without_item),
         ("rows without time, left out", dropped.without_time),
         ("rows with a time before 1990 or after 2099, left out", dropped.implausible_time),
+        ("rows after the end that was asked for, left out", dropped.after_until),
+        ("events before the training, behaviors only", dropped.before_train),
         ("cells that say NULL, nan or the like, read as missing", report.null_words),
         ("items that only the events know", report.items_without_row),
         ("users that the users table does not know", report.users_without_row),

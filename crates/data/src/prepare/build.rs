@@ -45,6 +45,8 @@ pub(crate) struct Tally {
     pub(crate) measured: Measured,
     /// Events of the training period with items held out of it.
     pub(crate) held_out: u64,
+    /// Events of the training period before [`Builder::train_from`].
+    pub(crate) before_train: u64,
     pub(crate) drawn: Drawn,
 }
 
@@ -62,6 +64,7 @@ impl Tally {
         self.unknown_users.merge(&other.unknown_users);
         self.measured.merge(&other.measured);
         self.held_out += other.held_out;
+        self.before_train += other.before_train;
         self.drawn.negatives += other.drawn.negatives;
         self.drawn.fallback += other.drawn.fallback;
         self.drawn.short += other.drawn.short;
@@ -79,6 +82,8 @@ pub(crate) struct Builder<'a> {
     /// Of every item of the catalogue, whether it is held out of training.
     pub(crate) held_out: &'a [bool],
     pub(crate) cut: Cut,
+    /// Instant before which events of the training are no impressions.
+    pub(crate) train_from: Option<i64>,
 }
 
 impl<'a> Builder<'a> {
@@ -90,10 +95,21 @@ impl<'a> Builder<'a> {
         item_rows: &'a [u32],
         held_out: &'a [bool],
         cut: Cut,
-    ) -> Builder<'a> {
+    ) -> Result<Builder<'a>> {
         let users = collected.users.as_ref();
         let events = &collected.events;
-        Builder { mapping, options, events, users, catalogue, item_rows, held_out, cut }
+        let train_from = options.train_from()?;
+        Ok(Builder {
+            mapping,
+            options,
+            events,
+            users,
+            catalogue,
+            item_rows,
+            held_out,
+            cut,
+            train_from,
+        })
     }
 
     /// Shows all positives to the sampler, if there is one that has to see them.
@@ -205,7 +221,7 @@ impl<'a> Builder<'a> {
         tally: &mut Tally,
     ) -> Result<()> {
         let held_out = |item: u32| self.held_out[item as usize];
-        let (shown, test_begin) = impressions(log, held_out, sampler, tally);
+        let (shown, test_begin) = impressions(log, held_out, self.train_from, sampler, tally);
         let behaviors = log.events.iter().filter(|event| event.label == 1 && event.weighs);
         let test_past: Vec<Behavior> =
             behaviors.map(|&Event { item, time, .. }| Behavior { item, time }).collect();
@@ -304,10 +320,12 @@ fn positive(log: &UserLog, at: usize) -> Positive {
 
 /// A user's impressions, and where the test begins among them: the events, each positive followed
 /// by its negatives if there is a sampler. Within one event they are in order of the items, so that
-/// the position does not tell the label. Held-out items are shown in the test only.
+/// the position does not tell the label. Held-out items are shown in the test only, events before
+/// `train_from` not at all.
 fn impressions(
     log: &UserLog,
     held_out: impl Fn(u32) -> bool,
+    train_from: Option<i64>,
     sampler: Option<&Sampler>,
     tally: &mut Tally,
 ) -> (Vec<Shown>, usize) {
@@ -320,6 +338,10 @@ fn impressions(
         }
         if begin.is_none() && held_out(event.item) {
             tally.held_out += 1;
+            continue;
+        }
+        if begin.is_none() && train_from.is_some_and(|from| event.time < from) {
+            tally.before_train += 1;
             continue;
         }
         let from = shown.len();

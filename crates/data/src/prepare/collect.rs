@@ -1,13 +1,14 @@
 //! The first pass: every table once, rows set aside by user, items collected, instants counted.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use super::instants::Instants;
 use super::items::{Added, Items};
 use super::mapping::{Cells, Described, Mapping};
 use super::options::{Accept, Inputs, PrepareOptions};
-use super::report::{Dropped, Progress};
+use super::report::{DayRows, Dropped, Progress};
 use super::sample::Sample;
 use super::spill::Spill;
 use crate::source::{Table, TextBatch};
@@ -18,6 +19,9 @@ use crate::{Error, Result};
 
 /// Files that the rows of a part are set aside in, at least.
 const PIECES_PER_PART: usize = 16;
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
 
 /// What the first pass leaves.
 pub(crate) struct Collected {
@@ -84,6 +88,34 @@ pub(crate) fn collect(
     Events { table: inputs.events.as_ref(), mapping, options }.collect(&mut collected, progress)?;
     collected.events.finish()?;
     Ok(collected)
+}
+
+/// See [`super::Plan::rows_by_day`].
+pub(crate) fn rows_by_day(
+    events: &dyn Table,
+    mapping: &Mapping,
+    options: &PrepareOptions,
+) -> Result<BTreeMap<i64, DayRows>> {
+    let mut times = TimeReader::new(options.time_format.as_deref()).map_err(Error::option)?;
+    let keep_all = options.accepts(Accept::Times);
+    let mut days = BTreeMap::new();
+    for batch in events.batches(&[mapping.time])? {
+        let batch = batch?;
+        for row in 0..batch.rows() {
+            let text = batch.get(0, row).trim();
+            if is_missing(text) {
+                continue;
+            }
+            let time = times.read(text);
+            let time = time.map_err(|what| at(events, &batch, row, mapping.time, what))?;
+            if keep_all || is_plausible(time) {
+                let none = DayRows { rows: 0, last: time };
+                let of = days.entry(time.div_euclid(DAY) * DAY).or_insert(none);
+                *of = DayRows { rows: of.rows + 1, last: of.last.max(time) };
+            }
+        }
+    }
+    Ok(days)
 }
 
 /// An error at a row and column of a table.
@@ -218,6 +250,7 @@ impl Events<'_> {
         let mut times =
             TimeReader::new(self.options.time_format.as_deref()).map_err(Error::option)?;
         let keep_all = self.options.accepts(Accept::Times);
+        let until = self.options.until()?;
         let mut texts = Vec::new();
         for batch in self.table.batches(&columns)? {
             let batch = batch?;
@@ -247,6 +280,11 @@ impl Events<'_> {
                                     show_time(time)
                                 )
                             });
+                            continue;
+                        }
+                        if until.is_some_and(|until| time >= until) {
+                            missing.after_until += 1;
+                            to.rows -= 1;
                             continue;
                         }
                         let label = self.label(&batch, row)?;

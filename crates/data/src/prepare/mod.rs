@@ -38,6 +38,7 @@ mod report;
 mod sample;
 pub(crate) mod spill;
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use self::build::{Builder, Tally};
@@ -46,11 +47,11 @@ pub use self::columns::{Columns, FieldColumn, Kind, Understood};
 pub(crate) use self::columns::{Peek, Role};
 pub use self::history::Repeats;
 use self::mapping::Mapping;
+use self::options::check_options;
 pub use self::options::{Accept, Inputs, PrepareOptions, SplitBy};
-use self::options::{check_options, test_from};
 use self::part::Cut;
 pub use self::propose::{About, Guess, Proposal, about, propose};
-pub use self::report::{Dropped, PrepareReport, Progress};
+pub use self::report::{DayRows, Dropped, PrepareReport, Progress};
 use crate::dataset::{CARD, Dataset, SplitName, write_card};
 use crate::own_past::OwnPast;
 use crate::schema::{Card, Counts, FORMAT, Labels, Schema, Split};
@@ -98,6 +99,15 @@ impl Plan {
         &self.mapping.schema
     }
 
+    /// The rows of the events by the first second of their day, in UTC; rows without a time and
+    /// those with an implausible one do not count.
+    ///
+    /// # Errors
+    /// [`Error::Content`] if a time cannot be read.
+    pub fn rows_by_day(&self) -> Result<BTreeMap<i64, DayRows>> {
+        collect::rows_by_day(self.inputs.events.as_ref(), &self.mapping, &self.options)
+    }
+
     /// Makes the dataset `out`. It appears whole or not at all.
     ///
     /// # Errors
@@ -135,11 +145,11 @@ impl Plan {
         let held_out = self.held_out(&catalogue);
         let (mapping, options) = (&self.mapping, &self.options);
         let builder =
-            Builder::new(mapping, options, &collected, &catalogue, &item_rows, &held_out, cut);
+            Builder::new(mapping, options, &collected, &catalogue, &item_rows, &held_out, cut)?;
         let sampler = builder.survey(progress)?;
         let mut dropped = collected.dropped.clone();
         let tally = builder.write(dir, sampler.as_ref(), &mut dropped, progress)?;
-        dropped.held_out = tally.held_out;
+        (dropped.held_out, dropped.before_train) = (tally.held_out, tally.before_train);
         matching::check_duplicates(events, collected.rows, &dropped, &self.options)?;
         matching::check_users(&self.inputs, &collected, &tally, &self.options)?;
         self.check_halves(&tally)?;
@@ -216,7 +226,7 @@ impl Plan {
                 ))),
             },
             SplitBy::TestFrom(text) => {
-                let time = test_from(text, self.options.time_format.as_deref())?;
+                let time = self.options.test_from(text)?;
                 if time <= first || time > last {
                     let what = format!("test_from {text} leaves train or test empty: the log spans {span}");
                     return Err(self.wrong(what));
@@ -231,6 +241,10 @@ impl Plan {
             (0, _) if tally.held_out > 0 => Err(self.wrong(format!(
                 "train is empty: its {} rows show held-out items; hold out fewer",
                 tally.held_out
+            ))),
+            (0, _) if tally.before_train > 0 => Err(self.wrong(format!(
+                "train is empty: its {} rows are before train_from; choose an earlier instant",
+                tally.before_train
             ))),
             (0, test) => Err(self.wrong(format!("train is empty, test has {test} impressions"))),
             (train, 0) => Err(self.wrong(format!(

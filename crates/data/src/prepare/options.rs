@@ -7,7 +7,7 @@ use super::history::Repeats;
 use crate::negatives::NegativeOptions;
 use crate::schema::{HoldOut, PARTS};
 use crate::source::Table;
-use crate::value::{Decimal, LabelRule, TimeReader, instant};
+use crate::value::{Decimal, LabelRule, TimeReader, instant, show_time};
 use crate::{Error, Result};
 
 /// The tables a dataset is made of.
@@ -72,6 +72,10 @@ pub struct PrepareOptions {
     pub columns: Columns,
     /// Rule that assigns an impression to train or test.
     pub split: SplitBy,
+    /// Instant from which on rows do not count, as if the log ended there.
+    pub until: Option<String>,
+    /// Instant before which events of the training are behaviors of later ones and no impressions.
+    pub train_from: Option<String>,
     /// Seconds a group may span.
     pub group_span: i64,
     /// Impressions a group may have.
@@ -110,6 +114,8 @@ impl Default for PrepareOptions {
             name: None,
             columns: Columns::default(),
             split: SplitBy::Last(0.1),
+            until: None,
+            train_from: None,
             group_span: 86_400,
             group_max: 64,
             max_behaviors: 50,
@@ -134,17 +140,37 @@ impl PrepareOptions {
         LabelRule { from: self.positive_from, words: &self.positive, decimal: self.decimal }
     }
 
+    /// The instant `text` at which the test begins, in Unix seconds.
+    pub(super) fn test_from(&self, text: &str) -> Result<i64> {
+        instant_of("test_from", text, self.time_format.as_deref())
+    }
+
+    /// [`PrepareOptions::until`] in Unix seconds.
+    pub(super) fn until(&self) -> Result<Option<i64>> {
+        self.instant("until", self.until.as_deref())
+    }
+
+    /// [`PrepareOptions::train_from`] in Unix seconds.
+    pub(super) fn train_from(&self) -> Result<Option<i64>> {
+        self.instant("train_from", self.train_from.as_deref())
+    }
+
+    fn instant(&self, name: &str, text: Option<&str>) -> Result<Option<i64>> {
+        text.map(|text| instant_of(name, text, self.time_format.as_deref())).transpose()
+    }
+
     pub(super) fn accepts(&self, what: Accept) -> bool {
         self.accept.contains(&what)
     }
 }
 
-/// The instant of `test_from`: in the log's stated format, or any that is understood by itself.
-pub(super) fn test_from(text: &str, format: Option<&str>) -> Result<i64> {
+/// The instant `text` of the option `name`: in the log's stated format, or any that is understood
+/// by itself.
+fn instant_of(name: &str, text: &str, format: Option<&str>) -> Result<i64> {
     let stated = format.map(|_| TimeReader::new(format).and_then(|mut times| times.read(text)));
     match (stated, instant(text)) {
         (Some(Ok(time)), _) | (_, Ok((_, time))) => Ok(time),
-        (_, Err(what)) => Err(Error::option(format!("test_from: {what}"))),
+        (_, Err(what)) => Err(Error::option(format!("{name}: {what}"))),
     }
 }
 
@@ -169,7 +195,16 @@ pub(super) fn check_options(options: &PrepareOptions) -> Result<()> {
     let format = options.time_format.as_deref();
     TimeReader::new(format).map_err(Error::option)?;
     if let SplitBy::TestFrom(text) = &options.split {
-        test_from(text, format)?;
+        options.test_from(text)?;
+    }
+    let (until, train_from) = (options.until()?, options.train_from()?);
+    if let (Some(until), Some(from)) = (until, train_from) {
+        let what = format!(
+            "train_from {} is not before until {}; nothing would be learned from",
+            show_time(from),
+            show_time(until)
+        );
+        require(from < until, what)?;
     }
     let both = options.positive_from.is_some() && !options.positive.is_empty();
     require(

@@ -31,6 +31,15 @@ pub enum Progress {
     },
 }
 
+/// The rows of a day.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DayRows {
+    /// Number of rows.
+    pub rows: u64,
+    /// The latest instant among them, in Unix seconds.
+    pub last: i64,
+}
+
 /// Rows that are not in the dataset as they were in the log, by reason.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Dropped {
@@ -52,6 +61,10 @@ pub struct Dropped {
     pub without_time: u64,
     /// Rows whose time is before 1990 or after 2099.
     pub implausible_time: u64,
+    /// Rows at or after `until`.
+    pub after_until: u64,
+    /// Rows before `train_from`, which are no impressions.
+    pub before_train: u64,
 }
 
 /// Counts of what `prepare` read, left out and wrote.
@@ -64,7 +77,7 @@ pub struct PrepareReport {
     pub split: Split,
     /// As in the card.
     pub labels: Labels,
-    /// Rows of the events.
+    /// Rows of the events, without those at or after `until`.
     pub rows: u64,
     /// What was left out.
     pub dropped: Dropped,
