@@ -18,6 +18,7 @@
 pub(crate) mod decisions;
 mod deltas;
 mod look;
+mod offline;
 mod orders;
 mod refusal;
 
@@ -36,6 +37,7 @@ use xxhash_rust::xxh3::xxh3_64;
 use self::decisions::{DecisionStore, ModelDecisions};
 use crate::telemetry::{Telemetry, VersionMetrics};
 
+pub use self::offline::{roll_back, serving_version};
 pub(crate) use self::refusal::Refusal;
 
 /// A version in memory.

@@ -95,6 +95,21 @@ pub struct ModelDecisions {
     pub unloaded: Option<Author>,
 }
 
+impl ModelDecisions {
+    /// Has a version serve: pinned, unless it is the `highest` good one.
+    pub(super) fn serve(&mut self, version: u64, highest: Option<u64>, explicit: bool, by: &str) {
+        let this = Pinned { version, author: Author::of(by) };
+        self.pinned = (highest != Some(version)).then(|| this.clone());
+        self.chosen = explicit.then_some(this);
+    }
+}
+
+/// The version that would be live if nothing was pinned.
+pub(super) fn highest(found: &[u64], decided: &ModelDecisions, refused: &[u64]) -> Option<u64> {
+    let good = |it: &&u64| !decided.withdrawn.contains_key(it) && !refused.contains(it);
+    found.iter().rev().find(good).copied()
+}
+
 /// All decisions about the models of a folder, by model.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Decisions(BTreeMap<String, ModelDecisions>);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use ams_bundle::whole_versions;
 
-use super::decisions::{Author, CanaryShare, ModelDecisions, Pinned};
+use super::decisions::{Author, CanaryShare, ModelDecisions, highest};
 use super::{Canary, Models, Refusal};
 
 impl Models {
@@ -186,19 +186,4 @@ impl Models {
         let now = self.now();
         now.models.get(name).map_or_else(Vec::new, |known| known.refused.keys().copied().collect())
     }
-}
-
-impl ModelDecisions {
-    /// Has a version serve: pinned, unless it is the `highest` good one.
-    fn serve(&mut self, version: u64, highest: Option<u64>, explicit: bool, by: &str) {
-        let this = Pinned { version, author: Author::of(by) };
-        self.pinned = (highest != Some(version)).then(|| this.clone());
-        self.chosen = explicit.then_some(this);
-    }
-}
-
-/// The version that would be live if nothing was pinned.
-fn highest(found: &[u64], decided: &ModelDecisions, refused: &[u64]) -> Option<u64> {
-    let good = |it: &&u64| !decided.withdrawn.contains_key(it) && !refused.contains(it);
-    found.iter().rev().find(good).copied()
 }
