@@ -12,6 +12,9 @@ pub(crate) const USER: u8 = 1;
 /// Exit code of our own.
 pub(crate) const INTERNAL: u8 = 2;
 
+/// Exit code of a day that was refused.
+pub(crate) const REFUSED: u8 = 3;
+
 /// Exit code after Ctrl-C.
 pub(crate) const INTERRUPTED: u8 = 130;
 
@@ -26,6 +29,8 @@ pub(crate) enum Failure {
     User(Mistake),
     /// The user asked to stop; everything is saved.
     Interrupted,
+    /// The command did all it should, and its result is that something may not be: why.
+    Refused(String),
     /// Another process of the job has an error, and says so.
     Elsewhere(Mistake),
 }
@@ -83,6 +88,10 @@ impl Failure {
                 mistake.say();
                 USER
             }
+            Failure::Refused(what) => {
+                Mistake { what, help: None, place: None }.say();
+                REFUSED
+            }
             // What a shell reports for a process ended by Ctrl-C.
             Failure::Interrupted => INTERRUPTED,
             Failure::Elsewhere(mistake) => {
@@ -119,6 +128,7 @@ impl From<Failure> for Refusal {
     fn from(failure: Failure) -> Refusal {
         match failure {
             Failure::User(mistake) | Failure::Elsewhere(mistake) => Refusal::User(mistake.words()),
+            Failure::Refused(what) => Refusal::User(what),
             Failure::Interrupted => Refusal::Interrupted,
         }
     }

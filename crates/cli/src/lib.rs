@@ -4,8 +4,8 @@
 //! One file per command in [`commands`]. Knows every room, as arguments; does no arithmetic and
 //! speaks no protocol itself.
 //!
-//! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours, 130 after
-//! Ctrl-C.
+//! Exit codes: 0 ok, 1 the user's error (said on stderr, nothing half-written), 2 ours, 3 a day
+//! that was refused, 130 after Ctrl-C.
 //!
 //! Started by `mpirun` or the like, the same commands run on all processes of the job: training,
 //! evaluation and encoding are shared by them, everything else the first one does alone.
@@ -72,6 +72,8 @@ enum Command {
     Align(commands::align::Arguments),
     Train(commands::train::Arguments),
     Tune(commands::tune::Arguments),
+    Daily(commands::daily::Arguments),
+    Rollback(commands::rollback::Arguments),
     Eval(commands::eval::Arguments),
     Report(commands::report::Arguments),
     Publish(commands::publish::Arguments),
@@ -110,6 +112,8 @@ impl Command {
                 commands::ablate::run(arguments, launch, locations, output)
             }
             _ if launch.rank() > 0 => Ok(()),
+            Command::Daily(arguments) => commands::daily::run(arguments, launch, locations, output),
+            Command::Rollback(arguments) => commands::rollback::run(&arguments, output),
             Command::Demo(arguments) => commands::demo::run(arguments, output),
             Command::Init(arguments) => commands::init::run(&arguments, output),
             Command::Synth(arguments) => commands::synth::run(arguments, locations, output),
@@ -201,6 +205,19 @@ pub fn call(given: &[OsString], caller: &Caller) -> Result<(), Refusal> {
     let output = Output::to(caller);
     let command = AssertUnwindSafe(|| arguments.command.run(&launch, &locations, output));
     catch_unwind(command).map_err(|panic| Refusal::of_panic(&*panic))?.map_err(Refusal::from)
+}
+
+/// Runs one command for another one of this process, on its processes and with its places.
+fn within(
+    given: &[OsString],
+    launch: &Launch,
+    locations: &Locations,
+    caller: &Caller,
+) -> Result<(), Failure> {
+    let name = OsString::from("ams");
+    let arguments = Arguments::try_parse_from(std::iter::once(&name).chain(given));
+    let arguments = arguments.map_err(|error| Failure::user(error.render().to_string()))?;
+    arguments.command.run(launch, locations, Output::to(caller))
 }
 
 /// Whether parsing ended with what was asked for: help, or the version.

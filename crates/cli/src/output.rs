@@ -32,6 +32,11 @@ impl Caller {
         Caller { on_step, ..Caller::default() }
     }
 
+    /// A caller whose command ends when `stop` becomes true.
+    pub(crate) fn stopped_by(stop: &Arc<AtomicBool>) -> Caller {
+        Caller { stop: Arc::clone(stop), ..Caller::default() }
+    }
+
     /// What the command ended with, a JSON object.
     pub fn report(&self) -> String {
         self.report.lock().unwrap_or_else(PoisonError::into_inner).clone()

@@ -82,17 +82,7 @@ pub(crate) fn expand(
         } else {
             continue;
         };
-        for value in values {
-            match (arg.get_long(), arg.get_action()) {
-                (None, _) => places.push(value),
-                (Some(long), ArgAction::SetTrue) => flags.push(format!("--{long}").into()),
-                (Some(long), _) => {
-                    let mut flag = OsString::from(format!("--{long}="));
-                    flag.push(value);
-                    flags.push(flag);
-                }
-            }
-        }
+        put(arg, values, &mut flags, &mut places);
         origins.push(format!("{} by {origin}", key(arg)));
     }
     if origins.is_empty() {
@@ -105,6 +95,49 @@ pub(crate) fn expand(
     all.extend(behind);
     all.extend(places);
     Ok(Expanded { arguments: all, note: Some(format!("set: {}", origins.join(", "))) })
+}
+
+/// The flags of `command` that `table` sets, a part of a file that is called `section`; keys may
+/// have `_` for `-`.
+///
+/// # Errors
+/// If a key is no flag, or has a value that no flag takes.
+pub(crate) fn flags(
+    command: &Command,
+    table: &Table,
+    section: &str,
+) -> Result<Vec<OsString>, Failure> {
+    let settings: Vec<&Arg> = command.get_arguments().collect();
+    known(table, &settings, section)?;
+    let (mut flags, mut places) = (Vec::new(), Vec::new());
+    for arg in settings {
+        let Some(value) = keys(arg).iter().find_map(|key| find(table, key)) else { continue };
+        let place = format!("{section}.{}", key(arg));
+        let values = of_value(value).ok_or_else(|| {
+            let what = format!(
+                "{place} is {value}, expected a text, a number, true or false, or a list of them"
+            );
+            Failure::user(what)
+        })?;
+        put(arg, switched(arg, values, &place)?, &mut flags, &mut places);
+    }
+    flags.extend(places);
+    Ok(flags)
+}
+
+/// Adds an argument with its values, as they are written on a command line.
+fn put(arg: &Arg, values: Vec<OsString>, flags: &mut Vec<OsString>, places: &mut Vec<OsString>) {
+    for value in values {
+        match (arg.get_long(), arg.get_action()) {
+            (None, _) => places.push(value),
+            (Some(long), ArgAction::SetTrue) => flags.push(format!("--{long}").into()),
+            (Some(long), _) => {
+                let mut flag = OsString::from(format!("--{long}="));
+                flag.push(value);
+                flags.push(flag);
+            }
+        }
+    }
 }
 
 /// Whether an argument may be set elsewhere: not those of the file itself, of help, and of all

@@ -94,6 +94,17 @@ pub(crate) fn run(
     Ok(())
 }
 
+/// Publishes `run` as the new folder `path`, a version.
+pub(crate) fn publish_version(
+    run: &Path,
+    path: &Path,
+    version: u64,
+    threads: usize,
+) -> Result<Published, Failure> {
+    let mut trainer = run::open(run, Job::solo(threads))?;
+    publish_as(&mut trainer, path, version, RowFormat::F32)
+}
+
 /// Publishes the next version of `model`, a folder.
 pub(crate) fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
     let version = next_version(model)?;

@@ -132,6 +132,7 @@ pub(crate) fn write_report(runs: &[PathBuf], wanted: &Wanted, path: &Path) -> Re
         Err(Failure::User(Mistake { what, .. }) | Failure::Elsewhere(Mistake { what, .. })) => {
             Err(what)
         }
+        Err(Failure::Refused(what)) => Err(what),
         Err(Failure::Interrupted) => Err("interrupted".to_owned()),
     };
     let Wanted { images, pages, draws, threads, format } = wanted;

@@ -14,6 +14,8 @@ mod buckets;
 mod check;
 mod configuration;
 #[cfg(unix)]
+mod daily;
+#[cfg(unix)]
 mod deltas;
 mod demo;
 mod encode;

@@ -1,0 +1,155 @@
+//! The file of `ams daily`.
+
+use std::ffi::OsString;
+use std::path::{Path, PathBuf};
+
+use ams_daily::{Gate, Sanity};
+use ams_location::Locations;
+use ams_train::settings::{Config, WarmParts};
+use clap::{Args, Command};
+use serde::Deserialize;
+use toml::Table;
+
+use crate::commands::{encode, prepare};
+use crate::config_file::{self, Settings};
+use crate::failure::Failure;
+use crate::settings::flags;
+
+/// How a model is made anew every day.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DailyConfig {
+    /// Name of the model; its versions are folders of `models/name`.
+    pub(super) name: String,
+    /// The folder that holds the models.
+    pub(super) models: PathBuf,
+    /// The folder for what days leave: datasets, runs, features, `state.json`.
+    pub(super) work: PathBuf,
+    /// The configuration of the trainings; `name`, `runs` and the places of the data are set.
+    pub(super) train: PathBuf,
+    /// Days that a training learns from, the newest; all unless given.
+    pub(super) days: Option<u32>,
+    /// Where the next day is not there yet, hours before the last event of the day itself that judge
+    /// the model instead.
+    #[serde(default = "six")]
+    pub(super) judge_hours: f64,
+    /// What a training takes over from that of the newest day before it that was published.
+    #[serde(default)]
+    pub(super) warm_start: WarmParts,
+    /// Versions, and days, that are kept.
+    #[serde(default = "three")]
+    pub(super) keep: usize,
+    /// Flags of `ams prepare`, without those that say which days.
+    pub(super) prepare: Table,
+    /// Flags of `ams encode`; without them there are no pictures.
+    pub(super) encode: Option<Table>,
+    /// How much worse a new model may be.
+    #[serde(default)]
+    pub(super) gate: Gate,
+    /// How far a day may be from the days before it.
+    #[serde(default)]
+    pub(super) sanity: Sanity,
+}
+
+fn six() -> f64 {
+    6.0
+}
+
+fn three() -> usize {
+    3
+}
+
+impl Settings for DailyConfig {}
+
+/// Flags of `ams prepare` that a day decides.
+const OF_DAYS: [&str; 9] = [
+    "out",
+    "check",
+    "replace",
+    "test_from",
+    "test_fraction",
+    "split",
+    "until",
+    "train_from",
+    "hold_out_items",
+];
+
+/// The same of `ams encode`.
+const OF_STORE: [&str; 5] = ["dataset", "list", "list_column", "out", "threads"];
+
+impl DailyConfig {
+    /// Reads the file `path`.
+    ///
+    /// # Errors
+    /// If it is not readable, or a key or a value of it is wrong.
+    pub(super) fn read(path: &Path, sets: &[String]) -> Result<DailyConfig, Failure> {
+        let config: DailyConfig = config_file::read(path, sets)?;
+        let checked = config.check();
+        checked.map_err(|what| Failure::user(format!("{}: {what}", path.display())))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        self.gate.check()?;
+        self.sanity.check()?;
+        let is_name = !self.name.is_empty()
+            && !self.name.starts_with('.')
+            && Path::new(&self.name).file_name() == Some(self.name.as_ref());
+        if !is_name {
+            return Err(format!("name is {:?}, expected the name of a folder", self.name));
+        }
+        if !(self.judge_hours > 0.0 && self.judge_hours < 24.0) {
+            let hours = self.judge_hours;
+            return Err(format!("judge_hours is {hours}, expected more than 0 and less than 24"));
+        }
+        if self.days == Some(0) {
+            return Err("days is 0, expected at least 1".to_owned());
+        }
+        if self.keep < 2 {
+            return Err(format!(
+                "keep is {}, expected at least 2: the version that serves and the one before it",
+                self.keep
+            ));
+        }
+        for (section, refused, table) in [
+            ("prepare", &OF_DAYS[..], Some(&self.prepare)),
+            ("encode", &OF_STORE, self.encode.as_ref()),
+        ] {
+            let mut keys = table.into_iter().flat_map(Table::keys);
+            let found = keys.find(|key| refused.contains(&key.replace('-', "_").as_str()));
+            if let Some(key) = found {
+                return Err(format!("{section}.{key}: every day decides this; leave it out"));
+            }
+        }
+        Ok(())
+    }
+
+    /// That the trainings can be done day by day.
+    ///
+    /// # Errors
+    /// If their configuration is wrong, or yesterday's weights may not fit today's model.
+    pub(super) fn check_train(&self, locations: &Locations) -> Result<(), Failure> {
+        let sets = ["name=\"daily\"".to_owned(), "data.samples=\"data\"".to_owned()];
+        let config: Config = config_file::read(&locations.input(&self.train)?, &sets)?;
+        if self.warm_start != WarmParts::None && config.train.candidates.len() > 1 {
+            return Err(Failure::user(format!(
+                "{}: train.candidates chooses between models of different shapes, which cannot begin with one another's \
+                 weights; set warm_start = \"none\" beside `train`, or name one candidate",
+                self.train.display()
+            )));
+        }
+        Ok(())
+    }
+
+    /// What `ams prepare` would be given.
+    pub(super) fn prepare_flags(&self) -> Result<Vec<OsString>, Failure> {
+        let command = prepare::Arguments::augment_args(Command::new("prepare"));
+        flags(&command, &self.prepare, "prepare")
+    }
+
+    /// What `ams encode` would be given, if there are pictures.
+    pub(super) fn encode_flags(&self) -> Result<Option<Vec<OsString>>, Failure> {
+        let command = encode::Arguments::augment_args(Command::new("encode"));
+        self.encode.as_ref().map(|table| flags(&command, table, "encode")).transpose()
+    }
+}

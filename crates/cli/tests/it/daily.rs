@@ -1,0 +1,274 @@
+//! `ams daily` and `ams rollback`, on a log of six days.
+
+use std::thread;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::place::{Place, has_keys, number};
+
+const FIRST: u64 = 4;
+
+/// Uniform in 0..1, of whatever it is asked for.
+fn uniform(of: &[u64]) -> f64 {
+    let mix = |state: u64, value: &u64| {
+        let mut x = state ^ value.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        x = (x ^ (x >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        x ^ (x >> 29)
+    };
+    (of.iter().fold(1, mix) >> 11) as f64 / (1u64 << 53) as f64
+}
+
+/// A row of the log: an item that a user was shown, and whether he clicked.
+struct Row {
+    user: u64,
+    item: u64,
+    brand: String,
+    second: u64,
+    label: u64,
+}
+
+/// The rows of a day: one brand of three is liked, and some items are new.
+fn day(number: u64) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for user in 0..100 {
+        for shown in 0..8 {
+            let draw = |of: u64| uniform(&[number, user, shown, of]);
+            let item = (draw(1) * 40.0) as u64 + number;
+            let likes = if item.is_multiple_of(3) { 0.6 } else { 0.1 };
+            let label = u64::from(draw(2) < likes);
+            let second = 3_600 * (10 + shown) + user;
+            rows.push(Row { user, item, brand: format!("b{}", item % 3), second, label });
+        }
+    }
+    rows
+}
+
+/// Writes the log of a day, changed by `change`.
+fn write_day(place: &Place, number: u64, change: impl FnOnce(&mut Vec<Row>)) {
+    let mut rows = day(number);
+    change(&mut rows);
+    let mut text = "user,item,brand,time,label\n".to_owned();
+    for Row { user, item, brand, second, label } in rows {
+        let [hour, minute, second] = [second / 3600, second / 60 % 60, second % 60];
+        text += &format!(
+            "u{user},i{item},{brand},2024-03-{number:02} {hour:02}:{minute:02}:{second:02},{label}\n"
+        );
+    }
+    place.write(&format!("log/{number:02}.csv"), text);
+}
+
+const DAILY: &str = "
+name = 'films'
+models = 'models'
+work = 'daily'
+train = 'train.toml'
+warm_start = 'all'
+
+[prepare]
+events = ['log']
+context_fields = 'brand'
+";
+
+const TRAIN: &str = "
+[model]
+images = 'none'
+[train]
+epochs = 2
+batch = 64
+learning_rate = 0.003
+rows_learning_rate = 0.01
+";
+
+/// A place with the days until `last`, each as it is.
+fn place(last: u64) -> Place {
+    let place = Place::new();
+    (FIRST..=last).for_each(|number| write_day(&place, number, |_| ()));
+    place.write("daily.toml", DAILY);
+    place.write("train.toml", TRAIN);
+    place
+}
+
+fn command(from: u64, to: u64) -> String {
+    format!("daily daily.toml --from 2024-03-{from:02} --to 2024-03-{to:02} --threads 2")
+}
+
+fn names(place: &Place, folder: &str) -> Vec<String> {
+    let mut names = place.names(folder);
+    names.sort();
+    names
+}
+
+fn outcomes(report: &Value) -> Vec<(String, String)> {
+    let days = report["days"].as_array().unwrap();
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    days.iter().map(|day| (text(&day["day"]), text(&day["outcome"]))).collect()
+}
+
+#[test]
+fn days_are_made_once_and_in_order() {
+    let place = place(7);
+    let report = place.json(&command(4, 7));
+    has_keys(&report, "model days serving");
+    let published = |day: &str| (format!("2024-03-{day}"), "published".to_owned());
+    assert_eq!(outcomes(&report), ["04", "05", "06", "07"].map(published));
+    assert_eq!(report["serving"], json!(4));
+    // Three are kept.
+    assert_eq!(names(&place, "models/films"), ["2", "3", "4"]);
+    assert_eq!(names(&place, "daily"), ["2024-03-05", "2024-03-06", "2024-03-07", "state.json"]);
+    // The next day judges where it is there, else the last hours of the day itself.
+    let judged: Vec<i64> = report["days"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|day| day["judged_from"].as_i64().unwrap() % 86_400)
+        .collect();
+    // The last event is at 17:01:39.
+    assert_eq!(judged, [0, 0, 0, 11 * 3600 + 100]);
+    let last = &report["days"][3];
+    assert_eq!(last["facts"]["impressions"], json!(800));
+    assert!(number(&last["facts"]["auc"]) > 0.6, "{last}");
+    has_keys(&last["compared"][0], "metric new serving gain interval");
+
+    // Again, nothing happens.
+    let before = place.files("models");
+    let again = place.json(&command(4, 7));
+    assert_eq!((&again, place.files("models")), (&report, before));
+    place.refuses("daily daily.toml --day 2024-03-03", &["2024-03-03 comes before 2024-03-07"]);
+    let there = ["the log ends on 2024-03-07", "2024-03-08 is not there yet"];
+    place.refuses("daily daily.toml --day 2024-03-08", &there);
+
+    // The log that came since is taken up, and a day without an event is passed over.
+    write_day(&place, 9, |_| ());
+    let report = place.json(&command(8, 9));
+    let [eighth, ninth] = ["08", "09"].map(|day| format!("2024-03-{day}"));
+    assert_eq!(outcomes(&report), [(eighth, "empty".to_owned()), (ninth, "published".to_owned())]);
+
+    // The dataset is that of the whole log until then.
+    let flags =
+        "prepare --events log --context-fields brand --out whole --test-from 2024-03-09T11:01:40Z";
+    place.json(flags);
+    let [whole, days] =
+        ["whole", "daily/2024-03-09/data"].map(|of| place.files(&format!("{of}/train")));
+    assert_eq!(whole, days);
+
+    // The version before serves again, and the next day goes on from there.
+    let page = place.read("models/films/5/samples.json");
+    let page: Value = serde_json::from_slice(&page).unwrap();
+    place.write("page.json", page[0].to_string());
+    let score = |version: u64| {
+        let scored =
+            place.json(&format!("score --model models/films/{version} --request page.json"));
+        scored["ctr"].clone()
+    };
+    let before = score(4);
+    let rolled = place.json("rollback models/films --by somebody");
+    assert_eq!(rolled, json!({"withdrawn": 5, "serving": 4}));
+    assert_eq!(score(4), before);
+    assert_eq!(place.json(&command(9, 9))["serving"], json!(4));
+    place.json("rollback models/films");
+    place.refuses("rollback models/films", &["no valid version below 3"]);
+    place.refuses("rollback models/nothing", &["models/nothing"]);
+}
+
+#[test]
+fn a_loop_that_is_killed_ends_with_the_same_bits() {
+    let calm = place(7);
+    calm.json(&command(4, 7));
+    let killed = place(7);
+    for at in 0..12u64 {
+        let mut running = killed.command(&command(4, 7)).spawn().unwrap();
+        // Wherever it is by then.
+        thread::sleep(Duration::from_millis(60 + 130 * at));
+        let _ = running.kill();
+        running.wait().unwrap();
+    }
+    killed.json(&command(4, 7));
+    for folder in ["models", "daily/2024-03-07/data"] {
+        assert_eq!(calm.files(folder), killed.files(folder), "{folder}");
+    }
+    assert_eq!(calm.read("daily/state.json"), killed.read("daily/state.json"));
+}
+
+#[test]
+fn a_bad_day_is_refused_and_named() {
+    type Change = fn(&mut Vec<Row>);
+    let bad: [(Change, &str); 4] = [
+        (|rows| rows.iter_mut().for_each(|row| row.brand = "NULL".to_owned()), "without `brand`"),
+        (
+            |rows| {
+                let labels: Vec<u64> = rows.iter().map(|row| row.label).collect();
+                let length = rows.len();
+                rows.iter_mut()
+                    .enumerate()
+                    .for_each(|(at, row)| row.label = labels[(at + 77) % length]);
+            },
+            "labels or items may be wrong",
+        ),
+        (
+            |rows| {
+                let more = day(8).into_iter().flat_map(|row| {
+                    let Row { user, item, second, label, .. } = row;
+                    let again = move |_| {
+                        let brand = format!("b{}", item % 3);
+                        Row { user, item, brand, second, label }
+                    };
+                    (0..2).map(again)
+                });
+                rows.extend(more);
+            },
+            "rows for each impression",
+        ),
+        (|rows| rows.iter_mut().for_each(|row| row.label = 1 - row.label), "the click rate is"),
+    ];
+    let place = place(7);
+    place.json(&command(4, 7));
+    for (change, reason) in bad {
+        write_day(&place, 8, change);
+        place.copy("daily", "saved");
+        place.copy("models", "versions");
+        let done = place.run(&format!("{} --json", command(8, 8)));
+        assert_eq!(done.code, Some(3), "{}", done.err);
+        let report = done.json();
+        assert_eq!(outcomes(&report)[0].1, "refused", "{report}");
+        let reasons = report["days"][0]["reasons"].to_string();
+        assert!(reasons.contains(reason), "{reason}: {reasons}");
+        assert_eq!(names(&place, "models/films"), ["2", "3", "4"]);
+        for (from, to) in [("saved", "daily"), ("versions", "models")] {
+            std::fs::remove_dir_all(place.path(to)).unwrap();
+            std::fs::rename(place.path(from), place.path(to)).unwrap();
+        }
+    }
+    // The same day as it should be.
+    write_day(&place, 8, |_| ());
+    assert_eq!(outcomes(&place.json(&command(8, 8)))[0].1, "published");
+}
+
+#[test]
+fn a_file_that_is_wrong_is_refused() {
+    let place = place(5);
+    let bad = [
+        ("keep = 1", "keep is 1, expected at least 2"),
+        ("judge_hours = 24", "judge_hours is 24"),
+        ("prepare.until = '2024-03-05'", "prepare.until: every day decides this"),
+        ("prepare.evnts = 'log'", "unknown key `evnts`; did you mean `events`?"),
+        ("gate.draws = 1", "gate.draws is 1, expected at least 20"),
+        ("sanity.missing = 2", "sanity.missing is 2, expected 0 to 1"),
+        ("name = 'a/b'", "name is \"a/b\", expected the name of a folder"),
+        ("nme = 'x'", "did you mean `name`?"),
+        ("encode.out = 'x'", "encode.out: every day decides this"),
+        ("train = 'recommended.toml'", "set warm_start = \"none\""),
+        ("train = 'wrong.toml'", "epochz"),
+        ("train = 'nowhere.toml'", "nowhere.toml"),
+    ];
+    place.write("recommended.toml", "model.preset = 'recommended'");
+    place.write("wrong.toml", "train.epochz = 3");
+    for (set, expected) in bad {
+        let set = set.replace(' ', "");
+        place.refuses(&format!("{} --set {set}", command(4, 5)), &[expected]);
+    }
+    place.refuses("daily daily.toml --day 2024-3-5", &["expected one such as 2024-03-05"]);
+    place.refuses("daily daily.toml", &["--day"]);
+    place.refuses(&command(5, 4), &["is later than"]);
+    assert!(!place.path("models").exists());
+}

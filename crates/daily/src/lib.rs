@@ -1,0 +1,23 @@
+//! The days of a model that is trained again every day: what a day's part of the log is like
+//! ([`Facts`]), whether the model of the day may take the place of the one that serves ([`Gate`]),
+//! and what was decided ([`State`]).
+//!
+//! Knows samples, bundles and metrics. Does not know how a model is trained, nor the terminal. Days
+//! are those of the log, in UTC; no clock is read.
+
+#![deny(missing_docs)]
+#![warn(unreachable_pub)]
+
+mod day;
+mod facts;
+mod gate;
+mod predict;
+mod sanity;
+mod state;
+
+pub use day::{Day, instant};
+pub use facts::Facts;
+pub use gate::{Comparison, Gate};
+pub use predict::predict;
+pub use sanity::Sanity;
+pub use state::{Entry, Making, Outcome, State};
