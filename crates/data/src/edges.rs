@@ -133,9 +133,9 @@ fn check_options(options: &Options) -> Result<()> {
         return wrong("0 negatives per positive; expected at least 1: pairs are positives".into());
     }
     match options.negatives.method {
-        Method::Uniform | Method::Popularity => Ok(()),
+        Method::Uniform | Method::Popularity | Method::Stratified => Ok(()),
         method => wrong(format!(
-            "negatives from {}; expected uniform or popularity: the pairs have no times",
+            "negatives from {}; expected uniform, popularity or stratified: the pairs have no times",
             method.as_str()
         )),
     }

@@ -14,6 +14,7 @@
 mod around;
 mod contemporary;
 mod positive;
+mod strata;
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -21,6 +22,7 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 use self::around::{Around, DAY};
 use self::contemporary::Following;
 pub(crate) use self::positive::Positive;
+use self::strata::Strata;
 use crate::{Id, part_of};
 
 /// How negatives are drawn.
@@ -32,6 +34,9 @@ pub enum Method {
     /// In proportion to the positives of the training period, those of held-out items among them.
     #[default]
     Popularity,
+    /// As `popularity`, but each negative of a positive from another stratum of items: those that
+    /// are had most, .., those that are had least, of equal positives.
+    Stratified,
     /// Other users' next positives from the same side of the split: no count of an item's own past
     /// tells the label.
     Contemporary,
@@ -47,6 +52,7 @@ impl Method {
         match self {
             Method::Uniform => "uniform",
             Method::Popularity => "popularity",
+            Method::Stratified => "stratified",
             Method::Contemporary => "contemporary",
             Method::Around => "around",
         }
@@ -94,6 +100,7 @@ pub(crate) struct Sampler {
     held_out: Vec<bool>,
     /// Positives per item in the training period; summed up once settled.
     popularity: Vec<u64>,
+    strata: Strata,
     /// Train and test, for `contemporary`.
     following: [Following; 2],
     /// Train and test, for `around`.
@@ -108,6 +115,7 @@ impl Sampler {
             options: options.clone(),
             held_out: held_out.to_vec(),
             popularity: vec![0; items(Method::Popularity)],
+            strata: Strata::new(items(Method::Stratified)),
             following: [(); 2].map(|()| Following::new(items(Method::Contemporary))),
             around: Default::default(),
         }
@@ -126,8 +134,9 @@ impl Sampler {
             let side = usize::from(positive.test);
             match self.options.method {
                 Method::Uniform => {}
-                Method::Popularity if positive.test => {}
+                Method::Popularity | Method::Stratified if positive.test => {}
                 Method::Popularity => self.popularity[positive.item as usize] += 1,
+                Method::Stratified => self.strata.add(positive.item),
                 Method::Contemporary => self.following[side].add(&positive),
                 Method::Around => self.around[side].add(positive),
             }
@@ -144,6 +153,7 @@ impl Sampler {
             sum += *count;
             *count = sum;
         }
+        self.strata.settle();
         self.following.iter_mut().for_each(Following::settle);
         self.around.iter_mut().for_each(Around::settle);
     }
@@ -170,9 +180,12 @@ impl Sampler {
             let new = |item: &u32| {
                 allowed(*item) && had.binary_search(item).is_err() && !to.contains(item)
             };
-            let mut tries = (0..TRIES).filter_map(|at| {
-                let at = throws + 2 * at;
-                self.propose(positive, dice.throw(at), dice.throw(at + 1))
+            let mut tries = (0..TRIES).filter_map(|nth| {
+                let at = throws + 2 * nth;
+                let throws = [dice.throw(at), dice.throw(at + 1)];
+                // A stratum of which little is left gives its turn to all items.
+                let stratum = (nth < TRIES / 2).then_some(number);
+                self.propose(positive, stratum, throws)
             });
             let found = tries.find(|item| new(item)).or_else(|| {
                 let start = part_of(dice.throw(throws + 2 * TRIES), items);
@@ -212,13 +225,24 @@ impl Sampler {
         );
     }
 
-    fn propose(&self, positive: Positive, first: u64, second: u64) -> Option<u32> {
+    /// An item for one try; `stratum` limits it, where there are strata.
+    fn propose(
+        &self,
+        positive: Positive,
+        stratum: Option<u64>,
+        [first, second]: [u64; 2],
+    ) -> Option<u32> {
         match self.options.method {
             Method::Uniform => Some(part_of(first, self.held_out.len()) as u32),
             Method::Popularity => {
                 let total = *self.popularity.last()?;
                 let at = part_of(first, usize::try_from(total).ok()?) as u64;
                 (total > 0).then(|| self.popularity.partition_point(|&sum| sum <= at) as u32)
+            }
+            Method::Stratified => {
+                let strata = u64::from(self.options.count);
+                let [at, of] = stratum.map_or([0, 1], |stratum| [stratum, strata]);
+                self.strata.propose(at, of, first)
             }
             // Drawn at once.
             Method::Contemporary => None,
@@ -249,8 +273,13 @@ impl Dice {
 mod tests {
     use super::*;
 
-    const ALL: [Method; 4] =
-        [Method::Uniform, Method::Popularity, Method::Contemporary, Method::Around];
+    const ALL: [Method; 5] = [
+        Method::Uniform,
+        Method::Popularity,
+        Method::Stratified,
+        Method::Contemporary,
+        Method::Around,
+    ];
 
     fn positive(user: u64, time: i64, item: u32) -> Positive {
         Positive { user: Id(user), time, item, test: false }
@@ -307,6 +336,31 @@ mod tests {
         let first: Vec<_> = all.iter().map(|items| vec![items[0]]).collect();
         assert!((share(&first, 4) - 2.0 / 6.0).abs() < 0.08);
         assert_eq!(share(&all, 8), 0.0);
+    }
+
+    /// Of 60 positives items 2 and 3 have 20, item 4 has 10, items 5 and 6 have 5: three strata.
+    #[test]
+    fn every_stratum_of_popularity_has_one_of_three_negatives() {
+        let counts = [(2, 20), (3, 20), (4, 10), (5, 5), (6, 5)];
+        let each = counts.iter().flat_map(|&(item, count)| (0..count).map(move |_| item));
+        let mut seen: Vec<_> =
+            each.enumerate().map(|(n, item)| positive(2 + n as u64, 0, item)).collect();
+        seen.push(Positive { test: true, ..positive(90, 0, 8) });
+        let (all, drawn) = draws(Method::Stratified, &seen, &[0], 0);
+        let strata: [&[u32]; 3] = [&[2], &[3], &[4, 5, 6]];
+        assert!(all.iter().all(|items| {
+            items.len() == 3 && items.iter().zip(strata).all(|(item, of)| of.contains(item))
+        }));
+        assert_eq!(drawn, Drawn { negatives: 900, fallback: 0, short: 0 });
+        // Within a stratum in proportion to popularity.
+        let last: Vec<_> = all.iter().map(|items| vec![items[2]]).collect();
+        assert!((share(&last, 4) - 0.5).abs() < 0.1 && (share(&last, 5) - 0.25).abs() < 0.1);
+        // Whose first stratum is had, has all others in its place.
+        let (all, drawn) = draws(Method::Stratified, &seen, &[0, 2], 0);
+        assert!(all.iter().all(|items| items.len() == 3 && !items.contains(&2)));
+        assert_eq!((share(&all, 8), drawn.fallback), (0.0, 0));
+        seen.reverse();
+        assert_eq!(all, draws(Method::Stratified, &seen, &[0, 2], 0).0, "any order of the log");
     }
 
     #[test]

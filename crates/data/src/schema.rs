@@ -248,8 +248,8 @@ pub enum Labels {
     Sampled {
         /// Number of negatives per positive.
         negatives: u32,
-        /// How they were drawn: `uniform`, `popularity`, `contemporary` or `around` (until version
-        /// 0.1 called `contemporary`).
+        /// How they were drawn: `uniform`, `popularity`, `stratified`, `contemporary` or `around`
+        /// (until version 0.1 called `contemporary`).
         method: String,
         /// The seed of the draw.
         seed: u64,

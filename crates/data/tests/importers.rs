@@ -213,7 +213,8 @@ fn pairs_that_are_none() {
     let options = edges::Options { negatives: contemporary, ..plain };
     let found = error("a.txt", "u a b\n", &options);
     assert!(
-        found.starts_with("negatives from contemporary; expected uniform or popularity"),
+        found
+            .starts_with("negatives from contemporary; expected uniform, popularity or stratified"),
         "{found}"
     );
 }

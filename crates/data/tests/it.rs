@@ -16,8 +16,8 @@ use proptest::prelude::*;
 /// A log: rows of user, item, label, time, weight and hour.
 type Log = Vec<[String; 6]>;
 
-const ALL_METHODS: [Method; 4] =
-    [Method::Uniform, Method::Popularity, Method::Contemporary, Method::Around];
+const ALL_METHODS: [Method; 5] =
+    [Method::Uniform, Method::Popularity, Method::Stratified, Method::Contemporary, Method::Around];
 
 const COLUMNS: [&str; 6] = ["user_id", "ad_id", "click", "timestamp", "dwell", "hour"];
 
@@ -241,9 +241,11 @@ proptest! {
         let mut other = log.clone();
         other.sort_by_key(|row| Id::of(&seed.to_string(), &row.join(" ")));
         let (one, two) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-        let negatives = NegativeOptions { count: 2, method: Method::Contemporary, ..Default::default() };
-        let sampled = PrepareOptions { negatives: Some(negatives), ..options() };
-        for options in [options(), sampled] {
+        let sampled = [Method::Contemporary, Method::Stratified].map(|method| {
+            let negatives = NegativeOptions { count: 2, method, ..Default::default() };
+            PrepareOptions { negatives: Some(negatives), ..options() }
+        });
+        for options in sampled.into_iter().chain([options()]) {
             prepare(one.path(), &log, options.clone()).unwrap();
             prepare(two.path(), &other, options).unwrap();
             prop_assert!(bytes(one.path()) == bytes(two.path()));
@@ -251,7 +253,7 @@ proptest! {
     }
 
     #[test]
-    fn negatives_were_never_had(log in logs(), method in 0..4usize) {
+    fn negatives_were_never_had(log in logs(), method in 0..5usize) {
         let method = ALL_METHODS[method];
         let negatives = NegativeOptions { count: 2, method, ..NegativeOptions::default() };
         let dir = tempfile::tempdir().unwrap();
@@ -266,7 +268,7 @@ proptest! {
     }
 
     #[test]
-    fn training_never_sees_held_out_items_and_the_test_stays(log in logs(), seed in 0..99u64, sampled in 0..5usize) {
+    fn training_never_sees_held_out_items_and_the_test_stays(log in logs(), seed in 0..99u64, sampled in 0..6usize) {
         let method = sampled.checked_sub(1).map(|at| ALL_METHODS[at]);
         let negatives = method.map(|method| NegativeOptions { count: 2, method, ..Default::default() });
         let all = PrepareOptions { negatives, split: SplitBy::TestFrom("30".into()), ..options() };

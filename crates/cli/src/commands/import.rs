@@ -125,6 +125,8 @@ enum TimelessName {
     Uniform,
     /// In proportion to the training pairs.
     Popularity,
+    /// The same, each negative of a positive from another of N strata of popularity.
+    Stratified,
 }
 
 pub(crate) fn run(
@@ -185,6 +187,7 @@ fn run_edges(arguments: Edges, locations: &Locations, output: Output<'_>) -> Res
             method: match arguments.negatives_from {
                 TimelessName::Uniform => Method::Uniform,
                 TimelessName::Popularity => Method::Popularity,
+                TimelessName::Stratified => Method::Stratified,
             },
             seed: arguments.negatives_seed,
             ..NegativeOptions::default()

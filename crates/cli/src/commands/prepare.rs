@@ -336,6 +336,8 @@ enum MethodName {
     Uniform,
     /// In proportion to the positives of the training period.
     Popularity,
+    /// The same, each negative of a positive from another of N strata of popularity.
+    Stratified,
     /// The items of other users' next positives: no count of an item's own past tells the label.
     Contemporary,
     /// Other users' positives within some days before and after, as version 0.1 drew them; an
@@ -508,6 +510,7 @@ impl SampleArguments {
             method: match self.negatives_from {
                 MethodName::Uniform => Method::Uniform,
                 MethodName::Popularity => Method::Popularity,
+                MethodName::Stratified => Method::Stratified,
                 MethodName::Contemporary => Method::Contemporary,
                 MethodName::Around => Method::Around,
             },
