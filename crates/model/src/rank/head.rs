@@ -12,6 +12,7 @@
 //! ```
 
 use super::batch::RankBatch;
+use super::sampled::{Negatives, SampledGrads};
 use crate::init::Init;
 use crate::linalg::{self, fit, zeros};
 use crate::linear::Linear;
@@ -64,6 +65,8 @@ pub(super) struct HeadScratch {
     pub ads: Vec<f32>,
     dusers: Vec<f32>,
     dads: Vec<f32>,
+    /// What a sampled softmax adds to these gradients.
+    sampled: SampledGrads,
 }
 
 impl Head {
@@ -99,6 +102,18 @@ impl Head {
             Head::Layers(layers) => layers.forward(w, batch, u, a, scratch, logits),
             Head::Vectors(vectors) => vectors.forward(w, batch, u, a, scratch, logits),
         }
+    }
+
+    /// As [`super::RankNetwork::sampled_softmax`].
+    pub(crate) fn sampled_softmax(
+        &self,
+        negatives: &Negatives,
+        scale: f32,
+        scratch: &mut HeadScratch,
+    ) -> f64 {
+        let Head::Vectors(vectors) = self else { panic!("a network without vectors") };
+        let HeadScratch { users, ads, sampled, .. } = scratch;
+        sampled.softmax(negatives, [&users[..], &ads[..]], vectors.width(), scale)
     }
 
     /// Overwrites `du` and `da`, given `dlogits` (B); adds to `dw`.
@@ -192,6 +207,7 @@ impl Vectors {
         self.user.forward(w, u, batch.groups(), &mut s.user_stack, &mut s.users);
         self.ad.forward(w, a, batch.len(), &mut s.stack, &mut s.ads);
         let width = self.width();
+        s.sampled.clear();
         logits.clear();
         for (group, user) in s.users.chunks_exact(width).enumerate() {
             let of_group = batch.impressions_of(group);
@@ -222,6 +238,11 @@ impl Vectors {
                 linalg::axpy(dlogits[impression], user, &mut dads[place.clone()]);
                 linalg::axpy(dlogits[impression], &s.ads[place], duser);
             }
+        }
+        let SampledGrads { users, ads, .. } = &s.sampled;
+        if !ads.is_empty() {
+            linalg::add(users, dusers);
+            linalg::add(ads, dads);
         }
         self.user.backward(w, u, batch.groups(), &mut s.user_stack, dusers, dw, du);
         self.ad.backward(w, a, batch.len(), &mut s.stack, dads, dw, da);

@@ -26,6 +26,7 @@ mod head;
 mod images;
 mod inputs;
 mod interest;
+mod sampled;
 mod similarity;
 
 use crate::linalg::{fit, zeros};
@@ -41,6 +42,7 @@ pub use crate::pool::Lists;
 pub use crate::settings::{Base, ImageArm, Interactions, SearchBy, Similarity};
 pub use batch::{ContentBatch, ContentGrads, InputGrads, NO_IMAGE, RankBatch, Sketches};
 pub use config::RankConfig;
+pub use sampled::Negatives;
 pub use similarity::Moments;
 
 /// A rank network: the structure of its weights, which live elsewhere in one flat slice `w`.
@@ -177,6 +179,20 @@ impl RankNetwork {
             network.forward(w, batch, interest, queries, cosines_of(contents), a, width);
         }
         self.head.forward(w, batch, u, a, head, logits);
+    }
+
+    /// Sum over clicks of the sampled softmax of a pre-rank network, after
+    /// [`RankNetwork::forward`]. [`RankNetwork::backward`] adds the gradient of `scale` times it.
+    ///
+    /// # Panics
+    /// If the network has no vectors.
+    pub fn sampled_softmax(
+        &self,
+        negatives: &Negatives,
+        scale: f32,
+        scratch: &mut RankScratch,
+    ) -> f64 {
+        self.head.sampled_softmax(negatives, scale, &mut scratch.head)
     }
 
     /// Adds to `dw` and overwrites `grads`, given `dlogits` (B) and `w`, `batch` and `scratch` of

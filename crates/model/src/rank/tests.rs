@@ -139,6 +139,18 @@ fn run_with(
     dlogits: &[f32],
     scratch: &mut RankScratch,
 ) -> (Vec<f32>, Floats) {
+    run_between(network, case, x, dlogits, scratch, &mut |_| ())
+}
+
+/// The same with `between` forward and backward pass.
+fn run_between(
+    network: &RankNetwork,
+    case: &Case,
+    x: &Floats,
+    dlogits: &[f32],
+    scratch: &mut RankScratch,
+    between: &mut dyn FnMut(&mut RankScratch),
+) -> (Vec<f32>, Floats) {
     let lists = |&(offsets, rows): &Column| Lists { offsets, rows };
     let vectors = values(7, 3 * 4);
     let content = |(ad_embeddings, behavior_embeddings)| ContentBatch {
@@ -171,6 +183,7 @@ fn run_with(
     let (mut logits, mut dw) = (Vec::new(), vec![0.0; x.w.len()]);
     let mut grads = InputGrads::default();
     network.forward(&x.w, &batch, scratch, &mut logits);
+    between(scratch);
     network.backward(&x.w, &batch, scratch, dlogits, &mut dw, &mut grads);
     let of = |part: fn(&ContentGrads) -> &Vec<f32>| grads.contents.iter().flat_map(part).copied();
     let ads = of(|content| &content.dad_embeddings).collect();
@@ -256,6 +269,42 @@ fn gradients_match_differences() {
     for network in every_network() {
         check_gradients(&network, "mixed", &MIXED);
         check_gradients(&network, "without images", &WITHOUT_IMAGES);
+    }
+}
+
+#[test]
+fn a_sampled_softmax_adds_its_gradient() {
+    let mut negatives = Negatives { log_shares: values(9, 6), ..Negatives::default() };
+    for (click, drawn) in [([0, 2], &[3, 4, 5][..]), ([3, 4], &[1, 0])] {
+        negatives.drawn.extend(drawn);
+        negatives.seal(click);
+    }
+    for arm in [ImageArm::None, ImageArm::Joint] {
+        let config = with(&config(arm, Aggregator::Sum), |n| n.base = Base::PreRank);
+        let network = RankNetwork::new(config);
+        let (x, dlogits) = (floats(&network), values(5, 6));
+        let mut scratch = RankScratch::default();
+        let mut pass = |x: &Floats, scale: f32| {
+            let mut sampled = 0.0;
+            let add = &mut |s: &mut RankScratch| {
+                sampled = network.sampled_softmax(&negatives, scale, s);
+            };
+            let (logits, d) = run_between(&network, &MIXED, x, &dlogits, &mut scratch, add);
+            let clicks: f64 = logits.iter().zip(&dlogits).map(|(y, dy)| f64::from(y * dy)).sum();
+            (clicks + f64::from(scale) * sampled, d)
+        };
+        let (_, d) = pass(&x, 0.7);
+        let mut loss = |change: &dyn Fn(&mut Floats)| {
+            let mut x = x.clone();
+            change(&mut x);
+            pass(&x, 0.7).0
+        };
+        assert_gradient("w", &x.w, &d.w, |v| loss(&|x| x.w = v.to_vec()));
+        assert_gradient("rows", &x.rows, &d.rows, |v| loss(&|x| x.rows = v.to_vec()));
+        assert_gradient("ads", &x.ads, &d.ads, |v| loss(&|x| x.ads = v.to_vec()));
+        // The next batch has its own, or none.
+        let plain = run_between(&network, &MIXED, &x, &dlogits, &mut scratch, &mut |_| ());
+        assert_eq!(plain, run(&network, &MIXED, &x, &dlogits));
     }
 }
 

@@ -1,6 +1,6 @@
 //! From a configuration and opened sources to a model, lanes and workers.
 
-use ams_data::dataset::{Dataset, SplitName};
+use ams_data::dataset::Dataset;
 use ams_fabric::{Fabric, Topology};
 use ams_image::FeatureStore;
 use rayon::{ThreadPool, ThreadPoolBuilder};
@@ -12,7 +12,7 @@ use crate::setup::network::Network;
 use crate::setup::resolve::{resolve, topology};
 use crate::step::feed::{self, Order};
 use crate::step::mail::Seat;
-use crate::step::selection::{HeldOut, Selection, Subset};
+use crate::step::selection::{HeldOut, Selection};
 use crate::step::worker::Worker;
 
 /// What a training consists of besides its files.
@@ -52,10 +52,9 @@ pub(crate) fn assemble(
     let mut workers = Vec::new();
     for lane in topology.local() {
         let order = Order::Shuffled { seed: config.seed, lane };
-        let selection = Selection { split: SplitName::Train, subset: Subset::Learned };
         let seat = Seat { lane, lanes: topology.lanes() };
-        let feed =
-            feed::open(dataset, selection, seat, order, held_out, config.train.shuffle_groups)?;
+        let (learned, window) = (Selection::LEARNED, config.train.shuffle_groups);
+        let feed = feed::open(dataset, learned, seat, order, held_out, window)?;
         workers.push(Worker::new(&network, feed));
     }
     Ok(Assembly { network, topology, pool, workers })

@@ -29,6 +29,10 @@ pub struct MetricsLine {
     pub impressions: u64,
     /// Mean loss over the impressions since the line before.
     pub loss: f64,
+    /// Mean loss of clicks beside their negatives of the batch, over the steps since the line
+    /// before; none without `train.in_batch_negatives`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub in_batch_loss: Option<f64>,
     /// Learning rate of the last step.
     pub learning_rate: f32,
     /// Seconds since this process began to train.
@@ -91,6 +95,8 @@ pub(crate) struct Journal {
     /// Loss and impressions since the last line.
     loss_sum: f64,
     impressions: u64,
+    /// Sum of the steps' losses of negatives, and number of these steps.
+    in_batch: (f64, u32),
     last: Option<StepReport>,
     /// Mean loss of the last line.
     loss: Option<f64>,
@@ -127,6 +133,7 @@ impl Journal {
             rows_rate: trainer.lanes().network.rows_rate,
             loss_sum: 0.0,
             impressions: 0,
+            in_batch: (0.0, 0),
             last: None,
             loss: None,
         };
@@ -147,6 +154,9 @@ impl Journal {
     pub(crate) fn step(&mut self, report: &StepReport) {
         self.loss_sum += report.loss * report.impressions as f64;
         self.impressions += report.impressions;
+        if let Some(loss) = report.in_batch {
+            self.in_batch = (self.in_batch.0 + loss, self.in_batch.1 + 1);
+        }
         self.last = Some(*report);
     }
 
@@ -164,12 +174,14 @@ impl Journal {
             epoch: report.cursor.epoch,
             impressions: report.cursor.impressions,
             loss,
+            in_batch_loss: (self.in_batch.1 > 0)
+                .then(|| self.in_batch.0 / f64::from(self.in_batch.1)),
             learning_rate: report.learning_rate,
             seconds,
             per_step,
             stages_ms,
         };
-        (self.loss_sum, self.impressions) = (0.0, 0);
+        (self.loss_sum, self.impressions, self.in_batch) = (0.0, 0, (0.0, 0));
         self.append(&line)?;
         let rate = f64::from(line.learning_rate);
         self.event(

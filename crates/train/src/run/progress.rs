@@ -27,6 +27,8 @@ pub struct StepReport {
     pub impressions: u64,
     /// Mean loss of the step.
     pub loss: f64,
+    /// Mean loss of its clicks beside their negatives of the batch, if they have some.
+    pub in_batch: Option<f64>,
     /// Learning rate of the step.
     pub learning_rate: f32,
 }
@@ -34,7 +36,7 @@ pub struct StepReport {
 impl StepReport {
     /// A round of anything but clicks at `cursor`: of a validation, or of an alignment.
     pub(crate) fn round(cursor: Cursor) -> StepReport {
-        StepReport { cursor, impressions: 0, loss: 0.0, learning_rate: 0.0 }
+        StepReport { cursor, impressions: 0, loss: 0.0, in_batch: None, learning_rate: 0.0 }
     }
 }
 

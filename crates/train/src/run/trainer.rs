@@ -59,6 +59,8 @@ pub struct Trainer {
     started: bool,
     /// The ids of the training samples by field, once they are counted.
     ids: Option<Vec<FieldIds>>,
+    /// Whether the workers know how often items are shown, where negatives of batches need it.
+    knows_items: bool,
 }
 
 impl Trainer {
@@ -109,6 +111,7 @@ impl Trainer {
             steps_per_epoch,
             started: false,
             ids: None,
+            knows_items: false,
         })
     }
 
@@ -252,10 +255,10 @@ impl Trainer {
         }
         if !self.started {
             if self.lanes.network.counts_ids() && self.ids.is_none() {
-                let learned = Selection { split: SplitName::Train, subset: Subset::Learned };
-                let mut readers = self.readers(learned)?;
+                let mut readers = self.readers(Selection::LEARNED)?;
                 self.ids = Some(self.lanes.count_ids(&mut readers, self.steps_per_epoch)?);
             }
+            self.count_items()?;
             self.start_epoch()?;
             self.standardize()?;
         }
@@ -264,12 +267,28 @@ impl Trainer {
         let train = &self.config.train;
         let lr = Schedule { lr: train.learning_rate, decay: train.decay, every: train.decay_every }
             .at(self.cursor.step);
-        let StepOutcome { impressions, loss } =
+        let StepOutcome { impressions, loss, in_batch } =
             self.lanes.train_step(&mut self.workers, share, step, lr)?;
         self.cursor.step = step;
         self.cursor.step_in_epoch += 1;
         self.cursor.impressions += impressions;
-        Ok(Some(StepReport { cursor: self.cursor, impressions, loss, learning_rate: lr }))
+        let cursor = self.cursor;
+        Ok(Some(StepReport { cursor, impressions, loss, in_batch, learning_rate: lr }))
+    }
+
+    /// Counts how often items are shown, if negatives of batches need it and it was not done yet.
+    fn count_items(&mut self) -> Result<()> {
+        if self.lanes.network.in_batch.is_none() || self.knows_items {
+            return Ok(());
+        }
+        // No part of a step.
+        let meter = self.lanes.metered().meter();
+        let mut readers = self.readers(Selection::LEARNED)?;
+        let (workers, rounds) = (&mut self.workers, self.steps_per_epoch);
+        self.lanes.count_items(&mut readers, rounds, workers)?;
+        self.lanes.metered().restore(meter);
+        self.knows_items = true;
+        Ok(())
     }
 
     /// Standardizes similarities where a training begins, unless a warm start brought the scales.

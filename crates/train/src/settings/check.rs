@@ -4,7 +4,7 @@
 use ams_model::settings::range;
 
 use super::{
-    AlignConfig, Candidate, Config, DataConfig, ModelConfig, NetworkSettings, Similarity,
+    AlignConfig, Base, Candidate, Config, DataConfig, ModelConfig, NetworkSettings, Similarity,
     TrainConfig, UnknownIds, WarmParts,
 };
 use crate::error::{Error, Result};
@@ -79,6 +79,7 @@ impl TrainConfig {
                         model.id_dropout to more than 0 or train.min_occurrences to more than 1";
             return bad("model.unknown", what.to_owned());
         }
+        self.check_in_batch(model)?;
         let TrainConfig { tower_dropout: rate, tower_weight_decay: wd, .. } = *self;
         if let Err(what) = range::share(&rate) {
             return bad("train.tower_dropout", what);
@@ -100,6 +101,22 @@ impl TrainConfig {
         if !(decay > 0.0 && decay <= 1.0) || self.decay_every == 0 {
             let what = format!("{decay} every {} steps, expected 0 < decay <= 1", self.decay_every);
             return bad("train.decay", what);
+        }
+        Ok(())
+    }
+
+    /// Negatives of batches.
+    fn check_in_batch(&self, model: &ModelConfig) -> Result<()> {
+        let TrainConfig { in_batch_negatives: negatives, in_batch_weight: weight, .. } = *self;
+        if negatives > 0 && model.network.base != Base::PreRank {
+            let what = format!(
+                "{negatives}, but the network has no vectors of users and ads to score them with: set \
+                 model.base = \"pre-rank\", or 0"
+            );
+            return bad("train.in_batch_negatives", what);
+        }
+        if !(weight > 0.0 && weight.is_finite()) {
+            return bad("train.in_batch_weight", format!("{weight}, expected a positive number"));
         }
         Ok(())
     }

@@ -381,6 +381,17 @@ pub struct TrainConfig {
     /// at least 1.
     #[serde(skip_serializing_if = "is_one")]
     pub min_occurrences: u32,
+    /// Number of negatives that each click of a pre-rank network has besides what was shown: other
+    /// impressions of its micro-batch, of other users and with items that the click's group does
+    /// not know. The loss gains a sampled softmax over the click and them, each logit less the
+    /// logarithm of the share of its item among the training impressions. Default: `0`. Range: at
+    /// least 0; more than 0 needs `model.base = "pre-rank"`.
+    #[serde(skip_serializing_if = "is_none")]
+    pub in_batch_negatives: usize,
+    /// Factor of the loss of `in_batch_negatives`, beside that of the impressions. Default: `1.0`.
+    /// Range: more than 0.
+    #[serde(skip_serializing_if = "is_whole")]
+    pub in_batch_weight: f32,
     /// Probability that a hidden unit of a tower is dropped in training. Range: at least 0 and
     /// less than 1; more than 0 needs a `model.tower` of at least two layers.
     pub tower_dropout: f32,
@@ -437,6 +448,15 @@ fn is_on(setting: &bool) -> bool {
 
 fn is_zero(setting: &f32) -> bool {
     *setting == 0.0
+}
+
+/// Whether there are no negatives of batches, as in runs from before the setting.
+fn is_none(count: &usize) -> bool {
+    *count == 0
+}
+
+fn is_whole(factor: &f32) -> bool {
+    *factor == 1.0
 }
 
 /// Whether every id that occurs has a row, as in runs from before the setting.
@@ -519,6 +539,8 @@ impl Default for TrainConfig {
             rows_learning_rate: None,
             l2_ids: 0.0,
             min_occurrences: 1,
+            in_batch_negatives: 0,
+            in_batch_weight: 1.0,
             tower_dropout: 0.0,
             tower_weight_decay: 0.0,
             clip_norm: None,

@@ -48,12 +48,23 @@ pub(crate) struct Network {
     pub fields: Vec<String>,
     /// For each of [`Network::inputs`], its field among them.
     pub field_of: Vec<usize>,
+    /// Negatives of clicks from the same micro-batch, if there are any.
+    pub in_batch: Option<InBatchSettings>,
     /// How strongly rows are drawn towards zero, see [`crate::step::frequency`].
     pub l2_ids: f32,
     /// Share of the towers' hidden units that are dropped in training.
     pub tower_dropout: f32,
     /// How much the towers' weight matrices shrink, in units of the learning rate.
     pub tower_weight_decay: f32,
+}
+
+/// Negatives of clicks from the same micro-batch.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct InBatchSettings {
+    /// Number for each click.
+    pub negatives: usize,
+    /// Factor of their loss.
+    pub weight: f32,
 }
 
 /// One tower, and where its weights lie.
@@ -135,6 +146,10 @@ impl Network {
             features_as: train.features_as,
             rows: train.rows,
             rows_rate: train.rows_learning_rate.map_or(1.0, |rate| rate / train.learning_rate),
+            in_batch: (train.in_batch_negatives > 0).then_some(InBatchSettings {
+                negatives: train.in_batch_negatives,
+                weight: train.in_batch_weight,
+            }),
             l2_ids: train.l2_ids,
             tower_dropout: train.tower_dropout,
             tower_weight_decay: train.tower_weight_decay,
@@ -151,6 +166,11 @@ impl Network {
     /// Whether ids are counted before the first step.
     pub(crate) fn counts_ids(&self) -> bool {
         self.l2_ids > 0.0 || self.min_occurrences > 1
+    }
+
+    /// Whether other losses than that of the impressions are sent.
+    pub(crate) fn has_auxiliary_losses(&self) -> bool {
+        self.in_batch.is_some()
     }
 
     /// Where W lies among the dense weights.

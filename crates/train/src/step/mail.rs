@@ -9,7 +9,8 @@
 //!                                (position among the p, likeness as f32)
 //! ask          worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..   (ids, keys: 2 words)
 //! answer       shard -> worker   n rows of D, [n bits], k_0 embeddings, ..    (f32; bits: words)
-//! gradients    worker -> shard   loss (f64), then as the answer, but for towers that do not learn
+//! gradients    worker -> shard   losses (f64: 1, or 5 with auxiliary ones), then as the answer, but
+//!                                for towers that do not learn
 //! occurrences  worker -> shard   (id, count, field) ..     once, before the first step
 //! ```
 //! The bits say which ids have a row; they are there where the row of unknown ids is learned.
@@ -20,7 +21,7 @@
 //!
 //! A message that does not add up is a defect: reading it panics.
 
-use ams_fabric::words;
+use ams_fabric::{sum, words};
 use half::f16;
 
 use crate::settings::FeatureFormat;
@@ -108,25 +109,58 @@ pub(crate) fn push_zeros(len: usize, to: &mut Vec<u32>) {
     to.resize(to.len() + len, 0);
 }
 
-/// Appends the loss that gradients begin with.
-pub(crate) fn push_loss(loss: f64, to: &mut Vec<u32>) {
-    words::push(to, loss.to_bits());
+/// Sums over the micro-batch of a worker, or over several of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Losses {
+    /// Losses of the impressions.
+    pub clicks: f64,
+    /// Losses of the sampled softmax, and clicks that have one.
+    pub in_batch: [f64; 2],
+    /// Weighted losses of pairs of images, and their weights.
+    pub contrastive: [f64; 2],
+}
+
+impl Losses {
+    /// The sum of all lanes, along the tree of all sums.
+    pub(crate) fn sum(lanes: &[Losses]) -> Losses {
+        let of = |which: fn(&Losses) -> f64| {
+            sum::tree_f64(&mut lanes.iter().map(which).collect::<Vec<_>>())
+        };
+        Losses {
+            clicks: of(|losses| losses.clicks),
+            in_batch: [of(|losses| losses.in_batch[0]), of(|losses| losses.in_batch[1])],
+            contrastive: [of(|losses| losses.contrastive[0]), of(|losses| losses.contrastive[1])],
+        }
+    }
+
+    /// Appends the losses that gradients begin with; the auxiliary ones if there are any.
+    pub(crate) fn push(&self, auxiliary: bool, to: &mut Vec<u32>) {
+        words::push(to, self.clicks.to_bits());
+        if auxiliary {
+            let both = [self.in_batch, self.contrastive];
+            both.as_flattened().iter().for_each(|number| words::push(to, number.to_bits()));
+        }
+    }
 }
 
 /// The gradients that a worker sends to one shard.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Gradients<'a> {
-    /// Sum of the losses of the worker's micro-batch.
-    pub loss: f64,
+    /// Losses of the worker's micro-batch.
+    pub losses: Losses,
     /// Gradients of rows, then of embeddings.
     pub values: Values<'a>,
 }
 
 impl<'a> Gradients<'a> {
-    /// Reads the loss, and leaves the gradients in `values`.
-    pub(crate) fn read(message: &'a [u32]) -> Gradients<'a> {
-        let (loss, values) = message.split_at(2);
-        Gradients { loss: f64::from_bits(words::number(loss)), values: Values(values) }
+    /// Reads the losses, with auxiliary ones or without, and leaves the gradients in `values`.
+    pub(crate) fn read(message: &'a [u32], auxiliary: bool) -> Gradients<'a> {
+        let (losses, values) = message.split_at(if auxiliary { 10 } else { 2 });
+        let mut numbers = words::numbers(losses).map(f64::from_bits);
+        let mut next = || numbers.next().unwrap_or(0.0);
+        let losses =
+            Losses { clicks: next(), in_batch: [next(), next()], contrastive: [next(), next()] };
+        Gradients { losses, values: Values(values) }
     }
 }
 
@@ -214,15 +248,21 @@ mod tests {
 
     #[test]
     fn answers_and_gradients_are_read_as_written() {
-        let mut message = Vec::new();
-        push_loss(-1.5e-300, &mut message);
-        push_floats(&[0.5, f32::MIN_POSITIVE], &mut message);
-        push_zeros(2, &mut message);
-        let Gradients { loss, mut values } = Gradients::read(&message);
-        assert_eq!(loss, -1.5e-300);
-        assert_eq!(values.floats(3), [0.5, f32::MIN_POSITIVE, 0.0]);
-        assert_eq!(values.words(1), [0]);
-        values.end(0);
+        let some = Losses { clicks: -1.5e-300, ..Losses::default() };
+        let all = Losses { in_batch: [0.25, 3.0], contrastive: [1e300, 0.5], ..some };
+        for (auxiliary, sent) in [(false, some), (true, all)] {
+            let mut message = Vec::new();
+            all.push(auxiliary, &mut message);
+            push_floats(&[0.5, f32::MIN_POSITIVE], &mut message);
+            push_zeros(2, &mut message);
+            let Gradients { losses, mut values } = Gradients::read(&message, auxiliary);
+            assert_eq!(losses, sent);
+            assert_eq!(values.floats(3), [0.5, f32::MIN_POSITIVE, 0.0]);
+            assert_eq!(values.words(1), [0]);
+            values.end(0);
+        }
+        let sum = Losses::sum(&[some, all]);
+        assert_eq!(sum, Losses { clicks: -3e-300, ..all });
     }
 
     #[test]

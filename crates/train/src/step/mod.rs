@@ -15,11 +15,15 @@
 pub(crate) mod batch;
 pub(crate) mod dedup;
 pub(crate) mod dense_sum;
+pub(crate) mod draws;
 pub(crate) mod feed;
 pub(crate) mod first_layers;
 pub(crate) mod frequency;
 pub(crate) mod id_dropout;
+pub(crate) mod in_batch;
+pub(crate) mod items;
 pub(crate) mod mail;
+pub(crate) mod popularity;
 pub(crate) mod search;
 pub(crate) mod selection;
 pub(crate) mod shard;
@@ -30,7 +34,7 @@ pub(crate) mod tower_run;
 pub(crate) mod traffic;
 pub(crate) mod worker;
 
-use ams_fabric::{Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather, sum};
+use ams_fabric::{Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather};
 use ams_image::FeatureStore;
 use ams_model::adam::Adam;
 use ams_model::dropout;
@@ -43,10 +47,11 @@ use crate::settings::Placement;
 use crate::setup::components;
 use crate::setup::network::Network;
 use crate::step::dense_sum::{CHUNK, DenseSum};
+use crate::step::draws::Draws;
 use crate::step::first_layers::{Columns, FirstLayers};
 use crate::step::frequency::FieldIds;
 use crate::step::id_dropout::IdDropout;
-use crate::step::mail::{Ask, Gradients, Seat};
+use crate::step::mail::{Ask, Gradients, Losses, Seat};
 use crate::step::search::{AtShard, ByPictures, SearchShard};
 use crate::step::shard::{Lane, Shard, Unknown};
 use crate::step::share::Share;
@@ -72,6 +77,21 @@ pub(crate) struct StepOutcome {
     pub impressions: u64,
     /// Mean loss over them.
     pub loss: f64,
+    /// Mean of the sampled softmax over the clicks, if there is one.
+    pub in_batch: Option<f64>,
+}
+
+impl StepOutcome {
+    /// Of the sums of all lanes.
+    fn of(impressions: u64, losses: Losses, network: &Network) -> StepOutcome {
+        let [sum, clicks] = losses.in_batch;
+        let mean = network.in_batch.map(|_| if clicks > 0.0 { sum / clicks } else { 0.0 });
+        StepOutcome { impressions, loss: losses.clicks / impressions as f64, in_batch: mean }
+    }
+
+    fn is_finite(&self) -> bool {
+        self.loss.is_finite() && self.in_batch.is_none_or(f64::is_finite)
+    }
 }
 
 /// Why lanes run forward.
@@ -265,6 +285,25 @@ impl Lanes {
         Ok(counted.fields)
     }
 
+    /// Counts how often items are shown in all samples that `readers` read, in `rounds`, for
+    /// `workers`. All processes call it together.
+    ///
+    /// # Errors
+    /// As [`popularity::count`].
+    pub(crate) fn count_items(
+        &mut self,
+        readers: &mut [Worker],
+        rounds: u64,
+        workers: &mut [Worker],
+    ) -> Result<()> {
+        let Lanes { network, topology, exchange, pool, .. } = self;
+        let fabric = &mut exchange.fabric;
+        let counted = popularity::count(network, readers, rounds, *topology, fabric, pool)?;
+        let each = workers.iter_mut().zip(counted);
+        each.for_each(|(worker, popularity)| worker.in_batch.popularity = popularity);
+        Ok(())
+    }
+
     /// The thread pool, for work lane by lane.
     pub(crate) fn pool(&self) -> &ThreadPool {
         &self.pool
@@ -283,18 +322,19 @@ impl Lanes {
     ) -> Result<StepOutcome> {
         let impressions = self.forward(workers, share, Pass::Train { step })?;
         if impressions == 0 {
-            return Ok(StepOutcome { impressions, loss: 0.0 });
+            return Ok(StepOutcome { impressions, loss: 0.0, in_batch: None });
         }
-        self.backward(workers, 1.0 / impressions as f32);
-        let loss = self.send_gradients(workers)? / impressions as f64;
-        if !loss.is_finite() {
+        self.backward(workers, 1.0 / impressions as f32, dropout::step_seed(self.seed, step));
+        let losses = self.send_gradients(workers)?;
+        let outcome = StepOutcome::of(impressions, losses, &self.network);
+        if !outcome.is_finite() {
             return Err(Error::NotFinite { step, what: "the loss".to_owned() });
         }
         self.update_rows(step, lr);
         self.sum_dense(workers)?;
         self.update_dense(step, lr)?;
         self.count(workers);
-        Ok(StepOutcome { impressions, loss })
+        Ok(outcome)
     }
 
     /// Reads each lane's impressions up to `share`, exchanges asks and answers, and leaves the
@@ -467,22 +507,23 @@ impl Lanes {
 
     /// Loss and gradients of every worker, each impression weighing `weight`: those of the dense
     /// weights are in the lanes, those of rows and embeddings in the workers.
-    fn backward(&mut self, workers: &mut [Worker], weight: f32) {
+    fn backward(&mut self, workers: &mut [Worker], weight: f32, step_seed: u64) {
         let Lanes { network, topology, lanes, dense, pool, stages, .. } = self;
         let each = workers.par_iter_mut().zip(lanes);
-        each_lane(pool, *topology, each, |_, (worker, Lane { gradient, .. })| {
+        each_lane(pool, *topology, each, |Seat { lane, .. }, (worker, Lane { gradient, .. })| {
+            let draws = Draws { step_seed, lane };
             network.rest.iter().for_each(|range| gradient[range.clone()].fill(0.0));
             stages.run(Stage::NetworkBackward, || {
-                worker.backward(network, &dense.w, weight, gradient);
+                worker.backward(network, &dense.w, weight, draws, gradient);
             });
             stages
                 .run(Stage::TowerBackward, || worker.towers_backward(network, &dense.w, gradient));
         });
     }
 
-    /// Sends the gradients of rows and embeddings to the shards, which sum them. Returns the sum of
-    /// the losses of all lanes.
-    fn send_gradients(&mut self, workers: &mut [Worker]) -> Result<f64> {
+    /// Sends the gradients of rows and embeddings to the shards, which sum them. Returns the sums
+    /// of the losses of all lanes.
+    fn send_gradients(&mut self, workers: &mut [Worker]) -> Result<Losses> {
         let Lanes { network, topology, pool, stages, requests, .. } = self;
         let each = workers.par_iter_mut().zip(requests);
         each_lane(pool, *topology, each, |seat, (worker, request)| {
@@ -495,8 +536,10 @@ impl Lanes {
             stages.run(Stage::Rows, || lane.shard.sum_gradients(network, &mail, seat));
         });
         let first = topology.local().start;
-        let loss = |worker| Gradients::read(mail.read(worker, first)).loss;
-        Ok(sum::tree_f64(&mut (0..topology.lanes()).map(loss).collect::<Vec<_>>()))
+        let auxiliary = network.has_auxiliary_losses();
+        let of = |worker| Gradients::read(mail.read(worker, first), auxiliary).losses;
+        let all: Vec<Losses> = (0..topology.lanes()).map(of).collect();
+        Ok(Losses::sum(&all))
     }
 
     /// Updates the rows by the summed gradients, in step `step` with the learning rate `lr` of the

@@ -21,6 +21,12 @@ pub(crate) struct Selection {
     pub subset: Subset,
 }
 
+impl Selection {
+    /// The training samples that are learned from.
+    pub(crate) const LEARNED: Selection =
+        Selection { split: SplitName::Train, subset: Subset::Learned };
+}
+
 /// Samples by whether they are held out.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Subset {

@@ -207,13 +207,13 @@ impl Shard {
 
     /// Sums the gradients of all lanes per id and per image, in lane order.
     pub(crate) fn sum_gradients(&mut self, network: &Network, mail: &Mailbox<'_>, seat: Seat) {
-        let dim = self.table.dim();
+        let (dim, auxiliary) = (self.table.dim(), network.has_auxiliary_losses());
         zeros(&mut self.drows, self.ids.keys.len() * dim);
         for (tower, definition) in self.towers.iter_mut().zip(&network.towers) {
             zeros(&mut tower.dembeddings, tower.images.keys.len() * definition.dim());
         }
         for worker in 0..seat.lanes {
-            let mut values = Gradients::read(mail.read(worker, seat.lane)).values;
+            let mut values = Gradients::read(mail.read(worker, seat.lane), auxiliary).values;
             add_by_number(self.ids.of(worker), dim, &mut values, &mut self.drows);
             if network.placement == Placement::Ams {
                 for (index, definition) in network.trained() {

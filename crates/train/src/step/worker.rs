@@ -12,9 +12,12 @@ use crate::error::Result;
 use crate::settings::Placement;
 use crate::setup::network::Network;
 use crate::step::batch::MicroBatch;
+use crate::step::draws::Draws;
 use crate::step::feed::Feed;
 use crate::step::id_dropout::IdDropout;
-use crate::step::mail::{self, Seat};
+use crate::step::in_batch::InBatch;
+use crate::step::items::Items;
+use crate::step::mail::{self, Losses, Seat};
 use crate::step::search::{SearchWorker, Searched};
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
@@ -27,12 +30,14 @@ pub(crate) struct Worker {
     pub batch: MicroBatch,
     /// Predicted logits of the micro-batch; (B).
     pub logits: Vec<f32>,
-    /// Sum of the losses of the micro-batch.
-    pub loss: f64,
+    /// Losses of the micro-batch.
+    pub losses: Losses,
     /// Counters of this worker in this step.
     pub counts: Counts,
     /// The search of the micro-batch.
     pub search: SearchWorker,
+    /// Negatives of the micro-batch, if there are any.
+    pub in_batch: InBatch,
     dlogits: Vec<f32>,
     scratch: RankScratch,
     grads: InputGrads,
@@ -49,9 +54,10 @@ impl Worker {
             feed,
             batch: MicroBatch::new(network),
             logits: Vec::new(),
-            loss: 0.0,
+            losses: Losses::default(),
             counts: Counts::default(),
             search: SearchWorker::default(),
+            in_batch: InBatch::default(),
             dlogits: Vec::new(),
             scratch: RankScratch::default(),
             grads: InputGrads::default(),
@@ -125,16 +131,24 @@ impl Worker {
     }
 
     /// Loss and gradients of the micro-batch, each impression weighing `weight` (1 / impressions of
-    /// the step). Adds to `dense_grad`.
+    /// the step); `draws` of auxiliary losses. Adds to `dense_grad`.
     pub(crate) fn backward(
         &mut self,
         network: &Network,
         dense: &[f32],
         weight: f32,
+        draws: Draws,
         dense_grad: &mut [f32],
     ) {
-        let Worker { batch, scratch, logits, dlogits, grads, .. } = self;
-        self.loss = loss::cross_entropy(logits, &batch.groups.labels, weight, dlogits);
+        let Worker { batch, scratch, logits, dlogits, grads, losses, in_batch, .. } = self;
+        losses.clicks = loss::cross_entropy(logits, &batch.groups.labels, weight, dlogits);
+        if let Some(settings) = network.in_batch {
+            let items = Items::of(&network.spec.fields);
+            in_batch.draw(&batch.groups, items, settings.negatives, draws);
+            let (negatives, scale) = (&in_batch.negatives, weight * settings.weight);
+            let loss = network.rank.sampled_softmax(negatives, scale, scratch);
+            losses.in_batch = [loss, negatives.clicks.len() as f64];
+        }
         let w = network.rank_range();
         let (weights, dw) = (&dense[w.clone()], &mut dense_grad[w]);
         batch.view(network, |batch| {
@@ -164,13 +178,13 @@ impl Worker {
 
     /// Writes every shard the gradients of its answer.
     pub(crate) fn write_gradients(&mut self, network: &Network, seat: Seat, out: &mut Outbox) {
-        let Worker { batch, grads, sums, counts, .. } = self;
+        let Worker { batch, grads, sums, counts, losses, .. } = self;
         let (dim, lane) = (network.spec.dim(), seat.lane);
         out.clear();
         for shard in 0..seat.lanes {
             let words = out.words();
             let start = words.len();
-            mail::push_loss(self.loss, words);
+            losses.push(network.has_auxiliary_losses(), words);
             let range = batch.ids.range(shard);
             mail::push_floats(&grads.drows[range.start * dim..range.end * dim], words);
             let rows = words.len();

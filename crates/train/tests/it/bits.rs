@@ -5,7 +5,8 @@ use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
 use ams_train::run::{self, Next, Start};
 use ams_train::settings::{
-    Base, ContentConfig, Interactions, Precision, SearchBy, SearchSettings, Similarity, UnknownIds,
+    Aggregator, Base, ContentConfig, Interactions, Precision, SearchBy, SearchSettings, Similarity,
+    UnknownIds,
 };
 use ams_train::{Config, Job, StepReport, Trainer};
 use tempfile::TempDir;
@@ -97,6 +98,30 @@ fn unknown_ids_have_the_same_bits_on_any_number_of_processes_and_threads() {
         published(&config, place)
     });
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+}
+
+/// Negatives of the batch are those of the lane, wherever it is.
+#[test]
+fn negatives_of_the_batch_have_the_same_bits_everywhere_and_after_a_stop() {
+    let folder = TempDir::new().unwrap();
+    let config = |name: &str, negatives| {
+        let mut config = narrow(&folder.path().join(name));
+        let network = &mut config.model.network;
+        (network.base, network.aggregator) = (Base::PreRank, Aggregator::Sum);
+        config.train.in_batch_negatives = negatives;
+        config.train.validation_parts = 4;
+        config
+    };
+    let hashes = [(1, 1), (1, 4), (2, 1), (4, 2)]
+        .map(|place| published(&config(&format!("{place:?}"), 3), place));
+    assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+    let stopped = config("stopped", 3);
+    let ends = train(&stopped, Start::Fresh, (2, 1), stop_at(9, 0));
+    assert!(ends.into_iter().all(|end| !end.expect("a rank").finished));
+    let ends = train(&stopped, Start::Resume, (1, 2), go_on);
+    assert!(ends.into_iter().all(|end| end.expect("a rank").finished));
+    assert_eq!(publish_run(&run::folder(&stopped), 1).1, hashes[0]);
+    assert_ne!(published(&config("without", 0), (1, 2)), hashes[0]);
 }
 
 /// A search finds what it finds wherever pictures and users are.

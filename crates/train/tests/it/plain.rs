@@ -10,17 +10,18 @@ use std::collections::BTreeMap;
 use ams_bundle::{ContentTowers, Input, Keys};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
-use ams_data::{Groups, Id, ImageKey, Ragged};
+use ams_data::{Groups, Id, ImageKey, Ragged, Side, part_of};
 use ams_image::FeatureStore;
 use ams_model::dropout;
 use ams_model::init::row_init;
 use ams_model::rank::{
-    ContentBatch, InputGrads, Lists, Moments, NO_IMAGE, RankBatch, RankScratch, Sketches,
+    ContentBatch, InputGrads, Lists, Moments, NO_IMAGE, Negatives, RankBatch, RankScratch, Sketches,
 };
 use ams_model::tower::Tower;
 use ams_train::Config;
 use ams_train::setup::components;
 use ams_train::setup::network::{Network, TowerDefinition};
+use ams_train::step::draws::{Draws, Purpose};
 use ams_train::step::feed::{Feed, Order};
 use ams_train::step::selection::Period;
 use ams_train::step::share::Share;
@@ -68,6 +69,8 @@ pub(super) fn ids_of(input: Input, groups: &Groups, keys: &Keys, newest: usize) 
 pub(super) struct Step {
     /// Mean loss.
     pub loss: f64,
+    /// Mean loss of clicks beside their negatives, if they have some.
+    pub in_batch: Option<f64>,
     /// Gradients of W, then of every tower.
     pub dense: Vec<f64>,
     /// The gradient of every id's row.
@@ -75,13 +78,14 @@ pub(super) struct Step {
 }
 
 /// The first step of a model that begins at `seed`, over the impressions of all lanes; only ids
-/// that are `admitted` have a row of their own.
+/// that are `admitted` have a row of their own, and items are `shown` so often in all.
 pub(super) fn step(
     network: &Network,
     stores: &[FeatureStore],
     seed: u64,
     lanes: &[Groups],
     admitted: &dyn Fn(u64) -> bool,
+    shown: &BTreeMap<u64, u32>,
 ) -> Step {
     let mut groups = Groups::new(&network.spec.fields);
     for lane in lanes {
@@ -190,6 +194,12 @@ pub(super) fn step(
         loss -= if label == 1 { p.ln() } else { (1.0 - p).ln() } / count;
         dlogits.push(((p - f64::from(label)) / count) as f32);
     }
+    let in_batch = network.in_batch.map(|settings| {
+        let negatives = negatives(network, seed, lanes, settings.negatives, shown);
+        let scale = settings.weight / count as f32;
+        let sum = network.rank.sampled_softmax(&negatives, scale, &mut scratch);
+        sum / negatives.clicks.len() as f64
+    });
     let (mut dw, mut grads) = (vec![0.0; rank.len()], InputGrads::default());
     network.rank.backward(rank, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
 
@@ -208,7 +218,62 @@ pub(super) fn step(
         let sum = sums.entry(*id).or_insert_with(|| vec![0.0; dim]);
         sum.iter_mut().zip(drow).for_each(|(sum, d)| *sum += f64::from(*d));
     }
-    Step { loss, dense, rows: sums }
+    Step { loss, in_batch, dense, rows: sums }
+}
+
+/// The negatives of every click, among the impressions of all lanes.
+fn negatives(
+    network: &Network,
+    seed: u64,
+    lanes: &[Groups],
+    count: usize,
+    shown: &BTreeMap<u64, u32>,
+) -> Negatives {
+    const TRIES: u64 = 32;
+    let column = |side| {
+        let mut fields = network.spec.fields.side(side);
+        fields.position(|field| field.name == "item").unwrap()
+    };
+    let (ad, behavior) = (column(Side::Ad), column(Side::Behavior));
+    let all = f64::from(shown.values().sum::<u32>());
+    let step_seed = dropout::step_seed(seed, 1);
+    let mut negatives = Negatives::default();
+    let (mut groups_before, mut before) = (0, 0);
+    for (lane, groups) in lanes.iter().enumerate() {
+        let item = |at: usize| groups.ad_fields[ad].row(at)[0];
+        let len = groups.labels.len();
+        let shares = (0..len).map(|at| (f64::from(shown[&item(at).0]) / all).ln() as f32);
+        negatives.log_shares.extend(shares);
+        let group_of = |at| (0..groups.len()).find(|&g| groups.impressions.range(g).contains(&at));
+        for click in (0..len).filter(|&at| groups.labels[at] == 1) {
+            let own = group_of(click).unwrap();
+            let mut drawn: Vec<usize> = Vec::new();
+            for nth in 0..count as u64 {
+                let fits = |at: &usize| {
+                    let of_own =
+                        groups.impressions.range(own).any(|other| item(other) == item(*at));
+                    let history = groups.behaviors.range(own);
+                    let past = &groups.behavior_fields[behavior];
+                    let had = history.clone().any(|b| past.row(b).contains(&item(*at)));
+                    let other = groups.users[group_of(*at).unwrap()] != groups.users[own];
+                    other && !of_own && !had && !drawn.contains(at)
+                };
+                let draws = Draws { step_seed, lane };
+                let place = |of: u64| {
+                    part_of(draws.throw(Purpose::Negatives, click, nth * (TRIES + 1) + of), len)
+                };
+                let tried = (0..TRIES).map(place).find(|at| fits(at));
+                let next = || (0..len).map(|on| (place(TRIES) + on) % len).find(|at| fits(at));
+                let found = tried.or_else(next);
+                drawn.extend(found);
+            }
+            negatives.drawn.extend(drawn.iter().map(|at| (before + at) as u32));
+            negatives.seal([(groups_before + own) as u32, (before + click) as u32]);
+        }
+        before += len;
+        groups_before += groups.len();
+    }
+    negatives
 }
 
 /// The behaviors that a search keeps for each impression, as one would sort them; (B) rows of

@@ -16,7 +16,7 @@ fn search(config: &mut Config, keep: usize, field: &str) {
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 42] = [
+    let cases: [(&str, Spoil); 44] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -24,6 +24,10 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("train.learning_rate", |config| config.train.learning_rate = f32::NAN),
         ("train.decay", |config| config.train.decay = 0.0),
         ("train.epochs", |config| config.train.epochs = 0),
+        ("train.in_batch_negatives: 4, but the network has no vectors", |config| {
+            config.train.in_batch_negatives = 4;
+        }),
+        ("train.in_batch_weight: 0, expected", |config| config.train.in_batch_weight = 0.0),
         ("train.early_stop: 0 evaluations", |config| config.train.early_stop = Some(0)),
         ("train.evaluations_per_epoch: 0", |config| config.train.evaluations_per_epoch = 0),
         ("train.max_steps: 0", |config| config.train.max_steps = Some(0)),

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 
 use ams_bundle::TowerSharing;
+use ams_data::SampleFile;
+use ams_data::dataset::{Dataset, SplitName};
 use ams_model::ImageArm;
 use ams_model::params::Layout;
 use ams_train::settings::{
@@ -77,6 +79,18 @@ fn gradients(trainer: &Trainer) -> (Vec<f64>, BTreeMap<u64, Vec<f64>>) {
     (lanes.dense.m.iter().map(gradient).collect(), rows)
 }
 
+/// How often each item is shown in the training samples.
+fn shown(config: &Config) -> BTreeMap<u64, u32> {
+    let dataset = Dataset::open(&config.data.samples).unwrap();
+    let mut counts = BTreeMap::new();
+    for part in 0..dataset.card().parts {
+        let path = dataset.part_path(SplitName::Train, part);
+        let file = SampleFile::open(&path, dataset.schema()).unwrap();
+        file.for_each_impression(|item, _, _| *counts.entry(item.0).or_insert(0) += 1).unwrap();
+    }
+    counts
+}
+
 /// Takes one step of `config` and compares it with the obvious one.
 fn check(case: &str, config: &Config) {
     // Without hidden layers a row of an id that all share is a sum whose terms all but cancel.
@@ -89,7 +103,8 @@ fn check(case: &str, config: &Config) {
     let (network, least) = (&lanes.network, config.train.min_occurrences);
     let counts = (least > 1).then(|| occurrences(config, network));
     let admitted = |id: u64| counts.as_ref().is_none_or(|counts| counts[&id] >= least);
-    let want = plain::step(network, lanes.stores(), config.seed, &groups, &admitted);
+    let shown = shown(config);
+    let want = plain::step(network, lanes.stores(), config.seed, &groups, &admitted, &shown);
     let report = trainer.step().unwrap().unwrap();
     assert_eq!(report.impressions, groups.iter().map(|g| g.labels.len() as u64).sum::<u64>());
     let close = |what: &str, got: &[f64], want: &[f64], tolerance| {
@@ -97,6 +112,8 @@ fn check(case: &str, config: &Config) {
         assert!(distance <= tolerance, "{case}: {what}: {distance:e}");
     };
     close("the loss", &[report.loss], &[want.loss], LOSS_TOLERANCE);
+    let in_batch = [report.in_batch, want.in_batch].map(Vec::from_iter);
+    close("the loss of negatives", &in_batch[0], &in_batch[1], LOSS_TOLERANCE);
 
     let (dense, rows) = gradients(&trainer);
     let layers = layers(&trainer.lanes().network);
@@ -229,6 +246,24 @@ fn a_step_with_a_search_is_the_obvious_one() {
                 (config.train.placement, config.train.lanes) = (placement, lanes);
                 check(&format!("{by:?}, {keep}, {base:?}, {placement:?}, {lanes}"), &config);
             }
+        }
+    }
+}
+
+/// Few negatives and more than there are, of all lanes and of one.
+#[test]
+fn a_step_with_negatives_of_the_batch_is_the_obvious_one() {
+    let folder = TempDir::new().unwrap();
+    for (negatives, weight, lanes) in [(3, 1.0, 8), (64, 0.3, 8), (5, 2.0, 1)] {
+        for images in [ImageArm::None, ImageArm::Joint] {
+            let mut config = config(folder.path());
+            let network = &mut config.model.network;
+            (network.base, network.aggregator) = (Base::PreRank, Aggregator::Sum);
+            (network.images, network.id_dropout) = (images, 0.1);
+            let train = &mut config.train;
+            (train.in_batch_negatives, train.in_batch_weight) = (negatives, weight);
+            (train.batch, train.lanes) = (512, lanes);
+            check(&format!("{negatives} negatives, {images:?}, {lanes} lanes"), &config);
         }
     }
 }
