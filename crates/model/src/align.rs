@@ -47,12 +47,28 @@ pub fn embed(
     let rows = x.len() / components;
     let e = linalg::fit(e, rows * width);
     linalg::a_bt([rows, width, components], x, w, 1.0, Write::Overwrite, e);
+    unit(width, e, lengths);
+}
+
+/// Scales the rows of `e` (U, D) to length 1, but for zeros, and overwrites `lengths` (U) with what
+/// they had.
+pub fn unit(width: usize, e: &mut [f32], lengths: &mut Vec<f32>) {
     lengths.clear();
     for e in e.chunks_exact_mut(width) {
         let length = linalg::dot(e, e).sqrt();
         let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
         e.iter_mut().for_each(|e| *e *= factor);
         lengths.push(length);
+    }
+}
+
+/// Overwrites `de` (U, D), the gradient of the rows `e` of length 1, with that of what they were
+/// before, of these `lengths` (U).
+pub fn unit_backward(width: usize, e: &[f32], lengths: &[f32], de: &mut [f32]) {
+    for ((de, e), &length) in de.chunks_exact_mut(width).zip(e.chunks_exact(width)).zip(lengths) {
+        let along = linalg::dot(de, e);
+        let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
+        de.iter_mut().zip(e).for_each(|(de, e)| *de = (*de - along * e) * factor);
     }
 }
 
@@ -66,11 +82,7 @@ pub fn embed_backward(
     de: &mut [f32],
     dw: &mut [f32],
 ) {
-    for ((de, e), &length) in de.chunks_exact_mut(width).zip(e.chunks_exact(width)).zip(lengths) {
-        let along = linalg::dot(de, e);
-        let factor = if length > 0.0 { 1.0 / length } else { 0.0 };
-        de.iter_mut().zip(e).for_each(|(de, e)| *de = (*de - along * e) * factor);
-    }
+    unit_backward(width, e, lengths, de);
     linalg::at_b([width, components, lengths.len()], de, x, 1.0, Write::Overwrite, dw);
 }
 

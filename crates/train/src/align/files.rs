@@ -65,6 +65,8 @@ impl Basis {
     /// Of `config` and what it reads: features of `dim` numbers.
     pub(crate) fn of(config: &Config, sources: Sources, dim: usize) -> Basis {
         let align = config.align.clone().unwrap_or_default().resolved(dim);
+        // It is of the training afterwards.
+        let align = AlignConfig { weight: 0.0, ..align };
         Basis {
             seed: align.seed.unwrap_or(config.seed),
             align,

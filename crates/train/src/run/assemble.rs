@@ -48,7 +48,7 @@ pub(crate) fn assemble(
         .num_threads(threads.max(1))
         .build()
         .map_err(|error| Error::Config { key: "threads".into(), what: error.to_string() })?;
-    let network = Network::new(spec, &config.train);
+    let network = Network::new(spec, &config.train, config.aligns());
     let mut workers = Vec::new();
     for lane in topology.local() {
         let order = Order::Shuffled { seed: config.seed, lane };

@@ -163,7 +163,11 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
     model.preset = None;
     match candidate {
         Candidate::Full => {}
-        Candidate::Similarity => model.network.images = ImageArm::None,
+        Candidate::Similarity => {
+            model.network.images = ImageArm::None;
+            // No tower, whose embeddings it would be of.
+            config.align.iter_mut().for_each(|align| align.weight = 0.0);
+        }
         Candidate::Ids => {
             let network = &mut model.network;
             (network.images, network.similarity) = (ImageArm::None, Similarity::None);

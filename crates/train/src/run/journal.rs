@@ -33,6 +33,10 @@ pub struct MetricsLine {
     /// before; none without `train.in_batch_negatives`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub in_batch_loss: Option<f64>,
+    /// Mean contrastive loss of images over the steps since the line before; none without
+    /// `align.weight`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub contrastive_loss: Option<f64>,
     /// Learning rate of the last step.
     pub learning_rate: f32,
     /// Seconds since this process began to train.
@@ -84,6 +88,27 @@ struct GrowingFile {
     file: File,
 }
 
+/// The mean of a loss that not every training has.
+#[derive(Clone, Copy, Debug, Default)]
+struct Mean {
+    sum: f64,
+    steps: u32,
+}
+
+impl Mean {
+    fn add(&mut self, loss: Option<f64>) {
+        if let Some(loss) = loss {
+            (self.sum, self.steps) = (self.sum + loss, self.steps + 1);
+        }
+    }
+
+    /// The mean since the last call, if any loss was added.
+    fn take(&mut self) -> Option<f64> {
+        let Mean { sum, steps } = std::mem::take(self);
+        (steps > 0).then(|| sum / f64::from(steps))
+    }
+}
+
 /// The files of a run folder that grow.
 pub(crate) struct Journal {
     metrics: GrowingFile,
@@ -95,8 +120,9 @@ pub(crate) struct Journal {
     /// Loss and impressions since the last line.
     loss_sum: f64,
     impressions: u64,
-    /// Sum of the steps' losses of negatives, and number of these steps.
-    in_batch: (f64, u32),
+    /// The steps' auxiliary losses.
+    in_batch: Mean,
+    contrastive: Mean,
     last: Option<StepReport>,
     /// Mean loss of the last line.
     loss: Option<f64>,
@@ -133,7 +159,8 @@ impl Journal {
             rows_rate: trainer.lanes().network.rows_rate,
             loss_sum: 0.0,
             impressions: 0,
-            in_batch: (0.0, 0),
+            in_batch: Mean::default(),
+            contrastive: Mean::default(),
             last: None,
             loss: None,
         };
@@ -154,9 +181,8 @@ impl Journal {
     pub(crate) fn step(&mut self, report: &StepReport) {
         self.loss_sum += report.loss * report.impressions as f64;
         self.impressions += report.impressions;
-        if let Some(loss) = report.in_batch {
-            self.in_batch = (self.in_batch.0 + loss, self.in_batch.1 + 1);
-        }
+        self.in_batch.add(report.in_batch);
+        self.contrastive.add(report.contrastive);
         self.last = Some(*report);
     }
 
@@ -174,14 +200,14 @@ impl Journal {
             epoch: report.cursor.epoch,
             impressions: report.cursor.impressions,
             loss,
-            in_batch_loss: (self.in_batch.1 > 0)
-                .then(|| self.in_batch.0 / f64::from(self.in_batch.1)),
+            in_batch_loss: self.in_batch.take(),
+            contrastive_loss: self.contrastive.take(),
             learning_rate: report.learning_rate,
             seconds,
             per_step,
             stages_ms,
         };
-        (self.loss_sum, self.impressions, self.in_batch) = (0.0, 0, (0.0, 0));
+        (self.loss_sum, self.impressions) = (0.0, 0);
         self.append(&line)?;
         let rate = f64::from(line.learning_rate);
         self.event(

@@ -29,6 +29,8 @@ pub struct StepReport {
     pub loss: f64,
     /// Mean loss of its clicks beside their negatives of the batch, if they have some.
     pub in_batch: Option<f64>,
+    /// Mean contrastive loss of its pairs of images, if it has one.
+    pub contrastive: Option<f64>,
     /// Learning rate of the step.
     pub learning_rate: f32,
 }
@@ -36,7 +38,14 @@ pub struct StepReport {
 impl StepReport {
     /// A round of anything but clicks at `cursor`: of a validation, or of an alignment.
     pub(crate) fn round(cursor: Cursor) -> StepReport {
-        StepReport { cursor, impressions: 0, loss: 0.0, in_batch: None, learning_rate: 0.0 }
+        StepReport {
+            cursor,
+            impressions: 0,
+            loss: 0.0,
+            in_batch: None,
+            contrastive: None,
+            learning_rate: 0.0,
+        }
     }
 }
 

@@ -267,13 +267,14 @@ impl Trainer {
         let train = &self.config.train;
         let lr = Schedule { lr: train.learning_rate, decay: train.decay, every: train.decay_every }
             .at(self.cursor.step);
-        let StepOutcome { impressions, loss, in_batch } =
-            self.lanes.train_step(&mut self.workers, share, step, lr)?;
+        let outcome = self.lanes.train_step(&mut self.workers, share, step, lr)?;
+        let StepOutcome { impressions, loss, in_batch, contrastive } = outcome;
         self.cursor.step = step;
         self.cursor.step_in_epoch += 1;
         self.cursor.impressions += impressions;
-        let cursor = self.cursor;
-        Ok(Some(StepReport { cursor, impressions, loss, in_batch, learning_rate: lr }))
+        let (cursor, learning_rate) = (self.cursor, lr);
+        let report = StepReport { cursor, impressions, loss, in_batch, contrastive, learning_rate };
+        Ok(Some(report))
     }
 
     /// Counts how often items are shown, if negatives of batches need it and it was not done yet.

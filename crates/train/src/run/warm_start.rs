@@ -23,7 +23,7 @@ pub(crate) fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<(
         return Ok(());
     }
     let checkpoint = Checkpoint::open(path)?;
-    let there = Network::new(checkpoint.meta().spec.clone(), &checkpoint.meta().config.train);
+    let there = Network::new(checkpoint.meta().spec.clone(), &checkpoint.meta().config.train, None);
     let weights = checkpoint.dense(there.dense_len())?;
     let Lanes { network, dense, .. } = lanes;
     if parts != WarmParts::Towers {

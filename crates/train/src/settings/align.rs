@@ -26,7 +26,7 @@ pub struct AlignConfig {
     pub whiten: Whiten,
     /// Number by which cosines are divided before their softmax. Range: at least 0.05.
     pub temperature: f32,
-    /// Number of steps. Range: at least 1.
+    /// Number of steps; with 0 the map is the first components, unchanged. Range: at least 0.
     pub steps: u64,
     /// Number of pairs per step, over all lanes together; they are one another's negatives. Range:
     /// at least 2.
@@ -48,6 +48,13 @@ pub struct AlignConfig {
     /// Number of steps between two judgements, each of which writes a checkpoint. Range: at least
     /// 1.
     pub evaluate_every: u64,
+    /// Factor of a contrastive loss beside that of the clicks, in the training after the alignment:
+    /// InfoNCE, at the same `temperature` and `decay_days`, over pairs of a clicked image and one
+    /// of its history, by the embeddings of their tower. The other pairs of a lane's micro-batch
+    /// are negatives. With 0 there is none. Default: `0.0`. Range: at least 0; more than 0 needs
+    /// `model.images = "joint"`, `model.towers = "shared"` and `model.tower_weights = "trained"`.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub weight: f32,
     /// Seed of the held-out images and of the batches. Default: `seed`. Range: 0 to
     /// 9223372036854775807.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -70,9 +77,15 @@ impl Default for AlignConfig {
             decay_days: 365.0,
             holdout: 0.2,
             evaluate_every: 50,
+            weight: 0.0,
             seed: None,
         }
     }
+}
+
+/// Whether there is no loss beside the clicks, as in alignments from before the setting.
+fn is_zero(weight: &f32) -> bool {
+    *weight == 0.0
 }
 
 /// Components of wide features, unless a number is given.
@@ -120,11 +133,7 @@ impl AlignConfig {
         if self.batch < 2 {
             return bad("batch", format!("{}, expected at least 2 pairs", self.batch));
         }
-        let counts = [
-            ("steps", self.steps),
-            ("window", self.window as u64),
-            ("evaluate_every", self.evaluate_every),
-        ];
+        let counts = [("window", self.window as u64), ("evaluate_every", self.evaluate_every)];
         if let Some((key, _)) = counts.into_iter().find(|(_, count)| *count == 0) {
             return bad(key, "0, expected at least 1".to_owned());
         }
@@ -136,6 +145,9 @@ impl AlignConfig {
         }
         if !(self.penalty >= 0.0 && self.penalty.is_finite()) {
             return bad("penalty", format!("{}, expected a number of at least 0", self.penalty));
+        }
+        if !(self.weight >= 0.0 && self.weight.is_finite()) {
+            return bad("weight", format!("{}, expected a number of at least 0", self.weight));
         }
         if !(0.0..1.0).contains(&self.holdout) {
             let what = format!("{}, expected a share of at least 0 and less than 1", self.holdout);

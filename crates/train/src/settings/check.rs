@@ -4,8 +4,8 @@
 use ams_model::settings::range;
 
 use super::{
-    AlignConfig, Base, Candidate, Config, DataConfig, ModelConfig, NetworkSettings, Similarity,
-    TrainConfig, UnknownIds, WarmParts,
+    AlignConfig, Base, Candidate, Config, DataConfig, ImageArm, ModelConfig, NetworkSettings,
+    Similarity, TowerSharing, TowerWeights, TrainConfig, UnknownIds, WarmParts,
 };
 use crate::error::{Error, Result};
 
@@ -28,11 +28,30 @@ impl Config {
         self.model.check()?;
         self.data.check_contents()?;
         self.check_warm_start()?;
-        self.align.as_ref().map_or(Ok(()), AlignConfig::check)
+        self.align.as_ref().map_or(Ok(()), |align| self.check_align(align))
     }
 }
 
 impl Config {
+    /// The alignment, and what a loss beside the clicks needs of the model.
+    fn check_align(&self, align: &AlignConfig) -> Result<()> {
+        align.check()?;
+        let (model, weight) = (&self.model, align.weight);
+        if weight == 0.0 {
+            return Ok(());
+        }
+        let lacks = if model.network.images != ImageArm::Joint {
+            "the model does not embed both images of ads and of histories: set model.images = \"joint\""
+        } else if model.towers != TowerSharing::Shared {
+            "images of ads and of histories go through different towers: set model.towers = \"shared\""
+        } else if model.tower_weights != TowerWeights::Trained {
+            "the tower is not trained: set model.tower_weights = \"trained\""
+        } else {
+            return Ok(());
+        };
+        bad("align.weight", format!("{weight}, but {lacks}, or the weight to 0"))
+    }
+
     /// Towers of an earlier training know the vectors of its map alone.
     fn check_warm_start(&self) -> Result<()> {
         let warm = self.train.warm_start.as_ref().map_or(WarmParts::None, |warm| warm.parts);

@@ -9,7 +9,7 @@ use ams_model::params::Entry;
 use ams_model::rank::RankNetwork;
 use ams_model::tower::Tower;
 
-use crate::settings::{FeatureFormat, Placement, TrainConfig};
+use crate::settings::{AlignConfig, FeatureFormat, Placement, TrainConfig};
 
 /// The networks of a [`Spec`] and where their weights lie in the one flat slice of dense weights.
 pub(crate) struct Network {
@@ -50,6 +50,8 @@ pub(crate) struct Network {
     pub field_of: Vec<usize>,
     /// Negatives of clicks from the same micro-batch, if there are any.
     pub in_batch: Option<InBatchSettings>,
+    /// The contrastive loss of images, if there is one.
+    pub contrastive: Option<ContrastiveSettings>,
     /// How strongly rows are drawn towards zero, see [`crate::step::frequency`].
     pub l2_ids: f32,
     /// Share of the towers' hidden units that are dropped in training.
@@ -65,6 +67,19 @@ pub(crate) struct InBatchSettings {
     pub negatives: usize,
     /// Factor of their loss.
     pub weight: f32,
+}
+
+/// A contrastive loss of the images of clicks and of their histories.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct ContrastiveSettings {
+    /// The tower that both go through.
+    pub tower: usize,
+    /// Factor of the loss.
+    pub weight: f32,
+    /// Number by which cosines are divided.
+    pub temperature: f32,
+    /// Days after which a pair weighs an e-th.
+    pub decay_days: f32,
 }
 
 /// One tower, and where its weights lie.
@@ -98,8 +113,8 @@ impl TowerDefinition {
 }
 
 impl Network {
-    /// Resolves `spec`, trained by the settings `train`.
-    pub(crate) fn new(spec: Spec, train: &TrainConfig) -> Network {
+    /// Resolves `spec`, trained by the settings `train`, and those of `align` beside clicks.
+    pub(crate) fn new(spec: Spec, train: &TrainConfig, align: Option<&AlignConfig>) -> Network {
         let rank = RankNetwork::new(spec.rank_config());
         let mut end = rank.layout().len();
         let mut towers = Vec::new();
@@ -150,6 +165,7 @@ impl Network {
                 negatives: train.in_batch_negatives,
                 weight: train.in_batch_weight,
             }),
+            contrastive: align.and_then(|align| contrastive(align, spec.content_towers().first())),
             l2_ids: train.l2_ids,
             tower_dropout: train.tower_dropout,
             tower_weight_decay: train.tower_weight_decay,
@@ -170,7 +186,7 @@ impl Network {
 
     /// Whether other losses than that of the impressions are sent.
     pub(crate) fn has_auxiliary_losses(&self) -> bool {
-        self.in_batch.is_some()
+        self.in_batch.is_some() || self.contrastive.is_some()
     }
 
     /// Where W lies among the dense weights.
@@ -224,4 +240,11 @@ impl Network {
         }
         dense
     }
+}
+
+/// The contrastive loss that `align` asks for, of images that have these `towers`.
+fn contrastive(align: &AlignConfig, towers: Option<&ContentTowers>) -> Option<ContrastiveSettings> {
+    let AlignConfig { weight, temperature, decay_days, .. } = *align;
+    let towers = towers.filter(|towers| weight > 0.0 && towers.ad == towers.behavior)?;
+    towers.ad.map(|tower| ContrastiveSettings { tower, weight, temperature, decay_days })
 }

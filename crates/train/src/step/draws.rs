@@ -9,6 +9,8 @@ use ams_model::init::mix;
 pub(crate) enum Purpose {
     /// Negatives of clicks.
     Negatives = 1 << 30,
+    /// The other image of clicks, of a contrastive loss.
+    Pairs,
 }
 
 /// The draws of a lane in a step.

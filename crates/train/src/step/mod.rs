@@ -13,6 +13,7 @@
 //! is.
 
 pub(crate) mod batch;
+pub(crate) mod contrastive;
 pub(crate) mod dedup;
 pub(crate) mod dense_sum;
 pub(crate) mod draws;
@@ -79,18 +80,25 @@ pub(crate) struct StepOutcome {
     pub loss: f64,
     /// Mean of the sampled softmax over the clicks, if there is one.
     pub in_batch: Option<f64>,
+    /// Weighted mean of the contrastive loss over the pairs of images, if there is one.
+    pub contrastive: Option<f64>,
 }
 
 impl StepOutcome {
     /// Of the sums of all lanes.
     fn of(impressions: u64, losses: Losses, network: &Network) -> StepOutcome {
-        let [sum, clicks] = losses.in_batch;
-        let mean = network.in_batch.map(|_| if clicks > 0.0 { sum / clicks } else { 0.0 });
-        StepOutcome { impressions, loss: losses.clicks / impressions as f64, in_batch: mean }
+        let mean = |[sum, count]: [f64; 2]| if count > 0.0 { sum / count } else { 0.0 };
+        StepOutcome {
+            impressions,
+            loss: losses.clicks / impressions.max(1) as f64,
+            in_batch: network.in_batch.map(|_| mean(losses.in_batch)),
+            contrastive: network.contrastive.map(|_| mean(losses.contrastive)),
+        }
     }
 
     fn is_finite(&self) -> bool {
-        self.loss.is_finite() && self.in_batch.is_none_or(f64::is_finite)
+        let auxiliary = [self.in_batch, self.contrastive];
+        self.loss.is_finite() && auxiliary.into_iter().flatten().all(f64::is_finite)
     }
 }
 
@@ -322,7 +330,7 @@ impl Lanes {
     ) -> Result<StepOutcome> {
         let impressions = self.forward(workers, share, Pass::Train { step })?;
         if impressions == 0 {
-            return Ok(StepOutcome { impressions, loss: 0.0, in_batch: None });
+            return Ok(StepOutcome::of(0, Losses::default(), &self.network));
         }
         self.backward(workers, 1.0 / impressions as f32, dropout::step_seed(self.seed, step));
         let losses = self.send_gradients(workers)?;

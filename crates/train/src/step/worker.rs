@@ -10,8 +10,9 @@ use half::f16;
 
 use crate::error::Result;
 use crate::settings::Placement;
-use crate::setup::network::Network;
+use crate::setup::network::{ContrastiveSettings, Network};
 use crate::step::batch::MicroBatch;
+use crate::step::contrastive::{Contrastive, Embedded};
 use crate::step::draws::Draws;
 use crate::step::feed::Feed;
 use crate::step::id_dropout::IdDropout;
@@ -38,6 +39,7 @@ pub(crate) struct Worker {
     pub search: SearchWorker,
     /// Negatives of the micro-batch, if there are any.
     pub in_batch: InBatch,
+    contrastive: Contrastive,
     dlogits: Vec<f32>,
     scratch: RankScratch,
     grads: InputGrads,
@@ -58,6 +60,7 @@ impl Worker {
             counts: Counts::default(),
             search: SearchWorker::default(),
             in_batch: InBatch::default(),
+            contrastive: Contrastive::default(),
             dlogits: Vec::new(),
             scratch: RankScratch::default(),
             grads: InputGrads::default(),
@@ -154,6 +157,32 @@ impl Worker {
         batch.view(network, |batch| {
             network.rank.backward(weights, batch, scratch, dlogits, dw, grads);
         });
+        if let Some(settings) = &network.contrastive {
+            self.contrast(network, settings, weight, draws);
+        }
+    }
+
+    /// Adds the contrastive loss of the micro-batch and its gradients of embeddings, each
+    /// impression weighing `weight`.
+    fn contrast(
+        &mut self,
+        network: &Network,
+        settings: &ContrastiveSettings,
+        weight: f32,
+        draws: Draws,
+    ) {
+        let Worker { batch, grads, losses, contrastive, .. } = self;
+        let (keys, (ads, behaviors)) = (&batch.keys[0], batch.image_positions());
+        let embedded = Embedded {
+            keys: [&keys.ads, &keys.behaviors],
+            places: [ads, behaviors],
+            embeddings: &batch.embeddings[settings.tower],
+            width: network.towers[settings.tower].dim(),
+        };
+        // The mean over the pairs of a lane, lanes weighing by their impressions.
+        let scale = settings.weight * weight * batch.len() as f32;
+        let (groups, grads) = (&batch.groups, &mut grads.contents[0]);
+        losses.contrastive = contrastive.run(settings, groups, embedded, draws, scale, grads);
     }
 
     /// The gradients of the towers, if they run here, but for the matrices of their first layers.

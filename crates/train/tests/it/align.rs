@@ -14,7 +14,9 @@ use ams_train::align::files::{ALIGNED, ALIGNING, Aligned};
 use ams_train::align::pairs::is_held_out;
 use ams_train::align::{AlignReport, Progress, align};
 use ams_train::run::{Next, Start, open};
-use ams_train::settings::{AlignConfig, Candidate, ImageArm, Similarity, WarmParts, WarmStart};
+use ams_train::settings::{
+    AlignConfig, Candidate, ImageArm, Similarity, TowerSharing, WarmParts, WarmStart,
+};
 use ams_train::{Config, Error, Job};
 use tempfile::TempDir;
 
@@ -348,6 +350,32 @@ fn a_training_stopped_in_its_alignment_goes_on_to_the_same_bits() {
         assert!(!report.finished);
         assert_eq!(published(&config, start, (1, 2)), whole, "{start:?}");
     }
+}
+
+/// A loss beside the clicks, on components as they are.
+#[test]
+fn a_contrastive_loss_has_the_same_bits_everywhere_and_after_a_stop() {
+    let folder = TempDir::new().unwrap();
+    let at = |name: &str, weight| {
+        let mut config = aligned_training(&folder, name);
+        config.model.towers = TowerSharing::Shared;
+        let align = config.align.as_mut().unwrap();
+        (align.steps, align.weight) = (0, weight);
+        config
+    };
+    let alone = published(&at("alone", 0.5), Start::Fresh, (1, 1));
+    for place in [(2, 1), (4, 2)] {
+        let config = at(&format!("{place:?}"), 0.5);
+        assert_eq!(published(&config, Start::Fresh, place), alone, "{place:?}");
+    }
+    let stopped = at("stopped", 0.5);
+    let stop = |_, step| if step == 5 { Next::Stop } else { Next::GoOn };
+    assert!(!train(&stopped, Start::Fresh, (2, 1), stop).remove(0).unwrap().finished);
+    assert_eq!(published(&stopped, Start::Resume, (1, 2)), alone);
+    assert_ne!(published(&at("without", 0.0), Start::Fresh, (1, 2)), alone);
+    let metrics = std::fs::read_to_string(stopped.runs.join("run/metrics.jsonl")).unwrap();
+    let steps: Vec<&str> = metrics.lines().filter(|line| line.contains("per_step")).collect();
+    assert!(!steps.is_empty() && steps.iter().all(|line| line.contains("\"contrastive_loss\":")));
 }
 
 /// Where pairs or judges are missing, a training goes on with the components as they are.

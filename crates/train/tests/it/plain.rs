@@ -15,12 +15,13 @@ use ams_image::FeatureStore;
 use ams_model::dropout;
 use ams_model::init::row_init;
 use ams_model::rank::{
-    ContentBatch, InputGrads, Lists, Moments, NO_IMAGE, Negatives, RankBatch, RankScratch, Sketches,
+    ContentBatch, ContentGrads, InputGrads, Lists, Moments, NO_IMAGE, Negatives, RankBatch,
+    RankScratch, Sketches,
 };
 use ams_model::tower::Tower;
 use ams_train::Config;
 use ams_train::setup::components;
-use ams_train::setup::network::{Network, TowerDefinition};
+use ams_train::setup::network::{ContrastiveSettings, Network, TowerDefinition};
 use ams_train::step::draws::{Draws, Purpose};
 use ams_train::step::feed::{Feed, Order};
 use ams_train::step::selection::Period;
@@ -71,6 +72,8 @@ pub(super) struct Step {
     pub loss: f64,
     /// Mean loss of clicks beside their negatives, if they have some.
     pub in_batch: Option<f64>,
+    /// Mean contrastive loss of pairs of images, if there is one.
+    pub contrastive: Option<f64>,
     /// Gradients of W, then of every tower.
     pub dense: Vec<f64>,
     /// The gradient of every id's row.
@@ -203,6 +206,10 @@ pub(super) fn step(
     let (mut dw, mut grads) = (vec![0.0; rank.len()], InputGrads::default());
     network.rank.backward(rank, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
 
+    let contrastive = network.contrastive.map(|settings| {
+        contrast(&settings, seed, lanes, &keys[0], &references[0], &mut grads.contents[0])
+    });
+
     let mut dense: Vec<f64> = dw.into_iter().map(f64::from).collect();
     dense.resize(network.dense_len(), 0.0);
     for ([ads, behaviors, _], grads) in references.iter().zip(&grads.contents) {
@@ -218,7 +225,118 @@ pub(super) fn step(
         let sum = sums.entry(*id).or_insert_with(|| vec![0.0; dim]);
         sum.iter_mut().zip(drow).for_each(|(sum, d)| *sum += f64::from(*d));
     }
-    Step { loss, in_batch, dense, rows: sums }
+    Step { loss, in_batch, contrastive, dense, rows: sums }
+}
+
+/// A pair of images: its user, their keys, their references and its weight.
+struct Pair {
+    user: Id,
+    keys: [ImageKey; 2],
+    references: [usize; 2],
+    weight: f64,
+}
+
+/// Adds the gradients of the contrastive loss of every lane, and returns its mean over all pairs.
+fn contrast(
+    settings: &ContrastiveSettings,
+    seed: u64,
+    lanes: &[Groups],
+    keys: &Keys,
+    references: &[References; 3],
+    grads: &mut ContentGrads,
+) -> f64 {
+    let draws = |lane| Draws { step_seed: dropout::step_seed(seed, 1), lane };
+    let (mut sum, mut weights, mut before) = (0.0, 0.0, [0, 0]);
+    for (lane, groups) in lanes.iter().enumerate() {
+        let mut pairs: Vec<Pair> = Vec::new();
+        for group in 0..groups.len() {
+            for at in groups.impressions.range(group).filter(|&at| groups.labels[at] == 1) {
+                let ad = keys.ads[before[0] + at];
+                let fits = |&b: &usize| {
+                    let image = keys.behaviors[before[1] + b];
+                    ad.is_some() && image.is_some() && image != ad
+                };
+                let past: Vec<usize> = groups.behaviors.range(group).filter(fits).collect();
+                if past.is_empty() {
+                    continue;
+                }
+                let throw = draws(lane).throw(Purpose::Pairs, at, 0);
+                let behavior = past[part_of(throw, past.len())];
+                let days = (groups.times[at] - groups.behavior_times[behavior]) as f64 / 86_400.0;
+                pairs.push(Pair {
+                    user: groups.users[group],
+                    keys: [ad, keys.behaviors[before[1] + behavior]],
+                    references: [before[0] + at, before[1] + behavior],
+                    weight: (-days.max(0.0) / f64::from(settings.decay_days)).exp(),
+                });
+            }
+        }
+        let of_user = |user| pairs.iter().filter(|pair| pair.user == user).count() as f64;
+        let roots: Vec<f64> = pairs.iter().map(|pair| of_user(pair.user).sqrt()).collect();
+        pairs.iter_mut().zip(roots).for_each(|(pair, root)| pair.weight /= root);
+        let share = groups.labels.len() as f64 / keys.ads.len() as f64;
+        let factor = f64::from(settings.weight) * share;
+        let lane = contrast_lane(settings, &pairs, references, factor, grads);
+        (sum, weights) = (sum + lane[0], weights + lane[1]);
+        before = [before[0] + groups.labels.len(), before[1] + groups.behavior_times.len()];
+    }
+    sum / weights
+}
+
+/// The same for the pairs of one lane: their weighted losses, and their weights.
+fn contrast_lane(
+    settings: &ContrastiveSettings,
+    pairs: &[Pair],
+    references: &[References; 3],
+    factor: f64,
+    grads: &mut ContentGrads,
+) -> [f64; 2] {
+    let image =
+        |which: usize, pair: &Pair| references[which].images[pair.references[which]] as usize;
+    let vector = |which: usize, pair: &Pair| -> Vec<f64> {
+        let of = &references[which];
+        let dim = of.embeddings.len() / (of.images.iter().filter(|at| **at != NO_IMAGE).count());
+        let at = image(which, pair);
+        of.embeddings[at * dim..][..dim].iter().map(|x| f64::from(*x)).collect()
+    };
+    let length = |x: &[f64]| x.iter().map(|x| x * x).sum::<f64>().sqrt();
+    let z: Vec<[Vec<f64>; 2]> =
+        pairs.iter().map(|pair| [vector(0, pair), vector(1, pair)]).collect();
+    let unit = |x: &Vec<f64>| x.iter().map(|y| y / length(x)).collect::<Vec<f64>>();
+    let e: Vec<[Vec<f64>; 2]> = z.iter().map(|z| z.each_ref().map(unit)).collect();
+    let (n, temperature) = (pairs.len(), f64::from(settings.temperature));
+    let q = |i: usize, j: usize| -> f64 {
+        let (one, two) = (&pairs[i], &pairs[j]);
+        let related = one.user == two.user || one.keys.iter().any(|key| two.keys.contains(key));
+        let cosine: f64 = e[i][0].iter().zip(&e[j][1]).map(|(a, b)| a * b).sum();
+        if i == j || !related { (cosine / temperature).exp() } else { 0.0 }
+    };
+    let r: Vec<f64> = (0..n).map(|i| (0..n).map(|j| q(i, j)).sum()).collect();
+    let s: Vec<f64> = (0..n).map(|j| (0..n).map(|i| q(i, j)).sum()).collect();
+    let all: f64 = pairs.iter().map(|pair| pair.weight).sum();
+    let loss = |i: usize| pairs[i].weight * 0.5 * (r[i] * s[i] / (q(i, i) * q(i, i))).ln();
+    for (i, pair) in pairs.iter().enumerate() {
+        let mut de = [vec![0.0; z[i][0].len()], vec![0.0; z[i][1].len()]];
+        for j in 0..n {
+            let of = |i: usize, j: usize| {
+                let both = pairs[i].weight * q(i, j) / r[i] + pairs[j].weight * q(i, j) / s[j];
+                let own = if i == j { 2.0 * pairs[i].weight } else { 0.0 };
+                0.5 * factor * (both - own) / (all * temperature)
+            };
+            de[0].iter_mut().zip(&e[j][1]).for_each(|(d, e)| *d += of(i, j) * e);
+            de[1].iter_mut().zip(&e[j][0]).for_each(|(d, e)| *d += of(j, i) * e);
+        }
+        let to = [&mut grads.dad_embeddings, &mut grads.dbehavior_embeddings];
+        for (which, to) in to.into_iter().enumerate() {
+            let (de, e) = (&de[which], &e[i][which]);
+            let along: f64 = de.iter().zip(e).map(|(d, e)| d * e).sum();
+            let to = &mut to[image(which, pair) * de.len()..][..de.len()];
+            for ((to, d), e) in to.iter_mut().zip(de).zip(e) {
+                *to += ((d - along * e) / length(&z[i][which])) as f32;
+            }
+        }
+    }
+    [(0..n).map(loss).sum(), all]
 }
 
 /// The negatives of every click, among the impressions of all lanes.

@@ -1,7 +1,10 @@
 //! Configurations that are refused before anything is done.
 
 use ams_model::Aggregator;
-use ams_train::settings::{Candidate, ProjectionConfig, SearchBy, SearchSettings, UnknownIds};
+use ams_train::settings::{
+    AlignConfig, Candidate, ImageArm, ProjectionConfig, SearchBy, SearchSettings, TowerSharing,
+    TowerWeights, UnknownIds,
+};
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
@@ -12,11 +15,15 @@ fn search(config: &mut Config, keep: usize, field: &str) {
     config.model.network.search = Some(SearchSettings { keep, by, field });
 }
 
+fn contrast(config: &mut Config, weight: f32) {
+    config.align = Some(AlignConfig { weight, ..AlignConfig::default() });
+}
+
 #[test]
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 44] = [
+    let cases: [(&str, Spoil); 48] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -28,6 +35,22 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
             config.train.in_batch_negatives = 4;
         }),
         ("train.in_batch_weight: 0, expected", |config| config.train.in_batch_weight = 0.0),
+        ("align.weight: -1, expected", |config| contrast(config, -1.0)),
+        (
+            "align.weight: 0.5, but images of ads and of histories go through different towers",
+            |config| {
+                contrast(config, 0.5);
+            },
+        ),
+        ("align.weight: 0.5, but the model does not embed both images", |config| {
+            contrast(config, 0.5);
+            config.model.network.images = ImageArm::Ad;
+        }),
+        ("align.weight: 0.5, but the tower is not trained", |config| {
+            contrast(config, 0.5);
+            config.model.towers = TowerSharing::Shared;
+            config.model.tower_weights = TowerWeights::Random;
+        }),
         ("train.early_stop: 0 evaluations", |config| config.train.early_stop = Some(0)),
         ("train.evaluations_per_epoch: 0", |config| config.train.evaluations_per_epoch = 0),
         ("train.max_steps: 0", |config| config.train.max_steps = Some(0)),

@@ -8,9 +8,11 @@ use ams_data::SampleFile;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_model::ImageArm;
 use ams_model::params::Layout;
+use ams_train::align::align;
+use ams_train::run::{Next, Start};
 use ams_train::settings::{
-    Aggregator, Base, ContentConfig, Interactions, Placement, SearchBy, SearchSettings, Similarity,
-    TowerWeights, UnknownIds,
+    Aggregator, AlignConfig, Base, ContentConfig, Interactions, Placement, SearchBy,
+    SearchSettings, Similarity, TowerWeights, UnknownIds,
 };
 use ams_train::setup::network::Network;
 use ams_train::{Config, Job, Trainer};
@@ -114,6 +116,8 @@ fn check(case: &str, config: &Config) {
     close("the loss", &[report.loss], &[want.loss], LOSS_TOLERANCE);
     let in_batch = [report.in_batch, want.in_batch].map(Vec::from_iter);
     close("the loss of negatives", &in_batch[0], &in_batch[1], LOSS_TOLERANCE);
+    let contrastive = [report.contrastive, want.contrastive].map(Vec::from_iter);
+    close("the contrastive loss", &contrastive[0], &contrastive[1], 1e-6);
 
     let (dense, rows) = gradients(&trainer);
     let layers = layers(&trainer.lanes().network);
@@ -264,6 +268,25 @@ fn a_step_with_negatives_of_the_batch_is_the_obvious_one() {
             (train.in_batch_negatives, train.in_batch_weight) = (negatives, weight);
             (train.batch, train.lanes) = (512, lanes);
             check(&format!("{negatives} negatives, {images:?}, {lanes} lanes"), &config);
+        }
+    }
+}
+
+/// Beside a loss of images, whose map is that of the components.
+#[test]
+fn a_step_with_a_contrastive_loss_is_the_obvious_one() {
+    let folder = TempDir::new().unwrap();
+    let mut config = config(folder.path());
+    config.model.towers = TowerSharing::Shared;
+    (config.train.batch, config.train.lanes) = (512, 2);
+    config.align = Some(AlignConfig { steps: 0, ..AlignConfig::default() });
+    let aligned = align(&config, Start::Fresh, Job::solo(2), &mut |_| Next::GoOn).unwrap();
+    assert!(aligned.finished && aligned.chosen == 0);
+    for weight in [0.3, 4.0] {
+        for placement in PLACEMENTS {
+            config.align.as_mut().unwrap().weight = weight;
+            config.train.placement = placement;
+            check(&format!("contrastive loss times {weight}, {placement:?}"), &config);
         }
     }
 }
