@@ -19,6 +19,7 @@ use parquet::arrow::ArrowWriter;
 use ams_model::linalg::{Normalize, Projection};
 use ams_model::pca::Whiten;
 
+use crate::calibration::Calibration;
 use crate::files::folder::Manifest;
 use crate::files::golden::Golden;
 use crate::files::layout::BundleMeta;
@@ -53,6 +54,7 @@ pub(crate) struct Fixture {
     pub(crate) golden: Golden,
     pub(crate) samples: Vec<PageView>,
     pub(crate) rows: RowFormat,
+    pub(crate) calibration: Option<Calibration>,
 }
 
 /// One group as text: user, age, tags, the behaviors' items, and items and hours shown.
@@ -83,6 +85,7 @@ impl Fixture {
             golden: Golden::default(),
             samples: Vec::new(),
             rows: RowFormat::F32,
+            calibration: None,
         };
         fixture.samples = vec![
             PageView::parse(br#"{"user": {"id": "u1"}, "candidates": {"item": ["1"]}}"#).unwrap(),
@@ -104,6 +107,7 @@ impl Fixture {
             steps: 12,
             samples: &self.samples,
             rows: self.rows,
+            calibration: self.calibration.as_ref(),
         };
         write(&self.place(version), &frozen)
     }

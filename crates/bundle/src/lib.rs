@@ -12,7 +12,8 @@
 //! Knows samples and networks. Does not know gradients, optimizer state, shards or processes.
 //!
 //! In reading order, each of which imports none that come later: `spec`, the shape of a model, and
-//! `input`, the columns of a sample that it reads; [`search`], the behaviors that it
+//! `input`, the columns of a sample that it reads; `calibration`, from
+//! its logits to rates; [`search`], the behaviors that it
 //! keeps of them; [`request`], a page view, read by [`json`];
 //! `files`, folders that appear as a whole, their names, and the numbers in them; `tables` of rows,
 //! items and embeddings, and deltas over them; `model`, the state of a bundle in memory, which
@@ -23,6 +24,7 @@
 #![deny(missing_docs)]
 #![warn(unreachable_pub)]
 
+mod calibration;
 mod error;
 mod input;
 pub mod json;
@@ -50,6 +52,7 @@ mod fixture;
 
 pub use ams_model::linalg::{Normalize, Projection};
 pub use ams_model::pca::Whiten;
+pub use calibration::{Calibration, Sampling};
 pub use delta::carry::Carried;
 pub use delta::compact::{Compacted, compact};
 pub use delta::{Changes, verify};

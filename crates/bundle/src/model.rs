@@ -12,6 +12,7 @@ use std::sync::Arc;
 use ams_data::{Groups, Id, ImageKey, PictureName, Ragged};
 use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
 
+use crate::calibration::{self, Calibration};
 use crate::error::{Error, Result};
 use crate::files::deltas;
 use crate::files::layout::BundleMeta;
@@ -57,6 +58,7 @@ pub(crate) struct Bundle {
     pub(crate) w: Vec<f32>,
     pub(crate) embedder: Embedder,
     pub(crate) samples: Vec<PageView>,
+    pub(crate) calibration: Option<Calibration>,
 }
 
 /// Which deltas a model has.
@@ -241,6 +243,11 @@ impl Model {
         &self.items
     }
 
+    /// How rates follow from logits, if the bundle was calibrated.
+    pub fn calibration(&self) -> Option<&Calibration> {
+        self.bundle.calibration.as_ref()
+    }
+
     /// The example requests of the bundle.
     pub fn samples(&self) -> &[PageView] {
         &self.bundle.samples
@@ -286,6 +293,12 @@ impl Model {
         let (groups, searched) = search::compact(groups, search.keep, &mut kept);
         (scratch.kept, scratch.searched) = (kept, searched);
         self.score_seen(&groups, scratch, logits);
+    }
+
+    /// Overwrites `logits` (B) with the click-through rates that they mean, calibrated if the
+    /// bundle is. Every answer with a rate has it from here.
+    pub fn rates(&self, logits: &mut [f32]) {
+        calibration::rates(self.bundle.calibration.as_ref(), logits);
     }
 
     /// As [`Model::score_groups`], of groups whose histories are searched, if they are to be.

@@ -4,10 +4,11 @@ use std::path::{Component, Path, PathBuf};
 
 use ams_model::RankNetwork;
 
+use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::files::folder::{Folder, MANIFEST};
 use crate::files::golden::{GOLDEN, Golden};
-use crate::files::layout::{self, BundleMeta, FORMAT, IDS, SAMPLES};
+use crate::files::layout::{self, BundleMeta, CALIBRATION, FORMAT, IDS, SAMPLES};
 use crate::files::numbers::Memory;
 use crate::model::{Bundle, Model, Scratch};
 use crate::request::PageView;
@@ -66,6 +67,7 @@ impl Model {
             embedder,
             network,
             samples: read_samples(&folder)?,
+            calibration: read_calibration(&folder)?,
             meta,
         };
         let model = Model::new(bundle, rows, contents, items);
@@ -154,6 +156,22 @@ fn read_samples(folder: &Folder<BundleMeta>) -> Result<Vec<PageView>> {
     let bytes = folder.read(SAMPLES)?;
     serde_json::from_slice(&bytes)
         .map_err(|error| Error::content(folder.path().join(SAMPLES), error.to_string()))
+}
+
+fn read_calibration(folder: &Folder<BundleMeta>) -> Result<Option<Calibration>> {
+    let wrong = |what: String| Error::content(folder.path().join(CALIBRATION), what);
+    let is_there = folder.manifest.files.contains_key(CALIBRATION);
+    match folder.manifest.meta.calibrated {
+        false if is_there => Err(wrong(format!("is there, but `calibrated` is not in {MANIFEST}"))),
+        false => Ok(None),
+        true => {
+            let bytes = folder.read(CALIBRATION)?;
+            let calibration: Calibration =
+                serde_json::from_slice(&bytes).map_err(|error| wrong(error.to_string()))?;
+            calibration.check().map_err(wrong)?;
+            Ok(Some(calibration))
+        }
+    }
 }
 
 #[cfg(test)]

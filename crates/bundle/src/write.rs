@@ -6,10 +6,11 @@ use std::path::Path;
 use ams_data::catalogue::Catalogue;
 use half::f16;
 
+use crate::calibration::Calibration;
 use crate::error::{Error, Result};
 use crate::files::folder::{FolderWriter, Manifest, Tensor};
 use crate::files::golden::Golden;
-use crate::files::layout::{BundleMeta, FORMAT, IDS, SAMPLES, hash_of, json};
+use crate::files::layout::{BundleMeta, CALIBRATION, FORMAT, IDS, SAMPLES, hash_of, json};
 use crate::request::PageView;
 use crate::spec::Spec;
 use crate::tables::contents::{self, ContentTable};
@@ -49,6 +50,8 @@ pub struct Frozen<'a> {
     /// How rows are kept. If not whole, `weights` holds them rounded already, and `golden` is of
     /// the rounded ones.
     pub rows: RowFormat,
+    /// From logits to rates, if these are not the model's own.
+    pub calibration: Option<&'a Calibration>,
 }
 
 /// How a bundle keeps embedding rows.
@@ -87,6 +90,9 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<BundleMeta>> {
     let items = Items::write(frozen.catalogue, &frozen.spec.fields, &mut folder)?;
     frozen.golden.write(frozen.spec, &mut folder)?;
     folder.add(SAMPLES, json(&frozen.samples).as_bytes())?;
+    if let Some(calibration) = frozen.calibration {
+        folder.add(CALIBRATION, json(calibration).as_bytes())?;
+    }
     let meta = BundleMeta {
         spec: spec.clone(),
         spec_hash: hash_of(spec),
@@ -97,6 +103,7 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<BundleMeta>> {
         items: items as u64,
         run: frozen.run.to_owned(),
         steps: frozen.steps,
+        calibrated: frozen.calibration.is_some(),
     };
     folder.publish(FORMAT, meta)
 }

@@ -50,6 +50,7 @@ pub mod loss;
 mod row_optimizer;
 pub mod schedule;
 
+pub mod calibration;
 pub mod metrics;
 pub mod pca;
 

@@ -24,7 +24,11 @@ pub fn cross_entropy(logits: &[f32], labels: &[u8], scale: f32, dlogits: &mut Ve
 
 /// -log p(label) of one impression: max(z, 0) - z y + log(1 + exp(-|z|)), exact for any logit.
 pub(crate) fn cross_entropy_of(logit: f32, label: u8) -> f64 {
-    let (z, y) = (f64::from(logit), f64::from(label));
+    cross_entropy_at(f64::from(logit), f64::from(label))
+}
+
+/// The same of a target `y` of 0 to 1.
+pub(crate) fn cross_entropy_at(z: f64, y: f64) -> f64 {
     // Not `max`, which would turn a NaN into 0.
     let positive = if z < 0.0 { 0.0 } else { z };
     positive - z * y + (-z.abs()).exp().ln_1p()

@@ -75,6 +75,7 @@ impl Model {
             "deltas": model.deltas(),
             "image_towers": model.image_towers(),
             "meta": model.meta(),
+            "calibration": model.calibration(),
         }))
     }
 

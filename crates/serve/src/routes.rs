@@ -305,6 +305,8 @@ struct Card<'a> {
     deltas: u64,
     #[serde(flatten)]
     meta: &'a ams_bundle::BundleMeta,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    calibration: Option<&'a ams_bundle::Calibration>,
     samples: &'a [ams_bundle::PageView],
 }
 
@@ -319,6 +321,7 @@ async fn card(State(server): AppState, path: PathResult) -> RouteResult {
         since: *since,
         deltas: model.deltas(),
         meta: model.meta(),
+        calibration: model.calibration(),
         samples: model.samples(),
     };
     Ok(Json(card).into_response())

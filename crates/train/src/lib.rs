@@ -47,6 +47,8 @@ pub mod align;
 /// A training with its folder: steps, validation, checkpoints.
 pub mod run;
 
+mod calibrate;
+
 mod publish;
 
 /// Settings tried on samples held out.
@@ -58,8 +60,9 @@ pub mod ablate;
 /// Measurements of trainings, steps, tables of rows and samples.
 pub mod measure;
 
+pub use calibrate::{BeforeAndAfter, CalibrationReport, CalibrationSettings, CurveKind, FittedTo};
 pub use error::{Error, Result};
-pub use publish::publish;
+pub use publish::{publish, publish_calibrated};
 pub use run::progress::StepReport;
 pub use run::trainer::Trainer;
 pub use settings::{Config, Placement};

@@ -15,6 +15,7 @@ use ams_model::tower::TowerScratch;
 use half::f16;
 use rayon::prelude::*;
 
+use crate::calibrate::{CalibrationReport, CalibrationSettings, calibrate};
 use crate::error::Result;
 use crate::run::trainer::{Rounds, Trainer};
 use crate::setup::network::TowerDefinition;
@@ -41,10 +42,27 @@ pub fn publish(
     samples: &[PageView],
     rows: RowFormat,
 ) -> Result<Manifest<BundleMeta>> {
+    let as_learned = CalibrationSettings::default();
+    Ok(publish_calibrated(trainer, path, samples, rows, &as_learned)?.0)
+}
+
+/// Likewise with the rates calibrated as `calibration` says; and what that changes, if it can be
+/// told.
+///
+/// # Errors
+/// As [`publish`], or if rates cannot be calibrated; then nothing was written.
+pub fn publish_calibrated(
+    trainer: &mut Trainer,
+    path: &Path,
+    samples: &[PageView],
+    rows: RowFormat,
+    calibration: &CalibrationSettings,
+) -> Result<(Manifest<BundleMeta>, Option<CalibrationReport>)> {
     assert_eq!(trainer.lanes_mut().fabric().size(), 1, "a bundle holds the rows of all lanes");
     if rows == RowFormat::F16 {
         trainer.lanes_mut().shards_mut().for_each(|shard| round_rows(&mut shard.table));
     }
+    let (calibration, report) = calibrate(trainer, calibration)?.unzip();
     let golden = golden(trainer)?;
     let catalogue = Catalogue::open(trainer.dataset())?;
     let lanes = trainer.lanes();
@@ -62,8 +80,9 @@ pub fn publish(
         steps: trainer.cursor().step,
         samples: &samples,
         rows,
+        calibration: calibration.as_ref(),
     };
-    Ok(write(path, &frozen)?)
+    Ok((write(path, &frozen)?, report.flatten()))
 }
 
 /// Rounds every row to halfs.

@@ -9,6 +9,7 @@
 //!   items.safetensors         see items
 //!   golden.safetensors        see golden
 //!   samples.json              a few example requests
+//!   [calibration.json]        see calibration
 //!   deltas/                   what came later, see deltas
 //! ```
 //! Versions are whole numbers and never change once they are there: their files are read-only.
@@ -37,6 +38,8 @@ pub(crate) const IMAGE_TABLE: &str = "image_table.safetensors";
 pub(crate) const PICTURES: &str = "pictures.safetensors";
 /// The file of projections of features.
 pub(crate) const PROJECTION: &str = "projection.safetensors";
+/// The file of the calibration of rates.
+pub(crate) const CALIBRATION: &str = "calibration.json";
 /// The file of example requests.
 pub(crate) const SAMPLES: &str = "samples.json";
 
@@ -62,6 +65,14 @@ pub struct BundleMeta {
     pub run: String,
     /// Training steps behind the model.
     pub steps: u64,
+    /// Whether rates are calibrated, which a program that does not know [`CALIBRATION`] must not
+    /// miss; not written where they are the network's own.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub calibrated: bool,
+}
+
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 impl BundleMeta {

@@ -6,7 +6,6 @@ use std::ops::Range;
 
 use ams_data::Offsets;
 use ams_data::{Groups, Id, IdMap, PictureName, Ragged};
-use ams_model::loss::sigmoid;
 use serde::Serialize;
 
 use crate::error::{Error, Result};
@@ -32,7 +31,7 @@ pub struct Scored<'p> {
 pub struct Ranked<'p> {
     /// The items, best first.
     pub items: Vec<&'p str>,
-    /// Predicted click-through rate of each.
+    /// Predicted click-through rate of each, calibrated if the bundle is.
     pub ctr: Vec<f32>,
     /// Bid times click-through rate of each, descending; equal ones stay in the order of the
     /// request.
@@ -115,7 +114,7 @@ impl Model {
         }
         if let Some(groups) = all {
             self.score_groups(&groups, scratch, ctr);
-            ctr.iter_mut().for_each(|logit| *logit = sigmoid(*logit));
+            self.rates(ctr);
         }
         Ok(())
     }
@@ -201,7 +200,7 @@ fn in_chunks(
             }
         }
     }
-    ctr.iter_mut().for_each(|logit| *logit = sigmoid(*logit));
+    model.rates(ctr);
     Ok(Some(missing(model, page, &resolved, &unknown)))
 }
 
@@ -317,6 +316,7 @@ fn lacks_embedding(model: &Model, picture: PictureName) -> bool {
 mod tests {
     use super::*;
     use crate::fixture::{Fixture, ROWS, spec, with};
+    use ams_model::loss::sigmoid;
     use ams_model::{ImageArm, NetworkSettings, Similarity};
 
     /// The answer, and the items in their order, which are the request's.

@@ -7,7 +7,7 @@
 //!                 time    int64, unix seconds of that group's first impression
 //!                 vector  fixed-size list of float (V)
 //! ```
-//! sigmoid(user vector . ad vector) is the predicted click-through rate.
+//! sigmoid(user vector . ad vector) is the predicted click-through rate, before a calibration.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -3,17 +3,19 @@
 use std::path::{Path, PathBuf};
 
 use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
-use ams_bundle::{Model, RowFormat, next_version};
+use ams_bundle::{Model, RowFormat, Sampling, next_version};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};
 use ams_location::{Locations, is_remote, local};
+use ams_model::metrics::Reliability;
 use ams_train::run;
+use ams_train::{BeforeAndAfter, CalibrationReport, CalibrationSettings, CurveKind, FittedTo};
 use ams_train::{Job, Trainer};
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::launch::threads;
-use crate::output::Output;
+use crate::output::{Output, count, metric, table};
 use crate::threads::thread_count;
 
 /// Example requests a bundle carries.
@@ -33,6 +35,21 @@ pub(crate) struct Arguments {
     /// How embedding rows are kept: half the memory, for scores that differ a little.
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     rows: Rows,
+    /// The curve that calibrates rates: a line of logits, or the isotonic regression; clicks of
+    /// samples that the run has not learned from decide it.
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = CurveName::None)]
+    calibrate: CurveName,
+    /// The samples that the curve is fitted to, held-out unless given. The test does not judge a
+    /// model that was fitted to it.
+    #[arg(long, value_name = "SAMPLES", value_enum)]
+    calibrate_on: Option<SamplesName>,
+    /// Share of the log's impressions without a click that the dataset holds, if a part was left
+    /// out: rates become those of the log.
+    #[arg(long, value_name = "SHARE", default_value_t = 1.0, value_parser = negative_rate)]
+    negative_rate: f64,
+    /// How often the dataset holds each click of the log, if clicks were repeated: likewise.
+    #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = click_weight)]
+    click_weight: f64,
     /// Threads; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
@@ -56,6 +73,70 @@ impl From<Rows> for RowFormat {
     }
 }
 
+/// The curve of a calibration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum CurveName {
+    /// Rates are those of the network.
+    None,
+    /// slope * logit + intercept.
+    Platt,
+    /// Lines between the levels of the isotonic regression.
+    Isotonic,
+}
+
+/// The samples of a calibration.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum SamplesName {
+    /// Those that the training held out.
+    HeldOut,
+    /// Those of the test.
+    Test,
+}
+
+impl Arguments {
+    /// How rates are calibrated.
+    ///
+    /// # Errors
+    /// If samples are named that nothing is done with.
+    fn calibration(&self) -> Result<CalibrationSettings, Failure> {
+        let settings = CalibrationSettings {
+            curve: match self.calibrate {
+                CurveName::None => CurveKind::None,
+                CurveName::Platt => CurveKind::Platt,
+                CurveName::Isotonic => CurveKind::Isotonic,
+            },
+            fitted_to: match self.calibrate_on {
+                None | Some(SamplesName::HeldOut) => FittedTo::HeldOut,
+                Some(SamplesName::Test) => FittedTo::Test,
+            },
+            sampling: Sampling {
+                negative_rate: self.negative_rate,
+                click_weight: self.click_weight,
+            },
+        };
+        if self.calibrate_on.is_some() && !settings.is_any() {
+            let what = "--calibrate-on: nothing is calibrated; expected --calibrate platt or isotonic \
+                        beside it, --negative-rate or --click-weight";
+            return Err(Failure::user(what));
+        }
+        Ok(settings)
+    }
+}
+
+/// Reads a number of [`Sampling`], of which `of` makes one.
+fn of_sampling(text: &str, of: impl Fn(f64) -> Sampling) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    of(number).check().map(|()| number)
+}
+
+fn negative_rate(text: &str) -> Result<f64, String> {
+    of_sampling(text, |negative_rate| Sampling { negative_rate, ..Sampling::default() })
+}
+
+fn click_weight(text: &str) -> Result<f64, String> {
+    of_sampling(text, |click_weight| Sampling { click_weight, ..Sampling::default() })
+}
+
 /// The object that `--json` prints.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Published {
@@ -64,6 +145,9 @@ pub(crate) struct Published {
     pub version: u64,
     /// blake3 over its files: equal bits, equal hash.
     pub hash: String,
+    /// What a calibration changes, if there is one and samples to tell by.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<CalibrationReport>,
 }
 
 pub(crate) fn run(
@@ -71,25 +155,26 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
+    let (rows, calibration) = (arguments.rows.into(), arguments.calibration()?);
     let mut trainer =
         run::open(&locations.input(&arguments.run)?, Job::solo(threads(arguments.threads)))?;
-    let rows = arguments.rows.into();
     let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
     let model = arguments.to.join(name);
     let published = if is_remote(&model) {
         let version = locations.versions(&model)?.last().map_or(1, |last| last + 1);
         let path = model.join(version.to_string());
         let place = locations.destination(&path, false)?;
-        let published = publish_as(&mut trainer, place.local(), version, rows)?;
+        let published = publish_as(&mut trainer, place.local(), version, rows, &calibration)?;
         place.publish()?;
         Published { path, ..published }
     } else {
         let model = local(&model)?;
         let version = next_version(&model)?;
-        publish_as(&mut trainer, &model.join(version.to_string()), version, rows)?
+        publish_as(&mut trainer, &model.join(version.to_string()), version, rows, &calibration)?
     };
     output.finish(&published, || {
-        format!("published {}, hash {}\n", published.path.display(), published.hash)
+        let told = published.calibration.as_ref().map(calibration_text).unwrap_or_default();
+        format!("{told}published {}, hash {}\n", published.path.display(), published.hash)
     });
     Ok(())
 }
@@ -108,7 +193,8 @@ pub(crate) fn publish_version(
 /// Publishes the next version of `model`, a folder.
 pub(crate) fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
     let version = next_version(model)?;
-    publish_as(trainer, &model.join(version.to_string()), version, RowFormat::F32)
+    let path = model.join(version.to_string());
+    publish_as(trainer, &path, version, RowFormat::F32, &CalibrationSettings::default())
 }
 
 /// Freezes a run in a temporary folder, which is gone with the first part, and opens it.
@@ -117,7 +203,7 @@ pub(crate) fn frozen(trainer: &mut Trainer) -> Result<(tempfile::TempDir, Model)
         Failure::user(format!("no temporary folder to freeze the run in: {error}"))
     })?;
     let path = folder.path().join("1");
-    publish_as(trainer, &path, 1, RowFormat::F32)?;
+    publish_as(trainer, &path, 1, RowFormat::F32, &CalibrationSettings::default())?;
     let model = Model::open(&path)?;
     Ok((folder, model))
 }
@@ -128,10 +214,51 @@ fn publish_as(
     path: &Path,
     version: u64,
     rows: RowFormat,
+    calibration: &CalibrationSettings,
 ) -> Result<Published, Failure> {
     let samples = samples(trainer.dataset())?;
-    let manifest = ams_train::publish(trainer, path, &samples, rows)?;
-    Ok(Published { path: path.to_path_buf(), version, hash: manifest.hash() })
+    let (manifest, calibration) =
+        ams_train::publish_calibrated(trainer, path, &samples, rows, calibration)?;
+    Ok(Published { path: path.to_path_buf(), version, hash: manifest.hash(), calibration })
+}
+
+/// What a calibration changes, as a table.
+fn calibration_text(report: &CalibrationReport) -> String {
+    let row = |what: &str, of: &BeforeAndAfter, figures: &Reliability| {
+        vec![
+            what.to_owned(),
+            count(of.impressions),
+            format!("{:.4}", figures.predicted),
+            format!("{:.4}", figures.clicked),
+            metric(figures.calibration),
+            metric(Some(figures.logloss)),
+            metric(Some(figures.ece)),
+        ]
+    };
+    let (all, mut rows) = (&report.all, Vec::new());
+    rows.push(row("all, as learned", all, &all.before));
+    rows.push(row("all, calibrated", all, &all.after));
+    if let Some(shown) = &report.shown {
+        rows.push(row("best of a group, as learned", shown, &shown.before));
+        rows.push(row("best of a group, calibrated", shown, &shown.after));
+    }
+    let columns =
+        ["rates of", "impressions", "predicted", "clicked", "calibration", "log loss", "ECE"];
+    let users = count(report.users);
+    let samples = match report.fitted_to {
+        FittedTo::HeldOut => format!("held out, of {users} users"),
+        FittedTo::Test if report.curve == CurveKind::None => {
+            format!("of the test, of {users} users")
+        }
+        FittedTo::Test => format!("of the test, of {users} users: judge this version by others"),
+    };
+    let how = match report.curve {
+        CurveKind::None => "",
+        CurveKind::Platt | CurveKind::Isotonic => {
+            "; here the curve of one half of the users calibrates the other half"
+        }
+    };
+    format!("{}on samples {samples}{how}\n", table(&columns, &rows))
 }
 
 /// Page views of the test as requests: the first of each part that has a history to look at.

@@ -11,6 +11,7 @@ mod bad_pictures;
 mod bench;
 #[cfg(all(unix, feature = "buckets"))]
 mod buckets;
+mod calibration;
 mod check;
 mod configuration;
 #[cfg(unix)]

@@ -9,6 +9,7 @@ mod align;
 mod allocations;
 mod beginnings;
 mod bits;
+mod calibrated;
 mod checkpoints;
 mod configuration;
 mod early_stop;

@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use ams_bundle::{Model, PageView, Scratch};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, read_texts};
-use ams_model::loss::sigmoid;
 use ams_serve::post_each;
 use ams_train::Job;
 use ams_train::run;
@@ -71,7 +70,8 @@ pub(crate) fn run(
         model.ctrs(page, &mut scratch, &mut one)?;
         rates.extend_from_slice(&one);
     }
-    let trained = predicted.logits.iter().map(|&logit| sigmoid(logit));
+    let mut trained = predicted.logits;
+    model.rates(&mut trained);
     let far = |a: f32, b: f32| (f64::from(a) - f64::from(b)).abs();
     let farthest = |distances: &mut dyn Iterator<Item = f64>| distances.fold(0.0, f64::max);
     let bundle_to_trainer = farthest(&mut rates.iter().zip(trained).map(|(&a, b)| far(a, b)));

@@ -1,0 +1,112 @@
+//! Publishing with a calibration that is fitted to what a run held out, or to its test.
+
+use std::path::Path;
+
+use ams_bundle::{Calibration, Model, RowFormat, Sampling};
+use ams_data::dataset::SplitName;
+use ams_model::calibration::Curve;
+use ams_train::run::{self, Next, Start};
+use ams_train::{
+    CalibrationReport, CalibrationSettings, CurveKind, FittedTo, Job, publish_calibrated,
+};
+use tempfile::TempDir;
+
+use super::shop::{narrow, publish_run};
+
+/// What is published of `run` as `<place>/models/<version>` and told of it.
+fn published(
+    run: &Path,
+    version: u32,
+    threads: usize,
+    settings: &CalibrationSettings,
+) -> Result<(Model, Option<CalibrationReport>), String> {
+    let mut trainer = run::open(run, Job::solo(threads)).unwrap();
+    let place = run.join("models").join(version.to_string());
+    let made = publish_calibrated(&mut trainer, &place, &[], RowFormat::F16, settings);
+    match made {
+        Ok((_, report)) => Ok((Model::open(&place).unwrap(), report)),
+        Err(error) => {
+            assert!(!place.exists());
+            Err(error.to_string())
+        }
+    }
+}
+
+/// The curve is that of the samples held out, by the model as it is published, on any number of
+/// threads.
+#[test]
+fn a_curve_is_fitted_to_what_was_held_out() {
+    let folder = TempDir::new().unwrap();
+    let mut config = narrow(folder.path());
+    config.train.validation_parts = 16;
+    run::train(&config, Start::Fresh, Job::solo(2), &mut |_, _| Next::GoOn).unwrap();
+    let run = folder.path().join("run");
+    let sampling = Sampling { negative_rate: 0.25, click_weight: 1.0 };
+    for (at, curve) in [CurveKind::Platt, CurveKind::Isotonic].into_iter().enumerate() {
+        let settings = CalibrationSettings { curve, sampling, ..CalibrationSettings::default() };
+        let at = 2 * at as u32;
+        let (model, report) = published(&run, at, 1, &settings).unwrap();
+        let again = published(&run, at + 1, 2, &settings).unwrap();
+        assert_eq!((model.hash(), &report), (again.0.hash(), &again.1));
+        let report = report.unwrap();
+        assert_eq!((report.curve, report.fitted_to), (curve, FittedTo::HeldOut));
+        // A quarter of the users, about.
+        let mut trainer = run::open(&run, Job::solo(2)).unwrap();
+        let all = trainer.dataset().card().counts.train;
+        let share = report.all.impressions as f64 / all as f64;
+        assert!((0.1..0.4).contains(&share), "{share}");
+        let test = CalibrationSettings { fitted_to: FittedTo::Test, ..settings };
+        let (model_of_test, report) = published(&run, 10 + at, 1, &test).unwrap();
+        assert_ne!(model_of_test.calibration(), model.calibration());
+        // As the trainer predicts it; rows are kept as halfs, which differ a little.
+        let predicted = trainer.evaluate(SplitName::Test).unwrap();
+        assert_eq!(report.unwrap().all.impressions, predicted.len() as u64);
+        let expected = match curve {
+            CurveKind::Platt => Curve::platt(&predicted.logits, &predicted.labels),
+            _ => Curve::isotonic(&predicted.logits, &predicted.labels),
+        };
+        let Some(Calibration { curve: Some(got), sampling: kept }) = model_of_test.calibration()
+        else {
+            panic!("no curve")
+        };
+        let expected = expected.unwrap();
+        assert_eq!(*kept, sampling);
+        for logit in [-2.0, -1.0, 0.0] {
+            let (got, expected) = (got.at(logit), expected.at(logit));
+            assert!((got - expected).abs() < 0.05, "{curve:?} {logit}: {got} {expected}");
+        }
+    }
+    // Without a calibration it is the bundle as ever.
+    let none = CalibrationSettings::default();
+    let mut trainer = run::open(&run, Job::solo(1)).unwrap();
+    let place = run.join("models/20");
+    let (manifest, report) =
+        publish_calibrated(&mut trainer, &place, &[], RowFormat::F32, &none).unwrap();
+    assert_eq!((manifest.hash(), report), (publish_run(&run, 2).1, None));
+}
+
+/// A run that has learned from all samples has none to fit a curve to; a shift needs none.
+#[test]
+fn a_run_that_held_nothing_out_is_explained() {
+    let folder = TempDir::new().unwrap();
+    let mut config = narrow(folder.path());
+    config.train.max_steps = Some(2);
+    run::train(&config, Start::Fresh, Job::solo(2), &mut |_, _| Next::GoOn).unwrap();
+    let run = folder.path().join("run");
+    let settings = |curve, negative_rate| CalibrationSettings {
+        curve,
+        sampling: Sampling { negative_rate, ..Sampling::default() },
+        ..CalibrationSettings::default()
+    };
+    for (settings, expected) in [
+        (settings(CurveKind::Platt, 1.0), "calibration: the run has learned from all training"),
+        (settings(CurveKind::None, 2.0), "calibration: negative_rate = 2, expected above 0 and"),
+    ] {
+        let error = published(&run, 1, 1, &settings).expect_err(expected);
+        assert!(error.starts_with(expected), "{error}");
+    }
+    let (model, report) = published(&run, 1, 1, &settings(CurveKind::None, 0.5)).unwrap();
+    let expected = Sampling { negative_rate: 0.5, click_weight: 1.0 };
+    assert_eq!(model.calibration(), Some(&Calibration { curve: None, sampling: expected }));
+    assert_eq!(report, None);
+}
