@@ -38,11 +38,14 @@ fn rates_are_calibrated_wherever_they_are_asked_for() {
     has_keys(&report["all"], "impressions clicks before after");
     has_keys(&report["all"]["after"], "predicted clicked calibration logloss ece");
     assert!(count(&report["all"]["impressions"]) > count(&report["shown"]["impressions"]));
-    let of = |name: &str| number(&report["all"][name]["logloss"]);
-    assert!(of("after") < of("before"), "{report}");
     assert_ne!(platt["hash"], plain["hash"]);
     let isotonic = "--calibrate isotonic --negative-rate 0.1 --click-weight 2";
-    place.json(&format!("publish runs/tiny --to models {isotonic}"));
+    let told = &place.json(&format!("publish runs/tiny --to models {isotonic}"))["calibration"];
+    let of = |when: &str, what: &str| number(&told["all"][when][what]);
+    assert!(of("after", "logloss") < of("before", "logloss"), "{told}");
+    assert!(of("before", "calibration") > 5.0, "{told}");
+    assert!((of("after", "calibration") - 1.0).abs() < 0.2, "{told}");
+    assert_eq!(told["shown"], Value::Null);
     let done = place.run("publish runs/tiny --to models --negative-rate 0.1 --calibrate-on test");
     assert_eq!(done.code, Some(0), "{done:#?}");
     assert!(done.out.starts_with("rates of ") && done.out.contains("all, calibrated"), "{done:#?}");
@@ -101,7 +104,7 @@ fn what_cannot_be_calibrated_is_refused() {
         ("--calibrate-on test", &["--calibrate-on: nothing is calibrated", "--calibrate platt"]),
         ("--negative-rate 0", &["negative_rate = 0, expected above 0 and at most 1"]),
         ("--negative-rate 1.5", &["negative_rate = 1.5, expected above 0 and at most 1"]),
-        ("--click-weight -2", &["click-weight"]),
+        ("--click-weight=-2", &["click_weight = -2, expected a number above 0"]),
         ("--calibrate sigmoid", &["sigmoid", "platt", "isotonic"]),
     ];
     for (arguments, words) in cases {
