@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 
 use ams_data::schema::{Labels, Split};
 use ams_model::metrics::Interval;
-use ams_train::Counts;
 use ams_train::ablate::{Cells, interval, thousands};
 use ams_train::run::{Environment, Record};
+use ams_train::settings::PhaseConfig;
+use ams_train::{Config, Counts};
 use jiff::Timestamp;
 use rayon::ThreadPoolBuilder;
 
@@ -562,12 +563,23 @@ fn facts(record: &Record) -> Vec<(&'static str, String)> {
         ),
         ("pictures", of(&encoder)),
         ("seed", config.seed.to_string()),
-        ("epochs", config.train.epochs.to_string()),
+        ("epochs", epochs(config)),
         ("impressions of a step", thousands(config.train.batch as u64)),
         ("steps taken", thousands(record.last_step())),
         ("lanes", config.train.lanes.to_string()),
         ("version of ams", of(&|it| it.ams.clone())),
     ]
+}
+
+/// Epochs of a training, with those of each phase and what learns in it.
+fn epochs(config: &Config) -> String {
+    let of = |phase: &PhaseConfig| {
+        let learns: Vec<&str> = phase.learns.iter().map(|part| part.as_str()).collect();
+        format!("{} of {}", phase.epochs, learns.join(", "))
+    };
+    let phases: Vec<String> = config.train.phases.iter().map(of).collect();
+    let epochs = config.train.epochs;
+    if phases.is_empty() { epochs.to_string() } else { format!("{epochs}: {}", phases.join("; ")) }
 }
 
 fn labels(labels: &Labels) -> String {

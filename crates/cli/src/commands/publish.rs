@@ -187,7 +187,7 @@ pub(crate) fn publish_version(
     threads: usize,
 ) -> Result<Published, Failure> {
     let mut trainer = run::open(run, Job::solo(threads))?;
-    publish_as(&mut trainer, path, version, RowFormat::F32)
+    publish_as(&mut trainer, path, version, RowFormat::F32, &CalibrationSettings::default())
 }
 
 /// Publishes the next version of `model`, a folder.

@@ -46,7 +46,7 @@ pub(crate) fn train(
     let bar = output.bar("train", 0, BAR);
     let begin = std::time::Instant::now();
     let mut seen = 0;
-    let mut smooth = None;
+    let (mut smooth, mut phase) = (None, None);
     let mut watch = |report: &ams_train::StepReport, steps: u64| {
         if let Some(watchdog) = watchdog {
             watchdog.alive(|| format!("step {}", report.cursor.step));
@@ -57,6 +57,12 @@ pub(crate) fn train(
             seen += report.impressions;
             let loss = smooth.map_or(report.loss, |loss: f64| 0.95 * loss + 0.05 * report.loss);
             smooth = Some(loss);
+        }
+        if report.impressions > 0 && report.phase != phase {
+            phase = report.phase;
+            let number = phase.unwrap_or_default();
+            let text = format!("step {} of {steps}: phase {number}", report.cursor.step);
+            bar.suspend(|| output.say(&text));
         }
         bar.set_length(steps);
         bar.set_position(report.cursor.step);

@@ -36,6 +36,17 @@ fn mistakes_show_the_line_and_the_nearest_key() {
         (FILE, "--set train.lanes=eight", ["`train.lanes`", ""]),
         (FILE, "--set model.pra_rank=[3]", ["--set model.pra_rank", "`pre_rank`"]),
         (FILE, "--set epochs", ["--set epochs: expected key=value", ""]),
+        (
+            "name = 'x'\n[data]\nsamples='s'\n[[train.phases]]\nepochs=1\nlearns=['image']\n",
+            "",
+            ["did you mean `images`?", "file.toml:6"],
+        ),
+        (FILE, "--set train.phases=[{epochs=1,learns=['id']}]", ["`id`, expected one of", "`ids`"]),
+        (
+            FILE,
+            "--set train.phases=[{epochs=1},{epochs=1}]",
+            ["train.epochs: 3, but the epochs of train.phases are 2 in all", ""],
+        ),
     ] {
         place.write("file.toml", text);
         place.refuses(&format!("train file.toml {sets}"), &words);
@@ -58,4 +69,30 @@ fn settings_override_the_file() {
     for line in ["name = \"y\"", "seed = 7", "epochs = 1", "images = \"none\"", "lanes = 1"] {
         assert!(kept.contains(line), "{line} is not in\n{kept}");
     }
+}
+
+#[test]
+fn phases_are_settings_of_the_file_and_of_the_command_line() {
+    let place = Place::with_data();
+    let phases =
+        "[[train.phases]]\nepochs = 1\nlearns = ['images']\n[[train.phases]]\nepochs = 1\n";
+    place.write("file.toml", format!("name = 'x'\ndata.samples = 'data'\n{phases}"));
+    let done = place.run("train file.toml");
+    assert_eq!(done.code, Some(0), "{done:#?}");
+    let report = place.json("train file.toml --set name=y --set train.batch=1024");
+    let steps = report["steps_per_epoch"].as_u64().unwrap();
+    assert_eq!((&report["epochs"], report["steps"].as_u64()), (&2.into(), Some(2 * steps)));
+    for line in [
+        format!("step 1 of {}: phase 1\n", 2 * steps),
+        format!("step {} of {}: phase 2\n", steps + 1, 2 * steps),
+    ] {
+        assert!(done.out.contains(&line), "{line} is not in\n{}", done.out);
+    }
+    let report =
+        place.json("train file.toml --set name=z --set train.phases=[{epochs=1,learns=[\"ids\"]}]");
+    assert_eq!((&report["epochs"], report["steps"].as_u64()), (&1.into(), Some(steps)));
+    let line = place.read("runs/z/metrics.jsonl");
+    let line = String::from_utf8(line).unwrap().lines().last().unwrap().to_owned();
+    let line: serde_json::Value = serde_json::from_str(&line).unwrap();
+    assert_eq!((&line["phase"], &line["per_step"]["tower_backwards"]), (&1.into(), &0.0.into()));
 }

@@ -127,6 +127,7 @@ impl Plan {
             from = Some(run);
         }
         let mut config = configure(&settings)?;
+        config.leave_out_idle_phases();
         config.check()?;
         let begins_with = from.map(|run: usize| &self.runs[run].hash[..]);
         let hash = hash(&config, begins_with, names.sources);

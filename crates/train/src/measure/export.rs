@@ -157,7 +157,7 @@ fn description(trainer: &Trainer, tower: &TowerDefinition, batch: &MicroBatch) -
         "impression_fields": network.impression_inputs.len(),
         "query_fields": network.rank.config().query_fields,
         "learning_rate": train.learning_rate,
-        "rows_learning_rate": train.learning_rate * network.rows_rate,
+        "rows_learning_rate": train.rows_learning_rate.unwrap_or(train.learning_rate),
     })
 }
 

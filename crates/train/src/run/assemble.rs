@@ -7,7 +7,7 @@ use rayon::{ThreadPool, ThreadPoolBuilder};
 
 use crate::error::{Error, Result};
 use crate::run::validation;
-use crate::settings::Config;
+use crate::settings::{Config, ModelPart, PhaseConfig};
 use crate::setup::network::Network;
 use crate::setup::resolve::{resolve, topology};
 use crate::step::feed::{self, Order};
@@ -49,6 +49,7 @@ pub(crate) fn assemble(
         .build()
         .map_err(|error| Error::Config { key: "threads".into(), what: error.to_string() })?;
     let network = Network::new(spec, &config.train, config.aligns());
+    check_phases(config, &network)?;
     let mut workers = Vec::new();
     for lane in topology.local() {
         let order = Order::Shuffled { seed: config.seed, lane };
@@ -58,4 +59,27 @@ pub(crate) fn assemble(
         workers.push(Worker::new(&network, feed));
     }
     Ok(Assembly { network, topology, pool, workers })
+}
+
+/// Checks that something learns in every phase: a model whose fields are all excluded has no ids.
+fn check_phases(config: &Config, network: &Network) -> Result<()> {
+    let has = |part: &ModelPart| match part {
+        ModelPart::Images => network.trained().next().is_some(),
+        ModelPart::Ids => network.inputs().next().is_some(),
+        ModelPart::Network => true,
+    };
+    let learns = |phase: &PhaseConfig| phase.learns.iter().any(has);
+    match config.train.phases.iter().position(|phase| !learns(phase)) {
+        None => Ok(()),
+        Some(at) => {
+            let learns = config.train.phases[at].learns.iter().map(|part| part.as_str());
+            let what = format!(
+                "phase {}: {:?}, but the model has none of them: leave the phase out, or let \
+                 something else learn",
+                at + 1,
+                learns.collect::<Vec<_>>()
+            );
+            Err(Error::Config { key: format!("train.phases[{at}].learns"), what })
+        }
+    }
 }

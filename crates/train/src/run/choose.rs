@@ -155,8 +155,8 @@ fn searches(config: &Config) -> (Vec<(Candidate, Config)>, Vec<Candidate>) {
     (trained.into_iter().map(search).collect(), left_out)
 }
 
-/// `config` with the model of a candidate. What a run writes down names no preset, because a
-/// preset would fill what a candidate leaves out.
+/// `config` with the model of a candidate, and the phases in which something of that learns. What a
+/// run writes down names no preset, because a preset would fill what a candidate leaves out.
 fn variant(config: &Config, candidate: Candidate) -> Config {
     let mut config = config.clone();
     let model = &mut config.model;
@@ -178,6 +178,7 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
             config.data.contents.clear();
         }
     }
+    config.leave_out_idle_phases();
     config
 }
 

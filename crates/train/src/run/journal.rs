@@ -39,6 +39,9 @@ pub struct MetricsLine {
     pub contrastive_loss: Option<f64>,
     /// Learning rate of the last step.
     pub learning_rate: f32,
+    /// Phase of the last step, counted from 1; none without `train.phases`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<u32>,
     /// Seconds since this process began to train.
     pub seconds: f64,
     /// Counters of all lanes together, mean per step since the line before.
@@ -62,6 +65,9 @@ pub struct ValidationLine {
     pub step: u64,
     /// The epoch, counted from 0.
     pub epoch: u32,
+    /// Phase of the last step, counted from 1; none without `train.phases`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub phase: Option<u32>,
     /// Metrics of the model for them.
     pub validation: Validation,
 }
@@ -115,8 +121,6 @@ pub(crate) struct Journal {
     log: GrowingFile,
     /// For TensorBoard, if that is wanted.
     events: Option<Events>,
-    /// Learning rate of the rows over that of all else.
-    rows_rate: f32,
     /// Loss and impressions since the last line.
     loss_sum: f64,
     impressions: u64,
@@ -156,7 +160,6 @@ impl Journal {
                 true => Some(Events::open(run, goes_on)?),
                 false => None,
             },
-            rows_rate: trainer.lanes().network.rows_rate,
             loss_sum: 0.0,
             impressions: 0,
             in_batch: Mean::default(),
@@ -203,39 +206,32 @@ impl Journal {
             in_batch_loss: self.in_batch.take(),
             contrastive_loss: self.contrastive.take(),
             learning_rate: report.learning_rate,
+            phase: report.phase,
             seconds,
             per_step,
             stages_ms,
         };
         (self.loss_sum, self.impressions) = (0.0, 0);
         self.append(&line)?;
-        let rate = f64::from(line.learning_rate);
-        self.event(
-            line.step,
-            &[
-                Scalar { name: "train/loss", value: loss },
-                Scalar { name: "train/learning_rate", value: rate },
-                Scalar {
-                    name: "train/rows_learning_rate",
-                    value: rate * f64::from(self.rows_rate),
-                },
-            ],
-        )
+        let rows_rate = f64::from(report.rows_learning_rate);
+        let mut scalars = vec![
+            Scalar { name: "train/loss", value: loss },
+            Scalar { name: "train/learning_rate", value: f64::from(line.learning_rate) },
+            Scalar { name: "train/rows_learning_rate", value: rows_rate },
+        ];
+        let phase = |phase| Scalar { name: "train/phase", value: f64::from(phase) };
+        scalars.extend(line.phase.map(phase));
+        self.event(line.step, &scalars)
     }
 
-    /// Writes a line about the samples held out, after `taken` of `epochs` epochs.
+    /// Writes a line about the samples held out, as `trainer` stands.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(crate) fn validation(
-        &mut self,
-        cursor: Cursor,
-        taken: f64,
-        epochs: u32,
-        validation: Validation,
-    ) -> Result<()> {
-        let Cursor { step, epoch, .. } = cursor;
-        self.append(&ValidationLine { step, epoch, validation })?;
+    pub(crate) fn validation(&mut self, trainer: &Trainer, validation: Validation) -> Result<()> {
+        let Cursor { step, epoch, .. } = trainer.cursor();
+        let (taken, epochs) = (trainer.epochs_taken(), trainer.config().train.epochs);
+        self.append(&ValidationLine { step, epoch, phase: trainer.phase(), validation })?;
         let metrics = [
             ("validation/gauc", validation.gauc),
             ("validation/auc", validation.auc),
@@ -267,6 +263,25 @@ impl Journal {
         // One write: a process killed here leaves at most one line that is cut short.
         let written = self.metrics.file.write_all(format!("{text}\n").as_bytes());
         written.map_err(Error::io(&self.metrics.path))
+    }
+
+    /// Logs that a phase begins where `trainer` stands, if it has phases.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn phase(&mut self, trainer: &Trainer) -> Result<()> {
+        let step = trainer.cursor().step;
+        let phases = &trainer.config().train.phases;
+        let before = if step == 0 { Some(0) } else { trainer.phase() };
+        let next = before.and_then(|before| Some((before + 1, phases.get(before as usize)?)));
+        let Some((number, phase)) = next else { return Ok(()) };
+        let learns: Vec<&str> = phase.learns.iter().map(|part| part.as_str()).collect();
+        self.log(&format!(
+            "phase {number} of {} begins after step {step}: {} epochs of {}",
+            phases.len(),
+            phase.epochs,
+            learns.join(", ")
+        ))
     }
 
     /// Logs where the process ended.

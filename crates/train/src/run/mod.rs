@@ -4,7 +4,8 @@
 //! runs/<name>/
 //!   config.toml          the resolved configuration: train it again and get the same bits
 //!   environment.json     program version, processor, processes, threads, dataset, image encoder
-//!   metrics.jsonl        one object every `train.log_every` steps, and one for each evaluation
+//!   metrics.jsonl        one object every `train.log_every` steps and at the end of a phase, and one
+//!                        for each evaluation
 //!   tensorboard/         the same for TensorBoard, unless `train.tensorboard` is false
 //!   train.log            the events of the training in words
 //!   checkpoints/step-N/  see `checkpoint`
@@ -23,6 +24,7 @@ pub(crate) mod ended;
 pub(crate) mod journal;
 pub(crate) mod layout;
 mod once;
+pub(crate) mod phases;
 pub(crate) mod predictions;
 pub(crate) mod progress;
 mod record;

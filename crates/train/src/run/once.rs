@@ -289,7 +289,7 @@ fn learn(
             watch(&round, steps);
         })?;
         if let (Some(journal), Some(validation)) = (&mut *journal, validated) {
-            journal.validation(cursor, trainer.epochs_taken(), train.epochs, validation)?;
+            journal.validation(trainer, validation)?;
         }
         if trainer.is_done() {
             return Ok(true);
@@ -302,12 +302,18 @@ fn learn(
         if cursor.step > begin && (due || best) {
             trainer.checkpoint(&checkpoints)?;
         }
+        if let Some(journal) = journal
+            && (cursor.step == 0 || trainer.is_at_phase_end())
+        {
+            journal.phase(trainer)?;
+        }
         let Some(report) = trainer.step()? else { return Ok(true) };
         if let Some(journal) = journal {
             journal.step(&report);
         }
         let step = report.cursor.step;
-        if step.is_multiple_of(train.log_every.max(1)) || step == steps {
+        let due = step.is_multiple_of(train.log_every.max(1)) || trainer.is_at_phase_end();
+        if due || step == steps {
             let costs = counted.take(trainer)?;
             if let Some(journal) = journal {
                 journal.line(clock.elapsed().as_secs_f64(), costs)?;

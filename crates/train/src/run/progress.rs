@@ -31,8 +31,12 @@ pub struct StepReport {
     pub in_batch: Option<f64>,
     /// Mean contrastive loss of its pairs of images, if it has one.
     pub contrastive: Option<f64>,
-    /// Learning rate of the step.
+    /// Learning rate of the dense weights in the step.
     pub learning_rate: f32,
+    /// Learning rate of the rows of ids in the step.
+    pub rows_learning_rate: f32,
+    /// Phase of the step, counted from 1; none without `train.phases`.
+    pub phase: Option<u32>,
 }
 
 impl StepReport {
@@ -45,6 +49,8 @@ impl StepReport {
             in_batch: None,
             contrastive: None,
             learning_rate: 0.0,
+            rows_learning_rate: 0.0,
+            phase: None,
         }
     }
 }

@@ -8,7 +8,6 @@ use ams_data::schema::ITEM;
 use ams_data::{Groups, Id, Side};
 use ams_fabric::{Metered, agree, gather, together};
 use ams_model::metrics::Metrics;
-use ams_model::schedule::Schedule;
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
@@ -17,6 +16,7 @@ use crate::error::{Error, Result};
 use crate::run::assemble::{Assembly, assemble};
 use crate::run::checkpoint::{self, Checkpoint, Meta};
 use crate::run::layout::{CHECKPOINTS, folder};
+use crate::run::phases::Phases;
 use crate::run::predictions::gather_predictions;
 use crate::run::progress::{Cursor, History, StepReport, Validation};
 use crate::run::standardize::standardize;
@@ -55,6 +55,7 @@ pub struct Trainer {
     /// Impressions of one epoch.
     learned: u64,
     steps_per_epoch: u64,
+    phases: Phases,
     /// Whether the feeds stand where the cursor says.
     started: bool,
     /// The ids of the training samples by field, once they are counted.
@@ -98,6 +99,7 @@ impl Trainer {
             clip_norm: config.train.clip_norm,
         };
         let lanes = Lanes::new(network, config.seed, topology, stores, sum, fabric, pool);
+        let phases = Phases::of(&config.train, steps_per_epoch);
         Ok(Trainer {
             config,
             dataset,
@@ -109,6 +111,7 @@ impl Trainer {
             held_out,
             learned,
             steps_per_epoch,
+            phases,
             started: false,
             ids: None,
             knows_items: false,
@@ -229,6 +232,16 @@ impl Trainer {
         self.steps_per_epoch
     }
 
+    /// Number of the phase of the last step, counted from 1; none without `train.phases`.
+    pub(crate) fn phase(&self) -> Option<u32> {
+        self.phases.number(self.cursor.step)
+    }
+
+    /// Whether a phase just ended, and another one follows.
+    pub(crate) fn is_at_phase_end(&self) -> bool {
+        self.phases.ends(self.cursor.step)
+    }
+
     /// Whether all steps were taken, or validation ends the training early.
     pub(crate) fn is_done(&self) -> bool {
         self.cursor.step >= self.steps() || self.history.is_spent(self.config.train.early_stop)
@@ -264,17 +277,22 @@ impl Trainer {
         }
         let share = self.share(self.cursor.step_in_epoch + 1);
         let step = self.cursor.step + 1;
-        let train = &self.config.train;
-        let lr = Schedule { lr: train.learning_rate, decay: train.decay, every: train.decay_every }
-            .at(self.cursor.step);
-        let outcome = self.lanes.train_step(&mut self.workers, share, step, lr)?;
+        let plan = self.phases.plan(step);
+        let outcome = self.lanes.train_step(&mut self.workers, share, &plan)?;
         let StepOutcome { impressions, loss, in_batch, contrastive } = outcome;
         self.cursor.step = step;
         self.cursor.step_in_epoch += 1;
         self.cursor.impressions += impressions;
-        let (cursor, learning_rate) = (self.cursor, lr);
-        let report = StepReport { cursor, impressions, loss, in_batch, contrastive, learning_rate };
-        Ok(Some(report))
+        Ok(Some(StepReport {
+            cursor: self.cursor,
+            impressions,
+            loss,
+            in_batch,
+            contrastive,
+            learning_rate: plan.learning_rate,
+            rows_learning_rate: plan.rows_learning_rate,
+            phase: self.phase(),
+        }))
     }
 
     /// Counts how often items are shown, if negatives of batches need it and it was not done yet.

@@ -3,9 +3,11 @@
 
 use ams_model::settings::range;
 
+use super::phases::epochs;
 use super::{
-    AlignConfig, Base, Candidate, Config, DataConfig, ImageArm, ModelConfig, NetworkSettings,
-    Similarity, TowerSharing, TowerWeights, TrainConfig, UnknownIds, WarmParts,
+    AlignConfig, Base, Candidate, Config, DataConfig, ImageArm, ModelConfig, ModelPart,
+    NetworkSettings, PhaseConfig, Similarity, TowerSharing, TowerWeights, TrainConfig, UnknownIds,
+    WarmParts,
 };
 use crate::error::{Error, Result};
 
@@ -25,6 +27,7 @@ impl Config {
         }
         self.train.check_optimization(&self.model)?;
         self.train.check_length(&self.model.network)?;
+        self.train.check_phases(&self.model)?;
         self.model.check()?;
         self.data.check_contents()?;
         self.check_warm_start()?;
@@ -207,6 +210,103 @@ impl TrainConfig {
             return bad("train.keep_checkpoints", "0, expected at least 1".to_owned());
         }
         Ok(())
+    }
+}
+
+impl TrainConfig {
+    /// The phases one by one, then all of them beside the epochs and the candidates.
+    fn check_phases(&self, model: &ModelConfig) -> Result<()> {
+        for (at, phase) in self.phases.iter().enumerate() {
+            if let Err((key, what)) = self.check_phase(phase, model) {
+                return bad(
+                    &format!("train.phases[{at}].{key}"),
+                    format!("phase {}: {what}", at + 1),
+                );
+            }
+        }
+        let sum = epochs(&self.phases);
+        if !self.phases.is_empty() && sum != u64::from(self.epochs) {
+            let what = format!(
+                "{}, but the epochs of train.phases are {sum} in all: leave train.epochs out, or \
+                 set it to their sum",
+                self.epochs
+            );
+            return bad("train.epochs", what);
+        }
+        let towers = |of: &Candidate| matches!(of, Candidate::Ids | Candidate::Similarity);
+        let only_towers = |phase: &PhaseConfig| phase.learns == [ModelPart::Images];
+        if let Some(of) = self.candidates.iter().find(|of| towers(of))
+            && !self.phases.is_empty()
+            && self.phases.iter().all(only_towers)
+        {
+            let what = format!(
+                "{:?} has no towers, and train.phases let nothing else learn: add a phase with \
+                 \"ids\" or \"network\", or leave it out",
+                of.as_str()
+            );
+            return bad("train.candidates", what);
+        }
+        Ok(())
+    }
+
+    /// A key of a phase and what is wrong with its value.
+    fn check_phase(
+        &self,
+        phase: &PhaseConfig,
+        model: &ModelConfig,
+    ) -> std::result::Result<(), (&'static str, String)> {
+        let PhaseConfig { epochs, learns, learning_rate, rows_learning_rate } = phase;
+        if *epochs == 0 {
+            return Err(("epochs", "0, expected at least 1".to_owned()));
+        }
+        if learns.is_empty() {
+            let known = ModelPart::ALL.map(ModelPart::as_str);
+            return Err(("learns", format!("[], expected at least one of {known:?}")));
+        }
+        if let Some(at) = (1..learns.len()).find(|&at| learns[..at].contains(&learns[at])) {
+            return Err(("learns", format!("{:?} stands there twice", learns[at].as_str())));
+        }
+        if !learns.iter().any(|part| model.has(*part)) {
+            let what = "[\"images\"], but the model has no towers that are trained (model.images, \
+                        model.tower_weights): leave the phase out, or let something else learn";
+            return Err(("learns", what.to_owned()));
+        }
+        let rates =
+            [("learning_rate", *learning_rate), ("rows_learning_rate", *rows_learning_rate)];
+        for (key, rate) in rates {
+            if let Some(rate) = rate.filter(|rate| !(*rate > 0.0 && rate.is_finite())) {
+                return Err((key, format!("{rate}, expected a positive number")));
+            }
+        }
+        let (wd, rate) = (self.tower_weight_decay, learning_rate.unwrap_or(self.learning_rate));
+        if wd * rate >= 1.0 {
+            let what =
+                format!("{rate}, expected, times train.tower_weight_decay = {wd}, less than 1");
+            return Err(("learning_rate", what));
+        }
+        Ok(())
+    }
+}
+
+impl ModelConfig {
+    /// Whether there is something in `part` that can learn.
+    fn has(&self, part: ModelPart) -> bool {
+        let towers =
+            self.network.images != ImageArm::None && self.tower_weights == TowerWeights::Trained;
+        part != ModelPart::Images || towers
+    }
+}
+
+impl Config {
+    /// Leaves out the phases in which nothing of this model learns, which is another one than the
+    /// phases were written for; where that is all of them, they stay, and are refused.
+    pub(crate) fn leave_out_idle_phases(&mut self) {
+        let Config { model, train, .. } = self;
+        let learns = |phase: &PhaseConfig| phase.learns.iter().any(|part| model.has(*part));
+        if train.phases.iter().any(learns) {
+            train.phases.retain(learns);
+            train.epochs = epochs(&train.phases).try_into().unwrap_or(u32::MAX);
+        }
     }
 }
 

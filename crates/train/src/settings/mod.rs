@@ -6,6 +6,7 @@
 
 pub mod align;
 mod check;
+pub mod phases;
 pub mod preset;
 
 use std::path::PathBuf;
@@ -22,6 +23,7 @@ pub use ams_model::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::settings::align::AlignConfig;
+pub use crate::settings::phases::{ModelPart, PhaseConfig};
 pub use crate::settings::preset::Preset;
 
 /// Every setting that decides the result of a training. Threads and processes are not among them:
@@ -305,7 +307,8 @@ impl From<Precision> for Rounding {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct TrainConfig {
-    /// Number of passes over the training impressions. Range: at least 1.
+    /// Number of passes over the training impressions. With `phases` it is the sum of theirs, and
+    /// needs no value. Range: at least 1; with `phases`, no other number than their sum.
     pub epochs: u32,
     /// Number of impressions per step, over all lanes together. Range: at least `lanes`.
     pub batch: usize,
@@ -423,6 +426,9 @@ pub struct TrainConfig {
     /// `tensorboard` of the run. Default: `true`.
     #[serde(skip_serializing_if = "is_on")]
     pub tensorboard: bool,
+    /// Phases of the training, one after another, in each of which some parts of the model learn.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub phases: Vec<PhaseConfig>,
     /// Earlier training whose weights are the initial weights. Optimizers and schedules begin
     /// anew.
     pub warm_start: Option<WarmStart>,
@@ -551,6 +557,7 @@ impl Default for TrainConfig {
             keep_checkpoints: 2,
             log_every: 10,
             tensorboard: true,
+            phases: Vec::new(),
             warm_start: None,
         }
     }

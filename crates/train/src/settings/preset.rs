@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
+use crate::settings::phases;
+
 /// Name of a set of values that stand in for the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -73,13 +75,15 @@ impl Preset {
 }
 
 /// Section, key of a file, and the key of a preset that it excludes.
-const EXCLUDED: [[&str; 3]; 3] = [
+const EXCLUDED: [[&str; 3]; 4] = [
     ["model", "projection", "pca"],
     ["model", "pca", "projection"],
     ["train", "validation_parts", "validation_tail"],
+    ["train", "phases", "epochs"],
 ];
 
-/// Puts the settings of `model.preset`, where `config` has one, where it has none of its own.
+/// Puts the settings of `model.preset`, where `config` has one, where it has none of its own, and
+/// the epochs of `train.phases` where it has no other.
 pub fn expand(config: &mut Table) {
     let preset = config.get("model").and_then(|model| model.get("preset")).cloned();
     // What is no preset is found out when the configuration is understood.
@@ -96,6 +100,7 @@ pub fn expand(config: &mut Table) {
         }
         merge(config, settings);
     }
+    phases::fill_epochs(config);
 }
 
 /// Adds what `under` has and `table` has not.

@@ -9,6 +9,7 @@ use ams_model::params::Entry;
 use ams_model::rank::RankNetwork;
 use ams_model::tower::Tower;
 
+use crate::settings::phases::Learns;
 use crate::settings::{AlignConfig, FeatureFormat, Placement, TrainConfig};
 
 /// The networks of a [`Spec`] and where their weights lie in the one flat slice of dense weights.
@@ -33,10 +34,10 @@ pub(crate) struct Network {
     pub features_as: FeatureFormat,
     /// How rows are updated.
     pub rows: RowOptimizer,
-    /// The rows' learning rate over that of the dense weights.
-    pub rows_rate: f32,
-    /// Ranges of the dense weights that learn, without the matrices of the towers' first layers:
-    /// the gradients of those are computed for all lanes at once, see
+    /// The parts that learn in the step at work.
+    learns: Learns,
+    /// Ranges of the dense weights that learn in it, without the matrices of the towers' first
+    /// layers: the gradients of those are computed for all lanes at once, see
     /// [`crate::step::first_layers`].
     pub rest: Vec<Range<usize>>,
     /// Occurrences in the training samples from which an id has a row of its own.
@@ -139,14 +140,9 @@ impl Network {
             })
         });
         let field_of = field_of.collect();
-        let mut rest = Vec::new();
-        rest.push(0..rank.layout().len());
-        for tower in towers.iter().filter(|tower| tower.spec.is_trained()) {
-            let matrix = tower.first_matrix();
-            rest.extend([tower.range.start..matrix.start, matrix.end..tower.range.end]);
-        }
-        Network {
-            rest,
+        let mut network = Network {
+            learns: Learns::ALL,
+            rest: Vec::new(),
             group_inputs,
             impression_inputs,
             behavior_inputs,
@@ -160,7 +156,6 @@ impl Network {
             placement: train.placement,
             features_as: train.features_as,
             rows: train.rows,
-            rows_rate: train.rows_learning_rate.map_or(1.0, |rate| rate / train.learning_rate),
             in_batch: (train.in_batch_negatives > 0).then_some(InBatchSettings {
                 negatives: train.in_batch_negatives,
                 weight: train.in_batch_weight,
@@ -170,7 +165,35 @@ impl Network {
             tower_dropout: train.tower_dropout,
             tower_weight_decay: train.tower_weight_decay,
             spec,
+        };
+        network.rest = network.rest();
+        network
+    }
+
+    /// Has the parts of `learns` learn from now on, and no others.
+    pub(crate) fn learn(&mut self, learns: Learns) {
+        if learns != self.learns {
+            self.learns = learns;
+            self.rest = self.rest();
         }
+    }
+
+    /// The parts that learn.
+    pub(crate) fn learns(&self) -> Learns {
+        self.learns
+    }
+
+    /// The value of `rest` for the parts that learn.
+    fn rest(&self) -> Vec<Range<usize>> {
+        let mut rest = Vec::new();
+        if self.learns.network {
+            rest.push(self.rank_range());
+        }
+        for (_, tower) in self.learning() {
+            let matrix = tower.first_matrix();
+            rest.extend([tower.range.start..matrix.start, matrix.end..tower.range.end]);
+        }
+        rest
     }
 
     /// All inputs: per group, then per impression, then per behavior.
@@ -194,9 +217,9 @@ impl Network {
         0..self.rank.layout().len()
     }
 
-    /// Where the weight matrices of the towers that learn lie among the dense weights.
+    /// Where the weight matrices of the towers that learn now lie among the dense weights.
     pub(crate) fn tower_matrices(&self) -> impl Iterator<Item = Range<usize>> {
-        self.trained().flat_map(|(_, tower)| {
+        self.learning().flat_map(|(_, tower)| {
             let entries = tower.model.layout().entries.iter();
             let matrices = entries.filter(|entry| entry.shape.len() == 2);
             matrices.map(|entry| {
@@ -211,7 +234,12 @@ impl Network {
         self.towers.last().map_or(self.rank.layout().len(), |tower| tower.range.end)
     }
 
-    /// The towers that learn, with their numbers: gradients of their embeddings are sent.
+    /// The towers that learn now, with their numbers: gradients of their embeddings are sent.
+    pub(crate) fn learning(&self) -> impl Iterator<Item = (usize, &TowerDefinition)> {
+        self.trained().filter(|_| self.learns.images)
+    }
+
+    /// The towers that learn in some step or other, with their numbers.
     pub(crate) fn trained(&self) -> impl Iterator<Item = (usize, &TowerDefinition)> {
         self.towers.iter().enumerate().filter(|(_, tower)| tower.spec.is_trained())
     }

@@ -69,7 +69,7 @@ impl FirstLayers {
     /// Overwrites the first layers' matrices in `gradient` with the blocks.
     pub(crate) fn join(&self, network: &Network, gradient: &mut [f32]) {
         let mut rest = &self.blocks[..];
-        for (_, tower) in network.trained() {
+        for (_, tower) in network.learning() {
             let (blocks, tail) = rest.split_at(count(shape(tower)));
             rest = tail;
             join(blocks, shape(tower)[1], &mut gradient[tower.first_matrix()]);
@@ -151,7 +151,7 @@ fn count([_, inputs]: [usize; 2]) -> usize {
 
 /// The blocks of all matrices that learn.
 pub(crate) fn blocks(network: &Network) -> impl Iterator<Item = Block> {
-    network.trained().flat_map(|(tower, definition)| {
+    network.learning().flat_map(|(tower, definition)| {
         let shape = shape(definition);
         (0..count(shape)).map(move |at| Block { tower, shape, at })
     })

@@ -10,7 +10,7 @@
 //! ask          worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..   (ids, keys: 2 words)
 //! answer       shard -> worker   n rows of D, [n bits], k_0 embeddings, ..    (f32; bits: words)
 //! gradients    worker -> shard   losses (f64: 1, or 5 with auxiliary ones), then as the answer, but
-//!                                for towers that do not learn
+//!                                for what does not learn now
 //! occurrences  worker -> shard   (id, count, field) ..     once, before the first step
 //! ```
 //! The bits say which ids have a row; they are there where the row of unknown ids is learned.

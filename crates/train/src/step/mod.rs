@@ -35,9 +35,11 @@ pub(crate) mod tower_run;
 pub(crate) mod traffic;
 pub(crate) mod worker;
 
+use std::ops::Range;
+
 use ams_fabric::{Fabric, Mailbox, Metered, Outbox, Post, Rounding, Topology, gather};
 use ams_image::FeatureStore;
-use ams_model::adam::Adam;
+use ams_model::adam::{Adam, AdamStep};
 use ams_model::dropout;
 use ams_model::tower::TowerBuffers;
 use rayon::ThreadPool;
@@ -45,8 +47,9 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::settings::Placement;
+use crate::settings::phases::Learns;
 use crate::setup::components;
-use crate::setup::network::Network;
+use crate::setup::network::{Network, TowerDefinition};
 use crate::step::dense_sum::{CHUNK, DenseSum};
 use crate::step::draws::Draws;
 use crate::step::first_layers::{Columns, FirstLayers};
@@ -69,6 +72,34 @@ pub(crate) struct Dense {
     pub m: Vec<f32>,
     /// Second moments, as long as `w`.
     pub v: Vec<f32>,
+}
+
+/// What a step of the training learns, and how fast.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct StepPlan {
+    /// Number of the step, from 1.
+    pub step: u64,
+    /// The parts that learn in it.
+    pub learns: Learns,
+    /// Of each part, the number of this step among those in which it learns, from 1; for a part
+    /// that does not learn in it, the number of the last one.
+    pub counts: PartSteps,
+    /// Learning rate of the dense weights.
+    pub learning_rate: f32,
+    /// Learning rate of the rows of ids.
+    pub rows_learning_rate: f32,
+}
+
+/// Numbers of steps in which each part learns: those that Adam counts by, so that a part which
+/// begins later begins as if the training did.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct PartSteps {
+    /// Of the towers.
+    pub images: u64,
+    /// Of the rows of ids.
+    pub ids: u64,
+    /// Of the rank network.
+    pub network: u64,
 }
 
 /// The result of a step.
@@ -105,7 +136,8 @@ impl StepOutcome {
 /// Why lanes run forward.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Pass {
-    /// In a step, counted from 1: unknown ids get rows, and towers drop units.
+    /// In a step, counted from 1: unknown ids get rows, if rows learn, and towers drop units, if
+    /// they do.
     Train {
         /// Number of the step, from 1.
         step: u64,
@@ -317,7 +349,7 @@ impl Lanes {
         &self.pool
     }
 
-    /// Step `step` (counted from 1) of the training, with learning rate `lr`.
+    /// The step of the training that `plan` describes.
     ///
     /// # Errors
     /// If samples cannot be read, a process is lost, or the loss or a gradient is not finite.
@@ -325,9 +357,10 @@ impl Lanes {
         &mut self,
         workers: &mut [Worker],
         share: Share,
-        step: u64,
-        lr: f32,
+        plan: &StepPlan,
     ) -> Result<StepOutcome> {
+        let step = plan.step;
+        self.network.learn(plan.learns);
         let impressions = self.forward(workers, share, Pass::Train { step })?;
         if impressions == 0 {
             return Ok(StepOutcome::of(0, Losses::default(), &self.network));
@@ -338,9 +371,9 @@ impl Lanes {
         if !outcome.is_finite() {
             return Err(Error::NotFinite { step, what: "the loss".to_owned() });
         }
-        self.update_rows(step, lr);
+        self.update_rows(plan);
         self.sum_dense(workers)?;
-        self.update_dense(step, lr)?;
+        self.update_dense(plan)?;
         self.count(workers);
         Ok(outcome)
     }
@@ -485,6 +518,7 @@ impl Lanes {
         let Lanes { network, topology, lanes, dense, stores, pool, first_layers, stages, .. } =
             self;
         let weights = Weights { dense: &dense.w, first: first_layers.packed() };
+        let unknown = pass.unknown(network);
         let (all, first, lists) =
             (topology.lanes(), topology.local().start, 1 + network.towers.len());
         let impressions =
@@ -492,7 +526,7 @@ impl Lanes {
         let each = lanes.par_iter_mut().zip(&mut self.answers);
         each_lane(pool, *topology, each, |seat, (lane, answer)| {
             let shard = &mut lane.shard;
-            stages.run(Stage::Lookup, || shard.take_asks(network, &mail, seat, pass.unknown()));
+            stages.run(Stage::Lookup, || shard.take_asks(network, &mail, seat, unknown));
             stages.run(Stage::TowerForward, || shard.embed(network, weights, stores, dropout_seed));
             stages.run(Stage::Lookup, || shard.write_answers(network, stores, seat, answer));
         });
@@ -521,6 +555,10 @@ impl Lanes {
         each_lane(pool, *topology, each, |Seat { lane, .. }, (worker, Lane { gradient, .. })| {
             let draws = Draws { step_seed, lane };
             network.rest.iter().for_each(|range| gradient[range.clone()].fill(0.0));
+            if !network.learns().network {
+                // It is computed on the way to the others; over many steps its sum would overflow.
+                gradient[network.rank_range()].fill(0.0);
+            }
             stages.run(Stage::NetworkBackward, || {
                 worker.backward(network, &dense.w, weight, draws, gradient);
             });
@@ -550,14 +588,16 @@ impl Lanes {
         Ok(Losses::sum(&all))
     }
 
-    /// Updates the rows by the summed gradients, in step `step` with the learning rate `lr` of the
-    /// dense weights, and runs the towers of the shards backward.
-    fn update_rows(&mut self, step: u64, lr: f32) {
+    /// Updates the rows by the summed gradients, if they learn, and runs the towers of the shards
+    /// backward.
+    fn update_rows(&mut self, plan: &StepPlan) {
         let Lanes { network, topology, lanes, dense, pool, stages, adam, .. } = self;
-        let rows_lr = lr * network.rows_rate;
-        let adam = adam.at(step, rows_lr);
+        let lr = plan.rows_learning_rate;
+        let adam = plan.learns.ids.then(|| adam.at(plan.counts.ids, lr));
         each_lane(pool, *topology, lanes.par_iter_mut(), |_, Lane { shard, gradient }| {
-            stages.run(Stage::Rows, || shard.update_rows(network, adam, rows_lr));
+            if let Some(adam) = adam {
+                stages.run(Stage::Rows, || shard.update_rows(network, adam, lr));
+            }
             stages.run(Stage::TowerBackward, || shard.towers_backward(network, &dense.w, gradient));
         });
     }
@@ -607,19 +647,29 @@ impl Lanes {
         self.counted += 1;
     }
 
-    /// Takes Adam's step of the dense weights, with the learning rate `lr`.
-    fn update_dense(&mut self, step: u64, lr: f32) -> Result<()> {
-        let Lanes { network, dense, pool, lanes, stages, .. } = self;
-        let (adam, threads) = (self.adam.at(step, lr), pool.current_num_threads());
-        let gradient = &mut lanes[0].gradient;
+    /// Takes Adam's step of the dense weights that learn.
+    fn update_dense(&mut self, plan: &StepPlan) -> Result<()> {
+        let Lanes { network, dense, pool, lanes, stages, adam, .. } = self;
+        let StepPlan { step, learns, counts, learning_rate: lr, .. } = *plan;
+        let (gradient, threads) = (&mut lanes[0].gradient, pool.current_num_threads());
+        // Adam's step of each range: of the network, then of the towers.
+        let rank = learns.network.then(|| (network.rank_range(), adam.at(counts.network, lr)));
+        let tower =
+            |(_, tower): (_, &TowerDefinition)| (tower.range.clone(), adam.at(counts.images, lr));
+        let parts: Vec<(Range<usize>, AdamStep)> =
+            rank.into_iter().chain(network.learning().map(tower)).collect();
         stages.run_on(threads, Stage::Optimizer, || {
             let finite = |chunk: &[f32]| chunk.iter().fold(true, |all, g| all & g.is_finite());
-            if !pool.install(|| gradient.par_chunks(CHUNK).all(finite)) {
-                let at = gradient.iter().position(|g| !g.is_finite()).expect("one of them is not");
-                return Err(Error::NotFinite { step, what: network.name_of_dense(at) });
+            for (range, _) in &parts {
+                let gradient = &gradient[range.clone()];
+                if !pool.install(|| gradient.par_chunks(CHUNK).all(finite)) {
+                    let at = gradient.iter().position(|g| !g.is_finite());
+                    let at = range.start + at.expect("one of them is not");
+                    return Err(Error::NotFinite { step, what: network.name_of_dense(at) });
+                }
             }
             if let Some(most) = self.clip_norm {
-                clip(gradient, most);
+                clip(gradient, parts.iter().map(|(range, _)| range.clone()), most);
             }
             // Decoupled, as in AdamW (Loshchilov and Hutter, 2019): no part of the gradient or its
             // moments.
@@ -629,13 +679,14 @@ impl Lanes {
                     let chunks = dense.w[matrix].par_chunks_mut(CHUNK);
                     chunks.for_each(|w| w.iter_mut().for_each(|w| *w -= decay * *w));
                 }
-                dense
-                    .w
-                    .par_chunks_mut(CHUNK)
-                    .zip(dense.m.par_chunks_mut(CHUNK))
-                    .zip(dense.v.par_chunks_mut(CHUNK))
-                    .zip(gradient.par_chunks(CHUNK))
-                    .for_each(|(((w, m), v), g)| adam.update(w, m, v, g));
+                for (range, adam) in parts {
+                    dense.w[range.clone()]
+                        .par_chunks_mut(CHUNK)
+                        .zip(dense.m[range.clone()].par_chunks_mut(CHUNK))
+                        .zip(dense.v[range.clone()].par_chunks_mut(CHUNK))
+                        .zip(gradient[range].par_chunks(CHUNK))
+                        .for_each(|(((w, m), v), g)| adam.update(w, m, v, g));
+                }
             });
             Ok(())
         })
@@ -644,10 +695,11 @@ impl Lanes {
 
 impl Pass {
     /// How ids without a row are looked up.
-    fn unknown(self) -> Unknown {
+    fn unknown(self, network: &Network) -> Unknown {
         match self {
-            Pass::Train { .. } => Unknown::Create,
-            Pass::Evaluate => Unknown::Zero,
+            // Rows that nothing trains would be noise that the network learns by heart.
+            Pass::Train { .. } if network.learns().ids => Unknown::Create,
+            Pass::Train { .. } | Pass::Evaluate => Unknown::Zero,
         }
     }
 }
@@ -666,12 +718,14 @@ fn each_lane<T: Send>(
     });
 }
 
-/// Scales the gradient to the norm `most` if it is longer. All processes have the same bits of it.
-fn clip(gradient: &mut [f32], most: f32) {
-    let squares: f64 = gradient.iter().map(|&g| f64::from(g) * f64::from(g)).sum();
+/// Scales `ranges` of the gradient, which are what learns, to the norm `most` if they are longer
+/// together. All processes have the same bits of it.
+fn clip(gradient: &mut [f32], ranges: impl Iterator<Item = Range<usize>> + Clone, most: f32) {
+    let values = ranges.clone().flat_map(|range| &gradient[range]);
+    let squares: f64 = values.map(|&g| f64::from(g) * f64::from(g)).sum();
     let norm = squares.sqrt();
     if norm > f64::from(most) {
         let factor = (f64::from(most) / norm) as f32;
-        gradient.iter_mut().for_each(|g| *g *= factor);
+        ranges.for_each(|range| gradient[range].iter_mut().for_each(|g| *g *= factor));
     }
 }

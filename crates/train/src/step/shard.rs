@@ -25,9 +25,10 @@ pub(crate) const ROWS: &str = "embedding";
 /// How a lookup answers an id that has no row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Unknown {
-    /// Training: make the row, with its initial value, if the id occurs often enough.
+    /// While rows learn: make the row, with its initial value, if the id occurs often enough.
     Create,
-    /// Evaluation: answer zeros, as the scorer does; the worker looks up what stands in for it.
+    /// Else, as in an evaluation: answer zeros, as the scorer does; the worker looks up what stands
+    /// in for it.
     Zero,
 }
 
@@ -208,15 +209,18 @@ impl Shard {
     /// Sums the gradients of all lanes per id and per image, in lane order.
     pub(crate) fn sum_gradients(&mut self, network: &Network, mail: &Mailbox<'_>, seat: Seat) {
         let (dim, auxiliary) = (self.table.dim(), network.has_auxiliary_losses());
-        zeros(&mut self.drows, self.ids.keys.len() * dim);
+        let rows = if network.learns().ids { self.ids.keys.len() } else { 0 };
+        zeros(&mut self.drows, rows * dim);
         for (tower, definition) in self.towers.iter_mut().zip(&network.towers) {
             zeros(&mut tower.dembeddings, tower.images.keys.len() * definition.dim());
         }
         for worker in 0..seat.lanes {
             let mut values = Gradients::read(mail.read(worker, seat.lane), auxiliary).values;
-            add_by_number(self.ids.of(worker), dim, &mut values, &mut self.drows);
+            if network.learns().ids {
+                add_by_number(self.ids.of(worker), dim, &mut values, &mut self.drows);
+            }
             if network.placement == Placement::Ams {
-                for (index, definition) in network.trained() {
+                for (index, definition) in network.learning() {
                     let tower = &mut self.towers[index];
                     let numbers = tower.images.of(worker);
                     add_by_number(numbers, definition.dim(), &mut values, &mut tower.dembeddings);
@@ -257,7 +261,7 @@ impl Shard {
         if network.placement != Placement::Ams {
             return;
         }
-        for (index, _) in network.trained() {
+        for (index, _) in network.learning() {
             let tower = &mut self.towers[index];
             tower.run.backward(network, index, dense, &tower.dembeddings, dense_grad);
             self.counts.tower_backwards += tower.run.backwards as f64;

@@ -106,7 +106,7 @@ impl Rows for Features<'_> {
 
 impl TowerRun {
     /// Embeds (U) images into `out`, (U, D). `dropout_seed` is that of the step, in training with
-    /// dropout.
+    /// dropout; a tower that does not learn drops no units.
     pub(crate) fn forward(
         &mut self,
         network: &Network,
@@ -120,7 +120,7 @@ impl TowerRun {
         let TowerDefinition { spec, model, range, scale } = &network.towers[tower];
         let TowerRun { scratch, places, widened, forwards, backwards } = self;
         let dropout = scratch.dropout();
-        match dropout_seed.filter(|_| spec.is_trained()) {
+        match dropout_seed.filter(|_| spec.is_trained() && network.learns().images) {
             Some(seed) => {
                 let seeds = images.keys.iter().map(|&key| dropout::row_seed(seed, tower, key));
                 dropout.set(network.tower_dropout, seeds);

@@ -195,7 +195,7 @@ impl Worker {
     ) {
         let Worker { batch, grads, towers, sums, counts, .. } = self;
         if network.placement != Placement::Ams {
-            for (index, definition) in network.trained() {
+            for (index, definition) in network.learning() {
                 let tower = &mut towers[index];
                 let all = 0..batch.images[index].len() * definition.dim();
                 let dout = embedding_gradients(network, index, grads, all, sums);
@@ -214,12 +214,14 @@ impl Worker {
             let words = out.words();
             let start = words.len();
             losses.push(network.has_auxiliary_losses(), words);
-            let range = batch.ids.range(shard);
-            mail::push_floats(&grads.drows[range.start * dim..range.end * dim], words);
+            if network.learns().ids {
+                let range = batch.ids.range(shard);
+                mail::push_floats(&grads.drows[range.start * dim..range.end * dim], words);
+            }
             let rows = words.len();
             counts.traffic.row_grads += bytes(rows - start, lane, shard);
             if network.placement == Placement::Ams {
-                for (tower, definition) in network.trained() {
+                for (tower, definition) in network.learning() {
                     let (range, dim) = (batch.images[tower].range(shard), definition.dim());
                     let range = range.start * dim..range.end * dim;
                     let gradients = embedding_gradients(network, tower, grads, range, sums);

@@ -15,6 +15,7 @@ use super::shop::shop;
 
 const SOURCE: &str = concat!(
     include_str!("../../src/settings/mod.rs"),
+    include_str!("../../src/settings/phases.rs"),
     include_str!("../../src/settings/preset.rs"),
     include_str!("../../../model/src/settings/network.rs"),
     include_str!("../../src/settings/align.rs")
@@ -33,6 +34,8 @@ features = 'f'
 components = 1
 [model.search]
 keep = 1
+[[train.phases]]
+epochs = 2
 [train.warm_start]
 from = 'r'
 [align]
@@ -212,11 +215,17 @@ fn is_required(path: &str) -> bool {
 
 /// The values of the enumeration at `path`.
 fn choices(path: &str) -> Vec<String> {
-    let mut table = required();
-    put(&mut table, path, Value::from("?"));
-    let error = Config::deserialize(table).expect_err(path);
-    let (_, known) = error.message().split_once(", expected ").expect(path);
-    known.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+    // Of a list of them, by an item of it.
+    let wrong = [Value::from("?"), Value::from(vec!["?"])];
+    let known = wrong.into_iter().find_map(|wrong| {
+        let mut table = required();
+        put(&mut table, path, wrong);
+        let error = Config::deserialize(table).expect_err(path);
+        let (_, known) = error.message().split_once(", expected ").expect(path);
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        (!known.is_empty()).then(|| known.into_iter().map(str::to_owned).collect())
+    });
+    known.expect(path)
 }
 
 fn code(text: impl std::fmt::Display) -> String {
@@ -274,14 +283,17 @@ impl Key {
             "Vec<usize>" => "list of integers".to_owned(),
             "[usize; 2]" => "list of 2 integers".to_owned(),
             "Vec<String>" | "Option<Vec<String>>" => "list of texts".to_owned(),
-            "Vec<Candidate>" => "list of `ids`, `similarity`, `full`".to_owned(),
             "bool" => "boolean".to_owned(),
             kind => match inner(kind) {
                 "String" => "text".to_owned(),
                 "PathBuf" => "path".to_owned(),
                 "u32" | "u64" | "usize" => "integer".to_owned(),
                 "f32" => "number".to_owned(),
-                _ => choices(&self.path).iter().map(code).collect::<Vec<_>>().join(", "),
+                _ => {
+                    let of = if kind.starts_with("Vec<") { "list of " } else { "" };
+                    let choices: Vec<String> = choices(&self.path).iter().map(code).collect();
+                    format!("{of}{}", choices.join(", "))
+                }
             },
         }
     }
@@ -399,6 +411,8 @@ fn bounds(range: &str, is_integer: bool) -> Vec<(String, bool)> {
 
 /// All that is checked of a configuration before files of samples are opened.
 fn check(table: Table) -> Result<(), String> {
+    let mut table = table;
+    preset::expand(&mut table);
     let config = Config::deserialize(table).map_err(|error| error.to_string())?;
     let checked = sources::open(&config).and_then(|(dataset, stores)| {
         resolve::resolve(&config, &dataset, &stores)?;
@@ -422,6 +436,10 @@ fn ranges_are_those_that_are_checked() {
         for (text, is_good) in bounds(range, is_integer) {
             let mut table: Table = toml::from_str("name = 'x'").expect("TOML");
             put(&mut table, "data.samples", Value::from(samples.to_str().unwrap()));
+            if path.starts_with("train.phases.") {
+                let phases: Table = toml::from_str("phases = [{ epochs = 1 }]").unwrap();
+                put(&mut table, "train.phases", phases["phases"].clone());
+            }
             // For `early_stop`; a tail of the time excludes it.
             if path != "train.validation_tail" {
                 put(&mut table, "train.validation_parts", Value::from(4));
