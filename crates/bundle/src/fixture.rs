@@ -16,7 +16,7 @@ use ams_model::{
 use arrow_array::{RecordBatch, StringArray};
 use parquet::arrow::ArrowWriter;
 
-use ams_model::linalg::{Normalize, Projection};
+use ams_model::linalg::{Codebooks, Normalize, Projection};
 use ams_model::pca::Whiten;
 
 use crate::calibration::Calibration;
@@ -26,8 +26,8 @@ use crate::files::layout::BundleMeta;
 use crate::input::{Input, Keys};
 use crate::model::Model;
 use crate::request::PageView;
-use crate::spec::{ImageSource, Spec, TowerSharing, TowerWeights};
-use crate::tables::contents::ContentTable;
+use crate::spec::{CodebookSource, ImageSource, Spec, TowerSharing, TowerWeights};
+use crate::tables::contents::{CodeTable, ContentTable};
 use crate::write::{Frozen, RowFormat, Weights, write};
 
 /// Item, picture and category.
@@ -150,7 +150,8 @@ impl Fixture {
     /// The network over one row per use, zeros for unknown ids, and one embedding per use.
     pub(crate) fn slow_logits(&self, groups: &Groups) -> Vec<f32> {
         let (spec, weights) = (&self.spec, &self.weights);
-        let keys: Vec<Keys> = weights.contents.iter().map(|table| keys(table, groups)).collect();
+        let keys: Vec<Keys> =
+            weights.contents.iter().map(|table| keys(spec, table, groups)).collect();
         let mut rows: Vec<f32> = Vec::new();
         let mut lists = Vec::new();
         let impression_inputs = spec.impression_inputs();
@@ -264,7 +265,7 @@ impl Fixture {
             embed(table, tower.map(|tower| tower - first), keys)
         };
         let each = self.spec.content_towers().into_iter().zip(keys).enumerate();
-        each.map(|(content, (towers, Keys { ads, behaviors }))| {
+        each.map(|(content, (towers, Keys { ads, behaviors, .. }))| {
             [
                 embedded(content, towers.ad, ads),
                 embedded(content, towers.behavior, behaviors),
@@ -277,10 +278,16 @@ impl Fixture {
 }
 
 /// The keys of every picture in `groups`.
-fn keys(table: &ContentTable, groups: &Groups) -> Keys {
+fn keys(spec: &Spec, table: &ContentTable, groups: &Groups) -> Keys {
     let mut keys = Keys::default();
     let key = |name: PictureName| table.pictures.iter().find(|pair| pair.0 == name.0);
     keys.resolve(groups, |name| key(name).map_or(ImageKey::NONE, |pair| ImageKey(pair.1)));
+    if let (Some(semantic), Some(of)) = (spec.semantic(), &table.semantic) {
+        keys.resolve_codes(semantic, |key, to| {
+            let at = table.keys.iter().position(|known| *known == key.0);
+            to.extend(at.iter().flat_map(|at| of.codes.iter().map(|codes| codes[*at])));
+        });
+    }
     keys
 }
 
@@ -331,6 +338,7 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
             normalize: Normalize::None,
             whiten: Whiten::None,
             aligned: false,
+            codebooks: None,
         }),
         tower_weights: TowerWeights::Trained,
         further: Vec::new(),
@@ -341,6 +349,15 @@ pub(crate) fn spec(images: ImageArm) -> Spec {
 pub(crate) fn with(spec: &Spec, change: impl FnOnce(&mut NetworkSettings)) -> Spec {
     let mut spec = spec.clone();
     change(&mut spec.network);
+    spec
+}
+
+/// `spec` that sees semantic ids of `levels` levels of three centers.
+pub(crate) fn semantic(spec: &Spec, levels: usize) -> Spec {
+    let mut spec = with(spec, |n| n.semantic_ids = levels);
+    let hash = "00112233445566778899aabbccddeeff".repeat(2);
+    let source = spec.image_source.as_mut().expect("the fixture has pictures");
+    source.codebooks = Some(CodebookSource { size: 3, hash });
     spec
 }
 
@@ -413,6 +430,14 @@ fn weights(spec: &Spec) -> Weights {
     if spec.sees_ages() {
         ids.extend([0, 1, 3, 5].map(|bucket| Id::of_age(bucket).0));
     }
+    if let Some(of) = spec.semantic() {
+        // Not of every prefix: a row may be absent.
+        for codes in [[0, 0, 1], [1, 2, 0], [2, 1, 2], [2, 0, 1], [0, 1, 0]] {
+            let mut prefixes = Vec::new();
+            Id::of_prefixes(of.book, codes, &mut prefixes);
+            ids.extend(prefixes.iter().map(|id| id.0));
+        }
+    }
     ids.sort_unstable();
     ids.dedup();
     let rows = ids.iter().flat_map(|&id| (0..DIM as u64).map(move |d| noise(id ^ d))).collect();
@@ -427,7 +452,8 @@ fn table(spec: &Spec, content: usize) -> ContentTable {
     keys.sort_unstable();
     let towers = spec.towers();
     let of: Vec<_> = towers.iter().enumerate().filter(|(_, t)| t.content == content).collect();
-    if of.is_empty() {
+    let semantic = spec.semantic().filter(|_| content == 0);
+    if of.is_empty() && semantic.is_none() {
         keys.clear();
     }
     let embedding = |(number, width): (usize, u64)| {
@@ -442,7 +468,17 @@ fn table(spec: &Spec, content: usize) -> ContentTable {
         let (mean, components) = (vec![0.5; source.dim], vec![0.25; pca * source.dim]);
         Some(Projection { normalize: source.normalize, mean, components, unit: source.aligned })
     });
-    ContentTable { pictures, keys, embeddings, projection }
+    let semantic = semantic.map(|semantic| {
+        let shape = [semantic.levels, semantic.size, spec.contents()[content].1.dim];
+        let centers: Vec<f32> = (0..shape.iter().product::<usize>() as u64).map(noise).collect();
+        let code = |level: usize, at: usize| ((level + 1) * (at + 2) % semantic.size) as u32;
+        let of_level = |level: usize| (0..keys.len()).map(|at| code(level, at)).collect();
+        CodeTable {
+            codebooks: Codebooks::new(shape, &centers),
+            codes: (0..semantic.levels).map(of_level).collect(),
+        }
+    });
+    ContentTable { pictures, keys, embeddings, projection, semantic }
 }
 
 /// Puts a file of these bytes in the place of another, as published files are read-only.

@@ -28,6 +28,23 @@ pub enum Input {
     AdImage,
     /// Context field; one list per impression.
     Context(usize),
+    /// Codes of the behaviors' images up to a level, from 0; all behaviors of a group in one list.
+    BehaviorCode(usize),
+    /// The same; one list per behavior.
+    EachBehaviorCode(usize),
+    /// Codes of the ad's image up to a level, from 0; one list per impression.
+    AdCode(usize),
+}
+
+/// The semantic ids that a model sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Semantic {
+    /// Codes of an image (L).
+    pub levels: usize,
+    /// Centers of a level (K).
+    pub size: usize,
+    /// The codebooks, as [`ams_data::Id::of_prefixes`] takes them.
+    pub book: u64,
 }
 
 /// The image keys of a block of groups: what the feature store made of the pictures' names.
@@ -37,6 +54,13 @@ pub struct Keys {
     pub behaviors: Vec<ImageKey>,
     /// Image of each impression's ad; (B).
     pub ads: Vec<ImageKey>,
+    /// For each behavior the ids of the prefixes of its image's codes, 0 where it has none; (N, L),
+    /// or empty if the model sees no semantic ids.
+    behavior_prefixes: Vec<Id>,
+    /// The same for each impression's ad; (B, L).
+    ad_prefixes: Vec<Id>,
+    /// Codes of an image (L).
+    levels: usize,
 }
 
 impl Keys {
@@ -50,10 +74,43 @@ impl Keys {
         self.behaviors.extend(groups.behavior_pictures.iter().map(|&name| key(name)));
         self.ads.clear();
         self.ads.extend(groups.ad_pictures.iter().map(|&name| key(name)));
+        self.behavior_prefixes.clear();
+        self.ad_prefixes.clear();
+    }
+
+    /// Finds the semantic ids of every image by `codes`, which appends the codes (L) of an image
+    /// that has some.
+    pub fn resolve_codes(
+        &mut self,
+        semantic: Semantic,
+        mut codes: impl FnMut(ImageKey, &mut Vec<u32>),
+    ) {
+        let Semantic { levels, book, .. } = semantic;
+        let mut of_image = Vec::new();
+        let mut prefixes = |keys: &[ImageKey], to: &mut Vec<Id>| {
+            to.clear();
+            for key in keys {
+                of_image.clear();
+                if key.is_some() {
+                    codes(*key, &mut of_image);
+                }
+                let first = to.len();
+                Id::of_prefixes(book, of_image.iter().copied().take(levels), to);
+                to.resize(first + levels, Id(0));
+            }
+        };
+        prefixes(&self.behaviors, &mut self.behavior_prefixes);
+        prefixes(&self.ads, &mut self.ad_prefixes);
+        self.levels = levels;
     }
 }
 
 impl Input {
+    /// Whether it has one list per impression.
+    pub fn is_per_impression(self) -> bool {
+        matches!(self, Input::Ad(_) | Input::AdImage | Input::AdCode(_) | Input::Context(_))
+    }
+
     /// Overwrites `lists` with this input's ids: one list per group (user and behavior side, of the
     /// `newest` behaviors), per impression (ad and context side), or per behavior.
     pub fn collect(self, groups: &Groups, keys: &Keys, newest: usize, lists: &mut Ragged<Id>) {
@@ -93,6 +150,27 @@ impl Input {
                         true => lists.offsets.push(behaviors),
                         false => (0..behaviors).for_each(|_| lists.offsets.push(1)),
                     }
+                }
+                return;
+            }
+            Input::BehaviorCode(level) => {
+                for group in 0..groups.len() {
+                    let behaviors = newest_of(groups, group, newest);
+                    let of = behaviors.start * keys.levels..behaviors.end * keys.levels;
+                    let prefixes = keys.behavior_prefixes[of].chunks_exact(keys.levels);
+                    push_some(prefixes.map(|of| of[level]), lists, &mut value);
+                }
+                return;
+            }
+            Input::EachBehaviorCode(level) => {
+                for of in keys.behavior_prefixes.chunks_exact(keys.levels) {
+                    push_some([of[level]].into_iter(), lists, &mut value);
+                }
+                return;
+            }
+            Input::AdCode(level) => {
+                for of in keys.ad_prefixes.chunks_exact(keys.levels) {
+                    push_some([of[level]].into_iter(), lists, &mut value);
                 }
                 return;
             }
@@ -149,6 +227,17 @@ fn push_images<T: Copy>(keys: &[ImageKey], lists: &mut Ragged<T>, value: &mut im
     lists.offsets.push(lists.values.len() - before);
 }
 
+/// Appends one list: `value` of those `ids` that are one.
+fn push_some<T: Copy>(
+    ids: impl Iterator<Item = Id>,
+    lists: &mut Ragged<T>,
+    value: &mut impl FnMut(Id) -> T,
+) {
+    let before = lists.values.len();
+    lists.values.extend(ids.filter(|id| *id != Id(0)).map(value));
+    lists.offsets.push(lists.values.len() - before);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -163,6 +252,13 @@ mod tests {
         keys.resolve(&groups, |name| match name == PictureName::of("lost.png") {
             true => ImageKey::NONE,
             false => ImageKey(name.0),
+        });
+        // The picture 1.png has the codes 5 and 6, 4.png has 5 and 7, and 3.png none.
+        let semantic = Semantic { levels: 2, size: 8, book: 9 };
+        keys.resolve_codes(semantic, |key, to| {
+            let known = [(6, "1.png"), (7, "4.png")].into_iter();
+            let mut known = known.filter(|(_, name)| PictureName::of(name).0 == key.0);
+            to.extend(known.next().iter().flat_map(|(code, _)| [5, *code]));
         });
         // What was there before must not show.
         let mut lists = Ragged::default();
@@ -195,6 +291,34 @@ mod tests {
             input.collect(&groups, &Keys::default(), usize::MAX, &mut lists);
             let got: Vec<usize> = (0..lists.len()).map(|list| lists.row(list).len()).collect();
             assert_eq!((&got[..], &lists.values[..]), (lengths, &expected[..]));
+        }
+    }
+
+    fn prefixes(lists: &[&[&[u32]]]) -> Vec<Vec<Id>> {
+        let id = |codes: &&[u32]| {
+            let mut ids = Vec::new();
+            Id::of_prefixes(9, codes.iter().copied(), &mut ids);
+            ids[codes.len() - 1]
+        };
+        lists.iter().map(|list| list.iter().map(id).collect()).collect()
+    }
+
+    #[test]
+    fn codes_are_lists_of_prefixes() {
+        let cases = [
+            (Input::BehaviorCode(0), 4, prefixes(&[&[&[5], &[5]], &[], &[&[5], &[5]]])),
+            (Input::BehaviorCode(1), 4, prefixes(&[&[&[5, 6], &[5, 6]], &[], &[&[5, 7], &[5, 6]]])),
+            (Input::BehaviorCode(1), 3, prefixes(&[&[&[5, 6], &[5, 6]], &[], &[&[5, 7]]])),
+            (
+                Input::EachBehaviorCode(1),
+                4,
+                prefixes(&[&[&[5, 6]], &[], &[&[5, 6]], &[], &[], &[&[5, 7]], &[&[5, 6]]]),
+            ),
+            (Input::AdCode(0), 4, prefixes(&[&[], &[&[5]], &[&[5]], &[], &[], &[]])),
+            (Input::AdCode(1), 4, prefixes(&[&[], &[&[5, 7]], &[&[5, 6]], &[], &[], &[]])),
+        ];
+        for (input, newest, expected) in cases {
+            assert_eq!(lists(input, newest), expected, "{input:?} {newest}");
         }
     }
 

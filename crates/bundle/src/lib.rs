@@ -50,7 +50,7 @@ pub mod fuzzing;
 #[cfg(test)]
 mod fixture;
 
-pub use ams_model::linalg::{Normalize, Projection};
+pub use ams_model::linalg::{Codebooks, Normalize, Projection};
 pub use ams_model::pca::Whiten;
 pub use calibration::{Calibration, Sampling};
 pub use delta::carry::Carried;
@@ -66,15 +66,15 @@ pub use files::golden::Golden;
 pub use files::layout::{BundleMeta, next_version, whole_versions};
 pub use files::numbers::{Memory, Numbers};
 pub use files::{arrival, folder, version_bytes};
-pub use input::{Input, Keys, recency};
+pub use input::{Input, Keys, Semantic, recency};
 pub use model::{Model, Scratch};
 pub use page::explain::{Attention, Explained};
 pub use page::similar::{Similar, SimilarRequest};
 pub use page::{Missing, OfPage, Ranked, Scored, by_ecpm, ctrs_while, score_while, vectors};
 pub use request::PageView;
 pub use spec::{
-    ContentTowers, FurtherContent, ImageSource, NormalizeName, Spec, TowerSharing, TowerSpec,
-    TowerWeights,
+    CodebookSource, ContentTowers, FurtherContent, ImageSource, NormalizeName, Spec, TowerSharing,
+    TowerSpec, TowerWeights,
 };
-pub use tables::contents::ContentTable;
+pub use tables::contents::{CodeTable, ContentTable};
 pub use write::{Frozen, RowFormat, Weights, write};

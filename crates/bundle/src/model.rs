@@ -21,7 +21,7 @@ use crate::input::{Input, Keys, recency};
 use crate::request::PageView;
 use crate::search::{self, SearchScratch};
 use crate::spec::Spec;
-use crate::tables::contents::{Content, ContentLayers, ContentScratch};
+use crate::tables::contents::{Content, ContentLayers, ContentScratch, ImageRecord};
 use crate::tables::embed::Embedder;
 use crate::tables::items::{ItemFields, Items};
 use crate::tables::layer::SortedTable;
@@ -168,7 +168,23 @@ impl Model {
     /// # Errors
     /// If the model has no such content, or the feature does not fit it.
     pub fn embed(&self, content: usize, feature: &[f32]) -> Result<Vec<Vec<f32>>> {
+        Ok(self.image_record(content, feature)?.embeddings)
+    }
+
+    /// What the model makes of a feature (F) of content `content`.
+    ///
+    /// # Errors
+    /// As [`Model::embed`].
+    pub(crate) fn image_record(&self, content: usize, feature: &[f32]) -> Result<ImageRecord> {
         self.bundle.embedder.embed(self.spec(), content, feature)
+    }
+
+    /// The codes of an image (L), of which its semantic ids are made, if the model sees those and
+    /// knows the image; else none.
+    pub fn codes(&self, key: ImageKey) -> Vec<u32> {
+        let mut codes = Vec::new();
+        self.contents[0].push_codes(key, &mut codes);
+        codes
     }
 
     /// Fields, towers and networks of the model.
@@ -310,6 +326,10 @@ impl Model {
             keys.resolve(groups, |name| content.key(name));
             content.embed(keys, embedded);
         }
+        if let Some(semantic) = self.spec().semantic() {
+            let codes = |key, to: &mut Vec<u32>| self.contents[0].push_codes(key, to);
+            scratch.keys[0].resolve_codes(semantic, codes);
+        }
         scratch.unknown.clear();
         scratch.columns.resize_with(self.inputs().count(), Ragged::default);
         scratch.rows.clear();
@@ -402,7 +422,7 @@ fn lists_of(column: &Ragged<u32>) -> Lists<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, ROWS, spec, with};
+    use crate::fixture::{Fixture, ROWS, semantic, spec, with};
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
     use crate::write::RowFormat;
     use ams_model::settings::UnknownIds;
@@ -461,7 +481,7 @@ mod tests {
                 n.base = Base::Din
             }),
             with(&pre_rank, |n| n.images = ImageArm::Ad),
-            pre_rank,
+            pre_rank.clone(),
             with(&joint, |n| n.interactions = Interactions::Product),
             with(&joint, |n| n.behavior_age_buckets = 4),
             with(&joint, |n| {
@@ -472,9 +492,16 @@ mod tests {
             with(&none, |n| n.similarity = Similarity::Statistics),
             with(&joint, |n| n.attention_cosine = true),
             with(&none, |n| (n.base, n.attention_cosine) = (Base::Din, true)),
-            Spec { further: vec![text], ..none },
+            Spec { further: vec![text], ..none.clone() },
             with(&everything, |n| (n.unknown, n.base) = (UnknownIds::Learned, Base::Din)),
             with(&joint, |n| n.unknown = UnknownIds::Learned),
+            semantic(&joint, 2),
+            semantic(&with(&pre_rank, |n| n.images = ImageArm::Ad), 1),
+            with(
+                &Spec { query_fields: vec!["semantic_2".to_owned()], ..semantic(&none, 3) },
+                |n| (n.base, n.behavior_age_buckets) = (Base::Din, 4),
+            ),
+            with(&semantic(&none, 1), |n| n.unknown = UnknownIds::Learned),
             everything,
         ];
         for spec in cases {

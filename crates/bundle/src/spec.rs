@@ -5,7 +5,7 @@
 //! their networks from it, so both read the same fields in the same order.
 
 use ams_data::{Field, Id, Schema, Side};
-use ams_model::linalg::Normalize;
+use ams_model::linalg::{CENTERS_MAX, Normalize};
 use ams_model::pca::Whiten;
 use ams_model::settings::{Beside, Form, UnknownIds, range};
 use ams_model::{
@@ -14,7 +14,7 @@ use ams_model::{
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use crate::input::Input;
+use crate::input::{Input, Semantic};
 use crate::search::SearchField;
 
 /// Which towers embed images.
@@ -69,6 +69,32 @@ pub struct ImageSource {
     /// Whether the components were mapped to aligned vectors, of length 1.
     #[serde(default, skip_serializing_if = "is_usual")]
     pub aligned: bool,
+    /// The codebooks of the semantic ids, if the model sees those.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codebooks: Option<CodebookSource>,
+}
+
+/// The codebooks of a feature store. Codes mean the same only if these agree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodebookSource {
+    /// Centers of a level (K).
+    pub size: usize,
+    /// blake3 of the centers of all levels of the store, hex.
+    pub hash: String,
+}
+
+impl CodebookSource {
+    /// The first 8 bytes of the hash, as a big-endian number; none if it is no hash.
+    fn book(&self) -> Option<u64> {
+        let first = self.hash.get(..16).filter(|_| self.hash.len() == 64)?;
+        u64::from_str_radix(first, 16).ok()
+    }
+}
+
+/// The name of the field whose values are the codes of the first `level` + 1 levels.
+fn semantic_field(level: usize) -> String {
+    format!("semantic_{}", level + 1)
 }
 
 fn is_usual<T: Default + PartialEq>(value: &T) -> bool {
@@ -247,6 +273,7 @@ impl Spec {
                 self.tower, network.embedding_dim
             ));
         }
+        self.check_semantic()?;
         let contents = self.contents();
         if let Some((name, source)) =
             contents.iter().find(|(_, source)| source.input() > source.dim)
@@ -270,9 +297,10 @@ impl Spec {
             let (tower, dim) = (&self.tower, network.embedding_dim);
             return Err(format!("tower = {tower:?} has to end in dim = {dim}"));
         }
-        let ad: Vec<&str> = self.used(Side::Ad).map(|(_, field)| &field.name[..]).collect();
+        let ad = self.used(Side::Ad).map(|(_, field)| field.name.clone());
+        let ad: Vec<String> = ad.chain(self.semantic_fields()).collect();
         self.check_search()?;
-        match self.query_fields.iter().find(|name| !ad.contains(&&name[..])) {
+        match self.query_fields.iter().find(|name| !ad.contains(name)) {
             Some(name) => {
                 Err(format!("query field `{name}` is not among the ad fields {}", ad.join(", ")))
             }
@@ -298,17 +326,68 @@ impl Spec {
         let behavior = self.used(Side::Behavior).filter(|(_, field)| !self.attends_to(&field.name));
         let behavior = behavior.map(|(place, _)| Input::Behavior(place));
         let image = self.image_source.iter().map(|_| Input::BehaviorImage);
+        let codes = (0..self.network.semantic_ids)
+            .filter(|level| !self.attends_to(&semantic_field(*level)))
+            .map(Input::BehaviorCode);
         let age = self.age_buckets().filter(|_| self.network.base != Base::Din);
-        user.chain(behavior).chain(image).chain(age.map(Input::BehaviorAge)).collect()
+        let age = age.map(Input::BehaviorAge);
+        user.chain(behavior).chain(image).chain(codes).chain(age).collect()
     }
 
     /// What is pooled per behavior, in the order of [`RankConfig::behavior_fields`]: what DIN
     /// attends to.
     pub fn behavior_inputs(&self) -> Vec<Input> {
         let attended = self.used(Side::Behavior).filter(|(_, field)| self.attends_to(&field.name));
+        let codes = (0..self.network.semantic_ids)
+            .filter(|level| self.attends_to(&semantic_field(*level)))
+            .map(Input::EachBehaviorCode);
         let age = self.age_buckets().filter(|_| self.network.base == Base::Din);
         let fields = attended.map(|(place, _)| Input::EachBehavior(place));
-        fields.chain(age.map(Input::EachBehaviorAge)).collect()
+        fields.chain(codes).chain(age.map(Input::EachBehaviorAge)).collect()
+    }
+
+    /// The semantic ids that the model sees, if it does.
+    pub fn semantic(&self) -> Option<Semantic> {
+        let levels = Some(self.network.semantic_ids).filter(|levels| *levels > 0)?;
+        let source = self.image_source.as_ref()?.codebooks.as_ref()?;
+        Some(Semantic { levels, size: source.size, book: source.book()? })
+    }
+
+    /// The names of the fields of semantic ids, which ads and behaviors have.
+    fn semantic_fields(&self) -> impl Iterator<Item = String> {
+        (0..self.network.semantic_ids).map(semantic_field)
+    }
+
+    fn check_semantic(&self) -> Result<(), String> {
+        let levels = self.network.semantic_ids;
+        let source = self.image_source.as_ref().and_then(|source| source.codebooks.as_ref());
+        let of_others = self.further.iter().any(|content| content.source.codebooks.is_some());
+        match (levels, source) {
+            (0, None) if !of_others => Ok(()),
+            (1.., Some(source)) if !of_others => {
+                if !(2..=CENTERS_MAX).contains(&source.size) || source.book().is_none() {
+                    let CodebookSource { size, hash } = source;
+                    return Err(format!(
+                        "codebooks of {size} centers and hash {hash:?}, expected 2 to {CENTERS_MAX} \
+                         and 64 hexadecimal digits"
+                    ));
+                }
+                let of_samples =
+                    |side| self.used(side).map(|(_, field)| &field.name[..]).collect::<Vec<_>>();
+                let names = [of_samples(Side::Ad), of_samples(Side::Behavior)].concat();
+                match self.semantic_fields().find(|name| names.contains(&&name[..])) {
+                    Some(name) => Err(format!(
+                        "the samples have a field {name}, which is the name of a semantic id: give it \
+                         another name, or exclude it"
+                    )),
+                    None => Ok(()),
+                }
+            }
+            (0, _) => {
+                Err("codebooks, but semantic_ids = 0 and no other content has any".to_owned())
+            }
+            _ => Err(format!("semantic_ids = {levels} needs an image source with codebooks")),
+        }
     }
 
     /// The buckets of a behavior's age, if the model sees it.
@@ -333,7 +412,8 @@ impl Spec {
         let context = self.inputs_of(Side::Context, Input::Context);
         let context = context.filter(|_| self.network.base != Base::PreRank);
         let image = self.image_source.iter().map(|_| Input::AdImage);
-        ad.chain(context).chain(image).collect()
+        let codes = (0..self.network.semantic_ids).map(Input::AdCode);
+        ad.chain(context).chain(image).chain(codes).collect()
     }
 
     /// The inputs of the fields of one side, without the excluded ones.
@@ -361,6 +441,10 @@ impl Spec {
                 return "behavior.time".to_owned();
             }
             Input::AdImage => return "ad.image".to_owned(),
+            Input::BehaviorCode(level) | Input::EachBehaviorCode(level) => {
+                return format!("behavior.{}", semantic_field(level));
+            }
+            Input::AdCode(level) => return format!("ad.{}", semantic_field(level)),
         };
         let field = self.fields.side(side).nth(place).map_or("?", |field| &field.name);
         format!("{name}.{field}")
@@ -377,6 +461,7 @@ impl Spec {
         let ad_fields: Vec<&str> = self.fields.side(Side::Ad).map(|f| &f.name[..]).collect();
         let is_query = |input: &Input| match input {
             Input::Ad(field) => self.query_fields.iter().any(|name| name == ad_fields[*field]),
+            Input::AdCode(level) => self.query_fields.contains(&semantic_field(*level)),
             _ => false,
         };
         let impression_inputs = self.impression_inputs();
@@ -385,10 +470,11 @@ impl Spec {
         let behavior_fields: Vec<&str> =
             self.fields.side(Side::Behavior).map(|f| &f.name[..]).collect();
         let asks = |input: Input| {
-            let Input::EachBehavior(place) = input else { return None };
-            let name = behavior_fields[place];
-            impression_inputs.iter().position(|other| match other {
-                Input::Ad(field) => ad_fields[*field] == name,
+            impression_inputs.iter().position(|other| match (input, *other) {
+                (Input::EachBehavior(place), Input::Ad(field)) => {
+                    ad_fields[field] == behavior_fields[place]
+                }
+                (Input::EachBehaviorCode(level), Input::AdCode(of_ad)) => of_ad == level,
                 _ => false,
             })
         };
@@ -503,7 +589,7 @@ impl Spec {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{spec, with};
+    use crate::fixture::{semantic, spec, with};
     use ams_model::Similarity;
 
     fn searched(keep: usize, by: SearchBy, field: &str) -> Spec {
@@ -683,6 +769,51 @@ mod tests {
             let text = serde_json::to_string(&source).unwrap();
             assert!(text.ends_with(end), "{text}");
             assert_eq!(serde_json::from_str::<ImageSource>(&text).unwrap(), source);
+        }
+    }
+
+    /// Fields of samples have no name of a semantic id, and codebooks come with their ids.
+    #[test]
+    fn semantic_ids_need_codebooks_and_their_names() {
+        let good = semantic(&spec(ImageArm::Joint), 2);
+        assert_eq!(good.check(), Ok(()));
+        let text = serde_json::to_string(&good).unwrap();
+        assert!(text.contains(r#""codebooks":{"size":3,"hash":"00"#), "{text}");
+        assert!(text.contains(r#""semantic_ids":2"#), "{text}");
+        assert_eq!(serde_json::from_str::<Spec>(&text).unwrap(), good);
+        let with_source = |change: &dyn Fn(&mut CodebookSource)| {
+            let mut spec = good.clone();
+            change(spec.image_source.as_mut().unwrap().codebooks.as_mut().unwrap());
+            spec
+        };
+        let named = |name: &str, exclude: &[&str]| {
+            let mut spec = good.clone();
+            spec.fields.fields[6].name = name.to_owned();
+            spec.query_fields = vec!["item".to_owned()];
+            spec.exclude_fields = exclude.iter().map(|name| (*name).to_owned()).collect();
+            spec
+        };
+        assert_eq!(named("semantic_2", &["semantic_2"]).check(), Ok(()));
+        assert_eq!(named("semantic_3", &[]).check(), Ok(()));
+        let asked = Spec { query_fields: vec!["semantic_2".to_owned()], ..good.clone() };
+        assert_eq!(asked.check(), Ok(()));
+        let cases = [
+            (with_source(&|it| it.size = 1), "codebooks of 1 centers and hash \"00"),
+            (with_source(&|it| it.hash = "0".repeat(63)), "codebooks of 3 centers and hash \"0"),
+            (with(&good, |n| n.semantic_ids = 0), "codebooks, but semantic_ids = 0"),
+            (
+                with(&spec(ImageArm::Joint), |n| n.semantic_ids = 1),
+                "semantic_ids = 1 needs an image source with codebooks",
+            ),
+            (named("semantic_2", &[]), "the samples have a field semantic_2, which is the name of"),
+            (
+                Spec { query_fields: vec!["semantic_3".to_owned()], ..good.clone() },
+                "query field `semantic_3` is not among the ad fields item, category, semantic_1, sem",
+            ),
+        ];
+        for (spec, expected) in cases {
+            let error = spec.check().expect_err(expected);
+            assert!(error.starts_with(expected), "{error}");
         }
     }
 

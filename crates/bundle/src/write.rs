@@ -111,9 +111,12 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<BundleMeta>> {
 fn check_finite(place: &Path, weights: &Weights) -> Result<()> {
     let projections = weights.contents.iter().filter_map(|content| content.projection.as_ref());
     let projections = projections.flat_map(|p| [&p.mean, &p.components]);
+    let semantic = weights.contents.iter().filter_map(|content| content.semantic.as_ref());
+    let centers: Vec<Vec<f32>> = semantic.map(|semantic| semantic.codebooks.centers()).collect();
     let embeddings = weights.contents.iter().flat_map(|content| &content.embeddings);
     let images = embeddings.map(|values| ("image embeddings", values));
     let images = images.chain(projections.map(|values| ("projections", values)));
+    let images = images.chain(centers.iter().map(|values| ("codebooks", values)));
     let all = [("dense weights", &weights.dense), ("rows", &weights.rows)];
     for (name, values) in all.into_iter().chain(images) {
         if let Some(at) = values.iter().position(|value| !value.is_finite()) {

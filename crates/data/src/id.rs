@@ -32,6 +32,20 @@ impl Id {
         Id::of_bytes("time", &[bucket])
     }
 
+    /// Appends the ids of the prefixes of an image's codes, those of one code, of two, and so on,
+    /// as values of `semantic`: xxh3-64 of (`semantic`, 0, the 8 little-endian bytes of `book`, 4
+    /// of each code of the prefix). `book` is the hash of the codebooks, so codes by others are
+    /// other ids. None of them is 0.
+    pub fn of_prefixes(book: u64, codes: impl IntoIterator<Item = u32>, to: &mut Vec<Id>) {
+        let mut hasher = Xxh3Default::new();
+        hasher.update(b"semantic\0");
+        hasher.update(&book.to_le_bytes());
+        to.extend(codes.into_iter().map(|code| {
+            hasher.update(&code.to_le_bytes());
+            Id(hasher.digest().max(1))
+        }));
+    }
+
     /// The id whose row stands in for the ids of `input` that have none: xxh3-64 of (`input`, 0, 0,
     /// `unknown`). No text of a value has a zero byte in front.
     pub fn unknown(input: &str) -> Id {
@@ -145,6 +159,22 @@ mod tests {
             Id::of("item", "0012345678"),
             Id(xxhash_rust::xxh3::xxh3_64(b"item\x000012345678"))
         );
+    }
+
+    #[test]
+    fn a_prefix_is_known_by_its_codes_and_their_books() {
+        let of = |book, codes: &[u32]| {
+            let mut ids = Vec::new();
+            Id::of_prefixes(book, codes.iter().copied(), &mut ids);
+            ids
+        };
+        let ids = of(7, &[3, 0, 3]);
+        assert_eq!(of(7, &[3, 0]), ids[..2]);
+        let bytes = b"semantic\0\x07\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0";
+        assert_eq!(ids[1], Id(xxhash_rust::xxh3::xxh3_64(bytes)));
+        let others = [&of(8, &[3, 0, 3])[..], &of(7, &[4, 0, 3]), &ids].concat();
+        let different: std::collections::BTreeSet<Id> = others.iter().copied().collect();
+        assert_eq!(different.len(), 9);
     }
 
     #[test]

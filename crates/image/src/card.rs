@@ -8,6 +8,7 @@ use std::path::Path;
 
 use ams_data::staging::FileEntry;
 use ams_data::{Error, Result};
+use ams_linalg::{CENTERS_MAX, LEVELS_MAX};
 use serde::{Deserialize, Serialize};
 
 use crate::row::RowType;
@@ -41,10 +42,15 @@ pub(crate) fn pictures_file(generation: u64) -> String {
     format!("pictures-{generation:06}.parquet")
 }
 
+/// The name of the semantic ids of `generation`.
+pub(crate) fn codes_file(generation: u64) -> String {
+    format!("codes-{generation:06}.safetensors")
+}
+
 /// Whether a file called `name` is one that a store puts into its folder under a name of its own
 /// per generation (or did so before generations).
 pub(crate) fn is_versioned(name: &str) -> bool {
-    ["part-", "names", "pictures"].iter().any(|prefix| name.starts_with(prefix))
+    ["part-", "names", "pictures", "codes-"].iter().any(|prefix| name.starts_with(prefix))
         && [".safetensors", ".parquet"].iter().any(|suffix| name.ends_with(suffix))
 }
 
@@ -52,6 +58,27 @@ pub(crate) fn is_versioned(name: &str) -> bool {
 pub(crate) fn generation_in(name: &str) -> Option<u64> {
     let stem = name.split('.').next()?;
     is_versioned(name).then(|| stem.rsplit('-').next()?.parse().ok())?
+}
+
+/// What a card says of semantic ids.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct CodesCard {
+    /// Codes of an image (L).
+    pub levels: usize,
+    /// Centers of a level (K).
+    pub size: usize,
+    /// blake3 of the centers, hex: equal hash, comparable codes.
+    pub hash: String,
+    /// Images that share all of their codes with no other.
+    pub own: u64,
+}
+
+impl CodesCard {
+    /// Whether the numbers are in their ranges.
+    pub(crate) fn is_sensible(&self) -> bool {
+        (1..=LEVELS_MAX).contains(&self.levels) && (2..=CENTERS_MAX).contains(&self.size)
+    }
 }
 
 /// The card of a store, `images.json`.
@@ -82,6 +109,9 @@ pub struct StoreCard {
     pub failed: BTreeMap<String, u64>,
     /// 1 / rms over the rows of all images: multiplied by it, a feature is about 1 in size.
     pub scale: f32,
+    /// The semantic ids of its images, if they have some.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codes: Option<CodesCard>,
     /// Every file of this version.
     pub files: BTreeMap<String, FileEntry>,
 }
@@ -108,6 +138,13 @@ impl StoreCard {
             let what = format!(
                 "dim {dim}, parts {parts}, scale {scale}: expected dim above 0, parts a power of two, \
                  a finite positive scale"
+            );
+            return Err(Error::content(path, what));
+        }
+        if let Some(codes) = card.codes.as_ref().filter(|codes| !codes.is_sensible()) {
+            let CodesCard { levels, size, .. } = codes;
+            let what = format!(
+                "semantic ids of {levels} levels of {size} centers, expected 1 to 8 of 2 to 4096"
             );
             return Err(Error::content(path, what));
         }

@@ -13,6 +13,7 @@ use crate::card::StoreCard;
 use crate::manifest::{Picture, read_pictures};
 use crate::row::Row;
 use crate::segment::RowSource;
+use crate::semantic::CodesPlan;
 use crate::store::FeatureStore;
 use crate::write::{EncoderId, Target, Version};
 
@@ -73,6 +74,7 @@ pub fn remove(dir: &Path, names: &[String]) -> Result<Changed> {
         pictures: &left,
         base: Some(&store),
         source: &store,
+        codes: CodesPlan::new(None, Some(&store)),
     };
     Ok(Changed::new(&target.commit(&version)?, pictures.len() - left.len()))
 }
@@ -95,6 +97,7 @@ pub fn compact(dir: &Path) -> Result<Changed> {
         pictures: &pictures,
         base: None,
         source: &store,
+        codes: CodesPlan::new(None, Some(&store)),
     };
     Ok(Changed::new(&target.commit(&version)?, 0))
 }

@@ -23,7 +23,8 @@ use ams_fabric::{Fabric, Solo};
 
 use self::known::{Known, KnownRows, RowPlace};
 use self::look::{Outcome, PictureReader};
-use crate::card::CARD;
+use crate::card::{CARD, StoreCard};
+use crate::codes::SemanticIds;
 use crate::decode::Limits;
 use crate::encoder::Encoder;
 use crate::journal::Journal;
@@ -31,10 +32,11 @@ use crate::manifest::{Picture, distinct, read_pictures};
 use crate::messages::{self, PictureMessage};
 use crate::picture_file::PictureFolder;
 use crate::row::RowType;
+use crate::semantic::CodesPlan;
 use crate::store::FeatureStore;
 use crate::write::{self, EncoderId, Target, Version};
 
-pub use crate::report::{EncodeReport, Respelled};
+pub use crate::report::{EncodeReport, Respelled, SemanticIdsReport};
 
 /// Part files of one part from which on an encoding puts them together.
 const SEGMENTS_MAX: usize = 32;
@@ -58,6 +60,8 @@ pub struct EncodeOptions {
     pub rows: Option<RowType>,
     /// What becomes of pictures of the store that are not named this time.
     pub others: Others,
+    /// Which semantic ids the store is to have; those of the store that is there, unless given.
+    pub semantic_ids: Option<SemanticIds>,
 }
 
 /// What becomes of pictures that a store has and nobody named.
@@ -82,6 +86,7 @@ impl EncodeOptions {
             max_failed: 0.5,
             rows: None,
             others: Others::Remove,
+            semantic_ids: None,
         }
     }
 }
@@ -147,7 +152,7 @@ pub fn encode_together(
         return Err(error);
     }
     let (images, reused) = run.counts(&pictures);
-    let report = EncodeReport {
+    let mut report = EncodeReport {
         images,
         encoded: images - reused,
         reused,
@@ -158,16 +163,20 @@ pub fn encode_together(
         names: names.len() as u64,
         respelled: Respelled::of(&pictures),
         matched: None,
+        semantic_ids: None,
     };
     if let (Others::Keep, Some(older)) = (options.others, &run.older) {
         let is_other = |picture: &&Picture| names.binary_search(&picture.name).is_err();
         pictures.extend(older.pictures.iter().filter(is_other).cloned());
         pictures.sort_unstable_by(|a, b| a.name.cmp(&b.name));
     }
-    if !run.older.as_ref().is_some_and(|older| older.holds(&pictures, run.rows)) {
+    let codes = CodesPlan::new(options.semantic_ids, run.older.as_ref().map(|it| &it.store));
+    if !run.older.as_ref().is_some_and(|older| older.holds(&pictures, run.rows, &codes)) {
         run.commit(&target, &encoder_id, &pictures, fabric)?;
     }
     messages::barrier(fabric)?;
+    let card = StoreCard::read(&options.out);
+    report.semantic_ids = SemanticIdsReport::of(messages::together(fabric, card)?);
     let removed = if fabric.rank() == 0 { target.remove_partial() } else { Ok(()) };
     messages::together(fabric, removed)?;
     Ok(report)
@@ -234,8 +243,9 @@ impl PreviousStore {
     }
 
     /// Whether there is nothing to change.
-    fn holds(&self, pictures: &[Picture], rows: RowType) -> bool {
+    fn holds(&self, pictures: &[Picture], rows: RowType, codes: &CodesPlan<'_>) -> bool {
         self.store.card().rows == rows
+            && codes.is_that_of(&self.store)
             && self.pictures.len() == pictures.len()
             && self.pictures.iter().zip(pictures).all(|(old, new)| old.same(new))
     }
@@ -394,7 +404,7 @@ impl<'a> Run<'a> {
         pictures: &[Picture],
         fabric: &mut dyn Fabric,
     ) -> Result<()> {
-        let Run { threads, older, rows, journal, reader, .. } = self;
+        let Run { options, threads, older, rows, journal, reader, .. } = self;
         let known = reader.known.get_mut().expect("no thread panics while it holds the lock");
         let older = older.as_ref().map(|older| &older.store);
         let stays = |older: &&FeatureStore| {
@@ -402,7 +412,8 @@ impl<'a> Run<'a> {
         };
         let base = older.filter(stays);
         let source = &KnownRows { journal, older, known };
-        let version = Version { encoder_id, rows: *rows, pictures, base, source };
+        let codes = CodesPlan::new(options.semantic_ids, older);
+        let version = Version { encoder_id, rows: *rows, pictures, base, source, codes };
         target.commit_together(&version, fabric, threads)?;
         Ok(())
     }

@@ -26,6 +26,7 @@
 
 pub mod builtin;
 mod card;
+mod codes;
 pub mod decode;
 pub mod edit;
 pub mod encode;
@@ -54,13 +55,15 @@ mod messages;
 mod npy;
 mod picture_file;
 mod segment;
+mod semantic;
 mod spelling;
 pub mod tensors;
 mod write;
 
-pub use ams_linalg::{Normalize, Projection};
+pub use ams_linalg::{Codebooks, Normalize, Projection};
 pub use builtin::Builtin;
-pub use card::StoreCard;
+pub use card::{CodesCard, StoreCard};
+pub use codes::{ImageCodes, SemanticIds};
 pub use decode::{Limits, Rgb};
 pub use encode::{EncodeOptions, Progress, encode, encode_together};
 pub use encoder::{Encoder, Scratch};

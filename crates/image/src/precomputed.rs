@@ -10,15 +10,18 @@ use std::path::{Path, PathBuf};
 use ams_data::{Error, ImageKey, Result};
 use half::f16;
 
+use crate::card::StoreCard;
+use crate::codes::SemanticIds;
 use crate::failure::{Failure, Reason};
 use crate::halves::Tally;
 use crate::listing::lines_of;
 use crate::manifest::{Picture, distinct, read_pictures};
 use crate::matrix::Matrix;
 use crate::picture_file::content_key;
-use crate::report::{EncodeReport, Respelled};
+use crate::report::{EncodeReport, Respelled, SemanticIdsReport};
 use crate::row::{Row, RowType};
 use crate::segment::RowSource;
+use crate::semantic::CodesPlan;
 use crate::spelling::{Files, Meant, readings};
 use crate::store::FeatureStore;
 use crate::table;
@@ -44,6 +47,8 @@ pub struct PrecomputedOptions {
     pub rows: Option<RowType>,
     /// Largest share of pictures that may have no row, 0..1.
     pub max_failed: f64,
+    /// Which semantic ids the store is to have; those of the store that is there, unless given.
+    pub semantic_ids: Option<SemanticIds>,
 }
 
 impl PrecomputedOptions {
@@ -62,6 +67,7 @@ impl PrecomputedOptions {
             out,
             rows: None,
             max_failed: 0.5,
+            semantic_ids: None,
         }
     }
 }
@@ -96,16 +102,18 @@ pub fn precomputed(
     let rows = options.rows.unwrap_or_else(|| {
         older.as_ref().map_or_else(RowType::default, |(store, _)| store.card().rows)
     });
-    let unchanged = older.is_some_and(|(store, before)| {
+    let codes = CodesPlan::new(options.semantic_ids, older.as_ref().map(|(store, _)| store));
+    let unchanged = older.as_ref().is_some_and(|(store, before)| {
         store.card().rows == rows
+            && codes.is_that_of(store)
             && before.len() == pictures.len()
             && before.iter().zip(&pictures).all(|(old, new)| old.same(new))
     });
     let reused = if unchanged { images } else { 0 };
     if !unchanged {
         let source = &MatrixRows { matrix, row_of: &row_of };
-        let version =
-            Version { encoder_id: &encoder_id, rows, pictures: &pictures, base: None, source };
+        let (encoder_id, pictures) = (&encoder_id, &pictures);
+        let version = Version { encoder_id, rows, pictures, base: None, source, codes };
         target.commit(&version)?;
     }
     Ok(EncodeReport {
@@ -119,6 +127,7 @@ pub fn precomputed(
         names: names.len() as u64,
         respelled: Respelled::of(&pictures),
         matched: Some(matched),
+        semantic_ids: SemanticIdsReport::of(StoreCard::read(&options.out)?),
     })
 }
 

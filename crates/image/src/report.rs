@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use crate::card::{CodesCard, StoreCard};
 use crate::manifest::Picture;
 
 /// What came out. Serialized, it is the core of `encode --json`.
@@ -32,6 +33,25 @@ pub struct EncodeReport {
     /// How names were found in a list of precomputed features.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub matched: Option<Matched>,
+    /// The semantic ids of the store, if it has some.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub semantic_ids: Option<SemanticIdsReport>,
+}
+
+/// The semantic ids of a store.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct SemanticIdsReport {
+    /// What its card says of them.
+    #[serde(flatten)]
+    pub card: CodesCard,
+    /// Images that have codes.
+    pub images: u64,
+}
+
+impl SemanticIdsReport {
+    pub(crate) fn of(card: StoreCard) -> Option<SemanticIdsReport> {
+        Some(SemanticIdsReport { card: card.codes?, images: card.images })
+    }
 }
 
 /// Names that are those of a file but for how they are spelled: whole paths, `\\`, `%20`, other

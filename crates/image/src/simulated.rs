@@ -14,6 +14,7 @@ use crate::manifest::{Picture, distinct};
 use crate::picture_file::content_key;
 use crate::row::{Row, RowType};
 use crate::segment::RowSource;
+use crate::semantic::CodesPlan;
 use crate::write::{EncoderId, Target, Version};
 
 /// Numbers of a row at most.
@@ -46,6 +47,7 @@ pub fn simulated(
         pictures: &pictures,
         base: None,
         source: &Drawn { seed, dim },
+        codes: CodesPlan::None,
     })
 }
 

@@ -8,6 +8,7 @@
 //!     name  u64 [m]           `PictureName`, ascending
 //!     key   u64 [m]           the `ImageKey` of each: the first 8 bytes of blake3 of the picture file (or its row)
 //! pictures-GGGGGG.parquet     the same for people and other programs: name, key, bytes, width, height, status, detail
+//! codes-GGGGGG.safetensors    semantic ids, if it has some; see `codes.rs`
 //! failed.csv                  the pictures that have none: name, reason, detail
 //! images.json                 the card: which of these files are the newest version, and blake3 of each
 //! ```
@@ -33,7 +34,8 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use rayon::prelude::*;
 use safetensors::Dtype;
 
-use crate::card::{CARD, StoreCard, names_file};
+use crate::card::{CARD, StoreCard, codes_file, names_file};
+use crate::codes::ImageCodes;
 use crate::row::{Row, RowType};
 use crate::segment::Segment;
 use crate::tensors::Tensors;
@@ -105,6 +107,7 @@ pub struct FeatureStore {
     names: Vec<PictureName>,
     /// The key of each name.
     name_keys: Vec<ImageKey>,
+    codes: Option<ImageCodes>,
     projection: Option<Projection>,
     /// Numbers per row, and 1 / rms, of what there is in the place of features.
     dim: usize,
@@ -153,9 +156,27 @@ impl FeatureStore {
             );
             return Err(Error::content(dir.join(CARD), what));
         }
+        let codes = ImageCodes::open(dir, &card)?;
+        if let Some(codes) = &codes
+            && !parts.iter().flat_map(Part::keys).eq(codes.keys())
+        {
+            let path = dir.join(codes_file(card.generation));
+            return Err(Error::content(path, "`key` is another list than the images of the parts"));
+        }
         let (dim, scale) = (card.dim, card.scale);
-        let dir = dir.to_path_buf();
-        Ok(FeatureStore { dir, card, parts, table, names, name_keys, projection: None, dim, scale })
+        let (dir, projection) = (dir.to_path_buf(), None);
+        Ok(FeatureStore {
+            dir,
+            card,
+            parts,
+            table,
+            names,
+            name_keys,
+            codes,
+            projection,
+            dim,
+            scale,
+        })
     }
 
     /// The same store with what `projection` makes of features in their place, in memory.
@@ -209,6 +230,11 @@ impl FeatureStore {
     /// picture.
     pub fn key(&self, name: PictureName) -> ImageKey {
         self.names.binary_search(&name).map_or(ImageKey::NONE, |at| self.name_keys[at])
+    }
+
+    /// The semantic ids of the images, if the store has some: of features as they are stored.
+    pub fn codes(&self) -> Option<&ImageCodes> {
+        self.codes.as_ref()
     }
 
     /// Every picture that has an image: (name, key), by ascending name.
@@ -306,7 +332,9 @@ impl FeatureStore {
             .collect();
         found.into_iter().collect::<Result<()>>()?;
         check(&file_name(self.table.path()), blake3::hash(self.table.bytes()))?;
-        for name in self.card.files.keys().filter(|name| name.ends_with(".parquet")) {
+        let codes = codes_file(self.card.generation);
+        let whole = |name: &&String| name.ends_with(".parquet") || **name == codes;
+        for name in self.card.files.keys().filter(whole) {
             let path = self.dir.join(name);
             check(name, blake3::hash(&fs::read(&path).map_err(Error::io(&path))?))?;
         }

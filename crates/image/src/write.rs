@@ -29,8 +29,8 @@ use safetensors::Dtype;
 use serde::{Deserialize, Serialize};
 
 use crate::card::{
-    CARD, FAILED, FORMAT, StoreCard, generation_in, is_versioned, names_file, part_file,
-    pictures_file,
+    CARD, FAILED, FORMAT, StoreCard, codes_file, generation_in, is_versioned, names_file,
+    part_file, pictures_file,
 };
 use crate::durable::beside;
 use crate::failure::{NOT_DECODED, Reason};
@@ -38,6 +38,7 @@ use crate::manifest::{Picture, write_failed, write_pictures};
 use crate::messages;
 use crate::row::RowType;
 use crate::segment::{self, Image, RowSource};
+use crate::semantic::{self, CodesPlan};
 use crate::store::FeatureStore;
 use crate::tensors::TensorWriter;
 
@@ -70,6 +71,8 @@ pub(crate) struct Version<'a> {
     pub base: Option<&'a FeatureStore>,
     /// Where the rows are that `base` has not.
     pub source: &'a dyn RowSource,
+    /// Where its semantic ids come from.
+    pub codes: CodesPlan<'a>,
 }
 
 /// A store's folder, held by this process for writing.
@@ -166,7 +169,8 @@ impl Target {
         let rank = fabric.rank();
         let parts = write_parts(&staged, version, generation, fabric, threads);
         let card = parts.and_then(|parts| {
-            let card = describe(&staged, version, generation, parts, rank)?;
+            let describe = || describe(&staged, version, generation, parts, rank);
+            let card = threads.install(describe)?;
             if rank == 0 {
                 self.install(&staged, &card)?;
             }
@@ -275,7 +279,7 @@ fn write_parts(
     fabric: &mut dyn Fabric,
     threads: &rayon::ThreadPool,
 ) -> Result<Vec<WrittenPart>> {
-    let Version { encoder_id, rows, pictures, base, source } = version;
+    let Version { encoder_id, rows, pictures, base, source, .. } = version;
     let live = images(pictures);
     let (rank, size) = (fabric.rank(), fabric.size());
     let parts = (rank..PARTS).step_by(size).map(|part| {
@@ -329,8 +333,9 @@ fn describe(
     parts: Vec<WrittenPart>,
     rank: usize,
 ) -> Result<StoreCard> {
-    let Version { encoder_id, rows, pictures, base, .. } = version;
-    let live = images(pictures).len();
+    let Version { encoder_id, rows, pictures, base, codes, .. } = version;
+    let images = images(pictures);
+    let live = images.len();
     let mut files: BTreeMap<String, FileEntry> = base
         .iter()
         .flat_map(|base| {
@@ -356,7 +361,7 @@ fn describe(
     }
     let names = pictures.iter().filter(|picture| picture.key.is_some()).count() as u64;
     let mean = sum / (live as f64 * encoder_id.dim as f64);
-    let card = StoreCard {
+    let mut card = StoreCard {
         format: FORMAT.into(),
         generation,
         encoder: encoder_id.encoder.clone(),
@@ -369,10 +374,15 @@ fn describe(
         names,
         failed: failed_by_reason(pictures),
         scale: if mean > 1e-12 { (1.0 / mean.sqrt()) as f32 } else { 1.0 },
+        codes: None,
         files,
     };
     if rank > 0 {
         return Ok(card);
+    }
+    if let Some((file, of_images)) = semantic::write(folder, *codes, *base, &card, &images)? {
+        card.files.insert(codes_file(generation), file);
+        card.codes = Some(of_images);
     }
     let text = serde_json::to_string_pretty(&card).expect("a card of plain numbers and names");
     write_whole(&folder.join(CARD), format!("{text}\n").as_bytes())?;

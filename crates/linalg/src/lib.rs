@@ -22,6 +22,7 @@
 
 #[doc(hidden)]
 pub mod check;
+mod codebooks;
 mod kernel;
 mod panels;
 mod peak;
@@ -32,6 +33,7 @@ mod widths;
 
 use std::cell::RefCell;
 
+pub use codebooks::{CENTERS_MAX, Centers, Codebooks, LEVELS_MAX, normalized};
 pub use kernel::LeftFactor;
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;

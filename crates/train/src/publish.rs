@@ -5,7 +5,9 @@ use std::path::Path;
 
 use ams_bundle::folder::Manifest;
 use ams_bundle::request::PageView;
-use ams_bundle::{BundleMeta, ContentTable, Frozen, Golden, RowFormat, Weights, write};
+use ams_bundle::{
+    BundleMeta, CodeTable, ContentTable, Frozen, Golden, RowFormat, Spec, Weights, write,
+};
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::SplitName;
 use ams_data::{Groups, ImageKey};
@@ -120,10 +122,11 @@ fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
     let projection = store.projection().cloned();
     let towers: Vec<&TowerDefinition> =
         network.towers.iter().filter(|tower| tower.spec.content == content).collect();
-    if towers.is_empty() {
+    let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
+    let semantic = if content == 0 { code_table(&network.spec, store) } else { None };
+    if towers.is_empty() && semantic.is_none() {
         return ContentTable { pictures, projection, ..ContentTable::default() };
     }
-    let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
     let pack = |definition| PackedTower::new(definition, dense);
     let towers: Vec<PackedTower<'_>> = towers.into_iter().map(pack).collect();
     let embed = |keys: &&[ImageKey]| embed_part(&towers, store, keys);
@@ -132,7 +135,20 @@ fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
     let keys = parts.iter().flat_map(|keys| keys.iter().map(|key| key.0)).collect();
     let of_tower = |tower: usize| embedded.iter().flat_map(|part| &part[tower]).copied().collect();
     let embeddings = (0..towers.len()).map(of_tower).collect();
-    ContentTable { pictures, keys, embeddings, projection }
+    ContentTable { pictures, keys, embeddings, projection, semantic }
+}
+
+/// The semantic ids of every image of a store, as far as the model sees them.
+fn code_table(spec: &Spec, store: &FeatureStore) -> Option<CodeTable> {
+    let levels = spec.semantic()?.levels;
+    let codes = store.codes().expect("a model that sees semantic ids has a store with codes");
+    let keys = || (0..store.card().parts).flat_map(|part| store.keys(part));
+    let of = |key: &ImageKey| codes.of(*key).expect("every image of the store has codes");
+    let of_level = |level: usize| keys().map(|key| u32::from(of(key)[level])).collect();
+    Some(CodeTable {
+        codebooks: codes.codebooks().first(levels),
+        codes: (0..levels).map(of_level).collect(),
+    })
 }
 
 /// A tower with its weights, ready to run.

@@ -67,13 +67,13 @@ impl Changes {
         key: ImageKey,
         feature: &[f32],
     ) -> Result<bool> {
-        let embeddings = model.embed(content, feature)?;
+        let image = model.image_record(content, feature)?;
         let known = &model.contents()[content];
         let is_news = known.key(picture) != key || !known.has(key);
         let changes = self.of_content(content);
         changes.forget(picture);
         if is_news {
-            changes.images.insert(key.0, Some(embeddings));
+            changes.images.insert(key.0, Some(image));
             changes.pictures.insert(picture.0, Some(key.0));
         }
         Ok(is_news)

@@ -11,11 +11,11 @@ use crate::delta::changes::Changes;
 use crate::files::deltas::place;
 use crate::files::folder::MANIFEST;
 use crate::files::layout::IDS;
-use crate::fixture::{Fixture, ROWS, noise, replace, spec, with};
+use crate::fixture::{Fixture, ROWS, noise, replace, semantic, spec, with};
 use crate::model::{Model, Scratch};
 use crate::page::similar::SimilarRequest;
 use crate::request::{Cell, Text};
-use crate::tables::contents::ContentChanges;
+use crate::tables::contents::{ContentChanges, ImageRecord};
 use crate::tables::items::ITEMS;
 
 fn logits(model: &Model, fixture: &Fixture) -> Vec<f32> {
@@ -68,25 +68,31 @@ fn published_with(fixture: &mut Fixture, changes: &Changes) {
         table.pictures = names.into_iter().collect();
         let widths: Vec<usize> =
             table.embeddings.iter().map(|values| values.len() / table.keys.len()).collect();
-        let mut images: BTreeMap<u64, Vec<Vec<f32>>> = BTreeMap::new();
+        let mut images: BTreeMap<u64, ImageRecord> = BTreeMap::new();
         for (at, key) in table.keys.iter().enumerate() {
             let of = |(values, &width): (&Vec<f32>, &usize)| values[at * width..][..width].to_vec();
-            images.insert(*key, table.embeddings.iter().zip(&widths).map(of).collect());
+            let embeddings = table.embeddings.iter().zip(&widths).map(of).collect();
+            let codes = table.semantic.iter().flat_map(|it| &it.codes).map(|it| it[at]).collect();
+            images.insert(*key, ImageRecord { embeddings, codes });
         }
-        for (key, embeddings) in &changes.images {
-            images.insert(*key, embeddings.clone().unwrap());
+        for (key, image) in &changes.images {
+            images.insert(*key, image.clone().unwrap());
         }
         table.keys = images.keys().copied().collect();
         for (tower, values) in table.embeddings.iter_mut().enumerate() {
-            *values = images.values().flat_map(|of| of[tower].clone()).collect();
+            *values = images.values().flat_map(|of| of.embeddings[tower].clone()).collect();
+        }
+        for (level, codes) in table.semantic.iter_mut().flat_map(|it| &mut it.codes).enumerate() {
+            *codes = images.values().map(|of| of.codes[level]).collect();
         }
     }
 }
 
 #[test]
 fn a_model_with_deltas_is_the_model_published_with_them() {
-    for images in ImageArm::ALL {
-        let fixture = Fixture::new(images);
+    let semantic = [ImageArm::Joint, ImageArm::None].map(|images| semantic(&spec(images), 2));
+    for spec in ImageArm::ALL.map(spec).into_iter().chain(semantic) {
+        let fixture = Fixture::of(spec.clone());
         let mut model = fixture.model();
         let bundle = logits(&model, &fixture);
         let mut all = Changes::default();
@@ -96,7 +102,7 @@ fn a_model_with_deltas_is_the_model_published_with_them() {
             let (id, values) = ids()[step as usize].clone();
             changes.rows.insert(id, values);
             changes.rows.insert(Id::of("item", "1").0, Some(row(step)));
-            if images != ImageArm::None {
+            if spec.network.images != ImageArm::None || spec.semantic().is_some() {
                 let dim = model.spec().image_source.as_ref().unwrap().dim;
                 let feature: Vec<f32> = (0..dim as u64).map(|at| noise(step * 100 + at)).collect();
                 let lost = PictureName::of("lost.png");
@@ -114,11 +120,11 @@ fn a_model_with_deltas_is_the_model_published_with_them() {
                 all.contents[0].pictures.extend(content.pictures);
             }
         }
-        let mut other = Fixture::new(images);
+        let mut other = Fixture::of(spec.clone());
         published_with(&mut other, &all);
         other.golden.logits = other.slow_logits(&other.golden.groups);
         let expected = logits(&other.model(), &other);
-        assert_eq!(logits(&model, &fixture), expected, "{images:?}");
+        assert_eq!(logits(&model, &fixture), expected, "{spec:?}");
         // The same from disk; and the bundle itself has not changed.
         assert_eq!(logits(&Model::open(&fixture.place(1)).unwrap(), &fixture), expected);
         let model = Model::open_bundle(&fixture.place(1)).unwrap();

@@ -5,7 +5,8 @@
 //!   MANIFEST.json             written last: format, meta (see BundleMeta), size and blake3 of every file
 //!   dense.safetensors         see dense
 //!   ids.safetensors           ids u64 (n) ascending, rows f32 or f16 (n, D); other ids are zero
-//!   image_table.safetensors, pictures.safetensors [, projection.safetensors]   see contents
+//!   image_table.safetensors, pictures.safetensors [, projection.safetensors] [, codebooks.safetensors]
+//!                             see contents
 //!   items.safetensors         see items
 //!   golden.safetensors        see golden
 //!   samples.json              a few example requests
@@ -40,6 +41,8 @@ pub(crate) const PICTURES: &str = "pictures.safetensors";
 pub(crate) const PROJECTION: &str = "projection.safetensors";
 /// The file of the calibration of rates.
 pub(crate) const CALIBRATION: &str = "calibration.json";
+/// The file of the codebooks of semantic ids.
+pub(crate) const CODEBOOKS: &str = "codebooks.safetensors";
 /// The file of example requests.
 pub(crate) const SAMPLES: &str = "samples.json";
 

@@ -125,6 +125,16 @@ impl TensorFile {
         Ok(values)
     }
 
+    /// Exactly `count` 32-bit unsigned numbers called `name`.
+    ///
+    /// # Errors
+    /// As [`TensorFile::u32`], and if there are more or fewer.
+    pub(crate) fn u32s(&self, name: &str, count: usize) -> Result<Numbers<u32>> {
+        let values = self.u32(name)?;
+        self.check_len(name, values.len(), count)?;
+        Ok(values)
+    }
+
     /// The hashes called `name`.
     ///
     /// # Errors

@@ -9,7 +9,6 @@ use ams_data::{Groups, Id, IdMap, PictureName, Ragged};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
-use crate::input::Input;
 use crate::model::{Model, Scratch};
 use crate::page::resolve::{Resolved, resolve, resolve_shown};
 use crate::request::PageView;
@@ -195,8 +194,7 @@ fn in_chunks(
                 unknown.iter_mut().zip(model.inputs()).zip(scratch.unknown())
             {
                 // What is not a candidate's is the same in every chunk.
-                let is_shown = matches!(input, Input::Ad(_) | Input::AdImage | Input::Context(_));
-                *sum = if is_shown { *sum + here } else { here };
+                *sum = if input.is_per_impression() { *sum + here } else { here };
             }
         }
     }

@@ -1,10 +1,12 @@
 //! The image table of a bundle, and those of further contents: which picture has which embeddings.
 //!
 //! ```text
-//! image_table.safetensors   keys u64 (m) ascending, for each tower its name: f32 (m, its width)
+//! image_table.safetensors   keys u64 (m) ascending, for each tower its name: f32 (m, its width);
+//!                           with semantic ids, for each level codes.1, codes.2, ..: u32 (m)
 //! pictures.safetensors      names u64 (p) ascending, keys u64 (p): the image a name means
 //! projection.safetensors    only where towers see principal components of features, for new images:
 //!                           mean f32 (F), components f32 (P, F), whitened already
+//! codebooks.safetensors     only with semantic ids, for new images: centers f32 (L, K, F)
 //! ```
 //! Tensors of a further content called text have the prefix `text.`.
 
@@ -12,15 +14,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ams_data::{Groups, ImageKey, PictureName, Ragged};
-use ams_model::linalg::Projection;
+use ams_model::linalg::{Codebooks, Projection};
 use ams_model::{ContentBatch, NO_IMAGE, Sketches};
 
 use crate::error::Result;
 use crate::files::folder::{Folder, FolderWriter, OwnedTensor, Tensor};
-use crate::files::layout::{BundleMeta, IMAGE_TABLE, PICTURES, PROJECTION};
+use crate::files::layout::{BundleMeta, CODEBOOKS, IMAGE_TABLE, PICTURES, PROJECTION};
 use crate::files::numbers::Numbers;
 use crate::files::tensors::TensorFile;
-use crate::input::Keys;
+use crate::input::{Keys, Semantic};
 use crate::search::{self, SearchScratch};
 use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
 use crate::tables::layer::{self, Layered, MergeSource, Position, SortedTable, Values};
@@ -30,12 +32,29 @@ use crate::tables::layer::{self, Layered, MergeSource, Position, SortedTable, Va
 pub struct ContentTable {
     /// Hashed names of pictures and the image keys they mean, ascending by name; (p).
     pub pictures: Vec<(u64, u64)>,
-    /// The images that have embeddings, ascending; (m).
+    /// The images that have embeddings or codes, ascending; (m).
     pub keys: Vec<u64>,
     /// Their embeddings by each of the content's towers; (m, its width).
     pub embeddings: Vec<Vec<f32>>,
     /// Projection of features before the towers; `None` if towers see whole features.
     pub projection: Option<Projection>,
+    /// Semantic ids, if the model sees those of this content.
+    pub semantic: Option<CodeTable>,
+}
+
+/// The semantic ids of one content.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CodeTable {
+    /// The codebooks of the levels that the model sees.
+    pub codebooks: Codebooks,
+    /// For each level the code of each image; (m).
+    pub codes: Vec<Vec<u32>>,
+}
+
+/// The names of the tensors of codes, level by level; none for a content without.
+fn code_names(spec: &Spec, content: usize) -> impl Iterator<Item = String> {
+    let levels = spec.semantic().filter(|_| content == 0).map_or(0, |of| of.levels);
+    (1..=levels).map(|level| format!("codes.{level}"))
 }
 
 /// What stands before the names of each content's tensors. Bundles without contents have the files
@@ -57,6 +76,7 @@ pub(crate) fn write(spec: &Spec, tables: &[ContentTable], folder: &mut FolderWri
     let mut floats: Vec<(String, Vec<usize>, &[f32])> = Vec::new();
     let mut projections = floats.clone();
     let (mut keys, mut names) = (Vec::new(), Vec::new());
+    let mut codes: Vec<(String, &[u32])> = Vec::new();
     for (content, (table, prefix)) in tables.iter().zip(prefixes).enumerate() {
         let towers = towers_of(spec, content);
         assert_eq!(table.embeddings.len(), towers.len(), "embeddings of each tower");
@@ -65,6 +85,8 @@ pub(crate) fn write(spec: &Spec, tables: &[ContentTable], folder: &mut FolderWri
             let shape = vec![table.keys.len(), tower.dim()];
             floats.push((tower.name, shape, values));
         }
+        let of_levels = table.semantic.iter().flat_map(|semantic| &semantic.codes);
+        codes.extend(code_names(spec, content).zip(of_levels.map(|codes| &codes[..])));
         let (hashes, means): (Vec<u64>, Vec<u64>) = table.pictures.iter().copied().unzip();
         names.extend([(format!("{prefix}names"), hashes), (format!("{prefix}keys"), means)]);
         if let Some(Projection { mean, components, .. }) = &table.projection {
@@ -75,7 +97,8 @@ pub(crate) fn write(spec: &Spec, tables: &[ContentTable], folder: &mut FolderWri
     }
     let keys = keys.iter().map(|(name, values)| Tensor::u64(name, values));
     let floats = floats.iter().map(|(name, shape, values)| Tensor::f32(name, shape, values));
-    folder.add_tensors(IMAGE_TABLE, &keys.chain(floats).collect::<Vec<_>>())?;
+    let codes = codes.iter().map(|(name, values)| Tensor::u32(name, values));
+    folder.add_tensors(IMAGE_TABLE, &keys.chain(floats).chain(codes).collect::<Vec<_>>())?;
     let names = names.iter().map(|(name, values)| Tensor::u64(name, values));
     folder.add_tensors(PICTURES, &names.collect::<Vec<_>>())?;
     if !projections.is_empty() {
@@ -83,14 +106,27 @@ pub(crate) fn write(spec: &Spec, tables: &[ContentTable], folder: &mut FolderWri
             projections.iter().map(|(name, shape, values)| Tensor::f32(name, shape, values));
         folder.add_tensors(PROJECTION, &tensors.collect::<Vec<_>>())?;
     }
+    if let Some(CodeTable { codebooks, .. }) = &tables[0].semantic {
+        let (shape, centers) = (codebooks.shape(), codebooks.centers());
+        folder.add_tensors(CODEBOOKS, &[Tensor::f32("centers", &shape, &centers)])?;
+    }
     Ok(())
+}
+
+/// What is known of one image.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(crate) struct ImageRecord {
+    /// Its embeddings by each of the content's towers.
+    pub embeddings: Vec<Vec<f32>>,
+    /// Its codes (L), if the model sees semantic ids of this content.
+    pub codes: Vec<u32>,
 }
 
 /// Changes of one content, by hash; no value: it is gone.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct ContentChanges {
-    /// Embeddings by each of the content's towers, by image.
-    pub images: BTreeMap<u64, Option<Vec<Vec<f32>>>>,
+    /// Images by key.
+    pub images: BTreeMap<u64, Option<ImageRecord>>,
     /// The image a name means.
     pub pictures: BTreeMap<u64, Option<u64>>,
 }
@@ -145,12 +181,16 @@ pub(crate) fn write_changes(
         counts = (counts.0 + images.len(), counts.1 + pictures.len());
         for (place, tower) in towers_of(spec, content).into_iter().enumerate() {
             let zeros = vec![0.0; tower.dim()];
-            let of = |image: &Option<Vec<Vec<f32>>>| match image {
-                Some(embeddings) => embeddings[place].clone(),
+            let of = |image: &Option<ImageRecord>| match image {
+                Some(image) => image.embeddings[place].clone(),
                 None => zeros.clone(),
             };
             let values = images.values().flat_map(of).collect();
             table.push((tower.name, OwnedTensor::F32([images.len(), zeros.len()], values)));
+        }
+        for (level, name) in code_names(spec, content).enumerate() {
+            let code = |image: &Option<ImageRecord>| image.as_ref().map_or(0, |it| it.codes[level]);
+            table.push((name, OwnedTensor::U32(images.values().map(code).collect())));
         }
         let (keys, gone) = layer::keys(images);
         table.push((format!("{prefix}keys"), OwnedTensor::U64(keys)));
@@ -172,39 +212,59 @@ pub(crate) struct Content {
     towers: ContentTowers,
     /// Which of the spec's towers is the content's first.
     first_tower: usize,
-    images: Layered<Embeddings>,
+    images: Layered<Images>,
     names: Layered<Names>,
 }
 
-/// Embeddings by place: of each tower of the content, its width and (m, width).
+/// What is known of images, by place.
 #[derive(Clone, Debug)]
-pub(crate) struct Embeddings(Vec<(usize, Numbers<f32>)>);
+pub(crate) struct Images {
+    /// Embeddings by each tower of the content: its width and (m, width).
+    towers: Vec<(usize, Numbers<f32>)>,
+    /// Codes of each level, if there are semantic ids; (m).
+    codes: Vec<Numbers<u32>>,
+}
 
 /// The image each name means, by place.
 #[derive(Clone, Debug)]
 pub(crate) struct Names(Numbers<u64>);
 
-impl Embeddings {
+impl Images {
     /// The embedding of the image at `at` by tower `tower` of the content.
-    fn of(&self, tower: usize, at: usize) -> &[f32] {
-        let (dim, table) = &self.0[tower];
+    fn embedding(&self, tower: usize, at: usize) -> &[f32] {
+        let (dim, table) = &self.towers[tower];
         &table[at * dim..][..*dim]
+    }
+
+    /// The codes of the image at `at`.
+    fn codes(&self, at: usize) -> impl Iterator<Item = u32> {
+        self.codes.iter().map(move |codes| codes[at])
     }
 }
 
-impl Values for Embeddings {
-    fn merged(&self, newer: &Embeddings, order: &[MergeSource]) -> Embeddings {
+impl Values for Images {
+    fn merged(&self, newer: &Images, order: &[MergeSource]) -> Images {
         let tower = |tower: usize| {
-            let mut values = Vec::with_capacity(order.len() * self.0[tower].0);
+            let mut values = Vec::with_capacity(order.len() * self.towers[tower].0);
             for from in order {
                 values.extend_from_slice(match *from {
-                    MergeSource::Older(at) => self.of(tower, at),
-                    MergeSource::Newer(at) => newer.of(tower, at),
+                    MergeSource::Older(at) => self.embedding(tower, at),
+                    MergeSource::Newer(at) => newer.embedding(tower, at),
                 });
             }
-            (self.0[tower].0, Numbers::from(values))
+            (self.towers[tower].0, Numbers::from(values))
         };
-        Embeddings((0..self.0.len()).map(tower).collect())
+        let level = |level: usize| {
+            let code = |from: &MergeSource| match *from {
+                MergeSource::Older(at) => self.codes[level][at],
+                MergeSource::Newer(at) => newer.codes[level][at],
+            };
+            Numbers::from(order.iter().map(code).collect::<Vec<u32>>())
+        };
+        Images {
+            towers: (0..self.towers.len()).map(tower).collect(),
+            codes: (0..self.codes.len()).map(level).collect(),
+        }
     }
 }
 
@@ -221,7 +281,7 @@ impl Values for Names {
 /// The tables of one content in a bundle or delta.
 #[derive(Clone, Debug)]
 pub(crate) struct ContentLayers {
-    pub images: Arc<SortedTable<Embeddings>>,
+    pub images: Arc<SortedTable<Images>>,
     pub names: Arc<SortedTable<Names>>,
 }
 
@@ -281,7 +341,9 @@ pub(crate) fn read_tables(
             Ok((tower.dim(), values))
         };
         let towers = towers_of(spec, content).iter().map(read).collect::<Result<Vec<_>>>()?;
-        let images = SortedTable::new(index, gone, Embeddings(towers));
+        let read = |name: String| table.u32s(&name, index.len());
+        let codes = code_names(spec, content).map(read).collect::<Result<Vec<_>>>()?;
+        let images = SortedTable::new(index, gone, Images { towers, codes });
         let (index, gone) = pictures.keys(&format!("{prefix}names"))?;
         let keys = pictures.u64s(&format!("{prefix}keys"), index.len())?;
         let names = SortedTable::new(index, gone, Names(keys));
@@ -312,6 +374,20 @@ pub(crate) fn read_projections(
     contents.into_iter().zip(prefixes(spec)).map(read).collect()
 }
 
+/// The codebooks of the semantic ids, if the model sees some.
+///
+/// # Errors
+/// If the tensor is missing or has another shape.
+pub(crate) fn read_codebooks(
+    folder: &Folder<BundleMeta>,
+    spec: &Spec,
+) -> Result<Option<Codebooks>> {
+    let Some(Semantic { levels, size, .. }) = spec.semantic() else { return Ok(None) };
+    let dim = spec.contents()[0].1.dim;
+    let centers = folder.tensors(CODEBOOKS)?.f32("centers", &[levels, size, dim])?;
+    Ok(Some(Codebooks::new([levels, size, dim], &centers)))
+}
+
 impl Content {
     /// A copy with the changes of a delta.
     pub(crate) fn apply(&self, delta: &ContentLayers) -> Content {
@@ -324,8 +400,11 @@ impl Content {
 
     /// All changes that deltas made to this content.
     pub(crate) fn changes(&self) -> ContentChanges {
-        let image = |(embeddings, at): (&Embeddings, usize)| {
-            (0..embeddings.0.len()).map(|tower| embeddings.of(tower, at).to_vec()).collect()
+        let image = |(images, at): (&Images, usize)| ImageRecord {
+            embeddings: (0..images.towers.len())
+                .map(|tower| images.embedding(tower, at).to_vec())
+                .collect(),
+            codes: images.codes(at).collect(),
         };
         let images = self.images.changes();
         let names = self.names.changes();
@@ -345,15 +424,22 @@ impl Content {
         self.names.find(name.0).map_or(ImageKey::NONE, |found| ImageKey(self.named(found)))
     }
 
-    /// Whether `key` has embeddings.
+    /// Whether `key` has embeddings or codes.
     pub(crate) fn has(&self, key: ImageKey) -> bool {
         self.images.find(key.0).is_some()
     }
 
     /// The embedding of `key` by the content's tower number `tower`, if it is known.
     pub(crate) fn embedding(&self, tower: usize, key: ImageKey) -> Option<&[f32]> {
-        let (embeddings, at) = key.is_some().then(|| self.images.get(key.0))??;
-        Some(embeddings.of(tower, at))
+        let (images, at) = key.is_some().then(|| self.images.get(key.0))??;
+        Some(images.embedding(tower, at))
+    }
+
+    /// Appends the codes of `key`, if it is known.
+    pub(crate) fn push_codes(&self, key: ImageKey, to: &mut Vec<u32>) {
+        if let Some((images, at)) = self.images.get(key.0) {
+            to.extend(images.codes(at));
+        }
     }
 
     /// Which behaviors of `groups` are kept for each impression, as [`search::by_pictures`] says.
@@ -413,7 +499,7 @@ impl Content {
 
     /// Width of the spec's tower `tower`, one of the content's.
     fn dim(&self, tower: usize) -> usize {
-        self.images.base().values.0[tower - self.first_tower].0
+        self.images.base().values.towers[tower - self.first_tower].0
     }
 }
 

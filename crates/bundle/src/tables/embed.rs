@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use ams_model::linalg::{Packed, Projection};
+use ams_model::linalg::{Codebooks, Packed, Projection};
 use ams_model::tower::TowerScratch;
 use ams_model::{RankNetwork, Tower};
 use half::f16;
@@ -11,7 +11,7 @@ use crate::error::{Error, Result};
 use crate::files::folder::Folder;
 use crate::files::layout::BundleMeta;
 use crate::spec::{Spec, TowerSpec};
-use crate::tables::contents;
+use crate::tables::contents::{self, ImageRecord};
 use crate::tables::dense;
 
 /// All towers of a model.
@@ -20,6 +20,8 @@ pub(crate) struct Embedder {
     towers: Vec<LoadedTower>,
     /// By content: what its towers see of a feature, unless that is all of it.
     projections: Vec<Option<Projection>>,
+    /// Of the first content, if the model sees semantic ids.
+    codebooks: Option<Codebooks>,
 }
 
 #[derive(Debug)]
@@ -48,12 +50,13 @@ pub(crate) fn read_dense(
         LoadedTower { spec, tower, e, first: OnceLock::new() }
     };
     let towers = spec.towers().into_iter().zip(parts).map(ready).collect();
-    Ok((w, Embedder { towers, projections: contents::read_projections(folder, spec)? }))
+    let projections = contents::read_projections(folder, spec)?;
+    Ok((w, Embedder { towers, projections, codebooks: contents::read_codebooks(folder, spec)? }))
 }
 
 impl Embedder {
-    /// What each tower of content `content` makes of `feature`, as publishing the model with that
-    /// image would.
+    /// What each tower of content `content` makes of `feature`, and its codes, as publishing the
+    /// model with that image would.
     ///
     /// # Errors
     /// If the model has no such content, or the feature is of another length or not finite.
@@ -62,7 +65,7 @@ impl Embedder {
         spec: &Spec,
         content: usize,
         feature: &[f32],
-    ) -> Result<Vec<Vec<f32>>> {
+    ) -> Result<ImageRecord> {
         let contents = spec.contents();
         let Some((name, source)) = contents.get(content) else {
             let what = "sees no pictures: it was trained without a feature store".to_owned();
@@ -83,12 +86,17 @@ impl Embedder {
             let what = format!("a feature of {name} is {} at {at}, expected a half", feature[at]);
             return Err(Error::request(what));
         }
+        let mut codes = Vec::new();
+        if let Some(codebooks) = self.codebooks.as_ref().filter(|_| content == 0) {
+            codebooks.codes(&halfs, &mut codes);
+        }
         let seen = match &self.projections[content] {
             Some(projection) => projection.apply(&halfs),
             None => halfs,
         };
         let towers = self.towers.iter().filter(|ready| ready.spec.content == content);
-        Ok(towers.map(|ready| ready.embed(&seen, source.scale)).collect())
+        let embeddings = towers.map(|ready| ready.embed(&seen, source.scale)).collect();
+        Ok(ImageRecord { embeddings, codes })
     }
 }
 

@@ -8,17 +8,18 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
 use ams_fabric::Fabric;
-use ams_image::RowType;
-use ams_image::encode::{EncodeOptions, EncodeReport, Others, encode_together};
+use ams_image::encode::{EncodeOptions, EncodeReport, Others, SemanticIdsReport, encode_together};
 use ams_image::encoder::Encoder;
 use ams_image::listing::{below, lines_of, listed};
 use ams_image::precomputed::{PrecomputedOptions, precomputed};
 use ams_image::table::{SameName, Unpacked, is_parquet, unpack_pictures};
+use ams_image::{CodesCard, RowType, SemanticIds};
 use ams_location::{Locations, Unfinished};
 use serde::Serialize;
 use tempfile::TempDir;
 
 use crate::commands::encoder::EncoderArguments;
+use crate::commands::train::own_codes;
 use crate::failure::Failure;
 use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
@@ -77,6 +78,11 @@ pub(crate) struct Arguments {
     /// Pictures of the store that the dataset does not name stay.
     #[arg(long, conflicts_with = "features")]
     keep: bool,
+    /// Semantic ids by residual k-means: levels x centers of each, such as 3x64, or `none`; those
+    /// of the store that is there, unless given. Codebooks are learned once, and new pictures get
+    /// codes by them; `none` and then levels again learns anew.
+    #[arg(long, value_name = "LxK")]
+    semantic_ids: Option<SemanticIds>,
     /// Number of pictures between two writes to the disk; a run that was killed encodes up to twice
     /// as many again.
     #[arg(long, value_name = "N", default_value_t = 256, value_parser = clap::value_parser!(u32).range(1..=65_536))]
@@ -154,6 +160,7 @@ pub(crate) fn run(
                 key_column: arguments.key_column,
                 rows,
                 max_failed: arguments.max_failed,
+                semantic_ids: arguments.semantic_ids,
                 ..PrecomputedOptions::new(features, keys, out)
             };
             if launch.rank() > 0 {
@@ -169,6 +176,7 @@ pub(crate) fn run(
             let mut options = EncodeOptions::new(images.folder(), out);
             options.rows = rows;
             options.max_failed = arguments.max_failed;
+            options.semantic_ids = arguments.semantic_ids;
             options.chunk = arguments.chunk as usize;
             options.others = if arguments.keep { Others::Keep } else { Others::Remove };
             options.threads = threads(arguments.threads);
@@ -383,6 +391,11 @@ fn text(timed: &Timed<'_>, out: &Path) -> String {
             count(matched.zeroed),
             count(matched.numbers),
         );
+    }
+    if let Some(SemanticIdsReport { card: CodesCard { levels, size, own, .. }, images }) =
+        &report.semantic_ids
+    {
+        text += &format!("  {}\n", own_codes([*levels, *size], *own, *images));
     }
     text
 }

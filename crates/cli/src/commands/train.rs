@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_location::Locations;
-use ams_train::run::{self, Choice, Next, RunReport, Start, two_decimals};
+use ams_train::run::{self, Choice, Next, RunReport, SemanticReport, Start, two_decimals};
 use ams_train::{Asked, Config, Counts, FieldIds, Job};
 
 use crate::alignment;
@@ -98,9 +98,10 @@ fn text(report: &RunReport) -> String {
     });
     let choice = report.choice.as_ref().map_or(String::new(), chosen);
     let admitted = report.admitted.as_deref().map_or(String::new(), admitted);
+    let semantic = report.semantic_ids.as_ref().map_or(String::new(), semantic_ids);
     let alignment = report.alignment.as_ref().map_or(String::new(), alignment::text);
     format!(
-        "{alignment}{choice}{admitted}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
+        "{alignment}{choice}{admitted}{semantic}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
         report.run.display(),
         count(report.steps),
         count(report.impressions),
@@ -108,6 +109,20 @@ fn text(report: &RunReport) -> String {
         count(report.impressions_per_second as u64),
         metric(report.loss),
         traffic(report),
+    )
+}
+
+/// The semantic ids of a model, in a line.
+fn semantic_ids(of: &SemanticReport) -> String {
+    let SemanticReport { levels, size, images, own } = *of;
+    format!("{}\n", own_codes([levels, size], own, images))
+}
+
+/// How many pictures have codes of their own, in words.
+pub(crate) fn own_codes([levels, size]: [usize; 2], own: u64, images: u64) -> String {
+    let share = 100.0 * own as f64 / images.max(1) as f64;
+    format!(
+        "semantic ids: {levels} levels of {size}; {share:.1} % of the images have codes of their own"
     )
 }
 

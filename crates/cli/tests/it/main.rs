@@ -53,6 +53,8 @@ mod requests;
 #[cfg(unix)]
 mod rollout;
 #[cfg(unix)]
+mod semantic;
+#[cfg(unix)]
 mod serve;
 #[cfg(unix)]
 mod settings;

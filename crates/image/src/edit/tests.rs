@@ -7,12 +7,15 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::*;
-use crate::card::{FAILED, part_file};
+use crate::SemanticIds;
+use crate::card::{FAILED, codes_file, part_file};
 use crate::decode::Rgb;
-use crate::encode::{EncodeOptions, EncodeReport, Others, encode};
+use crate::encode::{EncodeOptions, EncodeReport, Others, encode, encode_together};
 use crate::encoder::{Encoder, Scratch};
 use crate::row::RowType;
 use ams_data::PictureName;
+use ams_fabric::ThreadFabric;
+use half::f16;
 
 use crate::failure::Failure;
 
@@ -284,4 +287,121 @@ fn a_part_never_has_many_files() {
     assert!(store.card().files.len() <= 42, "one file per picture at most, and the tables");
     store.verify().unwrap();
     assert_eq!(store.card().images, 40);
+}
+
+/// What the codebooks of a store make of its rows, image by image.
+fn made(store: &FeatureStore) -> Vec<(ImageKey, Vec<u16>)> {
+    let keys = (0..store.card().parts).flat_map(|part| store.keys(part)).copied();
+    keys.map(|key| {
+        let (row, mut codes): (Vec<f16>, _) = (store.row(key).unwrap().halfs().into(), Vec::new());
+        store.codes().unwrap().codebooks().codes(&row, &mut codes);
+        (key, codes.into_iter().map(|code| code as u16).collect())
+    })
+    .collect()
+}
+
+/// The codes of every image of a store, which are those that its codebooks make.
+fn codes(store: &FeatureStore) -> Vec<(ImageKey, Vec<u16>)> {
+    store.verify().unwrap();
+    let codes = store.codes().unwrap();
+    let all: Vec<_> =
+        made(store).into_iter().map(|(key, _)| (key, codes.of(key).unwrap().to_vec())).collect();
+    assert_eq!(all, made(store));
+    assert_eq!(codes.of(ImageKey(1)), None);
+    let is_own = |of: &&(ImageKey, Vec<u16>)| all.iter().filter(|it| it.1 == of.1).count() == 1;
+    let own = all.iter().filter(is_own).count() as u64;
+    assert_eq!((store.card().codes.as_ref().unwrap().own, codes.own(2)), (own, own));
+    all
+}
+
+const TWO_OF_THREE: SemanticIds = SemanticIds::Of { levels: 2, size: 3 };
+
+#[test]
+fn semantic_ids_stay_through_the_versions_of_a_store() {
+    let shop = Shop::new(40);
+    let asked = |semantic_ids| EncodeOptions { semantic_ids: Some(semantic_ids), ..shop.options() };
+    let (some, all): (Vec<u8>, Vec<u8>) = ((0..20).collect(), (5..40).collect());
+    let report = shop.try_encode(&asked(TWO_OF_THREE), &some).unwrap();
+    let (first, card) = (codes(&shop.open()), shop.open().card().codes.clone().unwrap());
+    let semantic = report.semantic_ids.unwrap();
+    assert_eq!((&semantic.card, semantic.images), (&card, 20));
+    assert_eq!((card.levels, card.size), (2, 3));
+    // More pictures, by the codebooks that are there.
+    shop.encode(5..40);
+    let (second, store) = (codes(&shop.open()), shop.open());
+    assert_eq!(store.card().codes.as_ref().unwrap().hash, card.hash);
+    let known = second.iter().filter(|of| first.contains(of)).count();
+    assert_eq!((known, second.len()), (15, 35));
+    // Nothing to do, also if they are asked for again.
+    shop.encode(5..40);
+    shop.try_encode(&asked(TWO_OF_THREE), &all).unwrap();
+    assert_eq!(shop.open().card(), store.card());
+    remove(&shop.store(), &["p20.png".into()]).unwrap();
+    compact(&shop.store()).unwrap();
+    let left = codes(&shop.open());
+    assert_eq!((left.len(), shop.open().card().dead), (34, 0));
+    assert!(left.iter().all(|of| second.contains(of)));
+    // Rows that are kept in another way.
+    let bytes = EncodeOptions { rows: Some(RowType::Int8), ..shop.options() };
+    shop.try_encode(&bytes, &all).unwrap();
+    assert_eq!(codes(&shop.open()).len(), 35);
+    assert_eq!(shop.open().card().codes.as_ref().unwrap().hash, card.hash);
+    // Others only if asked for, and none in the same way.
+    shop.try_encode(&asked(SemanticIds::Of { levels: 1, size: 4 }), &all).unwrap();
+    assert_eq!(shop.open().codes().unwrap().codebooks().shape(), [1, 4, 4]);
+    let report = shop.try_encode(&asked(SemanticIds::None), &all).unwrap();
+    assert!(report.semantic_ids.is_none() && shop.open().codes().is_none());
+    assert!(!shop.store().join(codes_file(shop.open().card().generation)).exists());
+}
+
+#[test]
+fn semantic_ids_do_not_depend_on_threads_processes_or_order() {
+    let names = |of: &mut dyn Iterator<Item = u8>| -> Vec<String> {
+        of.map(|at| format!("p{at}.png")).collect()
+    };
+    let file = |threads: usize, processes: usize, names: Vec<String>| {
+        let shop = Shop::new(40);
+        let semantic_ids = Some(TWO_OF_THREE);
+        let options = EncodeOptions { threads, semantic_ids, ..shop.options() };
+        let reports = ThreadFabric::run(processes, |mut fabric| {
+            let go_on = &mut |_: &_| ControlFlow::Continue(());
+            encode_together(&options, names.clone(), &shop.encoder, &mut fabric, go_on).unwrap()
+        });
+        assert!(reports.iter().all(|report| *report == reports[0]));
+        fs::read(shop.store().join(codes_file(1))).unwrap()
+    };
+    let expected = file(1, 1, names(&mut (0..40)));
+    for (threads, processes) in [(4, 1), (1, 2), (2, 4)] {
+        assert_eq!(file(threads, processes, names(&mut (0..40).rev())), expected);
+    }
+}
+
+#[test]
+fn semantic_ids_that_are_damaged_are_refused() {
+    let shop = Shop::new(9);
+    let options = EncodeOptions { semantic_ids: Some(TWO_OF_THREE), ..shop.options() };
+    shop.try_encode(&options, &[0, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    let path = shop.store().join(codes_file(1));
+    let good = fs::read(&path).unwrap();
+    let after = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut bytes = good.clone();
+        change(&mut bytes);
+        fs::write(&path, bytes).unwrap();
+        FeatureStore::open(&shop.store()).and_then(|store| store.verify()).unwrap_err().to_string()
+    };
+    let last = good.len() - 1;
+    let cases: [(&dyn Fn(&mut Vec<u8>), &str); 3] = [
+        (&|bytes| bytes[last] = 1, "`code` is 25"),
+        (&|bytes| bytes.truncate(last), "codes-000001.safetensors"),
+        (&|bytes| bytes[last - 1] = (bytes[last - 1] + 1) % 3, "checksum is"),
+    ];
+    for (change, expected) in cases {
+        let error = after(change);
+        assert!(error.contains(expected), "{error}");
+    }
+    // A store without them is one again after the next encoding.
+    fs::remove_file(&path).unwrap();
+    assert!(FeatureStore::open(&shop.store()).is_err());
+    shop.try_encode(&options, &[0, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
+    assert_eq!(codes(&shop.open()).len(), 9);
 }

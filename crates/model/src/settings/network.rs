@@ -97,6 +97,11 @@ settings! {
         /// `similarity` see these, and fields of behaviors pool the newest. Default: all behaviors
         /// are seen.
         pub search: Option<SearchSettings> = None, in SearchSettings::check;
+        /// Number of levels of the semantic ids of pictures, each of which is a field of ads and of
+        /// behaviors: `semantic_1` has the first code of a picture, `semantic_2` its first two, and
+        /// so on. `query_fields` may name them. 0 is no such field. Range: 0 to 8, and at most the
+        /// levels that `ams encode --semantic-ids` gave the feature store.
+        pub semantic_ids: usize = 0, in range::levels;
     }
 }
 

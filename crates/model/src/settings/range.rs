@@ -1,5 +1,7 @@
 //! Ranges of settings: what came and what was expected.
 
+use crate::linalg::LEVELS_MAX;
+
 /// No width of a sane model is larger; products of two stay far from overflow.
 pub const WIDTH_MAX: usize = 1 << 24;
 
@@ -52,6 +54,17 @@ pub fn buckets(buckets: &usize) -> Result<(), String> {
     match buckets {
         0..=64 => Ok(()),
         _ => Err(format!("{buckets} buckets, expected 0 to 64")),
+    }
+}
+
+/// Levels of semantic ids; 0 for none.
+///
+/// # Errors
+/// If they are more than a store may have.
+pub fn levels(levels: &usize) -> Result<(), String> {
+    match levels {
+        0..=LEVELS_MAX => Ok(()),
+        _ => Err(format!("{levels} levels, expected 0 to {LEVELS_MAX}")),
     }
 }
 

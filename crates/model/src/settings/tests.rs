@@ -97,7 +97,8 @@ fn a_description_has_the_keys_of_the_first_format() {
 #[test]
 fn a_value_outside_its_range_is_named() {
     type Change<'a> = &'a dyn Fn(&mut NetworkSettings);
-    let cases: [(Change, _); 6] = [
+    let cases: [(Change, _); 7] = [
+        (&|n| n.semantic_ids = 9, ("semantic_ids", "9 levels, expected 0 to 8")),
         (
             &|n| n.behavior_age_buckets = 65,
             ("behavior_age_buckets", "65 buckets, expected 0 to 64"),

@@ -129,7 +129,7 @@ impl Ablation {
         let mut run_names = RunNames { runs, sources: &sources, by_hash: &mut names };
         let seeds: Vec<u64> = (0..request.seeds).map(|at| base.seed + at).collect();
         let plan = Plan::new(&tables, request.twins, &seeds, &mut run_names, configure)?;
-        let looks = |run: &&Run| run.config.needs_images();
+        let looks = |run: &&Run| run.config.needs_store();
         if let (true, Some(run)) = (stores.is_empty(), plan.runs.iter().find(looks)) {
             // Its error says that there are no images, and the way out.
             sources::open(&run.config)?;

@@ -150,7 +150,7 @@ fn searches(config: &Config) -> (Vec<(Candidate, Config)>, Vec<Candidate>) {
         && !sources::has_images(&config.data.samples)
         && candidates.contains(&Candidate::Ids);
     let (left_out, trained): (Vec<Candidate>, Vec<Candidate>) =
-        candidates.iter().partition(|of| without_features && variant(config, **of).needs_images());
+        candidates.iter().partition(|of| without_features && variant(config, **of).needs_store());
     let search = |of: Candidate| one(of, format!("{name}.search-{}", of.as_str()));
     (trained.into_iter().map(search).collect(), left_out)
 }
@@ -170,9 +170,15 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
         }
         Candidate::Ids => {
             let network = &mut model.network;
+            let levels = 1..=network.semantic_ids;
+            let semantic: Vec<String> = levels.map(|level| format!("semantic_{level}")).collect();
+            if let Some(fields) = &mut model.query_fields {
+                fields.retain(|name| !semantic.contains(name));
+            }
+            model.query_fields.take_if(|fields| fields.is_empty() && !semantic.is_empty());
             (network.images, network.similarity) = (ImageArm::None, Similarity::None);
             network.interactions = Interactions::None;
-            network.attention_cosine = false;
+            (network.attention_cosine, network.semantic_ids) = (false, 0);
             (model.pca, model.projection) = (None, None);
             config.align = None;
             config.data.contents.clear();

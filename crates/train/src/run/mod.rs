@@ -29,6 +29,7 @@ pub(crate) mod predictions;
 pub(crate) mod progress;
 mod record;
 mod report;
+mod semantic;
 mod standardize;
 mod tensorboard;
 pub(crate) mod trainer;
@@ -50,6 +51,7 @@ pub(crate) use crate::run::layout::{CHECKPOINTS, CONFIG, folder};
 pub use crate::run::progress::Validation;
 pub use crate::run::record::{Environment, Record};
 pub use crate::run::report::{Choice, RunReport, Searched, gain_cell};
+pub use crate::run::semantic::SemanticReport;
 pub use crate::setup::job::{Next, Start};
 
 /// Trains `config` in its run folder on the processes of `job`, which all call this together and

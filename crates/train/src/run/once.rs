@@ -79,6 +79,7 @@ pub(super) fn train(
         ),
         per_step: counted.counts.per_step(trainer.cursor().step - before.step),
         admitted: trainer.admitted().map(<[_]>::to_vec),
+        semantic_ids: trainer.semantic_ids(),
         alignment,
         choice: None,
     })

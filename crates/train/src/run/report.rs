@@ -9,6 +9,7 @@ use crate::align::AlignReport;
 use crate::run::journal::two_decimals;
 use crate::run::layout::folder;
 use crate::run::progress::Validation;
+use crate::run::semantic::SemanticReport;
 use crate::settings::{Candidate, Config};
 use crate::step::frequency::FieldIds;
 use crate::step::traffic::Counts;
@@ -57,6 +58,9 @@ pub struct RunReport {
     /// The ids by field, where `train.min_occurrences` is more than 1 and this process took a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Vec<FieldIds>>,
+    /// The semantic ids that the model sees, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub semantic_ids: Option<SemanticReport>,
     /// The alignment before the first step; none without a table `[align]`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub alignment: Option<AlignReport>,
@@ -98,6 +102,7 @@ impl RunReport {
             steps_per_epoch_of_all_users: 0,
             per_step: Counts::default(),
             admitted: None,
+            semantic_ids: None,
             alignment: Some(alignment),
             choice: None,
         }

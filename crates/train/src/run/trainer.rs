@@ -19,6 +19,7 @@ use crate::run::layout::{CHECKPOINTS, folder};
 use crate::run::phases::Phases;
 use crate::run::predictions::gather_predictions;
 use crate::run::progress::{Cursor, History, StepReport, Validation};
+use crate::run::semantic::SemanticReport;
 use crate::run::standardize::standardize;
 use crate::run::validation;
 use crate::run::warm_start;
@@ -201,6 +202,11 @@ impl Trainer {
     /// and a step was taken by this process.
     pub fn admitted(&self) -> Option<&[FieldIds]> {
         self.ids.as_deref().filter(|_| self.config.train.min_occurrences > 1)
+    }
+
+    /// The semantic ids that the model sees, if it does.
+    pub fn semantic_ids(&self) -> Option<SemanticReport> {
+        SemanticReport::of(&self.lanes.network.spec, self.lanes.stores())
     }
 
     /// Whether an epoch just ended.

@@ -70,6 +70,11 @@ impl Config {
         self.align.as_ref().filter(|_| self.needs_images())
     }
 
+    /// Whether the model needs a feature store: it reads features or semantic ids.
+    pub(crate) fn needs_store(&self) -> bool {
+        self.needs_images() || self.model.network.semantic_ids > 0
+    }
+
     /// Whether the model reads features, and not only the ids of images.
     pub fn needs_images(&self) -> bool {
         self.model.network.images != ImageArm::None
@@ -87,7 +92,8 @@ pub struct DataConfig {
     pub samples: PathBuf,
     /// Feature store of the images, which `ams encode` wrote. Default: the folder `images` in
     /// `samples`, if it exists. Range: required without that folder if `model.images` or
-    /// `model.similarity` is not `none`, or if there is a `data.contents`.
+    /// `model.similarity` is not `none`, if `model.semantic_ids` is not 0, or if there is a
+    /// `data.contents`.
     #[serde(default)]
     pub images: Option<PathBuf>,
     /// Seed of a permutation of every store's features among the names of pictures, for a negative

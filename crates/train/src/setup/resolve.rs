@@ -1,7 +1,9 @@
 //! From a configuration and the dataset that it names to a model and the place of its lanes. Reads
 //! no file.
 
-use ams_bundle::{FurtherContent, ImageSource, Spec};
+use std::collections::VecDeque;
+
+use ams_bundle::{CodebookSource, FurtherContent, ImageSource, Spec};
 use ams_data::Side;
 use ams_data::dataset::Dataset;
 use ams_data::schema::ITEM;
@@ -27,9 +29,13 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
     let excluded = |name: &str| config.data.exclude_fields.iter().any(|field| field == name);
     let ad: Vec<&str> =
         schema.side(Side::Ad).map(|field| &field.name[..]).filter(|name| !excluded(name)).collect();
+    let levels = config.model.network.semantic_ids;
     let query_fields = match &config.model.query_fields {
         Some(fields) => {
-            if let Some(name) = fields.iter().find(|name| !ad.contains(&&name[..])) {
+            let semantic = (1..=levels).map(|level| format!("semantic_{level}"));
+            let ad: Vec<String> =
+                ad.iter().map(|name| (*name).to_owned()).chain(semantic).collect();
+            if let Some(name) = fields.iter().find(|name| !ad.contains(name)) {
                 let what = format!("there is no ad field {name:?}; possible are {}", ad.join(", "));
                 return Err(Error::Config { key: "model.query_fields".into(), what });
             }
@@ -40,7 +46,11 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
             default.map(str::to_owned).collect()
         }
     };
-    let mut sources = stores.iter().map(|store| ImageSource {
+    let codebooks = match (levels, stores) {
+        (1.., [images, ..]) => Some(codebooks(images, levels)?),
+        _ => None,
+    };
+    let sources = stores.iter().map(|store| ImageSource {
         encoder: store.card().encoder.clone(),
         encoder_hash: store.card().encoder_hash.clone(),
         dim: store.card().dim,
@@ -49,7 +59,12 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
         normalize: store.projection().map_or_else(Default::default, |of| of.normalize),
         whiten: whiten(config, store),
         aligned: store.projection().is_some_and(|projection| projection.unit),
+        codebooks: None,
     });
+    let mut sources: VecDeque<ImageSource> = sources.collect();
+    if let Some(images) = sources.front_mut() {
+        images.codebooks = codebooks;
+    }
     let names = config.data.contents.iter().map(|content| content.name.clone());
     let spec = Spec {
         network: config.model.network.clone(),
@@ -59,7 +74,7 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
         query_fields,
         tower: config.model.tower.clone(),
         sharing: config.model.towers,
-        image_source: sources.next(),
+        image_source: sources.pop_front(),
         tower_weights: config.model.tower_weights,
         further: names.zip(sources).map(|(name, source)| FurtherContent { name, source }).collect(),
     };
@@ -67,6 +82,28 @@ pub(crate) fn resolve(config: &Config, dataset: &Dataset, stores: &[FeatureStore
         return Err(Error::Config { key: "model".into(), what });
     }
     Ok(spec)
+}
+
+/// The codebooks of the semantic ids of a store.
+///
+/// # Errors
+/// If it has none, or fewer levels.
+fn codebooks(store: &FeatureStore, levels: usize) -> Result<CodebookSource> {
+    let what = match &store.card().codes {
+        Some(card) if card.levels >= levels => {
+            return Ok(CodebookSource { size: card.size, hash: card.hash.clone() });
+        }
+        Some(card) => format!(
+            "{levels} levels, but the feature store has semantic ids of {}; expected at most that, or run \
+             `ams encode --semantic-ids {levels}x{}` and train anew",
+            card.levels, card.size
+        ),
+        None => format!(
+            "{levels} levels, but the feature store has no semantic ids; run `ams encode` with \
+             --semantic-ids {levels}x64"
+        ),
+    };
+    Err(Error::Config { key: "model.semantic_ids".into(), what })
 }
 
 /// The scale of the components that the model sees of `store`.

@@ -89,10 +89,10 @@ fn image_dir(config: &Config) -> Result<Option<PathBuf>> {
     match &config.data.images {
         Some(dir) => Ok(Some(dir.clone())),
         None if inside.exists() => Ok(Some(inside)),
-        None if config.needs_images() => {
+        None if config.needs_store() => {
             let what = format!(
-                "the model sees images (model.images, model.similarity or data.contents), but there is no \
-                 feature store in {}; run `ams encode` or set data.images",
+                "the model sees images (model.images, model.similarity, model.semantic_ids or data.contents), but \
+                 there is no feature store in {}; run `ams encode` or set data.images",
                 inside.display()
             );
             Err(Error::Config { key: "data.images".into(), what })

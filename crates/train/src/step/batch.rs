@@ -123,6 +123,12 @@ impl MicroBatch {
                 store.map_or(ImageKey::NONE, |store| store.key(name))
             });
         }
+        if let Some(semantic) = network.spec.semantic() {
+            let codes = stores[0].codes().expect("the spec has the codebooks of the store");
+            self.keys[0].resolve_codes(semantic, |key, to| {
+                to.extend(codes.of(key).into_iter().flatten().map(|code| u32::from(*code)));
+            });
+        }
         self.deduplicate_ids(network, lanes, dropout);
         recency(network.spec.network.similarity, &self.groups, &mut self.recency);
         self.images.iter_mut().for_each(Asks::clear);

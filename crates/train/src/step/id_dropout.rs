@@ -21,7 +21,8 @@ impl IdDropout {
     /// Whether value `value` of list `list` is dropped, in the input `input`, which is number
     /// `number` of all. A list is a group's or an impression's.
     pub(crate) fn drops(self, number: usize, input: Input, list: usize, value: usize) -> bool {
-        let concerned = matches!(input, Input::User(_) | Input::Ad(_) | Input::AdImage);
+        let concerned =
+            matches!(input, Input::User(_) | Input::Ad(_) | Input::AdImage | Input::AdCode(_));
         // Towers have the networks from 0.
         let (network, key) = (!number, (self.lane as u64) << 32 | list as u64);
         let row_seed = dropout::row_seed(self.step_seed, network, key);

@@ -3,7 +3,7 @@
 use ams_bundle::Predictions;
 use ams_data::dataset::SplitName;
 use ams_fabric::ThreadFabric;
-use ams_train::run::{self, Next, Start};
+use ams_train::run::{self, Next, RunReport, Start};
 use ams_train::settings::{
     Aggregator, Base, ContentConfig, Interactions, Precision, SearchBy, SearchSettings, Similarity,
     UnknownIds,
@@ -83,6 +83,34 @@ fn every_setting_has_the_same_bits_on_any_number_of_processes_and_threads() {
         published(&config, place)
     });
     assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
+}
+
+/// Semantic ids are those of the store, wherever pictures are; a run that was stopped goes on with
+/// them.
+#[test]
+fn semantic_ids_have_the_same_bits_everywhere_and_after_a_stop() {
+    let folder = TempDir::new().unwrap();
+    let config = |name: &str| {
+        let mut config = narrow(&folder.path().join(name));
+        let network = &mut config.model.network;
+        (network.base, network.semantic_ids, network.id_dropout) = (Base::Din, 3, 0.1);
+        config.model.query_fields = Some(vec!["item".to_owned(), "semantic_1".to_owned()]);
+        config.train.min_occurrences = 3;
+        config
+    };
+    let hashes =
+        [(1, 4), (2, 1), (4, 2)].map(|place| published(&config(&format!("{place:?}")), place));
+    let stopped = config("stopped");
+    let ends = train(&stopped, Start::Fresh, (2, 1), stop_at(5, 0));
+    assert!(ends.into_iter().all(|end| !end.expect("a rank").finished));
+    let ends = train(&stopped, Start::Resume, (1, 2), go_on);
+    let reports: Vec<RunReport> = ends.into_iter().map(|end| end.expect("a rank")).collect();
+    let semantic = reports[0].semantic_ids.expect("the model sees semantic ids");
+    assert_eq!((semantic.levels, semantic.size), (3, 6));
+    assert!(0 < semantic.own && semantic.own <= semantic.images, "{semantic:?}");
+    let resumed = publish_run(&run::folder(&stopped), 1).1;
+    assert!(hashes.iter().chain([&resumed]).all(|hash| *hash == hashes[0]), "{hashes:?}");
+    assert_ne!(resumed, undisturbed());
 }
 
 /// Counts of ids, and the rows that stand in for them, are no matter of the place either.

@@ -7,7 +7,7 @@
 
 use std::collections::BTreeMap;
 
-use ams_bundle::{ContentTowers, Input, Keys};
+use ams_bundle::{ContentTowers, Input, Keys, Semantic};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
 use ams_data::{Groups, Id, ImageKey, Ragged, Side, part_of};
@@ -53,9 +53,18 @@ pub(super) fn first_step(config: &Config) -> Vec<Groups> {
 }
 
 /// The images of `groups`; none without a store.
-pub(super) fn keys_of(groups: &Groups, store: Option<&FeatureStore>) -> Keys {
+pub(super) fn keys_of(
+    groups: &Groups,
+    store: Option<&FeatureStore>,
+    semantic: Option<Semantic>,
+) -> Keys {
     let mut keys = Keys::default();
     keys.resolve(groups, |name| store.map_or(ImageKey::NONE, |store| store.key(name)));
+    if let (Some(semantic), Some(codes)) = (semantic, store.and_then(FeatureStore::codes)) {
+        keys.resolve_codes(semantic, |key, to| {
+            to.extend(codes.of(key).unwrap().iter().map(|code| u32::from(*code)));
+        });
+    }
     keys
 }
 
@@ -94,8 +103,9 @@ pub(super) fn step(
     for lane in lanes {
         (0..lane.len()).for_each(|group| groups.push_from(lane, group));
     }
-    let keys: Vec<Keys> =
-        (0..stores.len().max(1)).map(|at| keys_of(&groups, stores.get(at))).collect();
+    let keys: Vec<Keys> = (0..stores.len().max(1))
+        .map(|at| keys_of(&groups, stores.get(at), network.spec.semantic()))
+        .collect();
     let mut w = network.dense_init(seed);
     components::write_weights(network, stores, &mut w);
     let dim = network.spec.dim();
@@ -114,7 +124,7 @@ pub(super) fn step(
             .into_iter()
             .map(|id| id.filter(|id| admitted(*id)).or(unknown))
             .collect();
-        if let (Some(kept), Input::EachBehavior(_)) = (&kept, input) {
+        if let (Some(kept), Input::EachBehavior(_) | Input::EachBehaviorCode(_)) = (&kept, input) {
             leave_out(&groups, newest, kept, lists, &mut ids);
         }
         ids
@@ -482,7 +492,7 @@ impl Drops {
     fn kept(&self, number: usize, input: Input, lists: &Ragged<Id>) -> Vec<Option<u64>> {
         let places = match input {
             Input::User(_) => Some(&self.groups),
-            Input::Ad(_) | Input::AdImage => Some(&self.impressions),
+            Input::Ad(_) | Input::AdImage | Input::AdCode(_) => Some(&self.impressions),
             _ => None,
         };
         let mut kept = Vec::new();

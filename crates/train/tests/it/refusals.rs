@@ -1,5 +1,9 @@
 //! Configurations that are refused before anything is done.
 
+use std::ops::ControlFlow;
+
+use ams_image::listing::below;
+use ams_image::{Builtin, EncodeOptions, SemanticIds, encode};
 use ams_model::Aggregator;
 use ams_train::settings::{
     AlignConfig, Candidate, ImageArm, ProjectionConfig, SearchBy, SearchSettings, TowerSharing,
@@ -8,7 +12,7 @@ use ams_train::settings::{
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
 
-use super::shop::{HALF_WHITENED, config};
+use super::shop::{HALF_WHITENED, config, copy_of_shop, shop};
 
 fn search(config: &mut Config, keep: usize, field: &str) {
     let (by, field) = (SearchBy::Pictures, field.to_owned());
@@ -23,7 +27,7 @@ fn contrast(config: &mut Config, weight: f32) {
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 48] = [
+    let cases: [(&str, Spoil); 50] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -142,11 +146,48 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
         ("there is no field \"sex\"", |config| {
             config.data.exclude_fields = vec!["sex".to_owned()];
         }),
+        ("model.semantic_ids: 9 levels, expected 0 to 8", |config| {
+            config.model.network.semantic_ids = 9;
+        }),
+        ("possible are item, category, brand, semantic_1, semantic_2", |config| {
+            config.model.network.semantic_ids = 2;
+            config.model.query_fields = Some(vec!["semantic_3".to_owned()]);
+        }),
         ("nowhere", |config| config.data.samples = "nowhere".into()),
     ];
     for (want, spoil) in cases {
         let mut config = config(folder.path());
         spoil(&mut config);
+        let error = Trainer::new(config, Job::solo(1)).err().expect(want).to_string();
+        assert!(error.contains(want), "{want:?} is not in {error:?}");
+    }
+}
+
+#[test]
+fn semantic_ids_need_a_store_that_has_some() {
+    let folder = TempDir::new().unwrap();
+    let samples = copy_of_shop(&folder.path().join("data"));
+    std::fs::remove_dir_all(samples.join("images")).unwrap();
+    let [without, one] = ["without", "one"].map(|name| folder.path().join(name));
+    ams_image::simulated(&without, ["a.png".to_owned()].into_iter(), 8, 1).unwrap();
+    let pictures = shop().join("shop");
+    let mut options = EncodeOptions::new(&pictures, &one);
+    options.semantic_ids = Some(SemanticIds::Of { levels: 1, size: 3 });
+    let names = below(&pictures).unwrap().pictures.into_iter().take(5);
+    encode(&options, names, &Builtin::new(64, 1).unwrap(), &mut |_| ControlFlow::Continue(()))
+        .unwrap();
+    let cases = [
+        (None, "data.images: the model sees images (model.images, model.similarity, model.sem"),
+        (
+            Some(without),
+            "model.semantic_ids: 2 levels, but the feature store has no semantic ids; run `ams encode`",
+        ),
+        (Some(one), "model.semantic_ids: 2 levels, but the feature store has semantic ids of 1"),
+    ];
+    for (images, want) in cases {
+        let mut config = config(folder.path());
+        (config.data.samples, config.data.images) = (samples.clone(), images);
+        (config.model.network.images, config.model.network.semantic_ids) = (ImageArm::None, 2);
         let error = Trainer::new(config, Job::solo(1)).err().expect(want).to_string();
         assert!(error.contains(want), "{want:?} is not in {error:?}");
     }

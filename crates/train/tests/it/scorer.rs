@@ -3,10 +3,10 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use ams_bundle::{Model, Scratch, vectors};
+use ams_bundle::{Changes, Model, Scratch, vectors};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::SampleFile;
-use ams_data::{Groups, Id};
+use ams_data::{Groups, Id, ImageKey};
 use ams_image::FeatureStore;
 use ams_model::{Aggregator, ImageArm};
 use ams_train::run;
@@ -53,7 +53,7 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
     let folder = TempDir::new().unwrap();
     let text = ContentConfig { name: "text".to_owned(), features: shop().join("data/images") };
     type Change<'a> = &'a dyn Fn(&mut Config);
-    let changes: [Change<'_>; 13] = [
+    let changes: [Change<'_>; 16] = [
         &|config| config.model.network.base = Base::LogisticRegression,
         &|config| {
             (config.model.network.base, config.model.network.images) = (Base::Din, ImageArm::Ad)
@@ -88,6 +88,24 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
         &|config| {
             config.model.network.unknown = UnknownIds::Learned;
             config.train.min_occurrences = 20;
+        },
+        &|config| {
+            config.model.network.images = ImageArm::None;
+            config.model.network.semantic_ids = 2;
+        },
+        &|config| {
+            config.model.network.semantic_ids = 3;
+            (config.model.network.base, config.model.network.aggregator) =
+                (Base::PreRank, Aggregator::Sum);
+        },
+        &|config| {
+            let network = &mut config.model.network;
+            (network.base, network.semantic_ids) = (Base::Din, 3);
+            (network.unknown, network.id_dropout) = (UnknownIds::Learned, 0.2);
+            network.search =
+                Some(SearchSettings { keep: 4, by: SearchBy::Category, field: "category".into() });
+            config.model.query_fields = Some(vec!["item".to_owned(), "semantic_1".to_owned()]);
+            config.model.projection = Some(HALF_WHITENED);
         },
         &|config| {
             config.model.network.unknown = UnknownIds::Learned;
@@ -215,6 +233,36 @@ fn new_images_are_embedded_as_publishing_does() {
             for (tower, embedding) in embedded.iter().enumerate() {
                 assert_eq!(&embedding[..], model.embedding(tower, key).unwrap(), "{projection:?}");
             }
+        }
+    }
+}
+
+/// A picture that comes after publishing has the codes that the store gives it, also if no tower
+/// sees it.
+#[test]
+fn new_images_have_the_codes_of_the_store() {
+    let folder = TempDir::new().unwrap();
+    let store = FeatureStore::open(&shop().join("data/images")).unwrap();
+    let codes = store.codes().unwrap();
+    for images in [ImageArm::None, ImageArm::Joint] {
+        let mut config = config(&folder.path().join(format!("{images:?}")));
+        let network = &mut config.model.network;
+        (network.images, network.semantic_ids) = (images, 2);
+        let model = Model::open(&publish(&config, 2).0).unwrap();
+        let mut changes = Changes::default();
+        for (name, key) in store.pictures() {
+            let expected: Vec<u32> =
+                codes.of(key).unwrap()[..2].iter().map(|it| (*it).into()).collect();
+            assert_eq!(model.codes(key), expected);
+            // The same feature under another key.
+            let row = store.row(key).unwrap().halfs();
+            let feature: Vec<f32> = row.iter().map(|half| half.to_f32()).collect();
+            assert!(changes.picture(&model, 0, name, ImageKey(!key.0), &feature).unwrap());
+        }
+        let next = model.change(&changes).unwrap();
+        for (name, key) in store.pictures() {
+            assert_eq!(next.image(name), ImageKey(!key.0));
+            assert_eq!(next.codes(ImageKey(!key.0)), model.codes(key));
         }
     }
 }

@@ -9,6 +9,7 @@ use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, PrepareOptions, 
 use ams_data::source::{TableOptions, open};
 use ams_data::synth::{ShopConfig, generate};
 use ams_fabric::{Fabric, ThreadFabric};
+use ams_image::SemanticIds;
 use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
 use ams_train::run::{self, Next, RunReport, Start};
@@ -78,8 +79,9 @@ pub(super) fn make_shop_of(config: &ShopConfig, folder: &Path) {
     let names = (0..catalogue.len()).filter_map(|row| catalogue.image(row)).map(str::to_owned);
     let encoder = Builtin::new(64, 1).expect("an encoder");
     let go_on = |_: &ams_image::encode::Progress| std::ops::ControlFlow::Continue(());
-    encode(&EncodeOptions::new(&shop, data.join("images")), names, &encoder, &mut { go_on })
-        .expect("features");
+    let mut options = EncodeOptions::new(&shop, data.join("images"));
+    options.semantic_ids = Some(SemanticIds::Of { levels: 8, size: 6 });
+    encode(&options, names, &encoder, &mut { go_on }).expect("features");
 }
 
 /// A copy of the shop's dataset, with its features, in `place`: to be changed.

@@ -189,6 +189,14 @@ fn a_step_of_other_networks_is_the_obvious_one() {
         }),
         change(&|config| config.model.network.interactions = Interactions::Product),
         change(&|config| {
+            let network = &mut config.model.network;
+            (network.images, network.semantic_ids, network.id_dropout) = (ImageArm::None, 3, 0.2);
+        }),
+        change(&|config| {
+            (config.model.network.base, config.model.network.semantic_ids) = (Base::Din, 2);
+            config.model.query_fields = Some(vec!["category".into(), "semantic_2".into()]);
+        }),
+        change(&|config| {
             config.model.network.images = ImageArm::None;
             config.model.network.similarity = Similarity::Histogram;
         }),

@@ -29,7 +29,7 @@ struct References {
 /// By hand: what the impressions of one lane refer to.
 fn references(lanes: &Lanes, groups: &Groups) -> References {
     let network = &lanes.network;
-    let keys = keys_of(groups, lanes.stores().first());
+    let keys = keys_of(groups, lanes.stores().first(), None);
     let ids = network.inputs().flat_map(|input| ids_of(input, groups, &keys, usize::MAX).values);
     let mut images = vec![Vec::new(); network.towers.len()];
     let towers = network.contents[0];
@@ -258,7 +258,7 @@ fn searched(lanes: &Lanes, samples: &[Groups], keep: usize) -> (f64, f64) {
     let dim = lanes.network.towers[tower].dim();
     let (mut words, mut pairs) = (0, 0);
     for (worker, groups) in samples.iter().enumerate() {
-        let keys = keys_of(groups, store);
+        let keys = keys_of(groups, store, None);
         let images = |keys: &[ImageKey]| -> BTreeSet<u64> {
             keys.iter().filter(|key| key.is_some()).map(|key| key.0).collect()
         };
