@@ -383,14 +383,15 @@ fn semantic_ids_that_are_damaged_are_refused() {
     shop.try_encode(&options, &[0, 1, 2, 3, 4, 5, 6, 7, 8]).unwrap();
     let path = shop.store().join(codes_file(1));
     let good = fs::read(&path).unwrap();
-    let after = |change: &dyn Fn(&mut Vec<u8>)| {
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
+    let after = |change: Change<'_>| {
         let mut bytes = good.clone();
         change(&mut bytes);
         fs::write(&path, bytes).unwrap();
         FeatureStore::open(&shop.store()).and_then(|store| store.verify()).unwrap_err().to_string()
     };
     let last = good.len() - 1;
-    let cases: [(&dyn Fn(&mut Vec<u8>), &str); 3] = [
+    let cases: [(Change<'_>, &str); 3] = [
         (&|bytes| bytes[last] = 1, "`code` is 25"),
         (&|bytes| bytes.truncate(last), "codes-000001.safetensors"),
         (&|bytes| bytes[last - 1] = (bytes[last - 1] + 1) % 3, "checksum is"),
