@@ -124,8 +124,8 @@ mod tests {
         let sampling = Sampling { negative_rate: 0.05, click_weight: 3.0 };
         for rate in [0.001, 0.02, 0.3, 0.9] {
             // Samples of 1 impression of the log.
-            let (clicks, others) = (rate * 3.0, (1.0 - rate) * 0.05);
-            let logit: f64 = (clicks / others as f64).ln();
+            let (clicks, others): (f64, f64) = (rate * 3.0, (1.0 - rate) * 0.05);
+            let logit = (clicks / others).ln();
             let mut got = [logit as f32];
             rates(Some(&Calibration { curve: None, sampling }), &mut got);
             assert!((f64::from(got[0]) - rate).abs() < 1e-6 * rate.max(0.1), "{rate}: {got:?}");

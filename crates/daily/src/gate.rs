@@ -10,9 +10,9 @@ use ams_model::metrics::{
 use hashbrown::HashMap;
 use serde::{Deserialize, Serialize};
 
-/// How much worse a new model may be. Intervals are the middle 95 % of a bootstrap of users, paired:
-/// both models predict the same impressions, which neither has learned from. A new model is refused
-/// where the whole interval is worse than the margin.
+/// How much worse a new model may be. Intervals are the middle 95 % of a bootstrap of users,
+/// paired: both models predict the same impressions, which neither has learned from. A new model is
+/// refused where the whole interval is worse than the margin.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Gate {
@@ -22,9 +22,9 @@ pub struct Gate {
     pub logloss: f64,
     /// AUC of cold items, which the training does not show, that may be lost. Range: at least 0.
     pub cold_auc: f64,
-    /// Factor by which predicted clicks may be more or fewer than clicks, unless the predictions of the
-    /// model that serves are further off; the whole interval has to be beyond it. Range: more than
-    /// 1.
+    /// Factor by which predicted clicks may be more or fewer than clicks, unless the predictions of
+    /// the model that serves are further off; the whole interval has to be beyond it. Range: more
+    /// than 1.
     pub calibration: f64,
     /// Number of draws of the bootstrap. Range: at least 20.
     pub draws: usize,

@@ -55,7 +55,7 @@ impl Curve {
         let line = Line { mean, deviation, targets, logits, labels };
         let (steepness, middle) = line.fit((0.0, (clicks / others).ln()));
         let slope = steepness / deviation;
-        if !(slope > 0.0) {
+        if slope.is_nan() || slope <= 0.0 {
             return Err(format!(
                 "clicks do not grow with the score: the slope is {slope:.3} over {} impressions",
                 logits.len()

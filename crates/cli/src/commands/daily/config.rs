@@ -29,8 +29,8 @@ pub(super) struct DailyConfig {
     pub(super) train: PathBuf,
     /// Days that a training learns from, the newest; all unless given.
     pub(super) days: Option<u32>,
-    /// Where the next day is not there yet, hours before the last event of the day itself that judge
-    /// the model instead.
+    /// Where the next day is not there yet, hours before the last event of the day itself that
+    /// judge the model instead.
     #[serde(default = "six")]
     pub(super) judge_hours: f64,
     /// What a training takes over from that of the newest day before it that was published.

@@ -9,8 +9,8 @@
 //! WORK/DAY/candidate/NAME/VERSION   its model, until it may serve
 //! MODELS/NAME/VERSION      .. and then
 //! ```
-//! Every part of a day appears whole, and is passed over where it is there. So a day that was killed
-//! goes on, and ends with the same bits.
+//! Every part of a day appears whole, and is passed over where it is there. So a day that was
+//! killed goes on, and ends with the same bits.
 
 mod config;
 
