@@ -7,7 +7,7 @@ use ams_model::loss::sigmoid;
 use ams_model::metrics::{
     Bootstrap, Gain, Interval, MetricPair, Metrics, ResampledRanking, difference, logloss_gain,
 };
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use serde::{Deserialize, Serialize};
 
 /// How much worse a new model may be. Intervals are the middle 95 % of a bootstrap of users,
@@ -20,7 +20,8 @@ pub struct Gate {
     pub gauc: f64,
     /// Log loss, in nats per impression, that may be gained. Range: at least 0.
     pub logloss: f64,
-    /// AUC of cold items, which the training does not show, that may be lost. Range: at least 0.
+    /// AUC of cold items, which the training does not show, that may be lost; fewer than 30 of
+    /// them are not compared. Range: at least 0.
     pub cold_auc: f64,
     /// Factor by which predicted clicks may be more or fewer than clicks, unless the predictions of
     /// the model that serves are further off; the whole interval has to be beyond it. Range: more
@@ -54,6 +55,10 @@ pub struct Comparison {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
 }
+
+/// Fewest cold items that are compared: users are drawn, not items, and the luck of a few items is
+/// that of all users.
+const FEWEST_ITEMS: usize = 30;
 
 /// Fewest users that have an interval.
 const FEWEST_USERS: usize = 10;
@@ -101,8 +106,12 @@ impl Gate {
         let all = Metrics::of(&new.users, &new.logits, &new.labels);
         let of_serving = Metrics::of(&serving.users, &serving.logits, &serving.labels);
         let rows: Vec<usize> = (0..new.len()).collect();
-        let cold: Vec<usize> =
+        let mut cold: Vec<usize> =
             rows.iter().copied().filter(|&row| is_cold(new.items[row])).collect();
+        let items: HashSet<u64> = cold.iter().map(|&row| new.items[row]).collect();
+        if items.len() < FEWEST_ITEMS {
+            cold.clear();
+        }
         let [ours, theirs] = [new, serving].map(|of| self.ranking(of, &rows));
         let [our_cold, their_cold] = [new, serving].map(|of| self.ranking(of, &cold));
         let ranked = |name: &str, ours, theirs| {
@@ -245,7 +254,7 @@ mod tests {
 
     fn faults(new: &Predictions, serving: &Predictions) -> Vec<String> {
         let gate = Gate::default();
-        let compared = gate.compare(new, serving, &|item| item < 10);
+        let compared = gate.compare(new, serving, &|item| item < 40);
         let value = |name: &str| compared.iter().find(|of| of.metric == name).unwrap().new;
         assert_eq!(value("AUC"), auc(&new.logits, &new.labels));
         gate.faults(&compared)
@@ -256,6 +265,10 @@ mod tests {
         let good = predictions(0.0, 0.0);
         assert_eq!(faults(&good, &good), [""; 0]);
         assert_eq!(faults(&good, &predictions(20.0, 0.0)), [""; 0]);
+        // Few cold items say nothing.
+        let few = Gate::default().compare(&good, &predictions(20.0, 0.0), &|item| item < 29);
+        let cold = few.iter().find(|of| of.metric == "AUC of cold items").unwrap();
+        assert_eq!((cold.new, cold.gain), (None, None));
         // Worse, but not more than chance.
         assert_eq!(faults(&predictions(0.3, 0.0), &good), [""; 0]);
     }
