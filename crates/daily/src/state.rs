@@ -177,10 +177,9 @@ impl State {
             .collect()
     }
 
-    /// The newest day before `day` whose model was published.
-    pub fn published_before(&self, day: Day) -> Option<&Entry> {
-        let mut before = self.days.iter().rev().filter(|entry| entry.day < day);
-        before.find(|entry| entry.outcome == Outcome::Published)
+    /// The day whose model is `version`.
+    pub fn of_version(&self, version: u64) -> Option<&Entry> {
+        self.days.iter().find(|entry| entry.version == Some(version))
     }
 }
 
@@ -199,12 +198,13 @@ mod tests {
         let path = dir.path().join("state.json");
         let mut state = State::read(&path, "shop").unwrap();
         assert_eq!(state, State::new("shop"));
-        state.days.push(entry("2024-03-04", Outcome::Published));
+        let first = Entry { version: Some(7), ..entry("2024-03-04", Outcome::Published) };
+        state.days.push(first);
         state.days.push(entry("2024-03-05", Outcome::Refused));
         state.write(&path).unwrap();
         assert_eq!(State::read(&path, "shop").unwrap(), state);
         let day = "2024-03-06".parse().unwrap();
-        assert_eq!(state.published_before(day), Some(&state.days[0]));
+        assert_eq!((state.of_version(7), state.of_version(8)), (Some(&state.days[0]), None));
         assert_eq!(state.sound_before(day).len(), 1);
         assert_eq!(state.newest(), Some(state.days[1].day));
 

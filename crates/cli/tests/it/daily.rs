@@ -169,6 +169,11 @@ fn days_are_made_once_and_in_order() {
     place.json("rollback models/films");
     place.refuses("rollback models/films", &["no valid version below 3"]);
     place.refuses("rollback models/nothing", &["models/nothing"]);
+    // A day begins with the weights of the version that serves.
+    write_day(&place, 10, |_| ());
+    place.run(&command(10, 10));
+    let config = String::from_utf8(place.read("daily/2024-03-10/runs/films/config.toml")).unwrap();
+    assert!(config.contains("daily/2024-03-06/runs/films"), "{config}");
 }
 
 #[test]

@@ -33,7 +33,7 @@ pub(super) struct DailyConfig {
     /// judge the model instead.
     #[serde(default = "six")]
     pub(super) judge_hours: f64,
-    /// What a training takes over from that of the newest day before it that was published.
+    /// What a training takes over from that of the day whose version serves.
     #[serde(default)]
     pub(super) warm_start: WarmParts,
     /// Versions, and days, that are kept.

@@ -194,7 +194,7 @@ impl Daily<'_> {
         let facts = entry.facts.as_ref().expect("just given");
         entry.reasons = self.config.sanity.faults(facts, &self.state.sound_before(day));
         if entry.reasons.is_empty() {
-            self.train(day, &place)?;
+            self.train(&making, &place)?;
             let candidate = self.publish(&making, &place)?;
             if let Some(serving) = &serving {
                 let new = Model::open(&candidate)?;
@@ -327,7 +327,8 @@ impl Daily<'_> {
         Ok(facts)
     }
 
-    fn train(&self, day: Day, place: &Path) -> Result<(), Failure> {
+    /// Trains, with weights of the day whose version serves.
+    fn train(&self, making: &Making, place: &Path) -> Result<(), Failure> {
         let quoted = |path: &Path| Value::from(path.display().to_string()).to_string();
         let name = &self.config.name;
         let mut sets = vec![
@@ -338,7 +339,7 @@ impl Daily<'_> {
         if self.config.encode.is_some() {
             sets.push(format!("data.images={}", quoted(&self.config.work.join("images"))));
         }
-        let before = self.state.published_before(day);
+        let before = making.serving.and_then(|version| self.state.of_version(version));
         if let Some(before) = before.filter(|_| self.config.warm_start != WarmParts::None) {
             let from = self.config.work.join(before.day.to_string()).join("runs").join(name);
             let parts = serde_json::to_string(&self.config.warm_start).expect("a word");
@@ -396,7 +397,7 @@ impl Daily<'_> {
     }
 
     /// Removes versions and days beyond those that are kept. The version that serves stays, and so
-    /// does the newest training.
+    /// do the days of versions that are there: a training begins with one of them.
     fn clean(&self) -> Result<(), Failure> {
         let keep = self.config.keep;
         let model = self.config.models.join(&self.config.name);
@@ -408,11 +409,11 @@ impl Daily<'_> {
                 remove_folder(&model.join(version.to_string()))?;
             }
         }
-        let newest = self.state.days.iter().rfind(|it| it.outcome == Outcome::Published);
+        let left = whole_versions(&model)?;
         let days = &self.state.days;
         for entry in &days[..days.len().saturating_sub(keep)] {
             let place = self.config.work.join(entry.day.to_string());
-            let is_needed = newest.is_some_and(|newest| newest.day == entry.day);
+            let is_needed = entry.version.is_some_and(|version| left.contains(&version));
             if !is_needed && place.exists() {
                 remove_folder(&place)?;
             }
