@@ -103,7 +103,7 @@ def main():
     line = {
         "seconds": round(seconds, 1), "install": round(installed, 1), "lines": len(lines),
         "parts": json.loads(done.stdout.splitlines()[-1]), "report_bytes": report.stat().st_size,
-        "gauc": re.search(r"'gauc': ([0-9.]+)|GAUC ([0-9.]+)", done.stdout)[0] if "gauc" in done.stdout.lower() else None,
+        "gauc": [round(float(it), 4) for it in re.findall(r"GAUC ([0-9.]+)", done.stdout)],
     }
     with (out / "results.jsonl").open("a") as lines:
         lines.write(json.dumps(line) + "\n")

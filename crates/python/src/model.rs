@@ -91,16 +91,15 @@ impl Model {
         table: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let batches = table::stream(table)?;
-        let see = |visit: &Visit, scratch: &mut Scratch, to: &mut Vec<f32>| {
-            let mut ctrs = Vec::new();
-            let pages = visit.iter().map(|placed| &placed.page);
-            let scored = self.model.ctrs_of_user(pages, scratch, &mut ctrs);
-            scored.map_err(|wrong| format!("{}: {}", visit[wrong.page].place, wrong.error))?;
-            to.append(&mut ctrs);
-            Ok(())
+        let see = |visits: &[Visit], to: &mut Vec<f32>| {
+            let pages = visits.iter().map(|visit| visit.iter().map(|placed| &placed.page));
+            let scored = self.model.ctrs_of_visits(pages, &mut Scratch::default(), to);
+            scored.map_err(|wrong| {
+                format!("{}: {}", visits[wrong.visit][wrong.page].place, wrong.error)
+            })
         };
         let mut rates: Vec<u8> = Vec::new();
-        self.each_visit(py, batches, Shape::Impressions, &see, &mut |ctrs| {
+        self.each_part(py, batches, Shape::Impressions, &see, &mut |ctrs| {
             rates.extend(ctrs.iter().flat_map(|rate| rate.to_ne_bytes()));
         })?;
         Ok(PyBytes::new(py, &rates))
@@ -157,9 +156,10 @@ impl Model {
     fn user_vectors(&self, py: Python<'_>, table: &Bound<'_, PyAny>) -> PyResult<Table> {
         let batches = table::stream(table)?;
         let width = vectors::width(&self.model).map_err(input)?;
-        let see = |visit: &Visit, scratch: &mut Scratch, to: &mut Vec<OfUser>| {
-            for Placed { place, page } in visit {
-                let vector = vectors::of_user(&self.model, page, scratch);
+        let see = |visits: &[Visit], to: &mut Vec<OfUser>| {
+            let mut scratch = Scratch::default();
+            for Placed { place, page } in visits.iter().flatten() {
+                let vector = vectors::of_user(&self.model, page, &mut scratch);
                 let vector = vector.map_err(|error| format!("{place}: {error}"))?;
                 to.push(OfUser {
                     user: page.user.id.as_ref().map(|Text(text)| text.clone()),
@@ -169,7 +169,7 @@ impl Model {
             Ok(())
         };
         let (mut users, mut values) = (Vec::new(), Vec::new());
-        self.each_visit(py, batches, Shape::Users, &see, &mut |part| {
+        self.each_part(py, batches, Shape::Users, &see, &mut |part| {
             for OfUser { user, vector } in part {
                 users.push(user);
                 values.extend(vector);
@@ -187,14 +187,14 @@ struct OfUser {
     vector: Vec<f32>,
 }
 
-/// What a thread makes of a visit, with buffers of its own.
-type See<'s, T> = dyn Fn(&Visit, &mut Scratch, &mut Vec<T>) -> Result<(), String> + Sync + 's;
+/// What a thread makes of the visits of some rows.
+type See<'s, T> = dyn Fn(&[Visit], &mut Vec<T>) -> Result<(), String> + Sync + 's;
 
 impl Model {
-    /// Shows `see` the visits of a table, on all cores, and `take` what it made of them, in the
-    /// order of the rows. Python's lock is free meanwhile; a signal ends it. Threads live as long
+    /// Shows `see` the visits of a table, part by part, on all cores, and `take` what it made of
+    /// them, in the order of the rows. Python's lock is free meanwhile; a signal ends it. Threads live as long
     /// as some thousand rows: a process that was forked off has none to miss.
-    fn each_visit<T: Send>(
+    fn each_part<T: Send>(
         &self,
         py: Python<'_>,
         batches: ArrowArrayStreamReader,
@@ -234,12 +234,10 @@ fn part<T>(
     before: usize,
     see: &See<'_, T>,
 ) -> Result<Vec<T>, String> {
-    let (mut visits, mut made, mut scratch) = (Vec::new(), Vec::new(), Scratch::default());
+    let (mut visits, mut made) = (Vec::new(), Vec::new());
     let read = rows.read(range, before, &mut visits);
     // What is wrong with an earlier row is said first.
-    for visit in &visits {
-        see(visit, &mut scratch, &mut made)?;
-    }
+    see(&visits, &mut made)?;
     read.map(|()| made).map_err(|what| format!("table: {what}"))
 }
 

@@ -86,43 +86,66 @@ impl Model {
         Ok(missing.expect("nobody stops it"))
     }
 
-    /// Overwrites `ctr` with the predicted click-through rate of every candidate of some page views
-    /// of one user, one page after the other. The user and the history are those of the first page;
-    /// those of the others are not looked at. Rates have the bits of [`Model::ctrs`], and the
-    /// history is read once.
+    /// Overwrites `ctr` with the predicted click-through rate of every candidate of some visits,
+    /// one page view after the other. A visit is page views of one user: the user and the history
+    /// are those of the first page; those of the others are not looked at. Rates have the bits of
+    /// [`Model::ctrs`], every history is read once, and candidates of many visits are scored
+    /// together.
     ///
     /// # Errors
     /// As [`Model::score`], with the page.
-    pub fn ctrs_of_user<'p>(
+    pub fn ctrs_of_visits<'p, V: IntoIterator<Item = &'p PageView>>(
         &self,
-        pages: impl IntoIterator<Item = &'p PageView>,
+        visits: impl IntoIterator<Item = V>,
         scratch: &mut Scratch,
         ctr: &mut Vec<f32>,
     ) -> std::result::Result<(), OfPage> {
         ctr.clear();
-        let mut all: Option<Groups> = None;
-        for (at, page) in pages.into_iter().enumerate() {
-            let of_page = |error| OfPage { page: at, error };
-            match &mut all {
-                None => all = Some(resolve(self, page).map_err(of_page)?.groups),
-                Some(all) => {
-                    let shown = resolve_shown(self, page).map_err(of_page)?;
-                    add_shown(all, &shown);
-                }
+        let (mut all, mut logits) = (Groups::new(&self.spec().fields), Vec::new());
+        let mut score = |all: &mut Groups| {
+            if all.labels.is_empty() {
+                return all.clear();
+            }
+            self.score_groups(all, scratch, &mut logits);
+            self.rates(&mut logits);
+            ctr.append(&mut logits);
+            all.clear();
+        };
+        for (at, visit) in visits.into_iter().enumerate() {
+            let visited = self.visit(visit).map_err(|of_page| OfPage { visit: at, ..of_page })?;
+            let Some(visited) = visited else { continue };
+            all.push_from(&visited, 0);
+            if all.labels.len() >= CHUNK {
+                score(&mut all);
             }
         }
-        if let Some(groups) = all {
-            self.score_groups(&groups, scratch, ctr);
-            self.rates(ctr);
-        }
+        score(&mut all);
         Ok(())
+    }
+
+    /// The page views of one user as one group; none without a page view.
+    fn visit<'p>(
+        &self,
+        pages: impl IntoIterator<Item = &'p PageView>,
+    ) -> std::result::Result<Option<Groups>, OfPage> {
+        let mut all: Option<Groups> = None;
+        for (page, view) in pages.into_iter().enumerate() {
+            let of_page = |error| OfPage { visit: 0, page, error };
+            match &mut all {
+                None => all = Some(resolve(self, view).map_err(of_page)?.groups),
+                Some(all) => add_shown(all, &resolve_shown(self, view).map_err(of_page)?),
+            }
+        }
+        Ok(all)
     }
 }
 
 /// What is wrong with one of several page views.
 #[derive(Debug)]
 pub struct OfPage {
-    /// Position of the page view, from 0.
+    /// Position of the visit, from 0.
+    pub visit: usize,
+    /// Position of the page view in the visit, from 0.
     pub page: usize,
     /// What is wrong with it.
     pub error: Error,
@@ -143,7 +166,8 @@ fn add_shown(all: &mut Groups, shown: &Groups) {
     all.impressions.push(all.labels.len());
 }
 
-/// Candidates that are scored between two questions whether to go on: some milliseconds.
+/// Candidates that are scored together, and between two questions whether to go on: some
+/// milliseconds.
 const CHUNK: usize = 1024;
 
 /// Like [`Model::ctrs`], as long as `goes_on`, which is asked before every thousand candidates;

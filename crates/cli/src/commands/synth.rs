@@ -42,6 +42,15 @@ pub(crate) struct Arguments {
     /// clicks show the lasting taste.
     #[arg(long, value_name = "N")]
     passing_days: Option<usize>,
+    /// Probability, on each day after the first, that a user's taste in looks is drawn anew.
+    #[arg(long, value_name = "PROBABILITY")]
+    taste_drift: Option<f64>,
+    /// Share of the items that are new on each day after the first.
+    #[arg(long, value_name = "SHARE")]
+    new_per_day: Option<f64>,
+    /// Share of the items that are shown no longer from each day on.
+    #[arg(long, value_name = "SHARE")]
+    leaving_per_day: Option<f64>,
     /// The taste of users: `visual` depends on the pictures, `none` does not (the control shop).
     #[arg(long, value_enum)]
     taste: Option<TasteName>,
@@ -87,6 +96,9 @@ pub(crate) fn run(
         items_per_page: arguments.items_per_page.unwrap_or(base.items_per_page),
         cold_share: arguments.cold_share.unwrap_or(base.cold_share),
         passing_days: arguments.passing_days.unwrap_or(base.passing_days),
+        taste_drift: arguments.taste_drift.unwrap_or(base.taste_drift),
+        new_per_day: arguments.new_per_day.unwrap_or(base.new_per_day),
+        leaving_per_day: arguments.leaving_per_day.unwrap_or(base.leaving_per_day),
         taste: arguments.taste.map_or(base.taste, |taste| match taste {
             TasteName::Visual => Taste::Visual,
             TasteName::None => Taste::None,

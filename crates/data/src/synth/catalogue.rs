@@ -30,6 +30,8 @@ pub(super) struct Item {
     pub(super) popularity: f64,
     /// First day it is shown.
     pub(super) first_day: usize,
+    /// First day it is shown no longer.
+    pub(super) gone_from: usize,
 }
 
 /// All items, in the order in which they came into the shop.
@@ -48,6 +50,7 @@ pub(super) fn stock(config: &ShopConfig) -> Vec<Item> {
                 quality: dice.normal().clamp(-2.5, 2.5),
                 popularity: f64::from(ranks[item] + 1).powf(-config.popularity_exponent),
                 first_day: first_days[item],
+                gone_from: gone_from(config, item, first_days[item]),
             }
         })
         .collect()
@@ -71,6 +74,13 @@ fn first_days(config: &ShopConfig) -> Vec<usize> {
     days
 }
 
+/// The day from which the item is shown no longer; the number of days if it stays.
+fn gone_from(config: &ShopConfig, item: usize, first_day: usize) -> usize {
+    let mut dice = Dice::new(config.seed, Entity::Leaving, item as u64, 0);
+    let mut days = first_day + 1..config.days;
+    days.find(|_| dice.happens(config.leaving_per_day)).unwrap_or(config.days)
+}
+
 /// Which items a page of one day shows, and how often.
 pub(super) struct Exposure {
     /// Running popularity of the items shown before.
@@ -87,8 +97,8 @@ impl Exposure {
     pub(super) fn of_day(config: &ShopConfig, stock: &[Item], day: usize) -> Exposure {
         let own_share = day == config.test_day() && config.cold_share > 0.0;
         let known = running_sums(stock.iter().map(|item| {
-            let shown = item.first_day < day || (item.first_day == day && !own_share);
-            if shown { item.popularity } else { 0.0 }
+            let came = item.first_day < day || (item.first_day == day && !own_share);
+            if came && day < item.gone_from { item.popularity } else { 0.0 }
         }));
         let fresh: Vec<u32> = (0..stock.len() as u32)
             .filter(|&item| own_share && stock[item as usize].first_day == day)
@@ -132,6 +142,23 @@ mod tests {
         let config = ShopConfig { items: 1000, days: 4, cold_share: 0.2, ..ShopConfig::tiny() };
         let count = |day| first_days(&config).iter().filter(|&&first| first == day).count();
         assert_eq!([0, 1, 2, 3].map(count), [870, 10, 10, 110]);
+    }
+
+    #[test]
+    fn items_leave_day_by_day() {
+        let config = ShopConfig { items: 10_000, leaving_per_day: 0.1, ..ShopConfig::tiny() };
+        let stock = stock(&config);
+        let count = |day| {
+            let there = stock.iter().filter(|item| item.first_day == 0 && day < item.gone_from);
+            there.count() as f64
+        };
+        for day in 0..3 {
+            assert!((count(day + 1) / count(day) - 0.9).abs() < 0.01);
+            let exposure = Exposure::of_day(&config, &stock, day);
+            let mut dice = Dice::new(5, Entity::Page, day as u64, 0);
+            let drawn = (0..1000).map(|_| &stock[exposure.draw(&mut dice)]);
+            assert!(drawn.into_iter().all(|item| (item.first_day..item.gone_from).contains(&day)));
+        }
     }
 
     #[test]

@@ -73,11 +73,17 @@ pub struct ShopConfig {
     /// other pages and on the test day depend on. Only old behaviors show it then.
     #[serde(skip_serializing_if = "is_zero")]
     pub passing_days: usize,
+    /// Probability, on each day after the first, that a user's taste in looks is drawn anew.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub taste_drift: f64,
+    /// Share of the items that are shown no longer from each day on, after the day they came.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub leaving_per_day: f64,
 }
 
-/// Whether a shop has no passing interests; its description stays as it was before there were any.
-fn is_zero(days: &usize) -> bool {
-    *days == 0
+/// Whether a shop has nothing of the kind; its description stays as it was before there was any.
+fn is_zero<N: Default + PartialEq>(number: &N) -> bool {
+    *number == N::default()
 }
 
 impl Default for ShopConfig {
@@ -97,6 +103,8 @@ impl Default for ShopConfig {
             strengths: Strengths::default(),
             picture_sides: [96, 224],
             passing_days: 0,
+            taste_drift: 0.0,
+            leaving_per_day: 0.0,
         }
     }
 }
@@ -137,6 +145,8 @@ impl ShopConfig {
         in_range("days", self.days as f64, 2.0, 1000.0)?;
         in_range("pages_per_day", self.pages_per_day, 0.01, 50.0)?;
         in_range("passing_days", self.passing_days as f64, 0.0, self.days as f64 - 1.0)?;
+        in_range("taste_drift", self.taste_drift, 0.0, 1.0)?;
+        in_range("leaving_per_day", self.leaving_per_day, 0.0, 0.5)?;
         in_range("click_rate", self.click_rate, 0.001, 0.9)?;
         in_range("new_per_day", self.new_per_day, 0.0, 0.5 / self.days as f64)?;
         in_range("cold_share", self.cold_share, 0.0, 0.9)?;

@@ -18,6 +18,8 @@ pub(super) enum Entity {
     Page = 6,
     Calibration = 7,
     Passing = 8,
+    Drift = 9,
+    Leaving = 10,
 }
 
 /// The stream of one entity.

@@ -180,10 +180,15 @@ fn live(
     let mut seen = Seen { users: vec![false; config.users], items: vec![false; stock.len()] };
     let mut outcomes: Vec<Outcome> = Vec::new();
     let (mut events, mut clicks) = (0, 0);
+    let mut today = shoppers.clone();
     for day in 0..config.days {
+        if day > 0 {
+            let each = today.iter_mut().enumerate();
+            each.for_each(|(user, shopper)| shopper.drift(config, user, day));
+        }
         let exposure = Exposure::of_day(config, stock, day);
         for visit in days::visits(config, &shoppers, day) {
-            for event in days::page(config, &model, &shoppers, stock, &exposure, visit) {
+            for event in days::page(config, &model, &today, stock, &exposure, visit) {
                 seen.users[event.user as usize] = true;
                 events += 1;
                 clicks += u64::from(event.clicked);
@@ -341,6 +346,26 @@ mod tests {
         let (usual, passing) = (days(&usual, 2, 4), days(&passing, 2, 4));
         assert_eq!(usual.len(), passing.len());
         assert!(rate(&usual) < 0.3 && (0.7..0.9).contains(&rate(&passing)), "{}", rate(&passing));
+    }
+
+    /// Users look at the same pages, and click by a taste that is no longer the first one.
+    #[test]
+    fn tastes_drift() {
+        let config = ShopConfig { users: 200, ..small() };
+        let log = |taste_drift| {
+            let config = ShopConfig { taste_drift, ..config.clone() };
+            events::read(&generated(&config).1["events.parquet"])
+        };
+        let (usual, drifting) = (log(0.0), log(1.0));
+        let shown = |row: &events::Row| (row.time, row.user.clone(), row.item.clone());
+        assert!(usual.iter().map(shown).eq(drifting.iter().map(shown)));
+        let differ = |from, end| {
+            let times = days::midnight(from)..days::midnight(end);
+            let each = usual.iter().zip(&drifting).filter(|(row, _)| times.contains(&row.time));
+            each.filter(|(usual, drifting)| usual.label != drifting.label).count()
+        };
+        assert_eq!(differ(0, 1), 0);
+        assert!(differ(1, 4) > usual.len() / 10);
     }
 
     #[test]

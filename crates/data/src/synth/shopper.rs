@@ -1,6 +1,6 @@
 //! Users: who they are, what they like, how often they come.
 //!
-//! Knows one user at a time. Does not know items, days or clicks.
+//! Knows one user at a time. Does not know items or clicks.
 
 use super::catalogue::CATEGORIES;
 use super::config::ShopConfig;
@@ -13,6 +13,7 @@ pub(super) const GENDERS: [&str; 3] = ["f", "m", "x"];
 /// How many departments a user likes.
 const LIKED_CATEGORIES: usize = 2;
 
+#[derive(Clone)]
 pub(super) struct Shopper {
     pub(super) age: u8,
     pub(super) gender: u8,
@@ -40,6 +41,14 @@ impl Shopper {
             readiness: dice.normal().clamp(-2.5, 2.5),
             visual: VisualTaste::draw(&mut dice),
             categories: dice.subset(&leaning, LIKED_CATEGORIES),
+        }
+    }
+
+    /// Lives through the night before `day`, which may change the taste in looks.
+    pub(super) fn drift(&mut self, config: &ShopConfig, user: usize, day: usize) {
+        let mut dice = Dice::new(config.seed, Entity::Drift, user as u64, day as u64);
+        if dice.happens(config.taste_drift) {
+            self.visual = VisualTaste::draw(&mut dice);
         }
     }
 
