@@ -68,6 +68,7 @@ pub use files::numbers::{Memory, Numbers};
 pub use files::{arrival, folder, version_bytes};
 pub use input::{Input, Keys, Semantic, recency};
 pub use model::{Model, Scratch};
+pub use open::{Described, describe};
 pub use page::explain::{Attention, Explained};
 pub use page::similar::{Similar, SimilarRequest};
 pub use page::{Missing, OfPage, Ranked, Scored, by_ecpm, ctrs_while, score_while, vectors};
@@ -77,4 +78,4 @@ pub use spec::{
     TowerSpec, TowerWeights,
 };
 pub use tables::contents::{CodeTable, ContentTable};
-pub use write::{Frozen, RowFormat, Weights, write};
+pub use write::{Frozen, RowFormat, Weights, add_decision, write};

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use ams_data::{Groups, Id, ImageKey, PictureName, Ragged};
 use ams_model::{Base, ContentBatch, Lists, RankBatch, RankNetwork, RankScratch};
+use serde_json::{Map, Value};
 
 use crate::calibration::{self, Calibration};
 use crate::error::{Error, Result};
@@ -59,6 +60,8 @@ pub(crate) struct Bundle {
     pub(crate) embedder: Embedder,
     pub(crate) samples: Vec<PageView>,
     pub(crate) calibration: Option<Calibration>,
+    /// The object of `decision.json`.
+    pub(crate) decision: Option<Map<String, Value>>,
 }
 
 /// Which deltas a model has.
@@ -262,6 +265,11 @@ impl Model {
     /// How rates follow from logits, if the bundle was calibrated.
     pub fn calibration(&self) -> Option<&Calibration> {
         self.bundle.calibration.as_ref()
+    }
+
+    /// By what decision the version was published, as its file says; none where nobody decided.
+    pub fn decision(&self) -> Option<&Map<String, Value>> {
+        self.bundle.decision.as_ref()
     }
 
     /// The example requests of the bundle.

@@ -3,12 +3,14 @@
 use std::path::{Component, Path, PathBuf};
 
 use ams_model::RankNetwork;
+use serde_json::{Map, Value};
 
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
+use crate::files::deltas;
 use crate::files::folder::{Folder, MANIFEST};
 use crate::files::golden::{GOLDEN, Golden};
-use crate::files::layout::{self, BundleMeta, CALIBRATION, FORMAT, IDS, SAMPLES};
+use crate::files::layout::{self, BundleMeta, CALIBRATION, DECISION, FORMAT, IDS, SAMPLES};
 use crate::files::numbers::Memory;
 use crate::model::{Bundle, Model, Scratch};
 use crate::request::PageView;
@@ -68,6 +70,7 @@ impl Model {
             network,
             samples: read_samples(&folder)?,
             calibration: read_calibration(&folder)?,
+            decision: read_decision(&folder)?,
             meta,
         };
         let model = Model::new(bundle, rows, contents, items);
@@ -148,6 +151,36 @@ fn named(dir: &Path) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A version by its manifest and its decision: what can be told of it without reading its numbers.
+#[derive(Clone, Debug)]
+pub struct Described {
+    /// Its description.
+    pub meta: BundleMeta,
+    /// blake3 over its files, as the manifest lists them.
+    pub hash: String,
+    /// Bytes of its files and of its deltas, by their manifests.
+    pub bytes: u64,
+    /// The number of the last delta that follows, 0 without any.
+    pub deltas: u64,
+    /// By what decision it was published, if somebody decided.
+    pub decision: Option<Map<String, Value>>,
+}
+
+/// Describes the version in the folder `path`.
+///
+/// # Errors
+/// If its manifest or its decision cannot be read, or its deltas cannot be listed.
+pub fn describe(path: &Path) -> Result<Described> {
+    let folder = Folder::<BundleMeta>::open(path, FORMAT)?;
+    Ok(Described {
+        hash: folder.manifest.hash(),
+        bytes: deltas::version_bytes(path)?,
+        deltas: deltas::last(path)?,
+        decision: read_decision(&folder)?,
+        meta: folder.manifest.meta,
+    })
+}
+
 fn read_items(folder: &Folder<BundleMeta>, spec: &Spec) -> Result<Items> {
     Items::read(&folder.tensors(ITEMS)?, &spec.fields)
 }
@@ -172,6 +205,15 @@ fn read_calibration(folder: &Folder<BundleMeta>) -> Result<Option<Calibration>> 
             Ok(Some(calibration))
         }
     }
+}
+
+fn read_decision(folder: &Folder<BundleMeta>) -> Result<Option<Map<String, Value>>> {
+    if !folder.manifest.files.contains_key(DECISION) {
+        return Ok(None);
+    }
+    let decision = serde_json::from_slice(&folder.read(DECISION)?);
+    let path = folder.path().join(DECISION);
+    decision.map(Some).map_err(|error| Error::content(path, error.to_string()))
 }
 
 #[cfg(test)]

@@ -5,12 +5,15 @@ use std::path::Path;
 
 use ams_data::catalogue::Catalogue;
 use half::f16;
+use serde_json::{Map, Value};
 
 use crate::calibration::Calibration;
 use crate::error::{Error, Result};
-use crate::files::folder::{FolderWriter, Manifest, Tensor};
+use crate::files::folder::{Folder, FolderWriter, Manifest, Tensor};
 use crate::files::golden::Golden;
-use crate::files::layout::{BundleMeta, CALIBRATION, FORMAT, IDS, SAMPLES, hash_of, json};
+use crate::files::layout::{
+    BundleMeta, CALIBRATION, DECISION, FORMAT, IDS, SAMPLES, hash_of, json,
+};
 use crate::request::PageView;
 use crate::spec::Spec;
 use crate::tables::contents::{self, ContentTable};
@@ -108,6 +111,18 @@ pub fn write(place: &Path, frozen: &Frozen) -> Result<Manifest<BundleMeta>> {
     folder.publish(FORMAT, meta)
 }
 
+/// Adds to the bundle at `place`, which does not serve yet, the `decision` by which it may; another
+/// one that is there is replaced. Ended in between, it is a bundle without, or with the decision
+/// before, and may be called again.
+///
+/// # Errors
+/// If there is no bundle, or it cannot be written.
+pub fn add_decision(place: &Path, decision: &Map<String, Value>) -> Result<Manifest<BundleMeta>> {
+    let folder = Folder::<BundleMeta>::open(place, FORMAT)?;
+    let text = serde_json::to_string_pretty(decision).expect("an object of JSON") + "\n";
+    folder.publish_with(DECISION, text.as_bytes())
+}
+
 fn check_finite(place: &Path, weights: &Weights) -> Result<()> {
     let projections = weights.contents.iter().filter_map(|content| content.projection.as_ref());
     let projections = projections.flat_map(|p| [&p.mean, &p.components]);
@@ -129,7 +144,8 @@ fn check_finite(place: &Path, weights: &Weights) -> Result<()> {
 
 #[cfg(test)]
 mod tests {
-    use crate::fixture::Fixture;
+    use crate::Model;
+    use crate::fixture::{Fixture, replace};
     use ams_model::ImageArm;
     use safetensors::SafeTensors;
     use std::fs;
@@ -182,6 +198,31 @@ mod tests {
             "pictures U64 [6]",
         ];
         assert_eq!(names("items.safetensors"), items);
+    }
+
+    #[test]
+    fn a_decision_is_added_and_replaced() {
+        let fixture = Fixture::new(ImageArm::Joint);
+        let plain = fixture.write(1).unwrap();
+        let of = |gain: f64| serde_json::json!({"gain": gain}).as_object().unwrap().clone();
+        let mut hashes = vec![plain.hash()];
+        for gain in [0.5, -0.25] {
+            let manifest = super::add_decision(&fixture.place(1), &of(gain)).unwrap();
+            assert!(!hashes.contains(&manifest.hash()));
+            hashes.push(manifest.hash());
+            let model = Model::open(&fixture.place(1)).unwrap();
+            assert_eq!((model.decision(), model.hash()), (Some(&of(gain)), &manifest.hash()[..]));
+            // Again, it is the same.
+            let again = super::add_decision(&fixture.place(1), &of(gain)).unwrap();
+            assert_eq!(again, manifest);
+        }
+        assert_eq!(fixture.model().decision(), Some(&of(-0.25)));
+        let text = fs::read_to_string(fixture.place(1).join("decision.json")).unwrap();
+        assert_eq!(text, "{\n  \"gain\": -0.25\n}\n");
+        let file = fixture.place(1).join("decision.json");
+        replace(&file, text.replace('2', "3"));
+        let error = Model::open(&fixture.place(1)).unwrap_err().to_string();
+        assert!(error.contains("decision.json: blake3 is"), "{error}");
     }
 
     #[test]

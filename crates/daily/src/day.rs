@@ -26,6 +26,11 @@ impl Day {
         self.0 * SECONDS
     }
 
+    /// Days from `earlier` to this one; negative if that is later.
+    pub fn since(self, earlier: Day) -> i64 {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// The day `days` later; earlier, if that is negative.
     #[must_use]
     pub fn plus(self, days: i64) -> Day {
@@ -84,6 +89,7 @@ mod tests {
         assert_eq!((day.begin(), day.to_string()), (1_709_164_800, "2024-02-29".to_owned()));
         assert_eq!(instant(day.begin() + 61), "2024-02-29 00:01:01");
         assert_eq!(day.plus(1).to_string(), "2024-03-01");
+        assert_eq!((day.plus(3).since(day), day.since(day.plus(3))), (3, -3));
         assert_eq!((Day::of(-1).to_string(), Day::of(0).begin()), ("1969-12-31".to_owned(), 0));
         for wrong in
             ["2024-2-9", "2023-02-29", "today", "", "2024-03-05T00:00:00Z", "２０２４-03-05"]

@@ -54,6 +54,10 @@ pub struct Comparison {
     /// ten users.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub interval: Option<[f64; 2]>,
+    /// What may be lost by the gate's settings, of calibration the factor; none of a metric that
+    /// does not decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub margin: Option<f64>,
 }
 
 /// Fewest cold items that are compared: users are drawn, not items, and the luck of a few items is
@@ -123,7 +127,7 @@ impl Gate {
             let side = |sign: f64| Some(gain + sign * SIDES * error);
             Interval { mean: gain, low: side(-1.0), high: side(1.0) }
         });
-        vec![
+        let compared = vec![
             ranked("GAUC", &ours.gauc, &theirs.gauc),
             ranked("AUC", &ours.auc, &theirs.auc),
             ranked("AUC of cold items", &our_cold.auc, &their_cold.auc),
@@ -132,7 +136,19 @@ impl Gate {
                 interval: calibration_interval(new),
                 ..comparison("calibration", all.calibration, of_serving.calibration, None)
             },
-        ]
+        ];
+        let with_margin = |of: Comparison| Comparison { margin: self.margin(&of.metric), ..of };
+        compared.into_iter().map(with_margin).collect()
+    }
+
+    fn margin(&self, metric: &str) -> Option<f64> {
+        match metric {
+            "GAUC" => Some(self.gauc),
+            "AUC of cold items" => Some(self.cold_auc),
+            "log loss" => Some(self.logloss),
+            "calibration" => Some(self.calibration),
+            _ => None,
+        }
     }
 
     fn ranking(&self, of: &Predictions, rows: &[usize]) -> ResampledRanking {
@@ -151,16 +167,10 @@ impl Gate {
 
     /// Why the new model is refused; nothing if it may serve.
     pub fn faults(&self, compared: &[Comparison]) -> Vec<String> {
-        let margin = |metric: &str| match metric {
-            "GAUC" => Some(self.gauc),
-            "AUC of cold items" => Some(self.cold_auc),
-            "log loss" => Some(self.logloss),
-            _ => None,
-        };
         let mut faults = Vec::new();
         for of in compared {
             if let (Some(margin), Some([low, high]), Some(gain)) =
-                (margin(&of.metric), of.interval, of.gain)
+                (self.margin(&of.metric), of.interval, of.gain)
                 && high < -margin
             {
                 faults.push(format!(
@@ -221,6 +231,7 @@ fn comparison(
         serving,
         gain: gain.map(|gain| gain.mean),
         interval,
+        margin: None,
     }
 }
 

@@ -1,6 +1,6 @@
 //! The days of a model that is trained again every day: what a day's part of the log is like
 //! ([`Facts`]), whether the model of the day may take the place of the one that serves ([`Gate`]),
-//! and what was decided ([`State`]).
+//! and what was decided ([`State`], and [`Decision`] in a bundle).
 //!
 //! Knows samples, bundles and metrics. Does not know how a model is trained, nor the terminal. Days
 //! are those of the log, in UTC; no clock is read.
@@ -9,6 +9,7 @@
 #![warn(unreachable_pub)]
 
 mod day;
+mod decision;
 mod facts;
 mod gate;
 mod predict;
@@ -16,8 +17,9 @@ mod sanity;
 mod state;
 
 pub use day::{Day, instant};
+pub use decision::{Compared, Decision};
 pub use facts::Facts;
 pub use gate::{Comparison, Gate};
 pub use predict::predict;
 pub use sanity::Sanity;
-pub use state::{Entry, Making, Outcome, State};
+pub use state::{Days, Entry, Making, Outcome, State};

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use ams_bundle::{Model, Predictions, Result, Scratch};
+use ams_bundle::{Model, Predictions, Result, Sampling, Scratch};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::schema::ITEM;
 use ams_data::{Groups, Id, SampleFile, Side};
@@ -12,9 +12,17 @@ use rayon::prelude::*;
 /// seconds), in the order of the files, whatever the number of threads. Numbers are read as the
 /// model reads them.
 ///
+/// Logits are calibrated, as those of the rates that the model serves, and then those of the
+/// dataset, which holds of the log what `sampling` says: its labels judge them.
+///
 /// # Errors
 /// If samples cannot be read, or lack a field of the model.
-pub fn predict(model: &Model, dataset: &Dataset, times: Range<i64>) -> Result<Predictions> {
+pub fn predict(
+    model: &Model,
+    dataset: &Dataset,
+    sampling: Sampling,
+    times: Range<i64>,
+) -> Result<Predictions> {
     let files: Vec<_> = SplitName::ALL
         .iter()
         .flat_map(|&split| (0..dataset.card().parts).map(move |part| (split, part)))
@@ -36,6 +44,13 @@ pub fn predict(model: &Model, dataset: &Dataset, times: Range<i64>) -> Result<Pr
     let mut all = Predictions::default();
     for found in each {
         all.extend(found?);
+    }
+    if let Some(calibration) = model.calibration() {
+        calibration.apply(&mut all.logits);
+    }
+    if sampling != Sampling::default() {
+        let shift = sampling.shift();
+        all.logits.iter_mut().for_each(|logit| *logit = (f64::from(*logit) - shift) as f32);
     }
     Ok(all)
 }

@@ -50,10 +50,10 @@ impl Default for Sanity {
     }
 }
 
-/// Days whose median a day is held against, at most.
-const MOST: usize = 7;
-
 impl Sanity {
+    /// Days whose median a day is held against, at most.
+    pub const MOST: usize = 7;
+
     /// Checks what the types cannot say.
     ///
     /// # Errors
@@ -89,7 +89,7 @@ impl Sanity {
     /// What is wrong with `day`, held against `earlier` days, the newest first; nothing if there
     /// are too few of them.
     pub fn faults(&self, day: &Facts, earlier: &[&Facts]) -> Vec<String> {
-        let earlier = &earlier[..earlier.len().min(MOST)];
+        let earlier = &earlier[..earlier.len().min(Sanity::MOST)];
         if earlier.len() < self.days {
             return Vec::new();
         }

@@ -102,6 +102,68 @@ pub struct Making {
     pub serving: Option<u64>,
 }
 
+/// Name of the file of [`Days`] in the folder of a model.
+const DAYS: &str = "days.json";
+
+/// `format` of [`Days`].
+const DAYS_FORMAT: &str = "ams-days/1";
+
+/// Days that are told there, at most.
+const MOST: usize = 60;
+
+/// What is told of the newest days beside the versions of their model, to servers and people.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Days {
+    format: String,
+    /// The days, oldest first.
+    pub days: Vec<Entry>,
+}
+
+impl Days {
+    /// Reads those of the model whose folder is `model`; none if nobody makes it day by day.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn read(model: &Path) -> Result<Option<Days>> {
+        let path = model.join(DAYS);
+        let text = match std::fs::read_to_string(&path) {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            text => text.map_err(Error::io(&path))?,
+        };
+        let wrong = |what: String| Error::content(&path, what);
+        let days: Days = serde_json::from_str(&text).map_err(|error| wrong(error.to_string()))?;
+        if days.format != DAYS_FORMAT {
+            return Err(wrong(format!("format is {:?}, expected {DAYS_FORMAT:?}", days.format)));
+        }
+        Ok(Some(days))
+    }
+
+    /// Writes them into the folder `model`, whole or not at all, unless they are there already.
+    ///
+    /// # Errors
+    /// If the file cannot be written.
+    pub fn write(&self, model: &Path) -> Result<()> {
+        if Days::read(model).is_ok_and(|there| there.as_ref() == Some(self)) {
+            return Ok(());
+        }
+        std::fs::create_dir_all(model).map_err(Error::io(model))?;
+        let text = serde_json::to_string_pretty(self).expect("texts and numbers are JSON");
+        Ok(write_whole(&model.join(DAYS), text + "\n")?)
+    }
+
+    /// The newest day with events, whatever became of it.
+    pub fn newest(&self) -> Option<Day> {
+        let mut days = self.days.iter().rev();
+        days.find(|entry| entry.outcome != Outcome::Empty).map(|entry| entry.day)
+    }
+
+    /// The newest day that was refused.
+    pub fn last_refused(&self) -> Option<&Entry> {
+        self.days.iter().rev().find(|entry| entry.outcome == Outcome::Refused)
+    }
+}
+
 /// The days of a model.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -158,6 +220,12 @@ impl State {
         Ok(write_whole(path, text + "\n")?)
     }
 
+    /// What is told beside the versions.
+    pub fn told(&self) -> Days {
+        let days = &self.days[self.days.len().saturating_sub(MOST)..];
+        Days { format: DAYS_FORMAT.to_owned(), days: days.to_vec() }
+    }
+
     /// What was decided about `day`.
     pub fn of(&self, day: Day) -> Option<&Entry> {
         self.days.iter().find(|entry| entry.day == day)
@@ -207,6 +275,13 @@ mod tests {
         assert_eq!((state.of_version(7), state.of_version(8)), (Some(&state.days[0]), None));
         assert_eq!(state.sound_before(day).len(), 1);
         assert_eq!(state.newest(), Some(state.days[1].day));
+
+        let told = state.told();
+        told.write(&dir.path().join("shop")).unwrap();
+        assert_eq!(Days::read(&dir.path().join("shop")).unwrap().as_ref(), Some(&told));
+        assert_eq!(Days::read(dir.path()).unwrap(), None);
+        assert_eq!(told.newest(), Some(state.days[1].day));
+        assert_eq!(told.last_refused(), Some(&state.days[1]));
 
         let error = State::read(&path, "films").unwrap_err().to_string();
         assert!(error.contains("is of the model `shop`, expected `films`"), "{error}");

@@ -76,6 +76,7 @@ impl Model {
             "image_towers": model.image_towers(),
             "meta": model.meta(),
             "calibration": model.calibration(),
+            "decision": model.decision(),
         }))
     }
 

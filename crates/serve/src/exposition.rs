@@ -4,7 +4,9 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use crate::models::{LoadedVersion, Status};
+use ams_daily::{Comparison, Day, Decision, Outcome};
+
+use crate::models::{LoadedVersion, Snapshot, Status};
 use crate::process;
 use crate::state::ServerState;
 
@@ -75,6 +77,7 @@ pub(crate) fn render(server: &ServerState) -> String {
     let now = server.models.now();
     of_models(&mut text, &now.status(), server.models.unkept().is_some());
     of_versions(&mut text, &now.in_memory().collect::<Vec<_>>());
+    of_days(&mut text, &now);
     let live = now.live().filter_map(|(model, live)| Some((model, live?.since as f64)));
     let help = "Deprecated, goes with the next version: ams_version_loaded_timestamp_seconds of the live version.";
     text.metric(
@@ -171,6 +174,56 @@ fn of_versions(text: &mut Exposition, loaded: &[(&str, &Arc<LoadedVersion>)]) {
             .map(|(model, loaded)| (labels(model, Some(loaded.model.version())), value(loaded)));
         text.metric(Metric { name, kind, help }, samples);
     }
+}
+
+/// Of models that are made day by day.
+fn of_days(text: &mut Exposition, now: &Snapshot) {
+    type Value = fn(&Decision, Day) -> Option<f64>;
+    fn gauc(decision: &Decision) -> Option<&Comparison> {
+        decision.comparison("GAUC")
+    }
+    let gauges: [(&str, &str, Value); 5] = [
+        (
+            "ams_version_day_timestamp_seconds",
+            "When the day of a version's data begins, in unix seconds.",
+            |decision, _| Some(decision.day.begin() as f64),
+        ),
+        (
+            "ams_version_days_behind",
+            "Days from the day of a version's data to the newest day of the model.",
+            |decision, newest| Some(newest.since(decision.day) as f64),
+        ),
+        (
+            "ams_version_gate_gauc_gain",
+            "GAUC of a version less that of the version it was held against.",
+            |decision, _| gauc(decision)?.gain,
+        ),
+        (
+            "ams_version_gate_gauc_gain_low",
+            "The lower end of the interval of that gain.",
+            |decision, _| Some(gauc(decision)?.interval?[0]),
+        ),
+        (
+            "ams_version_gate_gauc_gain_high",
+            "The upper end of the interval of that gain.",
+            |decision, _| Some(gauc(decision)?.interval?[1]),
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let samples = now.in_memory().filter_map(|(model, loaded)| {
+            let decision = loaded.decision.as_ref()?;
+            let value = value(decision, now.newest_day(model)?)?;
+            Some((labels(model, Some(loaded.model.version())), value))
+        });
+        text.metric(Metric { name, kind: MetricKind::Gauge, help }, samples);
+    }
+    let refused = now.live().filter_map(|(model, _)| {
+        let newest = now.days(model)?.days.last()?;
+        let is_refused = newest.outcome == Outcome::Refused;
+        Some((labels(model, None), f64::from(u8::from(is_refused))))
+    });
+    let help = "1 where the newest day of a model was refused.";
+    text.metric(Metric { name: "ams_model_day_refused", kind: MetricKind::Gauge, help }, refused);
 }
 
 fn of_server(text: &mut Exposition, server: &ServerState) {

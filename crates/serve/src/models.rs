@@ -30,6 +30,7 @@ use std::time::SystemTime;
 
 use ams_bundle::arrival::{self, Arrival, Stamp};
 use ams_bundle::{Memory, Model, Scratch, version_bytes};
+use ams_daily::{Day, Days, Decision};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
@@ -53,6 +54,8 @@ pub(crate) struct LoadedVersion {
     pub refused_delta: Option<String>,
     /// Bytes of its files, without deltas.
     pub bytes: u64,
+    /// Why it may serve, if `ams daily` made it.
+    pub decision: Option<Decision>,
     /// Sizes and times of its files before they were read.
     stamp: Stamp,
 }
@@ -83,6 +86,8 @@ struct Versions {
     changed: BTreeMap<u64, String>,
     /// The error of the last search of the model's folder.
     unreadable: Option<String>,
+    /// The newest days of the model, if it is made day by day.
+    days: Option<Arc<Days>>,
     /// Whether the last poll found no folder.
     gone: bool,
 }
@@ -218,6 +223,19 @@ impl Snapshot {
         })
     }
 
+    /// The newest days of a model that is made day by day, as of the last poll.
+    pub(crate) fn days(&self, model: &str) -> Option<&Arc<Days>> {
+        self.models.get(model)?.days.as_ref()
+    }
+
+    /// The newest day of a model with data: of those that were done, and of its versions in memory.
+    pub(crate) fn newest_day(&self, model: &str) -> Option<Day> {
+        let versions = self.models.get(model)?;
+        let of_versions = versions.loaded.values().filter_map(|loaded| loaded.decision.as_ref());
+        let of_versions = of_versions.map(|decision| decision.day).max();
+        of_versions.max(versions.days.as_ref().and_then(|days| days.newest()))
+    }
+
     /// The state of every model, in order of their names.
     pub(crate) fn status(&self) -> Vec<Status> {
         let status = |(name, versions): (&String, &Versions)| Status {
@@ -337,10 +355,29 @@ impl Models {
                 let since = since.map_or(0, |since| since.as_secs());
                 let metrics = self.telemetry.version(name);
                 let bytes = stamp.bytes();
-                Ok(Arc::new(LoadedVersion { model, since, metrics, refused_delta, bytes, stamp }))
+                let decision = self.decision(name, &model);
+                Ok(Arc::new(LoadedVersion {
+                    model,
+                    since,
+                    metrics,
+                    refused_delta,
+                    bytes,
+                    decision,
+                    stamp,
+                }))
             }
             Err(error) => self.refuse(name, version, stamp, error),
         }
+    }
+
+    /// Why a version may serve. One that this build cannot read says nothing against it.
+    fn decision(&self, name: &str, model: &Model) -> Option<Decision> {
+        let read = Decision::read(model.decision()?);
+        if let Err(error) = &read {
+            let version = model.version();
+            tracing::warn!(model = name, version, %error, "its decision.json cannot be read");
+        }
+        read.ok()
     }
 
     /// Records that a version is refused.

@@ -28,6 +28,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Deserializer, Serialize, de};
+use serde_json::{Map, Value};
 
 use crate::access::traced;
 use crate::answer::{self, Operation, Target, version_of};
@@ -307,6 +308,8 @@ struct Card<'a> {
     meta: &'a ams_bundle::BundleMeta,
     #[serde(skip_serializing_if = "Option::is_none")]
     calibration: Option<&'a ams_bundle::Calibration>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<&'a Map<String, Value>>,
     samples: &'a [ams_bundle::PageView],
 }
 
@@ -322,6 +325,7 @@ async fn card(State(server): AppState, path: PathResult) -> RouteResult {
         deltas: model.deltas(),
         meta: model.meta(),
         calibration: model.calibration(),
+        decision: model.decision(),
         samples: model.samples(),
     };
     Ok(Json(card).into_response())

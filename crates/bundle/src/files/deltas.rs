@@ -149,6 +149,22 @@ pub fn version_bytes(version_dir: &Path) -> Result<u64> {
     }
 }
 
+/// The number of the last delta that follows a version, 0 without any, by what there is: opening
+/// says whether it is good.
+///
+/// # Errors
+/// If its deltas cannot be listed.
+pub(crate) fn last(version_dir: &Path) -> Result<u64> {
+    let mut number = 0;
+    loop {
+        let (place, last) = following(version_dir, number)?;
+        if !is_there(&place) {
+            return Ok(number);
+        }
+        number = last;
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use crate::fixture::Fixture;
@@ -173,6 +189,9 @@ mod tests {
         let rows = [(7, Some(vec![0.0; 3]))].into();
         model.change(&crate::Changes { rows, ..crate::Changes::default() }).unwrap();
         let delta = on_disk(&place.join("deltas/0001"));
+        let described = crate::describe(&place).unwrap();
+        assert_eq!((described.deltas, described.bytes), (1, on_disk(&place) + delta));
+        assert_eq!((&described.hash[..], described.decision), (model.hash(), None));
         assert_eq!(super::version_bytes(&place).unwrap(), on_disk(&place) + delta);
         assert!(delta > 0 && super::version_bytes(&fixture.place(2)).is_err());
     }

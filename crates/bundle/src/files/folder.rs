@@ -160,11 +160,7 @@ impl FolderWriter {
     /// If it cannot be written.
     pub fn add(&mut self, name: &str, bytes: &[u8]) -> Result<()> {
         write_whole(&self.file(name), bytes)?;
-        let entry = FileEntry {
-            bytes: bytes.len() as u64,
-            blake3: blake3::hash(bytes).to_hex().to_string(),
-        };
-        self.files.insert(name.to_owned(), entry);
+        self.files.insert(name.to_owned(), entry_of(bytes));
         Ok(())
     }
 
@@ -233,6 +229,11 @@ impl FolderWriter {
     fn file(&self, name: &str) -> PathBuf {
         self.folder.temporary().join(name)
     }
+}
+
+/// How a manifest lists a file of these bytes.
+fn entry_of(bytes: &[u8]) -> FileEntry {
+    FileEntry { bytes: bytes.len() as u64, blake3: blake3::hash(bytes).to_hex().to_string() }
 }
 
 /// Takes everybody's leave to write to a file. A disk that keeps no permissions refuses; there the
@@ -396,6 +397,38 @@ impl<T> Folder<T> {
     pub fn tensors(&self, name: &str) -> Result<TensorFile> {
         let bytes = self.checked(name, |path, length| self.memory.read(path, length))?;
         TensorFile::new(&self.path.join(name), bytes)
+    }
+}
+
+impl<T: Serialize> Folder<T> {
+    /// Adds a file to a folder that was published and that nobody reads yet. The manifest is
+    /// replaced last, as a whole; until then the folder is as it was.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn publish_with(mut self, name: &str, bytes: &[u8]) -> Result<Manifest<T>> {
+        let entry = entry_of(bytes);
+        if self.manifest.files.get(name) == Some(&entry) {
+            return Ok(self.manifest);
+        }
+        let write = |name: &str, bytes: &[u8]| -> Result<()> {
+            let path = self.path.join(name);
+            write_whole(&path, bytes)?;
+            make_read_only(&path);
+            Ok(())
+        };
+        let text = |manifest: &Manifest<T>| {
+            serde_json::to_string_pretty(manifest)
+                .map_err(|error| Error::content(&self.path, error.to_string()))
+        };
+        // Listed, it would be another file than its manifest says for a moment.
+        if self.manifest.files.remove(name).is_some() {
+            write(MANIFEST, text(&self.manifest)?.as_bytes())?;
+        }
+        write(name, bytes)?;
+        self.manifest.files.insert(name.to_owned(), entry);
+        write(MANIFEST, text(&self.manifest)?.as_bytes())?;
+        Ok(self.manifest)
     }
 }
 

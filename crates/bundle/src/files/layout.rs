@@ -11,6 +11,7 @@
 //!   golden.safetensors        see golden
 //!   samples.json              a few example requests
 //!   [calibration.json]        see calibration
+//!   [decision.json]           why this version may serve, an object of whoever decided it
 //!   deltas/                   what came later, see deltas
 //! ```
 //! Versions are whole numbers and never change once they are there: their files are read-only.
@@ -41,6 +42,8 @@ pub(crate) const PICTURES: &str = "pictures.safetensors";
 pub(crate) const PROJECTION: &str = "projection.safetensors";
 /// The file of the calibration of rates.
 pub(crate) const CALIBRATION: &str = "calibration.json";
+/// The file of the decision by which the version was published.
+pub(crate) const DECISION: &str = "decision.json";
 /// The file of the codebooks of semantic ids.
 pub(crate) const CODEBOOKS: &str = "codebooks.safetensors";
 /// The file of example requests.

@@ -1,5 +1,6 @@
 //! `ams publish`: freeze a run into a bundle.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use ams_bundle::request::{Behaviors, Candidates, Cell, PageView, Text, User};
@@ -11,6 +12,7 @@ use ams_model::metrics::Reliability;
 use ams_train::run;
 use ams_train::{BeforeAndAfter, CalibrationReport, CalibrationSettings, CurveKind, FittedTo};
 use ams_train::{Job, Trainer};
+use clap::{Args, FromArgMatches};
 use serde::Serialize;
 
 use crate::failure::Failure;
@@ -32,6 +34,16 @@ pub(crate) struct Arguments {
     /// The model's name; the run's unless given.
     #[arg(long, value_name = "NAME")]
     name: Option<String>,
+    #[command(flatten)]
+    manner: Manner,
+    /// Threads; as many as there are cores unless given.
+    #[arg(long, value_name = "N", value_parser = thread_count)]
+    threads: Option<usize>,
+}
+
+/// What a bundle is like, beside what its run says.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Manner {
     /// How embedding rows are kept: half the memory, for scores that differ a little.
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     rows: Rows,
@@ -50,9 +62,6 @@ pub(crate) struct Arguments {
     /// How often the dataset holds each click of the log, if clicks were repeated: likewise.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = click_weight)]
     click_weight: f64,
-    /// Threads; as many as there are cores unless given.
-    #[arg(long, value_name = "N", value_parser = thread_count)]
-    threads: Option<usize>,
 }
 
 /// How rows are kept.
@@ -93,7 +102,31 @@ enum SamplesName {
     Test,
 }
 
-impl Arguments {
+/// How a run is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub(crate) struct Publication {
+    /// How rows are kept.
+    rows: RowFormat,
+    /// How rates are calibrated.
+    pub(crate) calibration: CalibrationSettings,
+}
+
+/// What the flags of [`Manner`] mean.
+///
+/// # Errors
+/// If one of them is none, or its value is wrong.
+pub(crate) fn publication(flags: &[OsString]) -> Result<Publication, Failure> {
+    let command = Manner::augment_args(clap::Command::new("publish").no_binary_name(true));
+    let manner = command.try_get_matches_from(flags);
+    let manner = manner.and_then(|matches| Manner::from_arg_matches(&matches));
+    manner.map_err(|error| Failure::user(error.render().to_string()))?.publication()
+}
+
+impl Manner {
+    fn publication(&self) -> Result<Publication, Failure> {
+        Ok(Publication { rows: self.rows.into(), calibration: self.calibration()? })
+    }
+
     /// How rates are calibrated.
     ///
     /// # Errors
@@ -155,7 +188,7 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    let (rows, calibration) = (arguments.rows.into(), arguments.calibration()?);
+    let publication = arguments.manner.publication()?;
     let mut trainer =
         run::open(&locations.input(&arguments.run)?, Job::solo(threads(arguments.threads)))?;
     let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
@@ -164,13 +197,13 @@ pub(crate) fn run(
         let version = locations.versions(&model)?.last().map_or(1, |last| last + 1);
         let path = model.join(version.to_string());
         let place = locations.destination(&path, false)?;
-        let published = publish_as(&mut trainer, place.local(), version, rows, &calibration)?;
+        let published = publish_as(&mut trainer, place.local(), version, publication)?;
         place.publish()?;
         Published { path, ..published }
     } else {
         let model = local(&model)?;
         let version = next_version(&model)?;
-        publish_as(&mut trainer, &model.join(version.to_string()), version, rows, &calibration)?
+        publish_as(&mut trainer, &model.join(version.to_string()), version, publication)?
     };
     output.finish(&published, || {
         let told = published.calibration.as_ref().map(calibration_text).unwrap_or_default();
@@ -184,17 +217,18 @@ pub(crate) fn publish_version(
     run: &Path,
     path: &Path,
     version: u64,
+    publication: Publication,
     threads: usize,
 ) -> Result<Published, Failure> {
     let mut trainer = run::open(run, Job::solo(threads))?;
-    publish_as(&mut trainer, path, version, RowFormat::F32, &CalibrationSettings::default())
+    publish_as(&mut trainer, path, version, publication)
 }
 
 /// Publishes the next version of `model`, a folder.
 pub(crate) fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
     let version = next_version(model)?;
     let path = model.join(version.to_string());
-    publish_as(trainer, &path, version, RowFormat::F32, &CalibrationSettings::default())
+    publish_as(trainer, &path, version, Publication::default())
 }
 
 /// Freezes a run in a temporary folder, which is gone with the first part, and opens it.
@@ -203,7 +237,7 @@ pub(crate) fn frozen(trainer: &mut Trainer) -> Result<(tempfile::TempDir, Model)
         Failure::user(format!("no temporary folder to freeze the run in: {error}"))
     })?;
     let path = folder.path().join("1");
-    publish_as(trainer, &path, 1, RowFormat::F32, &CalibrationSettings::default())?;
+    publish_as(trainer, &path, 1, Publication::default())?;
     let model = Model::open(&path)?;
     Ok((folder, model))
 }
@@ -213,12 +247,11 @@ fn publish_as(
     trainer: &mut Trainer,
     path: &Path,
     version: u64,
-    rows: RowFormat,
-    calibration: &CalibrationSettings,
+    Publication { rows, calibration }: Publication,
 ) -> Result<Published, Failure> {
     let samples = samples(trainer.dataset())?;
     let (manifest, calibration) =
-        ams_train::publish_calibrated(trainer, path, &samples, rows, calibration)?;
+        ams_train::publish_calibrated(trainer, path, &samples, rows, &calibration)?;
     Ok(Published { path: path.to_path_buf(), version, hash: manifest.hash(), calibration })
 }
 

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::encode::bitmap;
 use crate::place::{Place, has_keys, number};
+use crate::serve::Serving;
 
 const FIRST: u64 = 4;
 
@@ -80,6 +82,14 @@ learning_rate = 0.003
 rows_learning_rate = 0.01
 ";
 
+/// A gate that everything passes, where it is about something else.
+const OPEN: &str = "
+[gate]
+gauc = 1
+logloss = 1
+calibration = 100
+";
+
 /// A place with the days until `last`, each as it is.
 fn place(last: u64) -> Place {
     let place = Place::new();
@@ -114,7 +124,7 @@ fn days_are_made_once_and_in_order() {
     assert_eq!(outcomes(&report), ["04", "05", "06", "07"].map(published));
     assert_eq!(report["serving"], json!(4));
     // Three are kept.
-    assert_eq!(names(&place, "models/films"), ["2", "3", "4"]);
+    assert_eq!(names(&place, "models/films"), ["2", "3", "4", "days.json"]);
     assert_eq!(names(&place, "daily"), ["2024-03-05", "2024-03-06", "2024-03-07", "state.json"]);
     // The next day judges where it is there, else the last hours of the day itself.
     let judged: Vec<i64> = report["days"]
@@ -128,7 +138,8 @@ fn days_are_made_once_and_in_order() {
     let last = &report["days"][3];
     assert_eq!(last["facts"]["impressions"], json!(800));
     assert!(number(&last["facts"]["auc"]) > 0.6, "{last}");
-    has_keys(&last["compared"][0], "metric new serving gain interval");
+    has_keys(&last["compared"][0], "metric new serving gain interval margin");
+    decisions_are_kept(&place, &report);
 
     // Again, nothing happens.
     let before = place.files("models");
@@ -176,6 +187,124 @@ fn days_are_made_once_and_in_order() {
     assert!(config.contains("daily/2024-03-06/runs/films"), "{config}");
 }
 
+fn parsed(place: &Place, name: &str) -> Value {
+    serde_json::from_slice(&place.read(name)).unwrap()
+}
+
+/// By what a version serves is in its bundle, and told by a server.
+fn decisions_are_kept(place: &Place, report: &Value) {
+    let decision = parsed(place, "models/films/4/decision.json");
+    let (last, before) = (&report["days"][3], &report["days"][2]);
+    for key in ["day", "compared", "facts", "judged_from"] {
+        assert_eq!(decision[key], last[key], "{key}");
+    }
+    assert_eq!(decision["serving"], json!({"version": 3, "hash": before["hash"]}));
+    // Eight times an hour, and the last six hours.
+    assert_eq!(decision["judged"], json!(600));
+    assert!(decision["reasons"][1].as_str().unwrap().contains("the 3 days before it"));
+    assert_eq!(parsed(place, "models/films/days.json")["days"], report["days"]);
+
+    let serving = Serving::new(place, "--poll 0.05");
+    let (_, card) = serving.get("/v1/models/films");
+    assert_eq!((&card["decision"], &card["hash"]), (&decision, &last["hash"]));
+    let metrics = serving.metrics();
+    let gauge = |name: &str| {
+        let name = format!("{name}{{model=\"films\",version=\"4\"}} ");
+        let value = metrics.lines().find_map(|line| line.strip_prefix(&name));
+        value.unwrap_or_else(|| panic!("no {name} in\n{metrics}")).parse::<f64>().unwrap()
+    };
+    let day = last["judged_from"].as_i64().unwrap().div_euclid(86_400) * 86_400;
+    assert_eq!(gauge("ams_version_day_timestamp_seconds"), day as f64);
+    assert_eq!(gauge("ams_version_days_behind"), 0.0);
+    let gauc = &last["compared"][0];
+    assert_eq!(gauge("ams_version_gate_gauc_gain"), number(&gauc["gain"]));
+    assert_eq!(gauge("ams_version_gate_gauc_gain_low"), number(&gauc["interval"][0]));
+    assert_eq!(gauge("ams_version_gate_gauc_gain_high"), number(&gauc["interval"][1]));
+    assert!(metrics.contains("ams_model_day_refused{model=\"films\"} 0\n"), "{metrics}");
+}
+
+/// What was compared by a metric on the second day.
+fn compared(report: &Value, metric: &str) -> Value {
+    let compared = report["days"][1]["compared"].as_array().unwrap();
+    compared.iter().find(|of| of["metric"] == metric).unwrap().clone()
+}
+
+#[test]
+fn the_gate_compares_calibrated_rates() {
+    let train = format!("{TRAIN}validation_tail = 0.2\n");
+    let made = |publish: &str| {
+        let place = place(5);
+        place.write("train.toml", &train);
+        place.write("daily.toml", format!("{DAILY}[publish]\n{publish}\n{OPEN}"));
+        let report = place.json(&command(4, 5));
+        (place, report)
+    };
+    let (plain, as_learned) = made("");
+    assert!(!plain.path("models/films/2/calibration.json").exists());
+    let (place, report) = made("calibrate = 'platt'");
+    assert_eq!(report["serving"], json!(2));
+    let calibration = parsed(&place, "models/films/2/calibration.json");
+    has_keys(&calibration["curve"]["platt"], "slope intercept");
+    // A curve keeps the order, and changes the rates.
+    for metric in ["GAUC", "AUC"] {
+        assert_eq!(compared(&report, metric), compared(&as_learned, metric));
+    }
+    assert_ne!(compared(&report, "log loss"), compared(&as_learned, "log loss"));
+    let decision = parsed(&place, "models/films/2/decision.json");
+    assert_eq!(decision["compared"], report["days"][1]["compared"]);
+
+    // Rates are those of a log with ten times as many other impressions; the dataset, which holds a
+    // tenth of them, judges what they mean for it.
+    let (place, report) = made("negative_rate = 0.1");
+    let sampling = json!({"negative_rate": 0.1, "click_weight": 1.0});
+    assert_eq!(parsed(&place, "models/films/2/calibration.json")["sampling"], sampling);
+    for (metric, key) in [("log loss", "new"), ("calibration", "new"), ("calibration", "serving")] {
+        let [ours, theirs] = [&report, &as_learned].map(|of| number(&compared(of, metric)[key]));
+        assert!((ours - theirs).abs() < 1e-5, "{metric} {key}: {ours} {theirs}");
+    }
+}
+
+#[test]
+fn swapped_pictures_are_named() {
+    let place = place(7);
+    place.write("train.toml", TRAIN.replace("images = 'none'", "images = 'ad'"));
+    let pictures = "items = 'items.csv'\n[encode]\nimages = 'pictures'\ndim = 64\n";
+    place.write("daily.toml", format!("{DAILY}{pictures}{OPEN}"));
+    let items: Vec<u64> = (FIRST..60).collect();
+    let rows = items.iter().map(|item| format!("i{item},{item}.bmp\n"));
+    place.write("items.csv", format!("item,image\n{}", rows.collect::<String>()));
+    let write = |name: u64, of: u64| {
+        let color = [(of * 4) as u8, 255 - of as u8, (of % 3 * 100) as u8];
+        place.write(&format!("pictures/{name}.bmp"), bitmap(color));
+    };
+    items.iter().for_each(|&item| write(item, item));
+    let report = place.json(&command(4, 7));
+    assert_eq!(report["serving"], json!(4));
+    assert_eq!(report["days"][3]["facts"]["pictures_changed"], json!(0.0));
+
+    // Half of the items have one another's pictures.
+    items[..28].chunks(2).for_each(|two| {
+        write(two[0], two[1]);
+        write(two[1], two[0]);
+    });
+    write_day(&place, 8, |_| ());
+    let done = place.run(&format!("{} --json", command(8, 8)));
+    assert_eq!(done.code, Some(3), "{}", done.err);
+    let refused = &done.json()["days"][0];
+    let reasons = refused["reasons"].to_string();
+    assert!(reasons.contains("pictures that are others than before: 50.0 %"), "{reasons}");
+    assert_eq!(refused["reasons"].as_array().unwrap().len(), 1, "{reasons}");
+    assert_eq!(names(&place, "models/films"), ["2", "3", "4", "days.json"]);
+
+    // As they were, they are good again.
+    items.iter().for_each(|&item| write(item, item));
+    write_day(&place, 9, |_| ());
+    let report = place.json(&command(9, 9));
+    assert_eq!(report["serving"], json!(5));
+    let decision = parsed(&place, "models/films/5/decision.json");
+    assert_eq!(decision["serving"]["version"], json!(4));
+}
+
 #[test]
 fn a_loop_that_is_killed_ends_with_the_same_bits() {
     let calm = place(7);
@@ -212,17 +341,13 @@ fn a_bad_day_is_refused_and_named() {
         ),
         (
             |rows| {
-                let more = day(8).into_iter().flat_map(|row| {
-                    let Row { user, item, second, label, .. } = row;
-                    let again = move |_| {
-                        let brand = format!("b{}", item % 3);
-                        Row { user, item, brand, second, label }
-                    };
-                    (0..2).map(again)
-                });
+                // Tenfold. Of the whole log it is less than half.
+                rows.retain(|row| row.user < 40);
+                let more: Vec<Row> =
+                    (0..9).flat_map(|_| day(8).into_iter().filter(|row| row.user < 40)).collect();
                 rows.extend(more);
             },
-            "rows for each impression",
+            "rows for each impression are 10.0000",
         ),
         (|rows| rows.iter_mut().for_each(|row| row.label = 1 - row.label), "the click rate is"),
     ];
@@ -238,12 +363,17 @@ fn a_bad_day_is_refused_and_named() {
         assert_eq!(outcomes(&report)[0].1, "refused", "{report}");
         let reasons = report["days"][0]["reasons"].to_string();
         assert!(reasons.contains(reason), "{reason}: {reasons}");
-        assert_eq!(names(&place, "models/films"), ["2", "3", "4"]);
+        assert_eq!(names(&place, "models/films"), ["2", "3", "4", "days.json"]);
         for (from, to) in [("saved", "daily"), ("versions", "models")] {
             std::fs::remove_dir_all(place.path(to)).unwrap();
             std::fs::rename(place.path(from), place.path(to)).unwrap();
         }
     }
+    // Tenfold, and most of the log: it is not even read.
+    write_day(&place, 8, |rows| rows.extend((0..9).flat_map(|_| day(8))));
+    let done = place.run(&command(8, 8));
+    assert_eq!(done.code, Some(1), "{done:#?}");
+    assert!(done.err.contains("the same as another row"), "{}", done.err);
     // The same day as it should be.
     write_day(&place, 8, |_| ());
     assert_eq!(outcomes(&place.json(&command(8, 8)))[0].1, "published");
@@ -265,6 +395,11 @@ fn a_file_that_is_wrong_is_refused() {
         ("train = 'recommended.toml'", "set warm_start = \"none\""),
         ("train = 'wrong.toml'", "epochz"),
         ("train = 'nowhere.toml'", "nowhere.toml"),
+        ("publish.calibrate = 'platt'", "set train.validation_tail or train.validation_parts"),
+        ("publish.calibrate = 'plat'", "platt"),
+        ("publish.to = 'x'", "unknown key `to`"),
+        ("publish.negative_rate = 2", "negative_rate = 2, expected above 0 and at most 1"),
+        ("publish = { calibrate = 'platt', calibrate_on = 'test' }", "the test judges the model"),
     ];
     place.write("recommended.toml", "model.preset = 'recommended'");
     place.write("wrong.toml", "train.epochz = 3");

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use ams_bundle::{arrival, whole_versions};
+use ams_daily::Days;
 
 use super::decisions::{Author, CanaryShare, ModelDecisions, Pinned};
 use super::{Canary, LoadedVersion, Models, Refusal, Versions};
@@ -100,6 +101,7 @@ impl Models {
             });
         }
         self.watch(name, known);
+        self.follow_days(name, known);
         if decided.unloaded.is_some() && !self.policy.pins.contains_key(name) {
             if !known.loaded.is_empty()
                 && self.while_decided(name, &decided, || self.drop_versions(name))
@@ -278,6 +280,18 @@ impl Models {
                     versions.changed = loaded.map(|version| (*version, what.to_owned())).collect();
                 });
             }
+        }
+    }
+
+    /// Takes up what was decided about the model's days.
+    fn follow_days(&self, name: &str, known: &Versions) {
+        match Days::read(&self.folder.join(name)) {
+            Ok(days) if known.days.as_deref() != days.as_ref() => {
+                self.note(name, |versions| versions.days = days.map(Arc::new));
+            }
+            Ok(_) => {}
+            // They only tell of a model, and serve nobody.
+            Err(error) => tracing::debug!(model = name, %error, "its days cannot be read"),
         }
     }
 

@@ -6,11 +6,13 @@ use std::path::{Path, PathBuf};
 use ams_daily::{Gate, Sanity};
 use ams_location::Locations;
 use ams_train::settings::{Config, WarmParts};
+use ams_train::{CurveKind, FittedTo};
 use clap::{Args, Command};
 use serde::Deserialize;
 use toml::Table;
 
-use crate::commands::{encode, prepare};
+use crate::commands::publish::Publication;
+use crate::commands::{encode, prepare, publish};
 use crate::config_file::{self, Settings};
 use crate::failure::Failure;
 use crate::settings::flags;
@@ -43,6 +45,9 @@ pub(super) struct DailyConfig {
     pub(super) prepare: Table,
     /// Flags of `ams encode`; without them there are no pictures.
     pub(super) encode: Option<Table>,
+    /// Flags of `ams publish` that say how rates are calibrated and rows are kept.
+    #[serde(default)]
+    pub(super) publish: Table,
     /// How much worse a new model may be.
     #[serde(default)]
     pub(super) gate: Gate,
@@ -86,6 +91,13 @@ impl DailyConfig {
         let config: DailyConfig = config_file::read(path, sets)?;
         let checked = config.check();
         checked.map_err(|what| Failure::user(format!("{}: {what}", path.display())))?;
+        if config.publication()?.calibration.fitted_to == FittedTo::Test {
+            return Err(Failure::user(format!(
+                "{}: publish.calibrate_on is \"test\", expected \"held-out\": the test judges the model, which a curve \
+                 fitted to it would not stand",
+                path.display()
+            )));
+        }
         Ok(config)
     }
 
@@ -138,7 +150,23 @@ impl DailyConfig {
                 self.train.display()
             )));
         }
+        let train = &config.train;
+        let holds_out = train.validation_parts > 0 || train.validation_tail > 0.0;
+        let is_curved = self.publication()?.calibration.curve != CurveKind::None;
+        if is_curved && (train.refit || !holds_out) {
+            return Err(Failure::user(format!(
+                "{}: publish.calibrate fits a curve to samples that the training holds out, and it holds none out to its \
+                 end; set train.validation_tail or train.validation_parts, without train.refit",
+                self.train.display()
+            )));
+        }
         Ok(())
+    }
+
+    /// How a version is published.
+    pub(super) fn publication(&self) -> Result<Publication, Failure> {
+        let command = publish::Manner::augment_args(Command::new("publish"));
+        publish::publication(&flags(&command, &self.publish, "publish")?)
     }
 
     /// What `ams prepare` would be given.

@@ -7,7 +7,8 @@
 //! WORK/DAY/data            the dataset of a day
 //! WORK/DAY/runs/NAME       its training
 //! WORK/DAY/candidate/NAME/VERSION   its model, until it may serve
-//! MODELS/NAME/VERSION      .. and then
+//! MODELS/NAME/VERSION      .. and then, with decision.json
+//! MODELS/NAME/days.json    the newest days of the state, for servers and `ams status`
 //! ```
 //! Every part of a day appears whole, and is passed over where it is there. So a day that was
 //! killed goes on, and ends with the same bits.
@@ -21,8 +22,8 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use ams_bundle::{Model, next_version, whole_versions};
-use ams_daily::{Day, Entry, Facts, Making, Outcome, State, instant, predict};
+use ams_bundle::{Model, add_decision, next_version, whole_versions};
+use ams_daily::{Day, Decision, Entry, Facts, Making, Outcome, Sanity, State, instant, predict};
 use ams_data::dataset::{CARD, Dataset, SplitName};
 use ams_data::lock::Lock;
 use ams_data::prepare::{DayRows, plan};
@@ -37,7 +38,7 @@ use serde_json::Value;
 
 use self::config::DailyConfig;
 use crate::commands::prepare;
-use crate::commands::publish::publish_version;
+use crate::commands::publish::{Publication, publish_version};
 use crate::failure::Failure;
 use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
@@ -108,7 +109,13 @@ pub(crate) fn run(
     let state = State::read(&file, &config.name)?;
     let stop = stop_on_interrupt(0, output)?;
     let threads = threads(arguments.threads);
-    let mut daily = Daily { config, file, state, threads, stop, launch, locations, output };
+    let publication = config.publication()?;
+    let mut daily =
+        Daily { config, publication, file, state, threads, stop, launch, locations, output };
+    if daily.state.newest().is_some() {
+        // It may have ended before it told so.
+        daily.tell()?;
+    }
     let mut done = Vec::new();
     for day in days {
         let entry = daily.day(day)?;
@@ -153,6 +160,7 @@ fn days(arguments: &Arguments) -> Result<Vec<Day>, Failure> {
 /// A model, and the means to make it.
 struct Daily<'a> {
     config: DailyConfig,
+    publication: Publication,
     /// Path of the state.
     file: PathBuf,
     state: State,
@@ -196,20 +204,13 @@ impl Daily<'_> {
         if entry.reasons.is_empty() {
             self.train(&making, &place)?;
             let candidate = self.publish(&making, &place)?;
-            if let Some(serving) = &serving {
-                let new = Model::open(&candidate)?;
-                let shown = making.judged_from..making.until;
-                let pool = self.pool()?;
-                let predicted = |model| pool.install(|| predict(model, &dataset, shown.clone()));
-                let (new, serving) = (predicted(&new)?, predicted(serving)?);
-                let seen = dataset.item_counts(SplitName::Train)?;
-                let is_cold = |item| !seen.contains_key(&Id(item));
-                let gate = &self.config.gate;
-                entry.compared = gate.compare(&new, &serving, &is_cold);
-                entry.reasons = gate.faults(&entry.compared);
-            }
+            let judged = match &serving {
+                Some(serving) => self.judge(&making, &dataset, &candidate, serving, &mut entry)?,
+                None => 0,
+            };
             if entry.reasons.is_empty() {
-                self.take_up(&making, &candidate, &mut entry)?;
+                let decision = self.decision(&making, &entry, serving.as_ref(), judged);
+                self.take_up(&making, &candidate, &decision, &mut entry)?;
             }
         }
         if !entry.reasons.is_empty() {
@@ -220,6 +221,41 @@ impl Daily<'_> {
             }
         }
         self.end(entry)
+    }
+
+    /// Holds the model of a day against the one that serves; by how many impressions.
+    fn judge(
+        &self,
+        making: &Making,
+        dataset: &Dataset,
+        candidate: &Path,
+        serving: &Model,
+        entry: &mut Entry,
+    ) -> Result<u64, Failure> {
+        let new = Model::open_bundle(candidate)?;
+        let shown = making.judged_from..making.until;
+        let (pool, sampling) = (self.pool()?, self.publication.calibration.sampling);
+        let predicted = |model| pool.install(|| predict(model, dataset, sampling, shown.clone()));
+        let (new, serving) = (predicted(&new)?, predicted(serving)?);
+        let seen = dataset.item_counts(SplitName::Train)?;
+        let is_cold = |item| !seen.contains_key(&Id(item));
+        let gate = &self.config.gate;
+        entry.compared = gate.compare(&new, &serving, &is_cold);
+        entry.reasons = gate.faults(&entry.compared);
+        Ok(new.len() as u64)
+    }
+
+    /// Why the model of a day may serve.
+    fn decision(
+        &self,
+        making: &Making,
+        entry: &Entry,
+        serving: Option<&Model>,
+        judged: u64,
+    ) -> Decision {
+        let before = self.state.sound_before(making.day).len().min(Sanity::MOST);
+        let least = self.config.sanity.days;
+        Decision::of(making, entry, serving, judged, [before, least])
     }
 
     /// That no day after `day` is done or begun.
@@ -319,7 +355,8 @@ impl Daily<'_> {
         facts.rows = self.state.making.as_ref().map_or(0, |making| making.rows);
         if let Some(serving) = serving {
             let shown = day.begin()..day.plus(1).begin();
-            facts.add_model(&pool.install(|| predict(serving, dataset, shown))?);
+            let sampling = self.publication.calibration.sampling;
+            facts.add_model(&pool.install(|| predict(serving, dataset, sampling, shown))?);
         }
         if let (Some(store), Some(serving)) = (store, serving) {
             facts.pictures_changed = changed(dataset, store, serving)?;
@@ -367,16 +404,24 @@ impl Daily<'_> {
             }
             (false, false) => {
                 let run = place.join("runs").join(&self.config.name);
-                publish_version(&run, &version, making.version, self.threads)?;
+                let publication = self.publication;
+                publish_version(&run, &version, making.version, publication, self.threads)?;
                 Ok(version)
             }
         }
     }
 
-    /// Moves the candidate to where it serves.
-    fn take_up(&self, making: &Making, candidate: &Path, entry: &mut Entry) -> Result<(), Failure> {
+    /// Moves the candidate, with the decision, to where it serves.
+    fn take_up(
+        &self,
+        making: &Making,
+        candidate: &Path,
+        decision: &Decision,
+        entry: &mut Entry,
+    ) -> Result<(), Failure> {
         let there = self.version(making.version);
         if candidate != there {
+            add_decision(candidate, &decision.object())?;
             let folder = self.config.models.join(&self.config.name);
             std::fs::create_dir_all(&folder)
                 .map_err(|error| Failure::user(format!("{}: {error}", folder.display())))?;
@@ -392,8 +437,14 @@ impl Daily<'_> {
         self.state.days.push(entry.clone());
         self.state.making = None;
         self.state.write(&self.file)?;
+        self.tell()?;
         self.clean()?;
         Ok(entry)
+    }
+
+    /// Writes down beside the versions what was decided.
+    fn tell(&self) -> Result<(), Failure> {
+        Ok(self.state.told().write(&self.config.models.join(&self.config.name))?)
     }
 
     /// Removes versions and days beyond those that are kept. The version that serves stays, and so
