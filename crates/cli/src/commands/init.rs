@@ -1,4 +1,4 @@
-//! `ams init`: from tables that nobody has described to the two files that the way needs.
+//! `ams init`: from tables that nobody has described to the files that the way needs.
 //!
 //! Every line of a file that it writes has its evidence above it; what may be wrong begins with
 //! `UNSURE`. Nothing is prepared or trained.
@@ -20,15 +20,15 @@ const TABLES: [&str; 10] =
     ["csv", "tsv", "txt", "json", "jsonl", "ndjson", "parquet", "pq", "arrow", "feather"];
 const COMPRESSED: [&str; 4] = ["gz", "zst", "zstd", "bz2"];
 
-/// Look at a log and its pictures, and write the settings for `prepare` and `train` with the reason
-/// of each; print the commands to run.
+/// Look at a log and its pictures, and write the settings for `prepare`, `train` and `daily` with
+/// the reason of each; print the commands to run.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Tables of events, items and users (Parquet, CSV, TSV, JSON lines, Arrow), and folders of
     /// them or of pictures.
     #[arg(required = true, value_name = "DATA")]
     data: Vec<PathBuf>,
-    /// The folder for `prepare.toml` and `train.toml`.
+    /// The folder for `prepare.toml`, `train.toml` and `daily.toml`.
     #[arg(long, value_name = "DIR", default_value = ".")]
     out: PathBuf,
     /// Replace files that are there already.
@@ -41,6 +41,7 @@ pub(crate) struct Arguments {
 struct Report {
     prepare: PathBuf,
     train: PathBuf,
+    daily: PathBuf,
     events: Vec<PathBuf>,
     items: Vec<PathBuf>,
     users: Vec<PathBuf>,
@@ -86,8 +87,9 @@ struct Images {
 
 pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> {
     let out = &arguments.out;
-    let [to_prepare, to_train] = ["prepare.toml", "train.toml"].map(|name| out.join(name));
-    for path in [&to_prepare, &to_train] {
+    let [to_prepare, to_train, to_daily] =
+        ["prepare.toml", "train.toml", "daily.toml"].map(|name| out.join(name));
+    for path in [&to_prepare, &to_train, &to_daily] {
         if path.exists() && !arguments.replace {
             let what = "is there already; choose another folder with --out, or --replace it";
             return Err(Failure::user(format!("{}: {what}", path.display())));
@@ -122,10 +124,12 @@ pub(crate) fn run(arguments: &Arguments, output: Output) -> Result<(), Failure> 
         .map_err(|error| Failure::user(format!("{}: {error}", out.display())))?;
     write_whole(&to_prepare, prepare_toml(&proposal, &chosen, refused.as_deref(), &commands)?)?;
     write_whole(&to_train, train_toml(out, images.as_ref(), &proposal))?;
+    write_whole(&to_daily, daily_toml(out, &chosen, images.as_ref()))?;
     let paths = |group: Option<&Group>| group.map_or(Vec::new(), |group| group.paths.clone());
     let report = Report {
         prepare: to_prepare,
         train: to_train,
+        daily: to_daily,
         events: chosen.events.paths.clone(),
         items: paths(chosen.items.as_ref()),
         users: paths(chosen.users.as_ref()),
@@ -403,6 +407,36 @@ fn train_toml(out: &Path, images: Option<&Images>, proposal: &Proposal) -> Strin
     text + "preset = \"recommended\"\n"
 }
 
+/// The settings of `daily`.
+fn daily_toml(out: &Path, chosen: &Chosen, images: Option<&Images>) -> String {
+    let value = |path: &Path| toml::Value::from(path.display().to_string());
+    let at = |name: &str| value(&out.join(name));
+    let mut text = comment(&format!(
+        "Settings of: ams daily {} --day yesterday (docs/daily.md)",
+        quoted(&out.join("daily.toml"))
+    ));
+    text += &format!("name = \"first\"\nmodels = {}\nwork = {}\n", at("models"), at("daily"));
+    text += &format!("train = {}\n", at("train.toml"));
+    text += &comment(
+        "The preset `recommended` chooses between models of different shapes: none begins with another one's weights.",
+    );
+    text += &format!("warm_start = \"none\"\n\n[prepare]\nconfig = {}\n", at("prepare.toml"));
+    let tables = [
+        ("events", Some(&chosen.events)),
+        ("items", chosen.items.as_ref()),
+        ("users", chosen.users.as_ref()),
+    ];
+    for (key, group) in tables {
+        let paths = group.map(|group| group.paths.iter().map(|path| value(path)).collect());
+        text += &paths
+            .map_or(String::new(), |paths| format!("{key} = {}\n", toml::Value::Array(paths)));
+    }
+    if let Some(images) = images {
+        text += &format!("\n[encode]\nimages = {}\n", value(&images.folder));
+    }
+    text
+}
+
 fn text(report: &Report) -> String {
     let mut text = String::new();
     let mut files = |what: &str, paths: &[PathBuf]| {
@@ -422,9 +456,10 @@ fn text(report: &Report) -> String {
         text += &format!("unsure    {doubt}\n");
     }
     text += &format!(
-        "\nWrote {} and {}: look at what is unsure, then run\n\n",
+        "\nWrote {}, {} and {}: look at what is unsure, then run\n\n",
         report.prepare.display(),
-        report.train.display()
+        report.train.display(),
+        report.daily.display()
     );
     report.commands.iter().fold(text, |text, command| text + &format!("  {command}\n"))
 }

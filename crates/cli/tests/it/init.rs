@@ -60,6 +60,12 @@ fn a_folder_becomes_a_trained_model() {
     fs::remove_dir_all(place.path("new/data")).unwrap();
     let evaluated = place.follow(&report, "eval");
     assert!(evaluated["impressions"].as_u64().unwrap() > 0, "{evaluated}");
+    // A day of it: the log ends there.
+    says(&place.text("new/daily.toml"), &["warm_start = \"none\"", "images = \"shop\""]);
+    place.refuses(
+        "daily new/daily.toml --day 2030-01-01 --set name=\"shop\"",
+        &["2030-01-01 is not there yet"],
+    );
     place.refuses("init shop --out new", &["new/prepare.toml", "--replace"]);
     assert_eq!(place.json("init shop --out new --replace"), report);
 }
