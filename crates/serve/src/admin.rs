@@ -4,6 +4,8 @@
 //! GET  /metrics                                        Prometheus
 //! GET  /health/live, /health/ready
 //! GET  /admin/models                                   the state of every model
+//! GET  /admin/overview                                 what the folder's files tell of every model and version
+//! GET  /status                                         the same as a page for people, see `pages`
 //! POST /admin/poll                                     searches for new versions now, and retries refused ones
 //! POST /admin/models/{model}/rollback                  makes the previous version live again
 //! POST /admin/models/{model}/unload                    stops serving the model until a version is activated
@@ -24,7 +26,7 @@ use axum::http::header::{CONTENT_TYPE, FROM, USER_AGENT};
 use axum::middleware::{Next, from_fn, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post, put};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::access::traced;
 use crate::answer::version_of;
@@ -35,7 +37,8 @@ use crate::exposition;
 use crate::http::{
     Accepts, AppState, health, json_response, no_such_method, no_such_path, of_protocol,
 };
-use crate::models::{Models, Refusal};
+use crate::models::{ModelOverview, Models, Refusal, Status};
+use crate::pages;
 use crate::problem::{Kind, Problem};
 use crate::protocol::json;
 use crate::state::ServerState;
@@ -47,6 +50,7 @@ pub(crate) fn router(server: &Arc<ServerState>) -> Router {
     Router::new()
         .route("/metrics", get(metrics))
         .route("/admin/models", get(status))
+        .route("/admin/overview", get(overview))
         .route("/admin/poll", post(poll))
         .route("/admin/models/{model}/rollback", post(roll_back))
         .route("/admin/models/{model}/unload", post(unload))
@@ -55,6 +59,7 @@ pub(crate) fn router(server: &Arc<ServerState>) -> Router {
         .route(&format!("{version}/activate"), post(activate))
         .route(&format!("{version}/canary"), post(canary))
         .route_layer(from_fn_with_state(Arc::clone(server), admitted))
+        .merge(pages::status())
         .route_layer(from_fn_with_state(Arc::clone(server), reject_cross_site))
         .merge(health())
         .fallback(no_such_path)
@@ -81,6 +86,25 @@ async fn metrics(State(server): AppState) -> Response {
 
 async fn status(State(server): AppState) -> Response {
     status_response(&server.models)
+}
+
+/// What the page of the admin port shows.
+#[derive(Serialize)]
+struct Overview {
+    /// By the files of the folder.
+    models: Vec<ModelOverview>,
+    /// In this server.
+    here: Vec<Status>,
+}
+
+async fn overview(State(server): AppState) -> Result<Response, Problem> {
+    let models = Arc::clone(&server.models);
+    let told = move || {
+        let here = models.now().status();
+        let models = models.overview().map_err(|error| Problem::from(Refusal::from(error)))?;
+        Ok(Overview { models, here })
+    };
+    Ok(json_response(json::write(&blocking(told).await?)))
 }
 
 fn status_response(models: &Models) -> Response {

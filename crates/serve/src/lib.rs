@@ -102,7 +102,10 @@ mod traffic;
 pub use cors::Cors;
 pub use edits::PictureEncoder;
 pub use load::{Latencies, Load, Outcome, post_each};
-pub use models::{roll_back, serving_version};
+pub use models::{
+    Author, CanaryShare, DayOverview, ModelOverview, VersionOverview, VersionState, overview,
+    roll_back, serving_version,
+};
 pub use server::{Server, start};
 pub use settings::{Control, Demo, Limits, Settings, Tls};
 pub use token::Tokens;

@@ -13,13 +13,14 @@
 //! Knows bundles; no requests, no HTTP.
 //!
 //! In reading order: `refusal`, errors; [`decisions`]; `look`, the search on disk; `orders`, the
-//! orders of operators; `deltas`.
+//! orders of operators; `deltas`; `overview`, what is told of a folder.
 
 pub(crate) mod decisions;
 mod deltas;
 mod look;
 mod offline;
 mod orders;
+mod overview;
 mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -36,9 +37,12 @@ use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
 
 use self::decisions::{DecisionStore, ModelDecisions};
+use self::offline::model_names;
 use crate::telemetry::{Telemetry, VersionMetrics};
 
+pub use self::decisions::{Author, CanaryShare};
 pub use self::offline::{roll_back, serving_version};
+pub use self::overview::{DayOverview, ModelOverview, VersionOverview, VersionState, overview};
 pub(crate) use self::refusal::Refusal;
 
 /// A version in memory.
@@ -481,17 +485,16 @@ impl Models {
         Err(Refusal::Absent(format!("no model {name:?}; known models: {}", list(&names))))
     }
 
+    /// What can be told of the folder by its files.
+    ///
+    /// # Errors
+    /// If the folder, or what was decided, cannot be read.
+    pub(crate) fn overview(&self) -> ams_bundle::Result<Vec<ModelOverview>> {
+        overview(&self.folder)
+    }
+
     /// The names of the models on disk, ascending.
     fn names(&self) -> Result<Vec<String>, Refusal> {
-        let listed =
-            std::fs::read_dir(&self.folder).map_err(ams_bundle::Error::io(&self.folder))?;
-        let mut names: Vec<String> = listed
-            .filter_map(|entry| entry.ok())
-            .filter(|entry| entry.path().is_dir())
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| !name.starts_with('.'))
-            .collect();
-        names.sort_unstable();
-        Ok(names)
+        Ok(model_names(&self.folder)?)
     }
 }

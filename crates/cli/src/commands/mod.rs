@@ -27,6 +27,7 @@ pub(crate) mod report;
 pub(crate) mod rollback;
 pub(crate) mod score;
 pub(crate) mod serve;
+pub(crate) mod status;
 pub(crate) mod synth;
 pub(crate) mod train;
 pub(crate) mod tune;

@@ -306,6 +306,72 @@ fn swapped_pictures_are_named() {
 }
 
 #[test]
+fn status_tells_of_a_folder_and_so_does_a_page() {
+    let place = place(6);
+    place.json(&command(4, 5));
+    place.refuses("status nowhere", &["nowhere"]);
+    // The third day has twice as many clicks; with one day before it that is enough to say so.
+    write_day(&place, 6, |rows| rows.iter_mut().for_each(|row| row.label = 1));
+    let done = place.run(&format!("{} --set sanity.days=1", command(6, 6)));
+    assert_eq!(done.code, Some(3), "{done:#?}");
+    place.json("rollback models/films --by somebody");
+    place.write("models/films/7/MANIFEST.json", "{}");
+    place.write("models/lost+found/nothing", "");
+
+    let done = place.run("status models --json");
+    assert_eq!(done.code, Some(3), "{done:#?}");
+    let told = done.json();
+    let model = &told["models"][0];
+    assert_eq!(told["models"].as_array().unwrap().len(), 1, "{told}");
+    has_keys(model, "model serving pinned canary unloaded newest_day days_behind last_day");
+    assert_eq!((&model["model"], &model["newest_day"]), (&json!("films"), &json!("2024-03-06")));
+    assert_eq!((&model["serving"], &model["days_behind"]), (&json!(1), &json!(2)), "{model}");
+    let refused = &model["last_refused"];
+    assert_eq!((&refused["day"], &model["last_day"]), (&json!("2024-03-06"), refused));
+    assert!(refused["reasons"].to_string().contains("the click rate is 1.0000"), "{refused}");
+    let of = |key: &str| -> Vec<Value> {
+        model["versions"].as_array().unwrap().iter().map(|version| version[key].clone()).collect()
+    };
+    assert_eq!(of("version"), [json!(7), json!(2), json!(1)]);
+    assert_eq!(of("state"), ["broken", "withdrawn", "serves"]);
+    assert_eq!(of("day"), [Value::Null, json!("2024-03-05"), json!("2024-03-04")]);
+    assert_eq!(of("held_against"), [Value::Null, json!(1), Value::Null]);
+    assert!(number(&of("bytes")[1]) > 10_000.0, "{model}");
+    let second = &model["versions"][1];
+    assert_eq!(second["withdrawn"]["by"], json!("somebody"));
+    assert_eq!(second["compared"], parsed(&place, "models/films/2/decision.json")["compared"]);
+
+    let done = place.run("status models");
+    for words in [
+        "films: version 1 serves, data of 2024-03-04, 2 days behind the newest day 2024-03-06\n",
+        "the last day, 2024-03-06, was refused: the click rate is 1.0000",
+        "version 2 was taken back by somebody, 0 min ago",
+        "version 7: ",
+        "data of",
+    ] {
+        assert!(done.out.contains(words), "no {words:?} in\n{}", done.out);
+    }
+    assert!(done.err.contains("refused: 2024-03-06 of films"), "{}", done.err);
+    place.refuses("status models --model shop", &["has no model `shop`", "films"]);
+
+    place.write("tokens", "looking-token-0123456789\n");
+    let serving = Serving::new(&place, "--admin-token-file tokens");
+    let (status, page) = serving.admin_get("/status");
+    assert_eq!(status, 200);
+    assert!(page.as_str().unwrap().contains("status/app.js"), "{page}");
+    for file in ["status/app.js", "status/app.css", "docs/page.js", "docs/page.css"] {
+        assert_eq!(serving.admin_get(&format!("/{file}")).0, 200, "{file}");
+    }
+    // The page is nobody's secret, the models are.
+    assert_eq!(serving.admin_get("/admin/overview").0, 401);
+    drop(serving);
+    let serving = Serving::new(&place, "");
+    let (_, overview) = serving.admin_get("/admin/overview");
+    assert_eq!(overview["models"], told["models"]);
+    assert_eq!(overview["here"][0]["live"], json!(1));
+}
+
+#[test]
 fn a_loop_that_is_killed_ends_with_the_same_bits() {
     let calm = place(7);
     calm.json(&command(4, 7));

@@ -67,9 +67,11 @@ pub struct Pinned {
 /// A version that answers a share of the users.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct CanaryShare {
+    /// The version.
     pub version: u64,
     /// Percentage of the users, 1 to 100.
     pub percent: u8,
+    /// Who decided it, and when.
     #[serde(flatten)]
     pub author: Author,
 }

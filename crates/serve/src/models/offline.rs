@@ -17,7 +17,8 @@ pub fn serving_version(models: &Path, model: &str) -> Result<Option<u64>, Error>
     Ok(serving(&found, &Decisions::read(models)?.of(model)))
 }
 
-fn serving(found: &[u64], decided: &ModelDecisions) -> Option<u64> {
+/// The same of the versions that were `found`.
+pub(super) fn serving(found: &[u64], decided: &ModelDecisions) -> Option<u64> {
     let pinned = decided.pinned.as_ref().map(|pinned| pinned.version);
     let there = pinned.filter(|version| found.contains(version));
     there.or_else(|| highest(found, decided, &[])).filter(|_| decided.unloaded.is_none())
@@ -60,4 +61,20 @@ pub fn roll_back(models: &Path, model: &str, by: &str) -> Result<[u64; 2], Error
         None => Ok([live, before]),
         Some(error) => Err(Error::content(models, error)),
     }
+}
+
+/// The names of the models in a folder, ascending.
+///
+/// # Errors
+/// If it cannot be listed.
+pub(super) fn model_names(folder: &Path) -> Result<Vec<String>, Error> {
+    let listed = std::fs::read_dir(folder).map_err(Error::io(folder))?;
+    let mut names: Vec<String> = listed
+        .filter_map(|entry| entry.ok())
+        .filter(|entry| entry.path().is_dir())
+        .filter_map(|entry| entry.file_name().into_string().ok())
+        .filter(|name| !name.starts_with('.'))
+        .collect();
+    names.sort_unstable();
+    Ok(names)
 }

@@ -1,9 +1,10 @@
-//! Pages for people: `/docs`, the description of what can be asked, and `/demo`, page views to look
-//! at.
+//! Pages for people: `/docs`, the description of what can be asked, `/demo`, page views to look at,
+//! and `/status` of the admin port, what the models are and what was decided about them.
 //!
 //! ```text
 //! GET /docs, /docs/app.js, app.css, ..         the description, readable, with requests to try
-//! GET /docs/page.js, page.css, icon.svg        what both pages use
+//! GET /docs/page.js, page.css, icon.svg        what all pages use
+//! GET /status, /status/app.js, app.css         only on the admin port
 //! GET /demo, /demo/app.js, app.css, ..         only if set so
 //! GET /demo/picture?model=MODEL&item=ITEM      the picture of an item, small; with a token, if tokens are asked for
 //! ```
@@ -56,9 +57,7 @@ pub(crate) fn router(server: &Arc<ServerState>, demo: Option<&Demo>) -> Router<A
         .route("/docs/app.js", file(JS, include_str!("docs.js")))
         .route("/docs/app.css", file(CSS, include_str!("docs.css")))
         .route("/docs/schema.js", file(JS, include_str!("schema.js")))
-        .route("/docs/page.js", file(JS, include_str!("page.js")))
-        .route("/docs/page.css", file(CSS, include_str!("page.css")))
-        .route("/docs/icon.svg", file("image/svg+xml", include_str!("icon.svg")));
+        .merge(parts());
     if let Some(Demo { pictures }) = demo {
         let html = with_meta(include_str!("demo.html"), "pictures", pictures.is_some());
         router = router
@@ -76,6 +75,24 @@ pub(crate) fn router(server: &Arc<ServerState>, demo: Option<&Demo>) -> Router<A
         }
     }
     router.route_layer(from_fn(security_headers))
+}
+
+/// The page of the admin port.
+pub(crate) fn status() -> Router<Arc<ServerState>> {
+    Router::new()
+        .route("/status", file(HTML, include_str!("status.html")))
+        .route("/status/app.js", file(JS, include_str!("status.js")))
+        .route("/status/app.css", file(CSS, include_str!("status.css")))
+        .merge(parts())
+        .route_layer(from_fn(security_headers))
+}
+
+/// What all pages use.
+fn parts() -> Router<Arc<ServerState>> {
+    Router::new()
+        .route("/docs/page.js", file(JS, include_str!("page.js")))
+        .route("/docs/page.css", file(CSS, include_str!("page.css")))
+        .route("/docs/icon.svg", file("image/svg+xml", include_str!("icon.svg")))
 }
 
 /// The page with a `meta` element: whether there is `what`.

@@ -1,4 +1,4 @@
-// What both pages use: elements, questions to the server, and the token they may need.
+// What all pages use: elements, questions to the server, and the token they may need.
 
 /** An element. Texts become text nodes, never markup; a key that begins with `on` is a listener. */
 export function h(tag, attributes = {}, ...children) {
@@ -92,7 +92,7 @@ function askForToken(problem, again) {
       h("form", { onsubmit: submit },
         h("h2", { id: "token-title" }, "This server asks for a token"),
         h("p", { role: again ? "alert" : undefined }, again ? `${problem.detail}. Try another one.`
-          : "One of those in its --token-file. It stays in this page's memory, and is forgotten with it."),
+          : "One of those it was started with. It stays in this page's memory, and is forgotten with it."),
         h("label", { for: "token" }, "Token"), input,
         h("div", { class: "buttons" }, cancel, h("button", { class: "main" }, "Go on"))));
     dialog.addEventListener("close", () => {
