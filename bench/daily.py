@@ -8,7 +8,7 @@ WORK  folder for logs, datasets and runs; finished ones are not made again
 OUT   folder for results.jsonl, a line for each day and arm, and table.md
 DATA  folder with XWines_Slim_150K_ratings.csv and XWines_Slim_1K_wines.csv
 
-A day is a day of the shop, or a month of the wines. Each model is the preset `small`; it is judged by all impressions of
+A day is a day of the shop, or a month of the wines. On the first one there is `scratch` alone. Each model is the preset `small`; it is judged by all impressions of
 the day after the one that it learned from last.
 
 scratch    all days so far, from initial weights
@@ -145,7 +145,8 @@ def main():
     results = []
     for day in range(first, len(begins) - 2):
         judged = {}
-        for arm, (window, parts) in ARMS.items():
+        # Warm starts begin with a model of all days until the first.
+        for arm, (window, parts) in ARMS.items() if day > first else [("scratch", ARMS["scratch"])]:
             data = options.work / f"data-{day}-{window or 'all'}"
             if not (data / "dataset.json").exists():
                 begin = begins[max(0, day + 1 - window)] if window else begins[0]
@@ -162,8 +163,8 @@ def main():
             text = f'name = "{name}"\nruns = "{runs}"\n[data]\nsamples = "{data}"\n'
             text += f'images = "{options.work}/images"\n' if pictures else ""
             text += '[model]\npreset = "small"\n' + ("" if pictures else WITHOUT_PICTURES)
-            before = runs / f"{arm}-{day - 1}"
-            if parts and before.exists():
+            if parts:
+                before = runs / (f"{arm}-{day - 1}" if day - 1 > first else f"scratch-{first}")
                 text += f'[train.warm_start]\nfrom = "{before}"\nparts = "{parts}"\n'
             config.write_text(text)
             bundle = options.work / "models" / name / "1"
@@ -172,6 +173,8 @@ def main():
                 run("publish", runs / name, "--to", options.work / "models")
             users, labels = users_labels(data)
             judged[arm] = by_user(users, labels, predict(ams.load(bundle), data))
+        if day == first:
+            continue
         draws = np.random.default_rng(day).multinomial(len(judged["scratch"]), np.full(len(judged["scratch"]), 1 / len(judged["scratch"])), 1000)
         drawn = {arm: metrics(np.einsum("du,uk->dk", draws, rows)[:, None, :]) for arm, rows in judged.items()}
         for arm, rows in judged.items():

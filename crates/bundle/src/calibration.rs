@@ -157,7 +157,8 @@ mod tests {
         let (mut scratch, mut ctr) = (Scratch::default(), Vec::new());
         model.ctrs(&page, &mut scratch, &mut ctr).unwrap();
         assert_eq!(ctr, expected);
-        model.ctrs_of_visits([[&page]], &mut scratch, &mut ctr).unwrap();
+        ctr.clear();
+        model.push_ctrs_of_visits([[&page]], &mut scratch, &mut ctr).unwrap();
         assert_eq!(ctr, expected);
         raw.ctrs(&page, &mut scratch, &mut ctr).unwrap();
         assert_ne!(ctr, expected);

@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use ams_bundle::request::Text;
 use ams_bundle::{PageView, Scored, Scratch, SimilarRequest, vectors};
@@ -92,11 +92,11 @@ impl Model {
         table: &Bound<'py, PyAny>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let batches = table::stream(table)?;
-        let see = |visits: &[Visit], to: &mut Vec<f32>| {
+        let see = |visits: &[Visit], scratch: &mut Scratch, to: &mut Vec<f32>| {
             let pages = visits.iter().map(|visit| visit.iter().map(|placed| &placed.page));
-            let scored = self.model.ctrs_of_visits(pages, &mut Scratch::default(), to);
+            let scored = self.model.push_ctrs_of_visits(pages, scratch, to);
             scored.map_err(|wrong| {
-                format!("{}: {}", visits[wrong.visit][wrong.page].place, wrong.error)
+                format!("row {}: {}", visits[wrong.visit][wrong.page].row, wrong.error)
             })
         };
         let mut rates: Vec<u8> = Vec::new();
@@ -157,11 +157,10 @@ impl Model {
     fn user_vectors(&self, py: Python<'_>, table: &Bound<'_, PyAny>) -> PyResult<Table> {
         let batches = table::stream(table)?;
         let width = vectors::width(&self.model).map_err(input)?;
-        let see = |visits: &[Visit], to: &mut Vec<OfUser>| {
-            let mut scratch = Scratch::default();
-            for Placed { place, page } in visits.iter().flatten() {
-                let vector = vectors::of_user(&self.model, page, &mut scratch);
-                let vector = vector.map_err(|error| format!("{place}: {error}"))?;
+        let see = |visits: &[Visit], scratch: &mut Scratch, to: &mut Vec<OfUser>| {
+            for Placed { row, page } in visits.iter().flatten() {
+                let vector = vectors::of_user(&self.model, page, scratch);
+                let vector = vector.map_err(|error| format!("row {row}: {error}"))?;
                 to.push(OfUser {
                     user: page.user.id.as_ref().map(|Text(text)| text.clone()),
                     vector,
@@ -188,13 +187,13 @@ struct OfUser {
     vector: Vec<f32>,
 }
 
-/// What a thread makes of the visits of some rows.
-type See<'s, T> = dyn Fn(&[Visit], &mut Vec<T>) -> Result<(), String> + Sync + 's;
+/// What a thread makes of the visits of some rows, with buffers that others had before.
+type See<'s, T> = dyn Fn(&[Visit], &mut Scratch, &mut Vec<T>) -> Result<(), String> + Sync + 's;
 
 impl Model {
     /// Shows `see` the visits of a table, part by part, on all cores, and `take` what it made of
-    /// them, in the order of the rows. Python's lock is free meanwhile; a signal ends it. Threads live as long
-    /// as some thousand rows: a process that was forked off has none to miss.
+    /// them, in the order of the rows. Python's lock is free meanwhile; a signal ends it. Threads
+    /// live as long as some thousand rows: a process that was forked off has none to miss.
     fn each_part<T: Send>(
         &self,
         py: Python<'_>,
@@ -205,6 +204,7 @@ impl Model {
     ) -> PyResult<()> {
         py.detach(|| {
             let threads = std::thread::available_parallelism().map_or(1, usize::from);
+            let buffers = Mutex::new(Vec::new());
             let mut before = 0;
             for batch in batches {
                 let batch = batch.map_err(unreadable)?;
@@ -215,7 +215,7 @@ impl Model {
                     Python::attach(|py| py.check_signals())?;
                     let part = |begin: usize| {
                         let end = batch.num_rows().min(begin + ROWS);
-                        part(&rows, begin..end, before, see)
+                        part(&rows, begin..end, before, see, &buffers)
                     };
                     for made in all_at_once(round, &part) {
                         take(made.map_err(input)?);
@@ -234,12 +234,21 @@ fn part<T>(
     range: Range<usize>,
     before: usize,
     see: &See<'_, T>,
+    buffers: &Mutex<Vec<Scratch>>,
 ) -> Result<Vec<T>, String> {
     let (mut visits, mut made) = (Vec::new(), Vec::new());
-    let read = rows.read(range, before, &mut visits);
-    // What is wrong with an earlier row is said first.
-    see(&visits, &mut made)?;
-    read.map(|()| made).map_err(|what| format!("table: {what}"))
+    let mut scratch = buffers.lock().ok().and_then(|mut free| free.pop()).unwrap_or_default();
+    for begin in range.clone().step_by(TOGETHER) {
+        let read = rows.read(begin..range.end.min(begin + TOGETHER), before, &mut visits);
+        // What is wrong with an earlier row is said first.
+        see(&visits, &mut scratch, &mut made)?;
+        read.map_err(|what| format!("table: {what}"))?;
+        visits.clear();
+    }
+    if let Ok(mut free) = buffers.lock() {
+        free.push(scratch);
+    }
+    Ok(made)
 }
 
 /// The results of `work` for all of `begins`, each on a thread of its own, in their order.
@@ -257,8 +266,11 @@ fn all_at_once<R: Send>(begins: &[usize], work: &(dyn Fn(usize) -> R + Sync)) ->
     })
 }
 
-/// Rows of a part: some tens of milliseconds between two looks for signals.
-const ROWS: usize = 2048;
+/// Rows whose visits are in memory at once: more do not stay in a cache.
+const TOGETHER: usize = 256;
+
+/// Rows of a part: about a hundred milliseconds between two looks for signals.
+const ROWS: usize = 8192;
 
 /// Why items cannot be named.
 const NAMELESS: &str = "the model: its bundle was published before bundles had the names of items";

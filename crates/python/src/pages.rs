@@ -37,9 +37,9 @@ pub(crate) enum Shape {
     Users,
 }
 
-/// A page view, and the row of the table it begins at, in words.
+/// A page view, and the number of the row of the table that it begins at, from 1.
 pub(crate) struct Placed {
-    pub(crate) place: String,
+    pub(crate) row: usize,
     pub(crate) page: PageView,
 }
 
@@ -297,7 +297,7 @@ fn nothing() -> Option<Cell> {
 /// Adds an impression to the last page view of a visit if it has the same context, or begins
 /// another.
 fn show(visit: &mut Visit, placed: Placed) {
-    let Placed { place, page } = placed;
+    let Placed { row, page } = placed;
     if let Some(Placed { page: last, .. }) = visit.last_mut()
         && last.candidates.item.len() < CANDIDATES
         && last.context == page.context
@@ -307,7 +307,7 @@ fn show(visit: &mut Visit, placed: Placed) {
             last.candidates.features.entry(name).or_default().extend(column);
         }
     } else {
-        visit.push(Placed { place, page });
+        visit.push(Placed { row, page });
     }
 }
 
@@ -371,8 +371,8 @@ impl Samples {
         visits: &mut Vec<Visit>,
     ) -> Result<(), String> {
         for row in rows {
-            let place = format!("row {}", first + row);
-            let wrong = |what: String| format!("{place}: {what}");
+            let number = first + row;
+            let wrong = |what: String| format!("row {number}: {what}");
             let behaviors = self.behaviors(row).map_err(wrong)?;
             let shown = self.shown[row].clone();
             let times = self.ads.time.as_ref().filter(|_| !shown.is_empty());
@@ -384,7 +384,7 @@ impl Samples {
             };
             if self.shape == Shape::Users {
                 let page = PageView { user, time: now, ..PageView::default() };
-                visits.push(vec![Placed { place, page }]);
+                visits.push(vec![Placed { row: number, page }]);
                 continue;
             }
             let (mut visit, mut user) = (Visit::new(), Some(user));
@@ -395,7 +395,7 @@ impl Samples {
                 let context = features(&self.context, at);
                 let user = user.take().unwrap_or_default();
                 let page = PageView { user, time: now, context, candidates, ..PageView::default() };
-                show(&mut visit, Placed { place: place.clone(), page });
+                show(&mut visit, Placed { row: number, page });
             }
             if !visit.is_empty() {
                 visits.push(visit);
@@ -465,22 +465,22 @@ impl Flat {
     ) -> Result<(), String> {
         let begin = rows.start;
         for row in rows {
-            let place = format!("row {}", first + row);
+            let number = first + row;
+            let wrong = |what: String| format!("row {number}: {what}");
             let now = self.time.as_ref().map_or(Ok(None), |times| instant(times, row));
-            let now = now.map_err(|what| format!("{place}: {what}"))?;
+            let now = now.map_err(wrong)?;
             let goes_on = self.item.is_some() && row > begin && self.is_of_one_user(row - 1, row);
             let user = if goes_on {
                 User::default()
             } else {
                 let past = self.past.as_ref().map(|past| past.behaviors(row)).transpose();
-                let behaviors =
-                    past.map_err(|what| format!("{place}: {what}"))?.unwrap_or_default();
+                let behaviors = past.map_err(wrong)?.unwrap_or_default();
                 let features = features(&self.user_fields, row);
                 User { id: self.user.text(row), features, behaviors }
             };
             let Some(item) = &self.item else {
                 let page = PageView { user, time: now, ..PageView::default() };
-                visits.push(vec![Placed { place, page }]);
+                visits.push(vec![Placed { row: number, page }]);
                 continue;
             };
             let mut candidates = Candidates::default();
@@ -489,8 +489,8 @@ impl Flat {
             let context = features(&self.context, row);
             let page = PageView { user, time: now, context, candidates, ..PageView::default() };
             match visits.last_mut().filter(|_| goes_on) {
-                Some(visit) => show(visit, Placed { place, page }),
-                None => visits.push(vec![Placed { place, page }]),
+                Some(visit) => show(visit, Placed { row: number, page }),
+                None => visits.push(vec![Placed { row: number, page }]),
             }
         }
         Ok(())

@@ -86,21 +86,20 @@ impl Model {
         Ok(missing.expect("nobody stops it"))
     }
 
-    /// Overwrites `ctr` with the predicted click-through rate of every candidate of some visits,
-    /// one page view after the other. A visit is page views of one user: the user and the history
+    /// Appends to `ctr` the predicted click-through rate of every candidate of some visits, one page
+    /// view after the other. A visit is page views of one user: the user and the history
     /// are those of the first page; those of the others are not looked at. Rates have the bits of
     /// [`Model::ctrs`], every history is read once, and candidates of many visits are scored
     /// together.
     ///
     /// # Errors
     /// As [`Model::score`], with the page.
-    pub fn ctrs_of_visits<'p, V: IntoIterator<Item = &'p PageView>>(
+    pub fn push_ctrs_of_visits<'p, V: IntoIterator<Item = &'p PageView>>(
         &self,
         visits: impl IntoIterator<Item = V>,
         scratch: &mut Scratch,
         ctr: &mut Vec<f32>,
     ) -> std::result::Result<(), OfPage> {
-        ctr.clear();
         let (mut all, mut logits) = (Groups::new(&self.spec().fields), Vec::new());
         let mut score = |all: &mut Groups| {
             if all.labels.is_empty() {
