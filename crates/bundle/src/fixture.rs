@@ -31,10 +31,10 @@ use crate::tables::contents::{CodeTable, ContentTable};
 use crate::write::{Frozen, RowFormat, Weights, write};
 
 /// Item, picture and category.
-type Item = (&'static str, Option<&'static str>, Option<&'static str>);
+pub(crate) type Item = (&'static str, Option<&'static str>, Option<&'static str>);
 
 /// The feature store does not know `lost.png`.
-const SHOP: [Item; 6] = [
+pub(crate) const SHOP: [Item; 6] = [
     ("1", Some("1.png"), Some("shoes")),
     ("2", None, Some("shoes")),
     ("3", Some("3.png"), None),
@@ -75,7 +75,7 @@ impl Fixture {
 
     pub(crate) fn of(spec: Spec) -> Fixture {
         let dir = tempfile::tempdir().unwrap();
-        let catalogue = catalogue(&dir.path().join("data"), &spec.fields);
+        let catalogue = catalogue(&dir.path().join("data"), &spec.fields, &SHOP);
         let weights = weights(&spec);
         let mut fixture = Fixture {
             dir,
@@ -110,6 +110,11 @@ impl Fixture {
             calibration: self.calibration.as_ref(),
         };
         write(&self.place(version), &frozen)
+    }
+
+    /// Its items are `items` from now on.
+    pub(crate) fn sell(&mut self, items: &[Item]) {
+        self.catalogue = catalogue(&self.dir.path().join("data"), &self.spec.fields, items);
     }
 
     pub(crate) fn place(&self, version: u64) -> std::path::PathBuf {
@@ -361,10 +366,10 @@ pub(crate) fn semantic(spec: &Spec, levels: usize) -> Spec {
     spec
 }
 
-fn catalogue(dir: &std::path::Path, fields: &Schema) -> Catalogue {
+fn catalogue(dir: &std::path::Path, fields: &Schema, items: &[Item]) -> Catalogue {
     std::fs::create_dir_all(dir).unwrap();
     let texts = |of: fn(&Item) -> Option<&'static str>| {
-        Arc::new(SHOP.iter().map(of).collect::<StringArray>()) as arrow_array::ArrayRef
+        Arc::new(items.iter().map(of).collect::<StringArray>()) as arrow_array::ArrayRef
     };
     let columns = [
         ("item", texts(|item| Some(item.0))),
@@ -385,7 +390,7 @@ fn catalogue(dir: &std::path::Path, fields: &Schema) -> Catalogue {
         labels: Labels::Observed,
         hold_out_items: None,
         max_behaviors: 4,
-        counts: Counts { items: SHOP.len() as u64, ..Counts::default() },
+        counts: Counts { items: items.len() as u64, ..Counts::default() },
     };
     ams_data::dataset::write_card(dir, &card).unwrap();
     Catalogue::open(&Dataset::open(dir).unwrap()).unwrap()

@@ -1,7 +1,10 @@
-//! Bundles and deltas of which one file was replaced by bytes of strangers, for the fuzzer alone.
+//! Bundles, deltas and version deltas of which one file was replaced by bytes of strangers, for the
+//! fuzzer alone.
 //!
 //! Seeds are the files of a good folder, each with a byte before it: its place among all of them.
-//! So a seed is an input of the fuzzer, and all of them together are the folder.
+//! So a seed is an input of the fuzzer, and all of them together are the folder. Those of a version
+//! delta are among those of the delta: their names have a word in front, and the byte its highest
+//! bit.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -16,6 +19,10 @@ use crate::files::folder::MANIFEST;
 use crate::files::layout::hash_of;
 use crate::model::{Model, Scratch};
 use crate::spec::Spec;
+use crate::unpack::unpack;
+
+/// What stands before the names of seeds of a version delta.
+const OF_VERSION: &str = "version-";
 
 /// The files of a good folder, by name.
 #[derive(Clone, Debug)]
@@ -27,12 +34,26 @@ impl Seeds {
     /// # Errors
     /// If one cannot be read.
     pub fn read(folder: &Path) -> Result<Seeds> {
+        Seeds::read_named(folder, |name| (!name.starts_with(OF_VERSION)).then_some(name))
+    }
+
+    /// Reads those of a version delta in a folder.
+    ///
+    /// # Errors
+    /// If one cannot be read.
+    pub fn read_version_delta(folder: &Path) -> Result<Seeds> {
+        Seeds::read_named(folder, |name| name.strip_prefix(OF_VERSION))
+    }
+
+    /// Reads the seeds that `of` names.
+    fn read_named(folder: &Path, of: impl Fn(&str) -> Option<&str>) -> Result<Seeds> {
         let mut files = BTreeMap::new();
         for entry in fs::read_dir(folder).map_err(Error::io(folder))? {
             let path = entry.map_err(Error::io(folder))?.path();
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            let Some(name) = of(&name) else { continue };
             let bytes = fs::read(&path).map_err(Error::io(&path))?;
-            files.insert(name, bytes.get(1..).unwrap_or_default().to_vec());
+            files.insert(name.to_owned(), bytes.get(1..).unwrap_or_default().to_vec());
         }
         Ok(Seeds(files))
     }
@@ -76,6 +97,41 @@ impl Seeds {
         Ok(())
     }
 
+    /// Opens the version delta `delta` of the bundle of these seeds, whose file `input` replaces.
+    /// Scores the examples; once more, when it is unpacked.
+    ///
+    /// # Errors
+    /// If the version delta is invalid, with the reason.
+    ///
+    /// # Panics
+    /// If hash or scores differ then.
+    pub fn open_version_delta(
+        &self,
+        delta: &Seeds,
+        place: &Path,
+        input: &[u8],
+    ) -> Result<(), String> {
+        let say = |error: Error| error.to_string();
+        let [base, folder, whole] =
+            ["shop/1", "shop/2", "shop/3"].map(|version| place.join(version));
+        if !base.exists() {
+            self.write(&base, &[])?;
+        }
+        for left in [&folder, &whole] {
+            let _ = fs::remove_dir_all(left);
+        }
+        let mut input = input.to_vec();
+        if let Some(at) = input.first_mut() {
+            *at &= 0x7f;
+        }
+        delta.write(&folder, &input)?;
+        let model = Model::open(&folder).map_err(say)?;
+        unpack(&folder, &whole).map_err(say)?;
+        let unpacked = Model::open(&whole).map_err(say)?;
+        assert_eq!((model.hash(), scores(&model)), (unpacked.hash(), scores(&unpacked)));
+        Ok(())
+    }
+
     /// Writes all files to `folder`, of which `input` replaces one, and a manifest that fits them.
     fn write(&self, folder: &Path, input: &[u8]) -> Result<(), String> {
         let mut files = self.0.clone();
@@ -108,10 +164,13 @@ fn fitting(manifest: &[u8], name: &str, bytes: &[u8]) -> Option<Vec<u8>> {
     serde_json::to_vec(&manifest).ok()
 }
 
-/// A bundle's manifest with the hashes of the spec that it has.
+/// A bundle's manifest, or a version delta's, with the hashes of the spec that it has.
 fn with_hashes(manifest: &[u8]) -> Option<Vec<u8>> {
     let mut manifest: Value = serde_json::from_slice(manifest).ok()?;
-    let meta = manifest.get_mut("meta")?;
+    let mut meta = manifest.get_mut("meta")?;
+    if meta.get("bundle").is_some() {
+        meta = meta.get_mut("bundle")?;
+    }
     let spec: Spec = serde_json::from_value(meta.get("spec")?.clone()).ok()?;
     *meta.get_mut("spec_hash")? = hash_of(&spec).into();
     *meta.get_mut("schema_hash")? = hash_of(&spec.fields).into();
@@ -131,7 +190,8 @@ fn scores(model: &Model) -> Vec<Vec<u32>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fixture::{Fixture, spec, with};
+    use crate::delta::between::{VersionDeltaOptions, write_version_delta};
+    use crate::fixture::{Fixture, SHOP, spec, with};
     use crate::spec::{FurtherContent, ImageSource, TowerSharing, TowerWeights};
     use ams_data::{ImageKey, PictureName};
     use ams_model::{ImageArm, Interactions, Similarity};
@@ -156,6 +216,21 @@ mod tests {
         }))
     }
 
+    /// The same model after another training: rows that are changed, new and gone.
+    fn moved(mut fixture: Fixture) -> Fixture {
+        let weights = &mut fixture.weights;
+        weights.rows[0] += 0.5;
+        (weights.ids.remove(2), weights.rows.drain(6..9).count());
+        weights.ids.push(u64::MAX);
+        weights.rows.extend([0.25; 3]);
+        weights.dense[0] += 0.5;
+        weights.contents[0].embeddings[0][1] += 0.5;
+        weights.contents[1].pictures.pop();
+        fixture.sell(&SHOP[1..]);
+        fixture.golden.logits = fixture.slow_logits(&fixture.golden.groups);
+        fixture
+    }
+
     /// Writes the seeds of the fuzzer.
     fn write_seeds(seeds: &Path) {
         let fixture = fixture();
@@ -171,7 +246,15 @@ mod tests {
         changes.remove_item(&model, "2").unwrap();
         model.change(&changes).unwrap();
         let from = fixture.place(1);
-        for (from, to) in [(from.clone(), "bundle"), (deltas::place(&from, 1), "delta")] {
+        let options = VersionDeltaOptions::default();
+        let next = moved(fixture);
+        next.write(2).unwrap();
+        write_version_delta(&from, &next.place(2), &next.place(3), options).unwrap();
+        for (from, to, prefix, bit) in [
+            (from.clone(), "bundle", "", 0),
+            (deltas::place(&from, 1), "delta", "", 0),
+            (next.place(3), "delta", OF_VERSION, 0x80),
+        ] {
             let to = seeds.join(to);
             fs::create_dir_all(&to).unwrap();
             let mut names: Vec<_> =
@@ -179,8 +262,9 @@ mod tests {
             names.retain(|path| path.is_file());
             names.sort();
             for (at, path) in (0..).zip(names) {
-                let bytes = [&[at], &fs::read(&path).unwrap()[..]].concat();
-                fs::write(to.join(path.file_name().unwrap()), bytes).unwrap();
+                let bytes = [&[at | bit], &fs::read(&path).unwrap()[..]].concat();
+                let name = path.file_name().unwrap().to_str().unwrap();
+                fs::write(to.join(format!("{prefix}{name}")), bytes).unwrap();
             }
         }
     }
@@ -201,9 +285,17 @@ mod tests {
         for input in inputs("bundle") {
             assert_eq!(bundle.open_bundle(place.path(), &input), Ok(()));
         }
+        let version = Seeds::read_version_delta(&seeds.join("delta")).unwrap();
         for input in inputs("delta") {
-            assert_eq!(bundle.open_with_delta(&delta, place.path(), &input), Ok(()));
+            match input[0] & 0x80 {
+                0 => assert_eq!(bundle.open_with_delta(&delta, place.path(), &input), Ok(())),
+                _ => assert_eq!(bundle.open_version_delta(&version, place.path(), &input), Ok(())),
+            }
         }
+        let place_of = |name: &str| version.0.keys().position(|key| key == name).unwrap() as u8;
+        let ids = place_of("ids.changes.safetensors");
+        let cut = bundle.open_version_delta(&version, place.path(), &[ids, 1, 2]).unwrap_err();
+        assert!(cut.contains("ids.changes.safetensors: not a whole safetensors file"), "{cut}");
         let cut = bundle.open_bundle(place.path(), &[1, 2, 3]).unwrap_err();
         assert!(cut.contains("dense.safetensors: not a whole safetensors file"), "{cut}");
         let other = bundle.open_bundle(place.path(), b"\x00{").unwrap_err();

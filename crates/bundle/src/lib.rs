@@ -17,7 +17,8 @@
 //! keeps of them; [`request`], a page view, read by [`json`];
 //! `files`, folders that appear as a whole, their names, and the numbers in them; `tables` of rows,
 //! items and embeddings, and deltas over them; `model`, the state of a bundle in memory, which
-//! scores groups of samples, and `open`, which checks and reads one; `write`, which publishes one.
+//! scores groups of samples; `unpack`, a version as the files of a bundle, and `open`, which checks
+//! and reads one; `write`, which publishes one.
 //! Users of the model: `delta`, changes after publishing; `page`, answers to requests; `evaluate`,
 //! metrics of predictions.
 
@@ -36,6 +37,8 @@ mod files;
 mod tables;
 
 mod model;
+mod unpack;
+
 mod open;
 mod write;
 
@@ -53,6 +56,7 @@ mod fixture;
 pub use ams_model::linalg::{Codebooks, Normalize, Projection};
 pub use ams_model::pca::Whiten;
 pub use calibration::{Calibration, Sampling};
+pub use delta::between::{VersionDelta, VersionDeltaOptions, check_shapes, write_version_delta};
 pub use delta::carry::Carried;
 pub use delta::compact::{Compacted, compact};
 pub use delta::{Changes, verify};
@@ -65,6 +69,7 @@ pub use files::arrival::{Arrival, Stamp};
 pub use files::golden::Golden;
 pub use files::layout::{BundleMeta, next_version, whole_versions};
 pub use files::numbers::{Memory, Numbers};
+pub use files::version_delta::{LONGEST_CHAIN, Rounded, RowCounts, VersionDeltaMeta, bases};
 pub use files::{arrival, folder, version_bytes};
 pub use input::{Input, Keys, Semantic, recency};
 pub use model::{Model, Scratch};
@@ -78,4 +83,5 @@ pub use spec::{
     TowerSpec, TowerWeights,
 };
 pub use tables::contents::{CodeTable, ContentTable};
+pub use unpack::{unpack, version_delta};
 pub use write::{Frozen, RowFormat, Weights, add_decision, write};

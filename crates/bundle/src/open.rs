@@ -19,6 +19,7 @@ use crate::tables::contents;
 use crate::tables::embed::read_dense;
 use crate::tables::items::{ITEMS, Items};
 use crate::tables::rows;
+use crate::unpack::open_version;
 
 /// Most a recomputed golden logit may differ from the trainer's, as a share of it where it is above
 /// 1.
@@ -42,16 +43,31 @@ impl Model {
     /// As [`Model::open_bundle`].
     pub fn open_bundle_in(dir: &Path, memory: Memory) -> Result<Model> {
         let (path, name, version) = locate(dir)?;
-        let folder = Folder::<BundleMeta>::open_in(&path, FORMAT, memory)?;
+        let folder = open_version(&path, memory)?;
+        let model = Model::of_folder(&folder, &name, version)?;
+        model.check_golden(&folder)?;
+        Ok(model)
+    }
+
+    /// The model of the files in `folder`, whose golden logits are not computed.
+    ///
+    /// # Errors
+    /// If a file is missing, changed or does not fit the spec.
+    pub(crate) fn of_folder(
+        folder: &Folder<BundleMeta>,
+        name: &str,
+        version: u64,
+    ) -> Result<Model> {
+        let (path, name) = (folder.path().to_path_buf(), name.to_owned());
         let meta = folder.manifest.meta.clone();
         meta.check().map_err(|what| Error::content(path.join(MANIFEST), what))?;
         let spec = &meta.spec;
         let network = RankNetwork::new(spec.rank_config());
-        let (w, embedder) = read_dense(&folder, spec, &network)?;
+        let (w, embedder) = read_dense(folder, spec, &network)?;
         let hash = folder.manifest.hash();
         let rows = rows::LayeredRows::new(rows::read(&folder.tensors(IDS)?, spec.dim())?);
-        let contents = contents::read(&folder, spec)?;
-        let items = read_items(&folder, spec)?;
+        let contents = contents::read(folder, spec)?;
+        let items = read_items(folder, spec)?;
         let (group_inputs, impression_inputs) = (spec.group_inputs(), spec.impression_inputs());
         let behavior_inputs = spec.behavior_inputs();
         let inputs = group_inputs.iter().chain(&impression_inputs).chain(&behavior_inputs);
@@ -60,7 +76,7 @@ impl Model {
             path,
             name,
             version,
-            memory,
+            memory: folder.memory(),
             hash,
             group_inputs,
             impression_inputs,
@@ -68,14 +84,12 @@ impl Model {
             w,
             embedder,
             network,
-            samples: read_samples(&folder)?,
-            calibration: read_calibration(&folder)?,
-            decision: read_decision(&folder)?,
+            samples: read_samples(folder)?,
+            calibration: read_calibration(folder)?,
+            decision: read_decision(folder)?,
             meta,
         };
-        let model = Model::new(bundle, rows, contents, items);
-        model.check_golden(&folder)?;
-        Ok(model)
+        Ok(Model::new(bundle, rows, contents, items))
     }
 
     fn check_golden(&self, folder: &Folder<BundleMeta>) -> Result<()> {
@@ -221,6 +235,7 @@ mod tests {
     use super::*;
     use crate::Changes;
     use crate::files::folder::FolderWriter;
+    use crate::files::layout::FORMAT;
     use crate::fixture::{Fixture, replace};
     use ams_data::Id;
     use ams_model::ImageArm;

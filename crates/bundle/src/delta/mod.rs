@@ -5,13 +5,15 @@
 //! with others, all rows and embeddings would mean something else.
 //!
 //! In reading order: [`Changes`] become a delta in `write`; `follow` reads deltas onto a model;
-//! [`compact`] makes many one; `carry` tells the next version.
+//! [`compact`] makes many one; `carry` tells the next version; `between` writes a trained version
+//! as its difference from an earlier one.
 
 pub(crate) mod changes;
 
 pub(crate) mod follow;
 pub(crate) mod write;
 
+pub(crate) mod between;
 pub(crate) mod carry;
 pub(crate) mod compact;
 

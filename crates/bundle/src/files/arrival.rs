@@ -13,7 +13,8 @@ use std::path::Path;
 use std::time::SystemTime;
 
 use crate::error::{Error, Result};
-use crate::files::folder::{FileList, MANIFEST};
+use crate::files::folder::{BaseVersion, FileList, MANIFEST};
+use crate::files::version_delta::{LONGEST_CHAIN, base_place};
 
 /// What was seen of a folder's files: the manifest, then each file it lists, in order of their
 /// names. Two equal stamps mean that no file came, went, grew, or was written or replaced in
@@ -22,9 +23,10 @@ use crate::files::folder::{FileList, MANIFEST};
 pub struct Stamp(Vec<(String, Option<FileStamp>)>);
 
 impl Stamp {
-    /// Bytes of the files that the manifest lists, as they are.
+    /// Bytes of the files that the manifest lists, as they are; without those of a base.
     pub fn bytes(&self) -> u64 {
-        let files = self.0.iter().skip(1).filter_map(|(_, seen)| seen.as_ref());
+        let own = self.0.iter().skip(1).filter(|(name, _)| !name.contains('/'));
+        let files = own.filter_map(|(_, seen)| seen.as_ref());
         files.fold(0, |sum, seen| sum.saturating_add(seen.bytes))
     }
 
@@ -78,6 +80,11 @@ pub enum Arrival {
 /// If the manifest cannot be read, or lists what is no plain name of a file, which is not looked
 /// at.
 pub fn look(folder: &Path) -> Result<(Arrival, Stamp)> {
+    look_below(folder, 0)
+}
+
+/// The same of a version below `above` version deltas.
+fn look_below(folder: &Path, above: usize) -> Result<(Arrival, Stamp)> {
     let path = folder.join(MANIFEST);
     let manifest = match seen(&path) {
         Ok(Some(metadata)) if metadata.is_file() => metadata,
@@ -110,13 +117,47 @@ pub fn look(folder: &Path) -> Result<(Arrival, Stamp)> {
         stamp.0.push((name.clone(), file.as_ref().map(FileStamp::of)));
     }
     let arrival = match &missing[..] {
-        [] => Arrival::Whole,
+        [] => match listed.base_version() {
+            // Opening says that the chain is too long.
+            Some(base) if above < LONGEST_CHAIN => look_at_base(folder, base, above, &mut stamp)?,
+            _ => Arrival::Whole,
+        },
         [one] => Arrival::Arriving(one.clone()),
         [one, others @ ..] => {
             Arrival::Arriving(format!("{one}, and {} other files are not whole", others.len()))
         }
     };
     Ok((arrival, stamp))
+}
+
+/// How much of the version is there that a version delta in `folder` follows. Its files join
+/// `stamp`.
+fn look_at_base(
+    folder: &Path,
+    base: &BaseVersion,
+    above: usize,
+    stamp: &mut Stamp,
+) -> Result<Arrival> {
+    let number = base.number;
+    let (arrival, seen) = look_below(&base_place(folder, number)?, above + 1)?;
+    if seen.0.is_empty() {
+        stamp.0.push((format!("../{number}/{MANIFEST}"), None));
+    }
+    // Names of files below are already those of their folders.
+    let named = |(name, seen): (String, _)| match name.starts_with("../") {
+        true => (name, seen),
+        false => (format!("../{number}/{name}"), seen),
+    };
+    stamp.0.extend(seen.0.into_iter().map(named));
+    Ok(match arrival {
+        Arrival::Whole => Arrival::Whole,
+        Arrival::Absent => {
+            Arrival::Arriving(format!("version {number}, which it follows, is not there"))
+        }
+        Arrival::Arriving(what) => {
+            Arrival::Arriving(format!("version {number}, which it follows, is not whole: {what}"))
+        }
+    })
 }
 
 /// Metadata of a file, links followed; `None` if it does not exist.

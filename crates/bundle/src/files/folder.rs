@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::ops::Deref;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ams_data::staging::{FileEntry, StagedFolder, write_whole};
 use half::f16;
@@ -20,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
-use crate::files::numbers::Memory;
+use crate::files::numbers::{Bytes, Memory};
 use crate::files::tensors::TensorFile;
 
 /// The last file of a folder.
@@ -43,6 +44,27 @@ pub struct Manifest<T> {
 pub(crate) struct FileList {
     /// Every other file of the folder.
     pub files: BTreeMap<String, FileEntry>,
+    #[serde(default)]
+    meta: VersionPart,
+}
+
+/// A version by its number and its content.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BaseVersion {
+    /// The name of its folder, beside that of the version delta.
+    pub number: u64,
+    /// Its hash.
+    pub hash: String,
+}
+
+/// The part of a version delta's description that says what it is a version of.
+#[derive(Debug, Default, Deserialize)]
+struct VersionPart {
+    #[serde(default)]
+    base_version: Option<BaseVersion>,
+    #[serde(default)]
+    result: Option<BTreeMap<String, FileEntry>>,
 }
 
 impl FileList {
@@ -59,6 +81,21 @@ impl FileList {
         Ok(listed)
     }
 
+    /// That of a folder of these files.
+    pub(crate) fn of(files: BTreeMap<String, FileEntry>) -> FileList {
+        FileList { files, meta: VersionPart::default() }
+    }
+
+    /// The version that a version delta follows; none of another folder.
+    pub(crate) fn base_version(&self) -> Option<&BaseVersion> {
+        self.meta.base_version.as_ref()
+    }
+
+    /// The files of the version: those of the folder, or those a version delta makes.
+    fn of_version(&self) -> &BTreeMap<String, FileEntry> {
+        self.meta.result.as_ref().unwrap_or(&self.files)
+    }
+
     /// That each file is one of the folder whose manifest is at `path`.
     ///
     /// # Errors
@@ -67,21 +104,21 @@ impl FileList {
         check_names(path, &self.files)
     }
 
-    /// The same hash as [`Manifest::hash`].
+    /// The same hash as [`Manifest::hash`], of the version.
     pub(crate) fn hash(&self) -> String {
-        hash(&self.files)
+        hash(self.of_version())
     }
 
-    /// The sizes of all files together, in bytes.
+    /// The sizes of all files of the version together, in bytes.
     pub(crate) fn bytes(&self) -> u64 {
-        let sizes = self.files.values().map(|entry| entry.bytes);
+        let sizes = self.of_version().values().map(|entry| entry.bytes);
         sizes.fold(0, u64::saturating_add)
     }
 }
 
 /// That every name in `files`, listed by the manifest at `path`, is a plain one: nothing outside of
 /// its folder is looked at.
-fn check_names(path: &Path, files: &BTreeMap<String, FileEntry>) -> Result<()> {
+pub(crate) fn check_names(path: &Path, files: &BTreeMap<String, FileEntry>) -> Result<()> {
     let plain = |name: &&String| {
         !matches!(&name[..], "" | "." | "..") && !name.contains(['/', '\\', ':', '\0'])
     };
@@ -304,13 +341,64 @@ pub(crate) enum OwnedTensor {
     F32([usize; 2], Vec<f32>),
 }
 
+/// A tensor of any type to be written, in bytes.
+#[derive(Clone, Debug)]
+pub(crate) struct RawTensor {
+    pub name: String,
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: Vec<u8>,
+}
+
+impl RawTensor {
+    /// Bytes in one row.
+    pub(crate) fn u8(name: String, bytes: Vec<u8>) -> RawTensor {
+        RawTensor { name, dtype: Dtype::U8, shape: vec![bytes.len()], bytes }
+    }
+
+    /// 32-bit unsigned numbers in one row.
+    pub(crate) fn u32(name: String, values: &[u32]) -> RawTensor {
+        let bytes = bytemuck::cast_slice(values).to_vec();
+        RawTensor { name, dtype: Dtype::U32, shape: vec![values.len()], bytes }
+    }
+
+    /// 64-bit unsigned numbers in one row.
+    pub(crate) fn u64(name: String, values: &[u64]) -> RawTensor {
+        let bytes = bytemuck::cast_slice(values).to_vec();
+        RawTensor { name, dtype: Dtype::U64, shape: vec![values.len()], bytes }
+    }
+}
+
+/// The bytes of a safetensors file.
+pub(crate) fn serialize_raw(
+    tensors: &[RawTensor],
+) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let views = tensors.iter().map(|tensor| {
+        let view = TensorView::new(tensor.dtype, tensor.shape.clone(), &tensor.bytes)?;
+        Ok((&tensor.name[..], view))
+    });
+    let views = views.collect::<Result<Vec<_>, safetensors::SafeTensorError>>()?;
+    safetensors::serialize(views, None)
+}
+
 /// A finished folder, opened for reading.
 #[derive(Clone, Debug)]
 pub struct Folder<T> {
     path: PathBuf,
     memory: Memory,
+    /// Those of its files that are not in it.
+    elsewhere: BTreeMap<String, Source>,
     /// The `meta` of the manifest.
     pub manifest: Manifest<T>,
+}
+
+/// Where a file of a folder is, if it is not in it.
+#[derive(Clone, Debug)]
+pub(crate) enum Source {
+    /// In another folder.
+    File(PathBuf),
+    /// Put together from others, and held against its hash.
+    Bytes(Arc<Bytes>),
 }
 
 impl<T: DeserializeOwned> Folder<T> {
@@ -328,29 +416,71 @@ impl<T: DeserializeOwned> Folder<T> {
     /// # Errors
     /// As [`Folder::open`].
     pub fn open_in(path: &Path, format: &str, memory: Memory) -> Result<Folder<T>> {
-        /// The format first: another version's manifest may differ in everything else.
-        #[derive(Deserialize)]
-        struct Format {
-            format: String,
-        }
+        let (text, got) = read_format(path)?;
         let file = path.join(MANIFEST);
-        let text = fs::read_to_string(&file).map_err(Error::io(&file))?;
-        let bad = |error: serde_json::Error| Error::content(&file, error.to_string());
-        let got: Format = serde_json::from_str(&text).map_err(bad)?;
-        if got.format != format {
-            let what = format!("format is {:?}, expected {format:?}", got.format);
+        if got != format {
+            let what = format!("format is {got:?}, expected {format:?}");
             return Err(Error::content(&file, what));
         }
-        let manifest: Manifest<T> = serde_json::from_str(&text).map_err(bad)?;
+        let manifest: Manifest<T> = serde_json::from_str(&text)
+            .map_err(|error| Error::content(&file, error.to_string()))?;
         check_names(&file, &manifest.files)?;
-        Ok(Folder { path: path.to_path_buf(), memory, manifest })
+        Ok(Folder { path: path.to_path_buf(), memory, elsewhere: BTreeMap::new(), manifest })
     }
 }
 
+/// The text of the manifest of the folder at `path`, and its format: another version's manifest may
+/// differ in everything else.
+fn read_format(path: &Path) -> Result<(String, String)> {
+    #[derive(Deserialize)]
+    struct Format {
+        format: String,
+    }
+    let file = path.join(MANIFEST);
+    let text = fs::read_to_string(&file).map_err(Error::io(&file))?;
+    let got: Format =
+        serde_json::from_str(&text).map_err(|error| Error::content(&file, error.to_string()))?;
+    Ok((text, got.format))
+}
+
+/// The format of the folder at `path`.
+///
+/// # Errors
+/// If there is no manifest, or one that cannot be read.
+pub(crate) fn format_of(path: &Path) -> Result<String> {
+    read_format(path).map(|(_, format)| format)
+}
+
+/// Length and hash of a file of these bytes.
+pub(crate) fn entry_of(bytes: &[u8]) -> FileEntry {
+    FileEntry { bytes: bytes.len() as u64, blake3: blake3::hash(bytes).to_hex().to_string() }
+}
+
 impl<T> Folder<T> {
+    /// The folder at `path` with the files of `manifest`, which are where `elsewhere` says.
+    pub(crate) fn assembled(
+        path: &Path,
+        memory: Memory,
+        manifest: Manifest<T>,
+        elsewhere: BTreeMap<String, Source>,
+    ) -> Folder<T> {
+        Folder { path: path.to_path_buf(), memory, elsewhere, manifest }
+    }
+
     /// Where the folder is.
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Where its numbers are.
+    pub(crate) fn memory(&self) -> Memory {
+        self.memory
+    }
+
+    /// Where its file `name` is.
+    pub(crate) fn source(&self, name: &str) -> Source {
+        let inside = || Source::File(self.path.join(name));
+        self.elsewhere.get(name).cloned().unwrap_or_else(inside)
     }
 
     /// Reads a file whole and checks its length and hash against the manifest.
@@ -358,6 +488,9 @@ impl<T> Folder<T> {
     /// # Errors
     /// If it is missing, not listed, cut short or changed.
     pub fn read(&self, name: &str) -> Result<Vec<u8>> {
+        if let Some(Source::Bytes(bytes)) = self.elsewhere.get(name) {
+            return Ok(bytes.to_vec());
+        }
         self.checked(name, |path, _| fs::read(path).map_err(Error::io(path)))
     }
 
@@ -366,7 +499,10 @@ impl<T> Folder<T> {
         name: &str,
         read: impl FnOnce(&Path, u64) -> Result<B>,
     ) -> Result<B> {
-        let path = self.path.join(name);
+        let path = match self.elsewhere.get(name) {
+            Some(Source::File(path)) => path.clone(),
+            _ => self.path.join(name),
+        };
         let Some(entry) = self.manifest.files.get(name) else {
             return Err(Error::content(&path, format!("is not listed in {MANIFEST}")));
         };
@@ -395,6 +531,9 @@ impl<T> Folder<T> {
     /// # Errors
     /// As [`Folder::read`], and if it is not safetensors.
     pub fn tensors(&self, name: &str) -> Result<TensorFile> {
+        if let Some(Source::Bytes(bytes)) = self.elsewhere.get(name) {
+            return TensorFile::new(&self.path.join(name), Arc::clone(bytes));
+        }
         let bytes = self.checked(name, |path, length| self.memory.read(path, length))?;
         TensorFile::new(&self.path.join(name), bytes)
     }

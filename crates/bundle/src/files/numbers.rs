@@ -68,8 +68,7 @@ fn copied(path: &Path, expected: u64) -> Result<Mmap> {
 pub(crate) enum Bytes {
     /// Mapped or copied, see [`Memory`].
     Pages(Mmap),
-    /// Never in a file.
-    #[cfg(test)]
+    /// Put together here, never in a file.
     Owned(Vec<u8>),
 }
 
@@ -79,7 +78,6 @@ impl Deref for Bytes {
     fn deref(&self) -> &[u8] {
         match self {
             Bytes::Pages(pages) => pages,
-            #[cfg(test)]
             Bytes::Owned(bytes) => bytes,
         }
     }

@@ -25,9 +25,29 @@ impl TensorFile {
     ///
     /// # Errors
     /// If the bytes are not safetensors.
-    pub(crate) fn new(path: &Path, bytes: Bytes) -> Result<TensorFile> {
+    pub(crate) fn new(path: &Path, bytes: impl Into<Arc<Bytes>>) -> Result<TensorFile> {
+        let bytes = bytes.into();
         let header = Header::read(path, &bytes)?;
-        Ok(TensorFile { header, bytes: Arc::new(bytes) })
+        Ok(TensorFile { header, bytes })
+    }
+
+    /// Whether there is a tensor `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.header.has(name)
+    }
+
+    /// The tensor `name` as it is in the file.
+    ///
+    /// # Errors
+    /// If there is none.
+    pub(crate) fn raw(&self, name: &str) -> Result<RawSlice<'_>> {
+        let Slot { dtype, shape, bytes } = self.header.slot(name)?;
+        Ok(RawSlice { dtype, shape, bytes: &self.bytes[bytes] })
+    }
+
+    /// An error about this file as a whole.
+    pub(crate) fn fault(&self, what: &str) -> Error {
+        Error::content(self.header.path(), what)
     }
 
     /// The floats called `name`, of exactly this shape.
@@ -213,6 +233,14 @@ impl TensorFile {
     fn numbers<T: Pod>(&self, slot: Slot) -> Numbers<T> {
         Numbers::of_file(&self.bytes, slot.bytes)
     }
+}
+
+/// Type, shape and bytes of a tensor.
+#[derive(Clone, Debug)]
+pub(crate) struct RawSlice<'a> {
+    pub dtype: Dtype,
+    pub shape: Vec<usize>,
+    pub bytes: &'a [u8],
 }
 
 /// Texts end to end.

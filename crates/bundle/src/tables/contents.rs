@@ -25,6 +25,7 @@ use crate::files::tensors::TensorFile;
 use crate::input::{Keys, Semantic};
 use crate::search::{self, SearchScratch};
 use crate::spec::{ContentTowers, ImageSource, Spec, TowerSpec};
+use crate::tables::keyed::KeyedTable;
 use crate::tables::layer::{self, Layered, MergeSource, Position, SortedTable, Values};
 
 /// The numbers of one content.
@@ -67,6 +68,31 @@ fn prefixes(spec: &Spec) -> Vec<String> {
 /// The towers of content `content`.
 fn towers_of(spec: &Spec, content: usize) -> Vec<TowerSpec> {
     spec.towers().into_iter().filter(|tower| tower.content == content).collect()
+}
+
+/// The tables of images, one for each content.
+pub(crate) fn image_tables(spec: &Spec) -> Vec<KeyedTable> {
+    let table = |(content, prefix): (usize, String)| {
+        let towers = towers_of(spec, content).into_iter().map(|tower| tower.name);
+        KeyedTable {
+            name: format!("{prefix}images"),
+            keys: format!("{prefix}keys"),
+            columns: towers.chain(code_names(spec, content)).collect(),
+            lists: Vec::new(),
+        }
+    };
+    prefixes(spec).into_iter().enumerate().map(table).collect()
+}
+
+/// The tables of pictures' names, one for each content.
+pub(crate) fn name_tables(spec: &Spec) -> Vec<KeyedTable> {
+    let table = |prefix: String| KeyedTable {
+        name: format!("{prefix}pictures"),
+        keys: format!("{prefix}names"),
+        columns: vec![format!("{prefix}keys")],
+        lists: Vec::new(),
+    };
+    prefixes(spec).into_iter().map(table).collect()
 }
 
 /// Writes `tables`, one for each of the spec's contents, or one without.
