@@ -38,7 +38,30 @@ pub(crate) fn locations(cache: Option<PathBuf>) -> Locations {
 /// # Errors
 /// If it cannot be fetched.
 pub fn version_here(model: &Path) -> Result<PathBuf, Refusal> {
-    Ok(locations(None).input_version(model).map_err(Failure::from)?)
+    Ok(version(&locations(None), model)?)
+}
+
+/// The same with what `locations` fetch. The versions that a version delta needs come with it.
+///
+/// # Errors
+/// If one cannot be fetched.
+pub(crate) fn version(locations: &Locations, named: &Path) -> Result<PathBuf, Failure> {
+    let place = locations.input_version(named)?;
+    if !is_remote(named) {
+        return Ok(place);
+    }
+    let is_version = named.file_name() == place.file_name();
+    let model = if is_version { named.parent().unwrap_or(named) } else { named };
+    let mut at = place.clone();
+    while let Some(delta) = ams_bundle::version_delta(&at)? {
+        let base = delta.base_version.number;
+        // Whoever opens it says that it goes on too long, or up again.
+        if at.file_name().is_some_and(|own| own == &base.to_string()[..]) {
+            break;
+        }
+        at = locations.input(&model.join(base.to_string()))?;
+    }
+    Ok(place)
 }
 
 /// What a configuration reads, as paths of this host. What it writes has to be one already.

@@ -1,10 +1,13 @@
-//! `ams delta`: what changed since a bundle was published.
+//! `ams delta`: what changed since a bundle was published, or from one version to another.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use ams_bundle::request::{Cell, Text};
-use ams_bundle::{Carried, Changes, Model};
+use ams_bundle::{
+    Carried, Changes, Model, Rounded, RowCounts, RowFormat, VersionDelta, VersionDeltaOptions,
+    version_delta,
+};
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::Dataset;
 use ams_data::schema::ITEM;
@@ -14,11 +17,14 @@ use ams_location::Locations;
 use serde::Serialize;
 
 use crate::commands::images::lines;
+use crate::commands::publish::Rows;
 use crate::failure::Failure;
-use crate::output::{Output, count};
+use crate::locations::version;
+use crate::output::{Output, count, table};
 
 /// Tell a published model of new pictures and items, and of those that are gone, without training:
-/// a server that polls takes it up at once.
+/// a server that polls takes it up at once. Or, with --from, write a trained version as its
+/// difference from an earlier one.
 #[derive(Debug, clap::Args)]
 #[command(
     args_conflicts_with_subcommands = true,
@@ -27,7 +33,7 @@ use crate::output::{Output, count};
 )]
 pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "from")]
     model: Option<PathBuf>,
     /// A feature store: its pictures that the model does not know, or knows otherwise, are
     /// embedded by the model's towers.
@@ -46,6 +52,24 @@ pub(crate) struct Arguments {
     /// name whose image the model does not know is carried if --images has the picture.
     #[arg(long, value_name = "VERSION")]
     carry: Option<PathBuf>,
+    /// The version that servers have: --to is written as its difference from this one.
+    #[arg(long, value_name = "VERSION", requires_all = ["to", "out"],
+        conflicts_with_all = ["model", "images", "items", "remove_pictures", "remove_items", "carry"])]
+    from: Option<PathBuf>,
+    /// The new version, of the same shape.
+    #[arg(long, value_name = "VERSION", requires = "from")]
+    to: Option<PathBuf>,
+    /// The place of the version delta: a version folder beside the one that it follows, and above
+    /// it.
+    #[arg(long, value_name = "VERSION", requires = "from")]
+    out: Option<PathBuf>,
+    /// How changed and new rows of ids are told: half the bytes, for scores that differ a little.
+    #[arg(long, value_name = "TYPE", requires = "from", default_value = "f32")]
+    rows: Rows,
+    /// Most by which a number of an image's embeddings may differ where the image keeps those of
+    /// --from; 0 tells all that moved.
+    #[arg(long, value_name = "DIFFERENCE", requires = "from", default_value_t = 0.0, value_parser = tolerance)]
+    image_tolerance: f32,
     #[command(subcommand)]
     action: Option<Action>,
 }
@@ -64,6 +88,54 @@ enum Action {
         /// The bundle: a version folder, or a model folder for its newest version.
         model: PathBuf,
     },
+    /// Make a whole version of a version delta; its hash and its scores stay.
+    Unpack {
+        /// The version delta: a version folder.
+        version: PathBuf,
+        /// The place of the whole version, a version folder.
+        #[arg(long, value_name = "VERSION")]
+        out: PathBuf,
+    },
+}
+
+/// Reads a difference that is tolerated.
+fn tolerance(text: &str) -> Result<f32, String> {
+    let number: f32 = text.parse().map_err(|_| "expected a number".to_owned())?;
+    if number.is_finite() && number >= 0.0 {
+        Ok(number)
+    } else {
+        Err("expected a finite number of 0 or more".to_owned())
+    }
+}
+
+/// The object that `ams delta --from` prints with `--json`.
+#[derive(Debug, Serialize)]
+struct Between {
+    path: PathBuf,
+    /// Hash of the version that opens from it.
+    hash: String,
+    /// The version that it follows, and its hash.
+    base: u64,
+    base_hash: String,
+    /// Hash of the version that was told: `hash`, unless numbers were rounded.
+    target: String,
+    /// Bytes of its files.
+    bytes: u64,
+    /// Bytes of the whole version.
+    whole_bytes: u64,
+    /// Rows of each table.
+    tables: BTreeMap<String, RowCounts>,
+    /// Files of the version that are told whole.
+    whole_files: Vec<String>,
+    /// Largest differences from the version that was told; none if it is exact.
+    rounded: Option<Rounded>,
+}
+
+/// The object that `ams delta unpack` prints with `--json`.
+#[derive(Debug, Serialize)]
+struct Unpacked {
+    path: PathBuf,
+    hash: String,
 }
 
 /// The object that `ams delta` prints with `--json`.
@@ -99,6 +171,11 @@ struct Verified {
     version: u64,
     /// Hash of the bundle's manifest, in hexadecimal.
     hash: String,
+    /// The versions that a version delta needs, from the one it follows down to a whole one.
+    bases: Vec<u64>,
+    /// By how much it differs from the version that it was made of, if it does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rounded: Option<Rounded>,
     deltas: Vec<VerifiedDelta>,
 }
 
@@ -133,8 +210,97 @@ pub(crate) fn run(
     match &arguments.action {
         Some(Action::Verify { model }) => verify(model, output),
         Some(Action::Compact { model }) => compact(model, output),
-        None => change(&arguments, locations, output),
+        Some(Action::Unpack { version, out }) => unpack(version, out, locations, output),
+        None => match (&arguments.from, &arguments.to, &arguments.out) {
+            (Some(from), Some(to), Some(out)) => {
+                between([from, to, out], &arguments, locations, output)
+            }
+            _ => change(&arguments, locations, output),
+        },
     }
+}
+
+/// Writes the version `to` at `out` as its difference from `from`.
+fn between(
+    [from, to, out]: [&Path; 3],
+    arguments: &Arguments,
+    locations: &Locations,
+    output: Output<'_>,
+) -> Result<(), Failure> {
+    let [from, to] = [version(locations, from)?, version(locations, to)?];
+    let options = VersionDeltaOptions {
+        rows: RowFormat::from(arguments.rows),
+        image_tolerance: arguments.image_tolerance,
+    };
+    let place = locations.destination(out, false)?;
+    let written = ams_bundle::write_version_delta(&from, &to, place.local(), options)?;
+    place.publish()?;
+    let VersionDelta { meta, hash, bytes, whole_bytes, whole } = written;
+    let between = Between {
+        path: out.to_path_buf(),
+        hash,
+        base: meta.base_version.number,
+        base_hash: meta.base_version.hash,
+        target: meta.target,
+        bytes,
+        whole_bytes,
+        tables: meta.tables,
+        whole_files: whole,
+        rounded: meta.rounded,
+    };
+    output.finish(&between, || between_text(&between));
+    Ok(())
+}
+
+fn between_text(between: &Between) -> String {
+    let row = |(name, counts): (&String, &RowCounts)| {
+        let RowCounts { same, changed, new, gone } = *counts;
+        let counts = [same, changed, new, gone].map(count);
+        std::iter::once(name.clone()).chain(counts).collect::<Vec<_>>()
+    };
+    let rows: Vec<Vec<String>> = between.tables.iter().map(row).collect();
+    let share = between.bytes as f64 / between.whole_bytes as f64;
+    format!(
+        "{}{}: follows version {}; {} bytes, {:.1} % of the {} of the whole version\n{}hash {}\n",
+        table(&["rows", "same", "changed", "new", "gone"], &rows),
+        between.path.display(),
+        between.base,
+        count(between.bytes),
+        100.0 * share,
+        count(between.whole_bytes),
+        match &between.rounded {
+            None => "exact: opens with the bits of the whole version\n".to_owned(),
+            Some(rounded) => rounded_text(rounded),
+        },
+        between.hash
+    )
+}
+
+/// By how much a version differs from the one it was made of.
+fn rounded_text(rounded: &Rounded) -> String {
+    let Rounded { rows, embeddings, logits } = rounded;
+    format!(
+        "rounded: rows differ by up to {rows:.2e}, image embeddings by up to {embeddings:.2e}, \
+         golden logits by up to {logits:.2e}\n"
+    )
+}
+
+/// Writes the version delta `from` as a whole version.
+fn unpack(
+    from: &Path,
+    out: &Path,
+    locations: &Locations,
+    output: Output<'_>,
+) -> Result<(), Failure> {
+    let from = version(locations, from)?;
+    let place = locations.destination(out, false)?;
+    let manifest = ams_bundle::unpack(&from, place.local())?;
+    place.publish()?;
+    let unpacked = Unpacked { path: out.to_path_buf(), hash: manifest.hash() };
+    output.finish(&unpacked, || {
+        format!("{}: a whole version, hash {}\n", unpacked.path.display(), unpacked.hash)
+    });
+    Ok(())
 }
 
 fn verify(model: &Path, output: Output<'_>) -> Result<(), Failure> {
@@ -144,6 +310,8 @@ fn verify(model: &Path, output: Output<'_>) -> Result<(), Failure> {
             path: model.path().to_path_buf(),
             version: model.version(),
             hash: model.hash().to_owned(),
+            bases: Vec::new(),
+            rounded: None,
             deltas: Vec::new(),
         });
         verified.deltas.extend(model.last_delta().map(|(hash, meta)| VerifiedDelta {
@@ -156,9 +324,16 @@ fn verify(model: &Path, output: Output<'_>) -> Result<(), Failure> {
             items: meta.items,
         }));
     })?;
-    let verified = verified.expect("a model is opened or an error is said");
+    let mut verified = verified.expect("a model is opened or an error is said");
+    verified.bases = ams_bundle::bases(&verified.path)?;
+    verified.rounded = version_delta(&verified.path)?.and_then(|meta| meta.rounded);
     output.finish(&verified, || {
         let mut text = format!("{}: bundle {}\n", verified.path.display(), verified.hash);
+        if !verified.bases.is_empty() {
+            let bases: Vec<String> = verified.bases.iter().map(u64::to_string).collect();
+            text += &format!("version delta: needs version {}\n", bases.join(", "));
+        }
+        text += &verified.rounded.as_ref().map(rounded_text).unwrap_or_default();
         for delta in &verified.deltas {
             let compacted = match delta.compacted {
                 0 => String::new(),

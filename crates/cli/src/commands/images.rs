@@ -11,6 +11,7 @@ use ams_location::{Locations, Unfinished};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::locations::version;
 use crate::output::{Output, bytes, count, table};
 
 /// Look after a feature store: check it, take pictures out of it, make it compact.
@@ -199,7 +200,7 @@ fn neighbors(
         let (store, name) = (arguments.store.display(), &arguments.key);
         return Err(Failure::user(format!("{store}: has no feature of a picture \"{name}\"")));
     }
-    let model = arguments.model.as_deref().map(|model| locations.input_version(model));
+    let model = arguments.model.as_deref().map(|model| version(locations, model));
     let model = model.transpose()?.map(|model| Model::open(&model)).transpose()?;
     let (keys, names) = (near::keys(&store), near::names(&dir, &store)?);
     let by = |vector: &str, of: &(dyn Fn(ImageKey, &mut Vec<f32>) -> bool + Sync)| {

@@ -66,7 +66,7 @@ pub(crate) struct Manner {
 
 /// How rows are kept.
 #[derive(Clone, Copy, Debug, clap::ValueEnum)]
-enum Rows {
+pub(crate) enum Rows {
     /// As they were learned.
     F32,
     /// Rows rounded to 16-bit floats.

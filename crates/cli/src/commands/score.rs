@@ -7,6 +7,7 @@ use ams_bundle::{Model, PageView, Ranked, Scored};
 use ams_location::Locations;
 
 use crate::failure::Failure;
+use crate::locations::version;
 use crate::output::{Output, table};
 
 /// Rank the candidates of one page view with a bundle.
@@ -29,7 +30,7 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    let model = Model::open(&locations.input_version(&arguments.model)?)?;
+    let model = Model::open(&version(locations, &arguments.model)?)?;
     let page = match &arguments.request {
         Some(path) => &read_page(&locations.input(path)?)?,
         None => sample(&model, arguments.sample.unwrap_or(1))?,

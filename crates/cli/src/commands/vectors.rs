@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::commands::projector::Projector;
 use crate::failure::Failure;
+use crate::locations::version;
 use crate::output::{Output, count};
 
 /// Compute vectors ahead: the ad and user vectors of a published pre-rank network, those of
@@ -81,7 +82,7 @@ pub(crate) fn run(
         return of_images(run, &arguments, locations, output);
     }
     let model = arguments.model.as_ref().expect("clap asks for one of them");
-    let model = Model::open(&locations.input_version(model)?)?;
+    let model = Model::open(&version(locations, model)?)?;
     let dataset = Dataset::open(&locations.input(&arguments.data)?)?;
     if let Some(out) = &arguments.tensorboard {
         let pictures = arguments.pictures.as_ref().map(|it| locations.input(it)).transpose()?;

@@ -168,6 +168,17 @@ fn the_way_through_a_bucket() {
     let here = place.json("score --model models/tiny --sample 1");
     assert_eq!(scored["ctr"], here["ctr"]);
 
+    // A version delta is fetched with the versions that it needs, also where these are forgotten
+    // here.
+    let calibrated = place.json("publish runs/tiny --to new --negative-rate 0.5");
+    let told =
+        ams("delta --from s3://shop/models/tiny/1 --to new/tiny/1 --out s3://shop/models/tiny/3");
+    assert_eq!(told["hash"], calibrated["hash"]);
+    let _ = std::fs::remove_dir_all(place.path("cache"));
+    let scored = ams("score --model s3://shop/models/tiny --sample 1");
+    let here = place.json("score --model new/tiny --sample 1");
+    assert_eq!((&scored["version"], &scored["ctr"]), (&json!(3), &here["ctr"]));
+
     // What is there is not written over, what is not there is said.
     refuses(
         run(&place, server.at, true, &format!("{prepare} --out s3://shop/data")),

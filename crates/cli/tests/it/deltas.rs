@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::place::Place;
 use crate::serve::{Serving, published};
+use crate::shop::TRAIN;
 
 /// The items of the shop and their pictures.
 fn items(place: &Place) -> Vec<(String, String)> {
@@ -336,4 +337,105 @@ fn killed_writers_cost_a_server_nothing() {
             serving.score(&serde_json::from_slice(&place.read("alone.json")).unwrap());
         scored == newest
     });
+}
+
+/// Version 1 of the model, and `new/tiny/2` after another training with its weights.
+fn trained_again() -> (Place, Value) {
+    let (place, page) = published();
+    let warm = "--set train.warm_start.from=runs/tiny --set train.warm_start.parts=all";
+    place.json(&format!("{TRAIN} --set name=again {warm}"));
+    place.json("publish runs/again --to new --name tiny");
+    std::fs::rename(place.path("new/tiny/1"), place.path("new/tiny/2")).unwrap();
+    place.write("page.json", page.to_string());
+    (place, page)
+}
+
+const TOLD: &str = "delta --from models/tiny/1 --to new/tiny/2 --out models/tiny/2";
+
+#[test]
+fn a_trained_version_arrives_as_a_delta() {
+    let (place, page) = trained_again();
+    let score = |model: &str| place.json(&format!("score --model {model} --request page.json"));
+    let whole = score("new/tiny/2");
+    let serving = Serving::new(&place, "--poll 0.05 --deadline-ms 60000");
+    let before = serving.score(&page).1;
+    assert_ne!(before["ctr"], whole["ctr"]);
+
+    // Who asks meanwhile sees the one version or the other.
+    let done = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let asking = scope.spawn(|| {
+            let mut last = before.clone();
+            while !done.load(Ordering::Relaxed) {
+                let (status, now) = serving.score(&page);
+                assert!(status == 200 && (now == before || now == whole), "{now}");
+                assert!(last == before || now == whole, "back to version 1");
+                last = now;
+            }
+        });
+        let written = place.json(TOLD);
+        serving.until("version 2", || serving.state()["live"] == 2);
+        done.store(true, Ordering::Relaxed);
+        asking.join().unwrap();
+        written
+    });
+    assert_eq!(serving.score(&page), (200, whole.clone()));
+    assert_eq!(score("models/tiny"), whole);
+    assert_eq!((&written["rounded"], &written["hash"]), (&Value::Null, &written["target"]));
+    let bytes = |name: &str| written[name].as_u64().unwrap();
+    let on_disk: usize = place.files("models/tiny/2").values().flatten().map(Vec::len).sum();
+    assert_eq!(bytes("bytes"), on_disk as u64);
+    assert!(bytes("bytes") < bytes("whole_bytes"), "{written}");
+    let verified = place.json("delta verify models/tiny/2");
+    assert_eq!((&verified["bases"], &verified["hash"]), (&json!([1]), &written["hash"]));
+
+    // An item's delta follows it; the version before serves without either, and then again.
+    place.write("gone", format!("{}\n", shown(&page, &place).0));
+    assert_eq!(place.json("delta models/tiny --remove-items gone")["delta"], 1);
+    serving.until("followed", || serving.state()["deltas"]["2"] == 1);
+    let changed = serving.score(&page);
+    assert_eq!(changed, (200, score("models/tiny/2")));
+    assert_ne!(changed.1["missing"], whole["missing"]);
+    assert_eq!(place.json("rollback models/tiny"), json!({"withdrawn": 2, "serving": 1}));
+    serving.until("rolled back", || serving.state()["live"] == 1);
+    assert_eq!(serving.score(&page), (200, before));
+    assert_eq!(serving.tell("/admin/models/tiny/versions/2/activate").0, 200);
+    assert_eq!(serving.score(&page), changed);
+    assert_eq!(serving.tell("/admin/models/tiny/unload").0, 200);
+    assert_ne!(serving.score(&page).0, 200);
+    assert_eq!(serving.tell("/admin/models/tiny/versions/2/activate").0, 200);
+    assert_eq!(serving.score(&page), changed);
+
+    // Unpacked it is the version that was told, file by file.
+    place.json("delta unpack models/tiny/2 --out whole/tiny/2");
+    assert_eq!(place.files("whole/tiny/2"), place.files("new/tiny/2"));
+    // It needs its base: a server that has it in memory says so, and another waits.
+    std::fs::rename(place.path("models/tiny/1"), place.path("parked")).unwrap();
+    serving.until("missed", || !serving.state()["changed"]["2"].is_null());
+    let changed_files = serving.state()["changed"]["2"].as_str().unwrap().to_owned();
+    assert!(changed_files.contains("../1/MANIFEST.json is not there any more"), "{changed_files}");
+    place.refuses(
+        "score --model models/tiny/2 --request page.json",
+        &["version delta of version 1"],
+    );
+    assert_eq!(serving.score(&page), changed);
+}
+
+#[test]
+fn what_no_delta_can_tell_is_refused() {
+    let (place, _) = trained_again();
+    place.refuses(&TOLD.replace("--to new/tiny/2", "--to models/tiny"), &["nothing to tell"]);
+    place.refuses(&TOLD.replace("--out models/tiny/2", "--out models/tiny/1"), &["above 1"]);
+    place.refuses(&format!("{TOLD} --image-tolerance -1"), &[]);
+    place.refuses("delta --from models/tiny/1 --to new/tiny/2", &["--out"]);
+    place.json("train shop.toml --set name=other --set model.tower=[8,12]");
+    place.json("publish runs/other --to other --name tiny");
+    let wide = TOLD.replace("new/tiny/2", "other/tiny/1");
+    place.refuses(&wide, &["spec.tower.0 is 8, expected 16", "publish it whole"]);
+    let rounded = place.json(&format!("{TOLD} --rows f16 --image-tolerance 0.001"));
+    assert!(rounded["rounded"]["embeddings"].as_f64().unwrap() <= 0.001, "{rounded}");
+    assert!(rounded["rounded"]["rows"].as_f64().unwrap() < 0.01, "{rounded}");
+    assert_ne!(rounded["hash"], rounded["target"]);
+    place.json("score --model models/tiny/2 --sample 1");
+    place.refuses(TOLD, &["exists already"]);
 }
