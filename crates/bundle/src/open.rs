@@ -3,6 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use ams_model::RankNetwork;
+use serde::de::DeserializeOwned;
 use serde_json::{Map, Value};
 
 use crate::calibration::Calibration;
@@ -19,7 +20,7 @@ use crate::tables::contents;
 use crate::tables::embed::read_dense;
 use crate::tables::items::{ITEMS, Items};
 use crate::tables::rows;
-use crate::unpack::open_version;
+use crate::unpack::{self, open_version};
 
 /// Most a recomputed golden logit may differ from the trainer's, as a share of it where it is above
 /// 1.
@@ -185,14 +186,17 @@ pub struct Described {
 /// # Errors
 /// If its manifest or its decision cannot be read, or its deltas cannot be listed.
 pub fn describe(path: &Path) -> Result<Described> {
-    let folder = Folder::<BundleMeta>::open(path, FORMAT)?;
-    Ok(Described {
-        hash: folder.manifest.hash(),
-        bytes: deltas::version_bytes(path)?,
-        deltas: deltas::last(path)?,
-        decision: read_decision(&folder)?,
-        meta: folder.manifest.meta,
-    })
+    let (bytes, deltas) = (deltas::version_bytes(path)?, deltas::last(path)?);
+    let (hash, decision, meta) = match unpack::delta_folder(path, Memory::Mapped)? {
+        Some(folder) => {
+            (folder.manifest.meta.hash(), read_decision(&folder)?, folder.manifest.meta.bundle)
+        }
+        None => {
+            let folder = Folder::<BundleMeta>::open(path, FORMAT)?;
+            (folder.manifest.hash(), read_decision(&folder)?, folder.manifest.meta)
+        }
+    };
+    Ok(Described { meta, hash, bytes, deltas, decision })
 }
 
 fn read_items(folder: &Folder<BundleMeta>, spec: &Spec) -> Result<Items> {
@@ -221,7 +225,7 @@ fn read_calibration(folder: &Folder<BundleMeta>) -> Result<Option<Calibration>> 
     }
 }
 
-fn read_decision(folder: &Folder<BundleMeta>) -> Result<Option<Map<String, Value>>> {
+fn read_decision<M: DeserializeOwned>(folder: &Folder<M>) -> Result<Option<Map<String, Value>>> {
     if !folder.manifest.files.contains_key(DECISION) {
         return Ok(None);
     }

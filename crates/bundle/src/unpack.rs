@@ -31,11 +31,10 @@ use crate::tables::keyed::{self, KeyedTable};
 /// another than it was made for.
 pub(crate) fn open_version(path: &Path, memory: Memory) -> Result<Folder<BundleMeta>> {
     let (mut place, mut deltas) = (path.to_path_buf(), Vec::new());
-    while folder::format_of(&place)? == VERSION_DELTA {
+    while let Some(delta) = delta_folder(&place, memory)? {
         if deltas.len() == LONGEST_CHAIN {
             return Err(too_long(path));
         }
-        let delta = open_delta(&place, memory)?;
         let number = delta.manifest.meta.base_version.number;
         let base = base_place(&place, number)?;
         if !base.join(MANIFEST).exists() {
@@ -60,10 +59,21 @@ pub(crate) fn open_version(path: &Path, memory: Memory) -> Result<Folder<BundleM
 /// # Errors
 /// If there is no version, or its manifest cannot be read.
 pub fn version_delta(path: &Path) -> Result<Option<VersionDeltaMeta>> {
+    Ok(delta_folder(path, Memory::Mapped)?.map(|delta| delta.manifest.meta))
+}
+
+/// The files of the version delta at `path`; none of a whole version.
+///
+/// # Errors
+/// As [`version_delta`].
+pub(crate) fn delta_folder(
+    path: &Path,
+    memory: Memory,
+) -> Result<Option<Folder<VersionDeltaMeta>>> {
     if folder::format_of(path)? != VERSION_DELTA {
         return Ok(None);
     }
-    open_delta(path, Memory::Mapped).map(|delta| Some(delta.manifest.meta))
+    open_delta(path, memory).map(Some)
 }
 
 fn open_delta(path: &Path, memory: Memory) -> Result<Folder<VersionDeltaMeta>> {

@@ -268,11 +268,6 @@ impl FolderWriter {
     }
 }
 
-/// How a manifest lists a file of these bytes.
-fn entry_of(bytes: &[u8]) -> FileEntry {
-    FileEntry { bytes: bytes.len() as u64, blake3: blake3::hash(bytes).to_hex().to_string() }
-}
-
 /// Takes everybody's leave to write to a file. A disk that keeps no permissions refuses; there the
 /// file stays as it is, which is no error: nothing relies on it.
 #[cfg(unix)]

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
+use ams_bundle::LONGEST_CHAIN;
 use ams_daily::{Gate, Sanity};
 use ams_location::Locations;
 use ams_train::settings::{Config, WarmParts};
@@ -41,6 +42,12 @@ pub(super) struct DailyConfig {
     /// Versions, and days, that are kept.
     #[serde(default = "three")]
     pub(super) keep: usize,
+    /// How a version is published.
+    #[serde(default)]
+    pub(super) publish_as: PublishAs,
+    /// Where versions are published as deltas: every so many, one is whole.
+    #[serde(default = "seven")]
+    pub(super) whole_every: usize,
     /// Flags of `ams prepare`, without those that say which days.
     pub(super) prepare: Table,
     /// Flags of `ams encode`; without them there are no pictures.
@@ -54,6 +61,21 @@ pub(super) struct DailyConfig {
     /// How far a day may be from the days before it.
     #[serde(default)]
     pub(super) sanity: Sanity,
+}
+
+/// How a version is published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(super) enum PublishAs {
+    /// With all its files.
+    #[default]
+    Whole,
+    /// As its difference from the version that serves.
+    Delta,
+}
+
+fn seven() -> usize {
+    7
 }
 
 fn six() -> f64 {
@@ -122,6 +144,10 @@ impl DailyConfig {
                 "keep is {}, expected at least 2: the version that serves and the one before it",
                 self.keep
             ));
+        }
+        if !(1..=LONGEST_CHAIN).contains(&self.whole_every) {
+            let every = self.whole_every;
+            return Err(format!("whole_every is {every}, expected 1 to {LONGEST_CHAIN}"));
         }
         for (section, refused, table) in [
             ("prepare", &OF_DAYS[..], Some(&self.prepare)),

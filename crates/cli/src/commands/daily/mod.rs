@@ -22,7 +22,10 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use ams_bundle::{Model, add_decision, next_version, whole_versions};
+use ams_bundle::{
+    Model, VersionDeltaOptions, add_decision, bases, check_shapes, next_version, whole_versions,
+    write_version_delta,
+};
 use ams_daily::{Day, Decision, Entry, Facts, Making, Outcome, Sanity, State, instant, predict};
 use ams_data::dataset::{CARD, Dataset, SplitName};
 use ams_data::lock::Lock;
@@ -36,7 +39,7 @@ use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::config::DailyConfig;
+use self::config::{DailyConfig, PublishAs};
 use crate::commands::prepare;
 use crate::commands::publish::{Publication, publish_version};
 use crate::failure::Failure;
@@ -398,6 +401,11 @@ impl Daily<'_> {
             (true, false) => Ok(version),
             // It went there already, and the state was not written.
             (false, true) if model.exists() => Ok(there),
+            // .. as a delta.
+            (true, true) if Model::open(&there)?.hash() == Model::open(&version)?.hash() => {
+                remove_folder(&version)?;
+                Ok(there)
+            }
             (_, true) => {
                 let what = "was published by somebody else meanwhile; move it away, or let `ams daily` publish alone";
                 Err(Failure::user(format!("{}: {what}", there.display())))
@@ -425,11 +433,43 @@ impl Daily<'_> {
             let folder = self.config.models.join(&self.config.name);
             std::fs::create_dir_all(&folder)
                 .map_err(|error| Failure::user(format!("{}: {error}", folder.display())))?;
-            appear(candidate, &there)?;
+            match self.base(making, candidate)? {
+                None => appear(candidate, &there)?,
+                Some(base) => {
+                    let exact = VersionDeltaOptions::default();
+                    let written = write_version_delta(&base, candidate, &there, exact)?;
+                    self.output.say(&format!(
+                        "version {} is a delta of {}: {} bytes, {} if it were whole",
+                        making.version,
+                        written.meta.base_version.number,
+                        count(written.bytes),
+                        count(written.whole_bytes)
+                    ));
+                    remove_folder(candidate)?;
+                }
+            }
         }
         entry.version = Some(making.version);
         entry.hash = Some(Model::open(&there)?.hash().to_owned());
         Ok(())
+    }
+
+    /// The version that the candidate is published as a delta of; none if it is published whole.
+    fn base(&self, making: &Making, candidate: &Path) -> Result<Option<PathBuf>, Failure> {
+        let Some(base) = making.serving.filter(|_| self.config.publish_as == PublishAs::Delta)
+        else {
+            return Ok(None);
+        };
+        let base = self.version(base);
+        if bases(&base)?.len() + 1 >= self.config.whole_every {
+            return Ok(None);
+        }
+        let (serving, new) = (Model::open_bundle(&base)?, Model::open_bundle(candidate)?);
+        if let Err(error) = check_shapes(&serving, &new) {
+            self.output.say(&format!("published whole: {error}"));
+            return Ok(None);
+        }
+        Ok((serving.hash() != new.hash()).then_some(base))
     }
 
     /// Writes down what was decided, and removes what is kept no longer.
@@ -455,10 +495,14 @@ impl Daily<'_> {
         let serving = ams_serve::serving_version(&self.config.models, &self.config.name)?;
         let ours = |version: &u64| self.state.days.iter().any(|day| day.version == Some(*version));
         let versions: Vec<u64> = whole_versions(&model)?.into_iter().filter(ours).collect();
-        for version in &versions[..versions.len().saturating_sub(keep)] {
-            if Some(*version) != serving {
-                remove_folder(&model.join(version.to_string()))?;
-            }
+        let old = &versions[..versions.len().saturating_sub(keep)];
+        let goes = |version: &u64| old.contains(version) && Some(*version) != serving;
+        let mut needed = Vec::new();
+        for version in whole_versions(&model)?.iter().filter(|version| !goes(version)) {
+            needed.extend(bases(&model.join(version.to_string()))?);
+        }
+        for version in old.iter().filter(|version| goes(version) && !needed.contains(version)) {
+            remove_folder(&model.join(version.to_string()))?;
         }
         let left = whole_versions(&model)?;
         let days = &self.state.days;
