@@ -210,11 +210,13 @@ impl Model {
                 let batch = batch.map_err(unreadable)?;
                 let rows = Rows::of(&batch, self.model.spec(), shape);
                 let rows = rows.map_err(|what| input(format!("table: {what}")))?;
-                let begins: Vec<usize> = (0..batch.num_rows()).step_by(ROWS).collect();
+                // A batch may be smaller than a part: still, no core waits.
+                let size = batch.num_rows().div_ceil(threads).clamp(TOGETHER, ROWS);
+                let begins: Vec<usize> = (0..batch.num_rows()).step_by(size).collect();
                 for round in begins.chunks(threads) {
                     Python::attach(|py| py.check_signals())?;
                     let part = |begin: usize| {
-                        let end = batch.num_rows().min(begin + ROWS);
+                        let end = batch.num_rows().min(begin + size);
                         part(&rows, begin..end, before, see, &buffers)
                     };
                     for made in all_at_once(round, &part) {
