@@ -11,6 +11,7 @@
 //! POST /admin/models/{model}/unload                    stops serving the model until a version is activated
 //! POST /admin/models/{model}/versions/{version}/activate
 //! POST /admin/models/{model}/versions/{version}/canary?percent=5
+//! POST /admin/models/{model}/versions/{version}/promote[?steps=1,5,25,50&impressions=1000&..]
 //! POST /admin/models/{model}/changes                   new pictures and items of the live version, see `edits`
 //! PUT  /admin/models/{model}/pictures/{name}           a new picture of it
 //! ```
@@ -35,11 +36,12 @@ use crate::browser::reject_cross_site;
 use crate::edits::{self, Edit};
 use crate::exposition;
 use crate::http::{
-    Accepts, AppState, health, json_response, no_such_method, no_such_path, of_protocol,
+    Accepts, AppState, blocking, health, json_response, no_such_method, no_such_path, of_protocol,
 };
 use crate::models::{ModelOverview, Models, Refusal, Status};
 use crate::pages;
 use crate::problem::{Kind, Problem};
+use crate::promotion::Promotion;
 use crate::protocol::json;
 use crate::state::ServerState;
 use crate::token::Tokens;
@@ -58,6 +60,7 @@ pub(crate) fn router(server: &Arc<ServerState>) -> Router {
         .route("/admin/models/{model}/pictures/{*name}", put(picture))
         .route(&format!("{version}/activate"), post(activate))
         .route(&format!("{version}/canary"), post(canary))
+        .route(&format!("{version}/promote"), post(promote))
         .route_layer(from_fn_with_state(Arc::clone(server), admitted))
         .merge(pages::status())
         .route_layer(from_fn_with_state(Arc::clone(server), reject_cross_site))
@@ -100,7 +103,7 @@ struct Overview {
 async fn overview(State(server): AppState) -> Result<Response, Problem> {
     let models = Arc::clone(&server.models);
     let told = move || {
-        let here = models.now().status();
+        let here = models.status();
         let models = models.overview().map_err(|error| Problem::from(Refusal::from(error)))?;
         Ok(Overview { models, here })
     };
@@ -108,7 +111,7 @@ async fn overview(State(server): AppState) -> Result<Response, Problem> {
 }
 
 fn status_response(models: &Models) -> Response {
-    json_response(json::write(&models.now().status()))
+    json_response(json::write(&models.status()))
 }
 
 /// Changes the served versions on a blocking thread, and responds with the state of all models.
@@ -119,19 +122,6 @@ async fn change<R: Send + 'static>(
     let models = Arc::clone(&server.models);
     blocking(move || change(&models).map_err(Problem::from)).await?;
     Ok(status_response(&server.models))
-}
-
-/// Runs `work` on a blocking thread, because threads that talk to clients never wait for disks.
-async fn blocking<R: Send + 'static>(
-    work: impl FnOnce() -> Result<R, Problem> + Send + 'static,
-) -> Result<R, Problem> {
-    match tokio::task::spawn_blocking(work).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(Problem::new(
-            Kind::Internal,
-            "the server failed by a defect; the log has the details",
-        )),
-    }
 }
 
 async fn poll(State(server): AppState) -> Result<Response, Problem> {
@@ -237,4 +227,47 @@ async fn canary(
         share.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
     let by = author(&headers);
     change(&server, move |models| models.canary(&model, version, percent, &by)).await
+}
+
+/// The query parameters of a promotion; those that are absent are as usual.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct PromoteQuery {
+    /// Percentages, with commas between them.
+    steps: Option<String>,
+    impressions: Option<u64>,
+    calibration: Option<f64>,
+    errors: Option<f64>,
+}
+
+impl PromoteQuery {
+    fn rules(self) -> Result<Promotion, String> {
+        let usual = Promotion::default();
+        let step = |text: &str| {
+            let wrong = |_| format!("steps: {text:?} is no percentage, expected such as 1,5,25,50");
+            text.trim().parse::<u8>().map_err(wrong)
+        };
+        let steps: Option<Result<Vec<u8>, String>> =
+            self.steps.map(|steps| steps.split(',').map(step).collect());
+        let rules = Promotion {
+            steps: steps.transpose()?.unwrap_or(usual.steps),
+            impressions: self.impressions.unwrap_or(usual.impressions),
+            calibration: self.calibration.unwrap_or(usual.calibration),
+            errors: self.errors.unwrap_or(usual.errors),
+        };
+        rules.check().map(|()| rules)
+    }
+}
+
+async fn promote(
+    State(server): AppState,
+    version: Version,
+    rules: Result<Query<PromoteQuery>, axum::extract::rejection::QueryRejection>,
+    headers: HeaderMap,
+) -> Result<Response, Problem> {
+    let (model, version) = version_path(version)?;
+    let Query(rules) = rules.map_err(|error| Problem::new(Kind::Request, error.body_text()))?;
+    let rules = rules.rules().map_err(|what| Problem::new(Kind::Request, what))?;
+    let by = author(&headers);
+    change(&server, move |models| models.promote(&model, version, rules, &by)).await
 }

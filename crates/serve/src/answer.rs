@@ -111,39 +111,64 @@ pub(crate) fn page_view(
     let user = page.user.id.as_ref().and_then(|id| value::id(&id.0).ok());
     let user = user.as_deref().filter(|id| !id.is_empty());
     let loaded = snapshot.find(&target.model, target.version, user)?;
-    let answer = match operation {
-        Operation::Score => write(&rank(&loaded, page, buffers, &clock)?),
-        Operation::PreRank => {
-            loaded.model.require_vectors()?;
-            write(&rank(&loaded, page, buffers, &clock)?)
-        }
-        Operation::Page { keep: 0, .. } => {
-            return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
-        }
-        Operation::Page { pre_rank, keep } => {
-            let first = snapshot.find(pre_rank, None, user)?;
-            first.model.require_vectors()?;
-            let places = best(&first, page, *keep, buffers, &clock)?;
-            let page = PageView { candidates: page.candidates.at(&places), ..page.clone() };
-            write(&rank(&loaded, &page, buffers, &clock)?)
-        }
-        Operation::Explain => {
-            let explained = loaded.model.explain(page, &mut buffers.scratch)?;
-            let (model, version) = (loaded.model.name(), loaded.model.version());
-            write(&Answer::Explained(Explanation { model, version, explained }))
-        }
-        Operation::Infer(wanted) => {
-            loaded.metrics.counts.pages.increment(1);
-            loaded.metrics.candidates.record(page.candidates.item.len() as f64);
-            let Buffers { scratch, ctr } = buffers;
-            inference::check(wanted)?;
-            clock.scored(ctrs_while(&loaded.model, page, scratch, ctr, || clock.runs())?)?;
-            let inferred = inference::inferred(&loaded.model, page, wanted, ctr);
-            write(&Answer::Inferred(inferred))
-        }
-    };
-    clock.check()?;
-    Ok(answer)
+    let attempt = loaded.metrics.counts.attempt();
+    let by = Answering { loaded: &loaded, snapshot, user };
+    let answer = by.answer(operation, page, clock, buffers, write);
+    let answer = answer.and_then(|answer| clock.check().map(|()| answer));
+    let is_ours = |problem: &Problem| problem.kind.status().is_server_error();
+    attempt.end(answer.as_ref().is_err_and(is_ours));
+    answer
+}
+
+/// The version that answers a page view of a user.
+struct Answering<'a> {
+    loaded: &'a LoadedVersion,
+    snapshot: &'a Snapshot,
+    user: Option<&'a str>,
+}
+
+impl Answering<'_> {
+    fn answer(
+        &self,
+        operation: &Operation,
+        page: &PageView,
+        clock: Clock,
+        buffers: &mut Buffers,
+        write: impl FnOnce(&Answer<'_>) -> Vec<u8>,
+    ) -> Result<Vec<u8>, Problem> {
+        let Answering { loaded, snapshot, user } = *self;
+        Ok(match operation {
+            Operation::Score => write(&rank(loaded, page, buffers, &clock)?),
+            Operation::PreRank => {
+                loaded.model.require_vectors()?;
+                write(&rank(loaded, page, buffers, &clock)?)
+            }
+            Operation::Page { keep: 0, .. } => {
+                return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
+            }
+            Operation::Page { pre_rank, keep } => {
+                let first = snapshot.find(pre_rank, None, user)?;
+                first.model.require_vectors()?;
+                let places = best(&first, page, *keep, buffers, &clock)?;
+                let page = PageView { candidates: page.candidates.at(&places), ..page.clone() };
+                write(&rank(loaded, &page, buffers, &clock)?)
+            }
+            Operation::Explain => {
+                let explained = loaded.model.explain(page, &mut buffers.scratch)?;
+                let (model, version) = (loaded.model.name(), loaded.model.version());
+                write(&Answer::Explained(Explanation { model, version, explained }))
+            }
+            Operation::Infer(wanted) => {
+                loaded.metrics.counts.pages.increment(1);
+                loaded.metrics.candidates.record(page.candidates.item.len() as f64);
+                let Buffers { scratch, ctr } = buffers;
+                inference::check(wanted)?;
+                clock.scored(ctrs_while(&loaded.model, page, scratch, ctr, || clock.runs())?)?;
+                let inferred = inference::inferred(&loaded.model, page, wanted, ctr);
+                write(&Answer::Inferred(inferred))
+            }
+        })
+    }
 }
 
 /// The answer to a request for similar items.

@@ -8,6 +8,7 @@ use ams_daily::{Comparison, Day, Decision, Outcome};
 
 use crate::models::{LoadedVersion, Snapshot, Status};
 use crate::process;
+use crate::promotion::PromotionStatus;
 use crate::state::ServerState;
 
 /// The type of a metric.
@@ -75,7 +76,9 @@ fn escaped(value: &str) -> String {
 pub(crate) fn render(server: &ServerState) -> String {
     let mut text = Exposition(server.telemetry.render());
     let now = server.models.now();
-    of_models(&mut text, &now.status(), server.models.unkept().is_some());
+    let status = server.models.status();
+    of_models(&mut text, &status, server.models.unkept().is_some());
+    of_promotions(&mut text, &status);
     of_versions(&mut text, &now.in_memory().collect::<Vec<_>>());
     of_days(&mut text, &now);
     let live = now.live().filter_map(|(model, live)| Some((model, live?.since as f64)));
@@ -142,7 +145,7 @@ fn of_models(text: &mut Exposition, models: &[Status], unkept: bool) {
 
 fn of_versions(text: &mut Exposition, loaded: &[(&str, &Arc<LoadedVersion>)]) {
     type Value = fn(&LoadedVersion) -> f64;
-    let metrics: [(&str, MetricKind, &str, Value); 5] = [
+    let metrics: [(&str, MetricKind, &str, Value); 10] = [
         ("ams_page_views_total", MetricKind::Counter, "Page views a version scored.", |it| {
             it.metrics.counts.pages.get() as f64
         }),
@@ -159,6 +162,33 @@ fn of_versions(text: &mut Exposition, loaded: &[(&str, &Arc<LoadedVersion>)]) {
             |it| it.metrics.counts.missing_images.get() as f64,
         ),
         (
+            "ams_version_requests_total",
+            MetricKind::Counter,
+            "Page views that a version was to answer.",
+            |it| it.metrics.counts.requests.get() as f64,
+        ),
+        (
+            "ams_version_failures_total",
+            MetricKind::Counter,
+            "Those that failed, and not by the client's fault.",
+            |it| it.metrics.counts.failures.get() as f64,
+        ),
+        (
+            "ams_outcomes_total",
+            MetricKind::Counter,
+            "Impressions of a version whose outcome was posted.",
+            |it| it.metrics.counts.outcomes.get() as f64,
+        ),
+        ("ams_outcome_clicks_total", MetricKind::Counter, "Clicks among them.", |it| {
+            it.metrics.counts.clicks.get() as f64
+        }),
+        (
+            "ams_outcome_predicted_clicks_total",
+            MetricKind::Counter,
+            "Clicks that the version predicted for them.",
+            |it| it.metrics.counts.counted().predicted_clicks(),
+        ),
+        (
             "ams_version_loaded_timestamp_seconds",
             MetricKind::Gauge,
             "When a version was ready in memory, in unix seconds.",
@@ -173,6 +203,38 @@ fn of_versions(text: &mut Exposition, loaded: &[(&str, &Arc<LoadedVersion>)]) {
             .iter()
             .map(|(model, loaded)| (labels(model, Some(loaded.model.version())), value(loaded)));
         text.metric(Metric { name, kind, help }, samples);
+    }
+}
+
+/// Of canaries that get more users by themselves.
+fn of_promotions(text: &mut Exposition, models: &[Status]) {
+    type Value = fn(&PromotionStatus) -> Option<f64>;
+    let gauges: [(&str, &str, Value); 4] = [
+        (
+            "ams_canary_impressions",
+            "Impressions of a canary whose outcome is known, in this step.",
+            |it| Some(it.canary.impressions as f64),
+        ),
+        (
+            "ams_canary_calibration",
+            "Predicted clicks over clicks of a canary in this step.",
+            |it| it.calibration,
+        ),
+        ("ams_canary_calibration_low", "The lower end of the interval of the calibration.", |it| {
+            it.interval?[0]
+        }),
+        (
+            "ams_canary_calibration_high",
+            "The upper end of the interval of the calibration.",
+            |it| it.interval?[1],
+        ),
+    ];
+    for (name, help, value) in gauges {
+        let samples = models.iter().filter_map(|it| {
+            let of = it.promotion.as_ref()?;
+            Some((labels(&it.model, Some(of.version)), value(of)?))
+        });
+        text.metric(Metric { name, kind: MetricKind::Gauge, help }, samples);
     }
 }
 

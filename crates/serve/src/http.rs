@@ -46,6 +46,19 @@ pub(crate) fn health() -> Router<Arc<ServerState>> {
         .route("/v2/health/ready", get(ready))
 }
 
+/// Runs `work` on a blocking thread, because threads that talk to clients never wait for disks.
+pub(crate) async fn blocking<R: Send + 'static>(
+    work: impl FnOnce() -> Result<R, Problem> + Send + 'static,
+) -> Result<R, Problem> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(Problem::new(
+            Kind::Internal,
+            "the server failed by a defect; the log has the details",
+        )),
+    }
+}
+
 pub(crate) async fn no_such_path() -> Problem {
     Problem::new(Kind::NotFound, "no such path")
 }

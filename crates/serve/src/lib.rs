@@ -29,6 +29,7 @@
 //! state                             the state that all requests share
 //! answer                            the operations on models and page views
 //! inference                         page views as tensors
+//! outcomes                          clicks on what was answered
 //! listen, encryption, connections   sockets; TLS; the limits of connections
 //! settings, cors, token, edits      settings; authentication; changes of a served model
 //! body                              the body of a request, within limits
@@ -36,6 +37,7 @@
 //! models, compute                   the versions that serve; the threads that score
 //! spans, trace, reload              spans and ids of requests; files of secrets that are reloaded
 //! traffic, telemetry                metrics
+//! promotion                         whether a canary goes on, of what was counted
 //! system, process, notify           the operating system; systemd
 //! load                              a client that measures a server
 //! ```
@@ -78,9 +80,11 @@ mod listen;
 mod load;
 mod models;
 mod notify;
+mod outcomes;
 mod pages;
 mod problem;
 mod process;
+mod promotion;
 mod protocol;
 mod reload;
 mod request;
@@ -106,6 +110,7 @@ pub use models::{
     Author, CanaryShare, DayOverview, ModelOverview, VersionOverview, VersionState, overview,
     roll_back, serving_version,
 };
+pub use promotion::Promotion;
 pub use server::{Server, start};
 pub use settings::{Control, Demo, Limits, Settings, Tls};
 pub use token::Tokens;

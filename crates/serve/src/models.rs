@@ -13,7 +13,8 @@
 //! Knows bundles; no requests, no HTTP.
 //!
 //! In reading order: `refusal`, errors; [`decisions`]; `look`, the search on disk; `orders`, the
-//! orders of operators; `deltas`; `overview`, what is told of a folder.
+//! orders of operators; `promote`, canaries that get more users; `deltas`; `overview`, what is told
+//! of a folder.
 
 pub(crate) mod decisions;
 mod deltas;
@@ -21,6 +22,7 @@ mod look;
 mod offline;
 mod orders;
 mod overview;
+mod promote;
 mod refusal;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -38,6 +40,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::decisions::{DecisionStore, ModelDecisions};
 use self::offline::model_names;
+use crate::promotion::{PromotionStatus, Step, billionths};
 use crate::telemetry::{Telemetry, VersionMetrics};
 
 pub use self::decisions::{Author, CanaryShare};
@@ -128,6 +131,8 @@ pub(crate) struct Models {
     decisions: Mutex<DecisionStore>,
     /// Locked while the snapshot is replaced.
     changes: Mutex<()>,
+    /// Steps of promotions, by model.
+    steps: Mutex<BTreeMap<String, Step>>,
     /// Locked while a delta is written.
     edits: Mutex<()>,
     /// Locked while the folder is polled.
@@ -166,6 +171,8 @@ pub(crate) struct Status {
     pub refused_deltas: BTreeMap<u64, String>,
     /// Decisions with their authors and times.
     pub decided: ModelDecisions,
+    /// How the canary does, if it gets more users by itself.
+    pub promotion: Option<PromotionStatus>,
 }
 
 /// How often the examples are scored before a version serves.
@@ -232,6 +239,11 @@ impl Snapshot {
         self.models.get(model)?.days.as_ref()
     }
 
+    /// Who took a version back and when, if somebody did.
+    pub(crate) fn withdrawn(&self, model: &str, version: u64) -> Option<&Author> {
+        self.models.get(model)?.decided.withdrawn.get(&version)
+    }
+
     /// The newest day of a model with data: of those that were done, and of its versions in memory.
     pub(crate) fn newest_day(&self, model: &str) -> Option<Day> {
         let versions = self.models.get(model)?;
@@ -263,6 +275,7 @@ impl Snapshot {
                 .filter_map(|(version, loaded)| Some((*version, loaded.refused_delta.clone()?)))
                 .collect(),
             decided: versions.decided.clone(),
+            promotion: None,
         };
         self.models.iter().map(status).collect()
     }
@@ -292,6 +305,7 @@ impl Models {
             snapshot: ArcSwap::default(),
             decisions: Mutex::default(),
             changes: Mutex::default(),
+            steps: Mutex::default(),
             edits: Mutex::default(),
             looking: Mutex::default(),
             telemetry,
@@ -483,6 +497,46 @@ impl Models {
         }
         let names: Vec<&str> = names.iter().map(|name| &name[..]).collect();
         Err(Refusal::Absent(format!("no model {name:?}; known models: {}", list(&names))))
+    }
+
+    /// The state of every model, in order of their names.
+    pub(crate) fn status(&self) -> Vec<Status> {
+        let mut all = self.now().status();
+        for status in &mut all {
+            status.promotion = self.promotion(&status.model);
+        }
+        all
+    }
+
+    /// Counts outcomes of impressions: each is the version that answered, the rate that it
+    /// predicted and whether it was clicked. Returns how many are of versions that are not in
+    /// memory, which count for nothing.
+    ///
+    /// # Errors
+    /// If there is no such model.
+    pub(crate) fn count_outcomes(
+        &self,
+        name: &str,
+        outcomes: &[(u64, f64, bool)],
+    ) -> Result<u64, Refusal> {
+        let now = self.now();
+        let Some(known) = now.models.get(name) else {
+            now.find(name, None, None)?;
+            return Ok(outcomes.len() as u64);
+        };
+        let mut left_out = 0;
+        for &(version, rate, clicked) in outcomes {
+            let Some(loaded) = known.loaded.get(&version) else {
+                left_out += 1;
+                continue;
+            };
+            let counts = &loaded.metrics.counts;
+            counts.outcomes.increment(1);
+            counts.clicks.increment(u64::from(clicked));
+            counts.predicted.increment(billionths(rate));
+        }
+        self.judge(name);
+        Ok(left_out)
     }
 
     /// What can be told of the folder by its files.

@@ -6,6 +6,7 @@
 //! POST /v1/models/{model}[/versions/{version}]/page?pre_rank=MODEL[&keep=400]
 //! POST /v1/models/{model}[/versions/{version}]/explain
 //! POST /v1/models/{model}[/versions/{version}]/similar
+//! POST /v1/models/{model}/outcomes                      clicks on what was answered, see `outcomes`
 //! GET  /v1/models/{model}[/versions/{version}]          the model card
 //! GET  /v1/models                                       names and live versions
 //! POST /v2/models/{model}[/versions/{version}]/infer   the Open Inference Protocol, see `inference`
@@ -36,18 +37,23 @@ use crate::body::{Body, bytes};
 use crate::browser::cors_headers;
 use crate::cors::Cors;
 use crate::http::{
-    Accepts, AppState, admitted, health, json_response, no_such_method, no_such_path, of_protocol,
+    Accepts, AppState, admitted, blocking, health, json_response, no_such_method, no_such_path,
+    of_protocol,
 };
-use crate::models::LoadedVersion;
+use crate::models::{Author, LoadedVersion};
+use crate::outcomes::Received;
 use crate::problem::{Kind, Problem};
+use crate::promotion::PromotionStatus;
 use crate::protocol::{Protocol, json};
 use crate::request::{Question, Request, RequestKind};
 use crate::state::ServerState;
-use crate::{grpc, inference, pages};
+use crate::{grpc, inference, outcomes, pages};
 
 /// The routes of the port for page views, with their middleware.
 pub(crate) fn router(server: &Arc<ServerState>) -> Router {
-    let mut router = Router::new().route("/v1/models", get(list));
+    let mut router = Router::new()
+        .route("/v1/models", get(list))
+        .route("/v1/models/{model}/outcomes", post(outcomes));
     if server.bench_endpoint {
         router = router.route("/v1/nothing", post(nothing));
     }
@@ -226,6 +232,20 @@ async fn answer(
     Ok(json_response(server.answer(request).await?))
 }
 
+async fn outcomes(State(server): AppState, path: PathResult, request: HttpRequest) -> RouteResult {
+    let Path(path) = path.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
+    Accepts::Json.check(request.headers())?;
+    let (head, body) = request.into_parts();
+    let body = Body::read(server.body_limits(), &head.headers, body).await?;
+    let models = Arc::clone(&server.models);
+    let count = move || {
+        let outcomes = outcomes::parse(&body.expanded()?)?;
+        let left_out = models.count_outcomes(&path.model, &outcomes)?;
+        Ok(Received { counted: outcomes.len() as u64 - left_out, left_out })
+    };
+    Ok(json_response(json::write(&blocking(count).await?)))
+}
+
 async fn nothing(State(server): AppState, request: HttpRequest) -> RouteResult {
     let (head, body) = request.into_parts();
     let (body, _held) = bytes(server.body_limits(), &head.headers, body).await?;
@@ -310,13 +330,19 @@ struct Card<'a> {
     calibration: Option<&'a ams_bundle::Calibration>,
     #[serde(skip_serializing_if = "Option::is_none")]
     decision: Option<&'a Map<String, Value>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    promotion: Option<PromotionStatus>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    withdrawn: Option<&'a Author>,
     samples: &'a [ams_bundle::PageView],
 }
 
 async fn card(State(server): AppState, path: PathResult) -> RouteResult {
     let Path(path) = path.map_err(|error| Problem::new(Kind::NotFound, error.body_text()))?;
-    let loaded = server.models.now().find(&path.model, path.version()?, None)?;
+    let now = server.models.now();
+    let loaded = now.find(&path.model, path.version()?, None)?;
     let LoadedVersion { model, since, .. } = &*loaded;
+    let promotion = server.models.promotion(&path.model);
     let card = Card {
         model: model.name(),
         version: model.version(),
@@ -326,6 +352,8 @@ async fn card(State(server): AppState, path: PathResult) -> RouteResult {
         meta: model.meta(),
         calibration: model.calibration(),
         decision: model.decision(),
+        promotion: promotion.filter(|of| of.version == model.version()),
+        withdrawn: now.withdrawn(&path.model, model.version()),
         samples: model.samples(),
     };
     Ok(Json(card).into_response())

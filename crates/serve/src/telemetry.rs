@@ -9,6 +9,8 @@ use metrics_exporter_prometheus::{
     Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
 };
 
+use crate::promotion::Counted;
+
 /// Upper bounds of latencies, in seconds.
 const SECONDS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
@@ -72,6 +74,55 @@ pub(crate) struct Counts {
     pub missing_items: Count,
     /// Items whose picture has no embedding.
     pub missing_images: Count,
+    /// Page views that it was to answer.
+    pub requests: Count,
+    /// Those that failed, and not by the client's fault.
+    pub failures: Count,
+    /// Impressions whose outcome is known.
+    pub outcomes: Count,
+    /// Clicks among them.
+    pub clicks: Count,
+    /// Clicks that were predicted for them, in billionths.
+    pub predicted: Count,
+}
+
+impl Counts {
+    /// Begins to answer a page view.
+    pub(crate) fn attempt(&self) -> Attempt<'_> {
+        self.requests.increment(1);
+        Attempt { counts: self, failed: true }
+    }
+
+    /// What a promotion looks at.
+    pub(crate) fn counted(&self) -> Counted {
+        Counted {
+            requests: self.requests.get(),
+            failures: self.failures.get(),
+            impressions: self.outcomes.get(),
+            clicks: self.clicks.get(),
+            predicted: self.predicted.get(),
+        }
+    }
+}
+
+/// A page view that is being answered. Dropped without [`Attempt::end`], as by a panic, it failed.
+#[derive(Debug)]
+pub(crate) struct Attempt<'a> {
+    counts: &'a Counts,
+    failed: bool,
+}
+
+impl Attempt<'_> {
+    /// Ends it.
+    pub(crate) fn end(mut self, failed: bool) {
+        self.failed = failed;
+    }
+}
+
+impl Drop for Attempt<'_> {
+    fn drop(&mut self) {
+        self.counts.failures.increment(u64::from(self.failed));
+    }
 }
 
 /// Counters of one version, and histograms of its model.
@@ -92,13 +143,15 @@ impl std::fmt::Debug for VersionMetrics {
 }
 
 /// Names and help of the counters.
-const COUNTERS: [(&str, &str); 14] = [
+const COUNTERS: [(&str, &str); 16] = [
     ("ams_requests_total", "Requests answered on the port of page views, by route and status."),
     ("ams_sheds_total", "Requests refused with 503 because the queue is full."),
     ("ams_deadlines_passed_total", "Requests answered with 504 because their deadline passed."),
     ("ams_panics_total", "Requests answered with 500 because scoring them panicked: a defect."),
     ("ams_poll_failures_total", "Polls of the folder of models that failed."),
     ("ams_versions_refused_total", "Versions refused because a check failed, by model."),
+    ("ams_canaries_raised_total", "Canaries that got more users or became live, by model."),
+    ("ams_canaries_taken_back_total", "Canaries that their promotion took back, by model."),
     ("ams_deltas_refused_total", "Deltas refused because a check failed, by model."),
     ("ams_connections_dropped_total", "Idle connections closed to admit another one."),
     (
@@ -227,6 +280,16 @@ impl Telemetry {
     pub(crate) fn delta_refused(&self, model: &str) {
         let key = key("ams_deltas_refused_total", &[("model", model)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// Counts a canary that got more users or became live.
+    pub(crate) fn canary_raised(&self, model: &str) {
+        self.counter("ams_canaries_raised_total", &[("model", model)]).increment(1);
+    }
+
+    /// Counts a canary that its promotion took back.
+    pub(crate) fn canary_taken_back(&self, model: &str) {
+        self.counter("ams_canaries_taken_back_total", &[("model", model)]).increment(1);
     }
 
     /// All registered metrics in Prometheus' text format.

@@ -457,3 +457,89 @@ fn a_folder_that_may_not_be_read_harms_no_other_model() {
     assert_eq!(metric(&serving, unreadable), 1.0);
     killed(serving);
 }
+
+/// Posts outcomes of a version: as many impressions as labels, of one predicted rate.
+fn outcomes(serving: &Serving, version: u64, ctr: f64, labels: &[u8]) -> Value {
+    let outcome = |label: &u8| json!({"version": version, "ctr": ctr, "label": label});
+    let body = json!({"outcomes": labels.iter().map(outcome).collect::<Vec<Value>>()});
+    let (status, said) = serving.post("/v1/models/tiny/outcomes", &body.to_string());
+    assert_eq!(status, 200, "{said}");
+    said
+}
+
+#[test]
+fn a_canary_is_raised_while_it_holds_and_taken_back_where_it_does_not() {
+    let (place, page) = versions(2);
+    let (mut one, other) = (Serving::new(&place, POLL), Serving::new(&place, POLL));
+    one.until("2", || answers(&one, &page) == 2);
+    assert_eq!(one.tell("/admin/models/tiny/rollback").1["live"], 1);
+    other.until("1", || answers(&other, &page) == 1);
+    let promote = "/admin/models/tiny/versions/2/promote?steps=10,60&impressions=20";
+    let (_, state) = one.tell(promote);
+    assert_eq!(state["canary"], json!([2, 10]));
+    let rules = json!({"steps": [10, 60], "impressions": 20, "calibration": 1.25, "errors": 0.01});
+    assert_eq!(state["promotion"]["rules"], rules);
+
+    // Ten of twenty were clicked, as was predicted.
+    let half: Vec<u8> = (0..20).map(|at| at % 2).collect();
+    assert_eq!(outcomes(&one, 1, 0.5, &half), json!({"counted": 20, "left_out": 0}));
+    outcomes(&one, 2, 0.5, &half[..19]);
+    let (_, card) = one.get("/v1/models/tiny/versions/2");
+    let promotion = &card["promotion"];
+    assert_eq!(promotion["canary"]["impressions"], json!(19), "{card}");
+    assert_eq!(promotion["serving_calibration"], json!(1.0), "{card}");
+    assert_eq!(metric(&one, "ams_canary_impressions{model=\"tiny\",version=\"2\"}"), 19.0);
+    assert_eq!(one.state()["canary"], json!([2, 10]));
+    outcomes(&one, 2, 0.5, &half[19..]);
+    assert_eq!(one.state()["canary"], json!([2, 60]));
+    // Counting begins anew, also in the other server, and after a restart.
+    assert_eq!(one.state()["promotion"]["canary"]["impressions"], json!(0));
+    other.until("60", || other.state()["canary"] == json!([2, 60]));
+    killed(one);
+    one = Serving::new(&place, POLL);
+    one.until("60", || one.state()["canary"] == json!([2, 60]));
+    outcomes(&one, 2, 0.5, &half[..10]);
+    assert_eq!(one.state()["canary"], json!([2, 60]));
+    outcomes(&one, 2, 0.5, &half[10..]);
+    // It held to the end.
+    let state = one.state();
+    assert_eq!((&state["live"], &state["canary"]), (&json!(2), &Value::Null), "{state}");
+    other.until("2", || answers(&other, &page) == 2);
+    assert_eq!(metric(&one, "ams_canaries_raised_total{model=\"tiny\"}"), 1.0);
+
+    // Version 3 predicts far too many clicks.
+    appear(&place, "models/tiny/1", 3);
+    one.until("3", || answers(&one, &page) == 3);
+    assert_eq!(one.tell("/admin/models/tiny/rollback").1["live"], 2);
+    one.tell("/admin/models/tiny/versions/3/promote?steps=50&impressions=20");
+    let said = outcomes(&one, 7, 0.5, &half);
+    assert_eq!(said, json!({"counted": 0, "left_out": 20}));
+    let mut few = [0; 20];
+    few[3] = 1;
+    outcomes(&one, 3, 0.9, &few);
+    let state = one.state();
+    assert_eq!((&state["live"], &state["canary"]), (&json!(2), &Value::Null), "{state}");
+    let why = state["decided"]["withdrawn"]["3"]["by"].as_str().unwrap();
+    assert!(why.contains("it predicted 18.0 clicks and got 1 of 20 impressions"), "{why}");
+    assert_eq!(metric(&one, "ams_canaries_taken_back_total{model=\"tiny\"}"), 1.0);
+    other.until("no canary", || other.state()["canary"] == Value::Null);
+    let told = place.run("status models");
+    assert!(told.out.contains("version 3 was taken back by the promotion"), "{}", told.out);
+
+    let wrong = [
+        ("versions/3/promote?steps=5,5", 400, "steps are [5, 5]"),
+        ("versions/3/promote?steps=x", 400, "\"x\" is no percentage"),
+        ("versions/3/promote?impressions=0", 400, "impressions is 0"),
+        ("versions/2/promote", 409, "is live"),
+        ("versions/9/promote", 404, "no version 9"),
+    ];
+    for (order, expected, words) in wrong {
+        let (status, problem) = one.tell(&format!("/admin/models/tiny/{order}"));
+        assert_eq!(status, expected, "{order}: {problem}");
+        assert!(problem["detail"].as_str().unwrap().contains(words), "{order}: {problem}");
+    }
+    let (status, problem) =
+        one.post("/v1/models/tiny/outcomes", r#"{"outcomes": [{"version": 1}]}"#);
+    assert_eq!(status, 400, "{problem}");
+    assert_eq!(one.post("/v1/models/other/outcomes", r#"{"outcomes": []}"#).0, 404);
+}

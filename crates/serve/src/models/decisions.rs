@@ -6,7 +6,8 @@
 //!                          "pinned":    {"version": 1, "by": "ops@example.com", "at": 1764288000},
 //!                          "chosen":    {"version": 1, "by": "..", "at": ..},         servers with --explicit
 //!                          "withdrawn": {"3": {"by": "..", "at": ..}},
-//!                          "canary":    {"version": 4, "percent": 5, "by": "..", "at": ..},
+//!                          "canary":    {"version": 4, "percent": 5, "by": "..", "at": ..,
+//!                                        "promotion": {"steps": [1, 5, 25, 50], ..}},   optional
 //!                          "unloaded":  {"by": "..", "at": ..}}}}
 //! ```
 //! `at` is in unix seconds. The file is replaced as a whole, under the lock `.serving.lock` beside
@@ -25,6 +26,7 @@ use ams_data::staging::{sync_folder, write_whole};
 use serde::{Deserialize, Serialize};
 
 use super::refusal::Refusal;
+use crate::promotion::Promotion;
 
 /// Name of the file in the folder of models.
 pub(crate) const FILE: &str = "serving.json";
@@ -65,19 +67,22 @@ pub struct Pinned {
 }
 
 /// A version that answers a share of the users.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct CanaryShare {
     /// The version.
     pub version: u64,
     /// Percentage of the users, 1 to 100.
     pub percent: u8,
+    /// By what rules it gets more users; none where only operators decide.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
     /// Who decided it, and when.
     #[serde(flatten)]
     pub author: Author,
 }
 
 /// All decisions about one model.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ModelDecisions {
     /// The version that serves until another decision.
@@ -113,7 +118,7 @@ pub(super) fn highest(found: &[u64], decided: &ModelDecisions, refused: &[u64]) 
 }
 
 /// All decisions about the models of a folder, by model.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Decisions(BTreeMap<String, ModelDecisions>);
 
 #[derive(Serialize, Deserialize)]
@@ -145,6 +150,10 @@ impl Decisions {
                 return Err(format!(
                     "models.{model}.canary.percent is {percent}, expected 1 to 100"
                 ));
+            }
+            let rules = decided.canary.as_ref().and_then(|canary| canary.promotion.as_ref());
+            if let Some(Err(what)) = rules.map(Promotion::check) {
+                return Err(format!("models.{model}.canary.promotion: {what}"));
             }
         }
         Ok(Decisions(file.models))
@@ -357,6 +366,13 @@ mod tests {
                     r#"{{"format": "ams-serving/1", "models": {{"a": {{"canary": {{"version": 1, "percent": 0, {author}}}}}}}}}"#
                 ),
                 "models.a.canary.percent is 0, expected 1 to 100",
+            ),
+            (
+                &format!(
+                    r#"{{"format": "ams-serving/1", "models": {{"a": {{"canary": {{"version": 1, "percent": 5, {author},
+                        "promotion": {{"steps": [5, 5], "impressions": 9, "calibration": 2, "errors": 0}}}}}}}}}}"#
+                ),
+                "models.a.canary.promotion: steps are [5, 5]",
             ),
             (r#"{"format": "ams-serving/1", "models": {"a": {"withdrawn": {"x": 1}}}}"#, "invalid"),
         ] {

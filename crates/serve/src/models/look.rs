@@ -58,6 +58,7 @@ impl Models {
         }
         self.forget(&names);
         self.follow();
+        names.iter().for_each(|name| self.judge(name));
         let now = self.now();
         if !now.ready && now.live().any(|(_, live)| live.is_some()) {
             self.become_ready();
@@ -239,7 +240,14 @@ impl Models {
         };
         let decided = ModelDecisions { canary: share, ..known.decided.clone() };
         self.while_decided(name, &decided, || {
-            self.note(name, |versions| versions.canary = canary);
+            self.note(name, |versions| {
+                // An order may have loaded it meanwhile, and counts in what it loaded.
+                let is_there = versions.canary.as_ref();
+                let is_there = is_there.map(|c| (c.loaded.model.version(), c.percent));
+                if is_there != wanted {
+                    versions.canary = canary;
+                }
+            });
         });
     }
 

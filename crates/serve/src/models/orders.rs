@@ -8,6 +8,7 @@ use ams_bundle::whole_versions;
 
 use super::decisions::{Author, CanaryShare, ModelDecisions, highest};
 use super::{Canary, Models, Refusal};
+use crate::promotion::Promotion;
 
 impl Models {
     /// Makes a version live, which is loaded first unless it is. The highest good one leaves the
@@ -16,6 +17,20 @@ impl Models {
     /// # Errors
     /// If it is not there or not good; then what was live stays live.
     pub(crate) fn activate(&self, name: &str, version: u64, by: &str) -> Result<(), Refusal> {
+        self.make_live(name, version, by, None)
+    }
+
+    /// As [`Models::activate`], if the canary is still `expected`, where one is.
+    ///
+    /// # Errors
+    /// As [`Models::activate`], or if something else was decided about the canary.
+    pub(super) fn make_live(
+        &self,
+        name: &str,
+        version: u64,
+        by: &str,
+        expected: Option<&CanaryShare>,
+    ) -> Result<(), Refusal> {
         self.require(name)?;
         self.require_free(name, Some(version))?;
         self.retry(name, version);
@@ -24,6 +39,7 @@ impl Models {
         let refused = self.refused(name);
         let explicit = self.policy.explicit;
         let decided = self.decide(name, |decided| {
+            require_canary(decided, expected)?;
             decided.unloaded = None;
             decided.withdrawn.remove(&version);
             if decided.canary.as_ref().is_some_and(|canary| canary.version == version) {
@@ -95,6 +111,21 @@ impl Models {
         percent: u8,
         by: &str,
     ) -> Result<(), Refusal> {
+        self.share(name, version, percent, None, by)
+    }
+
+    /// As [`Models::canary`]; with rules, it gets more users by itself.
+    ///
+    /// # Errors
+    /// As [`Models::canary`].
+    pub(super) fn share(
+        &self,
+        name: &str,
+        version: u64,
+        percent: u8,
+        promotion: Option<Promotion>,
+        by: &str,
+    ) -> Result<(), Refusal> {
         if percent > 100 {
             return Err(Refusal::State(format!("percent is {percent}, expected 0 to 100")));
         }
@@ -112,8 +143,8 @@ impl Models {
                 Some(Canary { loaded: self.load(name, version)?, percent })
             }
         };
-        let share =
-            canary.as_ref().map(|_| CanaryShare { version, percent, author: Author::of(by) });
+        let author = Author::of(by);
+        let share = canary.as_ref().map(|_| CanaryShare { version, percent, promotion, author });
         let decided = self.decide(name, |decided| {
             if share.is_some() {
                 // Until somebody makes it live.
@@ -186,4 +217,18 @@ impl Models {
         let now = self.now();
         now.models.get(name).map_or_else(Vec::new, |known| known.refused.keys().copied().collect())
     }
+}
+
+/// That the canary is still `expected`, where one is.
+///
+/// # Errors
+/// Otherwise.
+pub(super) fn require_canary(
+    decided: &ModelDecisions,
+    expected: Option<&CanaryShare>,
+) -> Result<(), Refusal> {
+    if expected.is_none() || decided.canary.as_ref() == expected {
+        return Ok(());
+    }
+    Err(Refusal::State("something else was decided about the canary meanwhile".to_owned()))
 }

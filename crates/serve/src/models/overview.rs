@@ -1,5 +1,5 @@
-//! What can be told of a folder of models from its files: by `ams status`, where no server runs, and
-//! by the page of the admin port.
+//! What can be told of a folder of models from its files: by `ams status`, where no server runs,
+//! and by the page of the admin port.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -18,8 +18,8 @@ use super::offline::{model_names, serving};
 pub struct ModelOverview {
     /// Name of its folder.
     pub model: String,
-    /// The version that serves by the files of the folder: a server may have settings of its own, or
-    /// refuse it.
+    /// The version that serves by the files of the folder: a server may have settings of its own,
+    /// or refuse it.
     pub serving: Option<u64>,
     /// Whether that was pinned by an operator.
     pub pinned: bool,

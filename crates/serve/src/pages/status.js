@@ -86,8 +86,18 @@ function notices(model, here) {
   return said.map((text, place) => h("p", { class: urgent && place === 0 ? "notice" : "notice plain" }, text));
 }
 
+/** How a canary does that gets more users by itself, as this server counted. */
+function progress({ canary, rules, calibration, interval, serving_calibration: serving }) {
+  const rate = (value) => (value === null ? "unknown" : value.toFixed(3));
+  const within = interval ? ` [${interval.map(rate).join(", ")}]` : "";
+  return ` Of this step ${canary.impressions} of ${rules.impressions} impressions have an outcome, with ` +
+    `${rate(calibration)}${within} times as many clicks predicted; of the version that serves it is ${rate(serving)}.`;
+}
+
 function section(model, here) {
-  const canary = model.canary ? h("p", {}, `Version ${model.canary.version} answers ${model.canary.percent} of 100 users.`) : null;
+  const share = model.canary;
+  const canary = share ? h("p", {}, `Version ${share.version} answers ${share.percent} of 100 users.`,
+    here?.promotion ? progress(here.promotion) : "") : null;
   const table = h("div", { class: "wide" }, h("table", {},
     h("caption", {}, `Versions of ${model.model}`),
     h("thead", {}, h("tr", {}, ...HEAD.map((name) => h("th", { scope: "col" }, name)))),
