@@ -68,6 +68,7 @@ pub use run::trainer::Trainer;
 pub use settings::{Config, Placement};
 pub use setup::job::Job;
 pub use step::frequency::FieldIds;
+pub use step::row_counts::RowCounts;
 pub use step::traffic::{Asked, Counts};
 
 // Its own tests are in the same program as those beside the code.

@@ -50,6 +50,11 @@ impl TensorFile {
         Error::content(self.header.path(), what)
     }
 
+    /// Whether there is a tensor `name`.
+    pub fn has(&self, name: &str) -> bool {
+        self.header.has(name)
+    }
+
     /// The floats called `name`, of exactly this shape.
     ///
     /// # Errors

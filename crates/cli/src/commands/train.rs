@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_location::Locations;
 use ams_train::run::{self, Choice, Next, RunReport, SemanticReport, Start, two_decimals};
-use ams_train::{Asked, Config, Counts, FieldIds, Job};
+use ams_train::{Asked, Config, Counts, FieldIds, Job, RowCounts};
 
 use crate::alignment;
 use crate::commands::job::{Begun, JobArguments};
@@ -98,10 +98,11 @@ fn text(report: &RunReport) -> String {
     });
     let choice = report.choice.as_ref().map_or(String::new(), chosen);
     let admitted = report.admitted.as_deref().map_or(String::new(), admitted);
+    let rows = report.rows.as_ref().map_or(String::new(), rows);
     let semantic = report.semantic_ids.as_ref().map_or(String::new(), semantic_ids);
     let alignment = report.alignment.as_ref().map_or(String::new(), alignment::text);
     format!(
-        "{alignment}{choice}{admitted}{semantic}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
+        "{alignment}{choice}{admitted}{rows}{semantic}{end} {}: {} steps, {} impressions in {:.1} s{place} ({} impressions/s), loss {}\n{validation}{}",
         report.run.display(),
         count(report.steps),
         count(report.impressions),
@@ -132,6 +133,19 @@ fn admitted(fields: &[FieldIds]) -> String {
     table(
         &["ids in training", "different", "admitted"],
         &fields.iter().map(row).collect::<Vec<_>>(),
+    )
+}
+
+/// The rows that are there, and those that came and went, in a line.
+fn rows(of: &RowCounts) -> String {
+    format!(
+        "rows of ids: {} in {}, at most {} of a lane; {} admitted, {} not seen for long, {} without room\n",
+        count(of.rows),
+        bytes(of.bytes as f64),
+        bytes(of.largest_lane_bytes as f64),
+        count(of.admitted),
+        count(of.evicted_by_days),
+        count(of.evicted_by_bytes),
     )
 }
 

@@ -190,7 +190,7 @@ fn run(
                     worker.read(share.of(worker.feed.impressions()))?;
                     found.add_groups(&worker.batch.groups);
                     if work == Work::Batch {
-                        worker.ask(&network, stores, seat, None, asks);
+                        worker.ask(&network, stores, seat, None, false, asks);
                         found.counts += worker.counts;
                         found.mix(worker.batch.ids.by_owner());
                         worker.batch.images.iter().for_each(|asks| found.mix(asks.by_owner()));

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! step-N/
-//!   lane-LL.safetensors   ids u64 (n) ascending, rows f32 (n, 1 + states, D): embedding, optimizer
+//!   lane-LL.safetensors   ids u64 (n) ascending, rows f32 (n, 1 + states, D): embedding, optimizer;
+//!                         with eviction seen u64 (n): last day, sightings; with a sketch its cells u32
 //!   dense.safetensors     w, m, v f32: W, then every tower
 //!   MANIFEST.json         cursor, configuration, their blake3, size and blake3 of every file; written last
 //! ```
@@ -33,6 +34,8 @@ use crate::error::{Error, Result};
 use crate::run::progress::{Cursor, History};
 use crate::settings::Config;
 use crate::setup::sources::Sources;
+use crate::step::shard::Shard;
+use crate::step::sighting::Sighting;
 use crate::step::{Dense, Lanes};
 
 /// `format` of the manifests this build reads and writes.
@@ -40,6 +43,12 @@ pub(crate) const FORMAT: &str = "ams-checkpoint/2";
 
 /// The file of the dense weights.
 const DENSE: &str = "dense.safetensors";
+
+/// The tensor of the sightings of rows.
+const SEEN: &str = "seen";
+
+/// The tensor of the cells of a sketch.
+const SKETCH: &str = "sketch";
 
 /// The manifest of a checkpoint, but for its list of files.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -57,6 +66,9 @@ pub(crate) struct Meta {
     /// The validations so far.
     #[serde(default, skip_serializing_if = "History::is_empty")]
     pub history: History,
+    /// The newest day of the samples so far, counted from 1970-01-01, where shards see ids.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub newest_day: Option<i32>,
     /// [`Meta::sealed`]: the manifest has hashes of all files but itself.
     pub blake3: String,
 }
@@ -233,18 +245,29 @@ fn write_files(lanes: &Lanes, first: bool, folder: &mut FolderWriter) -> Result<
         )?;
     }
     for (lane, shard) in lanes.topology.local().zip(lanes.shards()) {
-        let table = &shard.table;
-        let slots = table.slots_by_id();
-        let ids: Vec<u64> = slots.iter().map(|&slot| table.id(slot)).collect();
-        // Room for one lane's rows, known beforehand: a list that doubles would take up to
-        // twice that.
-        let mut rows: Vec<f32> = Vec::with_capacity(slots.len() * table.width());
-        slots.iter().for_each(|&slot| rows.extend_from_slice(table.state(slot)));
-        let shape = [ids.len(), table.width() / table.dim(), table.dim()];
-        let tensors = [Tensor::u64("ids", &ids), Tensor::f32("rows", &shape, &rows)];
-        folder.add_tensors(&lane_file(lane), &tensors)?;
+        write_lane(&lane_file(lane), shard, folder)?;
     }
     Ok(())
+}
+
+fn write_lane(file: &str, shard: &Shard, folder: &mut FolderWriter) -> Result<()> {
+    let table = &shard.table;
+    let slots = table.slots_by_id();
+    let ids: Vec<u64> = slots.iter().map(|&slot| table.id(slot)).collect();
+    // Room for one lane's rows, known beforehand: a list that doubles would take up to twice that.
+    let mut rows: Vec<f32> = Vec::with_capacity(slots.len() * table.width());
+    slots.iter().for_each(|&slot| rows.extend_from_slice(table.state(slot)));
+    let seen = slots.iter().filter_map(|&slot| Some(table.sighting(slot)?.to_bits()));
+    let seen: Vec<u64> = seen.collect();
+    let shape = [ids.len(), table.width() / table.dim(), table.dim()];
+    let mut tensors = vec![Tensor::u64("ids", &ids), Tensor::f32("rows", &shape, &rows)];
+    if table.is_tracked() {
+        tensors.push(Tensor::u64(SEEN, &seen));
+    }
+    if let Some(sketch) = &shard.sketch {
+        tensors.push(Tensor::u32(SKETCH, sketch.cells()));
+    }
+    Ok(folder.add_tensors(file, &tensors)?)
 }
 
 /// Gives the folder its manifest and its name, then removes old checkpoints.
@@ -272,6 +295,17 @@ pub(crate) struct LaneRows {
     pub ids: Numbers<u64>,
     /// Rows with their optimizer state; (n, 1 + states, D).
     pub rows: Numbers<f32>,
+    /// Their sightings as [`Sighting::to_bits`]; (n). None in a training without eviction.
+    seen: Option<Numbers<u64>>,
+    /// Cells of the sketch that counts ids, if there is one.
+    sketch: Option<Numbers<u32>>,
+}
+
+impl LaneRows {
+    /// The sightings of row `at`; none where they are not known.
+    pub(crate) fn sighting(&self, at: usize) -> Sighting {
+        self.seen.as_ref().map_or(Sighting::NONE, |seen| Sighting::from_bits(seen[at]))
+    }
 }
 
 /// A checkpoint on disk.
@@ -317,14 +351,33 @@ impl Checkpoint {
         let read = |name| Ok::<_, Error>(file.any_f32(name, &[len])?.to_vec());
         lanes.dense = Dense { w: read("w")?, m: read("m")?, v: read("v")? };
         for (lane, shard) in lanes.topology.local().zip(lanes.shards_mut()) {
-            let (width, dim) = (shard.table.width(), shard.table.dim());
-            let LaneRows { ids, rows } = self.rows(lane, [width / dim, dim])?;
-            for (&id, state) in ids.iter().zip(rows.chunks_exact(width)) {
-                if !shard.table.restore(id, state) {
-                    let path = self.path().join(lane_file(lane));
-                    return Err(Error::content(path, format!("id {id} has two rows")));
-                }
+            shard.newest = self.meta().newest_day;
+            self.restore_lane(lane, shard)?;
+        }
+        Ok(())
+    }
+
+    fn restore_lane(&self, lane: usize, shard: &mut Shard) -> Result<()> {
+        let wrong = |what| Err(Error::content(self.path().join(lane_file(lane)), what));
+        let table = &mut shard.table;
+        let (width, dim) = (table.width(), table.dim());
+        let lane_rows = self.rows(lane, [width / dim, dim])?;
+        let LaneRows { ids, rows, sketch, .. } = &lane_rows;
+        if ids.len() > table.most() {
+            let most = table.most();
+            return wrong(format!("{} rows, but train.eviction allows {most}", ids.len()));
+        }
+        for (at, (&id, state)) in ids.iter().zip(rows.chunks_exact(width)).enumerate() {
+            if !table.restore(id, state) {
+                return wrong(format!("id {id} has two rows"));
             }
+            table.see(at as u32, lane_rows.sighting(at));
+        }
+        if let (Some(sketch), Some(cells)) = (&mut shard.sketch, sketch)
+            && !sketch.restore(cells)
+        {
+            let expected = sketch.cells().len();
+            return wrong(format!("{SKETCH} of {} cells, expected {expected}", cells.len()));
         }
         Ok(())
     }
@@ -345,7 +398,13 @@ impl Checkpoint {
         let file = self.folder.tensors(&lane_file(lane))?;
         let ids = file.u64("ids")?;
         let rows = file.any_f32("rows", &[ids.len(), row[0], row[1]])?;
-        Ok(LaneRows { ids, rows })
+        let seen = if file.has(SEEN) { Some(file.u64(SEEN)?) } else { None };
+        if let Some(seen) = seen.as_ref().filter(|seen| seen.len() != ids.len()) {
+            let what = format!("{SEEN} of {} rows, expected {}", seen.len(), ids.len());
+            return Err(Error::content(self.path().join(lane_file(lane)), what));
+        }
+        let sketch = if file.has(SKETCH) { Some(file.u32(SKETCH)?) } else { None };
+        Ok(LaneRows { ids, rows, seen, sketch })
     }
 }
 

@@ -16,6 +16,7 @@ use crate::run::tensorboard::{Events, Scalar};
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
 use crate::setup::job::JobSize;
+use crate::step::row_counts::RowCounts;
 use crate::step::traffic::Counts;
 
 /// A line of `metrics.jsonl` about steps.
@@ -46,6 +47,10 @@ pub struct MetricsLine {
     pub seconds: f64,
     /// Counters of all lanes together, mean per step since the line before.
     pub per_step: Counts,
+    /// Rows of ids after the last step, and those made and evicted since the line before; none
+    /// without `train.eviction` and `train.sketch_bytes`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowCounts>,
     /// Milliseconds of a step by stage, of all threads of the first process together divided by
     /// their number; means since the line before. Empty in runs of before 0.2.0.
     #[serde(default)]
@@ -55,6 +60,7 @@ pub struct MetricsLine {
 /// Costs of the steps since a line, means per step; as in [`MetricsLine`].
 pub(crate) struct Costs {
     pub per_step: Counts,
+    pub rows: Option<RowCounts>,
     pub stages_ms: BTreeMap<String, f64>,
 }
 
@@ -194,7 +200,7 @@ impl Journal {
     /// # Errors
     /// If it cannot be written.
     pub(crate) fn line(&mut self, seconds: f64, costs: Costs) -> Result<()> {
-        let Costs { per_step, stages_ms } = costs;
+        let Costs { per_step, rows, stages_ms } = costs;
         let Some(report) = self.last.filter(|_| self.impressions > 0) else { return Ok(()) };
         let loss = self.loss_sum / self.impressions as f64;
         self.loss = Some(loss);
@@ -209,6 +215,7 @@ impl Journal {
             phase: report.phase,
             seconds,
             per_step,
+            rows,
             stages_ms,
         };
         (self.loss_sum, self.impressions) = (0.0, 0);
@@ -221,6 +228,7 @@ impl Journal {
         ];
         let phase = |phase| Scalar { name: "train/phase", value: f64::from(phase) };
         scalars.extend(line.phase.map(phase));
+        scalars.extend(line.rows.iter().flat_map(of_rows));
         self.event(line.step, &scalars)
     }
 
@@ -300,6 +308,20 @@ impl Journal {
     pub(crate) fn log(&mut self, text: &str) -> Result<()> {
         writeln!(self.log.file, "{text}").map_err(Error::io(&self.log.path))
     }
+}
+
+/// For TensorBoard.
+fn of_rows(rows: &RowCounts) -> [Scalar; 6] {
+    let [all, bytes, largest, admitted, by_days, by_bytes] = rows.numbers();
+    let scalars = [
+        ("rows/rows", all),
+        ("rows/bytes", bytes),
+        ("rows/largest_lane_bytes", largest),
+        ("rows/admitted", admitted),
+        ("rows/evicted_by_days", by_days),
+        ("rows/evicted_by_bytes", by_bytes),
+    ];
+    scalars.map(|(name, value)| Scalar { name, value: value as f64 })
 }
 
 /// `epochs` with at most two decimals.

@@ -19,6 +19,7 @@ use crate::run::report::RunReport;
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
 use crate::setup::job::{Job, JobSize, Next, Start, facts_of};
+use crate::step::row_counts::RowCounts;
 use crate::step::share::Share;
 use crate::step::stages::Stage;
 use crate::step::traffic::Counts;
@@ -37,7 +38,7 @@ pub(super) fn train(
         Beginning::Stopped(alignment) => return Ok(RunReport::stopped(config, *alignment)),
     };
     let (clock, before) = (Instant::now(), trainer.cursor());
-    let mut counted = Counted { counts: Counts::default(), until: before.step };
+    let mut counted = Counted { counts: Counts::default(), rows: None, until: before.step };
     let finished = match ended {
         Some(_) => true,
         None => learn(config, &mut trainer, &mut journal, &mut counted, watch)?,
@@ -79,6 +80,7 @@ pub(super) fn train(
         ),
         per_step: counted.counts.per_step(trainer.cursor().step - before.step),
         admitted: trainer.admitted().map(<[_]>::to_vec),
+        rows: counted.rows,
         semantic_ids: trainer.semantic_ids(),
         alignment,
         choice: None,
@@ -249,6 +251,8 @@ fn conclude(
 /// The counters of all steps up to `until`.
 struct Counted {
     counts: Counts,
+    /// Of the rows, where they come and go.
+    rows: Option<RowCounts>,
     until: u64,
 }
 
@@ -259,13 +263,18 @@ impl Counted {
         let per_step = trainer.lanes_mut().take_counts()?;
         let taken = (step - self.until) as f64;
         self.counts += per_step.times(taken);
+        let rows = trainer.lanes_mut().take_row_counts()?;
+        match (&mut self.rows, rows) {
+            (Some(sum), Some(rows)) => sum.go_on(rows),
+            (sum, rows) => *sum = rows,
+        }
         self.until = step;
         let lanes = trainer.lanes();
         let threads = lanes.pool().current_num_threads() as f64;
         let ms = |busy: f64| if taken > 0.0 { 1e3 * busy / threads / taken } else { 0.0 };
         let stages = Stage::ALL.iter().zip(lanes.stages().take());
         let stages_ms = stages.map(|((_, name), busy)| ((*name).to_owned(), ms(busy))).collect();
-        Ok(Costs { per_step, stages_ms })
+        Ok(Costs { per_step, rows, stages_ms })
     }
 }
 

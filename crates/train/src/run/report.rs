@@ -12,6 +12,7 @@ use crate::run::progress::Validation;
 use crate::run::semantic::SemanticReport;
 use crate::settings::{Candidate, Config};
 use crate::step::frequency::FieldIds;
+use crate::step::row_counts::RowCounts;
 use crate::step::traffic::Counts;
 
 /// The result of a training; `--json` of `ams train`.
@@ -58,6 +59,10 @@ pub struct RunReport {
     /// The ids by field, where `train.min_occurrences` is more than 1 and this process took a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub admitted: Option<Vec<FieldIds>>,
+    /// Rows of ids at the end, and those that this process's steps made and evicted; with
+    /// `train.eviction` or `train.sketch_bytes`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rows: Option<RowCounts>,
     /// The semantic ids that the model sees, if it does.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub semantic_ids: Option<SemanticReport>,
@@ -102,6 +107,7 @@ impl RunReport {
             steps_per_epoch_of_all_users: 0,
             per_step: Counts::default(),
             admitted: None,
+            rows: None,
             semantic_ids: None,
             alignment: Some(alignment),
             choice: None,

@@ -289,6 +289,10 @@ impl Trainer {
         self.cursor.step = step;
         self.cursor.step_in_epoch += 1;
         self.cursor.impressions += impressions;
+        // In the middle of an epoch it is not known who is still to be seen: samples are shuffled.
+        if self.is_at_epoch_end() || step == self.steps() {
+            self.lanes.evict_unseen();
+        }
         Ok(Some(StepReport {
             cursor: self.cursor,
             impressions,
@@ -486,6 +490,7 @@ impl Trainer {
             spec: self.lanes.network.spec.clone(),
             sources: self.sources.clone(),
             history: self.history,
+            newest_day: self.lanes.newest_day(),
             blake3: String::new(),
         };
         checkpoint::save(

@@ -9,7 +9,7 @@ use ams_data::part_of;
 use ams_model::params::Layout;
 
 use crate::error::{Error, Result};
-use crate::run::checkpoint::{Checkpoint, LaneRows};
+use crate::run::checkpoint::Checkpoint;
 use crate::settings::WarmParts;
 use crate::setup::network::Network;
 use crate::step::Lanes;
@@ -71,7 +71,7 @@ fn copy(
     Ok(())
 }
 
-/// Copies the rows that the local lanes own, without their optimizer state.
+/// Copies the rows that the local lanes own with their sightings, without their optimizer state.
 fn take_rows(checkpoint: &Checkpoint, there: &Network, lanes: &mut Lanes) -> Result<()> {
     let dim = lanes.network.spec.dim();
     if there.spec.dim() != dim {
@@ -81,14 +81,12 @@ fn take_rows(checkpoint: &Checkpoint, there: &Network, lanes: &mut Lanes) -> Res
     let row = [1 + there.rows.states(), dim];
     let (all, local) = (lanes.topology.lanes(), lanes.topology.local());
     for lane in 0..checkpoint.meta().config.train.lanes {
-        let LaneRows { ids, rows } = checkpoint.rows(lane, row)?;
-        for (&id, state) in ids.iter().zip(rows.chunks_exact(row[0] * dim)) {
+        let rows = checkpoint.rows(lane, row)?;
+        let each = rows.ids.iter().zip(rows.rows.chunks_exact(row[0] * dim)).enumerate();
+        for (at, (&id, state)) in each {
             let owner = part_of(id, all);
             if local.contains(&owner) {
-                let mut shards = lanes.shards_mut().skip(owner - local.start);
-                let table = &mut shards.next().expect("the lane is local").table;
-                let slot = table.slot_or_new(id);
-                table.row_mut(slot).row.copy_from_slice(&state[..dim]);
+                lanes.take_over(owner - local.start, id, &state[..dim], rows.sighting(at));
             }
         }
     }

@@ -5,9 +5,9 @@ use ams_model::settings::range;
 
 use super::phases::epochs;
 use super::{
-    AlignConfig, Base, Candidate, Config, DataConfig, ImageArm, ModelConfig, ModelPart,
-    NetworkSettings, PhaseConfig, Similarity, TowerSharing, TowerWeights, TrainConfig, UnknownIds,
-    WarmParts,
+    AlignConfig, Base, Candidate, Config, DataConfig, EvictionConfig, ImageArm, ModelConfig,
+    ModelPart, NetworkSettings, PhaseConfig, Similarity, TowerSharing, TowerWeights, TrainConfig,
+    UnknownIds, WarmParts,
 };
 use crate::error::{Error, Result};
 
@@ -26,6 +26,7 @@ impl Config {
             return bad("name", format!("{:?} is not the name of a folder", self.name));
         }
         self.train.check_optimization(&self.model)?;
+        self.train.check_rows()?;
         self.train.check_length(&self.model.network)?;
         self.train.check_phases(&self.model)?;
         self.model.check()?;
@@ -123,6 +124,44 @@ impl TrainConfig {
         if !(decay > 0.0 && decay <= 1.0) || self.decay_every == 0 {
             let what = format!("{decay} every {} steps, expected 0 < decay <= 1", self.decay_every);
             return bad("train.decay", what);
+        }
+        Ok(())
+    }
+
+    /// Which ids have rows, and how long.
+    fn check_rows(&self) -> Result<()> {
+        let TrainConfig { min_occurrences, l2_ids, .. } = *self;
+        if let Some(bytes) = self.sketch_bytes {
+            let lacks = if bytes < 4096 {
+                "expected at least 4096".to_owned()
+            } else if min_occurrences <= 1 {
+                format!(
+                    "but train.min_occurrences = {min_occurrences} needs no count: leave it out"
+                )
+            } else if l2_ids > 0.0 {
+                format!("but train.l2_ids = {l2_ids} needs the exact count: leave one of them out")
+            } else {
+                return self.check_eviction();
+            };
+            return bad("train.sketch_bytes", format!("{bytes}, {lacks}"));
+        }
+        self.check_eviction()
+    }
+
+    fn check_eviction(&self) -> Result<()> {
+        let Some(EvictionConfig { days, lane_bytes, floor }) = self.eviction else {
+            return Ok(());
+        };
+        if days == Some(0) {
+            return bad("train.eviction.days", "0, expected at least 1".to_owned());
+        }
+        if let Some(bytes) = lane_bytes.filter(|bytes| *bytes < 40_960) {
+            let what = format!("{bytes}, expected at least 40960");
+            return bad("train.eviction.lane_bytes", what);
+        }
+        if !(floor > 0.0 && floor <= 1.0) {
+            let what = format!("{floor}, expected 0 < floor <= 1");
+            return bad("train.eviction.floor", what);
         }
         Ok(())
     }

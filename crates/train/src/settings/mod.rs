@@ -6,6 +6,7 @@
 
 pub mod align;
 mod check;
+pub mod eviction;
 pub mod phases;
 pub mod preset;
 
@@ -23,6 +24,7 @@ pub use ams_model::{
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use crate::settings::align::AlignConfig;
+pub use crate::settings::eviction::EvictionConfig;
 pub use crate::settings::phases::{ModelPart, PhaseConfig};
 pub use crate::settings::preset::Preset;
 
@@ -390,6 +392,13 @@ pub struct TrainConfig {
     /// at least 1.
     #[serde(skip_serializing_if = "is_one")]
     pub min_occurrences: u32,
+    /// Number of bytes, per lane, of a count-min sketch that counts the occurrences of ids as they
+    /// come, in all epochs, in place of the exact count before the first step: an id gets its row
+    /// in the step in which its count reaches `min_occurrences`. A sketch never counts too few, and
+    /// rarely too many. Default: the exact count. Range: at least 4096; needs a `min_occurrences`
+    /// of more than 1, and `l2_ids = 0`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sketch_bytes: Option<u64>,
     /// Number of negatives that each click of a pre-rank network has besides what was shown: other
     /// impressions of its micro-batch, of other users and with items that the click's group does
     /// not know. The loss gains a sampled softmax over the click and them, each logit less the
@@ -435,6 +444,9 @@ pub struct TrainConfig {
     /// Phases of the training, one after another, in each of which some parts of the model learn.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub phases: Vec<PhaseConfig>,
+    /// Eviction of rows of ids, each with its optimizer state; those of `unknown = "learned"` stay.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub eviction: Option<EvictionConfig>,
     /// Earlier training whose weights are the initial weights. Optimizers and schedules begin
     /// anew.
     pub warm_start: Option<WarmStart>,
@@ -551,6 +563,7 @@ impl Default for TrainConfig {
             rows_learning_rate: None,
             l2_ids: 0.0,
             min_occurrences: 1,
+            sketch_bytes: None,
             in_batch_negatives: 0,
             in_batch_weight: 1.0,
             tower_dropout: 0.0,
@@ -564,6 +577,7 @@ impl Default for TrainConfig {
             log_every: 10,
             tensorboard: true,
             phases: Vec::new(),
+            eviction: None,
             warm_start: None,
         }
     }

@@ -10,7 +10,7 @@ use ams_model::rank::RankNetwork;
 use ams_model::tower::Tower;
 
 use crate::settings::phases::Learns;
-use crate::settings::{AlignConfig, FeatureFormat, Placement, TrainConfig};
+use crate::settings::{AlignConfig, EvictionConfig, FeatureFormat, Placement, TrainConfig};
 
 /// The networks of a [`Spec`] and where their weights lie in the one flat slice of dense weights.
 pub(crate) struct Network {
@@ -42,6 +42,11 @@ pub(crate) struct Network {
     pub rest: Vec<Range<usize>>,
     /// Occurrences in the training samples from which an id has a row of its own.
     pub min_occurrences: u32,
+    /// Bytes of the sketch that counts them as they come, of each lane; none where they are counted
+    /// before the first step.
+    pub sketch_bytes: Option<u64>,
+    /// When rows go, if any may.
+    pub eviction: Option<EvictionConfig>,
     /// For each of [`Network::inputs`], the id whose row stands in for those without one; empty
     /// where that is zeros. These rows begin as zeros.
     pub unknown: Vec<Id>,
@@ -147,6 +152,8 @@ impl Network {
             impression_inputs,
             behavior_inputs,
             min_occurrences: train.min_occurrences,
+            sketch_bytes: train.sketch_bytes,
+            eviction: train.eviction.filter(EvictionConfig::is_any),
             unknown,
             fields,
             field_of,
@@ -204,7 +211,12 @@ impl Network {
 
     /// Whether ids are counted before the first step.
     pub(crate) fn counts_ids(&self) -> bool {
-        self.l2_ids > 0.0 || self.min_occurrences > 1
+        self.l2_ids > 0.0 || (self.min_occurrences > 1 && self.sketch_bytes.is_none())
+    }
+
+    /// Whether shards hear on which day, and how often, ids are seen in a step.
+    pub(crate) fn sees_ids(&self) -> bool {
+        self.eviction.is_some() || self.sketch_bytes.is_some()
     }
 
     /// Whether other losses than that of the impressions are sent.

@@ -17,6 +17,7 @@ use crate::setup::network::Network;
 use crate::step::dedup::Asks;
 use crate::step::id_dropout::IdDropout;
 use crate::step::mail::{self, Ask, Occurrences, Seat, Values};
+use crate::step::sighting::Sighting;
 use crate::step::traffic::Counts;
 
 /// In `places`, until all ids are known: an id that is dropped.
@@ -42,6 +43,9 @@ pub(crate) struct MicroBatch {
     recency: Vec<f32>,
     /// For each input the position of its unknown ids' row; empty where that is zeros.
     unknown: Vec<u32>,
+    /// The sightings of `ids` by owner, and the newest day, where shards see them.
+    sightings: Vec<Sighting>,
+    newest: i32,
     /// One index per content.
     image_index: Vec<ImageIndex>,
     /// The rows of `ids` by owner, and that of unknown ids, zeros; (R + 1, D).
@@ -96,6 +100,8 @@ impl MicroBatch {
             lists: vec![Ragged::default(); inputs],
             recency: Vec::new(),
             unknown: Vec::new(),
+            sightings: Vec::new(),
+            newest: Sighting::NEVER,
             image_index: network.contents.iter().map(|_| ImageIndex::default()).collect(),
             rows: Vec::new(),
             embeddings: vec![Vec::new(); network.towers.len()],
@@ -212,8 +218,44 @@ impl MicroBatch {
         }
     }
 
-    /// Writes the asks of every shard.
-    pub(crate) fn write_asks(&self, placement: Placement, lanes: usize, out: &mut Outbox) {
+    /// Finds on which day and how often the samples refer to each id; values of the user and of
+    /// behaviors are seen when the group was shown last.
+    pub(crate) fn see(&mut self, network: &Network) {
+        let MicroBatch { groups, ids, lists, sightings, newest, .. } = self;
+        let shown: Vec<i32> = groups.times.iter().map(|&time| Sighting::day_of(time)).collect();
+        *newest = shown.iter().copied().max().unwrap_or(Sighting::NEVER);
+        let last = |group: usize| shown[groups.impressions.range(group)].iter().copied().max();
+        let of_group = |group| last(group).unwrap_or(Sighting::NEVER);
+        let of_groups: Vec<i32> = (0..groups.len()).map(of_group).collect();
+        let of_behaviors = of_groups.iter().enumerate();
+        let of_behaviors: Vec<i32> = of_behaviors
+            .flat_map(|(group, &day)| groups.behaviors.range(group).map(move |_| day))
+            .collect();
+        let once =
+            [(&of_groups, network.group_inputs.len()), (&shown, network.impression_inputs.len())];
+        let days = once.into_iter().flat_map(|(days, inputs)| std::iter::repeat_n(days, inputs));
+        sightings.clear();
+        sightings.resize(ids.len(), Sighting::NONE);
+        for (lists, days) in lists.iter().zip(days.chain(std::iter::repeat(&of_behaviors))) {
+            for (list, &day) in days.iter().enumerate() {
+                for &position in lists.row(list) {
+                    // The position behind all others is that of dropped ids.
+                    if let Some(sighting) = sightings.get_mut(position as usize) {
+                        sighting.add(Sighting { day, count: 1 });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writes the asks of every shard; with the sightings of [`MicroBatch::see`], if `sees`.
+    pub(crate) fn write_asks(
+        &self,
+        placement: Placement,
+        sees: bool,
+        lanes: usize,
+        out: &mut Outbox,
+    ) {
         out.clear();
         for lane in 0..lanes {
             let images = self.images.iter().map(|asks| match placement {
@@ -223,6 +265,10 @@ impl MicroBatch {
             });
             let lists = std::iter::once(self.ids.of(lane)).chain(images);
             Ask::write(self.len(), lists, out.words());
+            if sees {
+                let sightings = &self.sightings[self.ids.range(lane)];
+                Ask::write_sightings(self.newest, sightings, out.words());
+            }
             out.seal();
         }
     }

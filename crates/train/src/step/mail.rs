@@ -8,6 +8,7 @@
 //! hits         shard -> worker   of each group and each of its q ads: min(p, keep) of
 //!                                (position among the p, likeness as f32)
 //! ask          worker -> shard   impressions, n, k_0.., n ids, k_0 keys, ..   (ids, keys: 2 words)
+//!                                [newest day, n (day, count)]                 in training, where shards see ids
 //! answer       shard -> worker   n rows of D, [n bits], k_0 embeddings, ..    (f32; bits: words)
 //! gradients    worker -> shard   losses (f64: 1, or 5 with auxiliary ones), then as the answer, but
 //!                                for what does not learn now
@@ -25,6 +26,7 @@ use ams_fabric::{sum, words};
 use half::f16;
 
 use crate::settings::FeatureFormat;
+use crate::step::sighting::Sighting;
 
 /// The address of a lane: which it is, of how many.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,6 +44,8 @@ pub(crate) struct Ask<'a> {
     pub impressions: u64,
     counts: &'a [u32],
     keys: &'a [u32],
+    /// The newest day, then the sightings of each id; or nothing.
+    seen: &'a [u32],
 }
 
 impl<'a> Ask<'a> {
@@ -58,11 +62,29 @@ impl<'a> Ask<'a> {
 
     /// Reads an ask of `lists` lists.
     pub(crate) fn read(message: &'a [u32], lists: usize) -> Ask<'a> {
-        let (header, keys) = message.split_at(1 + lists);
+        let (header, rest) = message.split_at(1 + lists);
         let counts = &header[1..];
-        let expected: usize = counts.iter().map(|&count| 2 * count as usize).sum();
-        assert_eq!(keys.len(), expected, "words of the ids of an ask");
-        Ask { impressions: u64::from(header[0]), counts, keys }
+        let (keys, seen) = rest.split_at(counts.iter().map(|&count| 2 * count as usize).sum());
+        let all = 1 + 2 * counts[0] as usize;
+        assert!(seen.is_empty() || seen.len() == all, "{} words of sightings", seen.len());
+        Ask { impressions: u64::from(header[0]), counts, keys, seen }
+    }
+
+    /// Appends to an ask the newest day of its samples and the sightings of its ids.
+    pub(crate) fn write_sightings(newest: i32, sightings: &[Sighting], to: &mut Vec<u32>) {
+        to.push(newest.cast_unsigned());
+        to.extend(sightings.iter().flat_map(|of| [of.day.cast_unsigned(), of.count]));
+    }
+
+    /// The newest day of the samples, if the ask has sightings.
+    pub(crate) fn newest(&self) -> Option<i32> {
+        self.seen.first().map(|day| day.cast_signed())
+    }
+
+    /// The sightings of the ids, if the ask has some.
+    pub(crate) fn sightings(&self) -> impl Iterator<Item = Sighting> + use<'a> {
+        let words = self.seen.get(1..).unwrap_or_default().chunks_exact(2);
+        words.map(|words| Sighting { day: words[0].cast_signed(), count: words[1] })
     }
 
     /// The lists, two words a key.
@@ -244,6 +266,11 @@ mod tests {
         let ask = Ask::read(&message, 3);
         let read: Vec<Vec<u64>> = ask.lists().map(|list| words::numbers(list).collect()).collect();
         assert_eq!((ask.impressions, read), (5, lists.map(<[u64]>::to_vec).to_vec()));
+        assert_eq!((ask.newest(), ask.sightings().count()), (None, 0));
+        let seen = [Sighting::NONE, Sighting { day: -5, count: u32::MAX }];
+        Ask::write_sightings(-4, &seen, &mut message);
+        let ask = Ask::read(&message, 3);
+        assert_eq!((ask.newest(), ask.sightings().collect()), (Some(-4), seen.to_vec()));
     }
 
     #[test]

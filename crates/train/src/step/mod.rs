@@ -25,10 +25,13 @@ pub(crate) mod in_batch;
 pub(crate) mod items;
 pub(crate) mod mail;
 pub(crate) mod popularity;
+pub(crate) mod row_counts;
 pub(crate) mod search;
 pub(crate) mod selection;
 pub(crate) mod shard;
 pub(crate) mod share;
+pub(crate) mod sighting;
+pub(crate) mod sketch;
 pub(crate) mod stages;
 pub(crate) mod table;
 pub(crate) mod tower_run;
@@ -56,9 +59,11 @@ use crate::step::first_layers::{Columns, FirstLayers};
 use crate::step::frequency::FieldIds;
 use crate::step::id_dropout::IdDropout;
 use crate::step::mail::{Ask, Gradients, Losses, Seat};
+use crate::step::row_counts::RowCounts;
 use crate::step::search::{AtShard, ByPictures, SearchShard};
 use crate::step::shard::{Lane, Shard, Unknown};
 use crate::step::share::Share;
+use crate::step::sighting::Sighting;
 use crate::step::stages::{Stage, Stages};
 use crate::step::tower_run::{Prefetch, Weights};
 use crate::step::traffic::Counts;
@@ -307,6 +312,50 @@ impl Lanes {
         Ok(sum.per_step(steps))
     }
 
+    /// Takes over a row from another training into local lane `lane`, as [`Shard::take_over`].
+    pub(crate) fn take_over(&mut self, lane: usize, id: u64, row: &[f32], seen: Sighting) {
+        let Lanes { network, lanes, .. } = self;
+        lanes[lane].shard.take_over(network, id, row, seen);
+    }
+
+    /// The newest day of the samples so far, where shards see ids; all lanes know the same one.
+    pub(crate) fn newest_day(&self) -> Option<i32> {
+        self.lanes[0].shard.newest
+    }
+
+    /// Evicts the rows of ids that were not seen for long, if ids learn now.
+    pub(crate) fn evict_unseen(&mut self) {
+        let Lanes { network, topology, lanes, pool, stages, .. } = self;
+        if !network.learns().ids {
+            return;
+        }
+        each_lane(pool, *topology, lanes.par_iter_mut(), |_, lane| {
+            stages.run(Stage::Rows, || lane.shard.evict_unseen(network));
+        });
+    }
+
+    /// The rows of all lanes of all processes, and those that came and went since the last call;
+    /// none where they do not go, and none is refused as they come. All processes call it
+    /// together.
+    ///
+    /// # Errors
+    /// If a process is lost.
+    pub(crate) fn take_row_counts(&mut self) -> Result<Option<RowCounts>> {
+        if !self.network.sees_ids() {
+            return Ok(None);
+        }
+        let mut mine = RowCounts::default();
+        self.shards_mut().for_each(|shard| mine.add(shard.take_row_counts()));
+        let meter = self.exchange.fabric.meter();
+        let mut all = RowCounts::default();
+        for numbers in gather::numbers(&mut self.exchange.fabric, &mine.numbers())? {
+            all.add(RowCounts::of(numbers.try_into().expect("as many as were sent")));
+        }
+        // This exchange is no part of a step.
+        self.exchange.fabric.restore(meter);
+        Ok(Some(all))
+    }
+
     /// Counts the ids of all samples that `workers` read, in `rounds`, for their shards, and
     /// returns their numbers by field. All processes call it together.
     ///
@@ -500,13 +549,14 @@ impl Lanes {
     /// Has every worker write its asks; in training, with the seed of the step's masks.
     fn ask(&mut self, workers: &mut [Worker], step_seed: Option<u64>) {
         let Lanes { network, topology, stores, pool, stages, requests, .. } = self;
+        let sees = step_seed.is_some() && network.sees_ids();
         let rate = network.spec.network.id_dropout;
         let step_seed = step_seed.filter(|_| rate > 0.0);
         let each = workers.par_iter_mut().zip(requests);
         each_lane(pool, *topology, each, |seat, (worker, request)| {
             let lane = seat.lane;
             let dropout = step_seed.map(|step_seed| IdDropout { rate, step_seed, lane });
-            stages.run(Stage::Ask, || worker.ask(network, stores, seat, dropout, request));
+            stages.run(Stage::Ask, || worker.ask(network, stores, seat, dropout, sees, request));
         });
     }
 
@@ -523,13 +573,20 @@ impl Lanes {
             (topology.lanes(), topology.local().start, 1 + network.towers.len());
         let impressions =
             (0..all).map(|worker| Ask::read(mail.read(worker, first), lists).impressions).sum();
-        let each = lanes.par_iter_mut().zip(&mut self.answers);
-        each_lane(pool, *topology, each, |seat, (lane, answer)| {
+        let mut taken: Vec<Result<()>> = lanes.iter().map(|_| Ok(())).collect();
+        let each = lanes.par_iter_mut().zip(&mut self.answers).zip(&mut taken);
+        each_lane(pool, *topology, each, |seat, ((lane, answer), taken)| {
             let shard = &mut lane.shard;
-            stages.run(Stage::Lookup, || shard.take_asks(network, &mail, seat, unknown));
-            stages.run(Stage::TowerForward, || shard.embed(network, weights, stores, dropout_seed));
-            stages.run(Stage::Lookup, || shard.write_answers(network, stores, seat, answer));
+            *taken = stages.run(Stage::Lookup, || shard.take_asks(network, &mail, seat, unknown));
+            if taken.is_ok() {
+                stages.run(Stage::TowerForward, || {
+                    shard.embed(network, weights, stores, dropout_seed);
+                });
+                stages.run(Stage::Lookup, || shard.write_answers(network, stores, seat, answer));
+            }
         });
+        // The first lane's error, whichever was first.
+        taken.into_iter().collect::<Result<()>>()?;
         Ok(impressions)
     }
 

@@ -3,6 +3,10 @@
 //! Requests of all lanes for one id or image are merged in lane order: one lookup, one forward, one
 //! backward. With the placement `ams` image features stay here; only embeddings and gradients are
 //! mailed.
+//!
+//! Where rows come and go, that depends on nothing but the asks of the steps: a row is made in the
+//! step that asks for it, before that others are evicted if there is no room, and at the end of an
+//! epoch those go that were not seen for long.
 
 use ams_data::{Id, IdMap, ImageKey};
 use ams_fabric::{Mailbox, Outbox};
@@ -10,12 +14,16 @@ use ams_image::FeatureStore;
 use ams_model::adam::AdamStep;
 use ams_model::linalg::{self, zeros};
 
-use crate::settings::Placement;
+use crate::error::{Error, Result};
+use crate::settings::{EvictionConfig, Placement};
 use crate::setup::network::Network;
 use crate::step::dedup::Merge;
 use crate::step::mail::{self, Ask, Gradients, Seat, Values};
+use crate::step::row_counts::RowCounts;
 use crate::step::search::SearchShard;
-use crate::step::table::{RowTable, TOGETHER};
+use crate::step::sighting::Sighting;
+use crate::step::sketch::Sketch;
+use crate::step::table::{Evicted, RowTable, TOGETHER};
 use crate::step::tower_run::{Images, TowerAt, TowerRun, Weights};
 use crate::step::traffic::{Counts, bytes};
 
@@ -48,11 +56,21 @@ pub(crate) struct Shard {
     pub counts: Counts,
     /// Occurrences of its ids in the training samples, where [`Network::counts_ids`].
     pub frequency: IdMap,
+    /// Occurrences of ids that had no row, where they are counted as they come.
+    pub sketch: Option<Sketch>,
+    /// The newest day of the samples of all lanes so far, where shards see ids.
+    pub newest: Option<i32>,
+    /// Rows that came and went since [`Shard::take_row_counts`].
+    changes: RowCounts,
+    /// Of rows that were taken over and evicted again, the greatest key.
+    beyond: Option<u128>,
     /// Its part of searches.
     pub search: SearchShard,
     ids: Merge,
     /// The slot of each merged id; none for an unknown one.
     slots: Vec<Option<u32>>,
+    /// The sightings of each merged id in this step; empty where they are not sent.
+    seen: Vec<Sighting>,
     drows: Vec<f32>,
     towers: Vec<ShardTower>,
 }
@@ -71,52 +89,156 @@ impl Shard {
     pub(crate) fn new(network: &Network, seed: u64) -> Shard {
         let mut table = RowTable::new(ROWS, seed, network.spec.dim(), network.rows.states());
         table.start_from_zeros(&network.unknown);
+        if let Some(EvictionConfig { lane_bytes, .. }) = network.eviction {
+            table.track(lane_bytes);
+        }
         Shard {
             table,
             counts: Counts::default(),
             frequency: IdMap::default(),
+            sketch: network.sketch_bytes.map(Sketch::new),
+            newest: None,
+            changes: RowCounts::default(),
+            beyond: None,
             search: SearchShard::default(),
             ids: Merge::default(),
             slots: Vec::new(),
+            seen: Vec::new(),
             drows: Vec::new(),
             towers: (0..network.towers.len()).map(|_| ShardTower::default()).collect(),
         }
     }
 
     /// Takes the asks of all lanes: merges them and looks up or makes the rows.
+    ///
+    /// # Errors
+    /// If there is no room for the rows that they need.
     pub(crate) fn take_asks(
         &mut self,
         network: &Network,
         mail: &Mailbox<'_>,
         seat: Seat,
         unknown: Unknown,
-    ) {
+    ) -> Result<()> {
         self.ids.clear();
+        self.seen.clear();
         self.towers.iter_mut().for_each(|tower| tower.images.clear());
         for worker in 0..seat.lanes {
             let ask = Ask::read(mail.read(worker, seat.lane), 1 + self.towers.len());
             let images = self.towers.iter_mut().map(|tower| &mut tower.images);
             let merges = std::iter::once(&mut self.ids).chain(images);
             merges.zip(ask.lists()).for_each(|(merge, list)| merge.take(list));
+            self.take_sightings(ask, worker);
         }
         self.slots.clear();
+        let every = network.min_occurrences <= 1 && network.eviction.is_none();
         match unknown {
-            Unknown::Create if network.min_occurrences > 1 => self.admit(network),
-            Unknown::Create => self.table.slots_or_new(&self.ids.keys, &mut self.slots),
+            Unknown::Create if every => self.table.slots_or_new(&self.ids.keys, &mut self.slots),
+            Unknown::Create => self.admit(network, seat.lane)?,
             Unknown::Zero => self.table.slots(&self.ids.keys, &mut self.slots),
         }
+        for (slot, &seen) in self.slots.iter().zip(&self.seen) {
+            slot.iter().for_each(|&slot| self.table.see(slot, seen));
+        }
+        Ok(())
+    }
+
+    /// Takes the sightings of the ids that `worker` asked for, if it sent them.
+    fn take_sightings(&mut self, ask: Ask<'_>, worker: usize) {
+        let Some(newest) = ask.newest() else { return };
+        self.newest = self.newest.max(Some(newest));
+        self.seen.resize(self.ids.keys.len(), Sighting::NONE);
+        let numbers = self.ids.of(worker).iter();
+        numbers.zip(ask.sightings()).for_each(|(&at, seen)| self.seen[at as usize].add(seen));
     }
 
     /// Looks up the rows, and makes those of ids that occur often enough, or stand in for others.
-    fn admit(&mut self, network: &Network) {
-        let Shard { table, ids, slots, frequency, .. } = self;
-        table.slots(&ids.keys, slots);
-        for (slot, &id) in slots.iter_mut().zip(&ids.keys).filter(|(slot, _)| slot.is_none()) {
-            let occurrences = frequency.get(&id).copied().unwrap_or(0);
-            if occurrences >= network.min_occurrences || network.unknown.contains(&Id(id)) {
-                *slot = Some(table.slot_or_new(id));
-            }
+    fn admit(&mut self, network: &Network, lane: usize) -> Result<()> {
+        self.table.slots(&self.ids.keys, &mut self.slots);
+        let all = 0..self.ids.keys.len();
+        let lacking: Vec<usize> = all.filter(|&at| self.slots[at].is_none()).collect();
+        let admitted = lacking.into_iter().filter(|&at| self.is_admitted(network, at));
+        let admitted: Vec<usize> = admitted.collect();
+        if self.table.len() + admitted.len() > self.table.most() {
+            self.make_room(network, admitted.len(), lane)?;
         }
+        for &at in &admitted {
+            self.slots[at] = Some(self.table.slot_or_new(self.ids.keys[at]));
+        }
+        self.changes.admitted += admitted.len() as u64;
+        Ok(())
+    }
+
+    /// Whether the merged id `at`, which has no row, gets one.
+    fn is_admitted(&mut self, network: &Network, at: usize) -> bool {
+        let (id, least) = (self.ids.keys[at], network.min_occurrences);
+        if least <= 1 || network.unknown.contains(&Id(id)) {
+            return true;
+        }
+        let occurrences = match &mut self.sketch {
+            Some(sketch) => sketch.add(id, self.seen.get(at).map_or(0, |seen| seen.count)),
+            None => self.frequency.get(&id).copied().unwrap_or(0),
+        };
+        occurrences >= least
+    }
+
+    /// Evicts rows so that there is room for `new` ones; none that the step asks for.
+    fn make_room(&mut self, network: &Network, new: usize, lane: usize) -> Result<()> {
+        let until = rows_left(network, &self.table).saturating_sub(new);
+        let Evicted { rows, .. } = self.table.evict_to(until, &self.slots);
+        self.changes.evicted_by_bytes += rows as u64;
+        let (need, most) = (self.table.len() + new, self.table.most());
+        if need > most {
+            let bytes = network.eviction.and_then(|eviction| eviction.lane_bytes).unwrap_or(0);
+            let what = format!(
+                "{bytes} bytes have room for {most} rows, but a batch needs {need} of lane {lane}, which \
+                 take {}: allow more bytes than these, or make train.batch smaller",
+                self.table.bytes_of(need)
+            );
+            return Err(Error::Config { key: "train.eviction.lane_bytes".to_owned(), what });
+        }
+        self.slots.clear();
+        self.table.slots(&self.ids.keys, &mut self.slots);
+        Ok(())
+    }
+
+    /// Evicts the rows of ids that were not seen for as many days as `network` allows.
+    pub(crate) fn evict_unseen(&mut self, network: &Network) {
+        let days = network.eviction.and_then(|eviction| eviction.days);
+        if let (Some(days), Some(newest)) = (days, self.newest) {
+            let day = newest.saturating_sub_unsigned(days);
+            self.changes.evicted_by_days += self.table.evict_through(day, newest) as u64;
+        }
+    }
+
+    /// Takes over the row of `id` from another training, without optimizer state. Where there is no
+    /// room for all such rows, those of the greatest [`Sighting::key`] are left in the end,
+    /// whatever their order.
+    pub(crate) fn take_over(&mut self, network: &Network, id: u64, row: &[f32], seen: Sighting) {
+        let stands_in = network.unknown.contains(&Id(id));
+        if !stands_in && self.beyond.is_some_and(|beyond| seen.key(id) <= beyond) {
+            return;
+        }
+        if self.table.len() == self.table.most() && self.table.slot(id).is_none() {
+            let until = rows_left(network, &self.table).min(self.table.most().saturating_sub(1));
+            let Evicted { rows, last } = self.table.evict_to(until, &[]);
+            self.beyond = self.beyond.max(last);
+            if rows > 0 {
+                self.take_over(network, id, row, seen);
+            }
+            // Else the first step finds that there is no room.
+            return;
+        }
+        let slot = self.table.slot_or_new(id);
+        self.table.row_mut(slot).row.copy_from_slice(row);
+        self.table.see(slot, seen);
+    }
+
+    /// The rows that there are, and those that came and went since the last call.
+    pub(crate) fn take_row_counts(&mut self) -> RowCounts {
+        let bytes = self.table.bytes() as u64;
+        let changes = std::mem::take(&mut self.changes);
+        RowCounts { rows: self.table.len() as u64, bytes, largest_lane_bytes: bytes, ..changes }
     }
 
     /// Runs the towers over the images asked for, if they run here; `dropout_seed`
@@ -272,6 +394,12 @@ impl Shard {
     pub(crate) fn tower(&self, tower: usize) -> TowerAt<'_> {
         TowerAt { run: &self.towers[tower].run, mailed: None }
     }
+}
+
+/// Rows that an eviction for others leaves of `table`.
+fn rows_left(network: &Network, table: &RowTable) -> usize {
+    let floor = network.eviction.map_or(1.0, |eviction| eviction.floor);
+    (table.most() as f64 * f64::from(floor)) as usize
 }
 
 /// Adds one worker's gradients to the sums of the ids or images that it asked for.

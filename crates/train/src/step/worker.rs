@@ -81,19 +81,23 @@ impl Worker {
     }
 
     /// Writes every shard the ids and image keys that the micro-batch needs, without the ids that
-    /// `dropout` drops.
+    /// `dropout` drops; `sees`: with the sightings of the ids.
     pub(crate) fn ask(
         &mut self,
         network: &Network,
         stores: &[FeatureStore],
         seat: Seat,
         dropout: Option<IdDropout>,
+        sees: bool,
         out: &mut Outbox,
     ) {
         let Worker { batch, counts, .. } = self;
         *counts = Counts::default();
         batch.deduplicate(network, stores, seat.lanes, dropout);
-        batch.write_asks(network.placement, seat.lanes, out);
+        if sees {
+            batch.see(network);
+        }
+        batch.write_asks(network.placement, sees, seat.lanes, out);
         let words = (0..seat.lanes).map(|shard| bytes(out.to(shard).len(), seat.lane, shard));
         counts.traffic.ids = words.sum();
         batch.count(network, counts);

@@ -15,6 +15,7 @@ use super::shop::shop;
 
 const SOURCE: &str = concat!(
     include_str!("../../src/settings/mod.rs"),
+    include_str!("../../src/settings/eviction.rs"),
     include_str!("../../src/settings/phases.rs"),
     include_str!("../../src/settings/preset.rs"),
     include_str!("../../../model/src/settings/network.rs"),
@@ -36,6 +37,7 @@ components = 1
 keep = 1
 [[train.phases]]
 epochs = 2
+[train.eviction]
 [train.warm_start]
 from = 'r'
 [align]
@@ -444,6 +446,8 @@ fn ranges_are_those_that_are_checked() {
             if path != "train.validation_tail" {
                 put(&mut table, "train.validation_parts", Value::from(4));
             }
+            // For `sketch_bytes`.
+            put(&mut table, "train.min_occurrences", Value::from(2));
             let value = toml::from_str::<Table>(&format!("value = {text}"));
             let checked = value.map_err(|error| error.to_string()).and_then(|mut value| {
                 let value = value.remove("value").unwrap();

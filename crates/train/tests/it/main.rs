@@ -21,6 +21,7 @@ mod plain;
 mod refit;
 mod refusals;
 mod regularization;
+mod rows;
 mod runs;
 mod scorer;
 mod shop;

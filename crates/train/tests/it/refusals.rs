@@ -6,8 +6,8 @@ use ams_image::listing::below;
 use ams_image::{Builtin, EncodeOptions, SemanticIds, encode};
 use ams_model::Aggregator;
 use ams_train::settings::{
-    AlignConfig, Candidate, ImageArm, ProjectionConfig, SearchBy, SearchSettings, TowerSharing,
-    TowerWeights, UnknownIds,
+    AlignConfig, Candidate, EvictionConfig, ImageArm, ProjectionConfig, SearchBy, SearchSettings,
+    TowerSharing, TowerWeights, UnknownIds,
 };
 use ams_train::{Config, Job, Trainer};
 use tempfile::TempDir;
@@ -23,11 +23,15 @@ fn contrast(config: &mut Config, weight: f32) {
     config.align = Some(AlignConfig { weight, ..AlignConfig::default() });
 }
 
+fn evict(config: &mut Config, days: Option<u32>, lane_bytes: Option<u64>, floor: f32) {
+    config.train.eviction = Some(EvictionConfig { days, lane_bytes, floor });
+}
+
 #[test]
 fn configurations_that_make_no_sense_are_refused_by_key() {
     let folder = TempDir::new().unwrap();
     type Spoil = fn(&mut Config);
-    let cases: [(&str, Spoil); 50] = [
+    let cases: [(&str, Spoil); 57] = [
         ("name", |config| config.name = "a/b".to_owned()),
         ("train.lanes: 6, expected a power of two", |config| config.train.lanes = 6),
         ("train.lanes: 128 lanes cannot share", |config| config.train.lanes = 128),
@@ -110,6 +114,22 @@ fn configurations_that_make_no_sense_are_refused_by_key() {
             (config.train.validation_parts, config.train.lanes) = (1, 64);
         }),
         ("train.min_occurrences: 0", |config| config.train.min_occurrences = 0),
+        ("train.sketch_bytes: 100, expected at least 4096", |config| {
+            (config.train.min_occurrences, config.train.sketch_bytes) = (2, Some(100));
+        }),
+        ("train.sketch_bytes: 4096, but train.min_occurrences = 1 needs no count", |config| {
+            config.train.sketch_bytes = Some(4096);
+        }),
+        ("train.sketch_bytes: 4096, but train.l2_ids = 0.5 needs the exact count", |config| {
+            (config.train.min_occurrences, config.train.sketch_bytes) = (2, Some(4096));
+            config.train.l2_ids = 0.5;
+        }),
+        ("train.eviction.days: 0", |config| evict(config, Some(0), None, 0.9)),
+        ("train.eviction.lane_bytes: 1000, expected at least 40960", |config| {
+            evict(config, None, Some(1000), 0.9);
+        }),
+        ("train.eviction.floor: 1.5, expected", |config| evict(config, Some(1), None, 1.5)),
+        ("train.eviction.floor: NaN", |config| evict(config, Some(1), None, f32::NAN)),
         ("model.unknown: \"learned\", but no id is replaced", |config| {
             config.model.network.unknown = UnknownIds::Learned;
         }),

@@ -6,7 +6,8 @@
 //! (40 bits)       32 bits  home in it       line     5 ids, 5 slots + 1       one cache line, filled in order
 //! ```
 //! An id is in the first line with room from its home on: nine of ten times in its home, so that to
-//! find it costs one line of memory and no guess. Homes are in the order of hashes, so a segment
+//! find it costs one line of memory and no guess. So where an id is taken out of a full line, one
+//! that had passed this line takes its place. Homes are in the order of hashes, so a segment
 //! grows in one pass over its old and its new lines. A slot + 1 of 0 is a free entry; its id is 0,
 //! which is an id like any other elsewhere.
 
@@ -75,6 +76,34 @@ impl Index {
         segment.put(id, slot + 1);
     }
 
+    /// Gives `id`, which is there, another slot.
+    pub(super) fn replace(&mut self, id: u64, slot: u32) {
+        let segment = &mut self.segments[segment_of(id)];
+        let (at, entry) = segment.place_of(id);
+        segment.lines[at].slots[entry] = slot + 1;
+    }
+
+    /// Takes out `id`, which is there.
+    pub(super) fn remove(&mut self, id: u64) {
+        let segment = &mut self.segments[segment_of(id)];
+        let (at, entry) = segment.place_of(id);
+        segment.used -= 1;
+        segment.free(at, entry);
+    }
+
+    /// Bytes of an index that has had up to `ids` ids at once, at most; those of another spread of
+    /// hashes than any that is likely aside.
+    pub(super) fn bytes_of(ids: usize) -> usize {
+        const SEGMENTS: usize = 1 << SEGMENT_BITS;
+        // Segments differ, and each keeps the size of its fullest time.
+        let ids = ids + 2 * (ids * SEGMENTS).isqrt();
+        // Just grown, a segment has a quarter more lines than it needs, and at least one.
+        let lines = ids * 3 / (2 * LINE) + SEGMENTS * 6 / 5;
+        // Those that have 64 lines have got up to a quarter more once.
+        let lines = if lines >= 60 * SEGMENTS { lines.max(100 * SEGMENTS) } else { lines };
+        SEGMENTS * size_of::<Segment>() + lines * size_of::<Line>()
+    }
+
     /// Bytes allocated, used or not.
     pub(super) fn bytes(&self) -> usize {
         let lines: usize = self.segments.iter().map(|segment| segment.lines.capacity()).sum();
@@ -107,8 +136,54 @@ impl Segment {
             at = after(at, self.lines.len());
         }
         let line = &mut self.lines[at];
-        let free = line.slots.iter().position(|&slot| slot == 0).expect("an entry is free");
+        let free = line.used();
         (line.ids[free], line.slots[free]) = (id, slot);
+    }
+
+    /// Line and entry of `id`, which is there.
+    fn place_of(&self, id: u64) -> (usize, usize) {
+        let mut at = home_of(id, self.lines.len());
+        loop {
+            let line = &self.lines[at];
+            if let Some(entry) = (0..line.used()).find(|&entry| line.ids[entry] == id) {
+                return (at, entry);
+            }
+            assert!(line.is_full(), "the id is there");
+            at = after(at, self.lines.len());
+        }
+    }
+
+    /// Frees an entry of line `at`, and fills it again while ids have passed the line.
+    fn free(&mut self, mut at: usize, mut entry: usize) {
+        loop {
+            let was_full = self.lines[at].is_full();
+            self.lines[at].take(entry);
+            let Some((next, passed)) = self.passed(at).filter(|_| was_full) else { return };
+            let Line { ids, slots } = self.lines[next];
+            let line = &mut self.lines[at];
+            (line.ids[LINE - 1], line.slots[LINE - 1]) = (ids[passed], slots[passed]);
+            (at, entry) = (next, passed);
+        }
+    }
+
+    /// Line and entry of the first id behind line `at` that would be in it if there had been room.
+    fn passed(&self, at: usize) -> Option<(usize, usize)> {
+        let lines = self.lines.len();
+        let way = |from: usize, to: usize| if to >= from { to - from } else { to + lines - from };
+        let mut next = after(at, lines);
+        while next != at {
+            let line = &self.lines[next];
+            let passed =
+                |&entry: &usize| way(home_of(line.ids[entry], lines), next) >= way(at, next);
+            if let Some(entry) = (0..line.used()).find(passed) {
+                return Some((next, entry));
+            }
+            if !line.is_full() {
+                return None;
+            }
+            next = after(next, lines);
+        }
+        None
     }
 }
 
@@ -121,6 +196,18 @@ impl Line {
 
     fn is_full(&self) -> bool {
         self.slots[LINE - 1] > 0
+    }
+
+    /// Entries in use, the first ones.
+    fn used(&self) -> usize {
+        self.slots.iter().position(|&slot| slot == 0).unwrap_or(LINE)
+    }
+
+    /// Frees an entry in use; the last one moves there.
+    fn take(&mut self, entry: usize) {
+        let last = self.used() - 1;
+        (self.ids[entry], self.slots[entry]) = (self.ids[last], self.slots[last]);
+        (self.ids[last], self.slots[last]) = (0, 0);
     }
 }
 
@@ -178,6 +265,67 @@ mod tests {
         assert!(found.into_iter().eq(0..ids.len()));
         let at_home = ids.iter().filter(|&&id| index.at_home(id).is_some()).count();
         assert_eq!(at_home, LINE);
+    }
+
+    /// The first line with room from the home of every id on is where it is: what a lookup needs.
+    fn assert_reachable(index: &Index) {
+        for segment in index.segments.iter() {
+            let lines = segment.lines.len();
+            let each = segment.lines.iter().enumerate();
+            let ids =
+                each.flat_map(|(at, line)| (0..line.used()).map(move |of| (at, line.ids[of])));
+            for (at, id) in ids {
+                let mut passed = home_of(id, lines);
+                while passed != at {
+                    assert!(segment.lines[passed].is_full(), "{id}");
+                    passed = after(passed, lines);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn ids_are_found_whatever_was_taken_out() {
+        // Of one home, in one segment, and in all.
+        let spread = (0..4_000u64).map(|n| n.wrapping_mul(0xd134_2543_de82_ef95));
+        let one: Vec<u64> = (0..200_000).filter(|&id| segment_of(id) == 7).collect();
+        for ids in [alike(300), one, spread.collect()] {
+            let mut index = Index::default();
+            for round in 0..3 {
+                let there = |id: usize| id % (3 + round) != 1;
+                for (slot, &id) in ids.iter().enumerate() {
+                    index.insert(id, slot as u32);
+                }
+                for (slot, &id) in ids.iter().enumerate().filter(|(slot, _)| !there(*slot)) {
+                    index.remove(id);
+                    assert_eq!(index.find(id), None, "{slot}");
+                    if slot % 64 < 6 {
+                        assert_reachable(&index);
+                    }
+                }
+                for (slot, &id) in ids.iter().enumerate().filter(|(slot, _)| there(*slot)) {
+                    index.replace(id, slot as u32 + 5);
+                    assert_eq!(index.find(id), Some(slot as u32 + 5));
+                }
+                assert_reachable(&index);
+                let left = (0..ids.len()).filter(|&slot| there(slot));
+                left.for_each(|slot| index.remove(ids[slot]));
+                assert!(index.segments.iter().all(|segment| segment.used == 0));
+                assert!(ids.iter().all(|&id| index.find(id).is_none()));
+            }
+        }
+    }
+
+    #[test]
+    fn an_index_takes_at_most_what_it_is_expected_to() {
+        let mut index = Index::default();
+        for n in 0..400_000_usize {
+            index.insert((n as u64).wrapping_mul(0xd134_2543_de82_ef95), n as u32);
+            let (bytes, most) = (index.bytes(), Index::bytes_of(n + 1));
+            assert!(n % 97 > 0 || bytes <= most, "{n} ids: {bytes} bytes, expected {most}");
+        }
+        let ratio = Index::bytes_of(400_000) as f64 / index.bytes() as f64;
+        assert!(ratio < 1.25, "{ratio}");
     }
 
     #[test]

@@ -1,15 +1,23 @@
 //! The rows of one shard: embeddings with their optimizer state.
 //!
 //! Nothing here takes long because the table is large: rows are in pages that never move, and the
-//! index grows a small part at a time.
+//! index grows a small part at a time. An eviction does: it reads every row's sightings some times.
+//!
+//! A row is one thing: embedding, optimizer state and, where rows may be evicted, its sightings.
+//! Rows of a table have the slots from 0 on without a gap. Where one goes, the last one takes its
+//! slot, so memory that was allocated is used again before there is more of it.
 
 use ams_data::Id;
 use ams_model::init::row_init;
 
+use crate::step::sighting::Sighting;
+
 mod index;
+mod order;
 mod pages;
 
 use index::Index;
+use order::nth_key;
 use pages::Pages;
 
 /// Ids or rows that are read from memory side by side. Some dozens take hardly more time than one.
@@ -28,6 +36,28 @@ pub(crate) struct RowTable {
     index: Index,
     ids: Pages<u64>,
     values: Pages<f32>,
+    /// Where rows may be evicted, their sightings: day and count.
+    sightings: Option<Pages<u32>>,
+    /// Rows that there may be.
+    most: usize,
+}
+
+/// What an eviction took.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Evicted {
+    /// Number of rows.
+    pub rows: usize,
+    /// The greatest [`Sighting::key`] of those that had to go for others.
+    pub last: Option<u128>,
+}
+
+/// Slots that no eviction takes, one bit each.
+struct Stays(Vec<u64>);
+
+impl Stays {
+    fn has(&self, slot: usize) -> bool {
+        self.0[slot / 64] >> (slot % 64) & 1 == 1
+    }
 }
 
 /// One row, to be changed.
@@ -53,7 +83,45 @@ impl RowTable {
             index: Index::default(),
             ids: Pages::new(1),
             values: Pages::new(width),
+            sightings: None,
+            // A slot is less than the largest number, which the index needs.
+            most: u32::MAX as usize - 1,
         }
+    }
+
+    /// Keeps the sightings of rows from now on, so that rows can be evicted; no more rows than fit
+    /// into `bytes`, if given. For an empty table.
+    pub(crate) fn track(&mut self, bytes: Option<u64>) {
+        let mut sightings = Pages::new(2);
+        if let Some(bytes) = bytes {
+            let fits = |rows: usize| self.bytes_of(rows) as u64 <= bytes;
+            let (mut fitting, mut beyond) = (0, self.most + 1);
+            while beyond - fitting > 1 {
+                let middle = fitting.midpoint(beyond);
+                if fits(middle) { fitting = middle } else { beyond = middle }
+            }
+            self.most = fitting;
+            self.ids.bound(fitting);
+            self.values.bound(fitting);
+            sightings.bound(fitting);
+        }
+        self.sightings = Some(sightings);
+    }
+
+    /// Whether the sightings of rows are kept.
+    pub(crate) fn is_tracked(&self) -> bool {
+        self.sightings.is_some()
+    }
+
+    /// Bytes that a table of these rows takes with the sightings of `rows` rows, at most.
+    pub(crate) fn bytes_of(&self, rows: usize) -> usize {
+        let lists = Pages::<u64>::bytes_of(rows, 1) + Pages::<u32>::bytes_of(rows, 2);
+        lists + Pages::<f32>::bytes_of(rows, self.width) + Index::bytes_of(rows)
+    }
+
+    /// Rows that there may be.
+    pub(crate) fn most(&self) -> usize {
+        self.most
     }
 
     /// Has the rows of `ids` start from zeros.
@@ -78,11 +146,12 @@ impl RowTable {
 
     /// Bytes allocated, used or not.
     pub(crate) fn bytes(&self) -> usize {
-        self.index.bytes() + self.ids.bytes() + self.values.bytes()
+        let sightings = self.sightings.as_ref().map_or(0, Pages::bytes);
+        self.index.bytes() + self.ids.bytes() + self.values.bytes() + sightings
     }
 
     /// The slot of `id`, made with its initial value if it is new. Slots count from 0 in order of
-    /// first need.
+    /// first need, until rows are evicted; then the slots of others may be others, too.
     pub(crate) fn slot_or_new(&mut self, id: u64) -> u32 {
         if let Some(slot) = self.slot(id) {
             return slot;
@@ -179,13 +248,111 @@ impl RowTable {
         new
     }
 
+    /// The sightings of the row in `slot`; none where they are not kept.
+    pub(crate) fn sighting(&self, slot: u32) -> Option<Sighting> {
+        let words = self.sightings.as_ref()?.get(slot);
+        Some(Sighting { day: words[0].cast_signed(), count: words[1] })
+    }
+
+    /// Adds sightings to those of the row in `slot`, where they are kept.
+    pub(crate) fn see(&mut self, slot: u32, more: Sighting) {
+        if let Some(mut sighting) = self.sighting(slot) {
+            sighting.add(more);
+            self.set_sighting(slot, sighting);
+        }
+    }
+
+    /// Removes the rows of the least [`Sighting::key`], down to `until` rows; those in the slots
+    /// `asked` and those that started from zeros stay in any case.
+    pub(crate) fn evict_to(&mut self, until: usize, asked: &[Option<u32>]) -> Evicted {
+        let stays = self.stays(asked);
+        let stay: usize = stays.0.iter().map(|bits| bits.count_ones() as usize).sum();
+        let rows = self.len().saturating_sub(until.max(stay));
+        if rows == 0 {
+            return Evicted::default();
+        }
+        let last = nth_key(rows - 1, |see| {
+            let slots = (0..self.len()).filter(|&slot| !stays.has(slot));
+            slots.for_each(|slot| see(self.key(slot as u32)));
+        });
+        let evicted = self.evict(&stays, |table, slot| table.key(slot) <= last);
+        assert_eq!(evicted, rows, "keys are different");
+        Evicted { rows, last: Some(last) }
+    }
+
+    /// Removes the rows whose last day is `day` or an earlier one, but for those that started from
+    /// zeros. A row whose last day is not known is seen on the day `newest`.
+    pub(crate) fn evict_through(&mut self, day: i32, newest: i32) -> usize {
+        let stays = self.stays(&[]);
+        for slot in 0..self.len() as u32 {
+            if self.day(slot) == Sighting::NEVER {
+                self.see(slot, Sighting { day: newest, count: 0 });
+            }
+        }
+        self.evict(&stays, |table, slot| table.day(slot) <= day)
+    }
+
+    fn key(&self, slot: u32) -> u128 {
+        self.sighting(slot).unwrap_or(Sighting::NONE).key(self.id(slot))
+    }
+
+    fn day(&self, slot: u32) -> i32 {
+        self.sighting(slot).map_or(i32::MAX, |sighting| sighting.day)
+    }
+
+    fn stays(&self, asked: &[Option<u32>]) -> Stays {
+        let mut bits = vec![0; self.len().div_ceil(64)];
+        let blank = self.blank.iter().filter_map(|id| self.slot(id.0));
+        for slot in asked.iter().copied().flatten().chain(blank) {
+            bits[slot as usize / 64] |= 1 << (slot % 64);
+        }
+        Stays(bits)
+    }
+
+    /// Removes the rows of which `goes` says so. Returns how many.
+    fn evict(&mut self, stays: &Stays, goes: impl Fn(&RowTable, u32) -> bool) -> usize {
+        let before = self.len();
+        // Backwards: the last row, which takes the place of one that goes, was found to stay.
+        for slot in (0..before as u32).rev() {
+            if !stays.has(slot as usize) && goes(self, slot) {
+                self.swap_remove(slot);
+            }
+        }
+        before - self.len()
+    }
+
+    /// Removes the row in `slot`; the last one takes its place.
+    fn swap_remove(&mut self, slot: u32) {
+        self.index.remove(self.id(slot));
+        let last = self.len() as u32 - 1;
+        if slot < last {
+            self.index.replace(self.id(last), slot);
+            self.ids.copy(last, slot);
+            self.values.copy(last, slot);
+            self.sightings.iter_mut().for_each(|sightings| sightings.copy(last, slot));
+        }
+        self.ids.pop();
+        self.values.pop();
+        self.sightings.iter_mut().for_each(Pages::pop);
+    }
+
+    fn set_sighting(&mut self, slot: u32, Sighting { day, count }: Sighting) {
+        if let Some(sightings) = &mut self.sightings {
+            sightings.get_mut(slot).copy_from_slice(&[day.cast_unsigned(), count]);
+        }
+    }
+
     /// A row of zeros in the next slot, for an id that has none.
     fn push(&mut self, id: u64) -> u32 {
-        let slot = u32::try_from(self.len()).ok().filter(|&slot| slot < u32::MAX);
-        let slot = slot.expect("a lane has fewer than 4,294,967,295 rows");
+        assert!(self.len() < self.most, "a lane has at most {} rows", self.most);
+        let slot = self.len() as u32;
         self.index.insert(id, slot);
         self.ids.push()[0] = id;
         self.values.push();
+        if let Some(sightings) = &mut self.sightings {
+            sightings.push();
+            self.set_sighting(slot, Sighting::NONE);
+        }
         slot
     }
 }
