@@ -220,7 +220,8 @@ mod tests {
     fn moved(mut fixture: Fixture) -> Fixture {
         let weights = &mut fixture.weights;
         weights.rows[0] += 0.5;
-        (weights.ids.remove(2), weights.rows.drain(6..9).count());
+        weights.ids.remove(2);
+        weights.rows.drain(6..9);
         weights.ids.push(u64::MAX);
         weights.rows.extend([0.25; 3]);
         weights.dense[0] += 0.5;

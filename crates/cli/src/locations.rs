@@ -55,8 +55,9 @@ pub(crate) fn version(locations: &Locations, named: &Path) -> Result<PathBuf, Fa
     let mut at = place.clone();
     while let Some(delta) = ams_bundle::version_delta(&at)? {
         let base = delta.base_version.number;
-        // Whoever opens it says that it goes on too long, or up again.
-        if at.file_name().is_some_and(|own| own == &base.to_string()[..]) {
+        let own = at.file_name().and_then(|own| own.to_str()?.parse::<u64>().ok());
+        // Opening says that it does not go down.
+        if own.is_none_or(|own| base >= own) {
             break;
         }
         at = locations.input(&model.join(base.to_string()))?;

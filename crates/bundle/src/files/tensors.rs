@@ -31,11 +31,6 @@ impl TensorFile {
         Ok(TensorFile { header, bytes })
     }
 
-    /// Whether there is a tensor `name`.
-    pub(crate) fn has(&self, name: &str) -> bool {
-        self.header.has(name)
-    }
-
     /// The tensor `name` as it is in the file.
     ///
     /// # Errors

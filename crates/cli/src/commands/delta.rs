@@ -91,7 +91,7 @@ enum Action {
     /// Make a whole version of a version delta; its hash and its scores stay.
     Unpack {
         /// The version delta: a version folder.
-        version: PathBuf,
+        model: PathBuf,
         /// The place of the whole version, a version folder.
         #[arg(long, value_name = "VERSION")]
         out: PathBuf,
@@ -210,7 +210,7 @@ pub(crate) fn run(
     match &arguments.action {
         Some(Action::Verify { model }) => verify(model, output),
         Some(Action::Compact { model }) => compact(model, output),
-        Some(Action::Unpack { version, out }) => unpack(version, out, locations, output),
+        Some(Action::Unpack { model, out }) => unpack(model, out, locations, output),
         None => match (&arguments.from, &arguments.to, &arguments.out) {
             (Some(from), Some(to), Some(out)) => {
                 between([from, to, out], &arguments, locations, output)

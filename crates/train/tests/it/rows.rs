@@ -102,7 +102,7 @@ fn check(dim: usize, states: usize, bytes: Option<u64>, acts: &[Act]) {
             }
             Act::Share(share) => {
                 let until = (twin.len() as f64 * share) as usize;
-                let asked = |id: u64| id % 3 == 0;
+                let asked = |id: u64| id.is_multiple_of(3);
                 let slots: Vec<Option<u32>> =
                     twin.keys().filter(|id| asked(**id)).map(|&id| table.slot(id)).collect();
                 let goes = twin.len() - until;
