@@ -364,20 +364,24 @@ fn rows_that_come_and_go_have_the_same_bits_everywhere_and_after_a_stop() {
         config.train.eviction = eviction(Some(3), Some(FEW));
         config
     };
-    for sketch in [None, Some(8_192)] {
-        let whole = |place: (usize, usize)| {
+    let steps = Trainer::new(config("steps", None), Job::solo(1)).unwrap().steps();
+    // Stopped in the first epoch, at its end, in the second one.
+    let all = [
+        (Some(8_192), vec![(1, 2), (2, 1), (4, 1)], vec![steps / 3, steps / 2]),
+        (None, vec![(1, 2)], vec![steps - 5]),
+    ];
+    for (sketch, places, stops) in all {
+        let whole = |place: &(usize, usize)| {
             let config = config(&format!("{place:?} {sketch:?}"), sketch);
-            let ends = train(&config, Start::Fresh, place, go_on);
+            let ends = train(&config, Start::Fresh, *place, go_on);
             let ends: Vec<RunReport> = ends.into_iter().map(|end| end.expect("a rank")).collect();
             let rows = ends[0].rows.expect("rows go");
             assert!(rows.evicted_by_days > 0 && rows.evicted_by_bytes > 0, "{rows:?}");
             publish_run(&run::folder(&config), 1).1
         };
-        let hashes = [(1, 1), (1, 2), (2, 1), (4, 1)].map(whole);
+        let hashes: Vec<String> = places.iter().map(whole).collect();
         assert!(hashes.iter().all(|hash| *hash == hashes[0]), "{hashes:?}");
-        let steps = Trainer::new(config("steps", sketch), Job::solo(1)).unwrap().steps();
-        // In the first epoch, at its end, in the second one.
-        for stop in [steps / 3, steps / 2, steps - 5] {
+        for stop in stops {
             let stopped = config(&format!("stopped {stop} {sketch:?}"), sketch);
             let ends = train(&stopped, Start::Fresh, (2, 1), stop_at(stop, 0));
             assert!(ends.into_iter().all(|end| !end.expect("a rank").finished));
