@@ -22,4 +22,4 @@ pub use facts::Facts;
 pub use gate::{Comparison, Gate};
 pub use predict::predict;
 pub use sanity::Sanity;
-pub use state::{Days, Entry, Making, Outcome, State};
+pub use state::{Days, Entry, Making, Outcome, State, remove_leftovers};

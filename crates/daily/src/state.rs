@@ -102,6 +102,23 @@ pub struct Making {
     pub serving: Option<u64>,
 }
 
+/// Removes what a process that was killed left in `folder` of the file `name`, which it was writing
+/// under another name. Nobody else may be writing it.
+///
+/// # Errors
+/// If the folder cannot be listed, or something in it not be removed.
+pub fn remove_leftovers(folder: &Path, name: &str) -> Result<()> {
+    let begin = format!("{name}.tmp-");
+    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+        let path = entry.map_err(Error::io(folder))?.path();
+        let named = path.file_name().and_then(|name| name.to_str());
+        if named.is_some_and(|named| named.starts_with(&begin)) {
+            std::fs::remove_file(&path).map_err(Error::io(&path))?;
+        }
+    }
+    Ok(())
+}
+
 /// Name of the file of [`Days`] in the folder of a model.
 const DAYS: &str = "days.json";
 
@@ -148,6 +165,7 @@ impl Days {
             return Ok(());
         }
         std::fs::create_dir_all(model).map_err(Error::io(model))?;
+        remove_leftovers(model, DAYS)?;
         let text = serde_json::to_string_pretty(self).expect("texts and numbers are JSON");
         Ok(write_whole(&model.join(DAYS), text + "\n")?)
     }
@@ -277,7 +295,11 @@ mod tests {
         assert_eq!(state.newest(), Some(state.days[1].day));
 
         let told = state.told();
+        std::fs::create_dir(dir.path().join("shop")).unwrap();
+        std::fs::write(dir.path().join("shop/days.json.tmp-17-0"), "half").unwrap();
+        std::fs::write(dir.path().join("shop/days.js"), "other").unwrap();
         told.write(&dir.path().join("shop")).unwrap();
+        assert_eq!(std::fs::read_dir(dir.path().join("shop")).unwrap().count(), 2);
         assert_eq!(Days::read(&dir.path().join("shop")).unwrap().as_ref(), Some(&told));
         assert_eq!(Days::read(dir.path()).unwrap(), None);
         assert_eq!(told.newest(), Some(state.days[1].day));

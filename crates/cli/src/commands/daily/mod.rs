@@ -22,11 +22,14 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
+use ams_bundle::folder::MANIFEST;
 use ams_bundle::{
     Model, VersionDeltaOptions, add_decision, bases, check_shapes, next_version, whole_versions,
     write_version_delta,
 };
-use ams_daily::{Day, Decision, Entry, Facts, Making, Outcome, Sanity, State, instant, predict};
+use ams_daily::{
+    Day, Decision, Entry, Facts, Making, Outcome, Sanity, State, instant, predict, remove_leftovers,
+};
 use ams_data::dataset::{CARD, Dataset, SplitName};
 use ams_data::lock::Lock;
 use ams_data::prepare::{DayRows, plan};
@@ -116,8 +119,9 @@ pub(crate) fn run(
     let mut daily =
         Daily { config, publication, file, state, threads, stop, launch, locations, output };
     if daily.state.newest().is_some() {
-        // It may have ended before it told so.
+        // It may have ended before.
         daily.tell()?;
+        daily.clean()?;
     }
     let mut done = Vec::new();
     for day in days {
@@ -429,6 +433,9 @@ impl Daily<'_> {
     ) -> Result<(), Failure> {
         let there = self.version(making.version);
         if candidate != there {
+            for name in ["decision.json", MANIFEST] {
+                remove_leftovers(candidate, name)?;
+            }
             add_decision(candidate, &decision.object())?;
             let folder = self.config.models.join(&self.config.name);
             std::fs::create_dir_all(&folder)
@@ -504,6 +511,9 @@ impl Daily<'_> {
         for version in old.iter().filter(|version| goes(version) && !needed.contains(version)) {
             remove_folder(&model.join(version.to_string()))?;
         }
+        for folder in [&model, &self.config.work] {
+            remove_retired(folder)?;
+        }
         let left = whole_versions(&model)?;
         let days = &self.state.days;
         for entry in &days[..days.len().saturating_sub(keep)] {
@@ -555,6 +565,22 @@ fn changed(
         }
     }
     Ok((known > 0).then(|| others as f64 / known as f64))
+}
+
+/// Removes what is left in `folder` of folders whose removal was ended by force.
+fn remove_retired(folder: &Path) -> Result<(), Failure> {
+    let failed = |error| Failure::user(format!("{}: {error}", folder.display()));
+    for entry in std::fs::read_dir(folder).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let is_retired = entry
+            .file_name()
+            .to_str()
+            .is_some_and(|name| name.starts_with('.') && name.ends_with(".retired"));
+        if is_retired {
+            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
+        }
+    }
+    Ok(())
 }
 
 /// A day in a line, with its reasons below it.
