@@ -216,7 +216,6 @@ mod tests {
             let again = super::add_decision(&fixture.place(1), &of(gain)).unwrap();
             assert_eq!(again, manifest);
         }
-        assert_eq!(fixture.model().decision(), Some(&of(-0.25)));
         let text = fs::read_to_string(fixture.place(1).join("decision.json")).unwrap();
         assert_eq!(text, "{\n  \"gain\": -0.25\n}\n");
         let file = fixture.place(1).join("decision.json");
