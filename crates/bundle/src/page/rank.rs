@@ -86,11 +86,10 @@ impl Model {
         Ok(missing.expect("nobody stops it"))
     }
 
-    /// Appends to `ctr` the predicted click-through rate of every candidate of some visits, one page
-    /// view after the other. A visit is page views of one user: the user and the history
-    /// are those of the first page; those of the others are not looked at. Rates have the bits of
-    /// [`Model::ctrs`], every history is read once, and candidates of many visits are scored
-    /// together.
+    /// Appends to `ctr` the predicted click-through rate of every candidate of some visits, in
+    /// order. A visit is page views of one user: the user and the history are those of the first
+    /// page; those of the others are not looked at. Rates have the bits of [`Model::ctrs`], every
+    /// history is read once, and candidates of many visits are scored together.
     ///
     /// # Errors
     /// As [`Model::score`], with the page.
