@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
+use crate::step::sighting::Sighting;
 use crate::step::table::{RowTable, TOGETHER};
 
 /// Lanes, as many as a training has.
@@ -17,6 +18,9 @@ const LANES: usize = 8;
 
 /// Optimizer of the rows.
 const OPTIMIZER: RowOptimizer = RowOptimizer::Adam;
+
+/// Share of the rows that fit to which an eviction goes down.
+const FLOOR: f64 = 0.9;
 
 /// Learning rate of the updates.
 const RATE: f32 = 0.001;
@@ -32,6 +36,9 @@ pub struct TableSize {
     pub portion: usize,
     /// Steps in which random rows are looked up and updated.
     pub steps: u64,
+    /// Most bytes of a lane's table. With them every step has, beside its new ids, as many of those
+    /// before by Zipf's law, and rows are evicted down to nine tenths of what fits.
+    pub lane_bytes: Option<u64>,
 }
 
 /// Bytes of memory of the process.
@@ -50,6 +57,10 @@ pub struct RowsReport {
     pub threads: usize,
     /// Rows of all tables at the end.
     pub rows: u64,
+    /// Rows that were evicted.
+    pub evicted: u64,
+    /// Bytes allocated by the largest table at the end.
+    pub largest_lane_bytes: u64,
     /// Bytes of a row's floats, with Adam's state.
     pub raw_bytes_per_row: f64,
     /// Bytes the tables allocated, per row.
@@ -81,6 +92,7 @@ struct RowsLane {
     slots: Vec<Option<u32>>,
     gradients: Vec<f32>,
     longest: f64,
+    evicted: u64,
 }
 
 /// Fills tables on `threads` threads, then looks up and updates random rows. `resident` gives
@@ -95,21 +107,16 @@ pub fn rows(
     made: &mut dyn FnMut(u64),
 ) -> RowsReport {
     let pool = ThreadPoolBuilder::new().num_threads(threads).build().expect("threads start");
-    let lane = |_| RowsLane {
-        table: RowTable::new("embedding", 1, size.dim, OPTIMIZER.states()),
-        ids: Vec::new(),
-        slots: Vec::new(),
-        gradients: Vec::new(),
-        longest: 0.0,
-    };
-    let mut lanes: Vec<RowsLane> = (0..LANES).map(lane).collect();
+    let mut lanes: Vec<RowsLane> = (0..LANES).map(|_| RowsLane::new(size)).collect();
 
     let mut portions = Vec::new();
     let mut begin = 0;
     while begin < size.rows {
         let end = size.rows.min(begin + size.portion as u64);
-        take(&mut lanes, begin..end);
-        portions.push(timed(&pool, &mut lanes, RowsLane::make));
+        let before = size.lane_bytes.map(|_| by_zipf(size, begin, begin)).into_iter().flatten();
+        take(&mut lanes, (begin..end).chain(before));
+        let day = i32::try_from(portions.len()).unwrap_or(i32::MAX);
+        portions.push(timed(&pool, &mut lanes, |lane| lane.make(day)));
         begin = end;
         made(end);
     }
@@ -121,11 +128,11 @@ pub fn rows(
     let (mut updated, mut update_seconds, mut both_seconds) = (0, 0.0, 0.0);
     for step in 1..=size.steps {
         // Looked up as they come, some of them twice.
-        take(&mut lanes, chosen(size, 2 * step));
+        lanes_take(&mut lanes, size, 2 * step);
         look_up_seconds += timed(&pool, &mut lanes, RowsLane::look_up);
         looked_up += size.portion;
         // Updated as in a training: every row once, by a gradient that is there.
-        take(&mut lanes, chosen(size, 2 * step + 1));
+        lanes_take(&mut lanes, size, 2 * step + 1);
         lanes.iter_mut().for_each(|lane| lane.prepare(step));
         let found = timed(&pool, &mut lanes, RowsLane::look_up);
         let changed = timed(&pool, &mut lanes, |lane| lane.update(step));
@@ -137,14 +144,17 @@ pub fn rows(
     let total: f64 = portions.iter().sum();
     let longest_insertion_seconds = lanes.iter().map(|lane| lane.longest).fold(0.0, f64::max);
     portions.sort_by(f64::total_cmp);
-    let rows = size.rows as f64;
+    let rows: usize = lanes.iter().map(|lane| lane.table.len()).sum();
+    let largest = lanes.iter().map(|lane| lane.table.bytes()).max().unwrap_or_default();
     RowsReport {
         threads,
-        rows: size.rows,
+        rows: rows as u64,
+        evicted: lanes.iter().map(|lane| lane.evicted).sum(),
+        largest_lane_bytes: largest as u64,
         raw_bytes_per_row: (width * size_of::<f32>()) as f64,
-        allocated_bytes_per_row: allocated as f64 / rows,
+        allocated_bytes_per_row: allocated as f64 / rows as f64,
         resident,
-        made_per_second: rows / total,
+        made_per_second: size.rows as f64 / total,
         longest_insertion_seconds,
         longest_portion_seconds: portions.last().copied().unwrap_or_default(),
         median_portion_seconds: portions.get(portions.len() / 2).copied().unwrap_or_default(),
@@ -156,9 +166,32 @@ pub fn rows(
 }
 
 impl RowsLane {
-    /// Makes the rows of all ids, which are new.
-    fn make(&mut self) {
+    fn new(size: TableSize) -> RowsLane {
+        let mut table = RowTable::new("embedding", 1, size.dim, OPTIMIZER.states());
+        if size.lane_bytes.is_some() {
+            table.track(size.lane_bytes);
+        }
+        RowsLane {
+            table,
+            ids: Vec::new(),
+            slots: Vec::new(),
+            gradients: Vec::new(),
+            longest: 0.0,
+            evicted: 0,
+        }
+    }
+
+    /// Makes the rows of all ids that have none, on the day `day`; evicts others where they have no
+    /// room.
+    fn make(&mut self, day: i32) {
         self.slots.clear();
+        if self.table.is_tracked() && self.table.len() + self.ids.len() > self.table.most() {
+            self.table.slots(&self.ids, &mut self.slots);
+            let floor = (FLOOR * self.table.most() as f64) as usize;
+            let evicted = self.table.evict_to(floor.saturating_sub(self.ids.len()), &self.slots);
+            self.evicted += evicted.rows as u64;
+            self.slots.clear();
+        }
         let mut before = Instant::now();
         for ids in self.ids.chunks(TOGETHER) {
             self.table.slots_or_new(ids, &mut self.slots);
@@ -166,6 +199,8 @@ impl RowsLane {
             self.longest = self.longest.max((now - before).as_secs_f64());
             before = now;
         }
+        let seen = Sighting { day, count: 1 };
+        self.slots.iter().flatten().for_each(|&slot| self.table.see(slot, seen));
     }
 
     fn look_up(&mut self) {
@@ -196,7 +231,9 @@ impl RowsLane {
             if at.is_multiple_of(TOGETHER) {
                 table.fetch(slots[at..].iter().take(TOGETHER).copied().flatten());
             }
-            let row = table.row_mut(slot.expect("only known ids are chosen"));
+            // It may have been evicted.
+            let &Some(slot) = slot else { continue };
+            let row = table.row_mut(slot);
             OPTIMIZER.update(&adam, RATE, row.row, row.state, gradient);
         }
     }
@@ -211,9 +248,26 @@ fn take(lanes: &mut [RowsLane], numbers: impl Iterator<Item = u64>) {
     }
 }
 
+/// Gives every lane its part of a portion of random rows.
+fn lanes_take(lanes: &mut [RowsLane], size: TableSize, draw: u64) {
+    match size.lane_bytes {
+        None => take(lanes, chosen(size, draw)),
+        Some(_) => take(lanes, by_zipf(size, size.rows - 1, draw)),
+    }
+}
+
 /// The numbers of a portion of random rows.
 fn chosen(size: TableSize, draw: u64) -> impl Iterator<Item = u64> {
     (0..size.portion as u64).map(move |at| mix(draw << 40 | at) % size.rows)
+}
+
+/// The numbers of a portion of those up to `last`, number n with a probability near 1 / (n + 1).
+fn by_zipf(size: TableSize, last: u64, draw: u64) -> impl Iterator<Item = u64> {
+    let most = (last + 1) as f64;
+    (0..size.portion as u64).map(move |at| {
+        let unit = (mix(draw << 24 ^ at) >> 11) as f64 / (1u64 << 53) as f64;
+        (most.powf(unit) as u64).saturating_sub(1).min(last)
+    })
 }
 
 /// Seconds of `work` on all lanes.

@@ -24,6 +24,10 @@ pub(crate) struct Arguments {
     /// Steps in which random rows are looked up and updated.
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u64).range(1..=1_000_000))]
     steps: u64,
+    /// Most bytes of a lane's table, such as 5e8: rows are evicted where more would not fit, and
+    /// every step has, beside its new ids, as many of those before by Zipf's law.
+    #[arg(long, value_name = "BYTES", value_parser = row_count)]
+    lane_bytes: Option<u64>,
     /// Numbers of threads to do all of it with, one after the other; one and all cores unless
     /// given.
     #[arg(long, value_name = "N,..", value_delimiter = ',', value_parser = thread_count)]
@@ -47,8 +51,16 @@ pub(crate) fn run(
     if launch.size() > 1 {
         return Err(Failure::user("`bench rows` measures one process; start it alone"));
     }
-    let Arguments { rows: many, dim, portion, steps, .. } = arguments;
-    let size = TableSize { rows: many, dim: dim as usize, portion: portion as usize, steps };
+    let Arguments { rows: many, dim, portion, steps, lane_bytes, .. } = arguments;
+    // Room for a portion and its floor, whatever the lane that it falls on.
+    let least = u64::from(portion) * (u64::from(dim) * 12 + 64) * 8;
+    if let Some(bytes) = lane_bytes.filter(|bytes| *bytes < least) {
+        return Err(Failure::user(format!(
+            "--lane-bytes {bytes}: expected at least {least} for {portion} ids a step; or give a smaller --portion"
+        )));
+    }
+    let size =
+        TableSize { rows: many, dim: dim as usize, portion: portion as usize, steps, lane_bytes };
     let mut counts = arguments.threads;
     if counts.is_empty() {
         counts = vec![1, threads(None)];
@@ -93,6 +105,9 @@ fn text(report: &Report) -> String {
         row("  allocated by the tables", &|run| format!("{:.1}", run.allocated_bytes_per_row)),
         row("  of the process", &|run| per_row(run, run.resident.map(|resident| resident.now))),
         row("  of the process, at most", &|run| per_row(run, run.resident.map(|r| r.most))),
+        row("rows at the end", &|run| count(run.rows)),
+        row("rows that were evicted", &|run| count(run.evicted)),
+        row("bytes of the largest lane", &|run| count(run.largest_lane_bytes)),
         row("ms, longest insertion", &|run| milliseconds(run.longest_insertion_seconds)),
         row("ms, longest step of new rows", &|run| milliseconds(run.longest_portion_seconds)),
         row("ms, median step of new rows", &|run| milliseconds(run.median_portion_seconds)),
