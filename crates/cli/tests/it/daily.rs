@@ -414,7 +414,7 @@ fn versions_may_be_published_as_deltas() {
         killed.json(&format!("delta verify models/films/{version}"))["bases"].clone()
     };
     // Two are kept, and what they follow.
-    assert_eq!(names(&killed, "models/films"), ["1", "2", "3", "4"]);
+    assert_eq!(names(&killed, "models/films"), ["1", "2", "3", "4", "days.json"]);
     assert_eq!([1, 2, 3, 4].map(bases), [json!([]), json!([1]), json!([2, 1]), json!([])]);
     assert_eq!(killed.json("rollback models/films")["serving"], json!(3));
     killed.json("score --model models/films/3 --sample 1");
