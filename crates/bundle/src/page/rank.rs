@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Scratch};
-use crate::page::resolve::{Resolved, resolve, resolve_shown};
+use crate::page::resolve::{Resolved, add_shown, resolve};
 use crate::request::PageView;
 
 /// The answer to a page view: which version of which model ranked it, and how.
@@ -131,7 +131,7 @@ impl Model {
             let of_page = |error| OfPage { visit: 0, page, error };
             match &mut all {
                 None => all = Some(resolve(self, view).map_err(of_page)?.groups),
-                Some(all) => add_shown(all, &resolve_shown(self, view).map_err(of_page)?),
+                Some(all) => add_shown(self, view, all).map_err(of_page)?,
             }
         }
         Ok(all)
@@ -147,21 +147,6 @@ pub struct OfPage {
     pub page: usize,
     /// What is wrong with it.
     pub error: Error,
-}
-
-/// Appends the impressions of `shown` to the only group of `all`.
-fn add_shown(all: &mut Groups, shown: &Groups) {
-    let rows = 0..shown.labels.len();
-    let add = |to: &mut Vec<Ragged<Id>>, from: &[Ragged<Id>]| {
-        to.iter_mut().zip(from).for_each(|(to, from)| to.extend_from(from, rows.clone()));
-    };
-    add(&mut all.ad_fields, &shown.ad_fields);
-    add(&mut all.context_fields, &shown.context_fields);
-    all.ad_pictures.extend_from_slice(&shown.ad_pictures);
-    all.times.extend_from_slice(&shown.times);
-    all.labels.extend_from_slice(&shown.labels);
-    all.impressions.clear();
-    all.impressions.push(all.labels.len());
 }
 
 /// Candidates that are scored together, and between two questions whether to go on: some

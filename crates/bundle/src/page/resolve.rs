@@ -2,10 +2,8 @@
 //!
 //! Every error names the JSON path of what is wrong.
 
-use std::borrow::Cow;
-
 use ams_data::schema::{ITEM, USER};
-use ams_data::{Field, Groups, Id, PictureName, Ragged, Side};
+use ams_data::{Field, FieldKind, Groups, Id, PictureName, Ragged, Side};
 
 use crate::error::{Error, Result};
 use crate::model::Model;
@@ -54,24 +52,22 @@ pub(crate) fn resolve<'a>(model: &Model, page: &'a PageView) -> Result<Resolved<
     groups.users.push(user.unwrap_or_default());
     groups.behaviors.push(behaviors.len());
     groups.user_fields = user_fields(&fields(Side::User), page, user)?;
-    groups.behavior_fields = behaviors.columns(&fields(Side::Behavior), known)?;
-    groups.behavior_pictures = behaviors.pictures(known);
+    behaviors.push_to(&fields(Side::Behavior), known, &mut groups.behavior_fields)?;
+    groups.behavior_pictures = behaviors.pictures(known).collect();
     groups.behavior_times = times_before(page, &behaviors.order);
     fill_shown(model, page, &candidates, &mut groups)?;
     Ok(Resolved { groups, behaviors, candidates })
 }
 
-/// The candidates and the context of a page view as the model reads them: a group whose user and
-/// history are not filled in.
-pub(crate) fn resolve_shown(model: &Model, page: &PageView) -> Result<Groups> {
+/// Adds the candidates of a page view, in its context, to the impressions of the only group of
+/// `groups`, which is of no use after an error.
+pub(crate) fn add_shown(model: &Model, page: &PageView, groups: &mut Groups) -> Result<()> {
     check_candidates(page)?;
     let candidates = ResolvedItems::shown(model.items(), page)?;
-    let mut groups = Groups::new(&model.spec().fields);
-    fill_shown(model, page, &candidates, &mut groups)?;
-    Ok(groups)
+    fill_shown(model, page, &candidates, groups)
 }
 
-/// Fills in the columns of the impressions of a group that has none.
+/// Adds candidates to the impressions of the only group of `groups`.
 fn fill_shown(
     model: &Model,
     page: &PageView,
@@ -79,12 +75,14 @@ fn fill_shown(
     groups: &mut Groups,
 ) -> Result<()> {
     let fields = |side| model.spec().fields.side(side).collect::<Vec<&Field>>();
-    groups.impressions.push(candidates.len());
-    groups.context_fields = repeated(&fields(Side::Context), &page.context, candidates.len())?;
-    groups.ad_fields = candidates.columns(&fields(Side::Ad), model.items())?;
-    groups.ad_pictures = candidates.pictures(model.items());
-    groups.times = vec![page.time.unwrap_or(0); candidates.len()];
-    groups.labels = vec![0; candidates.len()];
+    let count = candidates.len();
+    repeat(&fields(Side::Context), &page.context, count, &mut groups.context_fields)?;
+    candidates.push_to(&fields(Side::Ad), model.items(), &mut groups.ad_fields)?;
+    groups.ad_pictures.extend(candidates.pictures(model.items()));
+    groups.times.extend(std::iter::repeat_n(page.time.unwrap_or(0), count));
+    groups.labels.extend(std::iter::repeat_n(0, count));
+    groups.impressions.clear();
+    groups.impressions.push(groups.labels.len());
     Ok(())
 }
 
@@ -125,17 +123,23 @@ impl<'a> ResolvedItems<'a> {
         self.order.len()
     }
 
-    /// The columns of `fields`, which are those of this side: what the request says, otherwise what
-    /// the bundle knows of the items.
-    fn columns(&self, fields: &[&Field], known: &Items) -> Result<Vec<Ragged<Id>>> {
+    /// Adds rows to the columns of `fields`, which are those of this side: what the request says,
+    /// otherwise what the bundle knows of the items.
+    fn push_to(&self, fields: &[&Field], known: &Items, columns: &mut [Ragged<Id>]) -> Result<()> {
         let path = format!("{}.features", self.path);
         let own = |field: &&&Field| field.name != ITEM;
         check_names(&path, self.features.keys(), fields.iter().copied().filter(|f| own(&f)))?;
-        fields.iter().map(|field| self.column(field, &path, known)).collect()
+        let mut each = fields.iter().zip(columns);
+        each.try_for_each(|(field, column)| self.push_column(field, &path, known, column))
     }
 
-    fn column(&self, field: &Field, path: &str, known: &Items) -> Result<Ragged<Id>> {
-        let mut column = Ragged::default();
+    fn push_column(
+        &self,
+        field: &Field,
+        path: &str,
+        known: &Items,
+        column: &mut Ragged<Id>,
+    ) -> Result<()> {
         let (given, of_items) = (self.features.get(&field.name), known.field(&field.name));
         for ((&row, &id), &item) in self.order.iter().zip(&self.ids).zip(&self.items) {
             let cell = given.and_then(|given| given[row].as_ref());
@@ -143,19 +147,19 @@ impl<'a> ResolvedItems<'a> {
                 _ if field.name == ITEM => column.push(&[id]),
                 (Some(cell), ..) => {
                     let path = || format!("{path}.{}[{row}]", field.name);
-                    push_ids(field, cell, path, &mut column)?;
+                    push_ids(field, cell, path, column)?;
                 }
                 (None, Some(item), Some(place)) => column.push(known.values(place, item)),
                 _ => column.push(&[]),
             }
         }
-        Ok(column)
+        Ok(())
     }
 
-    fn pictures(&self, known: &Items) -> Vec<PictureName> {
+    fn pictures(&self, known: &Items) -> impl Iterator<Item = PictureName> {
         let picture =
             |item: &Option<Item>| item.map_or(PictureName::NONE, |item| known.picture(item));
-        self.items.iter().map(picture).collect()
+        self.items.iter().map(picture)
     }
 }
 
@@ -241,17 +245,21 @@ fn user_fields(fields: &[&Field], page: &PageView, user: Option<Id>) -> Result<V
     fields.iter().map(column).collect()
 }
 
-/// The context: the same values for each of `count` candidates.
-fn repeated(fields: &[&Field], features: &Features, count: usize) -> Result<Vec<Ragged<Id>>> {
+/// Adds the context to the columns of its fields: the same values for each of `count` candidates,
+/// at least one.
+fn repeat(
+    fields: &[&Field],
+    features: &Features,
+    count: usize,
+    columns: &mut [Ragged<Id>],
+) -> Result<()> {
     check_names("context", features.keys(), fields.iter().copied())?;
-    let column = |field: &&Field| {
-        let mut one = Ragged::default();
-        push_single(field, "context", features, &mut one)?;
-        let mut column = Ragged::default();
-        (0..count).for_each(|_| column.push(one.row(0)));
-        Ok(column)
-    };
-    fields.iter().map(column).collect()
+    for (field, column) in fields.iter().zip(columns) {
+        push_single(field, "context", features, column)?;
+        let one = column.values[column.offsets.range(column.len() - 1)].to_vec();
+        (1..count).for_each(|_| column.push(&one));
+    }
+    Ok(())
 }
 
 fn push_single(
@@ -276,15 +284,18 @@ fn push_ids(
     path: impl Fn() -> String,
     column: &mut Ragged<Id>,
 ) -> Result<()> {
-    let texts: Vec<Cow<'_, str>> = match cell.texts() {
-        // A text alone may be a whole list, as a cell of a log is; a list is its values.
-        [one] if matches!(cell, Cell::One(_)) => field.cut(&one.0),
-        many => many.iter().map(|text| Cow::Borrowed(&text.0[..])).collect(),
-    };
     let before = column.values.len();
-    for text in &texts {
+    let mut push = |text: &str| -> Result<()> {
         let id = field.id(text).map_err(|what| Error::request(format!("{}: {what}", path())))?;
         column.values.extend(id);
+        Ok(())
+    };
+    match cell {
+        // A text alone may be a whole list, as a cell of a log is; a list is its values.
+        Cell::One(one) if matches!(field.kind, Some(FieldKind::List { .. })) => {
+            field.cut(&one.0).iter().try_for_each(|text| push(text))?;
+        }
+        cell => cell.texts().iter().try_for_each(|text| push(&text.0))?,
     }
     let count = column.values.len() - before;
     if count > 1 && !field.multi {
