@@ -31,8 +31,8 @@ def made(work, rows):
     if not (work / "models").exists():
         # A tenth of the users in three pages of twelve items each day: the last day is the test.
         users = max(200, int(rows / 36 / 1.1))
-        ams.synth(work / "shop", size="tiny", users=users, items=1000, days=3, pages_per_day=3, items_per_page=12)
-        ams.prepare(work / "shop/events.parquet", work / "shop/items.csv", out=work / "data", **FIELDS)
+        drawn = ams.synth(work / "shop", size="tiny", users=users, items=1000, days=3, pages_per_day=3, items_per_page=12)
+        ams.prepare(work / "shop/events.parquet", work / "shop/items.csv", out=work / "data", test_from=drawn["test_from"], **FIELDS)
         ams.encode(work / "shop", dataset=work / "data", dim=64)
         config = {"name": "joint", "runs": work / "runs", "data": {"samples": work / "data"}, "train": {"epochs": 1, "batch": 2048}}
         ams.train(config).publish(work / "models")
