@@ -21,8 +21,6 @@ Intervals are the middle 95 % of 1,000 draws of users; those of differences to `
 docs/python.md, pyarrow and numpy.
 """
 import argparse
-import ast
-import csv
 import datetime
 import json
 import pathlib
@@ -30,6 +28,7 @@ import shutil
 import subprocess
 
 import ams
+import datasets
 import numpy as np
 import pyarrow.parquet as pq
 
@@ -58,19 +57,7 @@ def shop(options, run):
 def wines(options, run):
     """The same of the wines: the months of the last years."""
     events, items = (options.work / f"{name}.csv" for name in ("events", "items"))
-    newest = ""
-    with open(options.data / "XWines_Slim_150K_ratings.csv") as rows, open(events, "w", newline="") as log:
-        write = csv.writer(log).writerow
-        write(["user", "item", "time", "label"])
-        for row in csv.DictReader(rows):
-            newest = max(newest, row["Date"])
-            write([row["UserID"], row["WineID"], row["Date"], int(float(row["Rating"]) >= 4.5)])
-    with open(options.data / "XWines_Slim_1K_wines.csv") as rows, open(items, "w", newline="") as table:
-        write = csv.writer(table).writerow
-        write(["item", "type", "body", "country", "winery", "grape"])
-        for row in csv.DictReader(rows):
-            grapes = ast.literal_eval(row["Grapes"])
-            write([row["WineID"], row["Type"], row["Body"], row["Country"], row["WineryID"], (grapes or [""])[0]])
+    newest = datasets.write_wines(options.data, events, items)
     # The newest whole month is the last one that judges.
     end = at(newest[:7] + "-01")
     month = lambda back: (end.year * 12 + end.month - 1 - back)

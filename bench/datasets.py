@@ -40,6 +40,24 @@ MOVIELENS = {
 FIELDS = ["--user-fields", "gender,age", "--item-fields", "category,brand", "--context-fields", "hour,position"]
 
 
+def write_wines(data, events, items):
+    """Writes X-Wines as a log, in which a rating from 4.5 on is a click, and a table of items; returns the newest date."""
+    newest = ""
+    with open(data / "XWines_Slim_150K_ratings.csv") as rows, open(events, "w", newline="") as log:
+        write = csv.writer(log).writerow
+        write(["user", "item", "time", "label"])
+        for row in csv.DictReader(rows):
+            newest = max(newest, row["Date"])
+            write([row["UserID"], row["WineID"], row["Date"], int(float(row["Rating"]) >= 4.5)])
+    with open(data / "XWines_Slim_1K_wines.csv") as rows, open(items, "w", newline="") as table:
+        write = csv.writer(table).writerow
+        write(["item", "type", "body", "country", "winery", "grape"])
+        for row in csv.DictReader(rows):
+            grapes = ast.literal_eval(row["Grapes"])
+            write([row["WineID"], row["Type"], row["Body"], row["Country"], row["WineryID"], (grapes or [""])[0]])
+    return newest
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("work", type=pathlib.Path)
@@ -78,17 +96,7 @@ def main():
 
     def wines(out, _):
         events, items = (out.with_name(f"{out.name}-{name}.csv") for name in ("events", "items"))
-        with open(options.wines / "XWines_Slim_150K_ratings.csv") as rows, open(events, "w", newline="") as log:
-            write = csv.writer(log).writerow
-            write(["user", "item", "time", "label"])
-            for row in csv.DictReader(rows):
-                write([row["UserID"], row["WineID"], row["Date"], int(float(row["Rating"]) >= 4.5)])
-        with open(options.wines / "XWines_Slim_1K_wines.csv") as rows, open(items, "w", newline="") as table:
-            write = csv.writer(table).writerow
-            write(["item", "type", "body", "country", "winery", "grape"])
-            for row in csv.DictReader(rows):
-                grapes = ast.literal_eval(row["Grapes"])
-                write([row["WineID"], row["Type"], row["Body"], row["Country"], row["WineryID"], (grapes or [""])[0]])
+        write_wines(options.wines, events, items)
         ams("prepare", "--events", events, "--items", items, "--out", out, "--replace", "--item-fields",
             "type,body,country,winery,grape", "--test-fraction", "0.2")
 
@@ -106,4 +114,5 @@ def main():
         print(out, json.dumps(json.loads((out / "dataset.json").read_text())["counts"]))
 
 
-main()
+if __name__ == "__main__":
+    main()
