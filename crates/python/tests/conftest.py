@@ -1,6 +1,7 @@
 """A tiny shop on the way to a model, made once."""
 
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 import pytest
 
 import ams
+
+# A shell that starts the tests in the background has them ignore Ctrl-C, which some of them send.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 #: Settings of a small training of the shop.
 SMALL: dict[str, Any] = {"model": {"tower": [16, 12]}, "train": {"batch": 64, "log_every": 1}}
