@@ -372,7 +372,7 @@ impl Model {
             recency: &scratch.recency,
             kept: self.spec().network.search.as_ref().map(|_| lists_of(&scratch.kept)),
         };
-        network.forward(w, &batch, &mut scratch.network, logits);
+        network.score(w, &batch, &mut scratch.network, logits);
     }
 
     /// The vectors of a pre-rank network, (V) numbers each: of the user of every group (G), and of

@@ -34,8 +34,14 @@ impl<'a> Panels<'a> {
         self.columns
     }
 
-    /// A row-major (`depth`, `columns`) matrix that is one panel as it is, if it is.
-    pub(crate) fn in_place(depth: usize, columns: usize, data: &'a [f32]) -> Option<Panels<'a>> {
+    /// Columns of a panel in place that a product is fastest with; none if vectors are short.
+    pub fn usual_columns() -> Option<usize> {
+        Some(Widths::here().usual).filter(|columns| columns.is_multiple_of(ROUND))
+    }
+
+    /// A row-major (`depth`, `columns`) matrix that is one panel as it is, if it is: its columns
+    /// are a multiple of 16, and not many more than usual.
+    pub fn in_place(depth: usize, columns: usize, data: &'a [f32]) -> Option<Panels<'a>> {
         let whole = columns.is_multiple_of(ROUND) && columns <= Widths::here().in_place;
         whole.then_some(Panels { data, depth, columns, width: columns })
     }

@@ -9,8 +9,9 @@ use ams_model::adam::Adam;
 use ams_model::init::dense_init;
 use ams_model::linalg::Packed;
 use ams_model::{
-    Aggregator, ContentBatch, ImageArm, InputGrads, Lists, NetworkSettings, RankBatch, RankConfig,
-    RankNetwork, RankScratch, Sketches, Tower, TowerBuffers, TowerConfig, TowerScratch, init::Init,
+    Aggregator, Base, ContentBatch, ImageArm, InputGrads, Lists, NetworkSettings, RankBatch,
+    RankConfig, RankNetwork, RankScratch, Sketches, Tower, TowerBuffers, TowerConfig, TowerScratch,
+    init::Init,
 };
 use half::f16;
 
@@ -30,6 +31,9 @@ fn main() {
         rank(ImageArm::Joint, aggregator);
     }
     rank(ImageArm::None, Aggregator::Sum);
+    for base in [Base::Mlp, Base::Din] {
+        page_view(base);
+    }
 }
 
 fn values(seed: u64, len: usize) -> Vec<f32> {
@@ -37,6 +41,9 @@ fn values(seed: u64, len: usize) -> Vec<f32> {
     dense_init(seed, "", "", Init::Uniform(1.0), &mut out);
     out
 }
+
+/// A page view: candidates, and behaviors of its user.
+const PAGE: [usize; 2] = [400, 32];
 
 /// Runs `f` some times; prints the least time and what it returns.
 fn report(name: &str, mut f: impl FnMut() -> f64) {
@@ -162,5 +169,56 @@ fn rank(images: ImageArm, aggregator: Aggregator) {
         dw.fill(0.0);
         network.backward(&w, &batch, &mut scratch, &dlogits, &mut dw, &mut grads);
         sum(&dw) + sum(&grads.drows)
+    });
+}
+
+/// The rank network over one page view: as in training, and for its scores alone.
+fn page_view(base: Base) {
+    let [candidates, behaviors] = PAGE;
+    let (fields, of_behavior) = (6, if base == Base::Din { 3 } else { 0 });
+    let network = RankNetwork::new(RankConfig {
+        network: NetworkSettings { base, embedding_dim: D, ..NetworkSettings::default() },
+        group_fields: fields,
+        impression_fields: fields,
+        query_fields: vec![0, 1, 2],
+        behavior_fields: (0..of_behavior).collect(),
+        contents: RankConfig::contents(),
+    });
+    let ones = |count: usize| -> Vec<u32> { (0..=count as u32).collect() };
+    let spread = |count: usize| -> Vec<u32> {
+        (0..count as u32).map(|i| i.wrapping_mul(2_654_435_761) % 2000).collect()
+    };
+    let (of_group, of_impression, of_each) = (ones(1), ones(candidates), ones(behaviors));
+    let (group_rows, ads, history) = (spread(1), spread(candidates), spread(behaviors));
+    let group_list = Lists { offsets: &of_group, rows: &group_rows };
+    let impression_list = Lists { offsets: &of_impression, rows: &ads };
+    let behavior_list = Lists { offsets: &of_each, rows: &history };
+    let (rows, embeddings) = (values(4, 2000 * D), values(5, 2000 * D));
+    let batch = RankBatch {
+        kept: None,
+        impressions: &[0, candidates as u32],
+        behaviors: &[0, behaviors as u32],
+        group_fields: &vec![group_list; fields],
+        impression_fields: &vec![impression_list; fields],
+        recency: &[],
+        behavior_fields: &vec![behavior_list; of_behavior],
+        rows: &rows,
+        contents: &[ContentBatch {
+            ad_embeddings: &embeddings,
+            ad_images: &ads,
+            behavior_embeddings: &embeddings,
+            behavior_images: &history,
+            sketches: Sketches::default(),
+        }],
+    };
+    let w = network.init(1);
+    let (mut scratch, mut logits) = (RankScratch::default(), Vec::new());
+    report(&format!("page view, forward {base:?}"), || {
+        network.forward(&w, &batch, &mut scratch, &mut logits);
+        sum(&logits)
+    });
+    report(&format!("page view, scores {base:?}"), || {
+        network.score(&w, &batch, &mut scratch, &mut logits);
+        sum(&logits)
     });
 }

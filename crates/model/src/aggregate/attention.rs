@@ -13,6 +13,7 @@
 //! so that the products are matrices while the buffers stay in a cache; the backward pass computes
 //! z0 again rather than keep (P, 64) floats.
 
+use super::across;
 use super::inputs::{Histories, Widths};
 use super::pairs::{self, Operands, Pair, Upper, UpperGradients};
 use crate::init::Init;
@@ -68,9 +69,17 @@ pub(crate) struct AttentionScratch {
     weights: Vec<f32>,
     layer1: Packed,
     block: Block,
+    /// Nothing is kept for a backward pass.
+    scores_only: bool,
+    across: across::Buffers,
 }
 
 impl AttentionScratch {
+    /// Whether forward passes keep nothing for a backward pass, which may be faster.
+    pub(crate) fn set_scores_only(&mut self, scores_only: bool) {
+        self.scores_only = scores_only;
+    }
+
     /// What every pair of the last forward pass weighed, in order of impressions, then behaviors;
     /// (P).
     pub(crate) fn weights(&self) -> &[f32] {
@@ -145,6 +154,9 @@ impl Attention {
         self.key.forward(w, embeddings, images, fit(keys, images * first));
         let impressions = histories.impressions();
         self.query.forward(w, query, impressions, fit(queries, impressions * first));
+        if let Some(part) = across::part(histories).filter(|_| scratch.scores_only) {
+            return self.forward_across(w, histories, part, query, scratch, columns, out);
+        }
         layer1.pack_transposed(first, second, self.layer1.weight.of(w));
         let z1 = fit(z1, pairs.len() * second);
         let weights = fit(weights, pairs.len());
@@ -162,6 +174,35 @@ impl Attention {
         }
     }
 
+    /// The same bits with a pair as a column; nothing is kept but the weights.
+    fn forward_across(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        part: usize,
+        query: &[f32],
+        scratch: &mut AttentionScratch,
+        columns: Columns,
+        out: &mut [f32],
+    ) {
+        let AttentionScratch { pairs, keys, queries, weights, across, .. } = scratch;
+        let operands = self.operands(histories.embeddings, query);
+        let channel = across::Channel {
+            keys,
+            queries,
+            slope0: self.slope0.of(w),
+            product: self.product.as_ref().map(|layer| (layer.weight.of(w), operands)),
+            weight1: self.layer1.weight.of(w),
+            upper: self.upper(w),
+        };
+        let weights = fit(weights, pairs.len());
+        across::weights(&channel, histories, part, across, weights);
+        if let Some(factor) = self.cosine {
+            linalg::axpy(factor.of(w)[0], &histories.cosines[..weights.len()], weights);
+        }
+        pairs::weigh(pairs, weights, histories.embeddings, columns, out);
+    }
+
     /// Adds to `dw`, `dquery` (B, query width) and `dembeddings` (U, D), given `columns` of `dout`.
     pub(crate) fn backward(
         &self,
@@ -175,6 +216,7 @@ impl Attention {
         dquery: &mut [f32],
         dembeddings: &mut [f32],
     ) {
+        assert!(!scratch.scores_only, "the forward pass kept nothing");
         let AttentionScratch { pairs, keys, dkeys, queries, dqueries, z1, weights, block, .. } =
             scratch;
         let [_, second] = self.widths();
@@ -380,5 +422,38 @@ mod tests {
         channel.forward(&w, histories, &query, &mut scratch, channel.columns(0, 3), &mut out);
         assert_close(&out, &expected, 1e-4);
         assert_close(scratch.weights(), &weights, 1e-4);
+    }
+
+    #[test]
+    fn a_pair_as_a_column_has_the_same_bits() {
+        let (behaviors, impressions) = ([0, 70, 70, 71, 104], [0, 12, 15, 16, 25]);
+        let images: Vec<u32> = (0..104).map(|i| i * i % 7).collect();
+        // Widths of a key, of its columns without a counterpart, of a query, of both layers.
+        for (dim, beside, asked, attention) in
+            [(3, 0, 3, [5, 4]), (9, 1, 4, [64, 16]), (6, 0, 12, [17, 11]), (40, 4, 36, [300, 8])]
+        {
+            for (product, cosine) in [(false, true), (true, false), (true, true)] {
+                let widths = Widths { dim, beside, attention, product, cosine, ..WIDTHS };
+                let mut layout = Layout::default();
+                let channel = Attention::new(&mut layout, "a", widths, asked);
+                let (w, query) = (values(1, layout.len()), values(2, 25 * asked));
+                let (embeddings, cosines) = (values(3, 7 * dim), values(4, 2000));
+                let histories = Histories {
+                    impressions: Some(&impressions),
+                    behaviors: &behaviors,
+                    images: &images,
+                    embeddings: &embeddings,
+                    cosines: &cosines,
+                };
+                let of = |scores_only| {
+                    let (mut scratch, mut out) = (AttentionScratch::default(), values(5, 25 * dim));
+                    scratch.set_scores_only(scores_only);
+                    let columns = channel.columns(0, dim);
+                    channel.forward(&w, histories, &query, &mut scratch, columns, &mut out);
+                    (scratch.weights().to_vec(), out)
+                };
+                assert_eq!(of(true), of(false), "{widths:?}, {asked}");
+            }
+        }
     }
 }

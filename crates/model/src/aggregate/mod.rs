@@ -4,6 +4,7 @@
 //! its line in [`Aggregator`] and in `LIST`. An empty history gives zeros, whichever the
 //! aggregator.
 
+mod across;
 pub(crate) mod attention;
 mod attentive;
 mod concatenate;

@@ -18,6 +18,13 @@ pub(crate) struct AggregateScratch {
     pub(super) channels: [AttentionScratch; 2],
 }
 
+impl AggregateScratch {
+    /// Whether forward passes keep nothing for a backward pass.
+    pub(crate) fn set_scores_only(&mut self, scores_only: bool) {
+        self.channels.iter_mut().for_each(|channel| channel.set_scores_only(scores_only));
+    }
+}
+
 /// An aggregator with the places of its weights.
 pub(crate) trait Aggregate: Debug + Send + Sync {
     /// What an aggregate belongs to.

@@ -371,8 +371,9 @@ fn store<S: Simd>(simd: S, part: &mut [f32], value: S::f32s) {
     }
 }
 
+/// PReLU of one number.
 #[inline(always)]
-fn activate(z: f32, slope: f32) -> f32 {
+pub(super) fn activate(z: f32, slope: f32) -> f32 {
     z * if z > 0.0 { 1.0 } else { slope }
 }
 

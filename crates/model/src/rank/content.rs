@@ -51,7 +51,7 @@ pub(super) struct ContentScratch {
     /// The aggregate, (G or B, its width), and its gradient.
     pub(super) aggregate: Vec<f32>,
     daggregate: Vec<f32>,
-    attention: AggregateScratch,
+    pub(super) attention: AggregateScratch,
     pub(super) similarity: SimilarityScratch,
     /// The cosine of every pair, where attention weighs by it; (P).
     pub(super) cosines: Vec<f32>,

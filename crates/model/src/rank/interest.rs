@@ -35,7 +35,7 @@ pub(super) struct InterestScratch {
     /// (B, query fields * D), and their gradient.
     query: Vec<f32>,
     dquery: Vec<f32>,
-    attention: AttentionScratch,
+    pub(super) attention: AttentionScratch,
 }
 
 #[cfg(test)]

@@ -157,6 +157,28 @@ impl RankNetwork {
         scratch: &mut RankScratch,
         logits: &mut Vec<f32>,
     ) {
+        self.pass(w, batch, scratch, logits, false);
+    }
+
+    /// The same bits sooner, where no backward pass follows.
+    pub fn score(
+        &self,
+        w: &[f32],
+        batch: &RankBatch,
+        scratch: &mut RankScratch,
+        logits: &mut Vec<f32>,
+    ) {
+        self.pass(w, batch, scratch, logits, true);
+    }
+
+    fn pass(
+        &self,
+        w: &[f32],
+        batch: &RankBatch,
+        scratch: &mut RankScratch,
+        logits: &mut Vec<f32>,
+        scores_only: bool,
+    ) {
         self.assert_shapes(w, batch);
         let RankScratch { u, a, contents, interest, head, .. } = scratch;
         let u = fit(u, batch.groups() * self.widths.u);
@@ -168,6 +190,8 @@ impl RankNetwork {
             pool::forward(lists, batch.rows, self.impression_field(field), a);
         }
         contents.resize_with(self.contents.len(), ContentScratch::default);
+        contents.iter_mut().for_each(|s| s.attention.set_scores_only(scores_only));
+        interest.attention.set_scores_only(scores_only);
         let mut to = Inputs { u, a, widths: self.widths, queries: &self.queries };
         let each = self.contents.iter().zip(batch.contents).zip(contents.iter_mut());
         for ((content, batch_of), s) in each {
