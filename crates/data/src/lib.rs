@@ -34,6 +34,7 @@ pub mod lock;
 mod mapped;
 pub mod movielens;
 pub mod negatives;
+pub mod outcomes;
 pub mod own_past;
 mod parquet_file;
 pub mod prepare;

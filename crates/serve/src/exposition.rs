@@ -176,7 +176,7 @@ fn of_versions(text: &mut Exposition, loaded: &[(&str, &Arc<LoadedVersion>)]) {
         (
             "ams_outcomes_total",
             MetricKind::Counter,
-            "Impressions of a version whose outcome was posted.",
+            "Impressions of a version whose outcome is known.",
             |it| it.metrics.counts.outcomes.get() as f64,
         ),
         ("ams_outcome_clicks_total", MetricKind::Counter, "Clicks among them.", |it| {

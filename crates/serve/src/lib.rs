@@ -29,7 +29,7 @@
 //! state                             the state that all requests share
 //! answer                            the operations on models and page views
 //! inference                         page views as tensors
-//! outcomes                          clicks on what was answered
+//! outcomes, outcome_parts           clicks on what was answered, posted or in files
 //! listen, encryption, connections   sockets; TLS; the limits of connections
 //! settings, cors, token, edits      settings; authentication; changes of a served model
 //! body                              the body of a request, within limits
@@ -80,6 +80,7 @@ mod listen;
 mod load;
 mod models;
 mod notify;
+mod outcome_parts;
 mod outcomes;
 mod pages;
 mod problem;

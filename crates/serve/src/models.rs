@@ -40,7 +40,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use self::decisions::{DecisionStore, ModelDecisions};
 use self::offline::model_names;
-use crate::promotion::{PromotionStatus, Step, billionths};
+use crate::promotion::{Counted, PromotionStatus, Step};
 use crate::telemetry::{Telemetry, VersionMetrics};
 
 pub use self::decisions::{Author, CanaryShare};
@@ -508,32 +508,36 @@ impl Models {
         all
     }
 
-    /// Counts outcomes of impressions: each is the version that answered, the rate that it
-    /// predicted and whether it was clicked. Returns how many are of versions that are not in
-    /// memory, which count for nothing.
+    /// Whether there is such a model, as far as the last look at the folder says.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.now().models.contains_key(name)
+    }
+
+    /// Counts outcomes of impressions by the versions that answered. Returns how many are of
+    /// versions that are not in memory, which count for nothing.
     ///
     /// # Errors
     /// If there is no such model.
     pub(crate) fn count_outcomes(
         &self,
         name: &str,
-        outcomes: &[(u64, f64, bool)],
+        outcomes: impl IntoIterator<Item = (u64, Counted)>,
     ) -> Result<u64, Refusal> {
         let now = self.now();
-        let Some(known) = now.models.get(name) else {
+        let known = now.models.get(name);
+        if known.is_none() {
             now.find(name, None, None)?;
-            return Ok(outcomes.len() as u64);
-        };
+        }
         let mut left_out = 0;
-        for &(version, rate, clicked) in outcomes {
-            let Some(loaded) = known.loaded.get(&version) else {
-                left_out += 1;
+        for (version, counted) in outcomes {
+            let Some(loaded) = known.and_then(|known| known.loaded.get(&version)) else {
+                left_out += counted.impressions;
                 continue;
             };
             let counts = &loaded.metrics.counts;
-            counts.outcomes.increment(1);
-            counts.clicks.increment(u64::from(clicked));
-            counts.predicted.increment(billionths(rate));
+            counts.outcomes.increment(counted.impressions);
+            counts.clicks.increment(counted.clicks);
+            counts.predicted.increment(counted.predicted);
         }
         self.judge(name);
         Ok(left_out)

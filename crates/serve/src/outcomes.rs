@@ -10,6 +10,8 @@ use ams_bundle::Error;
 use ams_bundle::json::read;
 use serde::{Deserialize, Serialize};
 
+use crate::promotion::{Counted, billionths};
+
 /// The body of a request.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -38,11 +40,11 @@ pub(crate) struct Received {
     pub left_out: u64,
 }
 
-/// Reads a body: version, rate and whether it was clicked, of each impression.
+/// Reads a body: the version of each impression, and what it counts.
 ///
 /// # Errors
 /// If it is not as it should be, with the place of the first that is not.
-pub(crate) fn parse(body: &[u8]) -> Result<Vec<(u64, f64, bool)>, Error> {
+pub(crate) fn parse(body: &[u8]) -> Result<Vec<(u64, Counted)>, Error> {
     let Outcomes { outcomes } = read(body)?;
     let of = |(at, of): (usize, Outcome)| {
         let wrong = |what: String| Error::Request { what: format!("outcomes[{at}].{what}") };
@@ -52,7 +54,8 @@ pub(crate) fn parse(body: &[u8]) -> Result<Vec<(u64, f64, bool)>, Error> {
         if of.label > 1 {
             return Err(wrong(format!("label is {}, expected 0 or 1", of.label)));
         }
-        Ok((of.version, of.ctr, of.label == 1))
+        let (clicks, predicted) = (u64::from(of.label), billionths(of.ctr));
+        Ok((of.version, Counted { impressions: 1, clicks, predicted, ..Counted::default() }))
     };
     outcomes.into_iter().enumerate().map(of).collect()
 }
@@ -64,7 +67,10 @@ mod tests {
     #[test]
     fn outcomes_are_read_or_named() {
         let body = br#"{"outcomes": [{"version": 4, "ctr": 0.25, "label": 1}, {"version": 3, "ctr": 0, "label": 0}]}"#;
-        assert_eq!(parse(body).unwrap(), [(4, 0.25, true), (3, 0.0, false)]);
+        let counted =
+            |clicks, predicted| Counted { impressions: 1, clicks, predicted, ..Counted::default() };
+        let expected = [(4, counted(1, 250_000_000)), (3, counted(0, 0))];
+        assert_eq!(parse(body).unwrap(), expected);
         for (body, expected) in [
             (r#"{"outcomes": [{"version": 4, "ctr": 1.5, "label": 1}]}"#, "outcomes[0].ctr is 1.5"),
             (r#"{"outcomes": [{"version": 4, "ctr": 0.5, "label": 2}]}"#, "outcomes[0].label is 2"),

@@ -240,8 +240,9 @@ async fn outcomes(State(server): AppState, path: PathResult, request: HttpReques
     let models = Arc::clone(&server.models);
     let count = move || {
         let outcomes = outcomes::parse(&body.expanded()?)?;
-        let left_out = models.count_outcomes(&path.model, &outcomes)?;
-        Ok(Received { counted: outcomes.len() as u64 - left_out, left_out })
+        let all = outcomes.len() as u64;
+        let left_out = models.count_outcomes(&path.model, outcomes)?;
+        Ok(Received { counted: all - left_out, left_out })
     };
     Ok(json_response(json::write(&blocking(count).await?)))
 }

@@ -20,6 +20,7 @@ use crate::connections::Connections;
 use crate::encryption::Encryption;
 use crate::listen::{Port, Sharing, Stage};
 use crate::models::Models;
+use crate::outcome_parts::OutcomeParts;
 use crate::reload::{Reload, Reloader, Trigger};
 use crate::settings::{Control, Limits, Settings};
 use crate::state::ServerState;
@@ -99,6 +100,10 @@ pub fn start(settings: &Settings) -> Result<Server, String> {
         vec![serve(port, routes::router(&server)), serve(admin_port, admin::router(&server))];
     let (models, telemetry) = (Arc::clone(&server.models), Arc::clone(&server.telemetry));
     runtime.spawn(watch_models(models, telemetry, settings.control, ready));
+    if let Some(folder) = &settings.outcomes {
+        let parts = Arc::new(OutcomeParts::new(folder, &server.telemetry)?);
+        runtime.spawn(watch_outcomes(parts, Arc::clone(&server), settings.control));
+    }
     runtime.spawn(upkeep(Arc::clone(&server), registries));
     let mut secrets: Vec<Box<dyn Reload>> =
         vec![Box::new(settings.tokens.clone()), Box::new(settings.admin_tokens.clone())];
@@ -183,6 +188,22 @@ async fn watch_models(
         }
         let (Control::Poll(pause) | Control::Explicit(pause)) = control;
         tokio::time::sleep(pause).await;
+    }
+}
+
+/// Looks at the folder of outcomes at every pause of `control`.
+async fn watch_outcomes(parts: Arc<OutcomeParts>, server: Arc<ServerState>, control: Control) {
+    loop {
+        let (Control::Poll(pause) | Control::Explicit(pause)) = control;
+        tokio::time::sleep(pause).await;
+        let (looking, models) = (Arc::clone(&parts), Arc::clone(&server.models));
+        let error = match tokio::task::spawn_blocking(move || looking.look(&models)).await {
+            Ok(Ok(())) => continue,
+            Ok(Err(error)) => error,
+            Err(panic) => panic.to_string(),
+        };
+        server.telemetry.outcome_look_failures.increment(1);
+        tracing::error!(error, "looking at the folder of outcomes failed");
     }
 }
 

@@ -51,6 +51,8 @@ pub struct Settings {
     pub demo: Option<Demo>,
     /// Files for the encryption of both ports, if they are encrypted.
     pub tls: Option<Tls>,
+    /// The folder of outcomes, `<model>/<any>.parquet`, if they are read from files too.
+    pub outcomes: Option<PathBuf>,
     /// The encoder of the models, for new pictures.
     pub pictures: Option<Arc<dyn PictureEncoder>>,
 }
@@ -80,6 +82,7 @@ impl Settings {
             bench_endpoint: false,
             demo: None,
             tls: None,
+            outcomes: None,
             pictures: None,
         }
     }

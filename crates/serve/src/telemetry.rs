@@ -37,6 +37,10 @@ pub(crate) struct Telemetry {
     pub connections: Gauge,
     /// Polls of the folder of models that failed.
     pub poll_failures: Counter,
+    /// Looks at the folder of outcomes that failed.
+    pub outcome_look_failures: Counter,
+    /// Files of outcomes that are not whole, or of a model that is not known.
+    pub outcome_parts_waiting: Gauge,
     /// Unix seconds of the last poll that succeeded.
     pub last_good_poll: Gauge,
     /// Seconds a request waited for a compute thread.
@@ -143,7 +147,7 @@ impl std::fmt::Debug for VersionMetrics {
 }
 
 /// Names and help of the counters.
-const COUNTERS: [(&str, &str); 16] = [
+const COUNTERS: [(&str, &str); 19] = [
     ("ams_requests_total", "Requests answered on the port of page views, by route and status."),
     ("ams_sheds_total", "Requests refused with 503 because the queue is full."),
     ("ams_deadlines_passed_total", "Requests answered with 504 because their deadline passed."),
@@ -152,6 +156,12 @@ const COUNTERS: [(&str, &str); 16] = [
     ("ams_versions_refused_total", "Versions refused because a check failed, by model."),
     ("ams_canaries_raised_total", "Canaries that got more users or became live, by model."),
     ("ams_canaries_taken_back_total", "Canaries that their promotion took back, by model."),
+    ("ams_outcome_parts_total", "Files of outcomes that were counted, by model."),
+    (
+        "ams_outcome_parts_refused_total",
+        "Files of outcomes that are wrong and do not count, by model.",
+    ),
+    ("ams_outcome_look_failures_total", "Looks at the folder of outcomes that failed."),
     ("ams_deltas_refused_total", "Deltas refused because a check failed, by model."),
     ("ams_connections_dropped_total", "Idle connections closed to admit another one."),
     (
@@ -172,9 +182,13 @@ const COUNTERS: [(&str, &str); 16] = [
 ];
 
 /// Names and help of the gauges.
-const GAUGES: [(&str, &str); 4] = [
+const GAUGES: [(&str, &str); 5] = [
     ("ams_waiting_requests", "Requests that wait for a compute thread."),
     ("ams_connections", "Open connections."),
+    (
+        "ams_outcome_parts_waiting",
+        "Files of outcomes that are not whole, or of a model that is not known.",
+    ),
     ("ams_request_memory_bytes", "Bytes of memory that bodies hold."),
     (
         "ams_last_good_poll_timestamp_seconds",
@@ -231,6 +245,8 @@ impl Telemetry {
             waiting: gauge("ams_waiting_requests"),
             connections: gauge("ams_connections"),
             poll_failures: counter("ams_poll_failures_total"),
+            outcome_look_failures: counter("ams_outcome_look_failures_total"),
+            outcome_parts_waiting: gauge("ams_outcome_parts_waiting"),
             last_good_poll: gauge("ams_last_good_poll_timestamp_seconds"),
             queue_seconds: histogram("ams_queue_seconds"),
             compute_seconds: histogram("ams_compute_seconds"),
@@ -280,6 +296,16 @@ impl Telemetry {
     pub(crate) fn delta_refused(&self, model: &str) {
         let key = key("ams_deltas_refused_total", &[("model", model)]);
         self.recorder.register_counter(&key, &METADATA).increment(1);
+    }
+
+    /// Counts a file of outcomes that was counted.
+    pub(crate) fn outcome_part_counted(&self, model: &str) {
+        self.counter("ams_outcome_parts_total", &[("model", model)]).increment(1);
+    }
+
+    /// Counts a file of outcomes that is wrong.
+    pub(crate) fn outcome_part_refused(&self, model: &str) {
+        self.counter("ams_outcome_parts_refused_total", &[("model", model)]).increment(1);
     }
 
     /// Counts a canary that got more users or became live.

@@ -112,6 +112,11 @@ pub(crate) struct Arguments {
     /// Answer POST /v1/nothing, which reads a body and scores nothing: the control of a benchmark.
     #[arg(long, hide = true)]
     bench_endpoint: bool,
+    /// Read outcomes for promotions of canaries from Parquet files as they land:
+    /// `DIR/<model>/<any>.parquet` with the columns version, ctr and label. Files that are there
+    /// when the server starts do not count.
+    #[arg(long, value_name = "DIR")]
+    outcomes: Option<PathBuf>,
     /// The format of the log on stderr.
     #[arg(long, value_name = "FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
@@ -336,6 +341,9 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         let listed = std::fs::read_dir(folder);
         listed.map_err(|error| Failure::user(format!("{}: {error}", folder.display())))?;
     }
+    if let Some(folder) = &arguments.outcomes {
+        here("--outcomes", folder, "the server looks for new files at every poll")?;
+    }
     let cors = Cors::new(&arguments.cors_origin);
     let cors = cors.map_err(|what| Failure::user(format!("--cors-origin: {what}")))?;
     let (limits, pictures) = (limits(&arguments), pictures(&arguments)?);
@@ -368,6 +376,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
             key,
             client_authority: arguments.tls_client_authority,
         }),
+        outcomes: arguments.outcomes,
         pictures,
     })
 }

@@ -2,7 +2,9 @@
 //! what becomes of one model's files harms no other model and no answer.
 
 use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
 
+use ams_data::outcomes::{self, Outcome};
 use serde_json::{Value, json};
 
 use crate::place::Place;
@@ -376,15 +378,51 @@ fn promtool(arguments: &[&str], input: &str) -> Option<std::process::Output> {
     Some(child.wait_with_output().unwrap())
 }
 
+/// A version that `ams daily` would have published, of a day before one that was refused.
+fn decided(place: &Place, version: u64) {
+    let gauc = json!({"metric": "GAUC", "new": 0.6, "serving": 0.5, "gain": 0.1, "interval": [0.05, 0.15]});
+    let facts = json!({"rows": 1, "impressions": 1, "clicks": 1, "users": 1, "new_items": 0.0, "pictures": 1.0, "missing": {}});
+    let decision = json!({
+        "format": "ams-decision/1", "day": "2024-03-05", "judged_from": 0, "judged_until": 1, "judged": 1,
+        "compared": [gauc], "reasons": [], "facts": facts
+    });
+    let days = json!({"format": "ams-days/1", "days": [
+        {"day": "2024-03-05", "outcome": "published", "version": version},
+        {"day": "2024-03-06", "outcome": "refused", "reasons": ["labels"]}
+    ]});
+    place.write("models/tiny/days.json", days.to_string());
+    place.copy("models/tiny/1", "decided");
+    ams_bundle::add_decision(&place.path("decided"), decision.as_object().unwrap()).unwrap();
+    let there = place.path(&format!("models/tiny/{version}"));
+    std::fs::rename(place.path("decided"), there).unwrap();
+}
+
 /// What Prometheus' own program says of the metrics, the alerts and the dashboard; these two know
 /// no other metrics.
 #[test]
 fn prometheus_reads_what_is_said() {
     let (place, page) = versions(2);
     place.write("models/bad/1/MANIFEST.json", "{}");
-    let serving = Serving::new(&place, POLL);
+    decided(&place, 3);
+    std::fs::create_dir_all(place.path("outcomes/tiny")).unwrap();
+    let serving = Serving::new(&place, &format!("{POLL} --outcomes outcomes"));
+    serving.until("3", || answers(&serving, &page) == 3);
     assert_eq!(serving.tell("/admin/models/tiny/rollback").0, 200);
-    assert_eq!(serving.tell("/admin/models/tiny/versions/2/canary?percent=5").0, 200);
+    // One canary is taken back, another one is raised and goes on.
+    let half: Vec<u8> = (0..20).map(|at| at % 2).collect();
+    let one = [&[1][..], &[0; 19]].concat();
+    for (version, ctr, labels) in [(1, 0.9, &one), (3, 0.5, &half)] {
+        let promote = format!("versions/{version}/promote?steps=5,50&impressions=20");
+        assert_eq!(serving.tell(&format!("/admin/models/tiny/{promote}")).0, 200);
+        post_outcomes(&serving, version, ctr, labels);
+    }
+    post_outcomes(&serving, 3, 0.5, &half[..10]);
+    let outcome = |ctr| Outcome { version: 2, ctr, clicked: true };
+    for (part, ctr) in [("good", 0.5), ("wrong", 1.5)] {
+        let path = place.path(&format!("outcomes/tiny/{part}.parquet"));
+        outcomes::write(&path, &[outcome(ctr)]).unwrap();
+    }
+    serving.until("read", || serving.metrics().contains("ams_outcome_parts_refused_total{"));
     assert_eq!(serving.score(&page).0, 200);
     let metrics = serving.metrics();
     let types = metrics.lines().filter_map(|line| line.strip_prefix("# TYPE "));
@@ -399,7 +437,7 @@ fn prometheus_reads_what_is_said() {
     let dashboard = std::fs::read(format!("{deploy}/grafana/ams-serve.json")).unwrap();
     let mut of_dashboard = Vec::new();
     queries(&serde_json::from_slice(&dashboard).unwrap(), &mut of_dashboard);
-    assert!(of_dashboard.len() > 30, "{of_dashboard:?}");
+    assert!(of_dashboard.len() > 50, "{of_dashboard:?}");
     let all = of_alerts.chain(of_dashboard.iter().map(String::as_str));
     for word in all.flat_map(|it| it.split(|c: char| !c.is_alphanumeric() && c != '_')) {
         let ends = ["_bucket", "_sum", "_count"];
@@ -408,7 +446,11 @@ fn prometheus_reads_what_is_said() {
         let ours = word.starts_with("ams_") || word.starts_with("process_");
         assert!(known || !ours, "no {word} in\n{metrics}");
     }
-    let Some(checked) = promtool(&["check", "metrics"], &metrics) else {
+    // Days of data are whole, and no seconds.
+    let of_seconds: Vec<&str> =
+        metrics.lines().filter(|line| !line.contains("ams_version_days_behind")).collect();
+    let of_seconds = of_seconds.join("\n") + "\n";
+    let Some(checked) = promtool(&["check", "metrics"], &of_seconds) else {
         eprintln!("skipped: no promtool to check metrics, alerts and the dashboard with");
         return;
     };
@@ -459,7 +501,7 @@ fn a_folder_that_may_not_be_read_harms_no_other_model() {
 }
 
 /// Posts outcomes of a version: as many impressions as labels, of one predicted rate.
-fn outcomes(serving: &Serving, version: u64, ctr: f64, labels: &[u8]) -> Value {
+fn post_outcomes(serving: &Serving, version: u64, ctr: f64, labels: &[u8]) -> Value {
     let outcome = |label: &u8| json!({"version": version, "ctr": ctr, "label": label});
     let body = json!({"outcomes": labels.iter().map(outcome).collect::<Vec<Value>>()});
     let (status, said) = serving.post("/v1/models/tiny/outcomes", &body.to_string());
@@ -482,15 +524,15 @@ fn a_canary_is_raised_while_it_holds_and_taken_back_where_it_does_not() {
 
     // Ten of twenty were clicked, as was predicted.
     let half: Vec<u8> = (0..20).map(|at| at % 2).collect();
-    assert_eq!(outcomes(&one, 1, 0.5, &half), json!({"counted": 20, "left_out": 0}));
-    outcomes(&one, 2, 0.5, &half[..19]);
+    assert_eq!(post_outcomes(&one, 1, 0.5, &half), json!({"counted": 20, "left_out": 0}));
+    post_outcomes(&one, 2, 0.5, &half[..19]);
     let (_, card) = one.get("/v1/models/tiny/versions/2");
     let promotion = &card["promotion"];
     assert_eq!(promotion["canary"]["impressions"], json!(19), "{card}");
     assert_eq!(promotion["serving_calibration"], json!(1.0), "{card}");
     assert_eq!(metric(&one, "ams_canary_impressions{model=\"tiny\",version=\"2\"}"), 19.0);
     assert_eq!(one.state()["canary"], json!([2, 10]));
-    outcomes(&one, 2, 0.5, &half[19..]);
+    post_outcomes(&one, 2, 0.5, &half[19..]);
     assert_eq!(one.state()["canary"], json!([2, 60]));
     // Counting begins anew, also in the other server, and after a restart.
     assert_eq!(one.state()["promotion"]["canary"]["impressions"], json!(0));
@@ -498,9 +540,9 @@ fn a_canary_is_raised_while_it_holds_and_taken_back_where_it_does_not() {
     killed(one);
     one = Serving::new(&place, POLL);
     one.until("60", || one.state()["canary"] == json!([2, 60]));
-    outcomes(&one, 2, 0.5, &half[..10]);
+    post_outcomes(&one, 2, 0.5, &half[..10]);
     assert_eq!(one.state()["canary"], json!([2, 60]));
-    outcomes(&one, 2, 0.5, &half[10..]);
+    post_outcomes(&one, 2, 0.5, &half[10..]);
     // It held to the end.
     let state = one.state();
     assert_eq!((&state["live"], &state["canary"]), (&json!(2), &Value::Null), "{state}");
@@ -512,11 +554,11 @@ fn a_canary_is_raised_while_it_holds_and_taken_back_where_it_does_not() {
     one.until("3", || answers(&one, &page) == 3);
     assert_eq!(one.tell("/admin/models/tiny/rollback").1["live"], 2);
     one.tell("/admin/models/tiny/versions/3/promote?steps=50&impressions=20");
-    let said = outcomes(&one, 7, 0.5, &half);
+    let said = post_outcomes(&one, 7, 0.5, &half);
     assert_eq!(said, json!({"counted": 0, "left_out": 20}));
     let mut few = [0; 20];
     few[3] = 1;
-    outcomes(&one, 3, 0.9, &few);
+    post_outcomes(&one, 3, 0.9, &few);
     let state = one.state();
     assert_eq!((&state["live"], &state["canary"]), (&json!(2), &Value::Null), "{state}");
     let why = state["decided"]["withdrawn"]["3"]["by"].as_str().unwrap();
@@ -542,4 +584,111 @@ fn a_canary_is_raised_while_it_holds_and_taken_back_where_it_does_not() {
         one.post("/v1/models/tiny/outcomes", r#"{"outcomes": [{"version": 1}]}"#);
     assert_eq!(status, 400, "{problem}");
     assert_eq!(one.post("/v1/models/other/outcomes", r#"{"outcomes": []}"#).0, 404);
+}
+
+/// Outcomes that land in a folder count as posted ones do, each file once and whole, also after the
+/// server was started again; a wrong one is told and changes nothing.
+#[test]
+fn outcomes_are_read_from_files_as_they_land() {
+    let (place, page) = versions(2);
+    let land = |name: &str, version: u64, ctr: f64, labels: &[u8]| {
+        let outcome = |label: &u8| Outcome { version, ctr, clicked: *label == 1 };
+        let all: Vec<Outcome> = labels.iter().map(outcome).collect();
+        let path = place.path(&format!("outcomes/{name}"));
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        outcomes::write(&path, &all).unwrap();
+        std::fs::read(path).unwrap()
+    };
+    let half: Vec<u8> = (0..20).map(|at| at % 2).collect();
+    land("tiny/before.parquet", 2, 0.5, &half);
+    let of_files = format!("{POLL} --outcomes outcomes");
+    let mut serving = Serving::new(&place, &of_files);
+    serving.until("2", || answers(&serving, &page) == 2);
+    serving.tell("/admin/models/tiny/rollback");
+    serving.tell("/admin/models/tiny/versions/2/promote?steps=10,60&impressions=20");
+    let counted = |serving: &Serving, parts: u32| {
+        let line = format!("ams_outcome_parts_total{{model=\"tiny\"}} {parts}\n");
+        serving.until("counted", || serving.metrics().contains(&line));
+    };
+    let impressions =
+        |serving: &Serving| serving.state()["promotion"]["canary"]["impressions"].clone();
+    // What was there before the server counts for nothing, and neither does what is not whole, of
+    // another model, or hidden.
+    let whole = land("tiny/a.parquet", 2, 0.5, &half[..12]);
+    counted(&serving, 1);
+    assert_eq!(impressions(&serving), json!(12));
+    place.write("outcomes/tiny/b.parquet", &whole[..whole.len() / 2]);
+    place.write("outcomes/tiny/_c.parquet", &whole);
+    place.write("outcomes/tiny/d.txt", "no parquet");
+    land("other/e.parquet", 2, 0.5, &half);
+    serving.until("waiting", || metric(&serving, "ams_outcome_parts_waiting") == 2.0);
+    // One that is wrong is told, and one after it counts. Labels of versions that are not in memory
+    // are left out.
+    land("tiny/f.parquet", 2, 1.5, &half);
+    land("tiny/g.parquet", 7, 0.5, &half);
+    counted(&serving, 2);
+    assert_eq!(metric(&serving, "ams_outcome_parts_refused_total{model=\"tiny\"}"), 1.0);
+    assert_eq!((impressions(&serving), &serving.state()["canary"]), (json!(12), &json!([2, 10])));
+    // Its end has come, beside what is posted.
+    assert_eq!(serving.post("/v1/models/tiny/outcomes", r#"{"outcomes": []}"#).0, 200);
+    place.write("outcomes/tiny/b.parquet", &whole);
+    serving.until("60", || serving.state()["canary"] == json!([2, 60]));
+    assert_eq!(metric(&serving, "ams_outcomes_total{model=\"tiny\",version=\"2\"}"), 24.0);
+
+    // Nothing is read twice: the step begins anew, without what had landed.
+    killed(serving);
+    serving = Serving::new(&place, &of_files);
+    serving.until("60", || serving.state()["canary"] == json!([2, 60]));
+    land("tiny/h.parquet", 2, 0.5, &half[..10]);
+    counted(&serving, 1);
+    assert_eq!(impressions(&serving), json!(10));
+    // The wrong one is mended.
+    land("tiny/f.parquet", 2, 0.5, &half[..9]);
+    land("tiny/i.parquet", 2, 0.5, &half[10..]);
+    serving.until("live", || serving.state()["live"] == json!(2));
+    assert_eq!(answers(&serving, &page), 2);
+}
+
+/// A canary whose requests fail, while those of the version that serves do not, is taken back.
+#[test]
+fn a_canary_that_fails_is_taken_back() {
+    let (place, page) = versions(2);
+    let serving = Serving::new(&place, POLL);
+    serving.until("2", || answers(&serving, &page) == 2);
+    serving.tell("/admin/models/tiny/rollback");
+    serving.tell("/admin/models/tiny/versions/2/promote?steps=50&impressions=1000");
+    for _ in 0..30 {
+        assert_eq!(serving.post("/v1/models/tiny/versions/1/score", &page.to_string()).0, 200);
+    }
+    // Far more than can be scored in time: of some deadline, it is seen too late.
+    let mut large = page.clone();
+    let item = page["candidates"]["item"][0].clone();
+    large["candidates"] = json!({"item": vec![item; 10_000]});
+    let mut deadline = 4;
+    let failures = "ams_version_failures_total{model=\"tiny\",version=\"2\"}";
+    // Of a version that was taken back there is no number.
+    let failed = || {
+        let metrics = serving.metrics();
+        metrics.lines().find(|line| line.starts_with(failures)).map(str::to_owned)
+    };
+    let begin = Instant::now();
+    while serving.state()["canary"] != Value::Null {
+        assert!(begin.elapsed() < Duration::from_secs(60), "{}", serving.metrics());
+        let before = failed();
+        large["options"] = json!({"deadline_ms": deadline});
+        let (status, said) = serving.post("/v1/models/tiny/versions/2/score", &large.to_string());
+        // Its number has none any more where it was taken back meanwhile.
+        assert!([200, 504, 404].contains(&status), "{said}");
+        if status == 200 {
+            deadline = (deadline / 2).max(1);
+        } else if failed() == before {
+            deadline += 1 + deadline / 2;
+        }
+    }
+    let state = serving.state();
+    assert_eq!(state["live"], json!(1), "{state}");
+    let why = state["decided"]["withdrawn"]["2"]["by"].as_str().unwrap();
+    assert!(why.contains("requests failed, of the version that serves 0 of 30"), "{why}");
+    assert_eq!(metric(&serving, "ams_canaries_taken_back_total{model=\"tiny\"}"), 1.0);
+    assert_eq!(answers(&serving, &page), 1);
 }
