@@ -1,11 +1,12 @@
 //! `ams daily` and `ams rollback`, on a log of six days.
 
 use std::thread;
-use std::time::Duration;
+use std::time::Instant;
 
 use serde_json::{Value, json};
 
 use crate::encode::bitmap;
+use crate::pages::{chromium, look};
 use crate::place::{Place, has_keys, number};
 use crate::serve::Serving;
 
@@ -369,22 +370,44 @@ fn status_tells_of_a_folder_and_so_does_a_page() {
     let (_, overview) = serving.admin_get("/admin/overview");
     assert_eq!(overview["models"], told["models"]);
     assert_eq!(overview["here"][0]["live"], json!(1));
+    if let Some(browser) = chromium() {
+        let arguments = [&serving.admin, "films", "2024-03-06"];
+        look(&place, browser, "status", &arguments);
+    }
 }
 
+/// Five days with pictures, published as deltas, killed at 20 moments: wherever prepare, encode,
+/// train, publish and delta are by then.
 #[test]
 fn a_loop_that_is_killed_ends_with_the_same_bits() {
-    let calm = place(7);
-    calm.json(&command(4, 7));
-    let killed = place(7);
-    for at in 0..12u64 {
-        let mut running = killed.command(&command(4, 7)).spawn().unwrap();
-        // Wherever it is by then.
-        thread::sleep(Duration::from_millis(60 + 130 * at));
+    let five = || {
+        let place = place(8);
+        place.write("train.toml", TRAIN.replace("images = 'none'", "images = 'ad'"));
+        let told = "publish_as = 'delta'\nwhole_every = 3\n";
+        let pictures = "items = 'items.csv'\n[encode]\nimages = 'pictures'\ndim = 64\n";
+        place.write("daily.toml", format!("{told}{DAILY}{pictures}{OPEN}"));
+        let mut items = "item,image\n".to_owned();
+        for item in 4..48u64 {
+            items += &format!("i{item},{item}.bmp\n");
+            let color = [(item * 4) as u8, 255 - item as u8, (item % 3 * 100) as u8];
+            place.write(&format!("pictures/{item}.bmp"), bitmap(color));
+        }
+        place.write("items.csv", items);
+        place
+    };
+    let (calm, killed) = (five(), five());
+    let begin = Instant::now();
+    calm.json(&command(4, 8));
+    let whole = begin.elapsed();
+    for at in 0..20u64 {
+        let mut running = killed.command(&command(4, 8)).spawn().unwrap();
+        // At most a fifth of the whole, so that it has not ended.
+        thread::sleep(whole.mul_f64(0.02 + 0.18 * uniform(&[2024, at])));
         let _ = running.kill();
         running.wait().unwrap();
     }
-    killed.json(&command(4, 7));
-    for folder in ["models", "daily/2024-03-07/data"] {
+    killed.json(&command(4, 8));
+    for folder in ["models", "daily/2024-03-08/data", "daily/2024-03-08/runs/films/checkpoints"] {
         assert_eq!(calm.files(folder), killed.files(folder), "{folder}");
     }
     assert_eq!(calm.read("daily/state.json"), killed.read("daily/state.json"));
@@ -393,17 +416,11 @@ fn a_loop_that_is_killed_ends_with_the_same_bits() {
 /// Every version has the bits that it has when it is published whole, and its bases stay.
 #[test]
 fn versions_may_be_published_as_deltas() {
-    let (whole, killed) = (place(7), place(7));
+    let (whole, as_deltas) = (place(7), place(7));
     let report = whole.json(&command(4, 7));
     let told = "publish_as = 'delta'\nwhole_every = 3\nkeep = 2\n";
-    killed.write("daily.toml", format!("{told}{DAILY}"));
-    for at in 0..8u64 {
-        let mut running = killed.command(&command(4, 7)).spawn().unwrap();
-        thread::sleep(Duration::from_millis(60 + 190 * at));
-        let _ = running.kill();
-        running.wait().unwrap();
-    }
-    let deltas = killed.json(&command(4, 7));
+    as_deltas.write("daily.toml", format!("{told}{DAILY}"));
+    let deltas = as_deltas.json(&command(4, 7));
     let of = |report: &Value, key: &str| -> Vec<Value> {
         report["days"].as_array().unwrap().iter().map(|day| day[key].clone()).collect()
     };
@@ -411,13 +428,13 @@ fn versions_may_be_published_as_deltas() {
         assert_eq!(of(&deltas, key), of(&report, key), "{key}");
     }
     let bases = |version: u64| {
-        killed.json(&format!("delta verify models/films/{version}"))["bases"].clone()
+        as_deltas.json(&format!("delta verify models/films/{version}"))["bases"].clone()
     };
     // Two are kept, and what they follow.
-    assert_eq!(names(&killed, "models/films"), ["1", "2", "3", "4", "days.json"]);
+    assert_eq!(names(&as_deltas, "models/films"), ["1", "2", "3", "4", "days.json"]);
     assert_eq!([1, 2, 3, 4].map(bases), [json!([]), json!([1]), json!([2, 1]), json!([])]);
-    assert_eq!(killed.json("rollback models/films")["serving"], json!(3));
-    killed.json("score --model models/films/3 --sample 1");
+    assert_eq!(as_deltas.json("rollback models/films")["serving"], json!(3));
+    as_deltas.json("score --model models/films/3 --sample 1");
 }
 
 #[test]

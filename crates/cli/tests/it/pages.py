@@ -2,8 +2,9 @@
 
 Usage: pages.py CHROMIUM PROFILE PICTURES open ADDRESS           everything, on a server that anybody may ask
        pages.py CHROMIUM PROFILE PICTURES token ADDRESS TOKEN    what a token changes
+       pages.py CHROMIUM PROFILE PICTURES status ADDRESS MODEL DAY    the admin port's page; DAY of MODEL was refused
 
-The server has the models `tiny`, which sees pictures, and `plain`, which does not. Writes pictures of what it saw into the
+With `open` and `token`, the server has the models `tiny`, which sees pictures, and `plain`, which does not. Writes pictures of what it saw into the
 folder PICTURES.
 """
 
@@ -347,10 +348,59 @@ def with_a_token(browser, token):
     tab.close()
 
 
+def status(browser, model, day):
+    """Every version with its state, what somebody should look at, on a desk and on a phone."""
+    told = next(it for it in get("/admin/overview")["models"] if it["model"] == model)
+    for how in [{}, {"dark": True}, {"width": 390, "height": 844, "scale": 2, "touch": True}]:
+        tab = Tab(browser, **how)
+        tab.open(address + "/status")
+        tab.until("document.querySelector('#main')?.ariaBusy === 'false'")
+        assert tab.js("document.querySelector('#about').textContent") == "1 of 1 models serve."
+        assert tab.js("[...document.querySelectorAll('h2')].map((it) => it.textContent)") == [model]
+        rows = tab.js("[...document.querySelectorAll('tbody tr')].map((row) => [...row.children].map((it) => it.textContent))")
+        assert [[int(row[0]), row[1], row[2]] for row in rows] == [
+            [it["version"], it["state"], it["day"] or "–"] for it in told["versions"]], rows
+        for row, version in zip(rows, told["versions"]):
+            gauc = next((it for it in version["compared"] if it["metric"] == "GAUC" and "gain" in it), None)
+            assert row[4] == "–" if gauc is None else row[4].startswith(f"{gauc['gain']:+.4f} ["), (row, gauc)
+            by = version["withdrawn"]
+            assert by is None or row[8].startswith(f"taken back by {by['by']}"), row
+            assert version["problem"] is None or row[8] == version["problem"], row
+        serves = tab.js("document.querySelector('.model p').textContent")
+        assert serves.startswith(f"Version {told['serving']} serves, with data of ") and day in serves, serves
+        first = tab.js("document.querySelector('.notice').textContent")
+        assert first.startswith(f"The last day, {day}, was refused: "), first
+        assert tab.js("document.querySelector('.notice').className") == "notice"
+        fits(tab)
+        assert tab.nameless() == [], tab.nameless()
+        at_peace(tab)
+        tab.picture(f"{pictures}/status{''.join('-' + key for key in how if key in ('dark', 'touch'))}.png")
+        tab.close()
+    # Looked at again, with the keyboard alone; what the server refuses is said.
+    tab = Tab(browser, still=True)
+    tab.open(address + "/status")
+    tab.until("document.querySelector('#main')?.ariaBusy === 'false'")
+    tab.js("window.before = document.querySelector('.model')")
+    tab.key("Tab")
+    assert tab.js("document.activeElement.className") == "skip"
+    tab.key("Tab")
+    assert tab.js("document.activeElement.id") == "again"
+    tab.key("Enter")
+    tab.until("document.querySelector('.model') && document.querySelector('.model') !== window.before")
+    tab.js("window.fetch = () => Promise.reject(new TypeError('gone'))")
+    tab.click("#again")
+    tab.until("document.querySelector('[role=alert]')")
+    assert "does not answer" in tab.js("document.querySelector('[role=alert]').textContent")
+    at_peace(tab)
+    tab.close()
+
+
 browser = Browser(program, profile)
 try:
     if mode == "token":
         with_a_token(browser, *rest)
+    elif mode == "status":
+        status(browser, *rest)
     else:
         for look in [demo, by_keyboard, on_a_phone, when_things_go_wrong, with_nothing_to_show, with_attention, docs]:
             look(browser)

@@ -23,16 +23,16 @@ pub(crate) fn chromium() -> Option<&'static str> {
     found.filter(|_| python)
 }
 
-/// Has `pages.py` look at a server.
-fn look(place: &Place, serving: &Serving, browser: &str, how: &[&str]) {
+/// Has `pages.py` look at a server in one of its modes; the first argument is the address.
+pub(crate) fn look(place: &Place, browser: &str, mode: &str, arguments: &[&str]) {
     let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
     let pictures = workspace.join("target/pages");
     std::fs::create_dir_all(&pictures).unwrap();
     let output = Command::new("python3")
         .arg(workspace.join("crates/cli/tests/it/pages.py"))
         .args([browser.as_ref(), place.path("profile").as_os_str(), pictures.as_os_str()])
-        .args([how[0], &serving.address])
-        .args(&how[1..])
+        .arg(mode)
+        .args(arguments)
         .output()
         .unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -52,9 +52,9 @@ fn people_look_at_page_views() {
     let place = two_models();
     place.write("tokens", "looking-token-0123456789\n");
     let demo = "--deadline-ms 60000 --demo --demo-pictures shop";
-    look(&place, &Serving::new(&place, demo), browser, &["open"]);
+    look(&place, browser, "open", &[&Serving::new(&place, demo).address]);
     let serving = Serving::new(&place, &format!("{demo} --token-file tokens"));
-    look(&place, &serving, browser, &["token", "looking-token-0123456789"]);
+    look(&place, browser, "token", &[&serving.address, "looking-token-0123456789"]);
 }
 
 #[test]
