@@ -24,6 +24,9 @@ pub(crate) const ENDED: &str = "ended.json";
 /// What was compared before a refit, and what was chosen.
 pub(crate) const CHOICE: &str = "choice.json";
 
+/// How many ids of each field were admitted, where `train.min_occurrences` decides it.
+pub(crate) const ADMITTED: &str = "admitted.json";
+
 /// The folder of a run.
 pub(crate) fn folder(config: &Config) -> PathBuf {
     config.runs.join(&config.name)

@@ -10,6 +10,7 @@
 //!   train.log            the events of the training in words
 //!   checkpoints/step-N/  see `checkpoint`
 //!   ended.json           which checkpoint is the result of a training with early stop, see `validation`
+//!   admitted.json        with `train.min_occurrences`, ids of each field and those admitted
 //!   choice.json          with `train.refit`, what the trainings before this one found, see `choose`
 //!   predictions/         written by `ams eval`
 //! runs/.<name>.lock      held by the job that trains the run

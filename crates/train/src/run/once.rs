@@ -13,7 +13,7 @@ use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::ended::{Ended, is_there};
 use crate::run::journal::{self, Costs, Journal};
-use crate::run::layout::{CHECKPOINTS, CONFIG, ENDED, folder};
+use crate::run::layout::{ADMITTED, CHECKPOINTS, CONFIG, ENDED, folder};
 use crate::run::progress::{Cursor, StepReport};
 use crate::run::report::RunReport;
 use crate::run::trainer::Trainer;
@@ -55,6 +55,11 @@ pub(super) fn train(
     if let Some(journal) = &mut journal {
         journal.log(&format!("checkpoint {}", result.display()))?;
     }
+    let admitted = trainer.admitted().map(<[_]>::to_vec);
+    if let Some(fields) = admitted.as_ref().filter(|_| journal.is_some()) {
+        let text = serde_json::to_string_pretty(fields).expect("texts and numbers become JSON");
+        ams_data::staging::write_whole(&folder(config).join(ADMITTED), text + "\n")?;
+    }
     let best = history.best.filter(|_| config.train.early_stop.is_some());
     let impressions = trainer.cursor().impressions - before.impressions;
     Ok(RunReport {
@@ -79,7 +84,7 @@ pub(super) fn train(
             config.train.batch,
         ),
         per_step: counted.counts.per_step(trainer.cursor().step - before.step),
-        admitted: trainer.admitted().map(<[_]>::to_vec),
+        admitted,
         rows: counted.rows,
         semantic_ids: trainer.semantic_ids(),
         alignment,

@@ -15,9 +15,10 @@ use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::ended::Ended;
 use crate::run::journal::{MetricsLine, ValidationLine, read_config};
-use crate::run::layout::{CHECKPOINTS, CHOICE, CONFIG, ENDED, ENVIRONMENT, METRICS};
+use crate::run::layout::{ADMITTED, CHECKPOINTS, CHOICE, CONFIG, ENDED, ENVIRONMENT, METRICS};
 use crate::run::report::Choice;
 use crate::settings::Config;
+use crate::step::frequency::FieldIds;
 
 /// The files of a run folder that describe its training.
 #[derive(Clone, Debug)]
@@ -41,6 +42,9 @@ pub struct Record {
     pub checkpoint: Option<u64>,
     /// With early stop, the step whose checkpoint is the result of the ended training.
     pub result: Option<u64>,
+    /// Ids of each field and those that were admitted; empty without `train.min_occurrences`, and
+    /// in runs that did not come to an end or are of before 0.2.0.
+    pub admitted: Vec<FieldIds>,
     /// With `train.refit`, the trainings before this one.
     pub choice: Option<Choice>,
 }
@@ -84,8 +88,13 @@ impl Record {
             unreadable_lines: 0,
             checkpoint: checkpoint::list(&run.join(CHECKPOINTS))?.last().map(|(step, _)| *step),
             result: json::<Ended>(&run.join(ENDED)).map(|ended| ended.result),
+            admitted: json(&run.join(ADMITTED)).unwrap_or_default(),
             choice: json(&run.join(CHOICE)),
         };
+        if record.config.train.min_occurrences <= 1 {
+            // Of a training that was replaced.
+            record.admitted.clear();
+        }
         let metrics = fs::read(run.join(METRICS)).unwrap_or_default();
         String::from_utf8_lossy(&metrics).lines().for_each(|line| record.line(line));
         Ok(record)

@@ -13,7 +13,7 @@ use ams_fabric::{Fabric, Outbox, Post, Topology, gather};
 use ams_image::FeatureStore;
 use rayon::ThreadPool;
 use rayon::prelude::*;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::Result;
 use crate::setup::network::Network;
@@ -22,7 +22,7 @@ use crate::step::share::Share;
 use crate::step::worker::Worker;
 
 /// The ids of one field in the training samples; each counts once.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FieldIds {
     /// Name of the field.
     pub field: String,

@@ -22,7 +22,7 @@ pub struct RowCounts {
 
 impl RowCounts {
     /// Takes over the sizes of later steps, and adds their changes.
-    pub(crate) fn go_on(&mut self, later: RowCounts) {
+    pub fn go_on(&mut self, later: RowCounts) {
         let RowCounts { admitted, evicted_by_days, evicted_by_bytes, .. } = *self;
         *self = later;
         self.admitted += admitted;
