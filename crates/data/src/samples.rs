@@ -34,5 +34,5 @@ mod write;
 pub use crate::schema::{BEHAVIORS, IMAGE, TIME};
 pub(crate) use layout::BLOCK_GROUPS;
 pub use read::{GroupTime, SampleFile};
-pub use text::{TextGroup, TextItem, Texts, read_texts};
+pub use text::{NumberOfImpression, TextGroup, TextItem, Texts, for_each_number, read_texts};
 pub use write::{Behavior, GroupRow, Impression, SampleWriter};

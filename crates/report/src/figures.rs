@@ -6,7 +6,8 @@
 use ams_bundle::Predictions;
 use ams_data::Id;
 use ams_model::loss::sigmoid;
-use ams_model::metrics::{Bootstrap, Interval, MetricPair, Metrics, ResampledRanking, difference};
+use ams_model::metrics::{Bootstrap, Interval, MetricPair, Metrics, ResampledRanking};
+use ams_model::metrics::{difference, reliability, shown};
 use ams_train::Config;
 use rayon::prelude::*;
 
@@ -82,6 +83,8 @@ pub(crate) struct RunFigures {
     /// One for each of [`SLICES`].
     pub slices: Vec<SliceFigures>,
     pub calibration: Vec<Bin>,
+    /// Of all impressions, and of those that the model would show.
+    pub shown: Vec<Ratio>,
     /// Differences to the base; none for the base itself.
     pub over_base: Option<Over>,
     /// Less the run that differs by shuffled pictures alone.
@@ -124,6 +127,20 @@ pub(crate) struct Bin {
     pub clicked: f64,
 }
 
+/// Predicted clicks against clicks.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Ratio {
+    /// How many impressions of a page view; all without.
+    pub top: Option<usize>,
+    pub impressions: u64,
+    /// Mean of the predicted probabilities.
+    pub predicted: f64,
+    /// Share of the impressions that were clicked, 0 to 1.
+    pub clicked: f64,
+    /// Predicted clicks over clicks.
+    pub calibration: Option<Interval>,
+}
+
 /// Computes all figures, with `replicates` draws of users, on the threads of the current pool.
 pub(crate) fn figures(runs: &[Run], replicates: usize) -> Figures {
     let bootstrap = Bootstrap { replicates, seed: 1 };
@@ -159,6 +176,7 @@ pub(crate) fn figures(runs: &[Run], replicates: usize) -> Figures {
             metrics: Metrics::of(users, logits, labels),
             slices: resampled[at].as_ref()?.figures(),
             calibration: bins(logits, labels),
+            shown: ratios(predictions, bootstrap),
             over_base: over(at, base),
             over_twin: over(at, twin(runs, at)),
             comparable: comparable[at],
@@ -293,9 +311,57 @@ fn bins(logits: &[f32], labels: &[u8]) -> Vec<Bin> {
     (0..BINS).map(of).filter(|bin| bin.impressions > 0).collect()
 }
 
+/// Predicted clicks against clicks of all impressions, and of those of the greatest predictions in
+/// each page view that has more: impressions of one user at one time.
+fn ratios(predictions: &Predictions, bootstrap: Bootstrap) -> Vec<Ratio> {
+    let Predictions { users, times, logits, labels, .. } = predictions;
+    let mut order: Vec<usize> = (0..predictions.len()).collect();
+    order.sort_by_key(|&row| (users[row], times[row]));
+    let page = |row: usize| (users[row], times[row]);
+    let pages: Vec<usize> =
+        order.chunk_by(|&a, &b| page(a) == page(b)).map(<[usize]>::len).collect();
+    let scores: Vec<f64> = order.iter().map(|&row| f64::from(logits[row])).collect();
+    let of = |top: Option<usize>| {
+        let rows: Vec<usize> = match top {
+            None => order.clone(),
+            Some(top) => shown(&pages, &scores, top).into_iter().map(|at| order[at]).collect(),
+        };
+        let users: Vec<u64> = rows.iter().map(|&row| users[row]).collect();
+        let logits: Vec<f32> = rows.iter().map(|&row| logits[row]).collect();
+        let labels: Vec<u8> = rows.iter().map(|&row| labels[row]).collect();
+        let rates = reliability(&logits, &labels, [1.0, 1.0])?;
+        let calibration = bootstrap.calibration(&users, &logits, &labels, [1.0, 1.0]).interval();
+        let (impressions, predicted, clicked) = (rows.len() as u64, rates.predicted, rates.clicked);
+        Some(Ratio { top, impressions, predicted, clicked, calibration })
+    };
+    [None, Some(1), Some(3), Some(10)].into_iter().filter_map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Two page views of one user, one of another; the second of the first user has one item.
+    #[test]
+    fn what_is_shown_is_the_first_of_a_page_view() {
+        let predictions = Predictions {
+            users: vec![1, 1, 1, 2, 2, 2, 2],
+            items: vec![0; 7],
+            times: vec![5, 5, 6, 5, 5, 5, 5],
+            labels: vec![1, 0, 1, 0, 0, 1, 1],
+            logits: vec![0.0, 1.0, 9.0, -1.0, 2.0, 0.5, -2.0],
+            behaviors: vec![0; 7],
+            with_image: vec![false; 7],
+        };
+        let got = ratios(&predictions, Bootstrap { replicates: 5, seed: 1 });
+        let counts: Vec<_> = got.iter().map(|of| (of.top, of.impressions, of.clicked)).collect();
+        assert_eq!(counts, [(None, 7, 4.0 / 7.0), (Some(1), 2, 0.0), (Some(3), 3, 1.0 / 3.0)]);
+        let rates = [-1.0f64, 2.0, 0.5].map(|logit| 1.0 / (1.0 + (-logit).exp()));
+        assert!((got[2].predicted - rates.iter().sum::<f64>() / 3.0).abs() < 1e-12);
+        let ratio = got[2].calibration.unwrap();
+        assert!((ratio.mean - rates.iter().sum::<f64>()).abs() < 1e-12);
+        assert_eq!((ratio.low, ratio.high, got[1].calibration), (None, None, None));
+    }
 
     #[test]
     fn calibration_is_in_parts_of_equal_size() {

@@ -7,7 +7,7 @@ use ams_model::metrics::Interval;
 use ams_train::ablate::{Cells, interval, thousands};
 use ams_train::run::{Environment, Record};
 use ams_train::settings::PhaseConfig;
-use ams_train::{Config, Counts};
+use ams_train::{Config, Counts, FieldIds, RowCounts};
 use jiff::Timestamp;
 use rayon::ThreadPoolBuilder;
 
@@ -398,6 +398,7 @@ impl About<'_> {
             Block::Charts(vec![chart("Clicks over predictions", "mean prediction", "share of clicks", marks)]),
         ];
         blocks.extend(note);
+        blocks.extend(self.shown());
         let header = ["run", "part", "impressions", "mean prediction", "share of clicks"];
         let mut rows = Vec::new();
         for (run, figures) in self.evaluated() {
@@ -418,6 +419,31 @@ impl About<'_> {
         section("calibration", "Calibration", blocks)
     }
 
+    /// Predicted clicks over clicks of all impressions, and of those that each model would show.
+    fn shown(&self) -> Vec<Block> {
+        let text = "Predicted clicks over clicks, of all impressions and of those that the model would show: the first \
+                    by prediction of each page view that has more. An error upwards brings some of them there, so \
+                    that their rates are too high more often than those of others.";
+        let header = ["run", "of", "impressions", "mean prediction", "share of clicks", "ratio"];
+        let mut rows = Vec::new();
+        for (run, figures) in self.evaluated() {
+            for ratio in &figures.shown {
+                rows.push(vec![
+                    run.name.clone(),
+                    match ratio.top {
+                        None => "all".to_owned(),
+                        Some(top) => format!("first {top} of a page view"),
+                    },
+                    thousands(ratio.impressions),
+                    number(Some(ratio.predicted)),
+                    number(Some(ratio.clicked)),
+                    value(ratio.calibration),
+                ]);
+            }
+        }
+        vec![Block::Text(text.to_owned()), Block::Table(Cells { header: words(&header), rows })]
+    }
+
     fn traffic(&self) -> Option<Section> {
         let runs = || self.runs.runs.iter().filter(|run| !run.record.steps.is_empty());
         let mut header = vec!["mean per step".to_owned()];
@@ -434,8 +460,61 @@ impl About<'_> {
         let text = "Bytes from lane to lane count as if every lane were a host of its own. Time is that of the machine \
                     that trained.";
         let mut blocks = vec![Block::Text(text.to_owned()), Block::Table(Cells { header, rows })];
+        blocks.extend(self.rows());
         blocks.extend(self.stages());
         section("traffic", "Traffic and time", blocks)
+    }
+
+    /// Rows of ids that came and went, of the runs that say so.
+    fn rows(&self) -> Vec<Block> {
+        let all = self.runs.runs.iter().filter_map(|run| Some((&run.name, rows_of(&run.record)?)));
+        let all: Vec<(&String, RowCounts)> = all.collect();
+        if all.is_empty() {
+            return self.admitted();
+        }
+        let mut header = vec!["rows of ids".to_owned()];
+        header.extend(all.iter().map(|(name, _)| (*name).clone()));
+        type Value = fn(&RowCounts) -> String;
+        let values: [(&str, Value); 6] = [
+            ("at the end", |it| thousands(it.rows)),
+            ("bytes", |it| bytes(it.bytes as f64)),
+            ("bytes of the largest lane", |it| bytes(it.largest_lane_bytes as f64)),
+            ("made", |it| thousands(it.admitted)),
+            ("evicted by days", |it| thousands(it.evicted_by_days)),
+            ("evicted by bytes", |it| thousands(it.evicted_by_bytes)),
+        ];
+        let row = |(name, value): (&str, Value)| {
+            let cells = all.iter().map(|(_, rows)| value(rows));
+            std::iter::once(name.to_owned()).chain(cells).collect()
+        };
+        let rows = values.into_iter().map(row).collect();
+        let text = "Rows of ids, their bytes with optimizer state and index, and those that were made and evicted over \
+                    all steps: by train.eviction.days, and to fit into train.eviction.lane_bytes.";
+        let mut blocks = vec![Block::Text(text.to_owned()), Block::Table(Cells { header, rows })];
+        blocks.extend(self.admitted());
+        blocks
+    }
+
+    /// Ids that have rows of their own, of the runs in which others have none.
+    fn admitted(&self) -> Vec<Block> {
+        let mut rows = Vec::new();
+        for run in &self.runs.runs {
+            for FieldIds { field, ids, admitted } in &run.record.admitted {
+                rows.push(vec![
+                    run.name.clone(),
+                    field.clone(),
+                    thousands(*ids),
+                    thousands(*admitted),
+                ]);
+            }
+        }
+        if rows.is_empty() {
+            return Vec::new();
+        }
+        let text = "Different ids in the training, and those that occur train.min_occurrences times or more: the others \
+                    share a row.";
+        let header = words(&["run", "field", "different ids", "admitted"]);
+        vec![Block::Text(text.to_owned()), Block::Table(Cells { header, rows })]
     }
 
     /// Where the time of a step goes, of the runs that say so.
@@ -690,6 +769,15 @@ fn costs(record: &Record) -> Vec<(String, String)> {
     add("milliseconds", format!("{:.1}", 1e3 * seconds / taken.max(1.0)));
     add("impressions a second, of the training", whole(impressions / seconds.max(1e-9)));
     costs
+}
+
+/// Rows after the last step, and how many came and went over all steps; none where no line has
+/// them.
+fn rows_of(record: &Record) -> Option<RowCounts> {
+    let mut lines = record.steps.iter().filter_map(|line| line.rows);
+    let mut all = lines.next()?;
+    lines.for_each(|line| all.go_on(line));
+    Some(all)
 }
 
 /// Milliseconds of a step by stage, on average; empty where the lines have none.

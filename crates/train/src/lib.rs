@@ -60,9 +60,11 @@ pub mod ablate;
 /// Measurements of trainings, steps, tables of rows and samples.
 pub mod measure;
 
-pub use calibrate::{BeforeAndAfter, CalibrationReport, CalibrationSettings, CurveKind, FittedTo};
+pub use calibrate::{
+    BeforeAndAfter, CalibrationReport, CalibrationSettings, CurveKind, Figures, FittedTo, Shown,
+};
 pub use error::{Error, Result};
-pub use publish::{publish, publish_calibrated};
+pub use publish::{Pictures, PublishSettings, Published, publish};
 pub use run::progress::StepReport;
 pub use run::trainer::Trainer;
 pub use settings::{Config, Placement};

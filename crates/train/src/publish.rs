@@ -1,4 +1,4 @@
-//! From lanes to a bundle: rows in the order of their ids, every image of the store embedded once.
+//! From lanes to a bundle: rows in the order of their ids, images embedded once each.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -10,7 +10,7 @@ use ams_bundle::{
 };
 use ams_data::catalogue::Catalogue;
 use ams_data::dataset::SplitName;
-use ams_data::{Groups, ImageKey};
+use ams_data::{Groups, ImageKey, PictureName};
 use ams_image::FeatureStore;
 use ams_model::linalg::Packed;
 use ams_model::tower::TowerScratch;
@@ -31,35 +31,54 @@ const IMAGE_BLOCK: usize = 256;
 /// Impressions whose scores a bundle carries to prove itself.
 const GOLDEN_IMPRESSIONS: usize = 32;
 
+/// The pictures of the feature stores that a bundle has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pictures {
+    /// Those of the items of the dataset's catalogue.
+    #[default]
+    OfItems,
+    /// All.
+    All,
+}
+
+/// How a model is published.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct PublishSettings {
+    /// How rows are kept. If as halfs, those of the trainer are rounded first, for good, so that
+    /// the bundle proves itself by the scores of rounded rows.
+    pub rows: RowFormat,
+    /// The pictures that it knows.
+    pub pictures: Pictures,
+    /// How its rates are calibrated.
+    pub calibration: CalibrationSettings,
+}
+
+/// What was published.
+#[derive(Clone, Debug)]
+pub struct Published {
+    /// The bundle's manifest.
+    pub manifest: Manifest<BundleMeta>,
+    /// What the calibration changes, if there is one and samples to tell by.
+    pub calibration: Option<CalibrationReport>,
+    /// Names of pictures of the stores that are left out.
+    pub pictures_left_out: u64,
+}
+
 /// Writes the model of `trainer`, a job of one process, as a bundle to `path`, which must not
 /// exist. `samples` are example requests to put beside it, with the time of the page view only if
-/// the model sees it. If rows are to be kept as halfs, those of `trainer` are rounded first, for
-/// good, so that the bundle proves itself by the scores of rounded rows.
+/// the model sees it.
 ///
 /// # Errors
-/// If the store or the samples cannot be read, or the bundle cannot be written.
+/// If the store or the samples cannot be read, rates cannot be calibrated, or the bundle cannot be
+/// written.
 pub fn publish(
     trainer: &mut Trainer,
     path: &Path,
     samples: &[PageView],
-    rows: RowFormat,
-) -> Result<Manifest<BundleMeta>> {
-    let as_learned = CalibrationSettings::default();
-    Ok(publish_calibrated(trainer, path, samples, rows, &as_learned)?.0)
-}
-
-/// Likewise with the rates calibrated as `calibration` says; and what that changes, if it can be
-/// told.
-///
-/// # Errors
-/// As [`publish`], or if rates cannot be calibrated; then nothing was written.
-pub fn publish_calibrated(
-    trainer: &mut Trainer,
-    path: &Path,
-    samples: &[PageView],
-    rows: RowFormat,
-    calibration: &CalibrationSettings,
-) -> Result<(Manifest<BundleMeta>, Option<CalibrationReport>)> {
+    settings: &PublishSettings,
+) -> Result<Published> {
+    let PublishSettings { rows, pictures, calibration } = settings;
+    let rows = *rows;
     assert_eq!(trainer.lanes_mut().fabric().size(), 1, "a bundle holds the rows of all lanes");
     if rows == RowFormat::F16 {
         trainer.lanes_mut().shards_mut().for_each(|shard| round_rows(&mut shard.table));
@@ -67,8 +86,14 @@ pub fn publish_calibrated(
     let (calibration, report) = calibrate(trainer, calibration)?.unzip();
     let golden = golden(trainer)?;
     let catalogue = Catalogue::open(trainer.dataset())?;
+    let named = match pictures {
+        Pictures::OfItems => Some(names(&catalogue)),
+        Pictures::All => None,
+    };
     let lanes = trainer.lanes();
-    let weights = weights(lanes);
+    let weights = weights(lanes, named.as_deref());
+    let known: u64 = weights.contents.iter().map(|content| content.pictures.len() as u64).sum();
+    let all: u64 = lanes.stores().iter().map(|store| store.pictures().count() as u64).sum();
     let mut samples = samples.to_vec();
     if !lanes.network.spec.sees_ages() {
         samples.iter_mut().for_each(|page| page.time = None);
@@ -84,7 +109,17 @@ pub fn publish_calibrated(
         rows,
         calibration: calibration.as_ref(),
     };
-    Ok((write(path, &frozen)?, report.flatten()))
+    let manifest = write(path, &frozen)?;
+    Ok(Published { manifest, calibration: report.flatten(), pictures_left_out: all - known })
+}
+
+/// The names of the items' pictures, ascending.
+fn names(catalogue: &Catalogue) -> Vec<PictureName> {
+    let of_items = (0..catalogue.len()).filter_map(|row| catalogue.image(row));
+    let mut names: Vec<PictureName> = of_items.map(PictureName::of).collect();
+    names.sort_unstable();
+    names.dedup();
+    names
 }
 
 /// Rounds every row to halfs.
@@ -97,7 +132,7 @@ fn round_rows(table: &mut RowTable) {
 
 /// All numbers of the model. Ids and images come lane by lane, which is in ascending order: a lane
 /// owns a range of the hash space.
-fn weights(lanes: &Lanes) -> Weights {
+fn weights(lanes: &Lanes, named: Option<&[PictureName]>) -> Weights {
     let all: usize = lanes.shards().map(|shard| shard.table.len()).sum();
     let mut ids = Vec::with_capacity(all);
     let mut rows = Vec::with_capacity(all * lanes.network.spec.dim());
@@ -110,26 +145,36 @@ fn weights(lanes: &Lanes) -> Weights {
     }
     let contents = match lanes.stores() {
         [] => vec![ContentTable::default()],
-        stores => (0..stores.len()).map(|content| content_table(lanes, content)).collect(),
+        stores => (0..stores.len()).map(|content| content_table(lanes, content, named)).collect(),
     };
     Weights { dense: lanes.dense.w.clone(), ids, rows, contents }
 }
 
-/// Every image of a content's store through every tower of the content.
-fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
+/// The images of a content's store through every tower of the content: those of the pictures
+/// `named`, ascending, or all.
+fn content_table(lanes: &Lanes, content: usize, named: Option<&[PictureName]>) -> ContentTable {
     let (network, store, dense) = (&lanes.network, &lanes.stores()[content], &lanes.dense.w[..]);
-    let pictures = store.pictures().map(|(name, key)| (name.0, key.0)).collect();
+    let is_named = |name: &PictureName| named.is_none_or(|all| all.binary_search(name).is_ok());
+    let pictures: Vec<(u64, u64)> = (store.pictures().filter(|(name, _)| is_named(name)))
+        .map(|(name, key)| (name.0, key.0))
+        .collect();
+    let mut kept: Vec<u64> = pictures.iter().map(|(_, key)| *key).collect();
+    kept.sort_unstable();
+    // An image that no picture ever named stays where all are wanted.
+    let is_kept = |key: &&ImageKey| named.is_none() || kept.binary_search(&key.0).is_ok();
     let projection = store.projection().cloned();
     let towers: Vec<&TowerDefinition> =
         network.towers.iter().filter(|tower| tower.spec.content == content).collect();
-    let parts: Vec<&[ImageKey]> = (0..store.card().parts).map(|part| store.keys(part)).collect();
-    let semantic = if content == 0 { code_table(&network.spec, store) } else { None };
+    let parts: Vec<Vec<ImageKey>> = (0..store.card().parts)
+        .map(|part| store.keys(part).iter().filter(is_kept).copied().collect())
+        .collect();
+    let semantic = if content == 0 { code_table(&network.spec, store, &parts) } else { None };
     if towers.is_empty() && semantic.is_none() {
         return ContentTable { pictures, projection, ..ContentTable::default() };
     }
     let pack = |definition| PackedTower::new(definition, dense);
     let towers: Vec<PackedTower<'_>> = towers.into_iter().map(pack).collect();
-    let embed = |keys: &&[ImageKey]| embed_part(&towers, store, keys);
+    let embed = |keys: &Vec<ImageKey>| embed_part(&towers, store, keys);
     let embedded: Vec<Vec<Vec<f32>>> =
         lanes.pool().install(|| parts.par_iter().map(embed).collect());
     let keys = parts.iter().flat_map(|keys| keys.iter().map(|key| key.0)).collect();
@@ -138,11 +183,11 @@ fn content_table(lanes: &Lanes, content: usize) -> ContentTable {
     ContentTable { pictures, keys, embeddings, projection, semantic }
 }
 
-/// The semantic ids of every image of a store, as far as the model sees them.
-fn code_table(spec: &Spec, store: &FeatureStore) -> Option<CodeTable> {
+/// The semantic ids of the images `parts` of a store, as far as the model sees them.
+fn code_table(spec: &Spec, store: &FeatureStore, parts: &[Vec<ImageKey>]) -> Option<CodeTable> {
     let levels = spec.semantic()?.levels;
     let codes = store.codes().expect("a model that sees semantic ids has a store with codes");
-    let keys = || (0..store.card().parts).flat_map(|part| store.keys(part));
+    let keys = || parts.iter().flatten();
     let of = |key: &ImageKey| codes.of(*key).expect("every image of the store has codes");
     let of_level = |level: usize| keys().map(|key| u32::from(of(key)[level])).collect();
     Some(CodeTable {

@@ -8,10 +8,9 @@ use ams_bundle::{Model, RowFormat, Sampling, next_version};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::samples::{TextGroup, TextItem, Texts, read_texts};
 use ams_location::{Locations, is_remote, local};
-use ams_model::metrics::Reliability;
 use ams_train::run;
-use ams_train::{BeforeAndAfter, CalibrationReport, CalibrationSettings, CurveKind, FittedTo};
-use ams_train::{Job, Trainer};
+use ams_train::{BeforeAndAfter, CalibrationReport, CalibrationSettings, CurveKind, Figures};
+use ams_train::{FittedTo, Job, Pictures, PublishSettings, Shown, Trainer};
 use clap::{Args, FromArgMatches};
 use serde::Serialize;
 
@@ -47,6 +46,9 @@ pub(crate) struct Manner {
     /// How embedding rows are kept: half the memory, for scores that differ a little.
     #[arg(long, value_name = "TYPE", default_value = "f32")]
     rows: Rows,
+    /// Keep pictures of the feature store that no item of the dataset has, too.
+    #[arg(long)]
+    all_pictures: bool,
     /// The curve that calibrates rates: a line of logits, or the isotonic regression; clicks of
     /// samples that the run has not learned from decide it.
     #[arg(long, value_name = "HOW", value_enum, default_value_t = CurveName::None)]
@@ -62,6 +64,10 @@ pub(crate) struct Manner {
     /// How often the dataset holds each click of the log, if clicks were repeated: likewise.
     #[arg(long, value_name = "TIMES", default_value_t = 1.0, value_parser = click_weight)]
     click_weight: f64,
+    /// The column of the dataset's impressions that has their bids, a field or not: the figures of
+    /// a calibration are then also of what is shown by eCPM, instead of by rate.
+    #[arg(long, value_name = "COLUMN")]
+    bids: Option<String>,
 }
 
 /// How rows are kept.
@@ -102,20 +108,11 @@ enum SamplesName {
     Test,
 }
 
-/// How a run is published.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
-pub(crate) struct Publication {
-    /// How rows are kept.
-    rows: RowFormat,
-    /// How rates are calibrated.
-    pub(crate) calibration: CalibrationSettings,
-}
-
 /// What the flags of [`Manner`] mean.
 ///
 /// # Errors
 /// If one of them is none, or its value is wrong.
-pub(crate) fn publication(flags: &[OsString]) -> Result<Publication, Failure> {
+pub(crate) fn publication(flags: &[OsString]) -> Result<PublishSettings, Failure> {
     let command = Manner::augment_args(clap::Command::new("publish").no_binary_name(true));
     let manner = command.try_get_matches_from(flags);
     let manner = manner.and_then(|matches| Manner::from_arg_matches(&matches));
@@ -123,8 +120,9 @@ pub(crate) fn publication(flags: &[OsString]) -> Result<Publication, Failure> {
 }
 
 impl Manner {
-    fn publication(&self) -> Result<Publication, Failure> {
-        Ok(Publication { rows: self.rows.into(), calibration: self.calibration()? })
+    fn publication(&self) -> Result<PublishSettings, Failure> {
+        let pictures = if self.all_pictures { Pictures::All } else { Pictures::OfItems };
+        Ok(PublishSettings { rows: self.rows.into(), pictures, calibration: self.calibration()? })
     }
 
     /// How rates are calibrated.
@@ -146,11 +144,17 @@ impl Manner {
                 negative_rate: self.negative_rate,
                 click_weight: self.click_weight,
             },
+            bids: self.bids.clone(),
         };
-        if self.calibrate_on.is_some() && !settings.is_any() {
-            let what = "--calibrate-on: nothing is calibrated; expected --calibrate platt or isotonic \
-                        beside it, --negative-rate or --click-weight";
-            return Err(Failure::user(what));
+        let without_use =
+            [("--calibrate-on", self.calibrate_on.is_some()), ("--bids", self.bids.is_some())];
+        if let Some((flag, _)) = without_use.into_iter().find(|(_, is_given)| *is_given)
+            && !settings.is_any()
+        {
+            return Err(Failure::user(format!(
+                "{flag}: nothing is calibrated; expected --calibrate platt or isotonic beside it, \
+                 --negative-rate or --click-weight"
+            )));
         }
         Ok(settings)
     }
@@ -178,9 +182,17 @@ pub(crate) struct Published {
     pub version: u64,
     /// blake3 over its files: equal bits, equal hash.
     pub hash: String,
+    /// Pictures of the feature store that no item of the dataset has, and the bundle leaves out.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub pictures_left_out: u64,
     /// What a calibration changes, if there is one and samples to tell by.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub calibration: Option<CalibrationReport>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes references")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 pub(crate) fn run(
@@ -197,16 +209,22 @@ pub(crate) fn run(
         let version = locations.versions(&model)?.last().map_or(1, |last| last + 1);
         let path = model.join(version.to_string());
         let place = locations.destination(&path, false)?;
-        let published = publish_as(&mut trainer, place.local(), version, publication)?;
+        let published = publish_as(&mut trainer, place.local(), version, &publication)?;
         place.publish()?;
         Published { path, ..published }
     } else {
         let model = local(&model)?;
         let version = next_version(&model)?;
-        publish_as(&mut trainer, &model.join(version.to_string()), version, publication)?
+        publish_as(&mut trainer, &model.join(version.to_string()), version, &publication)?
     };
     output.finish(&published, || {
-        let told = published.calibration.as_ref().map(calibration_text).unwrap_or_default();
+        let mut told = published.calibration.as_ref().map(calibration_text).unwrap_or_default();
+        if published.pictures_left_out > 0 {
+            told += &format!(
+                "left out: {} pictures that no item of the dataset has\n",
+                count(published.pictures_left_out)
+            );
+        }
         format!("{told}published {}, hash {}\n", published.path.display(), published.hash)
     });
     Ok(())
@@ -217,7 +235,7 @@ pub(crate) fn publish_version(
     run: &Path,
     path: &Path,
     version: u64,
-    publication: Publication,
+    publication: &PublishSettings,
     threads: usize,
 ) -> Result<Published, Failure> {
     let mut trainer = run::open(run, Job::solo(threads))?;
@@ -228,7 +246,7 @@ pub(crate) fn publish_version(
 pub(crate) fn publish(trainer: &mut Trainer, model: &Path) -> Result<Published, Failure> {
     let version = next_version(model)?;
     let path = model.join(version.to_string());
-    publish_as(trainer, &path, version, Publication::default())
+    publish_as(trainer, &path, version, &PublishSettings::default())
 }
 
 /// Freezes a run in a temporary folder, which is gone with the first part, and opens it.
@@ -237,7 +255,7 @@ pub(crate) fn frozen(trainer: &mut Trainer) -> Result<(tempfile::TempDir, Model)
         Failure::user(format!("no temporary folder to freeze the run in: {error}"))
     })?;
     let path = folder.path().join("1");
-    publish_as(trainer, &path, 1, Publication::default())?;
+    publish_as(trainer, &path, 1, &PublishSettings::default())?;
     let model = Model::open(&path)?;
     Ok((folder, model))
 }
@@ -247,33 +265,39 @@ fn publish_as(
     trainer: &mut Trainer,
     path: &Path,
     version: u64,
-    Publication { rows, calibration }: Publication,
+    settings: &PublishSettings,
 ) -> Result<Published, Failure> {
     let samples = samples(trainer.dataset())?;
-    let (manifest, calibration) =
-        ams_train::publish_calibrated(trainer, path, &samples, rows, &calibration)?;
-    Ok(Published { path: path.to_path_buf(), version, hash: manifest.hash(), calibration })
+    let ams_train::Published { manifest, calibration, pictures_left_out } =
+        ams_train::publish(trainer, path, &samples, settings)?;
+    let path = path.to_path_buf();
+    Ok(Published { path, version, hash: manifest.hash(), pictures_left_out, calibration })
 }
 
 /// What a calibration changes, as a table.
 fn calibration_text(report: &CalibrationReport) -> String {
-    let row = |what: &str, of: &BeforeAndAfter, figures: &Reliability| {
+    let row = |what: String, of: &Figures| {
+        let interval = of.interval.map(|[low, high]| format!(" [{low:.3}, {high:.3}]"));
         vec![
-            what.to_owned(),
+            what,
             count(of.impressions),
-            format!("{:.4}", figures.predicted),
-            format!("{:.4}", figures.clicked),
-            metric(figures.calibration),
-            metric(Some(figures.logloss)),
-            metric(Some(figures.ece)),
+            format!("{:.4}", of.rates.predicted),
+            format!("{:.4}", of.rates.clicked),
+            metric(of.rates.calibration) + &interval.unwrap_or_default(),
+            metric(Some(of.rates.logloss)),
+            metric(Some(of.rates.ece)),
         ]
     };
-    let (all, mut rows) = (&report.all, Vec::new());
-    rows.push(row("all, as learned", all, &all.before));
-    rows.push(row("all, calibrated", all, &all.after));
-    if let Some(shown) = &report.shown {
-        rows.push(row("best of a group, as learned", shown, &shown.before));
-        rows.push(row("best of a group, calibrated", shown, &shown.after));
+    let shown = report.shown.iter().map(|Shown { top, figures }| {
+        let what = if *top == 1 { "first of a group".to_owned() } else { format!("first {top}") };
+        (what, figures)
+    });
+    let mut rows = Vec::new();
+    for (what, BeforeAndAfter { before, after }) in
+        std::iter::once(("all".to_owned(), &report.all)).chain(shown)
+    {
+        rows.push(row(format!("{what}, as learned"), before));
+        rows.push(row(format!("{what}, calibrated"), after));
     }
     let columns =
         ["rates of", "impressions", "predicted", "clicked", "calibration", "log loss", "ECE"];
@@ -291,7 +315,12 @@ fn calibration_text(report: &CalibrationReport) -> String {
             "; here the curve of one half of the users calibrates the other half"
         }
     };
-    format!("{}on samples {samples}{how}\n", table(&columns, &rows))
+    let order = match &report.bids {
+        _ if report.shown.is_empty() => String::new(),
+        None => "; the first are by rate, as with equal bids".to_owned(),
+        Some(column) => format!("; the first are by rate times `{column}`"),
+    };
+    format!("{}on samples {samples}{how}{order}\n", table(&columns, &rows))
 }
 
 /// Page views of the test as requests: the first of each part that has a history to look at.

@@ -33,11 +33,22 @@ fn rates_are_calibrated_wherever_they_are_asked_for() {
 
     let platt = place.json("publish runs/tiny --to models --calibrate platt");
     let report = &platt["calibration"];
-    has_keys(report, "curve fitted_to sampling users all shown");
+    has_keys(report, "curve fitted_to sampling bids users all shown");
     assert_eq!((&report["curve"], &report["fitted_to"]), (&json!("platt"), &json!("held-out")));
-    has_keys(&report["all"], "impressions clicks before after");
-    has_keys(&report["all"]["after"], "predicted clicked calibration logloss ece");
-    assert!(count(&report["all"]["impressions"]) > count(&report["shown"]["impressions"]));
+    has_keys(&report["all"], "before after");
+    let of_figures = "impressions clicks predicted clicked calibration logloss ece interval";
+    has_keys(&report["all"]["after"], of_figures);
+    has_keys(&report["shown"][0], "top before after");
+    let impressions = |of: &Value| count(&of["before"]["impressions"]);
+    assert!(impressions(&report["all"]) > impressions(&report["shown"][0]));
+    assert_eq!((&report["bids"], &report["shown"][0]["top"]), (&Value::Null, &json!(1)));
+    // Bids choose what is told of, and nothing of what is published.
+    let bids = place.json("publish runs/tiny --to models/bids --calibrate platt --bids hour");
+    assert_eq!((&bids["hash"], &bids["calibration"]["bids"]), (&platt["hash"], &json!("hour")));
+    assert_eq!(bids["calibration"]["all"], report["all"]);
+    assert_ne!(bids["calibration"]["shown"], report["shown"]);
+    let words = ["no column `price` in `impressions`; found: item, image"];
+    place.refuses("publish runs/tiny --to models --calibrate platt --bids price", &words);
     assert_ne!(platt["hash"], plain["hash"]);
     let isotonic = "--calibrate isotonic --negative-rate 0.1 --click-weight 2";
     let told = &place.json(&format!("publish runs/tiny --to models {isotonic}"))["calibration"];
@@ -45,7 +56,7 @@ fn rates_are_calibrated_wherever_they_are_asked_for() {
     assert!(of("after", "logloss") < of("before", "logloss"), "{told}");
     assert!(of("before", "calibration") > 5.0, "{told}");
     assert!((of("after", "calibration") - 1.0).abs() < 0.2, "{told}");
-    assert_eq!(told["shown"], Value::Null);
+    assert_eq!(told["shown"], json!([]));
     let done = place.run("publish runs/tiny --to models --negative-rate 0.1 --calibrate-on test");
     assert_eq!(done.code, Some(0), "{done:#?}");
     assert!(done.out.starts_with("rates of ") && done.out.contains("all, calibrated"), "{done:#?}");
@@ -96,12 +107,13 @@ fn rates_are_calibrated_wherever_they_are_asked_for() {
 #[test]
 fn what_cannot_be_calibrated_is_refused() {
     let place = Place::with_run();
-    let cases: [(&str, &[&str]); 6] = [
+    let cases: [(&str, &[&str]); 7] = [
         (
             "--calibrate platt",
             &["calibration: the run has learned from all", "--calibrate-on test"],
         ),
         ("--calibrate-on test", &["--calibrate-on: nothing is calibrated", "--calibrate platt"]),
+        ("--bids hour", &["--bids: nothing is calibrated", "--calibrate platt"]),
         ("--negative-rate 0", &["negative_rate = 0, expected above 0 and at most 1"]),
         ("--negative-rate 1.5", &["negative_rate = 1.5, expected above 0 and at most 1"]),
         ("--click-weight=-2", &["click_weight = -2, expected a number above 0"]),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use crate::interrupt::Running;
 use crate::place::{Place, count};
-use crate::shop::PREPARE;
+use crate::shop::{PREPARE, TRAIN};
 
 /// Pictures of the shop.
 const PICTURES: usize = 300;
@@ -164,7 +164,7 @@ fn bytes_train_like_halfs() {
     let bytes = place.json("images verify bytes");
     assert_eq!((&bytes["rows"], &bytes["images"]), (&json!("int8"), &halfs["images"]));
     let loss = |more: &str| {
-        let report = place.json(&format!("{} --replace {more}", crate::shop::TRAIN));
+        let report = place.json(&format!("{} --replace {more}", TRAIN));
         report["loss"].as_f64().unwrap()
     };
     let (exact, near) = (loss(""), loss("--set data.images=bytes"));
@@ -175,4 +175,44 @@ fn bytes_train_like_halfs() {
     let published = place.json("publish runs/tiny --to models");
     assert_eq!(published["version"], json!(1));
     place.json("score --model models/tiny --sample 1");
+}
+
+/// A picture of the store that no item has is no part of a version, unless it is asked for.
+#[test]
+fn pictures_that_no_item_has_leave_the_bundle() {
+    let place = Place::with_run();
+    let plain = place.json("publish runs/tiny --to models");
+    let all = place.json("publish runs/tiny --to models --all-pictures");
+    assert_eq!((&plain["hash"], &plain["pictures_left_out"]), (&all["hash"], &Value::Null));
+    // One that is another image, and one that is an image that an item has.
+    let items = String::from_utf8(place.read("shop/items.csv")).unwrap();
+    let name = items.split([',', '\n']).find(|cell| cell.starts_with("images/")).unwrap();
+    let mut bytes = place.read(&format!("shop/{name}"));
+    place.write("shop/more/same.jpg", &bytes);
+    bytes.push(0);
+    place.write("shop/more/other.jpg", &bytes);
+    place.json("encode --images shop --out data/images --dim 64");
+    place.json(&format!("{TRAIN} --set name=more"));
+    let trimmed = place.json("publish runs/more --to models");
+    let whole = place.json("publish runs/more --to models --all-pictures");
+    assert_eq!(
+        (&trimmed["pictures_left_out"], &whole["pictures_left_out"]),
+        (&json!(2), &Value::Null)
+    );
+    let length = |model: &str, file: &str| place.read(&format!("models/{model}/{file}")).len();
+    for (file, fewer) in [("pictures.safetensors", 2 * 16), ("image_table.safetensors", 8 + 4 * 12)]
+    {
+        let less = length("more/2", file) - length("more/1", file);
+        assert!((fewer..fewer + 200).contains(&less), "{file}: {less} bytes less");
+        assert!(length("tiny/1", file).abs_diff(length("more/1", file)) < 16, "{file}");
+    }
+    let scores = |version: u32| {
+        let mut scored = place.json(&format!("score --model models/more/{version} --sample 1"));
+        scored["version"].take();
+        scored
+    };
+    assert_eq!(scores(1), scores(2));
+    let told = place.run("publish runs/more --to models");
+    let words = "left out: 2 pictures that no item of the dataset has\n";
+    assert!(told.out.starts_with(words), "{told:?}");
 }

@@ -10,6 +10,7 @@ use parquet::record::{Field as Value, Row};
 
 use crate::error::{Error, Result};
 use crate::guard::guarded;
+use crate::id::Id;
 use crate::schema::{BEHAVIORS, Field, IMAGE, IMPRESSIONS, ITEM, LABEL, Schema, Side, TIME, USER};
 use crate::value::number_text;
 
@@ -74,6 +75,79 @@ pub fn read_texts(
         }
         Ok(groups)
     })
+}
+
+/// An impression with the number in one of its columns, a field of the schema or not.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct NumberOfImpression {
+    /// Id of the user.
+    pub user: Id,
+    /// Id of the item shown.
+    pub item: Id,
+    /// When it was shown, unix seconds.
+    pub time: i64,
+    /// The number.
+    pub number: f64,
+}
+
+/// Hands over the number in `impressions.<column>` of every impression of the sample file at
+/// `path`.
+///
+/// # Errors
+/// If the file cannot be read or lacks the column, or with the row (1-based) and the impression
+/// that has no number there.
+pub fn for_each_number(
+    path: &Path,
+    schema: &Schema,
+    column: &str,
+    mut take: impl FnMut(NumberOfImpression),
+) -> Result<()> {
+    let bad = |error: parquet::errors::ParquetError| Error::content(path, error.to_string());
+    let file = File::open(path).map_err(Error::io(path))?;
+    guarded(path, || {
+        let reader = SerializedFileReader::new(file).map_err(bad)?;
+        for (at, row) in reader.get_row_iter(None).map_err(bad)?.enumerate() {
+            numbers(&row.map_err(bad)?, schema, column, &mut take)
+                .map_err(|what| Error::content(path, format!("row {}: {what}", at + 1)))?;
+        }
+        Ok(())
+    })
+}
+
+fn numbers(
+    row: &Row,
+    schema: &Schema,
+    name: &str,
+    take: &mut impl FnMut(NumberOfImpression),
+) -> Result<(), String> {
+    let id = |row: &Row, side: Side, name: &str| {
+        let field = schema.side(side).find(|field| field.name == name);
+        let text = column(row, name).and_then(text).unwrap_or_default();
+        field.map_or(Ok(None), |field| field.id(&text))?.ok_or_else(|| format!("no `{name}`"))
+    };
+    let user = id(row, Side::User, USER)?;
+    let Some(Value::ListInternal(shown)) = column(row, IMPRESSIONS) else {
+        return Err(format!("no list `{IMPRESSIONS}`"));
+    };
+    for (at, element) in shown.elements().iter().enumerate() {
+        let wrong = |what: String| format!("`{IMPRESSIONS}` {}: {what}", at + 1);
+        let Value::Group(row) = element else { return Err(wrong("no struct".to_owned())) };
+        let Some(value) = column(row, name) else {
+            let found: Vec<&str> = row.get_column_iter().map(|(name, _)| &name[..]).collect();
+            return Err(format!(
+                "no column `{name}` in `{IMPRESSIONS}`; found: {}",
+                found.join(", ")
+            ));
+        };
+        let given = text(value).unwrap_or_default();
+        let number = crate::value::measure(&given, None)
+            .and_then(|number| number.ok_or_else(|| "no number".to_owned()))
+            .map_err(|what| wrong(format!("`{name}` is {given:?}: {what}")))?;
+        let item = id(row, Side::Ad, ITEM).map_err(wrong)?;
+        let time = column(row, TIME).and_then(integer).unwrap_or(0);
+        take(NumberOfImpression { user, item, time, number });
+    }
+    Ok(())
 }
 
 fn group(row: &Row, schema: &Schema) -> Option<TextGroup> {

@@ -105,6 +105,59 @@ impl Bootstrap {
         }
         result
     }
+
+    /// Predicted clicks over clicks of some impressions, each of which counts as often as `weights`
+    /// says of its label; of the users who have these impressions alone.
+    ///
+    /// `users`, `logits` and `labels` (0 or 1) are (B) each, in any order.
+    pub fn calibration(
+        &self,
+        users: &[u64],
+        logits: &[f32],
+        labels: &[u8],
+        weights: [f64; 2],
+    ) -> Resampled {
+        let of_users = clicks_of_users(users, logits, labels, weights);
+        let ratio = |times: &mut dyn Iterator<Item = u32>| {
+            let (mut predicted, mut clicked) = (0.0, 0.0);
+            for (of, times) in of_users.iter().zip(times) {
+                predicted += f64::from(times) * of[0];
+                clicked += f64::from(times) * of[1];
+            }
+            (clicked > 0.0).then(|| predicted / clicked)
+        };
+        let mut times = vec![0; of_users.len()];
+        let value = ratio(&mut std::iter::repeat(1));
+        let mut replicates = Vec::with_capacity(self.replicates);
+        for replicate in 0..self.replicates {
+            self.draw(replicate, &mut times);
+            replicates.push(ratio(&mut times.iter().copied()));
+        }
+        Resampled { users: of_users.len(), value, replicates }
+    }
+}
+
+/// Predicted clicks and clicks of each user, in the order of their ids.
+fn clicks_of_users(
+    users: &[u64],
+    logits: &[f32],
+    labels: &[u8],
+    weights: [f64; 2],
+) -> Vec<[f64; 2]> {
+    assert!(users.len() == labels.len() && logits.len() == labels.len(), "one of each per row");
+    let mut order: Vec<usize> = (0..users.len()).collect();
+    order.sort_by_key(|&row| users[row]);
+    let of = |rows: &[usize]| {
+        let mut sums = [0.0; 2];
+        for &row in rows {
+            let clicked = labels[row] != 0;
+            let weight = weights[usize::from(clicked)];
+            sums[0] += weight / (1.0 + (-f64::from(logits[row])).exp());
+            sums[1] += if clicked { weight } else { 0.0 };
+        }
+        sums
+    };
+    order.chunk_by(|&a, &b| users[a] == users[b]).map(of).collect()
 }
 
 /// Two metrics of the same impressions, with the same draws.
@@ -194,6 +247,39 @@ mod tests {
     use std::collections::BTreeSet;
 
     const BOOTSTRAP: Bootstrap = Bootstrap { replicates: 20, seed: 7 };
+
+    /// A user drawn twice is two users, an impression that counts thrice is three.
+    #[test]
+    fn calibration_is_that_of_the_users_drawn() {
+        let users = [30, 10, 20, 10, 30, 30, 20];
+        let logits = [0.5, -1.0, 2.0, 0.0, -0.5, 1.5, -2.0];
+        let labels = [1, 0, 1, 1, 0, 0, 0];
+        let got = BOOTSTRAP.calibration(&users, &logits, &labels, [3.0, 1.0]);
+        let of = |times: &[u32]| {
+            let (mut copied, mut clicks) = (Vec::new(), Vec::new());
+            for row in 0..users.len() {
+                let user = [10, 20, 30].iter().position(|id| *id == users[row]).unwrap();
+                let copies = times[user] * if labels[row] == 0 { 3 } else { 1 };
+                (0..copies).for_each(|_| {
+                    copied.push(logits[row]);
+                    clicks.push(labels[row]);
+                });
+            }
+            crate::metrics::calibration(&copied, &clicks)
+        };
+        let close = |got: Option<f64>, expected: Option<f64>| match (got, expected) {
+            (Some(got), Some(expected)) => (got - expected).abs() < 1e-9,
+            (got, expected) => got == expected,
+        };
+        assert!(close(got.value, of(&[1, 1, 1])), "{got:?}");
+        assert_eq!((got.users, got.replicates.len()), (3, BOOTSTRAP.replicates));
+        for (replicate, of_draw) in got.replicates.iter().enumerate() {
+            let mut times = vec![0; 3];
+            BOOTSTRAP.draw(replicate, &mut times);
+            assert!(close(*of_draw, of(&times)), "{replicate}: {of_draw:?}");
+        }
+        assert_eq!(BOOTSTRAP.calibration(&[], &[], &[], [1.0, 1.0]).value, None);
+    }
 
     /// Every draw written out: a user drawn twice is two users with the same impressions.
     fn by_copies(population: u32, impressions: &[(u32, f32, u8)]) -> ResampledRanking {

@@ -2,12 +2,12 @@
 
 use std::path::Path;
 
-use ams_bundle::{Calibration, Model, RowFormat, Sampling};
+use ams_bundle::{Calibration, Model, Sampling};
 use ams_data::synth::ShopConfig;
 use ams_model::calibration::Curve;
 use ams_train::run::{self, Next, Start};
 use ams_train::{
-    CalibrationReport, CalibrationSettings, CurveKind, FittedTo, Job, publish_calibrated,
+    CalibrationReport, CalibrationSettings, CurveKind, FittedTo, Job, PublishSettings, publish,
 };
 use tempfile::TempDir;
 
@@ -22,9 +22,9 @@ fn published(
 ) -> Result<(Model, Option<CalibrationReport>), String> {
     let mut trainer = run::open(run, Job::solo(threads)).unwrap();
     let place = run.join("models").join(version.to_string());
-    let made = publish_calibrated(&mut trainer, &place, &[], RowFormat::F32, settings);
-    match made {
-        Ok((_, report)) => Ok((Model::open(&place).unwrap(), report)),
+    let settings = PublishSettings { calibration: settings.clone(), ..PublishSettings::default() };
+    match publish(&mut trainer, &place, &[], &settings) {
+        Ok(published) => Ok((Model::open(&place).unwrap(), published.calibration)),
         Err(error) => {
             assert!(!place.exists());
             Err(error.to_string())
@@ -58,17 +58,15 @@ fn a_curve_is_fitted_to_what_was_held_out() {
         let curve = Some(fit(&predicted.logits, &predicted.labels).unwrap());
         assert_eq!(model.calibration(), Some(&Calibration { curve, sampling }));
         let report = report.unwrap();
-        assert_eq!(report.all.impressions, predicted.len() as u64);
-        assert_eq!((report.fitted_to, report.shown), (FittedTo::HeldOut, None));
-        assert!(report.all.after.logloss < report.all.before.logloss, "{report:?}");
+        assert_eq!(report.all.before.impressions, predicted.len() as u64);
+        assert_eq!((report.fitted_to, report.shown.len()), (FittedTo::HeldOut, 0));
+        assert!(report.all.after.rates.logloss < report.all.before.rates.logloss, "{report:?}");
     }
     // Without a calibration it is the bundle as ever.
-    let none = CalibrationSettings::default();
     let mut trainer = run::open(&run, Job::solo(1)).unwrap();
     let place = run.join("models/20");
-    let (manifest, report) =
-        publish_calibrated(&mut trainer, &place, &[], RowFormat::F32, &none).unwrap();
-    assert_eq!((manifest.hash(), report), (publish_run(&run, 2).1, None));
+    let none = publish(&mut trainer, &place, &[], &PublishSettings::default()).unwrap();
+    assert_eq!((none.manifest.hash(), none.calibration), (publish_run(&run, 2).1, None));
 }
 
 /// A run that has learned from all samples has none to fit a curve to; a shift needs none.

@@ -3,7 +3,6 @@
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use ams_bundle::RowFormat;
 use ams_data::dataset::Dataset;
 use ams_data::prepare::{Columns, Existing, FieldColumn, Inputs, PrepareOptions, SplitBy, plan};
 use ams_data::source::{TableOptions, open};
@@ -18,7 +17,7 @@ use ams_train::settings::{
     Whiten,
 };
 use ams_train::step::traffic::Counts;
-use ams_train::{Config, Error, Job, StepReport, Trainer};
+use ams_train::{Config, Error, Job, PublishSettings, StepReport, Trainer};
 use tempfile::TempDir;
 
 /// A projection as one would set it.
@@ -145,7 +144,8 @@ pub(super) fn publish(config: &Config, threads: usize) -> (PathBuf, String) {
 pub(super) fn publish_run(run: &Path, threads: usize) -> (PathBuf, String) {
     let mut trainer = run::open(run, Job::solo(threads)).expect("a finished run");
     let place = run.join("bundle/1");
-    let manifest = ams_train::publish(&mut trainer, &place, &[], RowFormat::F32).expect("a bundle");
+    let published = ams_train::publish(&mut trainer, &place, &[], &PublishSettings::default());
+    let manifest = published.expect("a bundle").manifest;
     (place, manifest.hash())
 }
 

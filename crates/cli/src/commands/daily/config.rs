@@ -7,12 +7,11 @@ use ams_bundle::LONGEST_CHAIN;
 use ams_daily::{Gate, Sanity};
 use ams_location::Locations;
 use ams_train::settings::{Config, WarmParts};
-use ams_train::{CurveKind, FittedTo};
+use ams_train::{CurveKind, FittedTo, PublishSettings};
 use clap::{Args, Command};
 use serde::Deserialize;
 use toml::Table;
 
-use crate::commands::publish::Publication;
 use crate::commands::{encode, prepare, publish};
 use crate::config_file::{self, Settings};
 use crate::failure::Failure;
@@ -190,7 +189,7 @@ impl DailyConfig {
     }
 
     /// How a version is published.
-    pub(super) fn publication(&self) -> Result<Publication, Failure> {
+    pub(super) fn publication(&self) -> Result<PublishSettings, Failure> {
         let command = publish::Manner::augment_args(Command::new("publish"));
         publish::publication(&flags(&command, &self.publish, "publish")?)
     }

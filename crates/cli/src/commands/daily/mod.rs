@@ -37,6 +37,7 @@ use ams_data::staging::{appear, remove_folder};
 use ams_data::{Catalogue, Id, PictureName};
 use ams_image::FeatureStore;
 use ams_location::Locations;
+use ams_train::PublishSettings;
 use ams_train::settings::WarmParts;
 use rayon::ThreadPoolBuilder;
 use serde::Serialize;
@@ -44,7 +45,7 @@ use serde_json::Value;
 
 use self::config::{DailyConfig, PublishAs};
 use crate::commands::prepare;
-use crate::commands::publish::{Publication, publish_version};
+use crate::commands::publish::publish_version;
 use crate::failure::Failure;
 use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
@@ -167,7 +168,7 @@ fn days(arguments: &Arguments) -> Result<Vec<Day>, Failure> {
 /// A model, and the means to make it.
 struct Daily<'a> {
     config: DailyConfig,
-    publication: Publication,
+    publication: PublishSettings,
     /// Path of the state.
     file: PathBuf,
     state: State,
@@ -416,7 +417,7 @@ impl Daily<'_> {
             }
             (false, false) => {
                 let run = place.join("runs").join(&self.config.name);
-                let publication = self.publication;
+                let publication = &self.publication;
                 publish_version(&run, &version, making.version, publication, self.threads)?;
                 Ok(version)
             }
