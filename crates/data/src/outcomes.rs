@@ -36,7 +36,7 @@ pub struct Outcome {
     pub clicked: bool,
 }
 
-/// Whether the file `path` begins and ends as Parquet does. One that is being written lacks its end.
+/// Whether the file `path` begins and ends as Parquet does. One that is being written has no end.
 ///
 /// # Errors
 /// [`Error::Io`] if it cannot be read.
