@@ -94,7 +94,7 @@ impl Launch {
     /// The processes as a training sees them.
     pub(crate) fn job(&self, threads: usize) -> Job {
         let facts = if self.size > 1 { facts() } else { Vec::new() };
-        Job { fabric: self.fabric(), threads, facts }
+        Job { fabric: self.fabric(), facts, ..Job::solo(threads) }
     }
 
     /// What moves the bytes, in words.

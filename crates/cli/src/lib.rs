@@ -114,7 +114,7 @@ impl Command {
             }
             _ if launch.rank() > 0 => Ok(()),
             Command::Daily(arguments) => commands::daily::run(arguments, launch, locations, output),
-            Command::Rollback(arguments) => commands::rollback::run(&arguments, output),
+            Command::Rollback(arguments) => commands::rollback::run(&arguments, locations, output),
             Command::Status(arguments) => commands::status::run(&arguments, output),
             Command::Demo(arguments) => commands::demo::run(arguments, output),
             Command::Init(arguments) => commands::init::run(&arguments, output),

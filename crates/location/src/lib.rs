@@ -17,6 +17,9 @@
 //!   to write over objects that such a file speaks of, it takes that file away first: a reader
 //!   finds the old, the new, or nothing.
 //!
+//! A folder that grows, such as that of a run, is written file by file ([`Growing`]); who writes it
+//! says in which order.
+//!
 //! A crate of its own, so that nothing that computes depends on an HTTP client; without the cargo
 //! feature `buckets`, nothing here does either, and every address in a bucket is an error that
 //! names the feature.
@@ -29,6 +32,7 @@
 
 mod address;
 mod cache;
+mod growing;
 mod object;
 #[cfg(feature = "buckets")]
 mod remote;
@@ -38,14 +42,17 @@ mod remote;
 mod tables;
 mod upload;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use ams_data::lock::Lock;
 use ams_data::{Error, Result};
 
 pub use address::{Address, Scheme, is_remote, local};
+pub use growing::Growing;
 
 use crate::cache::{Cache, Index};
+use crate::object::Object;
 use crate::remote::Remote;
 
 /// The files that say which others belong together. They are uploaded last.
@@ -56,7 +63,7 @@ pub(crate) const MANIFESTS: [&str; 3] = ["dataset.json", "images.json", "MANIFES
 const BESIDE: [&str; 1] = ["failed.csv"];
 
 /// Where things are that commands name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Locations {
     cache: PathBuf,
     environment: Vec<(String, String)>,
@@ -117,8 +124,35 @@ impl Locations {
     pub fn input(&self, named: &Path) -> Result<PathBuf> {
         match Address::parse(named)? {
             None => Ok(local(named)?),
-            Some(address) => self.fetch(&address).map(|fetched| fetched.path),
+            Some(address) => self.fetch(&address, &|all| all).map(|fetched| fetched.path),
         }
+    }
+
+    /// As [`Locations::input`], of a folder of which only some files are wanted: those that `pick`
+    /// leaves of the names of all, relative to it.
+    ///
+    /// # Errors
+    /// As [`Locations::input`].
+    pub fn input_some(&self, named: &Path, pick: &Pick<'_>) -> Result<PathBuf> {
+        match Address::parse(named)? {
+            None => local(named),
+            Some(address) => self.fetch(&address, pick).map(|fetched| fetched.path),
+        }
+    }
+
+    /// A folder of a bucket that is written file by file, by `holder`, words that nobody else has;
+    /// none, if `named` is a path of this host. Its files are kept on this host apart for each
+    /// `process` of a job.
+    ///
+    /// # Errors
+    /// If `named` is no address, or credentials are malformed.
+    pub fn growing(&self, named: &Path, process: usize, holder: String) -> Result<Option<Growing>> {
+        let Some(address) = Address::parse(named)? else { return Ok(None) };
+        let bucket = self.cache.join("growing").join(address.scheme.name()).join(&address.bucket);
+        let folder = address.key.strip_suffix(address.name()).unwrap_or_default();
+        let here = bucket.join(folder).join(process.to_string()).join(address.name());
+        let remote = self.connect(&address)?;
+        Ok(Some(Growing::new(remote, address, here, holder)))
     }
 
     /// As [`Locations::input`], of the version of a model: the folder `named`, or its newest
@@ -136,7 +170,7 @@ impl Locations {
         let whole = versions.into_iter().rev().map(|version| address.join(&version.to_string()));
         for version in whole {
             if remote.exists(&version.join("MANIFEST.json"))? {
-                return self.fetch(&version).map(|fetched| fetched.path);
+                return self.fetch(&version, &|all| all).map(|fetched| fetched.path);
             }
         }
         Err(address.error("there is no version of a model"))
@@ -206,21 +240,22 @@ impl Locations {
         Ok(Destination { local, named: named.to_path_buf(), remote: Some(upload) })
     }
 
-    fn fetch(&self, address: &Address) -> Result<Fetched> {
+    fn fetch(&self, address: &Address, pick: &Pick<'_>) -> Result<Fetched> {
         /// Number of changes by other processes before this gives up.
         const TRIES: usize = 5;
         let remote = self.connect(address)?;
         let cache = Cache::new(&self.cache, address);
         let lock = cache.lock()?;
         let mut index = Index::read(&cache)?;
-        let mut there = remote.list(address)?;
+        let list = || remote.list(address).map(|all| picked(address, all, pick));
+        let mut there = list()?;
         for _ in 0..TRIES {
             if there.is_empty() {
                 return Err(address.error("there is nothing"));
             }
             let fetched = cache.fetch(&remote, address, &there, &mut index);
             index.write(&cache)?;
-            let now = remote.list(address)?;
+            let now = list()?;
             if now == there {
                 fetched?;
                 return Ok(Fetched { path: cache.path(&address.key), _lock: lock });
@@ -233,6 +268,16 @@ impl Locations {
     fn connect(&self, address: &Address) -> Result<Remote> {
         Remote::connect(address, &self.environment)
     }
+}
+
+/// Chooses among the names of files, relative to their folder.
+type Pick<'a> = dyn Fn(Vec<String>) -> Vec<String> + 'a;
+
+/// Those of `all` objects below `address` that `pick` chooses.
+fn picked(address: &Address, all: Vec<Object>, pick: &Pick<'_>) -> Vec<Object> {
+    let name = |object: &Object| address.relative(&object.key).unwrap_or_default().to_owned();
+    let names = pick(all.iter().map(name).collect()).into_iter().collect::<BTreeSet<String>>();
+    all.into_iter().filter(|object| names.contains(&name(object))).collect()
 }
 
 /// What was fetched, and the right to change it while this lives.

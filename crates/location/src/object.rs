@@ -27,3 +27,18 @@ pub(crate) struct LocalFile {
     pub path: PathBuf,
     pub key: String,
 }
+
+/// Which content an object has: what a service compares.
+#[derive(Clone, Debug)]
+pub(crate) struct Tag {
+    pub e_tag: Option<String>,
+    pub version: Option<String>,
+}
+
+/// When an object may be written.
+pub(crate) enum Condition {
+    /// There is none yet.
+    IsAbsent,
+    /// It is as it was.
+    Is(Tag),
+}

@@ -17,13 +17,13 @@ use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path as Key;
 use object_store::{
-    ClientOptions, GetOptions, MultipartUpload, ObjectStore, ObjectStoreExt, PutPayload,
-    RetryConfig,
+    ClientOptions, GetOptions, MultipartUpload, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode,
+    PutPayload, RetryConfig, UpdateVersion,
 };
 use tokio::runtime::Runtime;
 
 use crate::address::{Address, Scheme};
-use crate::object::{LocalFile, Object, Wanted};
+use crate::object::{Condition, LocalFile, Object, Tag, Wanted};
 
 /// Transfers at the same time.
 const CONCURRENT: usize = 8;
@@ -114,10 +114,72 @@ impl Remote {
 
     /// Whether there is an object at `address`.
     pub(crate) fn exists(&self, address: &Address) -> Result<bool> {
+        self.head(address).map(|found| found.is_some())
+    }
+
+    /// The object at `address`, if there is one.
+    pub(crate) fn stat(&self, address: &Address) -> Result<Option<Object>> {
+        let found = self.head(address)?;
+        Ok(found.map(|object| {
+            let tag = object.e_tag.unwrap_or_else(|| object.last_modified.to_rfc3339());
+            Object { key: object.location.to_string(), bytes: object.size, tag }
+        }))
+    }
+
+    /// Which content the object at `address` has, if there is one.
+    pub(crate) fn tag(&self, address: &Address) -> Result<Option<Tag>> {
+        let found = self.head(address)?;
+        Ok(found.map(|ObjectMeta { e_tag, version, .. }| Tag { e_tag, version }))
+    }
+
+    fn head(&self, address: &Address) -> Result<Option<ObjectMeta>> {
         let key = self.key(&address.key)?;
         match self.runtime.block_on(self.store.head(&key)) {
-            Ok(_) => Ok(true),
-            Err(object_store::Error::NotFound { .. }) => Ok(false),
+            Ok(object) => Ok(Some(object)),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error(address, &error)),
+        }
+    }
+
+    /// The content of a small object, if it is there.
+    pub(crate) fn read_at(&self, address: &Address) -> Result<Option<Vec<u8>>> {
+        let key = self.key(&address.key)?;
+        let read = async { self.store.get(&key).await?.bytes().await };
+        match self.runtime.block_on(read) {
+            Ok(bytes) => Ok(Some(bytes.to_vec())),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(self.error(address, &error)),
+        }
+    }
+
+    /// Writes a small object if `condition` holds; none if it does not. A service that knows no
+    /// conditions writes nothing.
+    pub(crate) fn put_if(
+        &self,
+        address: &Address,
+        text: String,
+        condition: Condition,
+    ) -> Result<Option<Tag>> {
+        let key = self.key(&address.key)?;
+        let unchanged = match condition {
+            Condition::IsAbsent => None,
+            Condition::Is(tag) => Some(tag),
+        };
+        let mode = match unchanged.clone() {
+            None => PutMode::Create,
+            Some(Tag { e_tag, version }) => PutMode::Update(UpdateVersion { e_tag, version }),
+        };
+        let put = self.store.put_opts(&key, PutPayload::from(text), mode.into());
+        match self.runtime.block_on(put) {
+            Ok(put) => Ok(Some(Tag { e_tag: put.e_tag, version: put.version })),
+            Err(
+                object_store::Error::Precondition { .. }
+                | object_store::Error::AlreadyExists { .. }
+                | object_store::Error::NotFound { .. },
+            ) => Ok(None),
+            Err(object_store::Error::NotImplemented { .. }) => {
+                Ok(Some(unchanged.unwrap_or(Tag { e_tag: None, version: None })))
+            }
             Err(error) => Err(self.error(address, &error)),
         }
     }

@@ -8,7 +8,7 @@ use ams_data::{Error, Result};
 use bytes::Bytes;
 
 use crate::address::Address;
-use crate::object::{LocalFile, Object, Wanted};
+use crate::object::{Condition, LocalFile, Object, Tag, Wanted};
 
 /// A bucket, of which there is none.
 #[derive(Debug)]
@@ -26,6 +26,22 @@ impl Remote {
     }
 
     pub(crate) fn exists(&self, _: &Address) -> Result<bool> {
+        match self.0 {}
+    }
+
+    pub(crate) fn stat(&self, _: &Address) -> Result<Option<Object>> {
+        match self.0 {}
+    }
+
+    pub(crate) fn tag(&self, _: &Address) -> Result<Option<Tag>> {
+        match self.0 {}
+    }
+
+    pub(crate) fn read_at(&self, _: &Address) -> Result<Option<Vec<u8>>> {
+        match self.0 {}
+    }
+
+    pub(crate) fn put_if(&self, _: &Address, _: String, _: Condition) -> Result<Option<Tag>> {
         match self.0 {}
     }
 

@@ -231,3 +231,45 @@ fn tables_are_read_where_they_are() {
         assert!(open(named).err().unwrap().to_string().starts_with(expected), "{named}");
     }
 }
+
+#[test]
+fn a_folder_that_grows_has_one_writer_the_last_that_began() {
+    let world = World::new();
+    let growing = |holder: &str| {
+        let here = world.host.path().join(holder);
+        Growing::new(world.remote(), address("runs/a"), here, holder.to_owned())
+    };
+    let (first, second) = (growing("first"), growing("second"));
+    let names = ["log".to_owned(), "step-1/part".to_owned()];
+    world.folder("first", &[("log", "1"), ("step-1/part", "p"), ("step-1/other", "o")]);
+    first.hold().unwrap();
+    first.put(&names).unwrap();
+    first.hold().unwrap();
+    assert_eq!(second.list().unwrap(), names);
+    second.fetch(&names[..1]).unwrap();
+    assert_eq!(std::fs::read_to_string(second.here().join("log")).unwrap(), "1");
+    assert!(!second.here().join("step-1").exists());
+    second.hold().unwrap();
+    let error = first.hold().unwrap_err().to_string();
+    let expected = "s3://b/runs/a: another job writes this folder now ({\"holder\":\"second\",\"writes\":1}); this one ends";
+    assert_eq!(error, expected);
+    assert!(first.hold().is_err(), "nor later");
+    second.hold().unwrap();
+    second.remove(&names[..1]).unwrap();
+    assert_eq!(second.list().unwrap(), names[1..]);
+    let gone = second.fetch(&names).unwrap_err().to_string();
+    assert_eq!(gone, "s3://b/runs/a/log: is not there");
+}
+
+#[test]
+fn files_that_are_not_picked_are_not_fetched() {
+    let world = World::new();
+    world.publish("d", &[("a", "1"), ("b", "2")]);
+    let all = world.remote().list(&address("d")).unwrap();
+    let of = |key: &str| address(key);
+    let some = picked(&of("d"), all.clone(), &|names| {
+        assert_eq!(names, ["a", "b"]);
+        vec!["b".to_owned()]
+    });
+    assert_eq!(some, all[1..]);
+}

@@ -192,20 +192,26 @@ def encode(
     return report
 
 
+def _is_address(path: PathText) -> bool:
+    return "://" in os.fspath(path)
+
+
 class Run:
-    """The folder of a training."""
+    """The folder of a training, or its address in a bucket."""
 
     def __init__(self, path: PathText, report: Report | None = None) -> None:
         self.path = Path(path)
+        # A path would make `s3:/` of the beginning of an address.
+        self._named = os.fspath(path)
         self.report = report if report is not None else Report()
 
     def __repr__(self) -> str:
-        return f"<ams.Run {self.path}>"
+        return f"<ams.Run {self._named}>"
 
     @classmethod
     def open(cls, path: PathText) -> Run:
         """A run that is there already."""
-        if not (Path(path) / "config.toml").is_file():
+        if not (_is_address(path) or (Path(path) / "config.toml").is_file()):
             raise InputError(f"{os.fspath(path)}: no run is there; expected a folder that ams train wrote")
         return cls(path)
 
@@ -213,6 +219,8 @@ class Run:
     def metrics(self) -> Table:
         """The lines of metrics.jsonl as a table; `validation.gauc` and the like are null in the others."""
         path = self.path / "metrics.jsonl"
+        if _is_address(self._named):
+            raise InputError(f"{self._named}: is not on this host; copy its metrics.jsonl, or write a page about it")
         try:
             lines = path.read_text(encoding="utf-8").splitlines()
         except OSError as error:
@@ -221,18 +229,18 @@ class Run:
 
     def evaluate(self, split: str = "test", **options: object) -> Report:
         """AUC, GAUC, log loss, calibration and slices, as `ams eval`."""
-        return _call("eval", [os.fspath(self.path), *_flags({"split": split, **options})])
+        return _call("eval", [self._named, *_flags({"split": split, **options})])
 
     def publish(self, to: PathText, **options: object) -> Report:
         """Freezes the run into the next version of a model below `to`, as `ams publish`; `path` is its folder."""
-        return _call("publish", [os.fspath(self.path), *_flags({"to": to, **options})])
+        return _call("publish", [self._named, *_flags({"to": to, **options})])
 
     def page(self, out: PathText, **options: object) -> Report:
         """A page about the run, as `ams report`: HTML, Markdown or PNG, by the ending of `out`."""
         return report([self], out, **options)
 
     def _repr_html_(self) -> str:
-        return f"<p>{escape(str(self.path))}</p>" + self.report._repr_html_()
+        return f"<p>{escape(self._named)}</p>" + self.report._repr_html_()
 
 
 def train(config: Mapping[str, object] | PathText, on_step: OnStep | None = None, **options: object) -> Run:
@@ -274,5 +282,5 @@ def doctor(data: Source, **options: object) -> Report:
 
 def report(runs: Iterable[Run | PathText], out: PathText, **options: object) -> Report:
     """Writes a page about runs, as `ams report`: HTML, Markdown or PNG, by the ending of `out`."""
-    paths = [os.fspath(run.path if isinstance(run, Run) else run) for run in runs]
+    paths = [run._named if isinstance(run, Run) else os.fspath(run) for run in runs]
     return _call("report", [*paths, *_flags({"out": out, **options})])

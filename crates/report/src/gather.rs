@@ -10,7 +10,7 @@ use std::sync::Arc;
 use ams_bundle::{Model, Predictions};
 use ams_data::dataset::{Dataset, SplitName};
 use ams_data::{Card, Id};
-use ams_train::run::{self, Record};
+use ams_train::run::{self, Places, Record};
 use ams_train::{Job, Result, Trainer};
 use hashbrown::HashMap;
 
@@ -35,6 +35,8 @@ pub struct Frozen {
 pub struct Ways<'a> {
     /// Threads of an evaluation.
     pub threads: usize,
+    /// Where things are that a run's configuration names.
+    pub places: Arc<dyn Places>,
     /// Number of page views that are explained; with 0 no model is opened.
     pub pages: usize,
     /// The folder that the names of pictures are relative to.
@@ -102,11 +104,15 @@ impl Runs {
             self.notes.push(what.to_owned());
             return;
         };
-        let opened = open(&run.record.run, ways.threads);
+        let opened = open(&run.record.run, ways);
         let looked = opened.and_then(|mut trainer| {
             let frozen = (ways.freeze)(&mut trainer)?;
             let wanted = Wanted { pages: ways.pages, images: ways.images.as_deref() };
-            look(&frozen.model, trainer.dataset(), &run.record.config, &wanted)
+            let mut config = run.record.config.clone();
+            if let Some(images) = &mut config.data.images {
+                *images = ways.places.input(images).map_err(|error| error.to_string())?;
+            }
+            look(&frozen.model, trainer.dataset(), &config, &wanted)
         });
         match looked {
             Ok(Looked { pages, sheets, notes }) => {
@@ -135,7 +141,7 @@ impl Run {
             run.notes
                 .push(format!("{count} lines of metrics.jsonl cannot be read and are left out."));
         }
-        let dataset = run.dataset();
+        let dataset = run.dataset(ways);
         match &dataset {
             Ok(dataset) => run.count_items(dataset, others),
             Err(why) => run.notes.push(format!(
@@ -143,7 +149,7 @@ impl Run {
                 run.record.config.data.samples.display()
             )),
         }
-        run.predictions = match run.predict(dataset.is_ok(), ways.threads) {
+        run.predictions = match run.predict(dataset.is_ok(), ways) {
             Ok(predictions) => Some(predictions),
             Err(why) => {
                 run.notes.push(why);
@@ -154,8 +160,9 @@ impl Run {
     }
 
     /// The dataset of the training, if it is still there.
-    fn dataset(&self) -> Result<Dataset, String> {
-        let dataset = Dataset::open(&self.record.config.data.samples);
+    fn dataset(&self, ways: &Ways<'_>) -> Result<Dataset, String> {
+        let samples = ways.places.input(&self.record.config.data.samples);
+        let dataset = samples.and_then(|samples| Dataset::open(&samples));
         let dataset = dataset.map_err(|error| error.to_string())?;
         let trained: Option<&Card> = self.record.environment.as_ref().map(|it| &it.dataset);
         if trained.is_some_and(|card| card != dataset.card()) {
@@ -180,7 +187,7 @@ impl Run {
     }
 
     /// Predictions of the test: those that `ams eval` or `ams ablate` wrote, or new ones.
-    fn predict(&self, has_data: bool, threads: usize) -> Result<Predictions, String> {
+    fn predict(&self, has_data: bool, ways: &Ways<'_>) -> Result<Predictions, String> {
         let folder = &self.record.run;
         let written = folder.join("predictions").join("test.parquet");
         // An ablation has its runs and its results beside one another.
@@ -201,7 +208,7 @@ impl Run {
         if !has_data {
             return Err(missing("no dataset to predict"));
         }
-        let mut trainer = open(folder, threads)?;
+        let mut trainer = open(folder, ways)?;
         if trainer.dataset().card().counts.test == 0 {
             return Err(
                 "The dataset has no test impressions: nothing can be said of the test.".to_owned()
@@ -211,8 +218,9 @@ impl Run {
     }
 }
 
-fn open(folder: &Path, threads: usize) -> Result<Trainer, String> {
-    run::open(folder, Job::solo(threads)).map_err(|error| {
+fn open(folder: &Path, ways: &Ways<'_>) -> Result<Trainer, String> {
+    let job = Job { places: Arc::clone(&ways.places), ..Job::solo(ways.threads) };
+    run::open(folder, job).map_err(|error| {
         format!("The newest checkpoint of {} cannot be opened: {error}.", folder.display())
     })
 }

@@ -108,8 +108,8 @@ pub use cors::Cors;
 pub use edits::PictureEncoder;
 pub use load::{Latencies, Load, Outcome, post_each};
 pub use models::{
-    Author, CanaryShare, DayOverview, ModelOverview, VersionOverview, VersionState, overview,
-    roll_back, serving_version,
+    Author, CanaryShare, DECISIONS, DayOverview, ModelOverview, VersionOverview, VersionState,
+    overview, roll_back, serving_version,
 };
 pub use promotion::Promotion;
 pub use server::{Server, start};

@@ -43,7 +43,7 @@ use self::offline::model_names;
 use crate::promotion::{Counted, PromotionStatus, Step};
 use crate::telemetry::{Telemetry, VersionMetrics};
 
-pub use self::decisions::{Author, CanaryShare};
+pub use self::decisions::{Author, CanaryShare, FILE as DECISIONS};
 pub use self::offline::{roll_back, serving_version};
 pub use self::overview::{DayOverview, ModelOverview, VersionOverview, VersionState, overview};
 pub(crate) use self::refusal::Refusal;

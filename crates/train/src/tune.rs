@@ -9,7 +9,8 @@
 //! and goes on decides the same.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ams_bundle::Predictions;
 use ams_fabric::{Fabric, Lent, agree, gather, on_first, together};
@@ -85,19 +86,24 @@ pub fn tune(
     job: Job,
     watch: &mut dyn FnMut(usize, &StepReport, u64) -> Next,
 ) -> Result<TuneReport> {
-    let Job { mut fabric, threads, facts } = job;
+    let Job { mut fabric, threads, facts, places } = job;
     let criterion = variants[0].config.train.early_stop_by;
     together(&mut *fabric, variants.iter().try_for_each(|of| check(of, &variants[0].config)))?;
     for variant in variants {
         agree::<Error>(&mut *fabric, &facts_of(&variant.config))?;
     }
     let mut fabric = Lent::new(fabric);
+    let lent = fabric.clone();
+    let lend = move || Job {
+        fabric: Box::new(lent.clone()),
+        threads,
+        facts: facts.clone(),
+        places: Arc::clone(&places),
+    };
     on_first(&mut fabric, || match start {
-        Start::Fresh => variants.iter().try_for_each(is_free),
+        Start::Fresh => variants.iter().try_for_each(|variant| is_free(variant, &lend())),
         Start::Resume | Start::Auto | Start::Replace => Ok(()),
     })?;
-    let lent = fabric.clone();
-    let lend = move || Job { fabric: Box::new(lent.clone()), threads, facts: facts.clone() };
     let rounds = if halving { rounds(variants.len()) } else { 1 };
     let mut trained: Vec<Option<RunReport>> = vec![None; variants.len()];
     let mut taken = vec![0; variants.len()];
@@ -118,7 +124,11 @@ pub fn tune(
         }
         if round + 1 < rounds {
             let scores = on_first(&mut fabric, || {
-                left.iter().map(|&at| score(variants, &trained, at, part)).collect()
+                let score = |&at: &usize| {
+                    let run = lend().run_folder(&variants[at].config)?;
+                    score(variants, &trained, at, part, run.here())
+                };
+                left.iter().map(score).collect()
             })?;
             left = better_half(&left, &tell(scores, &mut fabric)?);
         }
@@ -178,9 +188,11 @@ fn check(variant: &Variant, first: &Config) -> Result<()> {
 }
 
 /// Checks that no training is where that of `variant` will be.
-fn is_free(variant: &Variant) -> Result<()> {
+fn is_free(variant: &Variant, job: &Job) -> Result<()> {
+    let kept = job.run_folder(&variant.config)?;
     let run = folder(&variant.config);
-    if run.exists() {
+    let is_taken = if kept.is_kept() { !kept.list()?.is_empty() } else { run.exists() };
+    if is_taken {
         let what = "holds an earlier training; choose another name, go on with --resume, or \
                     --replace it";
         return Err(Error::content(run, what));
@@ -226,14 +238,20 @@ fn take(
 }
 
 /// How good variant `at` was at its best within one `part`-th of its steps, by its metrics; less
-/// than any without an evaluation.
-fn score(variants: &[Variant], trained: &[Option<RunReport>], at: usize, part: u64) -> Result<f64> {
+/// than any without an evaluation. Its run is in the folder `run`.
+fn score(
+    variants: &[Variant],
+    trained: &[Option<RunReport>],
+    at: usize,
+    part: u64,
+    run: &Path,
+) -> Result<f64> {
     let config = &variants[at].config;
     let all = trained[at].as_ref().map_or(0, |report| {
         let all = report.steps_per_epoch * u64::from(config.train.epochs);
         config.train.max_steps.map_or(all, |most| all.min(most))
     });
-    let path = folder(config).join(METRICS);
+    let path = run.join(METRICS);
     let text = fs::read_to_string(&path).map_err(Error::io(&path))?;
     let lines = text.lines().filter_map(|line| serde_json::from_str::<ValidationLine>(line).ok());
     let within = lines.filter(|line| line.step <= all.div_ceil(part));
@@ -268,7 +286,9 @@ fn gains(
     let mut gains = vec![None; variants.len()];
     let mut first: Option<Predictions> = None;
     for &at in ended.iter().filter(|_| ended.len() > 1) {
-        let now = predict_held_out(&folder(&variants[at].config), lend(), alive)?;
+        let job = lend();
+        let run = job.run_folder(&variants[at].config)?;
+        let now = predict_held_out(run.here(), job, alive)?;
         match &first {
             None => first = Some(now),
             Some(first) => gains[at] = gain(criterion, first, &now, &mut *lend().fabric)?,

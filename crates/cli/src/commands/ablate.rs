@@ -5,9 +5,9 @@ use std::sync::atomic::Ordering;
 
 use ams_data::staging::write_whole;
 use ams_location::Locations;
-use ams_train::Job;
 use ams_train::ablate::{Ablation, Report, Request, Twins};
 use ams_train::run::Start;
+use ams_train::{Config, Job};
 
 use crate::commands::train::train;
 use crate::config_file;
@@ -89,7 +89,10 @@ pub(crate) fn run(
         .map_err(|error| Failure::user(format!("{}: {error}", path.display())))?;
     let configure = |settings: &[String]| {
         let sets = [&arguments.set, settings].concat();
-        let mut config = config_file::parse(&path.display().to_string(), &text, &sets)?;
+        let mut config: Config = config_file::parse(&path.display().to_string(), &text, &sets)?;
+        if arguments.out.is_none() {
+            here("runs", &config.runs, "an ablation continues from the files there; name --out")?;
+        }
         localize(&mut config, locations)?;
         Ok::<_, Failure>(config)
     };

@@ -27,7 +27,7 @@ pub(crate) fn run(
     output: Output<'_>,
 ) -> Result<(), Failure> {
     let config = arguments.job.config(locations)?;
-    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, output)?;
+    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, locations, output)?;
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} eta {eta} {msg}";
     let bar = output.bar("align", 0, BAR);
     let mut watch = |progress: &Progress<'_>| {

@@ -13,7 +13,7 @@ use ams_data::dataset::Dataset;
 use ams_data::schema::ITEM;
 use ams_data::{PictureName, Side};
 use ams_image::FeatureStore;
-use ams_location::Locations;
+use ams_location::{Destination, Locations, Unfinished, is_remote};
 use serde::Serialize;
 
 use crate::commands::images::lines;
@@ -208,8 +208,8 @@ pub(crate) fn run(
     output: Output<'_>,
 ) -> Result<(), Failure> {
     match &arguments.action {
-        Some(Action::Verify { model }) => verify(model, output),
-        Some(Action::Compact { model }) => compact(model, output),
+        Some(Action::Verify { model }) => verify(model, locations, output),
+        Some(Action::Compact { model }) => compact(model, locations, output),
         Some(Action::Unpack { model, out }) => unpack(model, out, locations, output),
         None => match (&arguments.from, &arguments.to, &arguments.out) {
             (Some(from), Some(to), Some(out)) => {
@@ -303,9 +303,28 @@ fn unpack(
     Ok(())
 }
 
-fn verify(model: &Path, output: Output<'_>) -> Result<(), Failure> {
+/// The version `named`, or the newest one of the model `named`, to be changed: of one in a bucket
+/// its copy in the cache, beside the versions that it needs.
+fn to_change<'l>(locations: &'l Locations, named: &Path) -> Result<Destination<'l>, Failure> {
+    let mut named = named.to_path_buf();
+    if is_remote(&named) {
+        let place = version(locations, &named)?;
+        let own = place.file_name().unwrap_or_default();
+        if named.file_name() != Some(own) {
+            named.push(own);
+        }
+    }
+    Ok(locations.update(&named, Unfinished::GoesOn)?)
+}
+
+/// The path of `model` to show: that of its files, or its address.
+fn shown(place: &Destination<'_>, model: &Model) -> PathBuf {
+    if is_remote(place.named()) { place.named().to_path_buf() } else { model.path().to_path_buf() }
+}
+
+fn verify(model: &Path, locations: &Locations, output: Output<'_>) -> Result<(), Failure> {
     let mut verified = None;
-    ams_bundle::verify(&ams_location::local(model)?, |model| {
+    ams_bundle::verify(&version(locations, model)?, |model| {
         let verified = verified.get_or_insert_with(|| Verified {
             path: model.path().to_path_buf(),
             version: model.version(),
@@ -354,10 +373,12 @@ fn verify(model: &Path, output: Output<'_>) -> Result<(), Failure> {
     Ok(())
 }
 
-fn compact(model: &Path, output: Output<'_>) -> Result<(), Failure> {
-    let done = ams_bundle::compact(&ams_location::local(model)?)?;
+fn compact(model: &Path, locations: &Locations, output: Output<'_>) -> Result<(), Failure> {
+    let place = to_change(locations, model)?;
+    let done = ams_bundle::compact(place.local())?;
+    place.publish()?;
     let compacted = Compacted {
-        path: done.model.path().to_path_buf(),
+        path: shown(&place, &done.model),
         before: done.before,
         deltas: done.model.deltas(),
     };
@@ -370,8 +391,9 @@ fn compact(model: &Path, output: Output<'_>) -> Result<(), Failure> {
 
 fn change(arguments: &Arguments, locations: &Locations, output: Output<'_>) -> Result<(), Failure> {
     let model = arguments.model.as_ref().expect("required without an action");
+    let place = to_change(locations, model)?;
     // Says what is in the way of another delta, before anything is read or embedded.
-    let model = ams_bundle::verify(&ams_location::local(model)?, |_| ())?;
+    let model = ams_bundle::verify(place.local(), |_| ())?;
     let mut changes = Changes::default();
     let pictures = match &arguments.images {
         Some(store) => new_pictures(&model, &locations.input(store)?, &mut changes)?,
@@ -379,7 +401,7 @@ fn change(arguments: &Arguments, locations: &Locations, output: Output<'_>) -> R
     };
     // After the images that it may need, and before what counts more.
     let carried = match &arguments.carry {
-        Some(version) => Some(carry(&model, version, &mut changes)?),
+        Some(from) => Some(carry(&model, &version(locations, from)?, &mut changes)?),
         None => None,
     };
     let items = match &arguments.items {
@@ -398,7 +420,9 @@ fn change(arguments: &Arguments, locations: &Locations, output: Output<'_>) -> R
         removed_items += usize::from(changes.remove_item(&model, item)?);
     }
     let delta = if changes.is_empty() { None } else { Some(model.change(&changes)?.deltas()) };
-    let path = model.path().to_path_buf();
+    // Also what an earlier command could not publish.
+    place.publish()?;
+    let path = shown(&place, &model);
     let written =
         Written { path, delta, pictures, items, removed_pictures, removed_items, carried };
     output.finish(&written, || {
@@ -430,7 +454,7 @@ fn change(arguments: &Arguments, locations: &Locations, output: Output<'_>) -> R
 
 /// Adds what the deltas of the version at `path` told.
 fn carry(model: &Model, path: &Path, changes: &mut Changes) -> Result<CarriedOver, Failure> {
-    let from = Model::open(&ams_location::local(path)?)?;
+    let from = Model::open(path)?;
     if from.path() == model.path() {
         let what = format!(
             "--carry {}: is the version that is to be told; name the one before",

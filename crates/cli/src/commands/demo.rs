@@ -206,6 +206,7 @@ fn write_page(places: &Places, arguments: &Arguments, threads: usize) -> Result<
         pages: PAGES,
         draws,
         threads,
+        places: Job::solo(threads).places,
         format: Format::Html,
     };
     write_report(&runs, &wanted, &places.report)?;

@@ -6,14 +6,15 @@ use ams_bundle::{Evaluation, Retrieval, Seen, evaluate, retrieval};
 use ams_data::Id;
 use ams_data::dataset::SplitName;
 use ams_location::Locations;
-use ams_train::Trainer;
 use ams_train::run;
+use ams_train::{Job, Trainer};
 use serde::Serialize;
 
 use crate::commands::publish::frozen;
 
 use crate::failure::Failure;
 use crate::launch::{Launch, threads};
+use crate::locations::{places, run_here};
 use crate::output::{Output, count, metric, table};
 use crate::threads::thread_count;
 
@@ -73,8 +74,9 @@ pub(crate) fn run(
         let what = format!("--full-ranking runs in one process, not in {}", launch.size());
         return Err(Failure::user(what));
     }
-    let mut trainer =
-        run::open(&locations.input(&arguments.run)?, launch.job(threads(arguments.threads)))?;
+    let job = launch.job(threads(arguments.threads));
+    let job = Job { places: places(locations), ..job };
+    let mut trainer = run::open(&run_here(locations, &arguments.run)?, job)?;
     let split = match arguments.split {
         Split::Train => SplitName::Train,
         Split::Test => SplitName::Test,

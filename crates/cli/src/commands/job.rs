@@ -13,7 +13,7 @@ use crate::config_file;
 use crate::failure::Failure;
 use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
-use crate::locations::localize;
+use crate::locations::places;
 use crate::output::Output;
 use crate::threads::thread_count;
 use crate::watchdog::Watchdog;
@@ -55,7 +55,7 @@ pub(crate) struct Begun {
 }
 
 impl JobArguments {
-    /// The configuration with what overrides it, its paths here.
+    /// The configuration with what overrides it; its paths are as they were typed.
     pub(crate) fn config(&self, locations: &Locations) -> Result<Config, Failure> {
         self.config_with(locations, &[])
     }
@@ -67,22 +67,25 @@ impl JobArguments {
         sets: &[String],
     ) -> Result<Config, Failure> {
         let sets = [&self.set[..], sets].concat();
-        let mut config: Config = config_file::read(&locations.input(&self.config)?, &sets)?;
-        localize(&mut config, locations)?;
-        Ok(config)
+        config_file::read(&locations.input(&self.config)?, &sets)
     }
 
     /// The job on the processes of `launch`, which Ctrl-C stops and the watchdog watches from now
-    /// on.
+    /// on; it reaches what `locations` do.
     ///
     /// # Errors
     /// If nothing can listen to Ctrl-C.
-    pub(crate) fn begin(&self, launch: &Launch, output: Output<'_>) -> Result<Begun, Failure> {
+    pub(crate) fn begin(
+        &self,
+        launch: &Launch,
+        locations: &Locations,
+        output: Output<'_>,
+    ) -> Result<Begun, Failure> {
         Ok(Begun {
             watchdog: self.watchdog(launch.rank()),
             start: self.start(),
             stop: stop_on_interrupt(launch.rank(), output)?,
-            job: launch.job(threads(self.threads)),
+            job: Job { places: places(locations), ..launch.job(threads(self.threads)) },
         })
     }
 

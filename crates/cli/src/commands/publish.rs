@@ -16,6 +16,7 @@ use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::launch::threads;
+use crate::locations::{run_here, solo};
 use crate::output::{Output, count, metric, table};
 use crate::threads::thread_count;
 
@@ -201,8 +202,8 @@ pub(crate) fn run(
     output: Output<'_>,
 ) -> Result<(), Failure> {
     let publication = arguments.manner.publication()?;
-    let mut trainer =
-        run::open(&locations.input(&arguments.run)?, Job::solo(threads(arguments.threads)))?;
+    let job = solo(locations, threads(arguments.threads));
+    let mut trainer = run::open(&run_here(locations, &arguments.run)?, job)?;
     let name = arguments.name.unwrap_or_else(|| trainer.config().name.clone());
     let model = arguments.to.join(name);
     let published = if is_remote(&model) {

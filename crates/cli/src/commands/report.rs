@@ -1,16 +1,19 @@
 //! `ams report`: what runs found, as one page to read.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use ams_data::staging::write_whole;
 use ams_location::Locations;
 use ams_report::{Frozen, Runs, Ways, html, markdown, report};
+use ams_train::run::Places;
 use serde::Serialize;
 
 use crate::browser;
 use crate::commands::publish::frozen;
 use crate::failure::{Failure, Mistake};
 use crate::launch::threads;
+use crate::locations::{places, run_here};
 use crate::output::{Output, bytes};
 use crate::threads::thread_count;
 
@@ -77,6 +80,8 @@ pub(crate) struct Wanted {
     /// Bootstrap draws of users for an interval.
     pub draws: usize,
     pub threads: usize,
+    /// Where things are that configurations name.
+    pub places: Arc<dyn Places>,
     /// The form of the page.
     pub format: Format,
 }
@@ -101,13 +106,14 @@ pub(crate) fn run(
         Format::Png => "report.png",
     };
     let out = arguments.out.unwrap_or_else(|| PathBuf::from(name));
-    let runs = arguments.runs.iter().map(|run| Ok(locations.input(run)?));
+    let runs = arguments.runs.iter().map(|run| Ok(run_here(locations, run)?));
     let runs = runs.collect::<Result<Vec<PathBuf>, Failure>>()?;
     let wanted = Wanted {
         images: arguments.images.map(|images| locations.input(&images)).transpose()?,
         pages: arguments.pages.into(),
         draws: arguments.bootstrap as usize,
         threads: threads(arguments.threads),
+        places: places(locations),
         format,
     };
     let place = locations.destination(&out, true)?;
@@ -135,8 +141,14 @@ pub(crate) fn write_report(runs: &[PathBuf], wanted: &Wanted, path: &Path) -> Re
         Err(Failure::Refused(what)) => Err(what),
         Err(Failure::Interrupted) => Err("interrupted".to_owned()),
     };
-    let Wanted { images, pages, draws, threads, format } = wanted;
-    let ways = Ways { threads: *threads, pages: *pages, images: images.clone(), freeze: &freeze };
+    let Wanted { images, pages, draws, threads, places, format } = wanted;
+    let ways = Ways {
+        threads: *threads,
+        places: Arc::clone(places),
+        pages: *pages,
+        images: images.clone(),
+        freeze: &freeze,
+    };
     let document = report(&Runs::gather(runs, &ways)?, *draws, *threads);
     match format {
         Format::Html => write_whole(path, html(&document))?,

@@ -9,6 +9,7 @@ use ams_serve::{ModelOverview, VersionOverview, VersionState, overview};
 use serde::Serialize;
 
 use crate::failure::Failure;
+use crate::locations::here;
 use crate::output::{Output, bytes, table};
 
 /// Tell of the models of a folder: which version serves, how old its data are, what the gate found,
@@ -31,6 +32,7 @@ struct Report {
 }
 
 pub(crate) fn run(arguments: &Arguments, output: Output<'_>) -> Result<(), Failure> {
+    here("MODELS", &arguments.models, "name a copy of the folder")?;
     let mut models = overview(&arguments.models)?;
     if let Some(name) = &arguments.model {
         let known: Vec<String> = models.iter().map(|model| model.model.clone()).collect();

@@ -27,7 +27,7 @@ pub(crate) fn run(
     output: Output<'_>,
 ) -> Result<(), Failure> {
     let config = arguments.job.config(locations)?;
-    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, output)?;
+    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, locations, output)?;
     let report = train(&config, start, job, &stop, Some(&watchdog), output)?;
     output.finish(&report, || text(&report));
     if report.finished { Ok(()) } else { Err(Failure::Interrupted) }

@@ -43,7 +43,7 @@ pub(crate) fn run(
     output: Output<'_>,
 ) -> Result<(), Failure> {
     let variants = variants(&arguments, locations)?;
-    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, output)?;
+    let Begun { watchdog, start, stop, job } = arguments.job.begin(launch, locations, output)?;
     const BAR: &str = "{prefix:>10} {bar:32} step {pos}/{len} {msg}";
     let bar = output.bar("tune", 0, BAR);
     let mut watch = |at: usize, report: &ams_train::StepReport, steps: u64| {

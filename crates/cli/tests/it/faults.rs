@@ -80,7 +80,12 @@ impl Drop for Running {
 
 impl Running {
     pub fn of(start: Start, place: &Place, arguments: &str) -> Running {
-        Running { child: Some(start.command(place, arguments).spawn().unwrap()), start }
+        Running::started(start.command(place, arguments), start)
+    }
+
+    /// A command that `start` made.
+    pub fn started(mut command: Command, start: Start) -> Running {
+        Running { child: Some(command.spawn().unwrap()), start }
     }
 
     /// The processes of the job itself, in the order they were started.

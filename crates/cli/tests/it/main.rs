@@ -9,6 +9,8 @@ mod align;
 mod bad_input;
 mod bad_pictures;
 mod bench;
+#[cfg(all(target_os = "linux", feature = "buckets"))]
+mod bucket_runs;
 #[cfg(all(unix, feature = "buckets"))]
 mod buckets;
 mod calibration;

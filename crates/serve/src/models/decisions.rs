@@ -28,8 +28,8 @@ use serde::{Deserialize, Serialize};
 use super::refusal::Refusal;
 use crate::promotion::Promotion;
 
-/// Name of the file in the folder of models.
-pub(crate) const FILE: &str = "serving.json";
+/// Name of the file of decisions in the folder of models.
+pub const FILE: &str = "serving.json";
 
 /// `format` of the files this build reads and writes.
 const FORMAT: &str = "ams-serving/1";

@@ -15,7 +15,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use ams_bundle::folder::{Folder, FolderWriter, Tensor};
+use ams_bundle::folder::{Folder, FolderWriter, MANIFEST, Tensor};
 use ams_data::staging::remove_folder;
 use ams_image::{FeatureStore, Normalize, Projection};
 use ams_model::align;
@@ -28,6 +28,7 @@ use crate::align::map::Components;
 use crate::error::{Error, Result};
 use crate::settings::Config;
 use crate::settings::align::AlignConfig;
+use crate::setup::places::{RunFolder, whole};
 use crate::setup::sources::Sources;
 
 /// `format` of the manifests this build reads and writes.
@@ -242,13 +243,26 @@ impl Aligned {
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(crate) fn finish(&self, run: &Path) -> Result<PathBuf> {
-        let place = run.join(ALIGNED);
-        let mut folder = FolderWriter::create(&place)?;
+    pub(crate) fn finish(&self, run: &RunFolder) -> Result<()> {
+        let mut folder = FolderWriter::create(&run.here().join(ALIGNED))?;
         self.write(&mut folder)?;
         folder.finish(FORMAT, &self.card)?;
-        remove_folder(&run.join(ALIGNING))?;
-        Ok(place)
+        run.commit(&[format!("{ALIGNED}/{MAP}")], &format!("{ALIGNED}/{MANIFEST}"))?;
+        remove_folder(&run.here().join(ALIGNING))?;
+        remove_kept(run, |name| name.starts_with(&format!("{ALIGNING}/")))
+    }
+
+    /// As [`Aligned::save`], where the run is kept.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub(crate) fn keep(&self, weights: &Weights, run: &RunFolder) -> Result<()> {
+        self.save(weights, run.here())?;
+        let state = format!("{ALIGNING}/step-{}/", self.card.step);
+        let files = [MAP, STATE].map(|file| format!("{state}{file}"));
+        run.commit(&files, &format!("{state}{MANIFEST}"))?;
+        let is_state = |name: &str| name.starts_with(&format!("{ALIGNING}/"));
+        remove_kept(run, |name| is_state(name) && !name.starts_with(&state))
     }
 
     /// Writes the state after its step, and removes earlier ones.
@@ -307,6 +321,54 @@ pub(crate) fn state_of(run: &Path) -> Result<(bool, bool)> {
 pub(crate) fn clear(run: &Path) -> Result<()> {
     remove_folder(&run.join(ALIGNED))?;
     Ok(remove_folder(&run.join(ALIGNING))?)
+}
+
+/// Removes files of a run where it is kept, if it is.
+fn remove_kept(run: &RunFolder, is_old: impl Fn(&str) -> bool) -> Result<()> {
+    let old = run.list()?.into_iter().filter(|name| is_old(name)).collect();
+    run.remove(old, MANIFEST)
+}
+
+/// As [`clear`], where the run is kept.
+///
+/// # Errors
+/// If something cannot be removed.
+pub(crate) fn clear_kept(run: &RunFolder) -> Result<()> {
+    let is_ours = |name: &str| {
+        [ALIGNED, ALIGNING].iter().any(|folder| name.split('/').next() == Some(folder))
+    };
+    remove_kept(run, is_ours)
+}
+
+/// Makes result and unfinished work here those of a run that is kept elsewhere, where the files
+/// `names` are: the result, or the newest state without one.
+///
+/// # Errors
+/// If a file cannot be fetched, or what is here cannot be removed.
+pub(crate) fn fetch(run: &RunFolder, names: &[String]) -> Result<()> {
+    clear(run.here())?;
+    let step = |folder: &str| folder.strip_prefix("step-")?.parse::<u64>().ok();
+    let states = whole(names, ALIGNING, MANIFEST).into_iter().filter_map(step);
+    let newest = states.max();
+    let result = format!("{ALIGNED}/{MANIFEST}");
+    let place = match newest {
+        _ if names.contains(&result) => format!("{ALIGNED}/"),
+        Some(step) => format!("{ALIGNING}/step-{step}/"),
+        None => return Ok(()),
+    };
+    let files = names.iter().filter(|name| name.starts_with(&place)).cloned();
+    run.fetch(&files.collect::<Vec<_>>())
+}
+
+/// Fetches the result that the first process made, if the run is kept elsewhere.
+///
+/// # Errors
+/// If it cannot be fetched.
+pub(crate) fn fetch_result(run: &RunFolder) -> Result<()> {
+    if run.is_kept() {
+        fetch(run, &[MAP, MANIFEST].map(|file| format!("{ALIGNED}/{file}")))?;
+    }
+    Ok(())
 }
 
 /// The finished states, oldest first.

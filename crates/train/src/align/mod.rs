@@ -24,7 +24,6 @@ use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use ams_data::dataset::{Dataset, SplitName};
-use ams_data::lock::Lock;
 use ams_data::part_of;
 use ams_fabric::{Fabric, Metered, Topology, agree, gather, on_first, together};
 use ams_image::FeatureStore;
@@ -32,13 +31,14 @@ use rayon::prelude::*;
 use rayon::{ThreadPool, ThreadPoolBuilder};
 use serde::Serialize;
 
-use crate::align::files::{Basis, Card};
+use crate::align::files::{Basis, Card, fetch};
 use crate::align::lanes::{Lanes, Shard, Weights, Worker};
 use crate::align::map::Components;
 use crate::align::pairs::{Collected, Reader};
 use crate::error::{Error, Result};
 use crate::settings::{Config, ImageArm};
 use crate::setup::job::{Job, Next, Start, facts_of};
+use crate::setup::places::{Places, RunFolder};
 use crate::setup::resolve::topology;
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
@@ -114,8 +114,15 @@ pub fn align(
     let mut facts = std::mem::take(&mut job.facts);
     facts.extend(facts_of(config));
     agree::<Error>(fabric, &facts)?;
-    let _lock = on_first(fabric, || Ok::<_, Error>(Lock::take(&config.runs, &config.name)?))?;
-    align_locked(config, start, WithoutPairs::Refuse, job, watch)
+    let run = job.run_folder(config);
+    let fabric = &mut *job.fabric;
+    let run = together(fabric, run)?;
+    let _lock = on_first(fabric, || run.lock())?;
+    if let Some(names) = run.names(fabric)? {
+        let fetched = fetch(&run, &names);
+        together(fabric, fetched)?;
+    }
+    align_locked(config, &run, start, WithoutPairs::Refuse, job, watch)
 }
 
 /// What becomes of an alignment whose samples do not suffice to learn or to judge.
@@ -133,17 +140,17 @@ pub(crate) enum WithoutPairs {
 /// As [`align`].
 pub(crate) fn align_locked(
     config: &Config,
+    run: &RunFolder,
     start: Start,
     without: WithoutPairs,
     mut job: Job,
     watch: &mut dyn FnMut(&Progress<'_>) -> Next,
 ) -> Result<AlignReport> {
     let clock = Instant::now();
-    let run = config.runs.join(&config.name);
     let (threads, processes) = (job.threads, job.fabric.size());
-    let begin = on_first(&mut *job.fabric, || decide(&run, start))?;
+    let begin = on_first(&mut *job.fabric, || decide(run, start))?;
     let goes_on = job.fabric.any(begin == Some(Begin::GoOn))?;
-    let mut alignment = Alignment::new(config, &run, goes_on, job)?;
+    let mut alignment = Alignment::new(config, run.here(), goes_on, job)?;
     if let Some(Lack { key, what }) = alignment.lack() {
         if without == WithoutPairs::Refuse {
             return Err(Error::Config { key: key.to_owned(), what });
@@ -151,14 +158,14 @@ pub(crate) fn align_locked(
         alignment.aligned.card.lack = Some(what);
     }
     let resumed_from = alignment.aligned.card.step;
-    let finished = alignment.run(&run, watch)?;
+    let finished = alignment.run(run, watch)?;
     let per_step = match &mut alignment.lanes {
         Some(lanes) => lanes.traffic()?,
         None => Traffic::default(),
     };
     let Card { step, chosen, looks, found, lack, .. } = alignment.aligned.card;
     Ok(AlignReport {
-        run,
+        run: run.named().to_path_buf(),
         steps: step,
         chosen,
         looks,
@@ -183,19 +190,23 @@ enum Begin {
 }
 
 /// What `start` means for what is in the run folder.
-fn decide(run: &Path, start: Start) -> Result<Begin> {
-    let (done, begun) = files::state_of(run)?;
+fn decide(run: &RunFolder, start: Start) -> Result<Begin> {
+    let (done, begun) = files::state_of(run.here())?;
     match start {
         Start::Fresh if done || begun => {
             let what = "holds an earlier alignment; choose another name, go on with --resume, or --replace it";
-            Err(Error::content(run, what))
+            Err(Error::content(run.named(), what))
         }
         Start::Resume if !(done || begun) => {
-            Err(Error::content(run, "holds no alignment to go on with; leave --resume out"))
+            let what = "holds no alignment to go on with; leave --resume out";
+            Err(Error::content(run.named(), what))
         }
         Start::Resume | Start::Auto if done || begun => Ok(Begin::GoOn),
         Start::Fresh | Start::Resume | Start::Auto => Ok(Begin::New),
-        Start::Replace => files::clear(run).map(|()| Begin::New),
+        Start::Replace => {
+            files::clear(run.here())?;
+            files::clear_kept(run).map(|()| Begin::New)
+        }
     }
 }
 
@@ -226,9 +237,9 @@ struct Alignment {
 impl Alignment {
     /// A new one, or the one in the folder `run`.
     fn new(config: &Config, run: &Path, goes_on: bool, job: Job) -> Result<Alignment> {
-        let Job { fabric, threads, .. } = job;
+        let Job { fabric, threads, places, .. } = job;
         let mut fabric = Metered::new(fabric);
-        let opened = open(config);
+        let opened = open(config, &*places);
         let (dataset, store) = together(&mut fabric, opened)?;
         let sources = Sources::of(&dataset, std::slice::from_ref(&store));
         agree::<Error>(&mut fabric, &sources.facts())?;
@@ -296,10 +307,14 @@ impl Alignment {
     }
 
     /// Takes the steps that are left, unless `watch` stops it; whether it is done.
-    fn run(&mut self, run: &Path, watch: &mut dyn FnMut(&Progress<'_>) -> Next) -> Result<bool> {
+    fn run(
+        &mut self,
+        run: &RunFolder,
+        watch: &mut dyn FnMut(&Progress<'_>) -> Next,
+    ) -> Result<bool> {
         let Some(mut lanes) = self.lanes.take() else { return Ok(true) };
         if self.aligned.card.lack.is_some() {
-            on_first(lanes.fabric(), || self.aligned.finish(run))?;
+            self.finish(&mut lanes, run)?;
             return Ok(true);
         }
         let done = self.steps(&mut lanes, run, watch);
@@ -310,7 +325,7 @@ impl Alignment {
     fn steps(
         &mut self,
         lanes: &mut Lanes,
-        run: &Path,
+        run: &RunFolder,
         watch: &mut dyn FnMut(&Progress<'_>) -> Next,
     ) -> Result<bool> {
         let (steps, every) = {
@@ -333,14 +348,22 @@ impl Alignment {
             let wish = watch(&progress);
             let stop = lanes.fabric().any(wish == Next::Stop)? && step < steps;
             if (due && step < steps) || stop {
-                on_first(lanes.fabric(), || self.aligned.save(&self.weights, run))?;
+                on_first(lanes.fabric(), || self.aligned.keep(&self.weights, run))?;
             }
             if stop {
                 return Ok(false);
             }
         }
-        on_first(lanes.fabric(), || self.aligned.finish(run))?;
+        self.finish(lanes, run)?;
         Ok(true)
+    }
+
+    /// Makes the map the result in the run's folder, of every process.
+    fn finish(&self, lanes: &mut Lanes, run: &RunFolder) -> Result<()> {
+        let first = lanes.fabric().rank() == 0;
+        on_first(lanes.fabric(), || self.aligned.finish(run))?;
+        let told = if first { Ok(()) } else { files::fetch_result(run) };
+        together(lanes.fabric(), told)
     }
 
     /// Looks at the map as it is, and takes it if it is the best. Without held-out images every map
@@ -410,12 +433,12 @@ fn begin(basis: Basis, store: &FeatureStore) -> (Aligned, Weights) {
 
 /// Opens the dataset and the feature store of images, as they are, whatever the model makes of
 /// them.
-fn open(config: &Config) -> Result<(Dataset, FeatureStore)> {
+fn open(config: &Config, places: &dyn Places) -> Result<(Dataset, FeatureStore)> {
     let mut config = config.clone();
     (config.model.pca, config.model.projection) = (None, None);
     config.model.network.images = ImageArm::Joint;
     config.data.contents = Vec::new();
-    let (dataset, mut stores) = sources::open(&config)?;
+    let (dataset, mut stores) = sources::open_in(places, &config)?;
     let Some(store) = stores.pop() else {
         let what =
             "there is no feature store of images to align; run `ams encode` or set data.images";

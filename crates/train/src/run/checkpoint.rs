@@ -17,6 +17,9 @@
 //! rank 0        hears size and hash of every file, writes MANIFEST.json, fsyncs, renames to step-N
 //! rank 0        removes all but the newest `keep`, and the best epoch's where there is an early stop
 //! ```
+//! Without such a disk, every rank makes and finishes a folder of its own, which has the files of
+//! its lanes, and the run is kept where all of them see it (`mirror.rs`).
+//!
 //! The rename is the commit: before it the folder has a name that no reader looks at. Between any
 //! two lines a process may die; the checkpoints before are untouched until the new one has its
 //! name. A step that fails on one rank fails on all, see [`ams_fabric::together`].
@@ -172,8 +175,18 @@ fn entries(folder: &Path) -> Result<Vec<PathBuf>> {
     }
 }
 
+/// What the processes of a job see of one another's files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Disk {
+    /// All of them.
+    Shared,
+    /// None: every process has a folder of its own, with its files and the manifest.
+    Own,
+}
+
 /// Writes the checkpoint of `lanes` as `meta` says and removes all but the newest `keep`; the best
-/// epoch's stays where there is an early stop. All processes call it together.
+/// epoch's stays where there is an early stop. All processes call it together. The names of the
+/// files that this process wrote; none, if the checkpoint is there already.
 ///
 /// # Errors
 /// If any process cannot write its part; then nothing of it stays behind, and earlier ones are
@@ -183,24 +196,28 @@ pub(crate) fn save(
     keep: usize,
     lanes: &mut Lanes,
     meta: Meta,
-) -> Result<PathBuf> {
+    disk: Disk,
+) -> Result<Option<Vec<String>>> {
     let target = path(checkpoints, meta.cursor.step);
     let first = lanes.fabric().rank() == 0;
     if lanes.fabric().any(first && target.exists())? {
         // Taken already: the training stopped right after it.
-        return Ok(target);
+        return Ok(None);
     }
-    let begun = on_first(lanes.fabric(), || begin(checkpoints, &target))?;
-    let mut folder = match begun {
+    let begins = first || disk == Disk::Own;
+    let begun = if begins { begin(checkpoints, &target).map(Some) } else { Ok(None) };
+    let mut folder = match together(lanes.fabric(), begun)? {
         Some(folder) => folder,
         None => FolderWriter::join(&target)?,
     };
     let written = write_files(lanes, first, &mut folder);
     together(lanes.fabric(), written)?;
+    let files = folder.entries().keys().cloned().collect();
     let entries = serde_json::to_string(folder.entries()).expect("names and hashes are JSON");
     let all = gather::texts(lanes.fabric(), &entries)?;
-    on_first(lanes.fabric(), || finish(folder, &all, meta, checkpoints, keep))?;
-    Ok(target)
+    let finished = if begins { finish(folder, &all, meta, checkpoints, keep) } else { Ok(()) };
+    together(lanes.fabric(), finished)?;
+    Ok(Some(files))
 }
 
 /// Makes the folder to write into, after the leftovers of killed processes are removed.
@@ -210,7 +227,10 @@ fn begin(checkpoints: &Path, target: &Path) -> Result<FolderWriter> {
 }
 
 /// Removes leftovers of killed processes.
-fn sweep(checkpoints: &Path) -> Result<()> {
+///
+/// # Errors
+/// If something cannot be removed.
+pub(crate) fn sweep(checkpoints: &Path) -> Result<()> {
     for path in entries(checkpoints)? {
         let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
         if name.starts_with(".step-") {
@@ -410,4 +430,9 @@ impl Checkpoint {
 
 fn lane_file(lane: usize) -> String {
     format!("lane-{lane:02}.safetensors")
+}
+
+/// The lane whose file is called `file`; none of another file.
+pub(crate) fn lane_of(file: &str) -> Option<usize> {
+    file.strip_prefix("lane-")?.strip_suffix(".safetensors")?.parse().ok()
 }

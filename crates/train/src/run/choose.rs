@@ -12,17 +12,21 @@
 //! Each is a run like any other, with checkpoints of its own: a killed job goes on in the run that
 //! it was at, because those before have ended.
 
+use std::sync::Arc;
+
 use ams_fabric::{Lent, agree, on_first, together};
 use ams_model::metrics::Gain;
 
 use crate::error::{Error, Result};
 use crate::run::compare::{gain, predict_held_out};
 use crate::run::layout::{CHOICE, folder};
+use crate::run::mirror;
 use crate::run::once::{self, decide};
 use crate::run::progress::{Cursor, StepReport};
 use crate::run::report::{Choice, RunReport, Searched};
 use crate::settings::{Candidate, Config, ImageArm, Interactions, Similarity};
 use crate::setup::job::{Job, Next, Start, facts_of};
+use crate::setup::places::localized;
 use crate::setup::sources;
 
 /// As [`super::train`], of a configuration with refit.
@@ -32,18 +36,26 @@ pub(super) fn train(
     job: Job,
     watch: &mut dyn FnMut(&StepReport, u64) -> Next,
 ) -> Result<RunReport> {
-    let Job { mut fabric, threads, facts } = job;
+    let named = job.run_folder(config);
+    let Job { mut fabric, threads, facts, places } = job;
     together(&mut *fabric, config.check())?;
     agree::<Error>(&mut *fabric, &facts_of(config))?;
     let mut fabric = Lent::new(fabric);
-    let lend =
-        |fabric: &Lent| Job { fabric: Box::new(fabric.clone()), threads, facts: facts.clone() };
+    let lend = |fabric: &Lent| Job {
+        fabric: Box::new(fabric.clone()),
+        threads,
+        facts: facts.clone(),
+        places: Arc::clone(&places),
+    };
     // Before anything is trained; its configuration is not known yet, and is compared later.
+    let run = together(&mut fabric, named)?;
     on_first(&mut fabric, || match start {
-        Start::Fresh => decide(&folder(config), config, start).map(drop),
+        Start::Fresh if run.is_kept() => mirror::is_free(&run),
+        Start::Fresh => decide(&run, config, start).map(drop),
         Start::Resume | Start::Auto | Start::Replace => Ok(()),
     })?;
-    let (searches, left_out) = searches(config);
+    let here = together(&mut fabric, localized(config, &*places))?;
+    let (searches, left_out) = searches(config, sources::has_images(&here.data.samples));
     let mut ended = Vec::new();
     for (at, (candidate, search)) in searches.into_iter().enumerate() {
         // With `--resume` there is something of the first one, at least.
@@ -70,8 +82,10 @@ pub(super) fn train(
     let mut report = once::train(&refit, start, lend(&fabric), watch)?;
     let choice = Choice { searched, chosen, steps, left_out };
     let text = serde_json::to_string_pretty(&choice).expect("numbers are JSON") + "\n";
-    let path = folder(&refit).join(CHOICE);
-    on_first(&mut fabric, || ams_data::staging::write_whole(&path, text).map_err(Error::from))?;
+    on_first(&mut fabric, || {
+        ams_data::staging::write_whole(&run.here().join(CHOICE), text)?;
+        run.commit(&[], CHOICE)
+    })?;
     report.choice = Some(choice);
     Ok(report)
 }
@@ -104,7 +118,8 @@ fn compare(
 ) -> Result<(usize, Vec<Option<Gain>>)> {
     let criterion = config.train.early_stop_by;
     let predict = |search: &Search, alive: &mut dyn FnMut()| {
-        predict_held_out(&folder(&search.config), lend(), alive)
+        let job = lend();
+        predict_held_out(job.run_folder(&search.config)?.here(), job, alive)
     };
     let mut gains = vec![None; searches.len()];
     let mut chosen = 0;
@@ -130,10 +145,10 @@ fn scaled(found: u64, of: u64, all: u64) -> u64 {
     u64::try_from((found * all + of / 2) / of).expect("steps of a training").max(1)
 }
 
-/// The configurations of the trainings before a refit, and the candidates that are left out:
-/// without image features only `ids` can be trained. Where that is no candidate, the training of
-/// another one says what is missing.
-fn searches(config: &Config) -> (Vec<(Candidate, Config)>, Vec<Candidate>) {
+/// The configurations of the trainings before a refit on a dataset that has image features or not,
+/// and the candidates that are left out: without features only `ids` can be trained. Where that is
+/// no candidate, the training of another one says what is missing.
+fn searches(config: &Config, has_images: bool) -> (Vec<(Candidate, Config)>, Vec<Candidate>) {
     let one = |candidate: Candidate, name: String| {
         let mut search = variant(config, candidate);
         search.name = name;
@@ -146,9 +161,8 @@ fn searches(config: &Config) -> (Vec<(Candidate, Config)>, Vec<Candidate>) {
         return (vec![one(Candidate::Full, format!("{name}.search"))], Vec::new());
     }
     let candidates = &config.train.candidates;
-    let without_features = config.data.images.is_none()
-        && !sources::has_images(&config.data.samples)
-        && candidates.contains(&Candidate::Ids);
+    let without_features =
+        config.data.images.is_none() && !has_images && candidates.contains(&Candidate::Ids);
     let (left_out, trained): (Vec<Candidate>, Vec<Candidate>) =
         candidates.iter().partition(|of| without_features && variant(config, **of).needs_store());
     let search = |of: Candidate| one(of, format!("{name}.search-{}", of.as_str()));

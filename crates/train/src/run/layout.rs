@@ -15,8 +15,8 @@ pub(crate) const METRICS: &str = "metrics.jsonl";
 /// One line of text for each event of the training.
 pub(crate) const LOG: &str = "train.log";
 
-/// The folder of the checkpoints.
-pub(crate) const CHECKPOINTS: &str = "checkpoints";
+/// The folder of the checkpoints in that of a run.
+pub const CHECKPOINTS: &str = "checkpoints";
 
 /// Which checkpoint is the result of an ended training with early stop.
 pub(crate) const ENDED: &str = "ended.json";
@@ -26,6 +26,9 @@ pub(crate) const CHOICE: &str = "choice.json";
 
 /// How many ids of each field were admitted, where `train.min_occurrences` decides it.
 pub(crate) const ADMITTED: &str = "admitted.json";
+
+/// The folder of what `ams eval` writes.
+pub(crate) const PREDICTIONS: &str = "predictions";
 
 /// The folder of a run.
 pub(crate) fn folder(config: &Config) -> PathBuf {

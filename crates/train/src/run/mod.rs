@@ -24,6 +24,7 @@ pub(crate) mod compare;
 pub(crate) mod ended;
 pub(crate) mod journal;
 pub(crate) mod layout;
+pub(crate) mod mirror;
 mod once;
 pub(crate) mod phases;
 pub(crate) mod predictions;
@@ -48,12 +49,15 @@ use crate::settings::Config;
 use crate::setup::job::Job;
 
 pub use crate::run::journal::{MetricsLine, ValidationLine, two_decimals};
-pub(crate) use crate::run::layout::{CHECKPOINTS, CONFIG, folder};
+pub use crate::run::layout::CHECKPOINTS;
+pub(crate) use crate::run::layout::{CONFIG, folder};
+pub use crate::run::mirror::readable;
 pub use crate::run::progress::Validation;
 pub use crate::run::record::{Environment, Record};
 pub use crate::run::report::{Choice, RunReport, Searched, gain_cell};
 pub use crate::run::semantic::SemanticReport;
 pub use crate::setup::job::{Next, Start};
+pub use crate::setup::places::{KeptRun, Places};
 
 /// Trains `config` in its run folder on the processes of `job`, which all call this together and
 /// see the same disk. `watch` sees every step and may stop the training: one process that returns

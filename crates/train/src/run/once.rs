@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ams_data::lock::Lock;
@@ -13,12 +14,14 @@ use crate::error::{Error, Result};
 use crate::run::checkpoint;
 use crate::run::ended::{Ended, is_there};
 use crate::run::journal::{self, Costs, Journal};
-use crate::run::layout::{ADMITTED, CHECKPOINTS, CONFIG, ENDED, folder};
+use crate::run::layout::{ADMITTED, CHECKPOINTS, CONFIG, ENDED};
+use crate::run::mirror::{self, mirror};
 use crate::run::progress::{Cursor, StepReport};
 use crate::run::report::RunReport;
 use crate::run::trainer::Trainer;
 use crate::settings::Config;
 use crate::setup::job::{Job, JobSize, Next, Start, facts_of};
+use crate::setup::places::RunFolder;
 use crate::step::row_counts::RowCounts;
 use crate::step::share::Share;
 use crate::step::stages::Stage;
@@ -33,7 +36,7 @@ pub(super) fn train(
 ) -> Result<RunReport> {
     let JobSize { processes, threads } = job.size();
     let begun = begin(config, start, job, watch)?;
-    let Begun { mut trainer, mut journal, ended, alignment, lock: _lock } = match begun {
+    let Begun { run, mut trainer, mut journal, ended, alignment, lock: _lock } = match begun {
         Beginning::Whole(begun) => *begun,
         Beginning::Stopped(alignment) => return Ok(RunReport::stopped(config, *alignment)),
     };
@@ -41,7 +44,7 @@ pub(super) fn train(
     let mut counted = Counted { counts: Counts::default(), rows: None, until: before.step };
     let finished = match ended {
         Some(_) => true,
-        None => learn(config, &mut trainer, &mut journal, &mut counted, watch)?,
+        None => learn(&run, &mut trainer, &mut journal, &mut counted, watch)?,
     };
     let seconds = clock.elapsed().as_secs_f64();
     let costs = counted.take(&mut trainer)?;
@@ -51,19 +54,20 @@ pub(super) fn train(
         journal.end(steps, seconds)?;
     }
     let history = ended.map_or(trainer.history(), |ended| ended.history);
-    let result = conclude(config, &mut trainer, ended.filter(|_| finished), finished)?;
+    let result = conclude(&run, &mut trainer, ended.filter(|_| finished), finished)?;
     if let Some(journal) = &mut journal {
         journal.log(&format!("checkpoint {}", result.display()))?;
     }
     let admitted = trainer.admitted().map(<[_]>::to_vec);
     if let Some(fields) = admitted.as_ref().filter(|_| journal.is_some()) {
         let text = serde_json::to_string_pretty(fields).expect("texts and numbers become JSON");
-        ams_data::staging::write_whole(&folder(config).join(ADMITTED), text + "\n")?;
+        ams_data::staging::write_whole(&run.here().join(ADMITTED), text + "\n")?;
     }
+    on_first(trainer.lanes_mut().fabric(), || mirror::put_journal(&run))?;
     let best = history.best.filter(|_| config.train.early_stop.is_some());
     let impressions = trainer.cursor().impressions - before.impressions;
     Ok(RunReport {
-        run: folder(config),
+        run: run.named().to_path_buf(),
         steps,
         impressions,
         seconds,
@@ -101,6 +105,7 @@ enum Beginning {
 
 /// A training that takes its next step.
 struct Begun {
+    run: RunFolder,
     trainer: Trainer,
     /// At the first process.
     journal: Option<Journal>,
@@ -120,27 +125,39 @@ fn begin(
     job: Job,
     watch: &mut dyn FnMut(&StepReport, u64) -> Next,
 ) -> Result<Beginning> {
-    let run = folder(config);
-    let checkpoints = run.join(CHECKPOINTS);
     let size = job.size();
-    let Job { fabric, threads, facts } = job;
+    let named = job.run_folder(config);
+    let Job { fabric, threads, facts, places } = job;
     let mut lent = Lent::new(fabric);
     let fabric = &mut lent;
     together(fabric, config.check())?;
     // Before anything is touched, and also where a checkpoint decides later: it is one for all
     // processes.
     agree::<Error>(fabric, &facts_of(config))?;
-    let lock = on_first(fabric, || Ok::<_, Error>(Lock::take(&config.runs, &config.name)?))?;
+    let run = together(fabric, named)?;
+    let here = run.here();
+    let lock = on_first(fabric, || run.lock())?;
+    mirror(&run, config.train.lanes, fabric)?;
     let begin = on_first(fabric, || decide(&run, config, start))?;
     let goes_on = fabric.any(begin == Some(Begin::GoOn))?;
-    let settled = on_first(fabric, || if goes_on { Ended::settle(&run) } else { Ok(None) })?;
+    if run.is_kept() && !goes_on {
+        // The first process replaces its whole folder later, where it has to.
+        let is_first = fabric.rank() == 0;
+        let removed = if is_first { Ok(()) } else { remove_folder(&here.join(CHECKPOINTS)) };
+        together(fabric, removed.map_err(Error::from))?;
+    }
+    let settled = on_first(fabric, || if goes_on { Ended::settle(here) } else { Ok(None) })?;
     let ended = Ended::tell(settled.flatten(), fabric)?;
     // An alignment is made in the run folder, before it is known that a training can begin.
     let replaces = begin == Some(Begin::New { replace: true }) && config.aligns().is_some();
-    let aside = if replaces { SetAside::new(&run).map(Some) } else { Ok(None) };
+    let aside = if replaces { set_aside(&run).map(Some) } else { Ok(None) };
     let aside = together(fabric, aside)?;
     let alignment = match config.aligns() {
-        Some(_) => Some(aligned(config, start, Job::of(fabric.clone(), threads), watch)?),
+        Some(_) => {
+            let places = Arc::clone(&places);
+            let job = Job { places, ..Job::of(fabric.clone(), threads) };
+            Some(aligned(config, &run, start, job, watch)?)
+        }
         None => None,
     };
     if let Some(alignment) = alignment.as_ref().filter(|alignment| !alignment.finished) {
@@ -148,17 +165,17 @@ fn begin(
         together(fabric, removed)?;
         return Ok(Beginning::Stopped(Box::new(alignment.clone())));
     }
-    let job = Job { fabric: Box::new(lent), threads, facts };
+    let job = Job { fabric: Box::new(lent), threads, facts, places };
     let mut trainer = if goes_on {
-        resumed(config, &run, job)?
+        resumed(config, here, job)?
     } else {
-        let mut trainer = Trainer::new(config.clone(), job)?;
+        let mut trainer = Trainer::within(here, config.clone(), job)?;
         trainer.warm_start()?;
         trainer
     };
     let best = trainer.history().best.filter(|_| goes_on && config.train.early_stop.is_some());
     on_first(trainer.lanes_mut().fabric(), || match best {
-        Some(best) => is_there(&checkpoints, best.step),
+        Some(best) => is_there(&here.join(CHECKPOINTS), best.step),
         None => Ok(()),
     })?;
     let steps = ended.map_or(trainer.cursor().step, |ended| ended.steps);
@@ -171,7 +188,14 @@ fn begin(
         None => Ok(None),
     });
     let journal = together(trainer.lanes_mut().fabric(), opened)?;
-    Ok(Beginning::Whole(Box::new(Begun { trainer, journal, ended, alignment, lock })))
+    Ok(Beginning::Whole(Box::new(Begun { run, trainer, journal, ended, alignment, lock })))
+}
+
+/// Sets the folder of `run` aside, so that an alignment can be made in its place. Where a run is
+/// kept elsewhere, it cannot be set aside there.
+fn set_aside(run: &RunFolder) -> Result<SetAside> {
+    mirror::clear(run)?;
+    SetAside::new(run.here())
 }
 
 /// The folder of a run that is being replaced, under another name; dropped, it has its name back.
@@ -211,6 +235,7 @@ impl Drop for SetAside {
 /// in part or as a whole. `watch` sees its steps as steps of no impressions.
 fn aligned(
     config: &Config,
+    run: &RunFolder,
     start: Start,
     job: Job,
     watch: &mut dyn FnMut(&StepReport, u64) -> Next,
@@ -220,36 +245,48 @@ fn aligned(
         let cursor = Cursor { step: progress.step, ..Cursor::default() };
         watch(&StepReport::round(cursor), progress.steps)
     };
-    align::align_locked(config, start, WithoutPairs::TakeComponents, job, &mut watch)
+    align::align_locked(config, run, start, WithoutPairs::TakeComponents, job, &mut watch)
 }
 
 /// The training of the newest checkpoint in `run`, which has to be that of `config`.
 fn resumed(config: &Config, run: &Path, job: Job) -> Result<Trainer> {
     let trainer = Trainer::resume(&run.join(CHECKPOINTS), job)?;
-    let same = Config { runs: config.runs.clone(), ..trainer.config().clone() };
-    if same != *config {
+    if !is_same(trainer.config(), config) {
         let what = "the checkpoint was trained with another configuration than this one";
         return Err(Error::content(run.join(CONFIG), what));
     }
     Ok(trainer)
 }
 
+/// Whether two configurations are those of one training: a run may have been moved since.
+fn is_same(one: &Config, other: &Config) -> bool {
+    let mut one = one.clone();
+    one.runs.clone_from(&other.runs);
+    one == *other
+}
+
 /// Writes the last checkpoint and, where an early stop ends the training, makes the best epoch's
 /// the result. Returns the checkpoint that is the result.
 fn conclude(
-    config: &Config,
+    run: &RunFolder,
     trainer: &mut Trainer,
     ended: Option<Ended>,
     finished: bool,
 ) -> Result<PathBuf> {
-    let run = folder(config);
-    let checkpoints = run.join(CHECKPOINTS);
-    let newest = trainer.checkpoint(&checkpoints)?;
-    if !finished || config.train.early_stop.is_none() {
-        return Ok(newest);
+    let checkpoints = run.named().join(CHECKPOINTS);
+    trainer.checkpoint(run)?;
+    if !finished || trainer.config().train.early_stop.is_none() {
+        return Ok(checkpoint::path(&checkpoints, trainer.cursor().step));
     }
     let ended = ended.unwrap_or_else(|| Ended::at(trainer.cursor(), trainer.history()));
-    on_first(trainer.lanes_mut().fabric(), || ended.conclude(&run))?;
+    on_first(trainer.lanes_mut().fabric(), || {
+        ended.conclude(run.here())?;
+        if run.is_kept() {
+            run.commit(&[], ENDED)?;
+            mirror::prune(run)?;
+        }
+        Ok::<_, Error>(())
+    })?;
     Ok(checkpoint::path(&checkpoints, ended.result))
 }
 
@@ -285,16 +322,15 @@ impl Counted {
 
 /// Takes steps until the training is done, or `watch` stops it before; whether it is done.
 fn learn(
-    config: &Config,
+    run: &RunFolder,
     trainer: &mut Trainer,
     journal: &mut Option<Journal>,
     counted: &mut Counted,
     watch: &mut dyn FnMut(&StepReport, u64) -> Next,
 ) -> Result<bool> {
-    // Not the trainer's: the run may have been moved since its checkpoint was written.
-    let checkpoints = folder(config).join(CHECKPOINTS);
     let clock = Instant::now();
-    let (train, steps, begin) = (&config.train, trainer.steps(), trainer.cursor().step);
+    let (train, steps) = (trainer.config().train.clone(), trainer.steps());
+    let begin = trainer.cursor().step;
     let mut stop = false;
     loop {
         let cursor = trainer.cursor();
@@ -315,7 +351,7 @@ fn learn(
         let due = train.checkpoint_every.is_some_and(|n| n > 0 && cursor.step.is_multiple_of(n));
         let best = train.early_stop.is_some() && trainer.is_at_evaluation();
         if cursor.step > begin && (due || best) {
-            trainer.checkpoint(&checkpoints)?;
+            trainer.checkpoint(run)?;
         }
         if let Some(journal) = journal
             && (cursor.step == 0 || trainer.is_at_phase_end())
@@ -348,7 +384,8 @@ pub(super) enum Begin {
 }
 
 /// How a training begins by `start` in the run folder as it is.
-pub(super) fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin> {
+pub(super) fn decide(run: &RunFolder, config: &Config, start: Start) -> Result<Begin> {
+    let (run, named) = (run.here(), run.named());
     let goes_on = !checkpoint::list(&run.join(CHECKPOINTS))?.is_empty();
     // A checkpoint that is there already is not written again: none may be left of another
     // training.
@@ -357,7 +394,7 @@ pub(super) fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin>
         Start::Fresh if taken => {
             let what = "holds an earlier training; choose another name, go on with --resume, or \
                         --replace it";
-            Err(Error::content(run, what))
+            Err(Error::content(named, what))
         }
         Start::Fresh => Ok(Begin::New { replace: false }),
         Start::Replace => Ok(Begin::New { replace: taken }),
@@ -368,10 +405,10 @@ pub(super) fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin>
         Start::Auto => {
             // Killed before its first checkpoint: to be taken over only if it was the same
             // training.
-            if taken && journal::read_config(run)? != *config {
+            if taken && !is_same(&journal::read_config(run)?, config) {
                 let what = "holds a training with another configuration; choose another name, or \
                             --replace it";
-                return Err(Error::content(run, what));
+                return Err(Error::content(named, what));
             }
             Ok(Begin::New { replace: taken })
         }
@@ -380,14 +417,22 @@ pub(super) fn decide(run: &Path, config: &Config, start: Start) -> Result<Begin>
 
 /// Makes the run folder, or goes on in it after `taken` steps.
 fn open_journal(
-    run: &Path,
+    run: &RunFolder,
     begin: Begin,
     taken: u64,
     trainer: &Trainer,
     size: JobSize,
 ) -> Result<Journal> {
-    if begin == (Begin::New { replace: true }) {
-        remove_folder(run)?;
+    match begin {
+        Begin::New { replace: true } => {
+            mirror::clear(run)?;
+            remove_folder(run.here())?;
+        }
+        Begin::New { replace: false } => mirror::clear_leftovers(run)?,
+        Begin::GoOn => {}
     }
-    Journal::open(run, (begin == Begin::GoOn).then_some(taken), trainer, size)
+    let journal =
+        Journal::open(run.here(), (begin == Begin::GoOn).then_some(taken), trainer, size)?;
+    mirror::put_journal(run)?;
+    Ok(journal)
 }

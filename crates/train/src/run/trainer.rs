@@ -1,6 +1,7 @@
 //! A training: from a configuration to steps, predictions and a checkpoint.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
+use std::sync::Arc;
 
 use ams_bundle::Predictions;
 use ams_data::dataset::{Dataset, SplitName};
@@ -16,6 +17,7 @@ use crate::error::{Error, Result};
 use crate::run::assemble::{Assembly, assemble};
 use crate::run::checkpoint::{self, Checkpoint, Meta};
 use crate::run::layout::{CHECKPOINTS, folder};
+use crate::run::mirror;
 use crate::run::phases::Phases;
 use crate::run::predictions::gather_predictions;
 use crate::run::progress::{Cursor, History, StepReport, Validation};
@@ -25,6 +27,7 @@ use crate::run::validation;
 use crate::run::warm_start;
 use crate::settings::{Config, WarmParts};
 use crate::setup::job::{Job, facts_of};
+use crate::setup::places::{Places, RunFolder};
 use crate::setup::sources::{self, Sources};
 use crate::step::feed::{self, Order};
 use crate::step::frequency::FieldIds;
@@ -46,6 +49,7 @@ pub(crate) enum Rounds {
 /// A training in memory.
 pub struct Trainer {
     config: Config,
+    places: Arc<dyn Places>,
     dataset: Dataset,
     sources: Sources,
     lanes: Lanes,
@@ -77,12 +81,12 @@ impl Trainer {
     }
 
     /// The same, with the aligned map in the folder `run` if the configuration asks for one.
-    fn within(run: &Path, config: Config, job: Job) -> Result<Trainer> {
-        let Job { fabric, threads, mut facts } = job;
+    pub(super) fn within(run: &Path, config: Config, job: Job) -> Result<Trainer> {
+        let Job { fabric, threads, mut facts, places } = job;
         let mut fabric = Metered::new(fabric);
         facts.extend(facts_of(&config));
         agree::<Error>(&mut fabric, &facts)?;
-        let sources = sources::open(&config);
+        let sources = sources::open_in(&*places, &config);
         let (dataset, mut stores) = together(&mut fabric, sources)?;
         let sources = Sources::of(&dataset, &stores);
         agree::<Error>(&mut fabric, &sources.facts())?;
@@ -103,6 +107,7 @@ impl Trainer {
         let phases = Phases::of(&config.train, steps_per_epoch);
         Ok(Trainer {
             config,
+            places,
             dataset,
             sources,
             lanes,
@@ -126,7 +131,8 @@ impl Trainer {
     /// If that training has no checkpoint, it is damaged, or its parts do not fit this model.
     pub(crate) fn warm_start(&mut self) -> Result<()> {
         let Some(warm) = self.config.train.warm_start.clone() else { return Ok(()) };
-        let checkpoints = warm.from.join(CHECKPOINTS);
+        let from = self.places.run(&warm.from).map_err(Error::from);
+        let checkpoints = together(self.lanes.fabric(), from)?.join(CHECKPOINTS);
         let newest = checkpoint::newest(&checkpoints, self.lanes.fabric())?;
         let taken = warm_start::take(&newest, warm.parts, &mut self.lanes);
         together(self.lanes.fabric(), taken)
@@ -479,11 +485,11 @@ impl Trainer {
         fields.position(|field| field.name == ITEM).expect("every schema has the ad's item")
     }
 
-    /// Writes a checkpoint below `checkpoints`. All processes call it together.
+    /// Writes a checkpoint of `run`. All processes call it together.
     ///
     /// # Errors
     /// If it cannot be written.
-    pub(crate) fn checkpoint(&mut self, checkpoints: &Path) -> Result<PathBuf> {
+    pub(crate) fn checkpoint(&mut self, run: &RunFolder) -> Result<()> {
         let meta = Meta {
             cursor: self.cursor,
             config: self.config.clone(),
@@ -493,12 +499,8 @@ impl Trainer {
             newest_day: self.lanes.newest_day(),
             blake3: String::new(),
         };
-        checkpoint::save(
-            checkpoints,
-            self.config.train.keep_checkpoints,
-            &mut self.lanes,
-            meta.sealed(),
-        )
+        let keep = self.config.train.keep_checkpoints;
+        mirror::save(run, keep, &mut self.lanes, meta.sealed())
     }
 }
 

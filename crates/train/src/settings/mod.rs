@@ -39,7 +39,8 @@ pub struct Config {
     /// Seed of all initial weights, shuffles and dropout masks. Range: 0 to 9223372036854775807.
     #[serde(default = "Config::seed")]
     pub seed: u64,
-    /// Folder of the run folders; it is created where it does not exist.
+    /// Folder of the run folders, or its address in a bucket; it is created where it does not
+    /// exist.
     #[serde(default = "Config::runs")]
     pub runs: PathBuf,
     /// Dataset and image features of the training.

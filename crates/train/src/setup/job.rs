@@ -1,8 +1,12 @@
 //! The processes of one training, and what is wanted of them.
 
+use std::sync::Arc;
+
 use ams_fabric::{Fabric, Solo};
 
+use crate::error::Result;
 use crate::settings::Config;
+use crate::setup::places::{Places, RunFolder, ThisHost};
 
 /// The processes of a training, and the threads of this one.
 pub struct Job {
@@ -13,6 +17,8 @@ pub struct Job {
     /// Name and value of everything that has to be the same in all processes: the program's
     /// version, for example.
     pub facts: Vec<(String, String)>,
+    /// Where things are that a configuration names.
+    pub places: Arc<dyn Places>,
 }
 
 /// The number of processes of a job, and of threads of each.
@@ -32,7 +38,16 @@ impl Job {
 
     /// The processes of `fabric`, which are known to be alike.
     pub fn of(fabric: impl Fabric + 'static, threads: usize) -> Job {
-        Job { fabric: Box::new(fabric), threads, facts: Vec::new() }
+        let places = Arc::new(ThisHost);
+        Job { fabric: Box::new(fabric), threads, facts: Vec::new(), places }
+    }
+
+    /// The folder of the run of `config`, for this process.
+    ///
+    /// # Errors
+    /// If no run can be where it is named.
+    pub(crate) fn run_folder(&self, config: &Config) -> Result<RunFolder> {
+        RunFolder::of(config, &*self.places, self.fabric.rank())
     }
 
     /// The number of processes and of threads.

@@ -3,5 +3,6 @@
 pub(crate) mod components;
 pub(crate) mod job;
 pub(crate) mod network;
+pub(crate) mod places;
 pub(crate) mod resolve;
 pub(crate) mod sources;

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::error::{Error, Result};
 use crate::settings::{Config, ProjectionConfig};
 use crate::setup::components;
+use crate::setup::places::{Places, localized};
 
 /// The folder of the feature store inside a dataset, unless the configuration names another.
 const IMAGES: &str = "images";
@@ -50,6 +51,18 @@ impl Sources {
         }));
         facts
     }
+}
+
+/// As [`open`], of what `config` names in `places`.
+///
+/// # Errors
+/// As [`open`], and if something cannot be fetched.
+pub(crate) fn open_in(
+    places: &dyn Places,
+    config: &Config,
+) -> Result<(Dataset, Vec<FeatureStore>)> {
+    config.check()?;
+    open(&localized(config, places)?)
 }
 
 /// Opens the sources of `config`: its dataset and its feature stores, none, that of images, or

@@ -284,13 +284,13 @@ fn after_a_kill_no_impression_is_skipped_or_seen_twice() {
         config.train.shuffle_groups = shuffle_groups;
         let whole = train_in_memory(&config, 1).steps;
         assert!(before < whole.len());
-        let checkpoints = run::folder(&config).join(run::CHECKPOINTS);
+        let run = Job::solo(1).run_folder(&config).unwrap();
         ThreadFabric::run(4, |fabric| {
             let mut trainer = Trainer::new(config.clone(), Job::of(fabric, 1)).unwrap();
             for step in &whole[..before] {
                 assert_eq!(trainer.step().unwrap().as_ref(), Some(step));
             }
-            trainer.checkpoint(&checkpoints).unwrap();
+            trainer.checkpoint(&run).unwrap();
             // What is learned after the last checkpoint is lost with the process.
             assert_eq!(trainer.step().unwrap().as_ref(), whole.get(before));
         });

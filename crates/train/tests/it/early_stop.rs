@@ -205,7 +205,7 @@ fn killed_anywhere_in_the_end_it_ends_alike() {
             assert!(validation.is_some() && trainer.is_done());
             assert_eq!(trainer.validate(&mut || ()).unwrap(), None, "once");
         }
-        trainer.checkpoint(&checkpoints(&config)).unwrap();
+        trainer.checkpoint(&Job::solo(1).run_folder(&config).unwrap()).unwrap();
         drop(trainer);
         let report = train(&config, Start::Auto, (4, 1), go_on).remove(0).unwrap();
         assert_eq!(report.impressions, 0);

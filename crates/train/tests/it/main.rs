@@ -15,6 +15,7 @@ mod configuration;
 mod early_stop;
 mod feed;
 mod jobs;
+mod kept;
 mod phases;
 mod placements;
 mod plain;

@@ -49,6 +49,7 @@ use crate::commands::publish::publish_version;
 use crate::failure::Failure;
 use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
+use crate::locations::here;
 use crate::output::{Caller, Output, count, metric, table};
 use crate::threads::thread_count;
 
@@ -110,6 +111,13 @@ pub(crate) fn run(
     }
     let config = DailyConfig::read(&locations.input(&arguments.config)?, &arguments.set)?;
     config.check_train(locations)?;
+    for (key, path) in [("models", &config.models), ("work", &config.work)] {
+        here(
+            key,
+            path,
+            "a day appears by renames; `ams publish` and `ams delta` bring versions to a bucket",
+        )?;
+    }
     let days = days(&arguments)?;
     let _lock = Lock::take(&config.work, "daily")?;
     let file = config.work.join("state.json");
