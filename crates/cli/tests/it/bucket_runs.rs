@@ -185,14 +185,14 @@ fn what_cannot_be_kept_in_a_bucket_is_said() {
     let mortal = Mortal::before(server.at, 26);
     refuses(run(&place, mortal.at, true, KEPT), &["s3://shop/runs/tiny/"]);
     assert_eq!(whole(&server), [7]);
-    // A folder without a manifest is not looked at; one whose file is gone is said by its name.
+    // A folder without a manifest is not looked at; a manifest that is cut short is said by its
+    // name.
     server.put("/shop/runs/tiny/checkpoints/step-99/lane-00.safetensors", b"half");
     let evaluated = run(&place, server.at, true, "eval s3://shop/runs/tiny");
     has_keys(&evaluated.json(), "gauc slices");
-    let lane = "runs/tiny/checkpoints/step-7/lane-03.safetensors";
-    server.remove(lane);
+    server.put("/shop/runs/tiny/checkpoints/step-99/MANIFEST.json", b"{");
     let mut command = on_host(&place, (Start::Alone, server.at), "another", KEPT);
-    refuses(command.output().unwrap().into(), &[lane, "is not there"]);
+    refuses(command.output().unwrap().into(), &["step-99/MANIFEST.json", "step-7 instead, remove"]);
     // Begun anew, all of that is gone.
     let replaced = KEPT.replace("--auto-resume", "--replace");
     assert_eq!(asked(&replaced).json()["resumed_from"], json!(0));

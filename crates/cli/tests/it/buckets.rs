@@ -78,11 +78,6 @@ impl Server {
         let keys = answer.split("<Key>").skip(1).filter_map(|key| key.split_once("</Key>"));
         keys.map(|(key, _)| key.to_owned()).collect()
     }
-
-    /// Removes an object.
-    pub fn remove(&self, key: &str) {
-        self.ask("DELETE", &format!("/shop/{key}"), b"");
-    }
 }
 
 /// Runs a command with a server at `at`, or without credentials.

@@ -61,6 +61,7 @@ fn a_bucket_needs_its_feature() {
         ("prepare --events s3://b/e.parquet --items shop/items.csv --out data", "s3://b/e.parquet"),
         ("synth --out az://b/shop --size tiny", "az://b/shop"),
         ("train x.toml", "gs://b/data"),
+        ("train shop.toml --set runs=s3://b/runs", "s3://b/runs/tiny"),
         ("score --model s3://b/models/m --sample 1", "s3://b/models/m"),
     ] {
         needs(&place, "buckets", command, what);

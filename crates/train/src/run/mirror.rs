@@ -144,8 +144,8 @@ fn fetch_checkpoint(run: &RunFolder, step: u64, is_mine: &dyn Fn(&str) -> bool) 
     run.fetch(&names.collect::<Vec<_>>())
 }
 
-/// Writes the checkpoint of `lanes` as `meta` says, here and where `run` is kept. All processes call
-/// it together.
+/// Writes the checkpoint of `lanes` as `meta` says, here and where `run` is kept. All processes
+/// call it together.
 ///
 /// # Errors
 /// As [`checkpoint::save`]; and if files cannot be put there, or another job writes the run now.
