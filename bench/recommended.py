@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """Trains the presets `small` and `recommended` on one dataset and prints a line for each.
 
-usage: bench/recommended.py WORK DATASET.. [--seeds N] [--only small|recommended|twin] [--ams PROGRAM]
+usage: bench/recommended.py WORK DATASET.. [--seeds N] [--only small|recommended|ids|twin] [--ams PROGRAM]
 
 WORK     folder for runs; DATASET is a folder in it, as bench/datasets.py makes them
+ids      `recommended` with `ids` as its one candidate
 twin     `recommended` with another item's picture for every item
 
 Each line has what was chosen on the newest tenth of the training samples, and AUC, GAUC, log loss and the AUC of cold
@@ -17,7 +18,7 @@ import time
 
 AMS = pathlib.Path(__file__).resolve().parent.parent / "target/release/ams"
 CONFIG = 'name = "{name}"\nruns = "{work}/runs"\nseed = {seed}\n\n[data]\nsamples = "{data}"\n{twin}\n[model]\npreset = "{preset}"\n'
-VARIANTS = {"small": ("small", ""), "recommended": ("recommended", ""), "twin": ("recommended", "shuffle_images = 1\n")}
+VARIANTS = {"small": ("small", ""), "recommended": ("recommended", ""), "ids": ("recommended", ""), "twin": ("recommended", "shuffle_images = 1\n")}
 
 
 def main():
@@ -46,6 +47,8 @@ def main():
                 text = CONFIG.format(name=name, work=options.work, seed=seed, data=data, twin=twin, preset=preset)
                 if preset == "small" and not has_pictures:
                     text += 'images = "none"\nsimilarity = "none"\ninteractions = "none"\n'
+                if variant == "ids":
+                    text += '\n[train]\ncandidates = ["ids"]\n'
                 config.write_text(text)
                 begin = time.monotonic()
                 trained = ams("train", config, "--replace")
