@@ -29,6 +29,7 @@ pub(crate) struct LocalFile {
 }
 
 /// Which content an object has: what a service compares.
+#[cfg_attr(not(feature = "buckets"), expect(dead_code, reason = "no bucket is reached"))]
 #[derive(Clone, Debug)]
 pub(crate) struct Tag {
     pub e_tag: Option<String>,
@@ -40,5 +41,6 @@ pub(crate) enum Condition {
     /// There is none yet.
     IsAbsent,
     /// It is as it was.
+    #[cfg_attr(not(feature = "buckets"), expect(dead_code, reason = "no bucket is reached"))]
     Is(Tag),
 }
