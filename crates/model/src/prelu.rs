@@ -32,8 +32,14 @@ fn forward_rows_in<'a, S: Simd>(_: S, slope: &'a [f32], x: &'a [f32], y: &'a mut
 #[inline(always)]
 pub(crate) fn apply(slope: &[f32], x: &[f32], y: &mut [f32]) {
     for ((y, x), slope) in y.iter_mut().zip(x).zip(slope) {
-        *y = x * factor(*x, *slope);
+        *y = activate(*x, *slope);
     }
+}
+
+/// One number of [`forward`].
+#[inline(always)]
+pub(crate) fn activate(x: f32, slope: f32) -> f32 {
+    x * factor(x, slope)
 }
 
 /// Turns `dy` (rows, width) into dx in place and adds to `dslope` (width), given `x` (rows, width).

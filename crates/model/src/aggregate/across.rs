@@ -15,8 +15,9 @@
 use pulp::{Arch, Simd};
 
 use super::inputs::Histories;
-use super::pairs::{Operands, Upper, activate};
+use super::pairs::{Operands, Upper};
 use crate::linalg::{self, LeftFactor, Panels, Write, fit};
+use crate::prelu::activate;
 
 /// Impressions of a group from which on it pays to turn a history.
 const IMPRESSIONS: usize = 4;

@@ -10,6 +10,7 @@ use pulp::{Arch, Simd};
 use super::inputs::Histories;
 use crate::linalg;
 use crate::pool::Columns;
+use crate::prelu::activate;
 
 /// An impression and one behavior of its group.
 #[derive(Clone, Copy, Debug)]
@@ -369,12 +370,6 @@ fn store<S: Simd>(simd: S, part: &mut [f32], value: S::f32s) {
         ([vector], []) => *vector = value,
         _ => simd.partial_store_f32s(part, value),
     }
-}
-
-/// PReLU of one number.
-#[inline(always)]
-pub(super) fn activate(z: f32, slope: f32) -> f32 {
-    z * if z > 0.0 { 1.0 } else { slope }
 }
 
 /// As in [`prelu`](crate::prelu): a factor and not a choice of values, so that a NaN stays one.

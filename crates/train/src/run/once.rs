@@ -55,15 +55,17 @@ pub(super) fn train(
     }
     let history = ended.map_or(trainer.history(), |ended| ended.history);
     let result = conclude(&run, &mut trainer, ended.filter(|_| finished), finished)?;
-    if let Some(journal) = &mut journal {
-        journal.log(&format!("checkpoint {}", result.display()))?;
-    }
     let admitted = trainer.admitted().map(<[_]>::to_vec);
-    if let Some(fields) = admitted.as_ref().filter(|_| journal.is_some()) {
-        let text = serde_json::to_string_pretty(fields).expect("texts and numbers become JSON");
-        ams_data::staging::write_whole(&run.here().join(ADMITTED), text + "\n")?;
-    }
-    on_first(trainer.lanes_mut().fabric(), || mirror::put_journal(&run))?;
+    on_first(trainer.lanes_mut().fabric(), || {
+        if let Some(journal) = &mut journal {
+            journal.log(&format!("checkpoint {}", result.display()))?;
+        }
+        if let Some(fields) = &admitted {
+            let text = serde_json::to_string_pretty(fields).expect("texts and numbers become JSON");
+            ams_data::staging::write_whole(&run.here().join(ADMITTED), text + "\n")?;
+        }
+        mirror::put_journal(&run)
+    })?;
     let best = history.best.filter(|_| config.train.early_stop.is_some());
     let impressions = trainer.cursor().impressions - before.impressions;
     Ok(RunReport {

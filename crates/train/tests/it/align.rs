@@ -20,20 +20,13 @@ use ams_train::settings::{
 use ams_train::{Config, Error, Job};
 use tempfile::TempDir;
 
-use super::shop::{HALF_WHITENED, go_on, make_shop_of, narrow, publish_run, shop, train};
+use super::shop::{
+    HALF_WHITENED, go_on, make_shop_of, narrow, publish_run, shop, short_alignment, train,
+};
 
 /// A short alignment of the shop's pictures.
 fn config(runs: &Path) -> Config {
-    let align = AlignConfig {
-        components: Some(24),
-        width: Some(12),
-        steps: 12,
-        batch: 40,
-        window: 4,
-        evaluate_every: 4,
-        ..AlignConfig::default()
-    };
-    Config { align: Some(align), ..narrow(runs) }
+    Config { align: Some(short_alignment()), ..narrow(runs) }
 }
 
 /// How an alignment ended on each of `size` processes that are threads; stopped after `stop`.

@@ -11,11 +11,13 @@ use std::sync::{Arc, Mutex};
 use ams_data::Error as FileError;
 use ams_fabric::{Fabric, ThreadFabric};
 use ams_train::run::{self, KeptRun, Next, Places, RunReport, Start, readable};
-use ams_train::settings::{AlignConfig, Candidate, Similarity, WarmParts, WarmStart};
+use ams_train::settings::{Candidate, Similarity, WarmParts, WarmStart};
 use ams_train::{Config, Error, Job, StepReport};
 use tempfile::TempDir;
 
-use super::shop::{copy_folder, go_on, narrow, publish, publish_run, train, undisturbed};
+use super::shop::{
+    copy_folder, go_on, narrow, publish, publish_run, short_alignment, train, undisturbed,
+};
 
 /// The runs of these tests, as they are named.
 const RUNS: &str = "kept://runs";
@@ -382,16 +384,7 @@ fn candidates_and_a_best_epoch_are_found_across_hosts() {
 
 #[test]
 fn an_alignment_goes_on_elsewhere() {
-    let align = AlignConfig {
-        components: Some(24),
-        width: Some(12),
-        steps: 12,
-        batch: 40,
-        window: 4,
-        evaluate_every: 4,
-        ..AlignConfig::default()
-    };
-    let config = Config { align: Some(align), ..kept() };
+    let config = Config { align: Some(short_alignment()), ..kept() };
     let runs = TempDir::new().unwrap();
     let want = publish(&Config { runs: runs.path().to_path_buf(), ..config.clone() }, 1).1;
     // In its states, in its result, and in the training after it.

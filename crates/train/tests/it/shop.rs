@@ -13,8 +13,8 @@ use ams_image::builtin::Builtin;
 use ams_image::encode::{EncodeOptions, encode};
 use ams_train::run::{self, Next, RunReport, Start};
 use ams_train::settings::{
-    DataConfig, ModelConfig, NetworkSettings, Normalize, Placement, ProjectionConfig, TrainConfig,
-    Whiten,
+    AlignConfig, DataConfig, ModelConfig, NetworkSettings, Normalize, Placement, ProjectionConfig,
+    TrainConfig, Whiten,
 };
 use ams_train::step::traffic::Counts;
 use ams_train::{Config, Error, Job, PublishSettings, StepReport, Trainer};
@@ -129,6 +129,19 @@ pub(super) fn narrow(runs: &Path) -> Config {
         model: ModelConfig { network, ..config.model },
         train: TrainConfig { batch: 256, log_every: 1, ..config.train },
         ..config
+    }
+}
+
+/// An alignment of few steps.
+pub(super) fn short_alignment() -> AlignConfig {
+    AlignConfig {
+        components: Some(24),
+        width: Some(12),
+        steps: 12,
+        batch: 40,
+        window: 4,
+        evaluate_every: 4,
+        ..AlignConfig::default()
     }
 }
 
