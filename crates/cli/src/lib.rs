@@ -99,6 +99,9 @@ impl Command {
     ) -> Result<(), Failure> {
         match self {
             Command::Align(arguments) => commands::align::run(arguments, launch, locations, output),
+            Command::Train(arguments) if arguments.follow.is_some() => {
+                commands::follow::run(&arguments, launch, locations, output)
+            }
             Command::Train(arguments) => commands::train::run(arguments, launch, locations, output),
             Command::Tune(arguments) => commands::tune::run(arguments, launch, locations, output),
             Command::Encode(arguments) => {

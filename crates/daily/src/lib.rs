@@ -1,6 +1,7 @@
 //! The days of a model that is trained again every day: what a day's part of the log is like
 //! ([`Facts`]), whether the model of the day may take the place of the one that serves ([`Gate`]),
-//! and what was decided ([`State`], and [`Decision`] in a bundle).
+//! and what was decided ([`State`], and [`Decision`] in a bundle). And the versions of a model that
+//! follows a log ([`FollowState`]).
 //!
 //! Knows samples, bundles and metrics. Does not know how a model is trained, nor the terminal. Days
 //! are those of the log, in UTC; no clock is read.
@@ -11,6 +12,7 @@
 mod day;
 mod decision;
 mod facts;
+mod follow;
 mod gate;
 mod predict;
 mod sanity;
@@ -19,6 +21,10 @@ mod state;
 pub use day::{Day, instant};
 pub use decision::{Compared, Decision};
 pub use facts::Facts;
+pub use follow::{
+    Delay, FollowClock, FollowState, Followed, PartRead, RowsRead, Waiting, Window, WindowMaking,
+    shown_at, to_milliseconds,
+};
 pub use gate::{Comparison, Gate};
 pub use predict::predict;
 pub use sanity::Sanity;

@@ -32,6 +32,7 @@ mod union;
 pub use self::arrow::column_texts;
 pub use self::batch::{Places, TextBatch};
 pub use self::encoding::Encoding;
+pub(crate) use self::input::is_hidden;
 pub use self::input::{Files, GLOB, Input, Listed, LocalFiles, MemoryFile, ReadAt};
 pub use self::memory::MemoryTable;
 pub use self::options::{Delimiter, Quoting, TableOptions};

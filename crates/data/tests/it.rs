@@ -6,10 +6,11 @@ use std::path::Path;
 
 use ams_data::negatives::{Method, NegativeOptions};
 use ams_data::prepare::{
-    Accept, Existing, FieldColumn, Inputs, PrepareOptions, PrepareReport, Repeats, SplitBy, plan,
+    Accept, Chain, Clock, Existing, FieldColumn, Inputs, Plan, PrepareOptions, PrepareReport,
+    Repeats, Spans, SplitBy, plan,
 };
 use ams_data::schema::HoldOut;
-use ams_data::source::{MemoryTable, Table};
+use ams_data::source::{MemoryTable, Table, TableOptions};
 use ams_data::{Dataset, Groups, Id, PictureName, Result, SampleFile, SplitName};
 use proptest::prelude::*;
 
@@ -214,6 +215,64 @@ proptest! {
         let options = PrepareOptions { split, train_from: Some(from.to_string()), ..options() };
         prepare(dir.path(), &log, options.clone()).unwrap();
         prop_assert_eq!(read(dir.path()), twin(&log, &options, 30));
+    }
+
+    #[test]
+    fn spans_one_after_the_other_have_the_samples_of_the_whole_log(
+        log in logs(),
+        (length, lateness, part) in (3..20i64, 0..15i64, 1..20usize),
+    ) {
+        let time = |row: &[String; 6]| row[3].parse::<i64>().unwrap();
+        let (mut known, log): (Log, Log) = log.into_iter().partition(|row| time(row) < 10);
+        let begin = known.iter().map(time).max().unwrap() + 1;
+        let dir = tempfile::tempdir().unwrap();
+        let made = |name: &str| dir.path().join(name);
+        let plan_of = |events: Box<dyn Table>, options: PrepareOptions, chain: Chain| {
+            let inputs = Inputs { events, items: Some(items()), users: None };
+            plan(inputs, options).unwrap().chained(chain).unwrap()
+        };
+        let run = |plan: Plan, name: &str| {
+            std::fs::create_dir_all(made(name)).unwrap();
+            plan.run(&made(name).join("set"), Existing::Refuse, &mut |_| {}).unwrap();
+        };
+        run(plan_of(table("events.csv", &COLUMNS, &known), options(), Chain::first()), "base");
+        prop_assert_eq!(read(&made("base")), twin(&known, &options(), i64::MAX));
+        let after = |name: &str| Chain::after(&made(name).join("set"), None).unwrap();
+
+        // Late is what comes when something much later was there.
+        let mut newest = begin - 1;
+        let (mut in_time, mut late): (Log, u64) = (Log::new(), 0);
+        for row in &log {
+            let open = begin.max((newest - lateness).div_euclid(length) * length);
+            if time(row) < open { late += 1 } else { in_time.push(row.clone()) }
+            newest = newest.max(time(row));
+        }
+        let spans = Spans { length, lateness, jump: 1000 };
+        let mut clock = Clock { newest: begin - 1, open: begin };
+        let mut found = (0, 0);
+        for (number, rows) in log.chunks(part).enumerate() {
+            let plan = plan_of(table("part.csv", &COLUMNS, rows), options(), after("base"));
+            let sorted = plan.set_aside(&spans, clock, &made("rows"), &number.to_string()).unwrap();
+            clock = sorted.clock;
+            found = (found.0 + sorted.late, found.1 + sorted.spans.values().sum::<u64>());
+        }
+        prop_assert_eq!(found, (late, in_time.len() as u64));
+        let windows: BTreeSet<i64> = in_time.iter().map(|row| spans.of(time(row))).collect();
+        let mut before = "base".to_owned();
+        for window in windows {
+            let until = window + length;
+            known.extend(in_time.iter().filter(|row| spans.of(time(row)) == window).cloned());
+            let options = PrepareOptions {
+                train_from: Some(window.max(begin).to_string()),
+                until: Some(until.to_string()),
+                ..options()
+            };
+            let rows = made("rows").join(window.to_string());
+            let rows = ams_data::source::open(&rows, &TableOptions::default()).unwrap();
+            run(plan_of(rows, options.clone(), after(&before)), &until.to_string());
+            before = until.to_string();
+            prop_assert_eq!(read(&made(&before)), twin(&known, &options, i64::MAX));
+        }
     }
 
     #[test]

@@ -90,6 +90,10 @@ impl Input for RemoteFile {
         self.object.bytes
     }
 
+    fn stamp(&self) -> Option<String> {
+        Some(format!("{}-{}", self.object.bytes, self.object.tag))
+    }
+
     fn reader(&self) -> io::Result<Box<dyn Read + Send>> {
         let (remote, object) = (Arc::clone(&self.remote), self.object.clone());
         Ok(Box::new(InOrder { remote, object, next: 0, piece: Bytes::new() }))

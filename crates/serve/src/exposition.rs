@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use ams_daily::{Comparison, Day, Decision, Outcome};
+use ams_daily::{Comparison, Day, Decision, Delay, Outcome, RowsRead, Window};
 
 use crate::models::{LoadedVersion, Snapshot, Status};
 use crate::process;
@@ -81,6 +81,7 @@ pub(crate) fn render(server: &ServerState) -> String {
     of_promotions(&mut text, &status);
     of_versions(&mut text, &now.in_memory().collect::<Vec<_>>());
     of_days(&mut text, &now);
+    of_logs(&mut text, &now);
     let live = now.live().filter_map(|(model, live)| Some((model, live?.since as f64)));
     let help = "Deprecated, goes with the next version: ams_version_loaded_timestamp_seconds of the live version.";
     text.metric(
@@ -286,6 +287,78 @@ fn of_days(text: &mut Exposition, now: &Snapshot) {
     });
     let help = "1 where the newest day of a model was refused.";
     text.metric(Metric { name: "ams_model_day_refused", kind: MetricKind::Gauge, help }, refused);
+}
+
+/// Of models that follow a log.
+fn of_logs(text: &mut Exposition, now: &Snapshot) {
+    type Value = fn(&Window) -> Option<f64>;
+    type Delays = fn(&Window) -> Option<Delay>;
+    let windows = || {
+        now.in_memory().filter_map(|(model, loaded)| {
+            let version = loaded.model.version();
+            Some((model, version, now.followed(model)?.of(version)?))
+        })
+    };
+    let delays: [(&str, &str, Delays); 2] = [
+        (
+            "ams_version_event_to_score_seconds",
+            "From the time of an event to the publication of the version that learned from it.",
+            |window| window.event_to_score,
+        ),
+        (
+            "ams_version_landed_to_score_seconds",
+            "From the landing of an event's part to the publication of the version.",
+            |window| window.landed_to_score,
+        ),
+    ];
+    for (name, help, value) in delays {
+        let samples = windows().flat_map(|(model, version, window)| {
+            let of = |(quantile, value): (&str, f64)| {
+                let mut labels = labels(model, Some(version));
+                labels.push(("quantile", quantile.to_owned()));
+                (labels, value)
+            };
+            let delay =
+                value(window).map(|delay| [("0.5", delay.p50), ("0.95", delay.p95)].map(of));
+            delay.into_iter().flatten()
+        });
+        text.metric(Metric { name, kind: MetricKind::Gauge, help }, samples);
+    }
+    let values: [(&str, &str, Value); 3] = [
+        (
+            "ams_version_data_until_timestamp_seconds",
+            "The instant until which a version learned from its log, in unix seconds.",
+            |window| Some(window.until as f64),
+        ),
+        ("ams_version_window_impressions", "Impressions of the window of a version.", |window| {
+            Some(window.impressions as f64)
+        }),
+        (
+            "ams_version_window_loss",
+            "Mean loss of the impressions of the window when they came.",
+            |window| window.loss,
+        ),
+    ];
+    for (name, help, value) in values {
+        let samples = windows().filter_map(|(model, version, window)| {
+            Some((labels(model, Some(version)), value(window)?))
+        });
+        text.metric(Metric { name, kind: MetricKind::Gauge, help }, samples);
+    }
+    let rows = now.live().filter_map(|(model, _)| Some((model, now.followed(model)?.rows)));
+    let rows = rows.flat_map(|(model, rows)| {
+        let of = |(became, count): (&str, u64)| {
+            let mut labels = labels(model, None);
+            labels.push(("became", became.to_owned()));
+            (labels, count as f64)
+        };
+        let RowsRead { read, published, late, left_out } = rows;
+        let waiting = read.saturating_sub(published + late + left_out);
+        [("published", published), ("waiting", waiting), ("late", late), ("left_out", left_out)]
+            .map(of)
+    });
+    let help = "Rows of the log that a model follows, by what became of them.";
+    text.metric(Metric { name: "ams_follow_rows", kind: MetricKind::Gauge, help }, rows);
 }
 
 fn of_server(text: &mut Exposition, server: &ServerState) {

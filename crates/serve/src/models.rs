@@ -33,7 +33,7 @@ use std::time::SystemTime;
 
 use ams_bundle::arrival::{self, Arrival, Stamp};
 use ams_bundle::{Memory, Model, Scratch, version_bytes};
-use ams_daily::{Day, Days, Decision};
+use ams_daily::{Day, Days, Decision, Followed};
 use arc_swap::ArcSwap;
 use serde::Serialize;
 use xxhash_rust::xxh3::xxh3_64;
@@ -95,6 +95,8 @@ struct Versions {
     unreadable: Option<String>,
     /// The newest days of the model, if it is made day by day.
     days: Option<Arc<Days>>,
+    /// The newest versions of the model by the log that it follows, if it follows one.
+    followed: Option<Arc<Followed>>,
     /// Whether the last poll found no folder.
     gone: bool,
 }
@@ -237,6 +239,11 @@ impl Snapshot {
     /// The newest days of a model that is made day by day, as of the last poll.
     pub(crate) fn days(&self, model: &str) -> Option<&Arc<Days>> {
         self.models.get(model)?.days.as_ref()
+    }
+
+    /// What is told of the log that a model follows, as of the last poll.
+    pub(crate) fn followed(&self, model: &str) -> Option<&Arc<Followed>> {
+        self.models.get(model)?.followed.as_ref()
     }
 
     /// Who took a version back and when, if somebody did.

@@ -1,6 +1,6 @@
 //! The arguments of commands that work in run folders: `ams train`, `ams align` and `ams tune`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -55,7 +55,12 @@ pub(crate) struct Begun {
 }
 
 impl JobArguments {
-    /// The configuration with what overrides it; its paths are as they were typed.
+    /// The configuration's file, what overrides it, and the threads of the process.
+    pub(crate) fn given(&self) -> (&Path, &[String], usize) {
+        (&self.config, &self.set, threads(self.threads))
+    }
+
+    /// The configuration with what overrides it, its paths are as they were typed.
     pub(crate) fn config(&self, locations: &Locations) -> Result<Config, Failure> {
         self.config_with(locations, &[])
     }

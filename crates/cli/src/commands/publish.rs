@@ -237,9 +237,9 @@ pub(crate) fn publish_version(
     path: &Path,
     version: u64,
     publication: &PublishSettings,
-    threads: usize,
+    job: Job,
 ) -> Result<Published, Failure> {
-    let mut trainer = run::open(run, Job::solo(threads))?;
+    let mut trainer = run::open(run, job)?;
     publish_as(&mut trainer, path, version, publication)
 }
 
@@ -324,11 +324,13 @@ fn calibration_text(report: &CalibrationReport) -> String {
     format!("{}on samples {samples}{how}{order}\n", table(&columns, &rows))
 }
 
-/// Page views of the test as requests: the first of each part that has a history to look at.
+/// Page views of the test, or of the training without one, as requests: the first of each part that
+/// has a history to look at.
 fn samples(dataset: &Dataset) -> Result<Vec<PageView>, Failure> {
     let mut pages = Vec::new();
+    let split = if dataset.card().counts.test > 0 { SplitName::Test } else { SplitName::Train };
     for part in 0..dataset.card().parts {
-        let path = dataset.part_path(SplitName::Test, part);
+        let path = dataset.part_path(split, part);
         if pages.len() == SAMPLES {
             break;
         }

@@ -1,5 +1,6 @@
 //! `ams train`: learn a model.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ams_location::Locations;
@@ -13,11 +14,18 @@ use crate::launch::Launch;
 use crate::output::{Output, bytes, count, metric, table};
 use crate::watchdog::Watchdog;
 
-/// Train a model as a TOML file says.
+/// Train a model as a TOML file says; or, with --follow, go on with it as a log lands.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     #[command(flatten)]
-    job: JobArguments,
+    pub(crate) job: JobArguments,
+    /// Learn from the Parquet files that land in this folder, here or in a bucket, and publish a
+    /// version every few minutes of the log; the configuration is that of docs/follow.md.
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["resume", "auto_resume", "replace"])]
+    pub(crate) follow: Option<PathBuf>,
+    /// End when all files that are there were read.
+    #[arg(long, requires = "follow")]
+    pub(crate) once: bool,
 }
 
 pub(crate) fn run(

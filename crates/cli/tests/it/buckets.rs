@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use crate::follow;
 use crate::place::{Done, Place};
 use crate::shop::{PREPARE, TRAIN};
 
@@ -264,4 +265,38 @@ fn objects_that_stand_for_folders_are_no_pictures() {
     let report = done.json();
     assert_eq!((&report["images"], &report["failed"]), (&json!(2), &json!({})), "{report}");
     assert_eq!(report["passed_over"], Value::Null, "{report}");
+}
+
+/// A log in a bucket is followed as one in a folder.
+#[test]
+fn a_log_in_a_bucket_is_followed() {
+    let place = follow::place();
+    let Some(server) = Server::start(&place) else { return };
+    let log = follow::followed();
+    let land = |number: usize, rows: &[follow::Row]| {
+        let name = format!("parts/{number}.parquet");
+        follow::write(&place, &name, rows);
+        server.put(&format!("/shop/log/{number}.parquet"), &place.read(&name));
+    };
+    land(0, &log[..300]);
+    server.put("/shop/log/9.parquet", b"PAR1 and not all");
+    let follow = |from: &str| {
+        let command = follow::COMMAND.replace("parts", from);
+        run(&place, server.at, true, &command)
+    };
+    let report = follow("s3://shop/log").json();
+    assert_eq!(
+        (&report["rows"]["read"], &report["unfinished"]),
+        (&json!(300), &json!(["9.parquet"]))
+    );
+    land(1, &log[300..600]);
+    let report = follow("s3://shop/log").json();
+    assert_eq!((&report["rows"]["read"], &report["rows"]["late"]), (&json!(600), &json!(0)));
+    let in_bucket = follow::versions(&place);
+    assert!(in_bucket.len() > 3, "{in_bucket:?}");
+    for folder in ["follow", "models"] {
+        std::fs::remove_dir_all(place.path(folder)).unwrap();
+    }
+    follow("parts").json();
+    assert_eq!(follow::versions(&place), in_bucket);
 }

@@ -26,6 +26,8 @@ mod encode;
 mod faults;
 #[cfg(unix)]
 mod features;
+#[cfg(unix)]
+mod follow;
 #[cfg(all(unix, feature = "grpc"))]
 mod grpc;
 #[cfg(all(unix, feature = "grpc"))]

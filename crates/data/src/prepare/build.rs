@@ -7,6 +7,7 @@ use std::path::Path;
 use hashbrown::HashMap;
 use rayon::prelude::*;
 
+use super::chain::{Chain, PastWriter};
 use super::collect::Collected;
 use super::history::{Bounds, Event, LeftOut, Shown, groups, history};
 use super::mapping::{Mapping, Origin};
@@ -84,6 +85,8 @@ pub(crate) struct Builder<'a> {
     pub(crate) cut: Cut,
     /// Instant before which events of the training are no impressions.
     pub(crate) train_from: Option<i64>,
+    /// What the next dataset needs is written where there is one.
+    pub(crate) chain: Option<&'a Chain>,
 }
 
 impl<'a> Builder<'a> {
@@ -109,6 +112,7 @@ impl<'a> Builder<'a> {
             held_out,
             cut,
             train_from,
+            chain: None,
         })
     }
 
@@ -182,6 +186,7 @@ impl<'a> Builder<'a> {
             SampleWriter::create(&path, &self.mapping.schema, self.catalogue, BLOCK_GROUPS)
         };
         let mut writers = [writer(SplitName::Train)?, writer(SplitName::Test)?];
+        let mut past = self.chain.map(|_| PastWriter::create(dir, part)).transpose()?;
         let (mut tally, mut out) = (self.tally(), LeftOut::default());
         for portion in self.portions(part) {
             let bytes = self.events.read(portion.clone())?;
@@ -189,6 +194,9 @@ impl<'a> Builder<'a> {
             let users = user_rows(&user_bytes, &mut tally);
             let events = Part::new(&bytes, self.item_rows);
             let left = events.for_each_user(self.options.repeats, self.cut, |log| {
+                if let (Some(past), Some(chain)) = (&mut past, self.chain) {
+                    past.push(log, self.catalogue, self.options.max_behaviors, chain)?;
+                }
                 self.write_user(&events, &users, log, sampler, &mut writers, &mut tally)
             })?;
             out.duplicates += left.duplicates;
@@ -198,6 +206,7 @@ impl<'a> Builder<'a> {
         let [train, test] = writers;
         train.finish()?;
         test.finish()?;
+        past.map_or(Ok(()), PastWriter::finish)?;
         Ok((tally, out))
     }
 

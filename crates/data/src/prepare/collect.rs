@@ -119,7 +119,13 @@ pub(crate) fn rows_by_day(
 }
 
 /// An error at a row and column of a table.
-fn at(table: &dyn Table, batch: &TextBatch, row: usize, column: usize, what: String) -> Error {
+pub(super) fn at(
+    table: &dyn Table,
+    batch: &TextBatch,
+    row: usize,
+    column: usize,
+    what: String,
+) -> Error {
     let column = &table.columns()[column];
     Error::content(table.path(), format!("{}, column `{column}`: {what}", batch.place(row)))
 }
@@ -229,10 +235,36 @@ fn collect_users(
     users.finish()
 }
 
-struct Events<'a> {
-    table: &'a dyn Table,
-    mapping: &'a Mapping,
-    options: &'a PrepareOptions,
+/// The table of events as it is read.
+pub(super) struct Events<'a> {
+    pub(super) table: &'a dyn Table,
+    pub(super) mapping: &'a Mapping,
+    pub(super) options: &'a PrepareOptions,
+}
+
+/// A row of the events that says who, what and when.
+pub(super) struct EventRow<'a> {
+    pub(super) batch: &'a TextBatch,
+    /// Its place in the batch.
+    pub(super) row: usize,
+    pub(super) user: &'a str,
+    pub(super) item: &'a str,
+    /// In Unix seconds.
+    pub(super) time: i64,
+    pub(super) label: u8,
+    /// Whether a positive event weighs enough to be a behavior.
+    pub(super) weighs: bool,
+    /// One for each of [`Mapping::event_cells`].
+    pub(super) texts: &'a [String],
+}
+
+/// What a reading of the events counts.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) rows: u64,
+    pub(super) dropped: Dropped,
+    pub(super) null_words: u64,
+    pub(super) implausible: Option<String>,
 }
 
 impl Events<'_> {
@@ -242,11 +274,43 @@ impl Events<'_> {
         [*user, *item, *time].into_iter().chain(*label).chain(*weight).collect()
     }
 
+    /// Columns that are read, as positions in the table: the keys, then the cells.
+    pub(super) fn columns(&self) -> Vec<usize> {
+        let cells = self.mapping.event_cells.iter().map(|cells| cells.column);
+        self.key_columns().into_iter().chain(cells).collect()
+    }
+
     fn collect(&self, to: &mut Collected, progress: &mut dyn FnMut(Progress)) -> Result<()> {
+        let mut counted = Counted::default();
+        let Collected { items, items_shown, instants, positives, events, .. } = to;
+        self.read(&mut counted, progress, &mut |event| {
+            let item = items.number(event.item);
+            if let Some(shown) = items_shown.get_mut(item as usize) {
+                *shown = true;
+            }
+            instants.add(event.time);
+            *positives += u64::from(event.label);
+            let numbers =
+                [i64::from(item), event.time, i64::from(event.label), i64::from(event.weighs)];
+            events.push(event.user, &numbers, event.texts)
+        })?;
+        to.rows += counted.rows;
+        to.null_words += counted.null_words;
+        (to.dropped, to.implausible) = (counted.dropped, counted.implausible);
+        Ok(())
+    }
+
+    /// Shows `visit` the rows that say who, what and when, in the order of the table; counts the
+    /// others.
+    pub(super) fn read(
+        &self,
+        to: &mut Counted,
+        progress: &mut dyn FnMut(Progress),
+        visit: &mut dyn FnMut(&EventRow) -> Result<()>,
+    ) -> Result<()> {
         let mapping = self.mapping;
-        let mut columns = self.key_columns();
-        let first = columns.len();
-        columns.extend(mapping.event_cells.iter().map(|cells| cells.column));
+        let columns = self.columns();
+        let first = self.key_columns().len();
         let mut times =
             TimeReader::new(self.options.time_format.as_deref()).map_err(Error::option)?;
         let keep_all = self.options.accepts(Accept::Times);
@@ -303,14 +367,9 @@ impl Events<'_> {
                             &mut to.null_words,
                             &mut texts,
                         )?;
-                        let item = to.items.number(&item);
-                        if let Some(shown) = to.items_shown.get_mut(item as usize) {
-                            *shown = true;
-                        }
-                        to.instants.add(time);
-                        to.positives += u64::from(label);
-                        let numbers = [i64::from(item), time, i64::from(label), i64::from(weighs)];
-                        to.events.push(&user, &numbers, &texts)?;
+                        let (user, item, texts) = (&*user, &*item, &texts[..]);
+                        let batch = &batch;
+                        visit(&EventRow { batch, row, user, item, time, label, weighs, texts })?;
                     }
                 }
             }

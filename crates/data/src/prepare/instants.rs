@@ -12,16 +12,19 @@ pub(crate) struct Instants {
     width_log2: u32,
     most: usize,
     counts: BTreeMap<i64, u64>,
+    /// The latest instant.
+    last: Option<i64>,
 }
 
 impl Default for Instants {
     fn default() -> Self {
-        Instants { width_log2: 0, most: MOST, counts: BTreeMap::new() }
+        Instants { width_log2: 0, most: MOST, counts: BTreeMap::new(), last: None }
     }
 }
 
 impl Instants {
     pub(crate) fn add(&mut self, time: i64) {
+        self.last = self.last.max(Some(time));
         *self.counts.entry(time >> self.width_log2).or_default() += 1;
         while self.counts.len() > self.most {
             self.width_log2 += 1;
@@ -31,6 +34,11 @@ impl Instants {
             }
             self.counts = wider;
         }
+    }
+
+    /// The latest instant, if there is one.
+    pub(crate) fn last(&self) -> Option<i64> {
+        self.last
     }
 
     /// The first and the last bucket's beginning.

@@ -22,6 +22,7 @@
 //! [`crate::negatives`] says what that means for sampled negatives.
 
 mod build;
+mod chain;
 mod collect;
 mod columns;
 pub(crate) mod given;
@@ -36,13 +37,15 @@ mod part;
 mod propose;
 mod report;
 mod sample;
+mod spans;
 pub(crate) mod spill;
 
 use std::collections::BTreeMap;
 use std::path::Path;
 
 use self::build::{Builder, Tally};
-use self::collect::Collected;
+pub use self::chain::Chain;
+use self::collect::{Collected, Events};
 pub use self::columns::{Columns, FieldColumn, Kind, Understood};
 pub(crate) use self::columns::{Peek, Role};
 pub use self::history::Repeats;
@@ -52,6 +55,7 @@ pub use self::options::{Accept, Inputs, PrepareOptions, SplitBy};
 use self::part::Cut;
 pub use self::propose::{About, Guess, Proposal, about, propose};
 pub use self::report::{DayRows, Dropped, PrepareReport, Progress};
+pub use self::spans::{Clock, Sorted, Spans, is_hidden_below};
 use crate::dataset::{CARD, Dataset, SplitName, write_card};
 use crate::own_past::OwnPast;
 use crate::schema::{Card, Counts, FORMAT, Labels, Schema, Split};
@@ -75,6 +79,7 @@ pub struct Plan {
     inputs: Inputs,
     options: PrepareOptions,
     mapping: Mapping,
+    chain: Option<Chain>,
 }
 
 /// Finds out which column means what, from the headers and first rows.
@@ -85,7 +90,7 @@ pub struct Plan {
 pub fn plan(inputs: Inputs, options: PrepareOptions) -> Result<Plan> {
     check_options(&options)?;
     let mapping = mapping::map(&inputs, &options)?;
-    Ok(Plan { inputs, options, mapping })
+    Ok(Plan { inputs, options, mapping, chain: None })
 }
 
 impl Plan {
@@ -108,6 +113,28 @@ impl Plan {
         collect::rows_by_day(self.inputs.events.as_ref(), &self.mapping, &self.options)
     }
 
+    /// The same for a dataset of several of one log. One that has a dataset before it needs
+    /// `train_from` and `until`, and events of this span only.
+    ///
+    /// # Errors
+    /// If an option needs the whole log, or the dataset before was made otherwise.
+    pub fn chained(self, chain: Chain) -> Result<Plan> {
+        chain.check(&self.options, &self.mapping.schema)?;
+        Ok(Plan { chain: Some(chain), ..self })
+    }
+
+    /// Sets the rows of the events aside, those of the span that begins at S in the file
+    /// `to/S/NAME.parquet`, a table with the columns that are used.
+    ///
+    /// # Errors
+    /// If a row cannot be understood, or its time is later than all before it by more than
+    /// `spans.jump`: with file, row and value. Then none of the files is meant to stay.
+    pub fn set_aside(&self, spans: &Spans, clock: Clock, to: &Path, name: &str) -> Result<Sorted> {
+        let (mapping, options) = (&self.mapping, &self.options);
+        let events = Events { table: self.inputs.events.as_ref(), mapping, options };
+        spans::set_aside(&events, spans, clock, to, name)
+    }
+
     /// Makes the dataset `out`. It appears whole or not at all.
     ///
     /// # Errors
@@ -126,6 +153,9 @@ impl Plan {
         let spill = dir.join("spill");
         let mut collected =
             collect::collect(&self.inputs, &self.mapping, &self.options, &spill, progress)?;
+        if let Some(chain) = &self.chain {
+            chain.collect(&self.mapping, &mut collected)?;
+        }
         let events = self.inputs.events.as_ref();
         matching::check_rows(events, &collected, &self.options)?;
         matching::check_items(&self.inputs, &collected, &self.options)?;
@@ -142,10 +172,14 @@ impl Plan {
             let path = dir.join(split.as_str());
             std::fs::create_dir_all(&path).map_err(Error::io(&path))?;
         }
+        if self.chain.is_some() {
+            chain::create(dir)?;
+        }
         let held_out = self.held_out(&catalogue);
         let (mapping, options) = (&self.mapping, &self.options);
         let builder =
             Builder::new(mapping, options, &collected, &catalogue, &item_rows, &held_out, cut)?;
+        let builder = Builder { chain: self.chain.as_ref(), ..builder };
         let sampler = builder.survey(progress)?;
         let mut dropped = collected.dropped.clone();
         let tally = builder.write(dir, sampler.as_ref(), &mut dropped, progress)?;
@@ -156,7 +190,10 @@ impl Plan {
         std::fs::remove_dir_all(&spill).map_err(Error::io(&spill))?;
         let items_held_out = held_out.iter().filter(|&&held| held).count() as u64;
         let counts = Counts { items_held_out, ..counts(&tally, &catalogue) };
-        let fields = tally.measured.edges(&self.mapping.schema, &catalogue);
+        let fields = match self.chain.as_ref().and_then(Chain::fields) {
+            Some(fields) => fields.clone(),
+            None => tally.measured.edges(&self.mapping.schema, &catalogue),
+        };
         let card = self.card(out, cut, counts, fields);
         write_card(dir, &card)?;
         let own_past = match card.labels {
@@ -190,6 +227,11 @@ impl Plan {
         (0..catalogue.len()).map(holds).collect()
     }
 
+    /// Whether there is a dataset before this one.
+    fn goes_on(&self) -> bool {
+        self.chain.as_ref().is_some_and(|chain| chain.fields().is_some())
+    }
+
     fn wrong(&self, what: String) -> Error {
         Error::content(self.inputs.events.path(), what)
     }
@@ -198,6 +240,9 @@ impl Plan {
         let rows = collected.rows;
         if collected.instants.range().is_none() {
             return Err(self.wrong(format!("none of {rows} rows has user, item and time")));
+        }
+        if self.goes_on() {
+            return Ok(());
         }
         if collected.positives == 0 {
             return Err(
@@ -216,6 +261,10 @@ impl Plan {
     fn cut(&self, collected: &Collected) -> Result<Cut> {
         let (first, last) = collected.instants.range().expect("there are rows, as checked before");
         let span = format!("{} to {} UTC", show_time(first), show_time(last));
+        if self.chain.is_some() {
+            let behind = collected.instants.last().map_or(last, |last| last.saturating_add(1));
+            return Ok(Cut::Time(self.options.until()?.unwrap_or(behind)));
+        }
         match &self.options.split {
             SplitBy::UserTail(fraction) => Ok(Cut::Tail(*fraction)),
             SplitBy::Last(fraction) => match collected.instants.cut(*fraction) {
@@ -247,6 +296,7 @@ impl Plan {
                 tally.before_train
             ))),
             (0, test) => Err(self.wrong(format!("train is empty, test has {test} impressions"))),
+            (_, 0) if self.chain.is_some() => Ok(()),
             (train, 0) => Err(self.wrong(format!(
                 "test is empty, train has {train} impressions; hold out a larger fraction or another time"
             ))),

@@ -34,6 +34,11 @@ pub trait Input: Debug + Send + Sync {
     /// If it cannot be opened.
     fn at_random(&self) -> io::Result<Arc<dyn ReadAt>>;
 
+    /// A text that is another one when the content is, if it can be told without reading.
+    fn stamp(&self) -> Option<String> {
+        None
+    }
+
     /// Whether reading waits for a network, so that reading ahead saves time.
     fn is_far(&self) -> bool {
         false
@@ -165,6 +170,12 @@ impl Input for LocalFile {
 
     fn length(&self) -> u64 {
         self.length
+    }
+
+    fn stamp(&self) -> Option<String> {
+        let about = std::fs::metadata(&self.path).ok()?;
+        let since = about.modified().ok()?.duration_since(std::time::UNIX_EPOCH).ok()?;
+        Some(format!("{}-{}", about.len(), since.as_nanos()))
     }
 
     fn reader(&self) -> io::Result<Box<dyn Read + Send>> {

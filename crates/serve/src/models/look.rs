@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use ams_bundle::{arrival, whole_versions};
-use ams_daily::Days;
+use ams_daily::{Days, Followed};
 
 use super::decisions::{Author, CanaryShare, ModelDecisions, Pinned};
 use super::{Canary, LoadedVersion, Models, Refusal, Versions};
@@ -291,7 +291,7 @@ impl Models {
         }
     }
 
-    /// Takes up what was decided about the model's days.
+    /// Takes up what was decided about the model's days, and what is told of the log it follows.
     fn follow_days(&self, name: &str, known: &Versions) {
         match Days::read(&self.folder.join(name)) {
             Ok(days) if known.days.as_deref() != days.as_ref() => {
@@ -300,6 +300,13 @@ impl Models {
             Ok(_) => {}
             // They only tell of a model, and serve nobody.
             Err(error) => tracing::debug!(model = name, %error, "its days cannot be read"),
+        }
+        match Followed::read(&self.folder.join(name)) {
+            Ok(followed) if known.followed.as_deref() != followed.as_ref() => {
+                self.note(name, |versions| versions.followed = followed.map(Arc::new));
+            }
+            Ok(_) => {}
+            Err(error) => tracing::debug!(model = name, %error, "its follow.json cannot be read"),
         }
     }
 

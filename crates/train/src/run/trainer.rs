@@ -135,7 +135,8 @@ impl Trainer {
         let checkpoints = together(self.lanes.fabric(), from)?.join(CHECKPOINTS);
         let newest = checkpoint::newest(&checkpoints, self.lanes.fabric())?;
         let taken = warm_start::take(&newest, warm.parts, &mut self.lanes);
-        together(self.lanes.fabric(), taken)
+        self.cursor.step = together(self.lanes.fabric(), taken)?;
+        Ok(())
     }
 
     /// The training as the newest checkpoint below `checkpoints` left it.
@@ -236,7 +237,13 @@ impl Trainer {
 
     /// Epochs until where the cursor stands; a fraction within one.
     pub(crate) fn epochs_taken(&self) -> f64 {
-        self.cursor.step as f64 / self.steps_per_epoch as f64
+        (self.cursor.step - self.steps_before()) as f64 / self.steps_per_epoch as f64
+    }
+
+    /// Steps of the trainings that this one goes on with.
+    fn steps_before(&self) -> u64 {
+        let Cursor { step, epoch, step_in_epoch, .. } = self.cursor;
+        step.saturating_sub(self.steps_per_epoch * u64::from(epoch) + step_in_epoch)
     }
 
     /// Steps of an epoch.
@@ -259,10 +266,10 @@ impl Trainer {
         self.cursor.step >= self.steps() || self.history.is_spent(self.config.train.early_stop)
     }
 
-    /// Steps of the whole training, if validation does not end it early.
+    /// Steps of the whole training, with those before it, if validation does not end it early.
     pub(crate) fn steps(&self) -> u64 {
         let all = self.steps_per_epoch * u64::from(self.config.train.epochs);
-        self.config.train.max_steps.map_or(all, |most| all.min(most))
+        self.steps_before() + self.config.train.max_steps.map_or(all, |most| all.min(most))
     }
 
     /// Takes the next step; `None` when all steps were taken.
@@ -329,7 +336,8 @@ impl Trainer {
     /// Standardizes similarities where a training begins, unless a warm start brought the scales.
     fn standardize(&mut self) -> Result<()> {
         let warm = self.config.train.warm_start.as_ref().map(|warm| warm.parts);
-        let is_known = matches!(warm, Some(WarmParts::All | WarmParts::AllButIds));
+        let is_known =
+            matches!(warm, Some(WarmParts::Training | WarmParts::All | WarmParts::AllButIds));
         if self.cursor.step > 0 || is_known || !self.lanes.network.rank.standardizes() {
             return Ok(());
         }

@@ -14,15 +14,19 @@ use crate::settings::WarmParts;
 use crate::setup::network::Network;
 use crate::step::Lanes;
 
-/// Takes `parts` of the checkpoint in `path` over into new `lanes`.
+/// Takes `parts` of the checkpoint in `path` over into new `lanes`; the steps that were taken
+/// before, where these count.
 ///
 /// # Errors
 /// If the checkpoint is damaged, or has a part in another shape.
-pub(crate) fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<()> {
+pub(crate) fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<u64> {
     if parts == WarmParts::None {
-        return Ok(());
+        return Ok(0);
     }
     let checkpoint = Checkpoint::open(path)?;
+    if parts == WarmParts::Training {
+        return go_on(&checkpoint, lanes);
+    }
     let there = Network::new(checkpoint.meta().spec.clone(), &checkpoint.meta().config.train, None);
     let weights = checkpoint.dense(there.dense_len())?;
     let Lanes { network, dense, .. } = lanes;
@@ -43,7 +47,24 @@ pub(crate) fn take(path: &Path, parts: WarmParts, lanes: &mut Lanes) -> Result<(
     if parts == WarmParts::All {
         take_rows(&checkpoint, &there, lanes)?;
     }
-    Ok(())
+    Ok(0)
+}
+
+/// Takes all of a checkpoint over; its steps.
+fn go_on(checkpoint: &Checkpoint, lanes: &mut Lanes) -> Result<u64> {
+    let meta = checkpoint.meta();
+    let (was, is) = (meta.config.train.lanes, lanes.topology.lanes());
+    let what = if meta.spec != lanes.network.spec {
+        "is of another model, or of other image features or edges of numbers".to_owned()
+    } else if was != is {
+        format!("has {was} lanes, expected {is}")
+    } else {
+        checkpoint.restore(lanes)?;
+        return Ok(meta.cursor.step);
+    };
+    let what =
+        format!("{what}, so no training can go on from it; set train.warm_start.parts = \"all\"");
+    Err(Error::content(checkpoint.path(), what))
 }
 
 /// Copies every parameter by its name.

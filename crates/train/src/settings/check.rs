@@ -59,6 +59,21 @@ impl Config {
     /// Towers of an earlier training know the vectors of its map alone.
     fn check_warm_start(&self) -> Result<()> {
         let warm = self.train.warm_start.as_ref().map_or(WarmParts::None, |warm| warm.parts);
+        if warm == WarmParts::Training {
+            let train = &self.train;
+            let lacks = if !train.phases.is_empty() {
+                "train.phases count the steps of one training: leave them out"
+            } else if train.min_occurrences > 1 && train.sketch_bytes.is_none() {
+                "train.min_occurrences counts the samples of one training: set train.sketch_bytes"
+            } else if train.refit {
+                "train.refit begins again: leave it out"
+            } else {
+                ""
+            };
+            if !lacks.is_empty() {
+                return bad("train.warm_start.parts", format!("\"training\", but {lacks}"));
+            }
+        }
         if self.aligns().is_none() || warm == WarmParts::None {
             return Ok(());
         }

@@ -512,14 +512,15 @@ impl Candidate {
     }
 }
 
-/// Initial weights from an earlier training. Optimizers and schedules begin anew.
+/// Initial weights from an earlier training. Optimizers and schedules begin anew, unless the
+/// training goes on.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WarmStart {
     /// Run folder of the earlier training; its newest checkpoint is read. Range: a run with a
     /// checkpoint, and the same shapes of all parts that are taken over.
     pub from: PathBuf,
-    /// Parts of the model whose weights are taken over.
+    /// Parts of the model whose weights are taken over, or the whole training.
     #[serde(default)]
     pub parts: WarmParts,
 }
@@ -528,6 +529,9 @@ pub struct WarmStart {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WarmParts {
+    /// The training as it ended: all parts with the optimizers' state, counts and last days of ids,
+    /// and the number of steps, by which learning rates decay. The model has to be the same one.
+    Training,
     /// All parts.
     All,
     /// All parts but the rows of ids: the paper's partial warm-up.

@@ -69,6 +69,53 @@ fn a_warm_start_takes_what_it_says_and_nothing_else() {
     }
 }
 
+/// A training that goes on with another one has all that its steps depend on, and counts them on.
+#[test]
+fn a_training_may_go_on_with_another_one() {
+    let folder = TempDir::new().unwrap();
+    let old = earlier(&folder);
+    let then = run::open(&run::folder(&old), Job::solo(1)).unwrap();
+    let states = |trainer: &Trainer| -> BTreeMap<u64, Vec<f32>> {
+        let tables = trainer.lanes().shards().map(|shard| &shard.table);
+        tables
+            .flat_map(|table| {
+                (0..table.len() as u32).map(|slot| (table.id(slot), table.state(slot).to_vec()))
+            })
+            .collect()
+    };
+    let config = today(&folder, WarmParts::Training);
+    let mut trainer = Trainer::new(config.clone(), Job::solo(1)).unwrap();
+    trainer.warm_start().unwrap();
+    let (was, is) = (&then.lanes().dense, &trainer.lanes().dense);
+    assert!(was.m.iter().any(|moment| *moment != 0.0));
+    assert!((&was.w, &was.m, &was.v) == (&is.w, &is.m, &is.v));
+    assert!(states(&then) == states(&trainer));
+    let before = then.cursor().step;
+    assert_eq!((trainer.cursor().step, trainer.steps()), (before, 2 * before));
+
+    // Stopped within, and on other processes, it ends with the same bits.
+    let end = |name: &str, size: usize, stops: bool| {
+        let config = Config { name: name.to_owned(), ..config.clone() };
+        let go = |start, stop_at: u64| {
+            ThreadFabric::run(size, |fabric| {
+                let watch = &mut |report: &ams_train::StepReport, _: u64| {
+                    if report.cursor.step == stop_at { Next::Stop } else { Next::GoOn }
+                };
+                run::train(&config, start, Job::of(fabric, 1), watch).unwrap().steps
+            })
+        };
+        if stops {
+            assert_eq!(go(Start::Fresh, before + 3), vec![before + 3; size]);
+        }
+        assert_eq!(go(Start::Auto, 0), vec![2 * before; size]);
+        let trainer = run::open(&run::folder(&config), Job::solo(1)).unwrap();
+        (trainer.lanes().dense.w.clone(), states(&trainer))
+    };
+    let calm = end("calm", 1, false);
+    assert!(calm == end("stopped", 1, true));
+    assert!(calm == end("two", 2, false));
+}
+
 #[test]
 fn a_warm_training_is_ahead_and_the_same_on_any_number_of_processes() {
     let folder = TempDir::new().unwrap();
@@ -150,7 +197,9 @@ fn a_model_of_another_shape_is_no_beginning() {
     let folder = TempDir::new().unwrap();
     earlier(&folder);
     type Change = fn(&mut Config);
-    let cases: [(WarmParts, Change, &str); 4] = [
+    let cases: [(WarmParts, Change, &str); 6] = [
+        (WarmParts::Training, |c| c.model.network.mlp = vec![50], "is of another model"),
+        (WarmParts::Training, |c| c.train.lanes = 4, "lanes, expected 4"),
         (WarmParts::AllButIds, |c| c.model.network.mlp = vec![50], "of the network has shape"),
         (WarmParts::Towers, |c| c.model.tower = vec![8, 12], "0.weight of tower ad has shape"),
         (

@@ -12,6 +12,7 @@ use clap::{Args, Command};
 use serde::Deserialize;
 use toml::Table;
 
+use crate::commands::versions::PublishAs;
 use crate::commands::{encode, prepare, publish};
 use crate::config_file::{self, Settings};
 use crate::failure::Failure;
@@ -62,17 +63,6 @@ pub(super) struct DailyConfig {
     pub(super) sanity: Sanity,
 }
 
-/// How a version is published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
-pub(super) enum PublishAs {
-    /// With all its files.
-    #[default]
-    Whole,
-    /// As its difference from the version that serves.
-    Delta,
-}
-
 fn seven() -> usize {
     7
 }
@@ -103,6 +93,50 @@ const OF_DAYS: [&str; 9] = [
 /// The same of `ams encode`.
 const OF_STORE: [&str; 5] = ["dataset", "list", "list_column", "out", "threads"];
 
+/// That a model may be called `name`.
+pub(crate) fn check_name(name: &str) -> Result<(), String> {
+    let is_name = !name.is_empty()
+        && !name.starts_with('.')
+        && Path::new(name).file_name() == Some(name.as_ref());
+    if is_name { Ok(()) } else { Err(format!("name is {name:?}, expected the name of a folder")) }
+}
+
+/// That no flag is set that `what` decides.
+pub(crate) fn check_decided(
+    what: &str,
+    prepare: &Table,
+    encode: Option<&Table>,
+) -> Result<(), String> {
+    for (section, refused, table) in
+        [("prepare", &OF_DAYS[..], Some(prepare)), ("encode", &OF_STORE, encode)]
+    {
+        let mut keys = table.into_iter().flat_map(Table::keys);
+        let found = keys.find(|key| refused.contains(&key.replace('-', "_").as_str()));
+        if let Some(key) = found {
+            return Err(format!("{section}.{key}: {what} decides this; leave it out"));
+        }
+    }
+    Ok(())
+}
+
+/// What `ams prepare` would be given.
+pub(crate) fn prepare_flags(table: &Table) -> Result<Vec<OsString>, Failure> {
+    let command = prepare::Arguments::augment_args(Command::new("prepare"));
+    flags(&command, table, "prepare")
+}
+
+/// What `ams encode` would be given, if there are pictures.
+pub(crate) fn encode_flags(table: Option<&Table>) -> Result<Option<Vec<OsString>>, Failure> {
+    let command = encode::Arguments::augment_args(Command::new("encode"));
+    table.map(|table| flags(&command, table, "encode")).transpose()
+}
+
+/// How a version is published that has the flags `table` of `ams publish`.
+pub(crate) fn publication(table: &Table) -> Result<PublishSettings, Failure> {
+    let command = publish::Manner::augment_args(Command::new("publish"));
+    publish::publication(&flags(&command, table, "publish")?)
+}
+
 impl DailyConfig {
     /// Reads the file `path`.
     ///
@@ -125,12 +159,7 @@ impl DailyConfig {
     fn check(&self) -> Result<(), String> {
         self.gate.check()?;
         self.sanity.check()?;
-        let is_name = !self.name.is_empty()
-            && !self.name.starts_with('.')
-            && Path::new(&self.name).file_name() == Some(self.name.as_ref());
-        if !is_name {
-            return Err(format!("name is {:?}, expected the name of a folder", self.name));
-        }
+        check_name(&self.name)?;
         if !(self.judge_hours > 0.0 && self.judge_hours < 24.0) {
             let hours = self.judge_hours;
             return Err(format!("judge_hours is {hours}, expected more than 0 and less than 24"));
@@ -148,17 +177,7 @@ impl DailyConfig {
             let every = self.whole_every;
             return Err(format!("whole_every is {every}, expected 1 to {LONGEST_CHAIN}"));
         }
-        for (section, refused, table) in [
-            ("prepare", &OF_DAYS[..], Some(&self.prepare)),
-            ("encode", &OF_STORE, self.encode.as_ref()),
-        ] {
-            let mut keys = table.into_iter().flat_map(Table::keys);
-            let found = keys.find(|key| refused.contains(&key.replace('-', "_").as_str()));
-            if let Some(key) = found {
-                return Err(format!("{section}.{key}: every day decides this; leave it out"));
-            }
-        }
-        Ok(())
+        check_decided("every day", &self.prepare, self.encode.as_ref())
     }
 
     /// That the trainings can be done day by day.
@@ -190,19 +209,16 @@ impl DailyConfig {
 
     /// How a version is published.
     pub(super) fn publication(&self) -> Result<PublishSettings, Failure> {
-        let command = publish::Manner::augment_args(Command::new("publish"));
-        publish::publication(&flags(&command, &self.publish, "publish")?)
+        publication(&self.publish)
     }
 
     /// What `ams prepare` would be given.
     pub(super) fn prepare_flags(&self) -> Result<Vec<OsString>, Failure> {
-        let command = prepare::Arguments::augment_args(Command::new("prepare"));
-        flags(&command, &self.prepare, "prepare")
+        prepare_flags(&self.prepare)
     }
 
     /// What `ams encode` would be given, if there are pictures.
     pub(super) fn encode_flags(&self) -> Result<Option<Vec<OsString>>, Failure> {
-        let command = encode::Arguments::augment_args(Command::new("encode"));
-        self.encode.as_ref().map(|table| flags(&command, table, "encode")).transpose()
+        encode_flags(self.encode.as_ref())
     }
 }

@@ -13,7 +13,7 @@
 //! Every part of a day appears whole, and is passed over where it is there. So a day that was
 //! killed goes on, and ends with the same bits.
 
-mod config;
+pub(crate) mod config;
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -23,17 +23,14 @@ use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
 use ams_bundle::folder::MANIFEST;
-use ams_bundle::{
-    Model, VersionDeltaOptions, add_decision, bases, check_shapes, next_version, whole_versions,
-    write_version_delta,
-};
+use ams_bundle::{Model, add_decision, next_version, whole_versions};
 use ams_daily::{
     Day, Decision, Entry, Facts, Making, Outcome, Sanity, State, instant, predict, remove_leftovers,
 };
 use ams_data::dataset::{CARD, Dataset, SplitName};
 use ams_data::lock::Lock;
 use ams_data::prepare::{DayRows, plan};
-use ams_data::staging::{appear, remove_folder};
+use ams_data::staging::remove_folder;
 use ams_data::{Catalogue, Id, PictureName};
 use ams_image::FeatureStore;
 use ams_location::Locations;
@@ -43,13 +40,14 @@ use rayon::ThreadPoolBuilder;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::config::{DailyConfig, PublishAs};
+use self::config::DailyConfig;
 use crate::commands::prepare;
 use crate::commands::publish::publish_version;
+use crate::commands::versions::{self, PublishAs};
 use crate::failure::Failure;
 use crate::interrupt::stop_on_interrupt;
 use crate::launch::{Launch, threads};
-use crate::locations::here;
+use crate::locations::{here, solo};
 use crate::output::{Caller, Output, count, metric, table};
 use crate::threads::thread_count;
 
@@ -408,28 +406,21 @@ impl Daily<'_> {
     /// The version of the day, beside those that serve.
     fn publish(&self, making: &Making, place: &Path) -> Result<PathBuf, Failure> {
         let model = place.join("candidate").join(&self.config.name);
-        let version = model.join(making.version.to_string());
-        let there = self.version(making.version);
-        match (whole_versions(&model)?.contains(&making.version), there.exists()) {
-            (true, false) => Ok(version),
-            // It went there already, and the state was not written.
-            (false, true) if model.exists() => Ok(there),
-            // .. as a delta.
-            (true, true) if Model::open(&there)?.hash() == Model::open(&version)?.hash() => {
-                remove_folder(&version)?;
-                Ok(there)
-            }
-            (_, true) => {
-                let what = "was published by somebody else meanwhile; move it away, or let `ams daily` publish alone";
-                Err(Failure::user(format!("{}: {what}", there.display())))
-            }
-            (false, false) => {
-                let run = place.join("runs").join(&self.config.name);
-                let publication = &self.publication;
-                publish_version(&run, &version, making.version, publication, self.threads)?;
-                Ok(version)
-            }
-        }
+        let (run, there) = (self.run_of(place), self.version(making.version));
+        versions::candidate(&model, &there, making.version, "ams daily", |path| {
+            publish_version(
+                &run,
+                path,
+                making.version,
+                &self.publication,
+                solo(self.locations, self.threads),
+            )?;
+            Ok(())
+        })
+    }
+
+    fn run_of(&self, place: &Path) -> PathBuf {
+        place.join("runs").join(&self.config.name)
     }
 
     /// Moves the candidate, with the decision, to where it serves.
@@ -446,24 +437,8 @@ impl Daily<'_> {
                 remove_leftovers(candidate, name)?;
             }
             add_decision(candidate, &decision.object())?;
-            let folder = self.config.models.join(&self.config.name);
-            std::fs::create_dir_all(&folder)
-                .map_err(|error| Failure::user(format!("{}: {error}", folder.display())))?;
-            match self.base(making, candidate)? {
-                None => appear(candidate, &there)?,
-                Some(base) => {
-                    let exact = VersionDeltaOptions::default();
-                    let written = write_version_delta(&base, candidate, &there, exact)?;
-                    self.output.say(&format!(
-                        "version {} is a delta of {}: {} bytes, {} if it were whole",
-                        making.version,
-                        written.meta.base_version.number,
-                        count(written.bytes),
-                        count(written.whole_bytes)
-                    ));
-                    remove_folder(candidate)?;
-                }
-            }
+            let base = self.base(making, candidate)?;
+            versions::bring(candidate, &there, making.version, base.as_deref(), self.output)?;
         }
         entry.version = Some(making.version);
         entry.hash = Some(Model::open(&there)?.hash().to_owned());
@@ -476,16 +451,7 @@ impl Daily<'_> {
         else {
             return Ok(None);
         };
-        let base = self.version(base);
-        if bases(&base)?.len() + 1 >= self.config.whole_every {
-            return Ok(None);
-        }
-        let (serving, new) = (Model::open_bundle(&base)?, Model::open_bundle(candidate)?);
-        if let Err(error) = check_shapes(&serving, &new) {
-            self.output.say(&format!("published whole: {error}"));
-            return Ok(None);
-        }
-        Ok((serving.hash() != new.hash()).then_some(base))
+        versions::base(self.version(base), candidate, self.config.whole_every, self.output)
     }
 
     /// Writes down what was decided, and removes what is kept no longer.
@@ -509,19 +475,10 @@ impl Daily<'_> {
         let keep = self.config.keep;
         let model = self.config.models.join(&self.config.name);
         let serving = ams_serve::serving_version(&self.config.models, &self.config.name)?;
-        let ours = |version: &u64| self.state.days.iter().any(|day| day.version == Some(*version));
-        let versions: Vec<u64> = whole_versions(&model)?.into_iter().filter(ours).collect();
-        let old = &versions[..versions.len().saturating_sub(keep)];
-        let goes = |version: &u64| old.contains(version) && Some(*version) != serving;
-        let mut needed = Vec::new();
-        for version in whole_versions(&model)?.iter().filter(|version| !goes(version)) {
-            needed.extend(bases(&model.join(version.to_string()))?);
-        }
-        for version in old.iter().filter(|version| goes(version) && !needed.contains(version)) {
-            remove_folder(&model.join(version.to_string()))?;
-        }
+        let ours = |version| self.state.days.iter().any(|day| day.version == Some(version));
+        versions::remove_old(&model, keep, serving, ours)?;
         for folder in [&model, &self.config.work] {
-            remove_retired(folder)?;
+            versions::remove_retired(folder)?;
         }
         let left = whole_versions(&model)?;
         let days = &self.state.days;
@@ -574,22 +531,6 @@ fn changed(
         }
     }
     Ok((known > 0).then(|| others as f64 / known as f64))
-}
-
-/// Removes what is left in `folder` of folders whose removal was ended by force.
-fn remove_retired(folder: &Path) -> Result<(), Failure> {
-    let failed = |error| Failure::user(format!("{}: {error}", folder.display()));
-    for entry in std::fs::read_dir(folder).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let is_retired = entry
-            .file_name()
-            .to_str()
-            .is_some_and(|name| name.starts_with('.') && name.ends_with(".retired"));
-        if is_retired {
-            std::fs::remove_dir_all(entry.path()).map_err(failed)?;
-        }
-    }
-    Ok(())
 }
 
 /// A day in a line, with its reasons below it.
