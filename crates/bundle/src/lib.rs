@@ -61,6 +61,10 @@ pub use delta::carry::Carried;
 pub use delta::compact::{Compacted, compact};
 pub use delta::{Changes, verify};
 pub use error::{Error, Result};
+pub use evaluate::off_policy::{
+    Choice, Estimate, Evaluated, LogOptions, OffPolicy, Overlap, Requests, RewardModel, Weighing,
+    off_policy,
+};
 pub use evaluate::predictions::Predictions;
 pub use evaluate::ranking::{Ranking, by_score, by_user};
 pub use evaluate::retrieval::{At, Retrieval, Seen, retrieval};

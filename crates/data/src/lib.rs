@@ -38,6 +38,7 @@ pub mod outcomes;
 pub mod own_past;
 mod parquet_file;
 pub mod prepare;
+pub mod propensities;
 mod ragged;
 pub mod samples;
 pub mod schema;

@@ -4,6 +4,7 @@ use ams_model::metrics::{Impression, Metrics, log_loss};
 use rayon::prelude::*;
 use serde::Serialize;
 
+pub(crate) mod off_policy;
 pub(crate) mod predictions;
 pub(crate) mod ranking;
 pub(crate) mod retrieval;

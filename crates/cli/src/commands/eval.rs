@@ -1,6 +1,6 @@
 //! `ams eval`: how good a trained model is on days it has not seen.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use ams_bundle::{Evaluation, Retrieval, Seen, evaluate, retrieval};
 use ams_data::Id;
@@ -18,16 +18,20 @@ use crate::locations::{places, run_here};
 use crate::output::{Output, count, metric, table};
 use crate::threads::thread_count;
 
-/// Evaluate a run: AUC, GAUC, log loss, calibration, and slices.
+mod off_policy;
+
+/// Evaluate a run: AUC, GAUC, log loss, calibration, and slices; or a policy by a log with
+/// propensities.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The folder of a finished run, as `ams train` writes it.
-    run: PathBuf,
+    #[arg(required_unless_present = "ope")]
+    run: Option<PathBuf>,
     /// The split whose impressions are predicted.
     #[arg(long, value_enum, default_value_t = Split::Test)]
     split: Split,
     /// Rank all items too, by the vectors of a pre-rank network: Recall@K and NDCG@K.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "ope")]
     full_ranking: bool,
     /// The values of K.
     #[arg(long, value_name = "K", value_delimiter = ',', default_value = "10,20,50", requires = "full_ranking",
@@ -39,6 +43,8 @@ pub(crate) struct Arguments {
     /// Threads; as many as there are cores unless given.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
+    #[command(flatten)]
+    ope: off_policy::OpeArguments,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -70,22 +76,40 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
+    let run = arguments.run.as_deref();
+    match run {
+        Some(run) if arguments.ope.ope.is_empty() => {
+            split_of_run(&arguments, run, launch, locations, output)
+        }
+        _ => {
+            off_policy::evaluate(&arguments.ope, run, arguments.threads, launch, locations, output)
+        }
+    }
+}
+
+fn split_of_run(
+    arguments: &Arguments,
+    run: &Path,
+    launch: &Launch,
+    locations: &Locations,
+    output: Output<'_>,
+) -> Result<(), Failure> {
     if arguments.full_ranking && launch.size() > 1 {
         let what = format!("--full-ranking runs in one process, not in {}", launch.size());
         return Err(Failure::user(what));
     }
     let job = launch.job(threads(arguments.threads));
     let job = Job { places: places(locations), ..job };
-    let mut trainer = run::open(&run_here(locations, &arguments.run)?, job)?;
+    let mut trainer = run::open(&run_here(locations, run)?, job)?;
     let split = match arguments.split {
         Split::Train => SplitName::Train,
         Split::Test => SplitName::Test,
     };
     let name = format!("{}.parquet", split.as_str());
-    let place = locations.destination(&arguments.run.join("predictions").join(name), true)?;
+    let place = locations.destination(&run.join("predictions").join(name), true)?;
     if let Some(evaluation) = evaluate_run(&mut trainer, split, place.local())? {
         let full_ranking = match arguments.full_ranking {
-            true => Some(full_ranking(&mut trainer, split, &arguments)?),
+            true => Some(full_ranking(&mut trainer, split, arguments)?),
             false => None,
         };
         place.publish()?;
@@ -103,7 +127,7 @@ pub(crate) fn run(
 pub(crate) fn evaluate_run(
     trainer: &mut Trainer,
     split: SplitName,
-    path: &std::path::Path,
+    path: &Path,
 ) -> Result<Option<Evaluation>, Failure> {
     let predictions = trainer.evaluate(split)?;
     if trainer.rank() > 0 {

@@ -43,6 +43,7 @@ mod movielens;
 mod mpi;
 #[cfg(unix)]
 mod numeric;
+mod off_policy;
 #[cfg(unix)]
 mod operators;
 #[cfg(unix)]

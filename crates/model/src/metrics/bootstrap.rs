@@ -66,7 +66,7 @@ pub struct ResampledRanking {
 
 impl Bootstrap {
     /// How often each user is drawn in draw `replicate`: as many draws as `times` has users.
-    fn draw(&self, replicate: usize, times: &mut [u32]) {
+    pub(super) fn draw(&self, replicate: usize, times: &mut [u32]) {
         times.fill(0);
         let key = mix(xxh3_64_with_seed(b"bootstrap", self.seed) ^ mix(replicate as u64));
         for i in 0..times.len() as u64 {

@@ -5,12 +5,14 @@
 
 mod auc;
 mod bootstrap;
+mod off_policy;
 mod paired;
 mod probability;
 mod shown;
 
 pub use auc::{Gauc, Impression, auc, auc_of_sorted, gauc, gauc_of_sorted};
 pub use bootstrap::{Bootstrap, Interval, MetricPair, Resampled, ResampledRanking, difference};
+pub use off_policy::{Expected, Reweighted, ReweightedLog, Values};
 pub use paired::{Gain, auc_gain, gauc_gain, logloss_gain};
 pub(crate) use probability::normalized_entropy;
 pub use probability::{Reliability, calibration, log_loss, reliability};
