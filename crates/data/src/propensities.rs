@@ -101,7 +101,7 @@ impl Columns {
 /// Further columns that a question needs.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Further {
-    /// The evaluated policy's probabilities of the candidates; without candidates, that of the item.
+    /// The evaluated policy's probabilities of the candidates; without candidates, of the item.
     pub policy: Option<String>,
     /// Expected rewards of the candidates.
     pub expected: Option<String>,

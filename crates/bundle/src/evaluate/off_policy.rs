@@ -127,8 +127,8 @@ pub struct Requests {
 }
 
 impl Requests {
-    /// Reads JSON lines: a request as servers take it, with one more key, `page`. Its candidates may
-    /// be left out; where it has bids or features of candidates, they are taken from there.
+    /// Reads JSON lines: a request as servers take it, with one more key, `page`. Its candidates
+    /// may be left out; where it has bids or features of candidates, they are taken from there.
     ///
     /// # Errors
     /// With the line that is wrong, or whose page was there before.
@@ -210,8 +210,8 @@ pub struct Overlap {
     pub largest_share: f64,
     /// Rewards that are not 0 and have a weight above 0.
     pub rewards: u64,
-    /// Mean probability that the policy gives to candidates whose probability was 0 in the log; none
-    /// if the log does not have the probabilities of all candidates.
+    /// Mean probability that the policy gives to candidates whose probability was 0 in the log;
+    /// none if the log does not have the probabilities of all candidates.
     pub unsupported: Option<f64>,
 }
 
@@ -835,7 +835,7 @@ mod tests {
 
     #[test]
     fn questions_that_a_log_cannot_answer() {
-        let (table, options) = (coins(10, "[0.5 0.5]"), options(Weighing::Page));
+        let (table, options) = (coins(12, "[0.5 0.5]"), options(Weighing::Page));
         let error = |columns: &[&str], options: &LogOptions, requests: Option<&Requests>| {
             let columns = Columns::renamed(columns.iter().copied()).unwrap();
             let options = LogOptions { columns, ..options.clone() };

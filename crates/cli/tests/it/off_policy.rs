@@ -69,7 +69,8 @@ fn a_policy_in_a_column() {
     let bad =
         log(4, &["a", "b"].map(str::to_owned)).replace(r#""propensity":0.5"#, r#""propensity":0"#);
     place.write("logs/bad.jsonl", bad);
-    place.write("logs/good.jsonl", log(4, &["a", "b"].map(str::to_owned)));
+    let good = log(4, &["a", "b"].map(str::to_owned)).replace(r#":"p"#, r#":"q"#);
+    place.write("logs/good.jsonl", good);
     let words = ["bad.jsonl, line 1: `propensity` is 0, so the item could not have been shown"];
     place.refuses("eval --ope logs --policy-probabilities mine", &words);
 }
