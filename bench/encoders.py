@@ -12,8 +12,9 @@ features  every poster of MovieLens 1M encoded by ams; cosine of each with the f
           which is in DATA
 training  explicit MovieLens 1M, images as in bench/ablations/explicit.toml: GAUC and AUC with our features and with
           theirs, seed by seed
-speed     so many posters by ams on two threads and by two forms of the peer (bench/peers/encode.py), one after the other in
-          every round; ratios are of one round. Have nothing else run meanwhile
+speed     so many posters by ams on two threads, with tract and with the peer's onnxruntime, and by three forms of the peer
+          (bench/peers/encode.py), one after the other in every round; ratios are of one round. Have nothing else run
+          meanwhile
 """
 import argparse
 import json
@@ -31,6 +32,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 NEEDS = {"numpy": "numpy", "onnxruntime": "onnxruntime", "PIL": "pillow", "safetensors": "safetensors"}
 PREPARE = ["--preprocess", "custom", "--size", "224", "--resize", "whole", "--filter", "bicubic", "--pixels", "0..255",
            "--mean", "127", "--std", "128"]
+OURS = {"tract": ["--runtime", "tract"], "onnxruntime": ["--runtime", "onnxruntime", "--onnxruntime"]}
 PEERS = {
     "2 processes, 1 thread each, batch 8": ["--processes", "2", "--threads", "1", "--batch", "8"],
     "2 processes, 1 thread each, batch 1": ["--processes", "2", "--threads", "1", "--batch", "1"],
@@ -132,12 +134,18 @@ class Bench:
         clicks = [f"u{at % 7},{name},{at % 2},{1_700_000_000 + at}\n" for at, name in enumerate(names * 2)]
         (work / "events.csv").write_text("user_id,item_id,click,timestamp\n" + "".join(clicks))
         self.ams("prepare", "--events", work / "events.csv", "--items", work / "items.csv", "--out", data, "--replace")
+        import onnxruntime
+
+        capi = pathlib.Path(onnxruntime.__file__).parent / "capi"
         for at in range(self.options.rounds):
-            shutil.rmtree(work / "timed", ignore_errors=True)
-            report = self.ams("encode", data, "--out", work / "timed", "--images", pictures, "--threads", "2", "--encoder",
-                              self.network, "--output-node", "features", *PREPARE)
-            total = sum(float(row.sum(dtype="float64")) for row in rows_by_name(work / "timed").values())
-            self.keep(part="speed", round=at, system="ams", pictures=report["encoded"], seconds=report["seconds"], sum=total)
+            for runtime, flags in OURS.items():
+                flags = [*flags, capi] if runtime == "onnxruntime" else flags
+                shutil.rmtree(work / "timed", ignore_errors=True)
+                report = self.ams("encode", data, "--out", work / "timed", "--images", pictures, "--threads", "2",
+                                  "--encoder", self.network, "--output-node", "features", *PREPARE, *flags)
+                total = sum(float(row.sum(dtype="float64")) for row in rows_by_name(work / "timed").values())
+                self.keep(part="speed", round=at, system=f"ams, {runtime}", pictures=report["encoded"],
+                          seconds=report["seconds"], sum=total)
             for name, flags in PEERS.items():
                 peer = run([sys.executable, ROOT / "bench/peers/encode.py", self.network, "features", pictures, *flags])
                 if abs(peer["sum"] / total - 1) > 1e-3:
@@ -164,13 +172,14 @@ def table(results):
         lines += ["", f"Mean GAUC, ours less theirs: {difference:+.4f}; the seeds of one spread over {spreads['theirs']:.4f}.", ""]
     speed = [row for row in results if row["part"] == "speed"]
     if speed:
-        lines += ["| | pictures/s | ams is so many times as fast |", "|---|---|---|"]
-        ours = {row["round"]: row["pictures"] / row["seconds"] for row in speed if row["system"] == "ams"}
-        lines.append(f"| ams, 2 threads | {around(list(ours.values()), 1)} | |")
-        for name in PEERS:
-            theirs = {row["round"]: row["pictures"] / row["seconds"] for row in speed if row["system"] == name}
+        lines += ["| | pictures/s | ams with onnxruntime is so many times as fast |", "|---|---|---|"]
+        rates = lambda system: {row["round"]: row["pictures"] / row["seconds"] for row in speed if row["system"] == system}
+        ours = rates("ams, onnxruntime")
+        for system, name in [*((f"ams, {name}", f"ams, 2 threads, {name}") for name in OURS),
+                             *((name, f"onnxruntime and Pillow, {name}") for name in PEERS)]:
+            theirs = rates(system)
             ratios = [ours[at] / theirs[at] for at in theirs]
-            lines.append(f"| onnxruntime and Pillow, {name} | {around(list(theirs.values()), 1)} | {around(ratios, 2)} |")
+            lines.append(f"| {name} | {around(list(theirs.values()), 1)} | {around(ratios, 2)} |")
         lines += ["", f"{speed[0]['pictures']} posters, median [least, largest] of {len(ours)} rounds."]
     return "\n".join(lines) + "\n"
 

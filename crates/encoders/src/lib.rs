@@ -28,7 +28,7 @@ pub mod preprocess;
 pub mod vgg16;
 
 #[cfg(feature = "onnx")]
-pub use onnx::{Onnx, Pool};
+pub use onnx::{Accelerator, Onnx, Pool, Runtime};
 pub use preprocess::Preprocess;
 pub use vgg16::Vgg16;
 

@@ -1,30 +1,37 @@
 //! Any network in an ONNX file, from the one input that a node of choice needs to that node.
 //!
-//! Computed by tract in f32, on the thread that asks, one picture at a time: a row cannot know what
-//! was beside it. Where a file insists on a number of pictures, the one picture fills them all,
-//! which costs that many times more.
+//! Computed in f32, on the thread that asks, one picture at a time: a row cannot know what was
+//! beside it. Where a file insists on a number of pictures, the one picture fills them all, which
+//! costs that many times more. Graphics processors alone take several pictures at once.
 //!
-//! An optimizer rewrites the network, and optimizers have faults. So when a network is opened, its
-//! output for one picture is compared with what the network gives as the file has it.
+//! Two runtimes compute networks: tract, which is part of the program, and an ONNX Runtime that is
+//! installed. Both optimize a network before they run it, and optimizers have faults. So when a
+//! network is opened, its output for one picture is compared with what the network gives as the
+//! file has it, and that of ONNX Runtime also with tract's. Where the two agree, a row of one is
+//! as good as a row of the other, and the runtime is no part of the encoder's identity.
 //!
 //! Knows networks. Does not know pictures beyond [`Preprocess`].
 
 mod graph;
+mod network;
 mod pool;
+mod runtime;
 mod single;
+mod tract;
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
-use std::sync::Arc;
 
 use ams_data::{Error, Result};
 use ams_image::{Encoder, Failure, Reason, Rgb, Scratch};
-use tract_onnx::prelude::*;
 
 use crate::preprocess::{Layout, Preprocess, Values};
-use graph::{Graph, Prepared};
+use graph::{Graph, Part};
+use network::{Network, values};
 pub use pool::Pool;
 use pool::Pooling;
+use runtime::Sessions;
+pub use runtime::{Accelerator, Runtime};
+use tract::Tract;
 
 /// Raised whenever rows change though file and settings do not: part of the hash.
 const VERSION: u32 = 1;
@@ -41,10 +48,23 @@ pub struct Onnx {
     hash: String,
     preprocess: Preprocess,
     values: Values,
-    /// Dimensions of the input, pictures first.
-    shape: [usize; 4],
+    /// Pictures of one input: more than one only if the file insists on them.
+    pictures: usize,
     pooling: Pooling,
-    network: Arc<TypedRunnableModel>,
+    network: Box<dyn Network>,
+    /// What computes the network, in words.
+    runtime: String,
+    batch: usize,
+}
+
+/// A network that was opened: what [`Onnx`] needs of it.
+struct Opened {
+    shape: [usize; 4],
+    /// Dimensions of its output for an input of `shape`.
+    output: Vec<usize>,
+    network: Box<dyn Network>,
+    /// Whether rows are only those of ONNX Runtime: tract cannot compute them, or differs.
+    by_runtime_alone: bool,
 }
 
 impl Onnx {
@@ -57,22 +77,38 @@ impl Onnx {
         output: Option<&str>,
         pool: Option<Pool>,
         preprocess: Preprocess,
+        runtime: &Runtime,
     ) -> Result<Onnx> {
         preprocess.check()?;
         let graph = Graph::read(path)?;
         let output = graph.output(output)?;
         let contents = graph.content_hash()?;
+        if *runtime == Runtime::Tract {
+            graph.check_operators(&output)?;
+        }
         let part = graph.part(output.clone())?;
         let input = part.input()?;
         let layout = input.layout()?;
+        let values = preprocess.values(layout);
         let pictures = input.pictures();
-        let prepared = match part.prepare(input.shape(1, &preprocess, layout)?) {
-            Err(_) if pictures > 1 => part.prepare(input.shape(pictures, &preprocess, layout)?),
-            prepared => prepared,
+        let mut probe_values = vec![0.0; preprocess.input_len()];
+        values.write(&probe(preprocess.size), &mut probe_values);
+        let open = |shape: [usize; 4]| {
+            let probe = probe_values.repeat(shape[0]);
+            match runtime {
+                Runtime::Tract => open_tract(&part, shape, &probe),
+                Runtime::OnnxRuntime { library, accelerator } => {
+                    open_runtime(&part, shape, &probe, library, *accelerator)
+                }
+            }
+        };
+        let opened = match open(input.shape(1, &preprocess, layout)?) {
+            Err(_) if pictures > 1 => open(input.shape(pictures, &preprocess, layout)?),
+            opened => opened,
         };
         let widened = if part.widened { "in single precision\n" } else { "" };
         drop(part);
-        let Prepared { shape, output: sizes, network, plain } = prepared?;
+        let Opened { shape, output: sizes, network, by_runtime_alone } = opened?;
         let pooling = Pooling::new(&sizes, shape[0], pool)
             .map_err(|what| Error::content(path, format!("output `{output}` {what}")))?;
         let file = path.file_name().unwrap_or_default().to_string_lossy();
@@ -83,62 +119,88 @@ impl Onnx {
                 Layout::Nhwc => "nhwc",
             }
         );
+        let alone = if by_runtime_alone { "by onnxruntime\n" } else { "" };
         let defines = format!(
-            "ams onnx encoder {VERSION}\n{contents}\n{output}{pooling}\n{words}\n{widened}"
+            "ams onnx encoder {VERSION}\n{contents}\n{output}{pooling}\n{words}\n{widened}{alone}"
         );
-        let onnx = Onnx {
-            id: format!("{file} {output}{pooling}: {words}"),
+        let by = if by_runtime_alone { ", by onnxruntime" } else { "" };
+        Ok(Onnx {
+            id: format!("{file} {output}{pooling}: {words}{by}"),
             hash: blake3::hash(defines.as_bytes()).to_hex().to_string(),
-            values: preprocess.values(layout),
+            values,
             preprocess,
-            shape,
+            pictures: shape[0],
             pooling,
             network,
-        };
-        onnx.compare(&plain).map_err(|what| Error::content(path, what))?;
-        Ok(onnx)
+            runtime: runtime.to_string(),
+            batch: if shape[0] == 1 { runtime.batch() } else { 1 },
+        })
     }
 
-    /// What `network` gives of a picture, all of it.
-    fn run(&self, network: &Arc<TypedRunnableModel>, fitted: &Rgb) -> TractResult<Tensor> {
+    fn rows(
+        &self,
+        fitted: &[Rgb],
+        input: &mut Vec<f32>,
+        out: &mut [f32],
+    ) -> std::result::Result<(), String> {
         let len = self.preprocess.input_len();
-        let mut input = Tensor::zero::<f32>(&self.shape)?;
-        let mut view = input.try_as_plain_ram_mut()?;
-        let values = view.as_slice_mut::<f32>()?;
-        let (first, others) = values.split_at_mut(len);
-        self.values.write(fitted, first);
-        others.chunks_exact_mut(len).for_each(|other| other.copy_from_slice(first));
-        let output = network.run(tvec!(input.into_tvalue()))?;
-        Ok(output[0].cast_to::<f32>()?.into_owned())
-    }
-
-    fn row(&self, fitted: &Rgb, row: &mut [f32]) -> TractResult<()> {
-        let output = self.run(&self.network, fitted)?;
-        self.pooling.take(output.try_as_plain_ram()?.as_slice::<f32>()?, row);
-        Ok(())
-    }
-
-    /// Compares what the network gives of one picture with what `plain` gives, the same network
-    /// before it was optimized.
-    fn compare(&self, plain: &Arc<TypedRunnableModel>) -> std::result::Result<(), String> {
-        let picture = probe(self.preprocess.size);
-        let run = |network| {
-            let values = || -> TractResult<Vec<f32>> {
-                let output = self.run(network, &picture)?;
-                Ok(output.try_as_plain_ram()?.as_slice::<f32>()?.to_vec())
-            };
-            match catch_unwind(AssertUnwindSafe(values)) {
-                Ok(values) => values.map_err(|error| format!("{error:#}")),
-                Err(_) => Err("it gave up (panic caught)".to_owned()),
+        input.resize(fitted.len() * self.pictures * len, 0.0);
+        for (picture, input) in fitted.iter().zip(input.chunks_exact_mut(self.pictures * len)) {
+            let (first, others) = input.split_at_mut(len);
+            self.values.write(picture, first);
+            others.chunks_exact_mut(len).for_each(|other| other.copy_from_slice(first));
+        }
+        self.network.run(input, &mut |output| {
+            let rows = out.chunks_exact_mut(self.pooling.dim);
+            for (row, output) in rows.zip(output.chunks_exact(output.len() / fitted.len())) {
+                self.pooling.take(output, row);
             }
-        };
-        let failed = |error| format!("the network fails on a first picture: {error}");
-        let optimized = run(&self.network).map_err(failed)?;
-        let failed =
-            |error| format!("the network cannot be compared with what the file has: {error}");
-        let expected = run(plain).map_err(failed)?;
-        agree(&optimized, &expected)
+        })
     }
+}
+
+/// Opens the network of tract, and compares what it gives with what the file's network gives.
+fn open_tract(part: &Part, shape: [usize; 4], probe: &[f32]) -> Result<Opened> {
+    let prepared = part.prepare(shape)?;
+    let [network, plain] =
+        [prepared.network, prepared.plain].map(|network| Tract { shape, network });
+    compare(&network, &plain, probe).map_err(|what| part.error(what))?;
+    let network = Box::new(network);
+    Ok(Opened { shape, output: prepared.output, network, by_runtime_alone: false })
+}
+
+/// Opens the network of an ONNX Runtime, and compares what it gives with what the file's network
+/// gives, and with what tract gives if tract can compute it.
+fn open_runtime(
+    part: &Part,
+    shape: [usize; 4],
+    probe: &[f32],
+    library: &Path,
+    accelerator: Option<Accelerator>,
+) -> Result<Opened> {
+    let network = Sessions::open(part, library, accelerator, shape)?;
+    let plain = network.plain()?;
+    compare(&network, &plain, probe).map_err(|what| part.error(what))?;
+    let output = network.output_shape(probe).map_err(|what| part.error(what))?;
+    let agrees = part.prepare(shape).is_ok_and(|prepared| {
+        let tract = Tract { shape, network: prepared.network };
+        prepared.output == output && compare(&network, &tract, probe).is_ok()
+    });
+    Ok(Opened { shape, output, network: Box::new(network), by_runtime_alone: !agrees })
+}
+
+/// Compares what `network` gives of one picture with what `plain` gives, the same network before
+/// it was optimized.
+fn compare(
+    network: &dyn Network,
+    plain: &dyn Network,
+    probe: &[f32],
+) -> std::result::Result<(), String> {
+    let failed = |error| format!("the network fails on a first picture: {error}");
+    let optimized = values(network, probe).map_err(failed)?;
+    let failed = |error| format!("the network cannot be compared with what the file has: {error}");
+    let expected = values(plain, probe).map_err(failed)?;
+    agree(&optimized, &expected)
 }
 
 /// A picture of every color, in no order: what a network is first tried with.
@@ -195,6 +257,14 @@ impl Encoder for Onnx {
         self.pooling.dim
     }
 
+    fn batch(&self) -> usize {
+        self.batch
+    }
+
+    fn runtime(&self) -> Option<&str> {
+        Some(&self.runtime)
+    }
+
     fn fit(&self, picture: Rgb, scratch: &mut Scratch) -> Rgb {
         self.preprocess.fit(&picture, &mut scratch.resizer)
     }
@@ -202,18 +272,18 @@ impl Encoder for Onnx {
     fn encode(
         &self,
         fitted: &[Rgb],
-        _: &mut Scratch,
+        scratch: &mut Scratch,
         out: &mut [f32],
     ) -> std::result::Result<(), Failure> {
         assert_eq!(out.len(), fitted.len() * self.dim(), "rows of the encoder's width");
-        for (picture, row) in fitted.iter().zip(out.chunks_exact_mut(self.dim())) {
+        for (pictures, rows) in
+            fitted.chunks(self.batch).zip(out.chunks_mut(self.batch * self.dim()))
+        {
             // A network is a stranger's program; what it cannot do is this picture's failure.
-            let failed = match catch_unwind(AssertUnwindSafe(|| self.row(picture, row))) {
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => format!("the network failed: {error:#}"),
-                Err(_) => "the network gave up on the picture (panic caught)".to_owned(),
-            };
-            return Err(Failure::new(Reason::Encoder, failed));
+            let ran = self.rows(pictures, &mut scratch.floats[0], rows);
+            ran.map_err(|error| {
+                Failure::new(Reason::Encoder, format!("the network failed: {error}"))
+            })?;
         }
         Ok(())
     }

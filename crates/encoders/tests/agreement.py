@@ -7,6 +7,9 @@ DATA  folder with encoders/efficientnet_lite0.onnx and ml1m-posters/images
 WORK  folder for pictures, datasets and a Python environment, if this Python has not got what is needed
 AMS   the program
 
+The network is computed by tract; then 500 posters by tract and by ams with that onnxruntime: these rows have to be the
+same to a cosine of 0.9999 and to 1e-3 of a row's largest value (stores keep halves, which round by half of that).
+
 Both sides decode, resize, crop and compute on their own. The cosines of the two features of each picture, with two ways
 to prepare pictures, have to be 0.999 in the median and 0.99 everywhere. They are not 1 because this network is sensitive:
 one pixel value in fifty changed by 1 of 255 takes a poster's cosine to 0.9999, one in ten to 0.9985 (of a picture
@@ -26,6 +29,7 @@ from peers.store import rows_by_key
 NEEDS = {"numpy": "numpy", "onnxruntime": "onnxruntime", "PIL": "pillow", "blake3": "blake3", "safetensors": "safetensors"}
 MEDIAN, LEAST = 0.999, 0.99
 POSTERS = 50
+BY_BOTH, COSINE, RELATIVE = 500, 0.9999, 1e-3
 PREPARE = {
     "whole": ["--preprocess", "custom", "--size", "224", "--resize", "whole", "--filter", "bicubic", "--pixels", "0..255",
               "--mean", "127", "--std", "128"],
@@ -134,6 +138,37 @@ def run(command):
     return json.loads(done.stdout)
 
 
+def runtimes(data, work, ams):
+    """Whether tract and onnxruntime give the same rows."""
+    import numpy as np
+    import onnxruntime
+
+    folder = data / "ml1m-posters/images"
+    names = [path.name for path in sorted(folder.glob("*.jpg"))[:: 6][:BY_BOTH]]
+    out = dataset(work, names, ams)
+    rows, ids = {}, set()
+    for runtime in ("tract", "onnxruntime"):
+        store = work / f"images-{runtime}"
+        shutil.rmtree(store, ignore_errors=True)
+        more = ["--onnxruntime", pathlib.Path(onnxruntime.__file__).parent / "capi"] if runtime != "tract" else []
+        report = run([ams, "encode", out, "--images", folder, "--out", store, "--encoder",
+                      data / "encoders/efficientnet_lite0.onnx", "--output-node", "features", "--rows", "f16", "--runtime",
+                      runtime, *more, *PREPARE["whole"]])
+        if not report["runtime"].startswith(runtime):
+            sys.exit(f"asked for {runtime}, computed by {report['runtime']}")
+        rows[runtime] = rows_by_key(store)
+        ids.add(json.loads((store / "images.json").read_text())["encoder_hash"])
+    cosines, off = [], 0.0
+    for key, tract in rows["tract"].items():
+        other = rows["onnxruntime"][key]
+        cosines.append(float(tract @ other / np.linalg.norm(tract) / np.linalg.norm(other)))
+        off = max(off, float(np.abs(tract - other).max() / np.abs(tract).max()))
+    print(f"tract and onnxruntime {onnxruntime.__version__}, {len(cosines)} posters: cosine at least {min(cosines):.7f}, "
+          f"largest difference {off:.1e} of the row's largest value")
+    if min(cosines) < COSINE or off > RELATIVE or len(ids) != 1:
+        sys.exit(f"expected a cosine of {COSINE}, a difference of {RELATIVE}, and one encoder: {ids}")
+
+
 def main():
     if len(sys.argv) != 4:
         sys.exit(__doc__)
@@ -160,7 +195,7 @@ def main():
         store = work / f"images-{how}"
         shutil.rmtree(store, ignore_errors=True)
         report = run([ams, "encode", out, "--images", pictures, "--out", store, "--encoder", network, "--output-node",
-                      "features", *flags])
+                      "features", "--runtime", "tract", *flags])
         if report["failed"]:
             sys.exit(f"{how}: pictures without a feature: {report['failed']}")
         rows, cosines = rows_by_key(store), {}
@@ -178,6 +213,7 @@ def main():
         failed |= min(cosines.values()) < LEAST or np.median(list(cosines.values())) < MEDIAN
     if failed:
         sys.exit(f"expected a cosine of {LEAST} for every picture, and {MEDIAN} in the median")
+    runtimes(data, work, ams)
 
 
 if __name__ == "__main__":

@@ -160,6 +160,7 @@ pub fn encode_together(
         unsupported: write::unsupported_by_format(&pictures),
         dim: encoder_id.dim,
         encoder: encoder_id.encoder.clone(),
+        runtime: encoder.runtime().map(str::to_owned),
         names: names.len() as u64,
         respelled: Respelled::of(&pictures),
         matched: None,

@@ -27,6 +27,11 @@ pub trait Encoder: Send + Sync {
         1
     }
 
+    /// What computes the rows, in words, where that is a choice and no part of the identity.
+    fn runtime(&self) -> Option<&str> {
+        None
+    }
+
     /// What [`Encoder::encode`] takes of `picture`: its pixels, resized and cropped. Whatever came,
     /// this is small: it waits until a batch is full.
     fn fit(&self, picture: Rgb, scratch: &mut Scratch) -> Rgb;

@@ -123,6 +123,7 @@ pub fn precomputed(
         failed: write::failed_by_reason(&pictures),
         unsupported: BTreeMap::new(),
         dim: encoder_id.dim,
+        runtime: None,
         encoder: encoder_id.encoder,
         names: names.len() as u64,
         respelled: Respelled::of(&pictures),

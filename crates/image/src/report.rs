@@ -25,6 +25,9 @@ pub struct EncodeReport {
     pub dim: usize,
     /// The encoder in words.
     pub encoder: String,
+    /// What computed the rows, where the encoder leaves a choice.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub runtime: Option<String>,
     /// Picture names looked at.
     pub names: u64,
     /// Names that are those of a file but for their spelling.

@@ -353,6 +353,9 @@ fn text(timed: &Timed<'_>, out: &Path) -> String {
         count(report.encoded),
         count(report.reused),
     );
+    if let Some(runtime) = &report.runtime {
+        text += &format!("  computed by {runtime}\n");
+    }
     for (reason, names) in &report.failed {
         let formats = match reason.as_str() {
             "unsupported" => format!("{}; ", listed_counts(&report.unsupported)),

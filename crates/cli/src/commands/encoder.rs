@@ -11,6 +11,7 @@ use ams_image::builtin::{Builtin, DIM};
 use ams_image::encoder::Encoder;
 
 use crate::commands::preprocess::{PreprocessArguments, Preset};
+use crate::commands::runtime::RuntimeArguments;
 use crate::failure::Failure;
 
 /// Which encoder, and its settings.
@@ -43,6 +44,8 @@ pub(crate) struct EncoderArguments {
     /// needs none.
     #[arg(long, value_enum)]
     pool: Option<PoolName>,
+    #[command(flatten)]
+    runtime: RuntimeArguments,
     #[command(flatten, next_help_heading = "How pictures are prepared for a network")]
     preprocess: PreprocessArguments,
 }
@@ -98,7 +101,17 @@ impl EncoderArguments {
             _ if path.extension().is_some_and(|extension| extension == "onnx")
                 || path.is_file() =>
             {
-                self.refuse("an ONNX encoder", &["output-node", "pool", "preprocess"])?;
+                self.refuse(
+                    "an ONNX encoder",
+                    &[
+                        "output-node",
+                        "pool",
+                        "preprocess",
+                        "runtime",
+                        "onnxruntime",
+                        "execution-provider",
+                    ],
+                )?;
                 self.onnx(path, local)
             }
             other => Err(Failure::user(format!(
@@ -115,7 +128,8 @@ impl EncoderArguments {
     ) -> Result<Box<dyn Encoder>, Failure> {
         let preprocess = self.preprocess.preprocess(None)?;
         let (output, pool) = (self.output_node.as_deref(), self.pool.map(Pool::from));
-        Ok(Box::new(Onnx::open(&local(path)?, output, pool, preprocess)?))
+        let runtime = self.runtime.find()?;
+        Ok(Box::new(Onnx::open(&local(path)?, output, pool, preprocess, &runtime)?))
     }
 
     #[cfg(not(feature = "onnx"))]
@@ -152,7 +166,11 @@ impl EncoderArguments {
             ("pool", self.pool.is_some()),
             ("preprocess", self.preprocess.is_given()),
         ];
-        match given.iter().find(|(name, given)| *given && !takes.contains(name)) {
+        match given
+            .iter()
+            .chain(&self.runtime.given())
+            .find(|(name, given)| *given && !takes.contains(name))
+        {
             None => Ok(()),
             Some((name, _)) => {
                 let takes = takes.join(", --");

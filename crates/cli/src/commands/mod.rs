@@ -26,6 +26,7 @@ mod projector;
 pub(crate) mod publish;
 pub(crate) mod report;
 pub(crate) mod rollback;
+pub(crate) mod runtime;
 pub(crate) mod score;
 pub(crate) mod serve;
 pub(crate) mod status;

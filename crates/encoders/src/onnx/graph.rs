@@ -10,6 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::Arc;
 
 use ams_data::{Error, Result};
+use prost::Message;
 use tract_onnx::pb::tensor_proto::{DataLocation, DataType};
 use tract_onnx::pb::tensor_shape_proto::dimension;
 use tract_onnx::pb::{GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, type_proto};
@@ -50,8 +51,6 @@ pub(crate) struct Input {
 
 /// A network that can be computed.
 pub(crate) struct Prepared {
-    /// Dimensions of its input.
-    pub shape: [usize; 4],
     /// Dimensions of its output.
     pub output: Vec<usize>,
     pub network: Arc<TypedRunnableModel>,
@@ -198,9 +197,8 @@ impl Graph {
     /// Only what `output` needs.
     ///
     /// # Errors
-    /// If it needs operators that cannot be computed here, or not just one input.
+    /// If it needs not just one input.
     pub(crate) fn part(self, output: String) -> Result<Part> {
-        self.check_operators(&output)?;
         self.check_inputs(&output)?;
         let (tensors, needed) = self.needs(&output);
         let tensors = tensors.into_iter().map(str::to_owned).collect::<HashSet<String>>();
@@ -220,8 +218,8 @@ impl Graph {
         Ok(Part { path, model, output, widened })
     }
 
-    /// Refuses operators that cannot be computed, if `output` needs them.
-    fn check_operators(&self, output: &str) -> Result<()> {
+    /// Refuses operators that tract cannot compute, if `output` needs them.
+    pub(crate) fn check_operators(&self, output: &str) -> Result<()> {
         let known = onnx().op_register.0;
         let mut unknown = BTreeMap::new();
         for at in self.needs(output).1 {
@@ -236,7 +234,11 @@ impl Graph {
         }
         let all = unknown.iter().map(|(kind, tensor)| format!("{kind} (makes `{tensor}`)"));
         let all = all.collect::<Vec<String>>().join(", ");
-        Err(self.error(format!("operators that cannot be computed here: {all}")))
+        let what = format!(
+            "operators that cannot be computed here: {all}; an ONNX Runtime may compute them (`pip install \
+             onnxruntime`, --runtime onnxruntime)"
+        );
+        Err(self.error(what))
     }
 
     /// Refuses an output that does not need just one input.
@@ -269,8 +271,25 @@ impl Graph {
 }
 
 impl Part {
-    fn error(&self, what: String) -> Error {
+    pub(crate) fn error(&self, what: String) -> Error {
         Error::content(&self.path, what)
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The part as an ONNX file; weights that other files hold stay there.
+    pub(crate) fn encode(&self) -> Vec<u8> {
+        self.model.encode_to_vec()
+    }
+
+    /// Bytes of the weights that other files hold.
+    pub(crate) fn outside_bytes(&self) -> u64 {
+        let graph = self.model.graph.as_ref().expect("checked when the file was read");
+        let entries = graph.initializer.iter().flat_map(|tensor| &tensor.external_data);
+        let lengths = entries.filter(|entry| entry.key == "length");
+        lengths.filter_map(|entry| entry.value.parse::<u64>().ok()).sum()
     }
 
     pub(crate) fn input(&self) -> Result<Input> {
@@ -348,7 +367,7 @@ impl Part {
         let output = fact.shape.as_concrete().map(<[usize]>::to_vec);
         let output =
             output.ok_or_else(|| TractError::msg("its size depends on what is in the picture"))?;
-        Ok(Prepared { shape, output, network: network.into_runnable()?, plain })
+        Ok(Prepared { output, network: network.into_runnable()?, plain })
     }
 }
 

@@ -1,6 +1,6 @@
 //! ONNX networks: the same numbers as onnxruntime's, and errors that say what to do.
 
-use ams_encoders::onnx::{Onnx, Pool};
+use ams_encoders::onnx::{Onnx, Pool, Runtime};
 use ams_encoders::preprocess::{Preprocess, Range, Resize};
 use ams_image::Encoder;
 use ams_image::resize::Filter;
@@ -26,18 +26,20 @@ fn whole() -> Preprocess {
 }
 
 fn open(file: &str, output: &str) -> Onnx {
-    Onnx::open(&golden(file), Some(output), None, whole()).expect("a good file")
+    Onnx::open(&golden(file), Some(output), None, whole(), &Runtime::Tract).expect("a good file")
 }
 
 fn pooled(file: &str, output: &str, pool: Pool) -> Onnx {
-    Onnx::open(&golden(file), Some(output), Some(pool), whole()).expect("a good file")
+    Onnx::open(&golden(file), Some(output), Some(pool), whole(), &Runtime::Tract)
+        .expect("a good file")
 }
 
 /// A resized pixel may differ by one of 255 from Pillow's: a tolerance of 5e-3 allows for that.
 #[test]
 fn rows_are_those_of_onnxruntime() {
     let onnx =
-        Onnx::open(&golden("small.onnx"), Some("features"), None, imagenet()).expect("a good file");
+        Onnx::open(&golden("small.onnx"), Some("features"), None, imagenet(), &Runtime::Tract)
+            .expect("a good file");
     check("small.onnx features, imagenet", &onnx, &PICTURES, 5e-3);
     check("small.onnx features, whole", &open("small.onnx", "features"), &PICTURES, 5e-3);
     check("small.onnx logits, whole", &open("small.onnx", "logits"), &PICTURES, 5e-3);
@@ -108,7 +110,9 @@ fn tokens_and_maps_become_a_row_as_told() {
     assert_eq!(maps.hash(), open("small.onnx", "pooled").hash());
 
     let error = |file: &str, output: &str, pool: Option<Pool>| {
-        Onnx::open(&golden(file), Some(output), pool, whole()).expect_err("a bad pool").to_string()
+        Onnx::open(&golden(file), Some(output), pool, whole(), &Runtime::Tract)
+            .expect_err("a bad pool")
+            .to_string()
     };
     let unasked = error("tokens.onnx", "last_hidden_state", None);
     assert!(
@@ -147,7 +151,7 @@ fn an_encoder_is_known_by_all_that_defines_it() {
         onnx.hash(),
         open("small.onnx", "logits").hash(),
         open("nhwc.onnx", "features").hash(),
-        Onnx::open(&golden("small.onnx"), Some("features"), None, imagenet())
+        Onnx::open(&golden("small.onnx"), Some("features"), None, imagenet(), &Runtime::Tract)
             .expect("a good file")
             .hash(),
     ];
@@ -163,7 +167,9 @@ fn an_encoder_is_known_by_all_that_defines_it() {
     copy("outside.onnx");
     copy("outside.weights");
     let hash = |path: &Path| {
-        Onnx::open(path, Some("features"), None, whole()).expect("a good file").hash()
+        Onnx::open(path, Some("features"), None, whole(), &Runtime::Tract)
+            .expect("a good file")
+            .hash()
     };
     let path = folder.path().join("outside.onnx");
     let before = hash(&path);
@@ -177,7 +183,7 @@ fn an_encoder_is_known_by_all_that_defines_it() {
 /// tract 0.23.9 takes the wrong rows of a slice that begins at an odd place and steps by two.
 #[test]
 fn an_optimizers_fault_is_no_feature() {
-    match Onnx::open(&golden("strided.onnx"), None, None, whole()) {
+    match Onnx::open(&golden("strided.onnx"), None, None, whole(), &Runtime::Tract) {
         Ok(onnx) => check("strided.onnx", &onnx, &PICTURES, 5e-3),
         Err(error) => {
             let error = error.to_string();
@@ -190,7 +196,7 @@ fn an_optimizers_fault_is_no_feature() {
 
 /// The error of opening a file.
 fn refused(file: &Path, output: Option<&str>, preprocess: Preprocess) -> String {
-    Onnx::open(file, output, None, preprocess).expect_err("a bad file").to_string()
+    Onnx::open(file, output, None, preprocess, &Runtime::Tract).expect_err("a bad file").to_string()
 }
 
 #[test]
@@ -261,8 +267,14 @@ fn what_cannot_be_computed_is_said() {
         }
     }
     // What the output does not need may be unknown.
-    let calm = Onnx::open(&golden("unknown.onnx"), Some("calm"), Some(Pool::None), whole())
-        .expect("a good file");
+    let calm = Onnx::open(
+        &golden("unknown.onnx"),
+        Some("calm"),
+        Some(Pool::None),
+        whole(),
+        &Runtime::Tract,
+    )
+    .expect("a good file");
     assert_eq!(calm.dim(), 3 * 16 * 16);
 }
 
@@ -276,6 +288,7 @@ fn no_damage_to_a_file_makes_it_panic() {
         state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
         (state >> 8) as usize % below
     };
+    let other = onnxruntime();
     let mut opened = 0;
     for _ in 0..200 {
         let mut bytes = small.clone();
@@ -284,7 +297,88 @@ fn no_damage_to_a_file_makes_it_panic() {
             bytes[at] = next(256) as u8;
         }
         fs::write(&path, &bytes).expect("a good file");
-        opened += usize::from(Onnx::open(&path, Some("features"), None, whole()).is_ok());
+        let open = |runtime| Onnx::open(&path, Some("features"), None, whole(), runtime).is_ok();
+        opened += usize::from(open(&Runtime::Tract));
+        if let Some(runtime) = &other {
+            open(runtime);
+        }
     }
     assert!((20..200).contains(&opened), "{opened} of 200 could be opened");
+}
+
+/// The ONNX Runtime of `AMS_TEST_ONNXRUNTIME`, the path of its library.
+fn onnxruntime() -> Option<Runtime> {
+    let library = std::env::var_os("AMS_TEST_ONNXRUNTIME");
+    if library.is_none() {
+        eprintln!("skipped: AMS_TEST_ONNXRUNTIME names no libonnxruntime.so");
+    }
+    library.map(|library| Runtime::OnnxRuntime { library: library.into(), accelerator: None })
+}
+
+#[test]
+fn both_runtimes_are_one_encoder() {
+    let Some(runtime) = onnxruntime() else { return };
+    let mean = Some(Pool::Mean);
+    let cases = [
+        ("small.onnx", "features", None),
+        ("small.onnx", "stem.relu", mean),
+        ("outside.onnx", "features", None),
+        ("nhwc.onnx", "features", None),
+        ("pairs.onnx", "features", None),
+        ("half.onnx", "features", None),
+        ("half-inside.onnx", "features", None),
+        ("bfloat.onnx", "features", None),
+        ("tokens.onnx", "last_hidden_state", Some(Pool::First)),
+        ("unknown.onnx", "calm", Some(Pool::None)),
+    ];
+    let pictures = pictures(&PICTURES);
+    for (file, output, pool) in cases {
+        let open = |runtime: &Runtime| {
+            Onnx::open(&golden(file), Some(output), pool, whole(), runtime).expect("a good file")
+        };
+        let (tract, other) = (open(&Runtime::Tract), open(&runtime));
+        assert_eq!((tract.id(), tract.hash()), (other.id(), other.hash()), "{file}");
+        assert_ne!(tract.runtime(), other.runtime());
+        let (expected, got) = (rows(&tract, &pictures, 1), rows(&other, &pictures, 1));
+        for (expected, got) in expected.iter().zip(&got) {
+            let largest = expected.iter().fold(0.0_f32, |most, value| most.max(value.abs()));
+            for (expected, got) in expected.iter().zip(got) {
+                assert!((expected - got).abs() <= 1e-3 * largest, "{file}: {got}, not {expected}");
+            }
+        }
+        assert_eq!(rows(&other, &pictures, 4), got, "{file}");
+        std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(|| rows(&other, &pictures, 2)));
+            for thread in threads {
+                assert_eq!(thread.join().expect("no panic in the thread"), got, "{file}");
+            }
+        });
+    }
+}
+
+#[test]
+fn what_tract_cannot_compute_is_an_encoder_of_its_own() {
+    let Some(runtime) = onnxruntime() else { return };
+    // tract's optimizer has a fault there; the runtime computes what the file says.
+    let strided = Onnx::open(&golden("strided.onnx"), None, None, whole(), &runtime);
+    let strided = strided.expect("a good file");
+    check("strided.onnx", &strided, &PICTURES, 5e-3);
+    assert!(strided.id().ends_with(", by onnxruntime"), "{}", strided.id());
+}
+
+#[test]
+fn a_library_that_is_none_is_refused() {
+    let open = |library: &Path| {
+        let runtime = Runtime::OnnxRuntime { library: library.to_owned(), accelerator: None };
+        let opened = Onnx::open(&golden("small.onnx"), Some("features"), None, whole(), &runtime);
+        opened.map(|_| ()).map_err(|error| error.to_string())
+    };
+    // A process loads one library, so this is said only by a process that has loaded none.
+    if std::env::var_os("AMS_TEST_ONNXRUNTIME").is_none() {
+        for library in [golden("small.onnx"), golden("no-such-file.so")] {
+            let error = open(&library).expect_err("no library");
+            assert!(error.contains("this ONNX Runtime cannot be used"), "{error}");
+            assert!(error.contains("--runtime tract"), "{error}");
+        }
+    }
 }
