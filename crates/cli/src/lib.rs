@@ -23,6 +23,7 @@ mod interrupt;
 mod launch;
 mod locations;
 mod output;
+mod processor;
 mod settings;
 mod text;
 mod threads;
@@ -160,6 +161,9 @@ pub fn main(given: Vec<OsString>) -> u8 {
             return if is_asked(&error) { 0 } else { failure::USER };
         }
     };
+    if let Err(failure) = processor::pretend(|name| std::env::var(name).ok()) {
+        return failure.report();
+    }
     let launch = match Launch::join() {
         Ok(launch) => launch,
         Err(failure) => return failure.report(),

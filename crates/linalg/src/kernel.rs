@@ -6,7 +6,7 @@
 //! other, wherever its tile begins and however wide vectors are: it depends on its own row, its own
 //! column and nothing else, and has the same bits on every processor that fuses.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::Write;
 use super::panels::Panels;
@@ -44,7 +44,7 @@ impl Product<'_, '_> {
         let (rows, depth) = (m - 1, b.depth().saturating_sub(1));
         assert!(a.data.len() > rows * a.row + depth * a.column, "the left factor");
         assert!(self.c.len() >= rows * self.stride + b.columns(), "the destination");
-        Arch::new().dispatch(self);
+        crate::arch().dispatch(self);
     }
 }
 

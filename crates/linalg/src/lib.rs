@@ -26,6 +26,7 @@ mod codebooks;
 mod kernel;
 mod panels;
 mod peak;
+mod processor;
 mod projection;
 mod sparse;
 mod widen;
@@ -37,13 +38,14 @@ pub use codebooks::{CENTERS_MAX, Centers, Codebooks, LEVELS_MAX, normalized};
 pub use kernel::LeftFactor;
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
+pub use processor::{Pretended, arch, columns_in_cache, pretend, second_cache};
 pub use projection::{Normalize, Projection};
 pub use sparse::{Sparse, count_values};
 pub use widen::{fetch, widen};
 pub use widths::DEPTH;
 
 use kernel::Product;
-use pulp::{Arch, Simd};
+use pulp::Simd;
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (n, k) transposed, or `c` += that.
 pub fn a_bt([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write, c: &mut [f32]) {
@@ -127,7 +129,7 @@ fn by_rows(
 }
 
 /// `c` (m) = `scale` * `a` (m, k) * `b` (k), or `c` += that.
-#[pulp::with_simd(a_by_vector = Arch::new())]
+#[pulp::with_simd(a_by_vector = arch())]
 #[inline(always)]
 fn a_by_vector_in<'a, S: Simd>(
     _: S,
@@ -202,6 +204,7 @@ pub fn zeros(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
 mod tests {
     use super::*;
     use crate::check::{assert_close, values};
+    use pulp::Arch;
 
     /// The definition: c[i, j] = scale * sum of a(i, l) * b(l, j).
     fn naive(

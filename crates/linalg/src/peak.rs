@@ -1,6 +1,6 @@
 //! What the processor can do at most, to measure products by.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Independent sums: enough to keep every unit busy while a sum waits for its last addition.
 const SUMS: usize = 12;
@@ -24,7 +24,7 @@ pub fn multiply_adds(rounds: u64) -> (u64, f32) {
             (2 * self.0 * (SUMS * S::F32_LANES) as u64, simd.reduce_sum_f32s(total))
         }
     }
-    Arch::new().dispatch(Rounds(rounds))
+    crate::arch().dispatch(Rounds(rounds))
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@
 //! between them is one of speed.
 
 use half::f16;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 use super::kernel::{Destination, store};
 use super::panels::Panels;
@@ -83,7 +83,7 @@ impl Sparse {
     pub fn product(&self, b: Panels, scale: f32, write: Write, c: &mut [f32]) {
         assert!(b.depth() <= DEPTH, "a block of {} rows", b.depth());
         assert_eq!(c.len(), self.lens.len() * b.columns(), "the destination");
-        Arch::new().dispatch(Product { a: self, b, scale, write, c });
+        crate::arch().dispatch(Product { a: self, b, scale, write, c });
     }
 }
 

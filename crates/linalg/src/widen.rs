@@ -1,13 +1,13 @@
 //! From halfs to floats, and from memory to the cache.
 
 use half::f16;
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Overwrites `x`, (rows, width), with rows of halfs: `row` gives each of them.
 pub fn widen<'a>(width: usize, row: impl Fn(usize) -> &'a [f16], x: &mut [f32]) {
     if width > 0 {
         assert!(x.len().is_multiple_of(width), "rows of {width} in {}", x.len());
-        Arch::new().dispatch(Widen { width, row, x });
+        crate::arch().dispatch(Widen { width, row, x });
     }
 }
 

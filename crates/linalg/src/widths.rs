@@ -1,7 +1,7 @@
 //! How a product is cut: into blocks of [`DEPTH`] rows, and panels as wide as the processor's
 //! vectors suggest.
 
-use pulp::{Arch, Simd, WithSimd};
+use pulp::{Simd, WithSimd};
 
 /// Products summed in registers before they reach the destination.
 pub const DEPTH: usize = 256;
@@ -28,7 +28,7 @@ impl Widths {
                 Widths::of::<S>()
             }
         }
-        Arch::new().dispatch(Here)
+        crate::arch().dispatch(Here)
     }
 
     /// Those of vectors `S`.

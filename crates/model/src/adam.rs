@@ -7,7 +7,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use pulp::{Arch, Simd};
+use crate::linalg;
+use pulp::Simd;
 
 /// The constants of Adam.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
@@ -71,7 +72,7 @@ impl AdamStep {
     }
 }
 
-#[pulp::with_simd(update = Arch::new())]
+#[pulp::with_simd(update = linalg::arch())]
 #[inline(always)]
 fn update_in<'a, S: Simd>(
     _: S,

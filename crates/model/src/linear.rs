@@ -5,7 +5,7 @@
 use crate::init::Init;
 use crate::linalg::{self, Write};
 use crate::params::{Layout, View};
-use pulp::{Arch, Simd};
+use pulp::Simd;
 
 /// A fully connected layer: where its weights live, and its widths.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +113,7 @@ impl Linear {
 }
 
 /// Adds `bias` (width) to every row of `y` (rows, width).
-#[pulp::with_simd(add_bias = Arch::new())]
+#[pulp::with_simd(add_bias = linalg::arch())]
 #[inline(always)]
 fn add_bias_in<'a, S: Simd>(_: S, bias: &'a [f32], y: &'a mut [f32]) {
     for row in y.chunks_exact_mut(bias.len()) {
@@ -122,7 +122,7 @@ fn add_bias_in<'a, S: Simd>(_: S, bias: &'a [f32], y: &'a mut [f32]) {
 }
 
 /// Adds every row of `dy` (rows, width) to `dbias` (width).
-#[pulp::with_simd(backward_bias = Arch::new())]
+#[pulp::with_simd(backward_bias = linalg::arch())]
 #[inline(always)]
 fn backward_bias_in<'a, S: Simd>(_: S, dy: &'a [f32], dbias: &'a mut [f32]) {
     for row in dy.chunks_exact(dbias.len()) {

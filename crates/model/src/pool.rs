@@ -1,7 +1,7 @@
 //! Sum pooling: a field of several ids is the sum of their rows.
 
 use crate::linalg;
-use pulp::{Arch, Simd};
+use pulp::Simd;
 
 /// A ragged column of row numbers: list `i` is `rows[offsets[i]..offsets[i + 1]]`.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +53,7 @@ impl Columns {
 }
 
 /// Overwrites `columns` of `x` with the sums of each list's rows; `rows` is (R, dim).
-#[pulp::with_simd(forward = Arch::new())]
+#[pulp::with_simd(forward = linalg::arch())]
 #[inline(always)]
 pub(crate) fn forward_in<'a, S: Simd>(
     _: S,
@@ -72,7 +72,7 @@ pub(crate) fn forward_in<'a, S: Simd>(
 }
 
 /// Adds `columns` of `dx` to the gradients `drows` (R, dim) of each list's rows.
-#[pulp::with_simd(backward = Arch::new())]
+#[pulp::with_simd(backward = linalg::arch())]
 #[inline(always)]
 pub(crate) fn backward_in<'a, S: Simd>(
     _: S,

@@ -3,8 +3,9 @@
 //! A NaN stays a NaN, forward and backward, so that a check for one finds it.
 
 use crate::init::Init;
+use crate::linalg;
 use crate::params::{Layout, View};
-use pulp::{Arch, Simd};
+use pulp::Simd;
 
 /// Slope every channel begins with.
 pub(crate) const FIRST_SLOPE: f32 = 0.25;
@@ -20,7 +21,7 @@ pub(crate) fn forward(slope: &[f32], x: &[f32], y: &mut [f32]) {
     forward_rows(slope, x, y);
 }
 
-#[pulp::with_simd(forward_rows = Arch::new())]
+#[pulp::with_simd(forward_rows = linalg::arch())]
 #[inline(always)]
 fn forward_rows_in<'a, S: Simd>(_: S, slope: &'a [f32], x: &'a [f32], y: &'a mut [f32]) {
     for (x, y) in x.chunks_exact(slope.len()).zip(y.chunks_exact_mut(slope.len())) {
@@ -49,7 +50,7 @@ pub(crate) fn backward(slope: &[f32], x: &[f32], dy: &mut [f32], dslope: &mut [f
     backward_rows(slope, x, dy, &mut dslope[..width]);
 }
 
-#[pulp::with_simd(backward_rows = Arch::new())]
+#[pulp::with_simd(backward_rows = linalg::arch())]
 #[inline(always)]
 fn backward_rows_in<'a, S: Simd>(
     _: S,

@@ -31,8 +31,8 @@ pub(crate) struct RuntimeArguments {
     /// this program.
     ///
     /// `auto` takes the first ONNX Runtime that it finds: that of --onnxruntime, of the environment
-    /// variable ORT_DYLIB_PATH, of the current Python (`pip install onnxruntime`), of the system; and
-    /// tract if there is none. Both give the same rows up to rounding.
+    /// variable ORT_DYLIB_PATH, of the current Python (`pip install onnxruntime`), of the system;
+    /// and tract if there is none. Both give the same rows up to rounding.
     #[arg(long, value_enum, default_value = "auto")]
     runtime: RuntimeName,
     /// The library of the ONNX Runtime (libonnxruntime.so, 1.18 or newer), or a folder that has it.

@@ -12,7 +12,7 @@
 //! What an impression needs stays in the nearest cache, and every sum is that of
 //! [`pairs`](super::pairs), term by term: the weights have the same bits.
 
-use pulp::{Arch, Simd};
+use pulp::Simd;
 
 use super::inputs::Histories;
 use super::pairs::{Operands, Upper};
@@ -145,7 +145,7 @@ fn turn_rows(images: &[u32], rows: &[f32], width: usize, columns: usize, to: &mu
 }
 
 /// `z0` = prelu(`keys` + `query`), row by row.
-#[pulp::with_simd(first_layer = Arch::new())]
+#[pulp::with_simd(first_layer = linalg::arch())]
 #[inline(always)]
 fn first_layer_in<'a, S: Simd>(
     _: S,
@@ -164,7 +164,7 @@ fn first_layer_in<'a, S: Simd>(
 }
 
 /// `z0` = `keys` + `query`, row by row.
-#[pulp::with_simd(first_sum = Arch::new())]
+#[pulp::with_simd(first_sum = linalg::arch())]
 #[inline(always)]
 fn first_sum_in<'a, S: Simd>(
     _: S,
@@ -182,7 +182,7 @@ fn first_sum_in<'a, S: Simd>(
 }
 
 /// PReLU in place, row by row.
-#[pulp::with_simd(activate_rows = Arch::new())]
+#[pulp::with_simd(activate_rows = linalg::arch())]
 #[inline(always)]
 fn activate_rows_in<'a, S: Simd>(_: S, slope: &'a [f32], columns: usize, z0: &'a mut [f32]) {
     for (z0, slope) in z0.chunks_exact_mut(columns).zip(slope) {
@@ -194,7 +194,7 @@ fn activate_rows_in<'a, S: Simd>(_: S, slope: &'a [f32], columns: usize, z0: &'a
 
 /// Every row of `embeddings`, (D, `columns`), times its number of `query`; the shorter of both is
 /// repeated.
-#[pulp::with_simd(multiply = Arch::new())]
+#[pulp::with_simd(multiply = linalg::arch())]
 #[inline(always)]
 fn multiply_in<'a, S: Simd>(
     _: S,
@@ -215,7 +215,7 @@ fn multiply_in<'a, S: Simd>(
 
 /// `weights` (columns) = W2 prelu(`z1` + b1) + b2, in the eight partial sums of
 /// [`pairs`](super::pairs).
-#[pulp::with_simd(upper_layers = Arch::new())]
+#[pulp::with_simd(upper_layers = linalg::arch())]
 #[inline(always)]
 fn upper_layers_in<'a, S: Simd>(_: S, layers: Upper<'a>, z1: &'a [f32], weights: &'a mut [f32]) {
     let Upper { bias1, slope1, weight2, bias2 } = layers;

@@ -5,7 +5,7 @@
 //! them at a time. Sums over pairs are in order of pairs, sums over columns in eight partial sums:
 //! neither knows how wide vectors are.
 
-use pulp::{Arch, Simd};
+use pulp::Simd;
 
 use super::inputs::Histories;
 use crate::linalg;
@@ -31,7 +31,7 @@ pub(super) fn list(histories: Histories, pairs: &mut Vec<Pair>) {
 }
 
 /// z0 = key part + query part, of every pair, and a0 = prelu(z0); all (rows, 64).
-#[pulp::with_simd(first_layer = Arch::new())]
+#[pulp::with_simd(first_layer = linalg::arch())]
 #[inline(always)]
 pub(super) fn first_layer_in<'a, S: Simd>(
     simd: S,
@@ -61,7 +61,7 @@ pub(super) fn first_layer_in<'a, S: Simd>(
 }
 
 /// z0 = key part + query part, of every pair, (rows, 64), where more is added to it later.
-#[pulp::with_simd(first_sum = Arch::new())]
+#[pulp::with_simd(first_sum = linalg::arch())]
 #[inline(always)]
 pub(super) fn first_sum_in<'a, S: Simd>(
     _: S,
@@ -94,7 +94,7 @@ pub(super) struct Operands<'a> {
 }
 
 /// The two vectors of every pair, multiplied; the shorter one is repeated. (rows, wider of both).
-#[pulp::with_simd(products = Arch::new())]
+#[pulp::with_simd(products = linalg::arch())]
 #[inline(always)]
 pub(super) fn products_in<'a, S: Simd>(
     _: S,
@@ -118,7 +118,7 @@ pub(super) fn products_in<'a, S: Simd>(
 }
 
 /// From the gradient of the products to those of their operands, which it adds to.
-#[pulp::with_simd(products_backward = Arch::new())]
+#[pulp::with_simd(products_backward = linalg::arch())]
 #[inline(always)]
 pub(super) fn products_backward_in<'a, S: Simd>(
     _: S,
@@ -150,7 +150,7 @@ pub(super) fn products_backward_in<'a, S: Simd>(
 
 /// Turns `dz0` from the gradient of a0 into that of z0, and adds it to those of the slope, the keys
 /// and the queries.
-#[pulp::with_simd(first_layer_backward = Arch::new())]
+#[pulp::with_simd(first_layer_backward = linalg::arch())]
 #[inline(always)]
 pub(super) fn first_layer_backward_in<'a, S: Simd>(
     simd: S,
@@ -198,7 +198,7 @@ pub(super) struct Upper<'a> {
 }
 
 /// Adds b1 to `z1`, (rows, 16), and overwrites `weights`, (rows), with W2 prelu(z1) + b2.
-#[pulp::with_simd(upper_layers = Arch::new())]
+#[pulp::with_simd(upper_layers = linalg::arch())]
 #[inline(always)]
 pub(super) fn upper_layers_in<'a, S: Simd>(
     _: S,
@@ -239,7 +239,7 @@ pub(super) struct UpperGradients<'a> {
 }
 
 /// Overwrites `dz1`, (rows, 16), given `dweights`, (rows); adds to `to`.
-#[pulp::with_simd(upper_layers_backward = Arch::new())]
+#[pulp::with_simd(upper_layers_backward = linalg::arch())]
 #[inline(always)]
 pub(super) fn upper_layers_backward_in<'a, S: Simd>(
     simd: S,
@@ -275,7 +275,7 @@ pub(super) fn upper_layers_backward_in<'a, S: Simd>(
 }
 
 /// Adds every weighed image to its impression's columns of `out`.
-#[pulp::with_simd(weigh = Arch::new())]
+#[pulp::with_simd(weigh = linalg::arch())]
 #[inline(always)]
 pub(super) fn weigh_in<'a, S: Simd>(
     simd: S,
@@ -300,7 +300,7 @@ pub(super) fn weigh_in<'a, S: Simd>(
 }
 
 /// Overwrites `dweights` and adds to `dembeddings`, given `columns` of `dout`.
-#[pulp::with_simd(weigh_backward = Arch::new())]
+#[pulp::with_simd(weigh_backward = linalg::arch())]
 #[inline(always)]
 pub(super) fn weigh_backward_in<'a, S: Simd>(
     simd: S,

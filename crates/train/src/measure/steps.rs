@@ -2,18 +2,15 @@
 
 use std::time::Instant;
 
-use ams_model::linalg;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::error::Result;
+use crate::measure::machine::{MachineSpeed, peak_gflops};
 use crate::measure::tables::Resident;
 use crate::run::trainer::Trainer;
 use crate::setup::network::TowerDefinition;
 use crate::step::stages::Stage;
-
-/// Rounds of multiply-adds in one measurement of the processor's peak.
-const PEAK_ROUNDS: u64 = 4_000_000;
 
 /// The cost of steps. Times are medians over the steps unless their line states otherwise.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -34,6 +31,11 @@ pub struct StepTimes {
     /// Fused multiply-adds on registers alone, all threads, measured before and after; the better
     /// one.
     pub peak_gflops: f64,
+    /// Copying from memory to memory, all threads, measured before: 10^9 bytes read and written a
+    /// second.
+    pub memory_gbs: f64,
+    /// Reading what the third cache may hold and no second one, likewise: 10^9 bytes a second.
+    pub third_cache_gbs: f64,
     /// Ratio of `tower_gflops` to `peak_gflops`, from 0 to 1.
     pub tower_share_of_peak: f64,
     /// Milliseconds of the towers' products at the rate above, and the whole step over that.
@@ -68,7 +70,7 @@ pub struct StepTimes {
 /// As [`Trainer::step`].
 pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTimes> {
     let threads = trainer.lanes().pool().current_num_threads();
-    let mut peak = peak_gflops(trainer);
+    let mut machine = MachineSpeed::of(trainer.lanes().pool());
     let mut losses = Vec::new();
     for _ in 0..warm_up {
         losses.extend(trainer.step()?.map(|report| report.loss));
@@ -85,7 +87,9 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
     }
     let taken = times.len().max(1) as f64;
     let stages = trainer.lanes().stages().take().map(|busy| busy / threads as f64 / taken);
-    peak = peak.max(peak_gflops(trainer));
+    let after = peak_gflops(trainer.lanes().pool());
+    machine.peak_gflops = machine.peak_gflops.max(after);
+    let peak = machine.peak_gflops;
     let counts = trainer.lanes_mut().take_counts()?;
     let range =
         [times.iter().copied().fold(f64::MAX, f64::min), times.iter().copied().fold(0.0, f64::max)];
@@ -104,6 +108,8 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
         gflops: operations / seconds / 1e9,
         tower_gflops: operations / tower / 1e9,
         peak_gflops: peak,
+        memory_gbs: machine.memory_gbs,
+        third_cache_gbs: machine.third_cache_gbs,
         tower_share_of_peak: operations / tower / 1e9 / peak,
         tower_ms: tower * 1e3,
         step_to_tower: seconds / tower,
@@ -132,17 +138,6 @@ fn tower_operations(trainer: &Trainer, backwards: f64, forwards: f64) -> f64 {
         tower.model.config().widths.windows(2).map(|pair| 2 * pair[0] * pair[1]).sum::<usize>()
     };
     forwards * (of(&first) + of(&upper)) + backwards * of(&first)
-}
-
-/// 10^9 fused operations a second on all threads of the trainer.
-fn peak_gflops(trainer: &Trainer) -> f64 {
-    let pool = trainer.lanes().pool();
-    let run = || {
-        let begin = Instant::now();
-        let done = pool.broadcast(|_| std::hint::black_box(linalg::multiply_adds(PEAK_ROUNDS)).0);
-        done.iter().sum::<u64>() as f64 / begin.elapsed().as_secs_f64() / 1e9
-    };
-    (0..5).map(|_| run()).fold(0.0, f64::max)
 }
 
 fn median(values: &mut [f64]) -> f64 {

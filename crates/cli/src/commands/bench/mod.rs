@@ -2,6 +2,7 @@
 
 mod agree;
 mod data;
+mod gemm;
 mod metrics;
 mod placement;
 mod rows;
@@ -24,6 +25,7 @@ pub(crate) struct Arguments {
 enum What {
     Agree(agree::Arguments),
     Data(data::Arguments),
+    Gemm(gemm::Arguments),
     Metrics(metrics::Arguments),
     Placement(placement::Arguments),
     Rows(rows::Arguments),
@@ -40,6 +42,7 @@ pub(crate) fn run(
     match arguments.what {
         What::Agree(arguments) => agree::run(arguments, launch, output),
         What::Data(arguments) => data::run(arguments, launch, output),
+        What::Gemm(arguments) => gemm::run(arguments, launch, output),
         What::Metrics(arguments) => metrics::run(arguments, launch, output),
         What::Placement(arguments) => placement::run(arguments, launch, output),
         What::Rows(arguments) => rows::run(arguments, launch, output),

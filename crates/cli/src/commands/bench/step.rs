@@ -138,6 +138,7 @@ fn text(times: &StepTimes) -> String {
         "{}step {:.1} ms ({fastest:.1} to {slowest:.1}, {} steps, {} threads): {:.0} impressions/s, {:.0} images/s, \
          {:.0} GFLOP/s\n\
          towers' products {:.1} ms at {:.0} GFLOP/s, {:.0} % of {:.0} GFLOP/s at most; the step is {:.2} times them\n\
+         the machine meanwhile: memory {:.1} GB/s copied, third cache {:.1} GB/s read\n\
          peak memory {memory}, loss {:.6}, gradient {}\n",
         table(&["stage", "ms", "of the step"], &rows),
         times.ms,
@@ -151,6 +152,8 @@ fn text(times: &StepTimes) -> String {
         100.0 * times.tower_share_of_peak,
         times.peak_gflops,
         times.step_to_tower,
+        times.memory_gbs,
+        times.third_cache_gbs,
         times.loss,
         times.checksum,
     )
