@@ -55,6 +55,11 @@ impl<'a> ClickModel<'a> {
         model
     }
 
+    /// The model whose logit that all users share is `base`.
+    pub(super) fn with_base(config: &'a ShopConfig, base: f64) -> ClickModel<'a> {
+        ClickModel { config, base }
+    }
+
     /// The logit that all users share.
     pub(super) fn base(&self) -> f64 {
         self.base

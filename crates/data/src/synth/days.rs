@@ -13,7 +13,7 @@ use super::style::VisualTaste;
 /// Midnight (UTC) before the first day: Monday, March 4, 2024.
 const OPENING: i64 = 1_709_510_400;
 
-const SECONDS_PER_DAY: i64 = 86_400;
+pub(super) const SECONDS_PER_DAY: i64 = 86_400;
 
 /// Share of the pages of a passing interest on the days that have them, and of clicks on these.
 const PASSING_SHARE: f64 = 0.85;
@@ -23,7 +23,7 @@ const PASSING_CLICKS: f64 = 0.9;
 const PASSING_CHOICE: usize = 6;
 
 /// Running weights of the hours of a day.
-const HOURS: [f64; 24] = [
+pub(super) const HOURS: [f64; 24] = [
     1.0, 1.5, 1.8, 2.0, 2.2, 2.6, 3.6, 5.6, 8.6, 12.1, 16.1, 20.6, 26.1, 31.1, 35.6, 40.1, 45.1,
     51.1, 58.1, 66.1, 75.1, 83.1, 88.1, 90.1,
 ];

@@ -7,27 +7,50 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// Who draws; part of the key of the stream.
+/// Who draws; part of the key of the stream. The first ten draw the files of a shop, the others
+/// what happens in one that lives.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Entity {
+pub enum Entity {
+    /// Order of the items by popularity.
     Ranks = 1,
+    /// An item.
     Item = 2,
+    /// The picture of an item.
     Picture = 3,
+    /// A user.
     Shopper = 4,
+    /// The visits of a user on a day.
     Visit = 5,
+    /// A page view.
     Page = 6,
+    /// The sample that the average click rate is found with.
     Calibration = 7,
+    /// The passing interest of a user.
     Passing = 8,
+    /// The change of a user's taste in a night.
     Drift = 9,
+    /// How long an item stays.
     Leaving = 10,
+    /// The sessions of a user on a day.
+    Session = 11,
+    /// What a user does about the items of a page view.
+    Coin = 12,
+    /// Candidates of a page view.
+    Matching = 13,
+    /// What an advertiser pays for a click.
+    Bid = 14,
+    /// Who belongs to which half of an experiment.
+    Assignment = 15,
+    /// Page views in random order.
+    Exploration = 16,
 }
 
 /// The stream of one entity.
-pub(super) struct Dice(ChaCha8Rng);
+pub struct Dice(ChaCha8Rng);
 
 impl Dice {
     /// The stream of `(seed, entity, a, b)`: these 256 bits are the ChaCha key.
-    pub(super) fn new(seed: u64, entity: Entity, a: u64, b: u64) -> Dice {
+    pub fn new(seed: u64, entity: Entity, a: u64, b: u64) -> Dice {
         let mut key = [0; 32];
         for (bytes, word) in key.chunks_exact_mut(8).zip([seed, entity as u64, a, b]) {
             bytes.copy_from_slice(&word.to_le_bytes());
@@ -35,7 +58,8 @@ impl Dice {
         Dice(ChaCha8Rng::from_seed(key))
     }
 
-    pub(super) fn unit(&mut self) -> f64 {
+    /// Uniform in 0..1.
+    pub fn unit(&mut self) -> f64 {
         (self.0.next_u64() >> 11) as f64 / (1_u64 << 53) as f64
     }
 
@@ -43,16 +67,18 @@ impl Dice {
         low + (high - low) * self.unit() as f32
     }
 
-    pub(super) fn below(&mut self, count: usize) -> usize {
+    /// Uniform in `0..count`.
+    pub fn below(&mut self, count: usize) -> usize {
         ((u128::from(self.0.next_u64()) * count as u128) >> 64) as usize
     }
 
     /// True with probability `chance`.
-    pub(super) fn happens(&mut self, chance: f64) -> bool {
+    pub fn happens(&mut self, chance: f64) -> bool {
         self.unit() < chance
     }
 
-    pub(super) fn normal(&mut self) -> f64 {
+    /// Standard normal.
+    pub fn normal(&mut self) -> f64 {
         let radius = (-2.0 * (1.0 - self.unit()).ln()).sqrt();
         radius * (std::f64::consts::TAU * self.unit()).cos()
     }
@@ -70,7 +96,7 @@ impl Dice {
     }
 
     /// A position drawn with the weights whose running sums are `cumulative` (not empty).
-    pub(super) fn weighted(&mut self, cumulative: &[f64]) -> usize {
+    pub fn weighted(&mut self, cumulative: &[f64]) -> usize {
         let point = self.unit() * cumulative[cumulative.len() - 1];
         cumulative.partition_point(|&sum| sum <= point).min(cumulative.len() - 1)
     }
@@ -88,7 +114,7 @@ impl Dice {
     }
 
     /// `0..count` in random order.
-    pub(super) fn permutation(&mut self, count: usize) -> Vec<u32> {
+    pub fn permutation(&mut self, count: usize) -> Vec<u32> {
         let mut order: Vec<u32> = (0..count as u32).collect();
         for end in (1..count).rev() {
             order.swap(end, self.below(end + 1));
@@ -98,7 +124,7 @@ impl Dice {
 }
 
 /// Running sums of `weights`.
-pub(super) fn running_sums(weights: impl Iterator<Item = f64>) -> Vec<f64> {
+pub fn running_sums(weights: impl Iterator<Item = f64>) -> Vec<f64> {
     weights
         .scan(0.0, |sum, weight| {
             *sum += weight;

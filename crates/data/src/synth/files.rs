@@ -136,7 +136,8 @@ fn unwritable(path: &Path, error: &parquet::errors::ParquetError) -> Error {
     Error::content(path, format!("cannot write the events: {error}"))
 }
 
-/// Writes `items.csv`; `images[i]` is the picture of item `i`, relative to the shop's folder.
+/// Writes `items.csv`; `images[i]` is the picture of item `i`, relative to the shop's folder. A
+/// stock may be the first items of a shop.
 pub(super) fn write_items(path: &Path, stock: &[Item], images: &[String]) -> Result<()> {
     write(path, |out| {
         writeln!(out, "item,image,category,brand,price")?;

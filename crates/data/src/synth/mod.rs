@@ -17,6 +17,7 @@ mod config;
 mod days;
 mod dice;
 mod files;
+mod living;
 mod outline;
 mod picture;
 mod shopper;
@@ -24,13 +25,14 @@ mod style;
 
 pub use bayes::Bayes;
 pub use config::{ShopConfig, Strengths, Taste};
+pub use dice::{Dice, Entity, running_sums};
+pub use living::{Look, Shop, ShopDay, Shown, View};
 
 use crate::error::{Error, Result};
 use crate::staging::StagedFolder;
 use bayes::Outcome;
 use catalogue::{Exposure, Item, item_name, stock};
 use clicks::ClickModel;
-use dice::{Dice, Entity};
 use files::{Columns, EventFile};
 use picture::Encoding;
 use rayon::prelude::*;
@@ -150,12 +152,17 @@ fn draw_pictures(
     Ok(images)
 }
 
-fn draw_picture(config: &ShopConfig, number: usize, item: &Item, folder: &Path) -> Result<String> {
+/// The picture of an item: its path in the shop's folder, its form, and the rest of its stream.
+fn photograph(config: &ShopConfig, number: usize) -> (String, Encoding, Dice) {
     let mut dice = Dice::new(config.seed, Entity::Picture, number as u64, 0);
     let encoding = Encoding::draw(&mut dice);
     let name = item_name(number);
     let shelf = xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as u8;
-    let relative = format!("images/{shelf:02x}/{name}.{}", encoding.extension());
+    (format!("images/{shelf:02x}/{name}.{}", encoding.extension()), encoding, dice)
+}
+
+fn draw_picture(config: &ShopConfig, number: usize, item: &Item, folder: &Path) -> Result<String> {
+    let (relative, encoding, mut dice) = photograph(config, number);
     let path = folder.join(&relative);
     let picture = picture::draw(item.style, config.picture_sides, &mut dice);
     let bytes = encoding
