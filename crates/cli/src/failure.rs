@@ -155,4 +155,11 @@ macro_rules! from_library {
     };
 }
 
+/// Words of a library that has no error of its own.
+impl From<String> for Failure {
+    fn from(what: String) -> Failure {
+        Failure::user(what)
+    }
+}
+
 from_library!(ams_data::Error, ams_bundle::Error, ams_fabric::Lost);

@@ -74,6 +74,7 @@ enum Command {
     Train(commands::train::Arguments),
     Tune(commands::tune::Arguments),
     Daily(commands::daily::Arguments),
+    Simulate(commands::simulate::Arguments),
     Rollback(commands::rollback::Arguments),
     Status(commands::status::Arguments),
     Eval(commands::eval::Arguments),
@@ -118,6 +119,9 @@ impl Command {
             }
             _ if launch.rank() > 0 => Ok(()),
             Command::Daily(arguments) => commands::daily::run(arguments, launch, locations, output),
+            Command::Simulate(arguments) => {
+                commands::simulate::run(arguments, launch, locations, output)
+            }
             Command::Rollback(arguments) => commands::rollback::run(&arguments, locations, output),
             Command::Status(arguments) => commands::status::run(&arguments, output),
             Command::Demo(arguments) => commands::demo::run(arguments, output),
@@ -238,7 +242,11 @@ fn is_asked(error: &clap::Error) -> bool {
 fn refuse_addresses(command: &Command, given: &[OsString]) -> Result<(), Failure> {
     let here_only = matches!(
         command,
-        Command::Bench(_) | Command::Demo(_) | Command::Init(_) | Command::Man(_)
+        Command::Bench(_)
+            | Command::Demo(_)
+            | Command::Init(_)
+            | Command::Man(_)
+            | Command::Simulate(_)
     );
     // A server to measure is an address too, but nothing to read from.
     let remote = |it: &&OsString| {

@@ -106,7 +106,7 @@ mod traffic;
 
 pub use cors::Cors;
 pub use edits::PictureEncoder;
-pub use load::{Latencies, Load, Outcome, post_each};
+pub use load::{Asker, Latencies, Load, Outcome, post_each};
 pub use models::{
     Author, CanaryShare, DECISIONS, DayOverview, ModelOverview, VersionOverview, VersionState,
     overview, roll_back, serving_version,

@@ -114,30 +114,51 @@ impl Load {
     }
 }
 
+/// Somebody who asks a server, one request after the other.
+pub struct Asker {
+    runtime: tokio::runtime::Runtime,
+    client: Client<HttpConnector, Body>,
+}
+
+impl Asker {
+    /// Without a connection yet.
+    ///
+    /// # Errors
+    /// If the operating system refuses.
+    pub fn new() -> Result<Asker, String> {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|error| format!("the operating system: {error}"))?;
+        Ok(Asker { runtime, client: client() })
+    }
+
+    /// Status and body of the answer to the JSON `body`.
+    ///
+    /// # Errors
+    /// If the address is not one, or an answer does not come.
+    pub fn post(&self, url: &str, body: Vec<u8>) -> Result<(u16, Vec<u8>), String> {
+        let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
+        let request = Request::builder().method(Method::POST).uri(uri);
+        let request = request.header(CONTENT_TYPE, "application/json").body(Body::from(body));
+        let request = request.map_err(|error| format!("{url}: {error}"))?;
+        self.runtime.block_on(async {
+            let response = self.client.request(request).await;
+            let response = response.map_err(|error| format!("{url}: {error}"))?;
+            let status = response.status().as_u16();
+            let answer = to_bytes(Body::new(response.into_body()), usize::MAX).await;
+            Ok((status, answer.map_err(|error| format!("{url}: {error}"))?.to_vec()))
+        })
+    }
+}
+
 /// Sends bodies one after the other, and returns what is answered to each.
 ///
 /// # Errors
 /// If the address is not one, the operating system gives no threads, or an answer does not come.
 pub fn post_each(url: &str, bodies: impl Iterator<Item = Vec<u8>>) -> Result<Vec<Vec<u8>>, String> {
-    let uri: Uri = url.parse().map_err(|error| format!("{url}: {error}"))?;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(|error| format!("the operating system: {error}"))?;
-    runtime.block_on(async {
-        let client = client();
-        let mut answers = Vec::new();
-        for body in bodies {
-            let request = Request::builder().method(Method::POST).uri(uri.clone());
-            let request = request.header(CONTENT_TYPE, "application/json").body(Body::from(body));
-            let request = request.map_err(|error| format!("{url}: {error}"))?;
-            let response = client.request(request).await;
-            let response = response.map_err(|error| format!("{url}: {error}"))?;
-            let answer = to_bytes(Body::new(response.into_body()), usize::MAX).await;
-            answers.push(answer.map_err(|error| format!("{url}: {error}"))?.to_vec());
-        }
-        Ok(answers)
-    })
+    let asker = Asker::new()?;
+    bodies.map(|body| Ok(asker.post(url, body)?.1)).collect()
 }
 
 fn client() -> Client<HttpConnector, Body> {

@@ -29,6 +29,7 @@ pub(crate) mod rollback;
 pub(crate) mod runtime;
 pub(crate) mod score;
 pub(crate) mod serve;
+pub(crate) mod simulate;
 pub(crate) mod status;
 pub(crate) mod synth;
 pub(crate) mod train;

@@ -65,6 +65,8 @@ mod serve;
 mod settings;
 mod shop;
 #[cfg(unix)]
+mod simulate;
+#[cfg(unix)]
 mod sources;
 mod tensorboard;
 mod text;

@@ -1,0 +1,661 @@
+//! The report: what an experiment says, beside what is true.
+//!
+//! Knows what was lived. Does not know how it is shown.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::config::{Design, MarketConfig};
+use crate::lift::{
+    Estimate, Metric, Of, Pair, Sums, bias, lift, mean, paired_lift, rank_correlation,
+};
+use crate::scene::Scene;
+use crate::tally::{Tally, gini, is_new, top_share};
+use crate::world::{Lived, World, halves};
+
+/// Everything that a simulation found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Report {
+    /// `ams-simulation/1`.
+    pub format: &'static str,
+    /// What the variants A and B are called.
+    pub variants: [String; 2],
+    /// What was simulated.
+    pub config: MarketConfig,
+    /// Over all seeds.
+    pub over_seeds: Vec<OfSeeds>,
+    /// Which offline number to trust.
+    pub offline: Vec<Offline>,
+    /// One seed after the other.
+    pub seeds: Vec<SeedReport>,
+}
+
+/// One seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct SeedReport {
+    /// The seed.
+    pub seed: u64,
+    /// Page views of all worlds.
+    pub page_views: u64,
+    /// Lifts of all users on B over all on A, by the true probabilities of what was shown. The
+    /// interval is over users, each in both worlds.
+    pub truth: BTreeMap<Metric, Option<Estimate>>,
+    /// The same by day.
+    pub truth_by_day: Vec<BTreeMap<Metric, Option<f64>>>,
+    /// The difference between two halves of users who are all on A.
+    pub a_a: BTreeMap<Metric, Option<Estimate>>,
+    /// The experiments.
+    pub designs: Vec<DesignReport>,
+    /// Each variant in each world.
+    pub variants: Vec<VariantReport>,
+}
+
+/// An experiment.
+#[derive(Clone, Debug, Serialize)]
+pub struct DesignReport {
+    /// How users were divided.
+    pub design: Design,
+    /// Users of A and B.
+    pub users: [usize; 2],
+    /// Units that were given to A and B by chance: users, or clusters of them.
+    pub units: [usize; 2],
+    /// Over all days.
+    pub lifts: BTreeMap<Metric, Compared>,
+    /// What was measured on each day.
+    pub days: Vec<BTreeMap<Metric, Option<Estimate>>>,
+}
+
+/// A lift beside the true one.
+#[derive(Clone, Copy, Debug, Serialize)]
+pub struct Compared {
+    /// What the experiment says.
+    pub measured: Option<Estimate>,
+    /// The true lift.
+    pub truth: Option<f64>,
+    /// Whether the interval of what was measured has the true lift.
+    pub covers: Option<bool>,
+    /// How much more B has over A than in truth, in expectation and for the same users: what the
+    /// design does, without the luck of who is in which half.
+    pub bias: Option<Estimate>,
+}
+
+/// A variant in a world.
+#[derive(Clone, Debug, Serialize)]
+pub struct VariantReport {
+    /// The world: a design, or `all-on-a` and `all-on-b`.
+    pub world: String,
+    /// `a` or `b`.
+    pub variant: &'static str,
+    /// What happened.
+    pub happened: BTreeMap<Metric, Option<f64>>,
+    /// What could be expected of what was shown.
+    pub expected: BTreeMap<Metric, Option<f64>>,
+    /// Which items it showed.
+    pub items: ItemsReport,
+    /// What its pages are like.
+    pub pages: PagesReport,
+    /// Its versions by day of the experiment.
+    pub versions: Vec<VersionReport>,
+}
+
+/// A version on the day on which it served.
+#[derive(Clone, Debug, Serialize)]
+pub struct VersionReport {
+    /// Nights since it learned: 0 if in the one before.
+    pub age: usize,
+    /// Its offline metrics.
+    pub metrics: BTreeMap<String, f64>,
+}
+
+/// Which items were shown.
+#[derive(Clone, Debug, Serialize)]
+pub struct ItemsReport {
+    /// Share of the listed items that were shown at all.
+    pub coverage: f64,
+    /// Gini coefficient of the impressions of listed items.
+    pub gini: Option<f64>,
+    /// Share of the impressions that the hundredth of the items with the most has.
+    pub top_share: Option<f64>,
+    /// Mean days since the listing of what is shown.
+    pub age: Option<f64>,
+    /// Predicted over true rate of cold items that were shown.
+    pub cold_calibration: Option<f64>,
+    /// Items that came during the experiment.
+    pub new: usize,
+    /// Those of them that had `cold_impressions`.
+    pub known: usize,
+    /// Median days from the listing to that impression; none if fewer than half had it.
+    pub days_until_known: Option<f64>,
+}
+
+/// What pages are like.
+#[derive(Clone, Debug, Serialize)]
+pub struct PagesReport {
+    /// Page views.
+    pub views: u64,
+    /// Share of the value of the best page of the candidates, bids times true probabilities, that
+    /// is lost.
+    pub regret: Option<f64>,
+    /// Mean of 1 - cosine over pairs of pictures of a page.
+    pub diversity: Option<f64>,
+    /// Predicted over true rate of all candidates that were ranked.
+    pub ranked_calibration: Option<f64>,
+    /// The same of those that were shown: what is overrated is shown.
+    pub shown_calibration: Option<f64>,
+}
+
+/// A design over all seeds.
+#[derive(Clone, Debug, Serialize)]
+pub struct OfSeeds {
+    /// How users were divided.
+    pub design: Design,
+    /// What is compared.
+    pub metric: Metric,
+    /// Mean of the true lifts, with an interval over seeds.
+    pub truth: Option<Estimate>,
+    /// The same of those that were measured.
+    pub measured: Option<Estimate>,
+    /// The same of the biases.
+    pub bias: Option<Estimate>,
+    /// Seeds whose interval has the true lift.
+    pub covered: usize,
+    /// Seeds that have an interval and a true lift.
+    pub of: usize,
+}
+
+/// How an offline metric goes with the true lift of clicks, version by version.
+#[derive(Clone, Debug, Serialize)]
+pub struct Offline {
+    /// Where both versions were measured: a design, or `truth` where each is from its own world.
+    pub world: String,
+    /// The offline metric: that of B less that of A.
+    pub metric: String,
+    /// Days of all seeds, but the first of each.
+    pub days: usize,
+    /// Spearman's rank correlation with the true lift of that day.
+    pub rank_correlation: Option<f64>,
+}
+
+impl Report {
+    /// Of all seeds.
+    pub fn of(config: &MarketConfig, variants: [String; 2], seeds: Vec<SeedReport>) -> Report {
+        let over_seeds = over_seeds(config, &seeds);
+        let offline = offline(&seeds);
+        let (format, config) = ("ams-simulation/1", config.clone());
+        Report { format, variants, config, over_seeds, offline, seeds }
+    }
+}
+
+/// The sums of every user over all days.
+fn of_users(tally: &Tally, users: usize) -> Vec<Sums> {
+    let mut sums = vec![Sums::default(); users];
+    for day in &tally.users {
+        sums.iter_mut().zip(day).for_each(|(sum, day)| sum.add(day));
+    }
+    sums
+}
+
+fn pairs(metric: Metric, of: Of, sums: &[Sums], which: impl Fn(usize) -> bool) -> Vec<Pair> {
+    let chosen = sums.iter().enumerate().filter(|(user, _)| which(*user));
+    chosen.map(|(_, sums)| metric.parts(sums, of)).collect()
+}
+
+/// Sums over units, which are numbers of users.
+fn by_unit(pairs: &[Pair], units: &[usize]) -> Vec<Pair> {
+    let mut sums: BTreeMap<usize, Pair> = BTreeMap::new();
+    for (pair, unit) in pairs.iter().zip(units) {
+        let sum = sums.entry(*unit).or_default();
+        *sum = (sum.0 + pair.0, sum.1 + pair.1);
+    }
+    sums.into_values().collect()
+}
+
+fn of_metrics<T>(of: impl FnMut(Metric) -> T) -> BTreeMap<Metric, T> {
+    let mut of = of;
+    Metric::ALL.into_iter().map(|metric| (metric, of(metric))).collect()
+}
+
+impl SeedReport {
+    /// Of the worlds of a seed, among them both in which all users are on one variant.
+    ///
+    /// # Panics
+    /// Without these.
+    pub fn of(scene: &Scene, worlds: &[Lived]) -> SeedReport {
+        let users = scene.users.len();
+        let all = |variant| {
+            let world = worlds.iter().find(|lived| lived.world == World::All(variant));
+            &world.expect("the truth is lived through").tallies[variant]
+        };
+        let truths = [0, 1].map(all);
+        let totals = truths.map(|tally| of_users(tally, users));
+        let [on_a, on_b] = &totals;
+        let everybody = |_: usize| true;
+        let truth = of_metrics(|metric| {
+            let of = |sums| pairs(metric, Of::Expected, sums, everybody);
+            paired_lift(&of(on_a), &of(on_b))
+        });
+        let day = |day: usize| {
+            of_metrics(|metric| {
+                let [a, b] =
+                    truths.map(|it| pairs(metric, Of::Expected, &it.users[day], everybody));
+                paired_lift(&a, &b).map(|it| it.value)
+            })
+        };
+        let halves = halves(scene);
+        let a_a = of_metrics(|metric| {
+            let of = |half| pairs(metric, Of::Happened, on_a, |user| halves[user] == half);
+            lift(&of(0), &of(1))
+        });
+        let designs = worlds.iter().filter_map(|lived| match lived.world {
+            World::Divided(design) => Some(design_report(design, lived, &totals, &truth)),
+            World::All(_) => None,
+        });
+        SeedReport {
+            seed: scene.seed,
+            page_views: worlds.iter().map(|lived| lived.page_views).sum(),
+            truth_by_day: (0..scene.config.days).map(day).collect(),
+            a_a,
+            designs: designs.collect(),
+            variants: worlds.iter().flat_map(|lived| variant_reports(scene, lived)).collect(),
+            truth,
+        }
+    }
+}
+
+fn design_report(
+    design: Design,
+    lived: &Lived,
+    truths: &[Vec<Sums>; 2],
+    truth: &BTreeMap<Metric, Option<Estimate>>,
+) -> DesignReport {
+    let users = lived.variant_of.len();
+    let is_in = |variant: usize| move |user: usize| lived.variant_of[user] == variant;
+    let units = [0, 1].map(|variant| -> Vec<usize> {
+        (0..users).filter(|&it| is_in(variant)(it)).map(|it| lived.unit_of[it]).collect()
+    });
+    let measured = |metric: Metric, sums: [&[Sums]; 2]| {
+        let [a, b] = [0, 1].map(|variant: usize| {
+            let of = pairs(metric, Of::Happened, sums[variant], is_in(variant));
+            by_unit(&of, &units[variant])
+        });
+        lift(&a, &b)
+    };
+    let totals = [0, 1].map(|variant: usize| of_users(&lived.tallies[variant], users));
+    let compared = |metric: Metric| {
+        let measured = measured(metric, [&totals[0], &totals[1]]);
+        let truth = truth[&metric].map(|it| it.value);
+        let sides = [0, 1].map(|variant: usize| {
+            [&truths[variant], &totals[variant]]
+                .map(|sums| pairs(metric, Of::Expected, sums, is_in(variant)))
+        });
+        let [[a_truth, a], [b_truth, b]] = &sides;
+        Compared {
+            measured,
+            truth,
+            covers: measured.filter(|it| it.low.is_some()).zip(truth).map(|(it, at)| it.covers(at)),
+            bias: bias([a_truth, a], [b_truth, b]),
+        }
+    };
+    let day = |day: usize| {
+        let of = [0, 1].map(|variant: usize| &lived.tallies[variant].users[day][..]);
+        of_metrics(|metric| measured(metric, of))
+    };
+    DesignReport {
+        design,
+        users: [0, 1].map(|variant: usize| units[variant].len()),
+        units: [0, 1].map(|variant: usize| {
+            let mut different = units[variant].clone();
+            different.sort_unstable();
+            different.dedup();
+            different.len()
+        }),
+        lifts: of_metrics(compared),
+        days: (0..lived.metrics.len()).map(day).collect(),
+    }
+}
+
+fn variant_reports(scene: &Scene, lived: &Lived) -> Vec<VariantReport> {
+    let of = |variant: usize| {
+        let tally = &lived.tallies[variant];
+        let sums = of_users(tally, scene.users.len());
+        let is_in = |user: usize| lived.variant_of[user] == variant;
+        let rate = |of: Of| {
+            of_metrics(|metric| {
+                let pairs = pairs(metric, of, &sums, is_in);
+                let above: f64 = pairs.iter().map(|pair| pair.0).sum();
+                ratio(above, pairs.iter().map(|pair| pair.1).sum())
+            })
+        };
+        let versions = lived.metrics.iter().zip(&tally.model_age);
+        VariantReport {
+            world: lived.world.name(),
+            variant: ["a", "b"][variant],
+            happened: rate(Of::Happened),
+            expected: rate(Of::Expected),
+            items: items_report(scene, tally),
+            pages: pages_report(tally),
+            versions: versions
+                .map(|(of, &age)| VersionReport { age, metrics: of[variant].clone() })
+                .collect(),
+        }
+    };
+    let there = (0..2).filter(|&it| !lived.tallies[it].users.is_empty());
+    there.map(of).collect()
+}
+
+fn ratio(above: f64, below: f64) -> Option<f64> {
+    (below > 0.0).then(|| above / below)
+}
+
+fn items_report(scene: &Scene, tally: &Tally) -> ItemsReport {
+    let days = scene.first_day()..scene.first_day() + scene.config.days;
+    let items = 0..scene.names.len() as u32;
+    let is_listed = |item: &u32| days.clone().any(|day| scene.shop.is_listed(*item, day));
+    let listed: Vec<u64> =
+        items.clone().filter(is_listed).map(|item| tally.items[item as usize]).collect();
+    let impressions = listed.iter().sum::<u64>() as f64;
+    let new: Vec<u32> = items.filter(|&item| is_new(scene, item)).collect();
+    let mut known: Vec<f64> =
+        new.iter().filter_map(|&item| tally.cold.known_after[item as usize]).collect();
+    known.sort_by(f64::total_cmp);
+    // The median of all new items, of which those that are not known yet take longest.
+    let middle = new.len().saturating_sub(1) / 2;
+    ItemsReport {
+        coverage: listed.iter().filter(|&&it| it > 0).count() as f64 / listed.len() as f64,
+        age: ratio(tally.item_age, impressions),
+        gini: gini(listed.clone()),
+        top_share: top_share(listed),
+        cold_calibration: ratio(tally.cold.rate, tally.cold.truth),
+        new: new.len(),
+        known: known.len(),
+        days_until_known: known.get(middle).copied(),
+    }
+}
+
+fn pages_report(tally: &Tally) -> PagesReport {
+    let mut sums = crate::page::PageSums::default();
+    tally.pages.iter().for_each(|day| sums.add(day));
+    PagesReport {
+        views: sums.pages as u64,
+        regret: ratio(sums.best - sums.value, sums.best),
+        diversity: ratio(sums.apart, sums.pairs),
+        ranked_calibration: ratio(sums.ranked_rate, sums.ranked_truth),
+        shown_calibration: ratio(sums.shown_rate, sums.shown_truth),
+    }
+}
+
+fn over_seeds(config: &MarketConfig, seeds: &[SeedReport]) -> Vec<OfSeeds> {
+    let of = |design: Design, metric: Metric| {
+        let of_design = |seed: &SeedReport| {
+            let found = seed.designs.iter().find(|it| it.design == design);
+            found.map(|it| it.lifts[&metric])
+        };
+        let lifts: Vec<Compared> = seeds.iter().filter_map(of_design).collect();
+        let values = |of: &dyn Fn(&Compared) -> Option<f64>| -> Vec<f64> {
+            lifts.iter().filter_map(of).collect()
+        };
+        OfSeeds {
+            design,
+            metric,
+            truth: mean(&values(&|it| it.truth)),
+            measured: mean(&values(&|it| it.measured.map(|it| it.value))),
+            bias: mean(&values(&|it| it.bias.map(|it| it.value))),
+            covered: lifts.iter().filter(|it| it.covers == Some(true)).count(),
+            of: lifts.iter().filter(|it| it.covers.is_some()).count(),
+        }
+    };
+    let designs = config.designs.iter();
+    designs.flat_map(|&design| Metric::ALL.map(|metric| of(design, metric))).collect()
+}
+
+/// The world and variant, where the versions of A and B of a comparison are.
+type Sides = [(String, &'static str); 2];
+
+fn offline(seeds: &[SeedReport]) -> Vec<Offline> {
+    let Some(first) = seeds.first() else { return Vec::new() };
+    let truth = ("truth".to_owned(), [("all-on-a".to_owned(), "a"), ("all-on-b".to_owned(), "b")]);
+    let designs = first.designs.iter().map(|it| it.design.as_str().to_owned());
+    let worlds = designs.map(|it| (it.clone(), [(it.clone(), "a"), (it, "b")]));
+    let mut found = Vec::new();
+    for (world, sides) in std::iter::once(truth).chain(worlds) {
+        let mut pairs: BTreeMap<String, Vec<(f64, f64)>> = BTreeMap::new();
+        seeds.iter().for_each(|seed| add_pairs(seed, &sides, &mut pairs));
+        found.extend(pairs.into_iter().map(|(metric, pairs)| Offline {
+            world: world.clone(),
+            metric,
+            days: pairs.len(),
+            rank_correlation: rank_correlation(&pairs),
+        }));
+    }
+    found
+}
+
+/// Of every day: by how much more B's version has of each offline metric, and the true lift.
+fn add_pairs(seed: &SeedReport, sides: &Sides, pairs: &mut BTreeMap<String, Vec<(f64, f64)>>) {
+    let versions = |(world, variant): &(String, &'static str)| {
+        let of = seed.variants.iter().find(|it| it.world == *world && it.variant == *variant);
+        of.map_or(&[][..], |it| &it.versions[..])
+    };
+    let (a, b) = (versions(&sides[0]), versions(&sides[1]));
+    for ((a, b), truth) in a.iter().zip(b).zip(&seed.truth_by_day) {
+        let Some(lift) = truth[&Metric::Ctr] else { continue };
+        for (metric, of_b) in &b.metrics {
+            if let Some(of_a) = a.metrics.get(metric) {
+                pairs.entry(metric.clone()).or_default().push((of_b - of_a, lift));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::Arc;
+
+    use ams_bundle::PageView;
+    use ams_data::synth::{Dice, Entity, Look, Shown};
+    use rayon::ThreadPoolBuilder;
+
+    use super::*;
+    use crate::config::Exploration;
+    use crate::variant::{Desk, Variant};
+    use crate::world::{Learned, Nights, live};
+
+    /// Rates that are the items' alone.
+    #[derive(Clone)]
+    struct Rates(Arc<HashMap<String, f32>>);
+
+    impl Variant for Rates {
+        fn desk(&self) -> Box<dyn Desk + '_> {
+            Box::new(self.clone())
+        }
+    }
+
+    impl Desk for Rates {
+        fn rates(&mut self, page: &PageView, rates: &mut Vec<f32>) -> Result<(), String> {
+            rates.clear();
+            rates.extend(page.candidates.item.iter().map(|item| self.0[&item.0]));
+            Ok(())
+        }
+    }
+
+    /// How a variant comes by its rates.
+    #[derive(Clone, Copy)]
+    enum Kind {
+        /// What a few users would click, with errors of this size.
+        Fixed(f64),
+        /// Clicks over impressions of the log that it learns from.
+        Learning,
+    }
+
+    struct Simple<'a> {
+        scene: &'a Scene,
+        kinds: [Kind; 2],
+        counts: [Vec<[f64; 2]>; 2],
+    }
+
+    impl<'a> Simple<'a> {
+        fn new(scene: &'a Scene, kinds: [Kind; 2]) -> Simple<'a> {
+            let counts = [(); 2].map(|()| vec![[2.0, 10.0]; scene.names.len()]);
+            let mut simple = Simple { scene, kinds, counts };
+            for variant in 0..2 {
+                scene.before().iter().for_each(|day| simple.learn(variant, day));
+            }
+            simple
+        }
+
+        fn learn(&mut self, variant: usize, log: &[Shown]) {
+            for shown in log {
+                let [clicks, impressions] = &mut self.counts[variant][shown.item as usize];
+                *clicks += f64::from(u8::from(shown.clicked));
+                *impressions += 1.0;
+            }
+        }
+
+        fn rates(&self, variant: usize) -> Box<dyn Variant> {
+            let of = |(item, name): (usize, &String)| {
+                let rate = match self.kinds[variant] {
+                    Kind::Learning => {
+                        let [clicks, impressions] = self.counts[variant][item];
+                        clicks / impressions
+                    }
+                    Kind::Fixed(error) => {
+                        let day = self.scene.shop.day(0);
+                        let at = Look { position: 0, hour: 12 };
+                        let true_rate =
+                            (0..20).map(|user| day.probability(user, item as u32, at)).sum::<f64>();
+                        let mut dice = Dice::new(7, Entity::Bid, item as u64, variant as u64);
+                        true_rate / 20.0 * (error * dice.normal()).exp()
+                    }
+                };
+                (name.clone(), rate as f32)
+            };
+            Box::new(Rates(Arc::new(self.scene.names.iter().enumerate().map(of).collect())))
+        }
+    }
+
+    impl Nights for Simple<'_> {
+        type Error = String;
+
+        fn first(&mut self, _: World, variant: usize) -> Result<Box<dyn Variant>, String> {
+            Ok(self.rates(variant))
+        }
+
+        fn night(
+            &mut self,
+            _: World,
+            variant: usize,
+            day: usize,
+            log: &[Shown],
+        ) -> Result<Learned, String> {
+            self.learn(variant, log);
+            let metrics = BTreeMap::from([("day".to_owned(), day as f64)]);
+            Ok(Learned { variant: self.rates(variant), is_new: true, metrics })
+        }
+    }
+
+    fn small() -> MarketConfig {
+        let mut config = MarketConfig::quick();
+        (config.days, config.days_before, config.candidates) = (1, 1, 40);
+        config.exploration = Exploration { share: 0.0, random: 1.0 };
+        (config.shop.users, config.shop.items) = (150, 120);
+        config.designs = vec![Design::SharedLog];
+        config
+    }
+
+    fn seed_report(config: &MarketConfig, seed: u64, kinds: [Kind; 2]) -> SeedReport {
+        let mut scene = Scene::open(config, seed).unwrap();
+        let items = scene.names.len();
+        scene.see((0..items).map(|it| vec![(it as f32).sin(), (it as f32).cos()]).collect());
+        let designs = config.designs.iter().map(|&it| World::Divided(it));
+        let worlds = [World::All(0), World::All(1)].into_iter().chain(designs);
+        let lived: Vec<Lived> = worlds
+            .map(|world| live(&scene, world, &mut Simple::new(&scene, kinds), &mut |_| ()).unwrap())
+            .collect();
+        SeedReport::of(&scene, &lived)
+    }
+
+    #[test]
+    fn the_report_is_the_same_with_any_number_of_threads() {
+        let config = MarketConfig {
+            days: 3,
+            designs: Design::ALL.to_vec(),
+            exploration: Exploration { share: 0.2, random: 0.5 },
+            ..small()
+        };
+        let report = |threads: usize| {
+            let pool = ThreadPoolBuilder::new().num_threads(threads).build().unwrap();
+            let of = || seed_report(&config, 5, [Kind::Learning, Kind::Fixed(0.3)]);
+            serde_json::to_string(&Report::of(
+                &config,
+                ["a".to_owned(), "b".to_owned()],
+                vec![pool.install(of)],
+            ))
+            .unwrap()
+        };
+        let one = report(1);
+        assert_eq!(one, report(2));
+        assert_eq!(one, report(4));
+        assert!(one.contains("\"design\":\"clusters\""));
+    }
+
+    /// What is measured by users who were divided by chance, of variants that do not learn.
+    #[test]
+    fn intervals_cover_the_truth_of_a_hundred_seeds() {
+        let config = small();
+        let (mut equal, mut covered, mut better) = (0, 0, 0);
+        for seed in 0..100 {
+            let report = seed_report(&config, seed, [Kind::Fixed(1.0), Kind::Fixed(0.1)]);
+            equal += usize::from(report.a_a[&Metric::Ctr].unwrap().covers(0.0));
+            let of = report.designs[0].lifts[&Metric::Ctr];
+            covered += usize::from(of.covers.unwrap());
+            better += usize::from(of.truth.unwrap() > 0.0);
+            // Nobody learns from anybody.
+            assert!(of.bias.unwrap().value.abs() < 1e-12, "{of:?}");
+        }
+        assert!(equal >= 90, "A/A inside in {equal} of 100");
+        assert!(covered >= 90, "the truth inside in {covered} of 100");
+        // Bids decide, too, so better rates are not always more clicks.
+        assert!(better >= 60, "B is better in {better} of 100");
+    }
+
+    /// Two that learn alike differ by nothing, whoever they learn from.
+    #[test]
+    fn equal_variants_have_no_lift() {
+        let config =
+            MarketConfig { days: 3, designs: vec![Design::SharedLog, Design::Diverted], ..small() };
+        let seeds: Vec<SeedReport> = (0..3)
+            .map(|seed| seed_report(&config, seed, [Kind::Learning, Kind::Learning]))
+            .collect();
+        let of_clicks = over_seeds(&config, &seeds).into_iter();
+        for of in of_clicks.filter(|it| it.metric == Metric::Ctr) {
+            assert_eq!((of.truth.unwrap().value, of.of), (0.0, 3));
+            let bias = of.bias.unwrap().value;
+            // In the world of the shared log nothing is another than in truth.
+            let most = if of.design == Design::SharedLog { 1e-12 } else { 0.1 };
+            assert!(bias.abs() < most, "{bias}");
+        }
+    }
+
+    #[test]
+    fn what_is_reported_of_items_and_pages_is_in_range() {
+        let config = MarketConfig { days: 3, cold_impressions: 5, ..small() };
+        let report = seed_report(&config, 2, [Kind::Fixed(0.5), Kind::Fixed(0.0)]);
+        assert_eq!(report.variants.len(), 4);
+        for of in &report.variants {
+            let (items, pages) = (&of.items, &of.pages);
+            assert!((0.0..=1.0).contains(&items.coverage), "{items:?}");
+            assert!((0.0..1.0).contains(&items.gini.unwrap()), "{items:?}");
+            assert!((0.0..1.0).contains(&pages.regret.unwrap()), "{pages:?}");
+            assert!((0.0..=2.0).contains(&pages.diversity.unwrap()), "{pages:?}");
+            assert!(items.known <= items.new && items.new > 0, "{items:?}");
+            assert_eq!(of.versions.len(), 3);
+            assert_eq!(of.versions.iter().map(|it| it.age).sum::<usize>(), 0);
+        }
+        let [a, b] = [0, 1].map(|at: usize| &report.variants[at].pages);
+        assert!(b.regret < a.regret, "the one without errors loses less");
+        // What is overrated is what is shown.
+        assert!(a.shown_calibration > a.ranked_calibration, "{a:?}");
+    }
+}
