@@ -132,7 +132,9 @@ fn columns(
     user: &dyn Fn(u32) -> String,
     item: &dyn Fn(u32) -> String,
 ) -> RecordBatch {
-    let rows = || pages.iter().flat_map(|page| page.shown.iter().map(move |it| (page, it)));
+    let rows: Vec<(&Explored, &Shown)> =
+        pages.iter().flat_map(|page| page.shown.iter().map(move |it| (page, it))).collect();
+    let rows = || rows.iter().copied();
     let texts = |of: &dyn Fn(&Explored, &Shown) -> String| -> ArrayRef {
         Arc::new(StringArray::from_iter_values(rows().map(|(page, shown)| of(page, shown))))
     };
@@ -179,6 +181,32 @@ fn columns(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn every_item_that_was_shown_is_a_row() {
+        let view = View { time: 9, user: 0, page: 0, hour: 0 };
+        let shown = |position: u32| Shown {
+            view,
+            item: 5 + position,
+            position,
+            clicked: position == 1,
+            probability: 0.1,
+        };
+        let page = Explored {
+            view,
+            candidates: vec![4, 5, 6],
+            ranked: vec![6, 4, 5],
+            shown: vec![shown(0), shown(1)],
+            bids: vec![1.0, 2.0],
+            random: 1.0,
+        };
+        let batch = columns(&[page.clone(), page], &|it| format!("u{it}"), &|it| format!("i{it}"));
+        assert_eq!((batch.num_rows(), batch.num_columns()), (4, 11));
+        let lists = batch.column_by_name("candidates").unwrap();
+        let lists = lists.as_any().downcast_ref::<arrow_array::ListArray>().unwrap();
+        assert_eq!(lists.value_length(0), 3);
+        assert_eq!(lists.value_length(1), 2, "one is above");
+    }
 
     /// Held against the definition: the share of the orders, each as probable as it is, that begin
     /// as the page does.

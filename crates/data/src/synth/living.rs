@@ -15,8 +15,8 @@ use super::config::ShopConfig;
 use super::days::{Event, HOURS, SECONDS_PER_DAY, midnight};
 use super::dice::{Dice, Entity};
 use super::files::{self, Columns, EventFile};
+use super::photographs::{draw_pictures, photograph};
 use super::shopper::{AGES, GENDERS, Shopper, user_name};
-use super::{Progress, draw_pictures, photograph};
 use crate::error::Result;
 
 /// Page views of a session, on average, and at most.
@@ -172,11 +172,11 @@ impl Shop {
     }
 
     /// Draws the pictures of all items into `folder`; their paths in it, by item. They are drawn on
-    /// the threads of the current rayon pool.
+    /// the threads of the current rayon pool; `progress` is told how many there are.
     ///
     /// # Errors
     /// [`crate::Error::Io`] or [`crate::Error::Content`] if something cannot be written.
-    pub fn draw(&self, folder: &Path, progress: &mut dyn FnMut(Progress)) -> Result<Vec<String>> {
+    pub fn draw(&self, folder: &Path, progress: &mut dyn FnMut(usize)) -> Result<Vec<String>> {
         draw_pictures(&self.config, &self.stock, folder, progress)
     }
 

@@ -19,6 +19,7 @@ mod dice;
 mod files;
 mod living;
 mod outline;
+mod photographs;
 mod picture;
 mod shopper;
 mod style;
@@ -31,11 +32,10 @@ pub use living::{Look, Shop, ShopDay, Shown, View};
 use crate::error::{Error, Result};
 use crate::staging::StagedFolder;
 use bayes::Outcome;
-use catalogue::{Exposure, Item, item_name, stock};
+use catalogue::{Exposure, Item, stock};
 use clicks::ClickModel;
 use files::{Columns, EventFile};
-use picture::Encoding;
-use rayon::prelude::*;
+use photographs::draw_pictures;
 use serde::{Deserialize, Serialize};
 use shopper::Shopper;
 use std::fs;
@@ -107,7 +107,9 @@ pub fn generate(
     let folder = staged.temporary();
 
     let stock = stock(config);
-    let images = draw_pictures(config, &stock, folder, progress)?;
+    let images = draw_pictures(config, &stock, folder, &mut |done| {
+        progress(Progress::Pictures { done, total: stock.len() });
+    })?;
     files::write_items(&folder.join("items.csv"), &stock, &images)?;
     files::write_item_truth(&folder.join("truth_items.csv"), &stock)?;
     let report = live(config, &stock, folder, progress)?;
@@ -123,53 +125,6 @@ fn refuse_to_overwrite(out: &Path) -> Result<()> {
         return Err(Error::option(what));
     }
     Ok(())
-}
-
-/// Draws and writes every picture; returns their paths relative to `folder`. They are not synced
-/// one by one: a shop lost in a power cut is drawn again from its seed.
-fn draw_pictures(
-    config: &ShopConfig,
-    stock: &[Item],
-    folder: &Path,
-    progress: &mut dyn FnMut(Progress),
-) -> Result<Vec<String>> {
-    const CHUNK: usize = 64;
-    for first in 0..256 {
-        let shelf = folder.join(format!("images/{first:02x}"));
-        fs::create_dir_all(&shelf).map_err(Error::io(&shelf))?;
-    }
-    let mut images = Vec::with_capacity(stock.len());
-    for items in stock.chunks(CHUNK) {
-        let from = images.len();
-        let drawn: Result<Vec<String>> = items
-            .par_iter()
-            .enumerate()
-            .map(|(at, item)| draw_picture(config, from + at, item, folder))
-            .collect();
-        images.extend(drawn?);
-        progress(Progress::Pictures { done: images.len(), total: stock.len() });
-    }
-    Ok(images)
-}
-
-/// The picture of an item: its path in the shop's folder, its form, and the rest of its stream.
-fn photograph(config: &ShopConfig, number: usize) -> (String, Encoding, Dice) {
-    let mut dice = Dice::new(config.seed, Entity::Picture, number as u64, 0);
-    let encoding = Encoding::draw(&mut dice);
-    let name = item_name(number);
-    let shelf = xxhash_rust::xxh3::xxh3_64(name.as_bytes()) as u8;
-    (format!("images/{shelf:02x}/{name}.{}", encoding.extension()), encoding, dice)
-}
-
-fn draw_picture(config: &ShopConfig, number: usize, item: &Item, folder: &Path) -> Result<String> {
-    let (relative, encoding, mut dice) = photograph(config, number);
-    let path = folder.join(&relative);
-    let picture = picture::draw(item.style, config.picture_sides, &mut dice);
-    let bytes = encoding
-        .encode(&picture)
-        .map_err(|error| Error::content(&path, format!("cannot encode the picture: {error}")))?;
-    fs::write(&path, bytes).map_err(Error::io(&path))?;
-    Ok(relative)
 }
 
 /// Lives through all days, writing `events.parquet`, `truth.parquet` and `truth.json`.

@@ -20,7 +20,6 @@ use std::path::{Path, PathBuf};
 
 use ams_data::PictureName;
 use ams_data::staging::write_whole;
-use ams_data::synth::Progress;
 use ams_image::{FeatureStore, neighbors};
 use ams_location::Locations;
 use ams_market::{Lived, Report, Scene, SeedReport, World, live};
@@ -126,15 +125,9 @@ fn of_seed(
     let market = &place.config.market;
     let mut scene = pool.install(|| Scene::open(market, seed))?;
     let nights = Daily::begin(place, &scene, |shop| {
-        let bar = output.bar("draw", 0, BAR);
-        let images = pool.install(|| {
-            scene.shop().draw(shop, &mut |progress| {
-                if let Progress::Pictures { done, total } = progress {
-                    bar.set_length(total as u64);
-                    bar.set_position(done as u64);
-                }
-            })
-        });
+        let bar = output.bar("draw", scene.shop().items() as u64, BAR);
+        let images =
+            pool.install(|| scene.shop().draw(shop, &mut |done| bar.set_position(done as u64)));
         bar.finish_and_clear();
         Ok(images?)
     })?;
