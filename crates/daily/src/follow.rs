@@ -25,8 +25,8 @@ const FOLLOWED_FORMAT: &str = "ams-followed/1";
 /// Name of the file of [`Followed`] in the folder of a model.
 const FOLLOWED: &str = "follow.json";
 
-/// Windows that are kept in the state, at most.
-const MOST: usize = 60;
+/// Versions that a state remembers, at most.
+pub const MOST_REMEMBERED: usize = 60;
 
 /// A part of the log that was read and is still there.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -179,6 +179,8 @@ pub struct FollowClock {
     pub begin: i64,
     /// The latest event.
     pub now: Clock,
+    /// Length of a window in seconds.
+    pub length: i64,
 }
 
 impl FollowState {
@@ -226,7 +228,7 @@ impl FollowState {
         self.waiting.retain(|waiting| Some(waiting.window) != window.window);
         self.making = None;
         self.windows.push(window);
-        let more = self.windows.len().saturating_sub(MOST);
+        let more = self.windows.len().saturating_sub(MOST_REMEMBERED);
         self.windows.drain(..more);
     }
 
@@ -382,9 +384,9 @@ mod tests {
         assert_eq!(Followed::read(&dir.path().join("other")).unwrap(), None);
         let error = FollowState::read(&path, "films").unwrap_err().to_string();
         assert!(error.contains("is of the model `shop`, expected `films`"), "{error}");
-        for _ in 0..MOST {
+        for _ in 0..MOST_REMEMBERED {
             state.push(window.clone());
         }
-        assert_eq!(state.windows.len(), MOST);
+        assert_eq!(state.windows.len(), MOST_REMEMBERED);
     }
 }

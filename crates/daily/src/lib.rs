@@ -14,6 +14,7 @@ mod decision;
 mod facts;
 mod follow;
 mod gate;
+mod parts;
 mod predict;
 mod sanity;
 mod state;
@@ -22,10 +23,11 @@ pub use day::{Day, instant};
 pub use decision::{Compared, Decision};
 pub use facts::Facts;
 pub use follow::{
-    Delay, FollowClock, FollowState, Followed, PartRead, RowsRead, Waiting, Window, WindowMaking,
-    shown_at, to_milliseconds,
+    Delay, FollowClock, FollowState, Followed, MOST_REMEMBERED, PartRead, RowsRead, Waiting,
+    Window, WindowMaking, shown_at, to_milliseconds,
 };
 pub use gate::{Comparison, Gate};
+pub use parts::{Landed, Part, rows_name, sweep_rows};
 pub use predict::predict;
 pub use sanity::Sanity;
 pub use state::{Days, Entry, Making, Outcome, State, remove_leftovers};

@@ -289,6 +289,11 @@ fn what_lands_may_be_bad() {
     place.refuses(COMMAND, &["parts/0.parquet", "was read with blake3", "put it back"]);
     place.write("parts/0.parquet", &whole);
 
+    // A disk that is away has lost nothing.
+    std::fs::rename(place.path("parts"), place.path("away")).unwrap();
+    place.refuses(COMMAND, &["parts: no such folder"]);
+    std::fs::rename(place.path("away"), place.path("parts")).unwrap();
+
     // A clock that jumps, and a label that is none: nothing is taken.
     let mut jumps = log[400..500].to_vec();
     jumps[7].time += 1_000_000;
@@ -329,8 +334,19 @@ fn what_lands_may_be_bad() {
         assert_eq!(done.code, Some(1), "{done:#?}");
         assert!(done.err.contains(words), "{done:#?}");
     }
-    place.write("bad.toml", CONFIG.replace("every_minutes = 5", "every_minutes = 0"));
-    place.refuses("train bad.toml --follow parts", &["every_minutes is 0, expected 1 to 1440"]);
+    for (from, to, words) in [
+        ("every_minutes = 5", "every_minutes = 0", "every_minutes is 0, expected 1 to 1440"),
+        (
+            "every_minutes = 5",
+            "every_minutes = 6",
+            "every_minutes is 6, but follow has windows of 5",
+        ),
+        ("keep = 20", "keep = 60", "keep and whole_every are 60 and 7, expected at most 60"),
+        ("'models'", "'s3://models'", "models: s3://models is not on this host"),
+    ] {
+        place.write("bad.toml", CONFIG.replace(from, to));
+        place.refuses("train bad.toml --follow parts", &[words]);
+    }
     place.refuses("train train.toml --once", &["--follow"]);
 }
 

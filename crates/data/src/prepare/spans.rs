@@ -1,7 +1,7 @@
 //! A log that comes bit by bit, set aside by spans of time. No clock is read: what time it is, the
 //! events say.
 //!
-//! A span is closed when an event came that is later than its end by more than the lateness. Events
+//! A span is closed when an event came that is later than its end by at least the lateness. Events
 //! of a closed span are late, and left out. All of it follows from the order of the rows alone, not
 //! from the files that they are cut into.
 

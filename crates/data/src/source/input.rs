@@ -135,7 +135,11 @@ pub(crate) fn is_hidden(name: &str) -> bool {
 
 /// Lists the files below `folder`; hidden folders are named, and not looked into.
 fn walk(folder: &Path, below: &str, files: &mut Vec<Listed>) -> Result<()> {
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+    let entries = match std::fs::read_dir(folder) {
+        Err(_) if is_gone(folder) && !below.is_empty() => return Ok(()),
+        entries => entries.map_err(Error::io(folder))?,
+    };
+    for entry in entries {
         let path = entry.map_err(Error::io(folder))?.path();
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         let inner = if below.is_empty() { name.clone() } else { format!("{below}/{name}") };
@@ -144,7 +148,10 @@ fn walk(folder: &Path, below: &str, files: &mut Vec<Listed>) -> Result<()> {
             continue;
         }
         // Links are followed; what leads in a circle is refused by the system.
-        let about = std::fs::metadata(&path).map_err(Error::io(&path))?;
+        let about = match std::fs::metadata(&path) {
+            Err(_) if is_gone(&path) => continue,
+            about => about.map_err(Error::io(&path))?,
+        };
         if about.is_dir() {
             walk(&path, &inner, files)?;
         } else if about.is_file() {
@@ -154,6 +161,13 @@ fn walk(folder: &Path, below: &str, files: &mut Vec<Listed>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Whether somebody removed or renamed what was listed at `path`; a link that leads nowhere is
+/// there.
+fn is_gone(path: &Path) -> bool {
+    let about = std::fs::symlink_metadata(path);
+    about.is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
 }
 
 /// A file of this host.

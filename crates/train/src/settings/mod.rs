@@ -7,6 +7,7 @@
 pub mod align;
 mod check;
 pub mod eviction;
+mod going_on;
 pub mod phases;
 pub mod preset;
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use ams_bundle::LONGEST_CHAIN;
+use ams_daily::MOST_REMEMBERED;
 use ams_data::prepare::Spans;
 use ams_location::Locations;
 use ams_train::CurveKind;
@@ -131,6 +132,14 @@ impl FollowConfig {
         if !(1..=LONGEST_CHAIN).contains(&self.whole_every) {
             let every = self.whole_every;
             return Err(format!("whole_every is {every}, expected 1 to {LONGEST_CHAIN}"));
+        }
+        // Of a version that is forgotten it is not known that it may be removed.
+        let versions = self.keep.saturating_add(self.whole_every);
+        if versions > MOST_REMEMBERED {
+            return Err(format!(
+                "keep and whole_every are {} and {}, expected at most {MOST_REMEMBERED} together",
+                self.keep, self.whole_every
+            ));
         }
         check_decided("the log that is followed", &self.prepare, self.encode.as_ref())
     }

@@ -16,59 +16,33 @@
 //! made again after a kill, to the same bits, and nothing twice.
 
 mod config;
-mod parts;
+mod report;
+mod windows;
 
-use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use ams_bundle::folder::MANIFEST;
-use ams_bundle::{Model, next_version};
 use ams_daily::{
-    Delay, FollowClock, FollowState, PartRead, RowsRead, Waiting, Window, WindowMaking, instant,
-    remove_leftovers, shown_at,
+    FollowClock, FollowState, Landed, MOST_REMEMBERED, Part, PartRead, Waiting, Window,
+    remove_leftovers, rows_name, sweep_rows, to_milliseconds,
 };
-use ams_data::dataset::{CARD, Dataset};
 use ams_data::lock::Lock;
-use ams_data::prepare::{Accept, Chain, Clock, Existing, Inputs, PrepareOptions, Sorted, plan};
-use ams_data::schema::Split;
+use ams_data::prepare::{Chain, Inputs, PrepareOptions, Sorted, plan};
 use ams_data::staging::{remove_folder, sync_folder};
 use ams_location::{Locations, is_remote};
-use ams_train::Job;
-use ams_train::run::Start;
-use ams_train::settings::{Config, TrainConfig, WarmParts, WarmStart};
-use rayon::ThreadPoolBuilder;
-use serde::Serialize;
-use serde_json::Value;
 
 use self::config::FollowConfig;
-use self::parts::{Part, Parts};
-use crate::commands::daily::config::{encode_flags, prepare_flags, publication};
-use crate::commands::publish::publish_version;
-use crate::commands::versions::{self, PublishAs};
-use crate::commands::{prepare, train};
-use crate::config_file;
+use self::report::{Report, text, words};
+use crate::commands::daily::config::prepare_flags;
+use crate::commands::{prepare, train, versions};
 use crate::failure::Failure;
 use crate::interrupt::stop_on_interrupt;
 use crate::launch::Launch;
-use crate::locations::{here, places, solo};
-use crate::output::{Caller, Output, count, metric, table};
-
-/// What `--json` prints.
-#[derive(Serialize)]
-struct Report<'a> {
-    model: &'a str,
-    /// The versions that were published, the newest 60.
-    windows: &'a [Window],
-    rows: RowsRead,
-    /// Rows of windows that are not closed.
-    waiting: u64,
-    /// Parts that are not whole yet.
-    unfinished: &'a [String],
-}
+use crate::locations::here;
+use crate::output::{Output, count};
 
 pub(crate) fn run(
     arguments: &train::Arguments,
@@ -90,18 +64,16 @@ pub(crate) fn run(
         let why = "a version appears by renames; `ams publish` and `ams delta` bring versions to a bucket";
         here(key, path, why)?;
     }
-    if !is_remote(folder) && !folder.is_dir() {
-        let what =
-            format!("{}: no such folder; expected one in which parts land", folder.display());
-        return Err(Failure::user(what));
-    }
+    check_folder(folder)?;
     let _lock = Lock::take(&config.work, "follow")?;
     let file = config.work.join("state.json");
     let state = FollowState::read(&file, &config.name)?;
+    check_length(&config, &state)?;
     let stop = stop_on_interrupt(0, output)?;
     let mut follow = Follow {
         config,
-        parts: Parts { folder: folder.clone(), unfinished: Vec::new() },
+        folder: folder.clone(),
+        unfinished: Vec::new(),
         file,
         state,
         begun: Vec::new(),
@@ -120,16 +92,46 @@ pub(crate) fn run(
         windows: &follow.begun,
         rows: follow.state.rows,
         waiting: follow.state.waiting.iter().map(|waiting| waiting.rows).sum(),
-        unfinished: &follow.parts.unfinished,
+        unfinished: &follow.unfinished,
     };
     output.finish(&report, || text(&report));
     ended
 }
 
+/// That parts can land in `folder`: a disk that is away has not lost those that were read.
+fn check_folder(folder: &Path) -> Result<(), Failure> {
+    if is_remote(folder) || folder.is_dir() {
+        return Ok(());
+    }
+    let what = format!("{}: no such folder; expected one in which parts land", folder.display());
+    Err(Failure::user(what))
+}
+
+/// That windows are as long as they were: rows wait in those of the beginning.
+fn check_length(config: &FollowConfig, state: &FollowState) -> Result<(), Failure> {
+    let (is, was) = (config.spans().length, state.clock.map(|clock| clock.length));
+    let Some(was) = was.filter(|was| *was != is) else { return Ok(()) };
+    Err(Failure::user(format!(
+        "every_minutes is {}, but {} has windows of {} minutes; to change it, begin again in another `work`",
+        is / 60,
+        config.work.display(),
+        was / 60
+    )))
+}
+
+/// Unix seconds by the clock of this host.
+fn now() -> f64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    since.map_or(0.0, |since| to_milliseconds(since.as_secs_f64()))
+}
+
 /// A model, and the means to go on with it.
 struct Follow<'a> {
     config: FollowConfig,
-    parts: Parts,
+    /// Where parts land.
+    folder: PathBuf,
+    /// Parts that were not whole at the last look.
+    unfinished: Vec<String>,
     /// Path of the state.
     file: PathBuf,
     state: FollowState,
@@ -152,8 +154,7 @@ impl Follow<'_> {
         self.tell()?;
         loop {
             let mut has_moved = self.make_closed(clock)?;
-            let new = self.parts.look(self.locations, &mut self.state.parts, self.output)?;
-            for part in new {
+            for part in self.look()? {
                 self.check_stop()?;
                 if self.take(&part, &mut clock)? {
                     has_moved = true;
@@ -186,6 +187,17 @@ impl Follow<'_> {
         self.check_stop()
     }
 
+    /// The parts that are whole and were not read.
+    fn look(&mut self) -> Result<Vec<Part>, Failure> {
+        check_folder(&self.folder)?;
+        let landed = Landed::look(self.locations, &self.folder, &mut self.state.parts)?;
+        for name in landed.unfinished.iter().filter(|name| !self.unfinished.contains(name)) {
+            self.output.say(&format!("{name} is not whole yet; it is read when it is"));
+        }
+        self.unfinished = landed.unfinished;
+        Ok(landed.new)
+    }
+
     /// Reads a part; whether it was there as it was listed.
     ///
     /// # Errors
@@ -203,21 +215,21 @@ impl Follow<'_> {
         }
         let (read, sorted) = done?;
         clock.now = sorted.clock;
-        let (state, landed) = (&mut self.state, part.landed());
+        let (state, landed) = (&mut self.state, part.written().unwrap_or_else(now));
         state.clock = Some(*clock);
         state.parts_read = number;
         state.rows.late += sorted.late;
         state.rows.left_out += sorted.left_out;
         let set_aside: u64 = sorted.spans.values().sum();
         state.rows.read += sorted.late + sorted.left_out + set_aside;
-        state.parts.insert(part.name.clone(), read);
+        state.parts.insert(part.name().to_owned(), read);
         let waiting = |(window, rows)| Waiting { window, part: number, rows, landed };
         state.waiting.extend(sorted.spans.into_iter().map(waiting));
         state.write(&self.file)?;
         self.tell()?;
         if sorted.late > 0 {
             let late = count(sorted.late);
-            self.output.say(&format!("{}: {late} rows are late and left out", part.name));
+            self.output.say(&format!("{}: {late} rows are late and left out", part.name()));
         }
         Ok(true)
     }
@@ -233,7 +245,7 @@ impl Follow<'_> {
         let (inputs, options) = self.inputs(Some(part.path()))?;
         let chain = Chain::after(&self.before().join("data"), None)?;
         let plan = plan(inputs, options)?.chained(chain)?;
-        let (to, name) = (self.waiting(), parts::file_name(number));
+        let (to, name) = (self.waiting(), rows_name(number));
         let sorted = plan.set_aside(&self.config.spans(), clock.now, &to, &name);
         let sorted = sorted.map_err(|error| {
             let help = "nothing of this part was taken; mend or remove it, or set jump_minutes if its time is right";
@@ -253,90 +265,7 @@ impl Follow<'_> {
     }
 
     fn sweep_waiting(&self) -> Result<(), Failure> {
-        parts::sweep(&self.waiting(), &self.state.waiting)
-    }
-
-    /// Makes the first version, of the log before.
-    fn begin(&mut self) -> Result<FollowClock, Failure> {
-        let making = self.making(None)?;
-        let place = self.config.work.join("base");
-        let data = place.join("data");
-        if !data.join(CARD).exists() {
-            self.output.say("the log before is prepared");
-            let (inputs, options) = self.inputs(None)?;
-            let plan = plan(inputs, options)?.chained(Chain::first())?;
-            plan.run(&data, Existing::Refuse, &mut |_| ())?;
-        }
-        let dataset = Dataset::open(&data)?;
-        let Split::Time { test_from: begin } = dataset.card().split else {
-            return Err(Failure::user(format!("{}: is split by users", data.display())));
-        };
-        self.encode(&data)?;
-        self.first_training(&place)?;
-        let rows = dataset.card().counts.impressions;
-        let window = self.publish(&making, &place, None, begin, rows, None)?;
-        let now = Clock { newest: begin.saturating_sub(1), open: begin };
-        let clock = FollowClock { begin, now };
-        self.state.clock = Some(clock);
-        // Not of the log that is followed.
-        self.end(Window { rows: 0, ..window })?;
-        Ok(clock)
-    }
-
-    /// What version comes next; written down before anything of it is made.
-    fn making(&mut self, window: Option<i64>) -> Result<WindowMaking, Failure> {
-        if let Some(making) = self.state.making.filter(|making| making.window == window) {
-            return Ok(making);
-        }
-        let version = next_version(&self.config.models.join(&self.config.name))?;
-        let making = WindowMaking { window, version };
-        self.state.making = Some(making);
-        self.state.write(&self.file)?;
-        Ok(making)
-    }
-
-    /// Makes versions of all windows that are closed; whether there were some.
-    fn make_closed(&mut self, clock: FollowClock) -> Result<bool, Failure> {
-        let mut some = false;
-        let open = self.config.spans().of(clock.now.open);
-        while let Some(window) = self.state.closed(open) {
-            self.check_stop()?;
-            self.make(window, clock)?;
-            some = true;
-        }
-        Ok(some)
-    }
-
-    /// Makes the version of the window that begins at `window`.
-    fn make(&mut self, window: i64, clock: FollowClock) -> Result<(), Failure> {
-        let making = self.making(Some(window))?;
-        let place = self.place(Some(window));
-        let data = place.join("data");
-        let until = window + self.config.spans().length;
-        let before = self.before();
-        if !data.join(CARD).exists() {
-            let rows = self.waiting().join(window.to_string());
-            let (inputs, mut options) = self.inputs(Some(&rows))?;
-            // The first window may begin within the log before.
-            options.train_from = Some(instant(window.max(clock.begin)));
-            options.until = Some(instant(until));
-            // A window is too short for shares to mean something.
-            options.accept.extend([
-                Accept::DroppedRows,
-                Accept::ItemsWithoutRow,
-                Accept::UsersWithoutRow,
-                Accept::RepeatedRows,
-            ]);
-            let days = self.config.history_days.map(|days| 86_400 * i64::from(days));
-            let chain = Chain::after(&before.join("data"), days.map(|days| until - days))?;
-            let plan = plan(inputs, options)?.chained(chain)?;
-            plan.run(&data, Existing::Refuse, &mut |_| ())?;
-        }
-        let loss = self.train(&before, &place)?;
-        let rows = self.state.waiting.iter().filter(|waiting| waiting.window == window);
-        let rows = rows.map(|waiting| waiting.rows).sum();
-        let done = self.publish(&making, &place, Some(window), until, rows, loss)?;
-        self.end(done)
+        Ok(sweep_rows(&self.waiting(), &self.state.waiting)?)
     }
 
     /// The folder of a window, or of the log before.
@@ -362,132 +291,11 @@ impl Follow<'_> {
         prepare::read(&flags, self.locations)
     }
 
-    fn pool(&self) -> Result<rayon::ThreadPool, Failure> {
-        let pool = ThreadPoolBuilder::new().num_threads(self.threads).build();
-        pool.map_err(|error| Failure::user(format!("--threads {}: {error}", self.threads)))
-    }
-
-    fn images(&self) -> Option<PathBuf> {
-        self.config.encode.as_ref().map(|_| self.config.work.join("images"))
-    }
-
-    fn encode(&self, data: &Path) -> Result<(), Failure> {
-        let flags = encode_flags(self.config.encode.as_ref())?;
-        let Some((flags, out)) = flags.zip(self.images()) else { return Ok(()) };
-        let mut given: Vec<OsString> = vec!["encode".into(), data.into()];
-        given.extend(flags);
-        given.extend(["--out".into(), out.into(), self.threads_flag()]);
-        self.command(&given)
-    }
-
-    fn first_training(&self, place: &Path) -> Result<(), Failure> {
-        let quoted = |path: PathBuf| Value::from(path.display().to_string()).to_string();
-        let mut sets = vec![
-            format!("name={:?}", self.config.name),
-            format!("runs={}", quoted(place.join("runs"))),
-            format!("data.samples={}", quoted(place.join("data"))),
-        ];
-        sets.extend(self.images().map(|images| format!("data.images={}", quoted(images))));
-        let mut given: Vec<OsString> = vec!["train".into(), self.config.train.clone().into()];
-        given.extend(["--auto-resume".into(), self.threads_flag()]);
-        sets.into_iter().for_each(|set| given.extend(["--set".into(), set.into()]));
-        self.command(&given)
-    }
-
-    /// Goes on with the training in `before` on the samples in `place`; the mean loss of these when
-    /// they came.
-    fn train(&self, before: &Path, place: &Path) -> Result<Option<f64>, Failure> {
-        let run = before.join("runs").join(&self.config.name);
-        let mut config: Config = config_file::read(&run.join("config.toml"), &[])?;
-        config.runs = place.join("runs");
-        config.data.samples = place.join("data");
-        let train = std::mem::take(&mut config.train);
-        config.train = TrainConfig {
-            epochs: 1,
-            validation_parts: 0,
-            validation_tail: 0.0,
-            early_stop: None,
-            evaluations_per_epoch: 1,
-            refit: false,
-            candidates: Vec::new(),
-            max_steps: None,
-            phases: Vec::new(),
-            warm_start: Some(WarmStart { from: run, parts: WarmParts::Training }),
-            ..train
-        };
-        let quiet = Caller::stopped_by(&self.stop);
-        let job = Job { places: places(self.locations), ..self.launch.job(self.threads) };
-        let output = Output::to(&quiet);
-        let report = train::train(&config, Start::Auto, job, &self.stop, None, output)?;
-        // As it is read from the state.
-        let loss = report.loss.map(|loss| (loss * 1e6).round() / 1e6);
-        if report.finished { Ok(loss) } else { Err(Failure::Interrupted) }
-    }
-
-    /// Publishes the training in `place`.
-    fn publish(
-        &self,
-        making: &WindowMaking,
-        place: &Path,
-        window: Option<i64>,
-        until: i64,
-        rows: u64,
-        loss: Option<f64>,
-    ) -> Result<Window, Failure> {
-        let WindowMaking { version, .. } = *making;
-        let name = &self.config.name;
-        let model = self.config.models.join(name);
-        let there = model.join(version.to_string());
-        let run = place.join("runs").join(name);
-        let own = place.join("candidate").join(name);
-        let command = "ams train --follow";
-        let candidate = versions::candidate(&own, &there, version, command, |path| {
-            let publication = publication(&self.config.publish)?;
-            publish_version(&run, path, version, &publication, solo(self.locations, self.threads))?;
-            Ok(())
-        })?;
-        if candidate != there {
-            remove_leftovers(&candidate, MANIFEST)?;
-            let before = self.state.windows.last().map(|before| before.version.to_string());
-            let before = before.map(|version| model.join(version)).filter(|base| base.exists());
-            let base = match before.filter(|_| self.config.publish_as == PublishAs::Delta) {
-                Some(before) => {
-                    let every = self.config.whole_every;
-                    versions::base(before, &candidate, every, self.output)?
-                }
-                None => None,
-            };
-            versions::bring(&candidate, &there, version, base.as_deref(), self.output)?;
-        }
-        let hash = Model::open(&there)?.hash().to_owned();
-        let published = parts::now();
-        let dataset = Dataset::open(place.join("data"))?;
-        let (mut came, mut landed) = (Vec::new(), Vec::new());
-        if window.is_some() {
-            let times = self.pool()?.install(|| shown_at(&dataset))?;
-            came.extend(times.into_iter().map(|time| (time as f64, 1)));
-            let rows = self.state.waiting.iter().filter(|of| Some(of.window) == window);
-            landed.extend(rows.map(|of| (of.landed, of.rows)));
-        }
-        Ok(Window {
-            window,
-            until,
-            rows,
-            impressions: dataset.card().counts.train,
-            loss,
-            version,
-            hash,
-            published,
-            event_to_score: Delay::until(published, came),
-            landed_to_score: Delay::until(published, landed),
-        })
-    }
-
     /// Writes down that a version was published, and removes what is kept no longer.
     fn end(&mut self, window: Window) -> Result<(), Failure> {
         self.output.say(&words(&window));
         self.begun.push(window.clone());
-        let more = self.begun.len().saturating_sub(60);
+        let more = self.begun.len().saturating_sub(MOST_REMEMBERED);
         self.begun.drain(..more);
         self.state.push(window);
         self.state.write(&self.file)?;
@@ -513,91 +321,29 @@ impl Follow<'_> {
         }
         versions::remove_retired(work)?;
         self.sweep_waiting()?;
-        let making = self.state.making.map(|making| making.window);
+        self.remove_windows()
+    }
+
+    /// Removes the folders of windows but the newest and the one that is made.
+    fn remove_windows(&self) -> Result<(), Failure> {
         let newest = self.state.windows.last().map(|window| window.window);
-        let mut stay: Vec<PathBuf> =
-            making.into_iter().chain(newest).map(|window| self.place(window)).collect();
-        if newest.is_none() {
-            stay.push(self.place(None));
-        }
+        let making = self.state.making.map(|making| making.window);
+        let stay: Vec<PathBuf> =
+            [making, newest].into_iter().flatten().map(|window| self.place(window)).collect();
+        let windows = self.config.work.join("windows");
         let mut places = vec![self.place(None)];
-        let windows = work.join("windows");
         if windows.exists() {
             versions::remove_retired(&windows)?;
-            places.extend(parts::entries(&windows)?);
+            let failed = |error| Failure::user(format!("{}: {error}", windows.display()));
+            for entry in std::fs::read_dir(&windows).map_err(failed)? {
+                places.push(entry.map_err(failed)?.path());
+            }
         }
-        for place in places.iter().filter(|place| place.exists() && !stay.contains(place)) {
+        // Before the first version there is nothing but the beginning.
+        let goes = |place: &&PathBuf| newest.is_some() && !stay.contains(place) && place.exists();
+        for place in places.iter().filter(goes) {
             remove_folder(place)?;
         }
         Ok(())
     }
-
-    fn threads_flag(&self) -> OsString {
-        format!("--threads={}", self.threads).into()
-    }
-
-    /// Runs another command in this process.
-    fn command(&self, given: &[OsString]) -> Result<(), Failure> {
-        let caller = Caller::stopped_by(&self.stop);
-        crate::within(given, self.launch, self.locations, &caller)
-    }
-}
-
-/// A version in a line.
-fn words(of: &Window) -> String {
-    let rows = count(of.impressions);
-    let Some(window) = of.window else {
-        return format!(
-            "version {}: {rows} impressions of the log before {}",
-            of.version,
-            instant(of.until)
-        );
-    };
-    let delay = |name: &str, delay: Option<Delay>| {
-        delay.map_or(String::new(), |of| {
-            format!(", {name} {:.1} s (p50), {:.1} s (p95)", of.p50, of.p95)
-        })
-    };
-    format!(
-        "version {}: {rows} impressions from {} on, loss {}{}{}",
-        of.version,
-        instant(window),
-        metric(of.loss),
-        delay("event to score", of.event_to_score),
-        delay("landed to score", of.landed_to_score)
-    )
-}
-
-/// What was done, as a table.
-fn text(report: &Report<'_>) -> String {
-    let seconds = |delay: Option<Delay>| {
-        delay.map_or("-".to_owned(), |delay| format!("{:.1} / {:.1}", delay.p50, delay.p95))
-    };
-    let row = |of: &Window| {
-        vec![
-            of.window.map_or("before".to_owned(), instant),
-            count(of.impressions),
-            of.version.to_string(),
-            metric(of.loss),
-            seconds(of.event_to_score),
-            seconds(of.landed_to_score),
-        ]
-    };
-    let rows: Vec<Vec<String>> = report.windows.iter().map(row).collect();
-    let header =
-        ["window", "impressions", "version", "loss", "event to score, s p50 / p95", "landed, s"];
-    let RowsRead { read, published, late, left_out } = report.rows;
-    let mut told = format!(
-        "{}{} rows read: {} published, {} wait, {} late, {} left out\n",
-        table(&header, &rows),
-        count(read),
-        count(published),
-        count(report.waiting),
-        count(late),
-        count(left_out)
-    );
-    for part in report.unfinished {
-        told += &format!("{part} is not whole yet\n");
-    }
-    told
 }
