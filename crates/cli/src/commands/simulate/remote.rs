@@ -38,8 +38,9 @@ impl Remote {
         let score = format!("{url}/v1/models/{model}/versions/{version}/score");
         let (asker, begin) = (Asker::new()?, Instant::now());
         loop {
-            // Nobody looks at a page without candidates.
-            let (status, body) = asker.post(&score, br#"{"candidates":{"item":[]}}"#.to_vec())?;
+            // An item that is nobody's.
+            let (status, body) =
+                asker.post(&score, br#"{"candidates":{"item":["-"]}}"#.to_vec())?;
             if status == 200 {
                 return Ok(Remote { score });
             }
