@@ -126,7 +126,7 @@ mod tests {
         for cache in [0, 100, 256 << 10, 512 << 10, 1 << 20, 2 << 20, usize::MAX] {
             for rows in [0, 1, 250, 256, 512, 5_000] {
                 let columns = columns_in_cache(cache, rows, 64, 512);
-                assert!((64..=512).contains(&columns) && columns % 64 == 0);
+                assert!((64..=512).contains(&columns) && columns.is_multiple_of(64));
                 assert!(columns == 64 || columns * rows.max(1) <= cache / 8, "{cache}, {rows}");
             }
         }

@@ -294,7 +294,7 @@ impl Settings {
         let folder = self.path.parent().unwrap_or(Path::new(""));
         let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
         let mut builder = Session::builder()?
-            .with_optimization_level(self.level.clone())?
+            .with_optimization_level(self.level)?
             .with_intra_threads(1)?
             .with_inter_threads(1)?
             .with_deterministic_compute(true)?
