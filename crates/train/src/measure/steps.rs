@@ -31,7 +31,7 @@ pub struct StepTimes {
     /// Fused multiply-adds on registers alone, all threads, measured before and after; the better
     /// one.
     pub peak_gflops: f64,
-    /// Copying from memory to memory, all threads, measured before: 10^9 bytes read and written a
+    /// Copying from memory to memory, all threads, measured after: 10^9 bytes read and written a
     /// second.
     pub memory_gbs: f64,
     /// Reading what the third cache may hold and no second one, likewise: 10^9 bytes a second.
@@ -70,7 +70,7 @@ pub struct StepTimes {
 /// As [`Trainer::step`].
 pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTimes> {
     let threads = trainer.lanes().pool().current_num_threads();
-    let mut machine = MachineSpeed::of(trainer.lanes().pool());
+    let before = peak_gflops(trainer.lanes().pool());
     let mut losses = Vec::new();
     for _ in 0..warm_up {
         losses.extend(trainer.step()?.map(|report| report.loss));
@@ -87,9 +87,10 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
     }
     let taken = times.len().max(1) as f64;
     let stages = trainer.lanes().stages().take().map(|busy| busy / threads as f64 / taken);
-    let after = peak_gflops(trainer.lanes().pool());
-    machine.peak_gflops = machine.peak_gflops.max(after);
-    let peak = machine.peak_gflops;
+    // Before the buffers that memory is measured with.
+    let peak_memory_bytes = resident().map(|memory| memory.most);
+    let machine = MachineSpeed::of(trainer.lanes().pool());
+    let peak = before.max(machine.peak_gflops);
     let counts = trainer.lanes_mut().take_counts()?;
     let range =
         [times.iter().copied().fold(f64::MAX, f64::min), times.iter().copied().fold(0.0, f64::max)];
@@ -117,7 +118,7 @@ pub fn steps(trainer: &mut Trainer, warm_up: u64, steps: u64) -> Result<StepTime
         images_per_second: counts.tower_forwards / seconds,
         impressions,
         impressions_per_second: impressions / seconds,
-        peak_memory_bytes: resident().map(|memory| memory.most),
+        peak_memory_bytes,
         loss: losses.last().copied().unwrap_or(f64::NAN),
         losses,
         checksum: blake3::hash(gradient).to_hex()[..16].to_owned(),
