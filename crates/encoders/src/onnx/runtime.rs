@@ -167,7 +167,7 @@ struct Settings {
     path: PathBuf,
     /// The network as a file.
     model: Vec<u8>,
-    /// One more than one picture if the file insists.
+    /// Dimensions of an input; more than one picture only if the file insists.
     shape: [usize; 4],
     level: GraphOptimizationLevel,
     accelerator: Option<Accelerator>,
