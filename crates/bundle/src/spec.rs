@@ -300,6 +300,14 @@ impl Spec {
         let ad = self.used(Side::Ad).map(|(_, field)| field.name.clone());
         let ad: Vec<String> = ad.chain(self.semantic_fields()).collect();
         self.check_search()?;
+        let user = self.used(Side::User).map(|(_, field)| field.name.clone());
+        let dropped: Vec<String> = user.chain(ad.clone()).chain([IMAGE.to_owned()]).collect();
+        if let Some(name) =
+            network.id_dropout.fields().find(|name| !dropped.iter().any(|of| of == name))
+        {
+            let possible = dropped.join(", ");
+            return Err(format!("id_dropout has no use for `{name}`; possible are {possible}"));
+        }
         match self.query_fields.iter().find(|name| !ad.contains(name)) {
             Some(name) => {
                 Err(format!("query field `{name}` is not among the ad fields {}", ad.join(", ")))

@@ -11,10 +11,12 @@ mod choices;
 mod flat;
 mod network;
 pub mod range;
+mod rates;
 
 pub use choices::{Base, ImageArm, Interactions, SearchBy, Similarity, UnknownIds};
 pub use flat::{Beside, Form};
 pub use network::{NetworkSettings, SearchSettings};
+pub use rates::IdRates;
 
 #[cfg(test)]
 mod tests;

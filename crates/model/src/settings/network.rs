@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::aggregate::Aggregator;
 use crate::settings::choices::{Base, ImageArm, Interactions, SearchBy, Similarity, UnknownIds};
 use crate::settings::range;
+use crate::settings::rates::IdRates;
 
 settings! {
     /// The settings of a rank network; the defaults are the network of the paper.
@@ -72,8 +73,12 @@ settings! {
         pub similarity: Similarity = Similarity::None;
         /// Probability that the row of an id of the ad or of the user is replaced in training by
         /// that of an unknown id, in one field of one impression; fields of the user are drawn once
-        /// per group. The ad's image id is such an id. Range: at least 0 and less than 1.
-        pub id_dropout: f32 = 0.0, in range::share;
+        /// per group. The ad's image id is such an id. A table has a probability for each of its
+        /// fields, such as `{ item = 0.2, image = 0.2 }`, and no other field is replaced: the
+        /// fields of one ad are drawn together, so that of two with one probability both are
+        /// replaced, as those of a new item are; so are the fields of one user. Range: at least 0
+        /// and less than 1; fields are those of ads and users, `image` and `semantic_1` and so on.
+        pub id_dropout: IdRates = IdRates::All(0.0), in IdRates::check;
         /// Number of buckets of a behavior's age, whose embeddings are a field beside the ids of
         /// behaviors: bucket b has ages of 2^b seconds to less than 2^(b+1) before the first
         /// impression of the group, the last bucket all older ones. 0 is no such field; 32 cover

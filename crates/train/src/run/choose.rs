@@ -24,7 +24,7 @@ use crate::run::mirror;
 use crate::run::once::{self, decide};
 use crate::run::progress::{Cursor, StepReport};
 use crate::run::report::{Choice, RunReport, Searched};
-use crate::settings::{Candidate, Config, ImageArm, Interactions, Similarity};
+use crate::settings::{Candidate, Config, IdRates, ImageArm, Interactions, Similarity};
 use crate::setup::job::{Job, Next, Start, facts_of};
 use crate::setup::places::localized;
 use crate::setup::sources;
@@ -190,6 +190,9 @@ fn variant(config: &Config, candidate: Candidate) -> Config {
                 fields.retain(|name| !semantic.contains(name));
             }
             model.query_fields.take_if(|fields| fields.is_empty() && !semantic.is_empty());
+            if let IdRates::Fields(rates) = &mut network.id_dropout {
+                rates.retain(|name, _| !semantic.contains(name));
+            }
             (network.images, network.similarity) = (ImageArm::None, Similarity::None);
             network.interactions = Interactions::None;
             (network.attention_cosine, network.semantic_ids) = (false, 0);

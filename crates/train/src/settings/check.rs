@@ -112,7 +112,7 @@ impl TrainConfig {
             return bad("train.min_occurrences", "0, expected at least 1".to_owned());
         }
         let learned = model.network.unknown == UnknownIds::Learned;
-        if learned && model.network.id_dropout == 0.0 && self.min_occurrences == 1 {
+        if learned && model.network.id_dropout.is_none() && self.min_occurrences == 1 {
             let what = "\"learned\", but no id is replaced by it in training: set \
                         model.id_dropout to more than 0 or train.min_occurrences to more than 1";
             return bad("model.unknown", what.to_owned());

@@ -16,8 +16,8 @@ use std::path::PathBuf;
 use ams_bundle::NormalizeName;
 pub use ams_bundle::{Normalize, TowerSharing, TowerWeights, Whiten};
 use ams_fabric::Rounding;
-pub use ams_model::settings::UnknownIds;
 use ams_model::settings::{Beside, Form};
+pub use ams_model::settings::{IdRates, UnknownIds};
 pub use ams_model::{
     Aggregator, Base, ImageArm, Interactions, NetworkSettings, RowOptimizer, SearchBy,
     SearchSettings, Similarity,

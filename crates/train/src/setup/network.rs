@@ -50,6 +50,9 @@ pub(crate) struct Network {
     /// For each of [`Network::inputs`], the id whose row stands in for those without one; empty
     /// where that is zeros. These rows begin as zeros.
     pub unknown: Vec<Id>,
+    /// For each of [`Network::inputs`], how often its ids are replaced by an unknown one in
+    /// training; empty if that is never.
+    pub id_rates: Vec<f32>,
     /// Names of the fields whose ids the inputs have, in order of their first input.
     pub fields: Vec<String>,
     /// For each of [`Network::inputs`], its field among them.
@@ -144,7 +147,13 @@ impl Network {
                 fields.len() - 1
             })
         });
-        let field_of = field_of.collect();
+        let field_of: Vec<usize> = field_of.collect();
+        let rates = &spec.network.id_dropout;
+        let rate = |field: &usize| rates.of(&fields[*field]);
+        let id_rates = match rates.is_none() {
+            true => Vec::new(),
+            false => field_of.iter().map(rate).collect(),
+        };
         let mut network = Network {
             learns: Learns::ALL,
             rest: Vec::new(),
@@ -155,6 +164,7 @@ impl Network {
             sketch_bytes: train.sketch_bytes,
             eviction: train.eviction.filter(EvictionConfig::is_any),
             unknown,
+            id_rates,
             fields,
             field_of,
             rank,

@@ -121,7 +121,7 @@ impl MicroBatch {
         network: &Network,
         stores: &[FeatureStore],
         lanes: usize,
-        dropout: Option<IdDropout>,
+        dropout: Option<IdDropout<'_>>,
     ) {
         for (content, keys) in self.keys.iter_mut().enumerate() {
             let store = stores.get(content);
@@ -160,7 +160,7 @@ impl MicroBatch {
         }
     }
 
-    fn deduplicate_ids(&mut self, network: &Network, lanes: usize, dropout: Option<IdDropout>) {
+    fn deduplicate_ids(&mut self, network: &Network, lanes: usize, dropout: Option<IdDropout<'_>>) {
         let MicroBatch { groups, keys, ids, lists, unknown, .. } = self;
         let newest = network.spec.pooled();
         ids.clear();

@@ -108,12 +108,12 @@ impl Lanes {
     pub(super) fn ask(&mut self, workers: &mut [Worker], step_seed: Option<u64>) {
         let Lanes { network, topology, stores, pool, stages, requests, .. } = self;
         let sees = step_seed.is_some() && network.sees_ids();
-        let rate = network.spec.network.id_dropout;
-        let step_seed = step_seed.filter(|_| rate > 0.0);
+        let network = &*network;
+        let step_seed = step_seed.filter(|_| !network.id_rates.is_empty());
         let each = workers.par_iter_mut().zip(requests);
         each_lane(pool, *topology, each, |seat, (worker, request)| {
             let lane = seat.lane;
-            let dropout = step_seed.map(|step_seed| IdDropout { rate, step_seed, lane });
+            let dropout = step_seed.map(|seed| IdDropout::new(network, seed, lane));
             stages.run(Stage::Ask, || worker.ask(network, stores, seat, dropout, sees, request));
         });
     }

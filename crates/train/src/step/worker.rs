@@ -87,7 +87,7 @@ impl Worker {
         network: &Network,
         stores: &[FeatureStore],
         seat: Seat,
-        dropout: Option<IdDropout>,
+        dropout: Option<IdDropout<'_>>,
         sees: bool,
         out: &mut Outbox,
     ) {

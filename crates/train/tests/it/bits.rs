@@ -93,7 +93,7 @@ fn semantic_ids_have_the_same_bits_everywhere_and_after_a_stop() {
     let config = |name: &str| {
         let mut config = narrow(&folder.path().join(name));
         let network = &mut config.model.network;
-        (network.base, network.semantic_ids, network.id_dropout) = (Base::Din, 3, 0.1);
+        (network.base, network.semantic_ids, network.id_dropout) = (Base::Din, 3, 0.1.into());
         config.model.query_fields = Some(vec!["item".to_owned(), "semantic_1".to_owned()]);
         config.train.min_occurrences = 3;
         config
@@ -120,7 +120,7 @@ fn unknown_ids_have_the_same_bits_on_any_number_of_processes_and_threads() {
     let hashes = [(1, 1), (1, 4), (2, 1), (4, 2)].map(|place| {
         let mut config = narrow(&folder.path().join(format!("{place:?}")));
         config.model.network.unknown = UnknownIds::Learned;
-        config.model.network.id_dropout = 0.1;
+        config.model.network.id_dropout = 0.1.into();
         config.train.min_occurrences = 5;
         config.train.validation_parts = 4;
         published(&config, place)

@@ -291,6 +291,7 @@ impl Key {
                 "PathBuf" => "path".to_owned(),
                 "u32" | "u64" | "usize" => "integer".to_owned(),
                 "f32" => "number".to_owned(),
+                "IdRates" => "number, or table of numbers".to_owned(),
                 _ => {
                     let of = if kind.starts_with("Vec<") { "list of " } else { "" };
                     let choices: Vec<String> = choices(&self.path).iter().map(code).collect();
@@ -365,7 +366,8 @@ fn every_key_has_a_meaning_and_its_range() {
     for key in every_section().iter().flat_map(|section| &section.keys) {
         let Key { path, kind, doc, .. } = key;
         assert!(doc.meaning.starts_with(char::is_uppercase), "{path}: {}", doc.meaning);
-        let counts = matches!(inner(kind), "u32" | "u64" | "usize" | "f32" | "[usize; 2]");
+        let counts =
+            matches!(inner(kind), "u32" | "u64" | "usize" | "f32" | "IdRates" | "[usize; 2]");
         // `Config::check` names the key.
         let checked = SOURCE.contains(&format!("{path:?},"));
         assert!(doc.range.is_some() || !(counts || checked), "{path}: no `Range: ..` in its doc");
@@ -431,7 +433,7 @@ fn ranges_are_those_that_are_checked() {
     for key in every_section().iter().flat_map(|section| &section.keys) {
         let (path, range) = (&key.path[..], key.doc.range.as_deref().unwrap_or_default());
         let is_integer = match inner(&key.kind) {
-            "f32" => false,
+            "f32" | "IdRates" => false,
             "u32" | "u64" | "usize" | "[usize; 2]" => true,
             _ => continue,
         };

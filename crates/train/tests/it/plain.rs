@@ -18,6 +18,7 @@ use ams_model::rank::{
     ContentBatch, ContentGrads, InputGrads, Lists, Moments, NO_IMAGE, Negatives, RankBatch,
     RankScratch, Sketches,
 };
+use ams_model::settings::IdRates;
 use ams_model::tower::Tower;
 use ams_train::Config;
 use ams_train::setup::components;
@@ -115,7 +116,7 @@ pub(super) fn step(
     let lists: Vec<_> =
         network.inputs().map(|input| ids_of(input, &groups, &keys[0], newest)).collect();
     let kept = kept(network, stores, (&w, seed), &groups, &keys[0]);
-    let drops = Drops::new(network.spec.network.id_dropout, seed, lanes);
+    let drops = Drops::new(network, seed, lanes);
     let numbered = network.inputs().zip(&lists).enumerate();
     let own = |(number, (input, lists)): (usize, (Input, &Ragged<Id>))| {
         let unknown = network.unknown.get(number).map(|id| id.0);
@@ -470,22 +471,22 @@ fn leave_out(
 }
 
 /// Which ids are dropped in the first step: those of users and ads, whose rows are zeros instead.
-struct Drops {
-    rate: f32,
+struct Drops<'a> {
+    network: &'a Network,
     step_seed: u64,
     /// The lane of each group and of each impression, and its place there.
     groups: Vec<(usize, usize)>,
     impressions: Vec<(usize, usize)>,
 }
 
-impl Drops {
-    fn new(rate: f32, seed: u64, lanes: &[Groups]) -> Drops {
+impl Drops<'_> {
+    fn new<'a>(network: &'a Network, seed: u64, lanes: &[Groups]) -> Drops<'a> {
         let places = |count: fn(&Groups) -> usize| {
             let of_lane = |(lane, groups)| (0..count(groups)).map(move |at| (lane, at));
             lanes.iter().enumerate().flat_map(of_lane).collect()
         };
         let (groups, impressions) = (places(Groups::len), places(|groups| groups.labels.len()));
-        Drops { rate, step_seed: dropout::step_seed(seed, 1), groups, impressions }
+        Drops { network, step_seed: dropout::step_seed(seed, 1), groups, impressions }
     }
 
     /// The ids of the input `number`, list by list; nothing for one that is dropped.
@@ -495,14 +496,23 @@ impl Drops {
             Input::Ad(_) | Input::AdImage | Input::AdCode(_) => Some(&self.impressions),
             _ => None,
         };
+        let name = self.network.spec.input_name(input);
+        let field = name.split_once('.').unwrap().1;
+        // A table of rates has one draw for all fields of an ad, and one for those of a user.
+        let (rate, together) = match &self.network.spec.network.id_dropout {
+            IdRates::All(rate) => (*rate, false),
+            IdRates::Fields(rates) => (rates.get(field).copied().unwrap_or(0.0), true),
+        };
+        let side = usize::MAX / 2 - if matches!(input, Input::User(_)) { 0 } else { 1 };
         let mut kept = Vec::new();
         for list in 0..lists.len() {
             for (value, id) in lists.row(list).iter().enumerate() {
                 let dropped = places.is_some_and(|places| {
                     let (lane, at) = places[list];
                     let key = (lane as u64) << 32 | at as u64;
-                    let row_seed = dropout::row_seed(self.step_seed, usize::MAX - number, key);
-                    dropout::mask(self.rate, row_seed, 0, value) == 0.0
+                    let network = if together { side } else { usize::MAX - number };
+                    let row_seed = dropout::row_seed(self.step_seed, network, key);
+                    dropout::mask(rate, row_seed, 0, if together { 0 } else { value }) == 0.0
                 });
                 kept.push((!dropped).then_some(id.0));
             }

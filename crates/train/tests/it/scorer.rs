@@ -101,7 +101,7 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
         &|config| {
             let network = &mut config.model.network;
             (network.base, network.semantic_ids) = (Base::Din, 3);
-            (network.unknown, network.id_dropout) = (UnknownIds::Learned, 0.2);
+            (network.unknown, network.id_dropout) = (UnknownIds::Learned, 0.2.into());
             network.search =
                 Some(SearchSettings { keep: 4, by: SearchBy::Category, field: "category".into() });
             config.model.query_fields = Some(vec!["item".to_owned(), "semantic_1".to_owned()]);
@@ -109,7 +109,7 @@ fn the_scorer_says_what_the_trainer_says_of_other_networks() {
         },
         &|config| {
             config.model.network.unknown = UnknownIds::Learned;
-            (config.model.network.base, config.model.network.id_dropout) = (Base::Din, 0.2);
+            (config.model.network.base, config.model.network.id_dropout) = (Base::Din, 0.2.into());
         },
         &|config| {
             config.data.contents = vec![text.clone()];

@@ -8,6 +8,7 @@ use ams_data::SampleFile;
 use ams_data::dataset::{Dataset, SplitName};
 use ams_model::ImageArm;
 use ams_model::params::Layout;
+use ams_model::settings::IdRates;
 use ams_train::align::align;
 use ams_train::run::{Next, Start};
 use ams_train::settings::{
@@ -190,7 +191,8 @@ fn a_step_of_other_networks_is_the_obvious_one() {
         change(&|config| config.model.network.interactions = Interactions::Product),
         change(&|config| {
             let network = &mut config.model.network;
-            (network.images, network.semantic_ids, network.id_dropout) = (ImageArm::None, 3, 0.2);
+            (network.images, network.semantic_ids, network.id_dropout) =
+                (ImageArm::None, 3, 0.2.into());
         }),
         change(&|config| {
             (config.model.network.base, config.model.network.semantic_ids) = (Base::Din, 2);
@@ -271,7 +273,7 @@ fn a_step_with_negatives_of_the_batch_is_the_obvious_one() {
             let mut config = config(folder.path());
             let network = &mut config.model.network;
             (network.base, network.aggregator) = (Base::PreRank, Aggregator::Sum);
-            (network.images, network.id_dropout) = (images, 0.1);
+            (network.images, network.id_dropout) = (images, 0.1.into());
             let train = &mut config.train;
             (train.in_batch_negatives, train.in_batch_weight) = (negatives, weight);
             (train.batch, train.lanes) = (512, lanes);
@@ -322,13 +324,20 @@ fn a_step_with_id_dropout_is_the_obvious_one() {
         trainer.lanes().shards().map(|shard| shard.table.len()).sum::<usize>()
     };
     let all = rows(&config(folder.path()));
-    for (base, rate) in [(Base::Mlp, 0.3), (Base::Din, 0.9)] {
+    let fields = [("item", 0.5), ("image", 0.5), ("category", 0.2), ("gender", 0.3)];
+    let fields = IdRates::Fields(fields.map(|(name, rate)| (name.to_owned(), rate)).into());
+    for (base, rates) in [
+        (Base::Mlp, 0.3.into()),
+        (Base::Din, 0.9.into()),
+        (Base::Mlp, fields.clone()),
+        (Base::Din, fields),
+    ] {
         for lanes in [1, 8] {
             let mut config = config(folder.path());
-            (config.model.network.base, config.model.network.id_dropout) = (base, rate);
+            (config.model.network.base, config.model.network.id_dropout) = (base, rates.clone());
             config.train.lanes = lanes;
-            check(&format!("id dropout {rate}, {base:?}, {lanes} lanes"), &config);
-            assert!(rows(&config) < all, "{rate}");
+            check(&format!("id dropout {rates:?}, {base:?}, {lanes} lanes"), &config);
+            assert!(rows(&config) < all, "{rates:?}");
         }
     }
 }
@@ -348,7 +357,7 @@ fn a_step_with_unknown_ids_is_the_obvious_one() {
         for (base, lanes) in [(Base::Mlp, 8), (Base::Din, 1)] {
             let mut config = config(folder.path());
             let network = &mut config.model.network;
-            (network.base, network.id_dropout, network.unknown) = (base, rate, unknown);
+            (network.base, network.id_dropout, network.unknown) = (base, rate.into(), unknown);
             (config.train.lanes, config.train.min_occurrences) = (lanes, least);
             check(&format!("{unknown:?} {rate} {least} {base:?} {lanes}"), &config);
         }
