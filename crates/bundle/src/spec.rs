@@ -4,6 +4,7 @@
 //! A run resolves its configuration to a [`Spec`]; a bundle carries it; trainer and scorer build
 //! their networks from it, so both read the same fields in the same order.
 
+use ams_data::schema::ITEM;
 use ams_data::{Field, Id, Schema, Side};
 use ams_model::linalg::{CENTERS_MAX, Normalize};
 use ams_model::pca::Whiten;
@@ -300,19 +301,27 @@ impl Spec {
         let ad = self.used(Side::Ad).map(|(_, field)| field.name.clone());
         let ad: Vec<String> = ad.chain(self.semantic_fields()).collect();
         self.check_search()?;
-        let user = self.used(Side::User).map(|(_, field)| field.name.clone());
-        let dropped: Vec<String> = user.chain(ad.clone()).chain([IMAGE.to_owned()]).collect();
-        if let Some(name) =
-            network.id_dropout.fields().find(|name| !dropped.iter().any(|of| of == name))
-        {
-            let possible = dropped.join(", ");
-            return Err(format!("id_dropout has no use for `{name}`; possible are {possible}"));
-        }
+        self.check_id_dropout(&ad)?;
         match self.query_fields.iter().find(|name| !ad.contains(name)) {
             Some(name) => {
                 Err(format!("query field `{name}` is not among the ad fields {}", ad.join(", ")))
             }
             None => self.rank_config().check(),
+        }
+    }
+
+    /// Checks that the fields whose ids are dropped are among those of the user and of the `ad`. A
+    /// preset names items and images, which need not be there.
+    fn check_id_dropout(&self, ad: &[String]) -> Result<(), String> {
+        let user = self.used(Side::User).map(|(_, field)| &field.name[..]);
+        let fields: Vec<&str> = user.chain(ad.iter().map(String::as_str)).chain([IMAGE]).collect();
+        let mut named = self.network.id_dropout.fields();
+        match named.find(|name| *name != ITEM && !fields.contains(name)) {
+            Some(name) => {
+                let possible = fields.join(", ");
+                Err(format!("id_dropout: there is no field `{name}`; possible are {possible}"))
+            }
+            None => Ok(()),
         }
     }
 

@@ -35,6 +35,13 @@ fn mistakes_show_the_line_and_the_nearest_key() {
         (FILE, "--set train.epoch=5", ["--set train.epoch=5", "`epochs`"]),
         (FILE, "--set train.lanes=eight", ["`train.lanes`", ""]),
         (FILE, "--set model.pra_rank=[3]", ["--set model.pra_rank", "`pre_rank`"]),
+        (FILE, "--set model.id_dropout=[0.1]", ["--set model.id_dropout", "a table of fields"]),
+        (FILE, "--set model.id_dropout={item=true}", ["--set model.id_dropout", "expected f32"]),
+        (
+            FILE,
+            "--set model.id_dropout={item=1.5}",
+            ["model.id_dropout: item = 1.5", "less than 1"],
+        ),
         (FILE, "--set epochs", ["--set epochs: expected key=value", ""]),
         (
             "name = 'x'\n[data]\nsamples='s'\n[[train.phases]]\nepochs=1\nlearns=['image']\n",
@@ -69,6 +76,16 @@ fn settings_override_the_file() {
     for line in ["name = \"y\"", "seed = 7", "epochs = 1", "images = \"none\"", "lanes = 1"] {
         assert!(kept.contains(line), "{line} is not in\n{kept}");
     }
+}
+
+#[test]
+fn dropout_of_a_field_that_is_not_there_names_those_that_are() {
+    let place = Place::with_data();
+    place.write("file.toml", "name = 'x'\ndata.samples = 'data'\n");
+    place.refuses(
+        "train file.toml --set model.id_dropout={item=0.1,shop=0.1}",
+        &["there is no field `shop`; possible are", "image"],
+    );
 }
 
 #[test]

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::settings::phases;
+use crate::settings::{IdRates, phases};
 
 /// Name of a set of values that stand in for the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -15,7 +15,8 @@ pub enum Preset {
     Small,
     /// For data whose pictures may help or not: aligned vectors, and a choice on the newest
     /// samples between no pictures, similarity alone, and towers, each of which must be better than
-    /// those before it by its standard error; the number of epochs is found there, too. Four
+    /// those before it by its standard error; the number of epochs is found there, too. In training
+    /// a twentieth of the ads lacks its own id and its picture's, as a new item does. Four
     /// trainings instead of one.
     Recommended,
 }
@@ -46,6 +47,8 @@ towers = "shared"
 tower = [12]
 interactions = "product"
 similarity = "histogram"
+id_dropout = { item = 0.05, image = 0.05 }
+unknown = "learned"
 
 [train]
 epochs = 10
@@ -54,7 +57,7 @@ l2_ids = 0.01
 tower_weight_decay = 1.0
 validation_tail = 0.1
 evaluations_per_epoch = 4
-early_stop = 4
+early_stop = 6
 early_stop_by = "logloss"
 refit = true
 candidates = ["ids", "similarity", "full"]
@@ -98,9 +101,24 @@ pub fn expand(config: &mut Table) {
                 settings.remove(excluded);
             }
         }
+        leave_ids(config, &mut settings);
         merge(config, settings);
     }
     phases::fill_epochs(config);
+}
+
+/// Takes the dropout of ids out of a preset's `settings` where `config` has its own, rate by rate;
+/// and the unknown row that learns where nothing would train it.
+fn leave_ids(config: &Table, settings: &mut Table) {
+    let Some(Value::Table(of_preset)) = settings.get_mut("model") else { return };
+    let typed = |section: &str, key: &str| config.get(section).and_then(|table| table.get(key));
+    let Some(rates) = typed("model", "id_dropout") else { return };
+    of_preset.remove("id_dropout");
+    let drops = IdRates::deserialize(rates.clone()).map_or(true, |rates| !rates.is_none());
+    let admits = typed("train", "min_occurrences").and_then(Value::as_integer).unwrap_or(1) > 1;
+    if !drops && !admits {
+        of_preset.remove("unknown");
+    }
 }
 
 /// Adds what `under` has and `table` has not.
@@ -120,7 +138,7 @@ fn merge(table: &mut Table, under: Table) {
 mod tests {
     use super::*;
     use crate::Config;
-    use crate::settings::{ModelConfig, TowerSharing, TrainConfig};
+    use crate::settings::{ModelConfig, TowerSharing, TrainConfig, UnknownIds};
 
     fn read(text: &str) -> Config {
         let mut table: Table = toml::from_str(text).expect("TOML");
@@ -165,6 +183,21 @@ mod tests {
         assert_eq!((align.steps, align.shape(1280)), (9, [64, 128]));
         assert_eq!(recommended.train.validation_tail, 0.0);
         assert_eq!(recommended.train.candidates.len(), 3);
+        let rate = ["item", "image"].map(|field| recommended.model.network.id_dropout.of(field));
+        assert_eq!(rate, [0.05; 2]);
+        // Rates of the file are all there are; and nothing learns what none drops.
+        for (typed, rate, unknown) in [
+            ("{ user = 0.5 }", [0.0, 0.5], UnknownIds::Learned),
+            ("0.25", [0.25; 2], UnknownIds::Learned),
+            ("0.0", [0.0; 2], UnknownIds::Zero),
+            ("{}", [0.0; 2], UnknownIds::Zero),
+        ] {
+            let network =
+                read(&format!("{head}[model]\npreset = 'recommended'\nid_dropout = {typed}\n"));
+            let network = network.model.network;
+            let rates = ["item", "user"].map(|field| network.id_dropout.of(field));
+            assert_eq!((rates, network.unknown), (rate, unknown), "{typed}");
+        }
         // What a run writes down means the same, whatever presets become later.
         for config in [small, recommended] {
             let written = toml::to_string(&config).expect("TOML");
