@@ -142,14 +142,57 @@ fn tile<S: Simd, const M: usize, const N: usize>(
     if let Some(prefetch) = prefetch {
         prefetch();
     }
-    let mut sums = [[simd.splat_f32s(to.zero); N]; M];
+    // SAFETY: `rows` asserts that `a` reaches its last row (of which `first + M - 1` is one) in the
+    // last column of the panel.
+    #[allow(unsafe_code)]
+    let sums: [[S::f32s; N]; M] =
+        unsafe { unchecked_sums(simd, simd.splat_f32s(to.zero), a, first, panel) };
+    for (i, sums) in sums.iter().enumerate() {
+        store(simd, sums, &mut c[(first + i) * to.stride..][..to.columns], to);
+    }
+}
+
+/// Rows `first` to `first + M` of `a` times `panel`, from `zero` on, in registers: for products of
+/// which more is made before they reach memory. Sums are those of a product of one block of depth.
+///
+/// # Panics
+/// If `a` has no such rows, as long as `panel` is.
+#[inline(always)]
+pub fn sums<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    zero: S::f32s,
+    a: LeftFactor,
+    first: usize,
+    panel: &[[S::f32s; N]],
+) -> [[S::f32s; N]; M] {
+    let columns = panel.len().saturating_sub(1);
+    assert!(a.data.len() > (first + M - 1) * a.row + columns * a.column, "the left factor");
+    // SAFETY: as asserted.
+    #[allow(unsafe_code)]
+    unsafe {
+        unchecked_sums(simd, zero, a, first, panel)
+    }
+}
+
+/// As [`sums`].
+///
+/// # Safety
+/// `a` reaches row `first + M - 1` in the last column of the panel.
+#[inline(always)]
+#[allow(unsafe_code)]
+unsafe fn unchecked_sums<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    zero: S::f32s,
+    a: LeftFactor,
+    first: usize,
+    panel: &[[S::f32s; N]],
+) -> [[S::f32s; N]; M] {
+    let mut sums = [[zero; N]; M];
     let starts: [usize; M] = std::array::from_fn(|i| (first + i) * a.row);
     let mut column = 0;
     for b in panel {
         for i in 0..M {
-            // SAFETY: `rows` asserts that `a` reaches its last row (of which `first + i` is one) in
-            // the last column of the panel; both indices grow from there.
-            #[allow(unsafe_code)]
+            // SAFETY: both indices grow from here to those of the caller's promise.
             let a = unsafe { *a.data.get_unchecked(starts[i] + column) };
             let a = simd.splat_f32s(a);
             for j in 0..N {
@@ -158,9 +201,7 @@ fn tile<S: Simd, const M: usize, const N: usize>(
         }
         column += a.column;
     }
-    for (i, sums) in sums.iter().enumerate() {
-        store(simd, sums, &mut c[(first + i) * to.stride..][..to.columns], to);
-    }
+    sums
 }
 
 /// Writes the sums of one row.

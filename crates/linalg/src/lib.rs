@@ -35,7 +35,7 @@ mod widths;
 use std::cell::RefCell;
 
 pub use codebooks::{CENTERS_MAX, Centers, Codebooks, LEVELS_MAX, normalized};
-pub use kernel::LeftFactor;
+pub use kernel::{LeftFactor, sums};
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
 pub use processor::{Pretended, arch, columns_in_cache, pretend, second_cache};
@@ -316,6 +316,31 @@ mod tests {
                 1e-4,
             );
         }
+    }
+
+    #[test]
+    fn sums_of_a_tile_are_those_of_a_product() {
+        struct Tile<'a>(LeftFactor<'a>, &'a [f32]);
+        impl pulp::WithSimd for Tile<'_> {
+            type Output = (usize, Vec<f32>);
+            fn with_simd<S: Simd>(self, simd: S) -> (usize, Vec<f32>) {
+                let zero = simd.splat_f32s(0.0);
+                let panel = S::as_simd_f32s(self.1).0.as_chunks::<1>().0;
+                let sums: [[S::f32s; 1]; 3] = sums(simd, zero, self.0, 2, panel);
+                let mut out = vec![0.0; 3 * S::F32_LANES];
+                let rows = out.chunks_exact_mut(S::F32_LANES).zip(&sums);
+                rows.for_each(|(out, sums)| simd.partial_store_f32s(out, sums[0]));
+                (S::F32_LANES, out)
+            }
+        }
+        let k = 37;
+        let (a, b) = (values(1, 5 * k), values(2, 64 * k));
+        let left = LeftFactor { data: &a, row: k, column: 1 };
+        let lanes = arch().dispatch(Tile(left, &b[..64])).0;
+        let (_, got) = arch().dispatch(Tile(left, &b[..lanes * k]));
+        let mut expected = vec![0.0; 5 * lanes];
+        a_b([5, lanes, k], &a, &b[..lanes * k], 1.0, Write::Overwrite, &mut expected);
+        assert_eq!(got, expected[2 * lanes..]);
     }
 
     type Product = fn([usize; 3], &[f32], &[f32], f32, Write, &mut [f32]);

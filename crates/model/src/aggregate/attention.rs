@@ -13,7 +13,8 @@
 //! so that the products are matrices while the buffers stay in a cache; the backward pass computes
 //! z0 again rather than keep (P, 64) floats.
 
-use super::across;
+use super::across::{self, Channel};
+use super::along;
 use super::inputs::{Histories, Widths};
 use super::pairs::{self, Operands, Pair, Upper, UpperGradients};
 use crate::init::Init;
@@ -72,6 +73,7 @@ pub(crate) struct AttentionScratch {
     /// Nothing is kept for a backward pass.
     scores_only: bool,
     across: across::Buffers,
+    along: along::Buffers,
 }
 
 impl AttentionScratch {
@@ -146,32 +148,61 @@ impl Attention {
         columns: Columns,
         out: &mut [f32],
     ) {
-        pairs::list(histories, &mut scratch.pairs);
-        let AttentionScratch { pairs, keys, queries, z1, weights, layer1, block, .. } = scratch;
+        self.prepare(w, histories, query, scratch);
         let [first, second] = self.widths();
-        let (dim, embeddings) = (self.dim(), histories.embeddings);
-        let images = embeddings.len() / dim;
-        self.key.forward(w, embeddings, images, fit(keys, images * first));
-        let impressions = histories.impressions();
-        self.query.forward(w, query, impressions, fit(queries, impressions * first));
-        if let Some(part) = across::part(histories).filter(|_| scratch.scores_only) {
-            return self.forward_across(w, histories, part, query, scratch, columns, out);
+        let product = self.product.map_or(0, |layer| layer.inputs);
+        // A product with one unit is another sum.
+        let part = across::part(histories).filter(|_| scratch.scores_only);
+        if let Some(part) = part.filter(|_| first > 1 || product == 0) {
+            self.forward_across(w, histories, part, query, scratch, columns, out);
+        } else if along::fits([first, second], product) {
+            self.forward_along(w, histories, query, scratch, columns, out);
+        } else {
+            self.forward_in_blocks(w, histories, query, scratch, columns, out);
         }
+    }
+
+    /// Lists the pairs, and makes the parts of z0 that are of images and of impressions.
+    fn prepare(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        query: &[f32],
+        scratch: &mut AttentionScratch,
+    ) {
+        pairs::list(histories, &mut scratch.pairs);
+        let (first, embeddings) = (self.key.outputs, histories.embeddings);
+        let images = embeddings.len() / self.dim();
+        self.key.forward(w, embeddings, images, fit(&mut scratch.keys, images * first));
+        let impressions = histories.impressions();
+        let queries = fit(&mut scratch.queries, impressions * first);
+        self.query.forward(w, query, impressions, queries);
+    }
+
+    /// For layers of any width.
+    fn forward_in_blocks(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        query: &[f32],
+        scratch: &mut AttentionScratch,
+        columns: Columns,
+        out: &mut [f32],
+    ) {
+        let ([first, second], embeddings) = (self.widths(), histories.embeddings);
+        let AttentionScratch { pairs, keys, queries, z1, weights, layer1, block, .. } = scratch;
         layer1.pack_transposed(first, second, self.layer1.weight.of(w));
         let z1 = fit(z1, pairs.len() * second);
         let weights = fit(weights, pairs.len());
         let blocks =
             pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK));
-        for (at, ((pairs, z1), weights)) in blocks.enumerate() {
+        for ((pairs, z1), weights) in blocks {
             self.first_layer(w, pairs, keys, queries, embeddings, query, block);
             let a0 = LeftFactor { data: &block.a0, row: first, column: 1 };
             linalg::product(pairs.len(), a0, layer1.panels(), 1.0, Write::Overwrite, z1);
             pairs::upper_layers(self.upper(w), z1, weights);
-            if let Some(factor) = self.cosine {
-                linalg::axpy(factor.of(w)[0], of_block(histories, at, weights.len()), weights);
-            }
-            pairs::weigh(pairs, weights, embeddings, columns, out);
         }
+        self.weigh(w, pairs, histories, weights, columns, out);
     }
 
     /// The same bits with a pair as a column; nothing is kept but the weights.
@@ -186,17 +217,60 @@ impl Attention {
         out: &mut [f32],
     ) {
         let AttentionScratch { pairs, keys, queries, weights, across, .. } = scratch;
-        let operands = self.operands(histories.embeddings, query);
-        let channel = across::Channel {
+        let channel = self.channel(w, [keys, queries], histories.embeddings, query);
+        let weights = fit(weights, pairs.len());
+        across::weights(&channel, histories, part, across, weights);
+        self.weigh(w, pairs, histories, weights, columns, out);
+    }
+
+    /// The same bits with a pair as a row.
+    fn forward_along(
+        &self,
+        w: &[f32],
+        histories: Histories,
+        query: &[f32],
+        scratch: &mut AttentionScratch,
+        columns: Columns,
+        out: &mut [f32],
+    ) {
+        let AttentionScratch { pairs, keys, queries, z1, weights, along, .. } = scratch;
+        let channel = self.channel(w, [keys, queries], histories.embeddings, query);
+        let z1 = fit(z1, pairs.len() * self.layer1.outputs);
+        let weights = fit(weights, pairs.len());
+        along::weights(&channel, pairs, along, z1, weights);
+        self.weigh(w, pairs, histories, weights, columns, out);
+    }
+
+    /// The layers, given the parts of z0 and what they are parts of.
+    fn channel<'a>(
+        &self,
+        w: &'a [f32],
+        [keys, queries]: [&'a [f32]; 2],
+        embeddings: &'a [f32],
+        query: &'a [f32],
+    ) -> Channel<'a> {
+        let operands = self.operands(embeddings, query);
+        Channel {
             keys,
             queries,
             slope0: self.slope0.of(w),
             product: self.product.as_ref().map(|layer| (layer.weight.of(w), operands)),
             weight1: self.layer1.weight.of(w),
             upper: self.upper(w),
-        };
-        let weights = fit(weights, pairs.len());
-        across::weights(&channel, histories, part, across, weights);
+        }
+    }
+
+    /// Adds the share of cosines to `weights`, and every weighed image to its impression's
+    /// `columns` of `out`.
+    fn weigh(
+        &self,
+        w: &[f32],
+        pairs: &[Pair],
+        histories: Histories,
+        weights: &mut [f32],
+        columns: Columns,
+        out: &mut [f32],
+    ) {
         if let Some(factor) = self.cosine {
             linalg::axpy(factor.of(w)[0], &histories.cosines[..weights.len()], weights);
         }
@@ -425,13 +499,21 @@ mod tests {
     }
 
     #[test]
-    fn a_pair_as_a_column_has_the_same_bits() {
+    fn a_pair_as_a_column_or_a_row_has_the_same_bits() {
         let (behaviors, impressions) = ([0, 70, 70, 71, 104], [0, 12, 15, 16, 25]);
         let images: Vec<u32> = (0..104).map(|i| i * i % 7).collect();
         // Widths of a key, of its columns without a counterpart, of a query, of both layers.
-        for (dim, beside, asked, attention) in
-            [(3, 0, 3, [5, 4]), (9, 1, 4, [64, 16]), (6, 0, 12, [17, 11]), (40, 4, 36, [300, 8])]
-        {
+        for (dim, beside, asked, attention) in [
+            (3, 0, 3, [5, 4]),
+            (9, 1, 4, [64, 16]),
+            (6, 0, 12, [17, 11]),
+            (40, 4, 36, [300, 8]),
+            (3, 0, 3, [1, 1]),
+            (36, 0, 36, [64, 16]),
+            (12, 0, 24, [128, 32]),
+            (5, 0, 5, [16, 16]),
+            (300, 0, 300, [64, 16]),
+        ] {
             for (product, cosine) in [(false, true), (true, false), (true, true)] {
                 let widths = Widths { dim, beside, attention, product, cosine, ..WIDTHS };
                 let mut layout = Layout::default();
@@ -445,14 +527,21 @@ mod tests {
                     embeddings: &embeddings,
                     cosines: &cosines,
                 };
-                let of = |scores_only| {
+                let of = |scores_only, in_blocks| {
                     let (mut scratch, mut out) = (AttentionScratch::default(), values(5, 25 * dim));
                     scratch.set_scores_only(scores_only);
-                    let columns = channel.columns(0, dim);
-                    channel.forward(&w, histories, &query, &mut scratch, columns, &mut out);
-                    (scratch.weights().to_vec(), out)
+                    let (columns, s) = (channel.columns(0, dim), &mut scratch);
+                    if in_blocks {
+                        channel.prepare(&w, histories, &query, s);
+                        channel.forward_in_blocks(&w, histories, &query, s, columns, &mut out);
+                    } else {
+                        channel.forward(&w, histories, &query, s, columns, &mut out);
+                    }
+                    (scratch.weights().to_vec(), out, scratch.z1)
                 };
-                assert_eq!(of(true), of(false), "{widths:?}, {asked}");
+                let (expected, column) = (of(false, true), of(true, false));
+                assert_eq!(of(false, false), expected, "{widths:?}, {asked}");
+                assert_eq!((column.0, column.1), (expected.0, expected.1), "{widths:?}, {asked}");
             }
         }
     }

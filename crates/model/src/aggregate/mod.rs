@@ -5,6 +5,7 @@
 //! aggregator.
 
 mod across;
+mod along;
 pub(crate) mod attention;
 mod attentive;
 mod concatenate;

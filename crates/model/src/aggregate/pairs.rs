@@ -103,16 +103,23 @@ pub(super) fn products_in<'a, S: Simd>(
     products: &'a mut [f32],
 ) {
     let Operands { embeddings, query, row: whole, widths: [dim, asked] } = operands;
-    let (wide, narrow) = (dim.max(asked), dim.min(asked));
+    let wide = dim.max(asked);
     assert_eq!(products.len(), pairs.len() * wide, "a row for every pair");
     for (pair, products) in pairs.iter().zip(products.chunks_exact_mut(wide)) {
         let e = &row(embeddings, pair.image, whole)[..dim];
         let q = row(query, pair.impression, asked);
-        let (long, short) = if dim > asked { (e, q) } else { (q, e) };
-        for (long, products) in long.chunks_exact(narrow).zip(products.chunks_exact_mut(narrow)) {
-            for ((product, long), short) in products.iter_mut().zip(long).zip(short) {
-                *product = long * short;
-            }
+        multiply(e, q, products);
+    }
+}
+
+/// Two vectors multiplied, the shorter one repeated.
+#[inline(always)]
+pub(super) fn multiply(e: &[f32], q: &[f32], products: &mut [f32]) {
+    let (long, short) = if e.len() > q.len() { (e, q) } else { (q, e) };
+    let parts = long.chunks_exact(short.len()).zip(products.chunks_exact_mut(short.len()));
+    for (long, products) in parts {
+        for ((product, long), short) in products.iter_mut().zip(long).zip(short) {
+            *product = long * short;
         }
     }
 }
@@ -291,7 +298,7 @@ pub(super) fn weigh_in<'a, S: Simd>(
         for part in parts::<S>(dim) {
             let mut sum = load(simd, &out[part.clone()]);
             for (pair, weight) in run.iter().zip(&weights[first..]) {
-                let e = load(simd, &row(embeddings, pair.image, dim)[part.clone()]);
+                let e = load_beyond(simd, &embeddings[pair.image as usize * dim..], &part);
                 sum = simd.mul_add_e_f32s(simd.splat_f32s(*weight), e, sum);
             }
             store(simd, &mut out[part], sum);
@@ -364,6 +371,15 @@ fn load<S: Simd>(simd: S, part: &[f32]) -> S::f32s {
     }
 }
 
+/// Columns `part` of a row, followed by whatever lies behind them.
+#[inline(always)]
+fn load_beyond<S: Simd>(simd: S, row: &[f32], part: &std::ops::Range<usize>) -> S::f32s {
+    match S::as_simd_f32s(&row[part.start..]).0 {
+        [vector, ..] => *vector,
+        [] => simd.partial_load_f32s(&row[part.clone()]),
+    }
+}
+
 #[inline(always)]
 fn store<S: Simd>(simd: S, part: &mut [f32], value: S::f32s) {
     match S::as_mut_simd_f32s(part) {
@@ -374,7 +390,7 @@ fn store<S: Simd>(simd: S, part: &mut [f32], value: S::f32s) {
 
 /// As in [`prelu`](crate::prelu): a factor and not a choice of values, so that a NaN stays one.
 #[inline(always)]
-fn prelu<S: Simd>(simd: S, slope: S::f32s, z: S::f32s) -> S::f32s {
+pub(super) fn prelu<S: Simd>(simd: S, slope: S::f32s, z: S::f32s) -> S::f32s {
     prelu_backward(simd, slope, z, z)
 }
 

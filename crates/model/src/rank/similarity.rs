@@ -17,6 +17,7 @@ use crate::linalg::{self, zeros};
 use crate::params::{Layout, View};
 use crate::pool::Columns;
 use crate::settings::Similarity;
+use pulp::Simd;
 
 /// Buckets of a histogram.
 const BUCKETS: usize = 16;
@@ -125,6 +126,10 @@ pub(super) struct SimilarityScratch {
     recency: Vec<f32>,
     /// Numbers before they are standardized, (B, _).
     raw: Vec<f32>,
+    /// The images of the behaviors of one impression, where it has a list of its own.
+    images: Vec<u32>,
+    /// ln(1 + n) of every n so far.
+    logs: Vec<f32>,
 }
 
 /// Overwrites `columns` of `a` (B, _) with the numbers of each impression, not standardized.
@@ -136,32 +141,62 @@ pub(super) fn forward(
     columns: Columns,
     a: &mut [f32],
 ) {
-    let SimilarityScratch { inverse, cosines, recency, .. } = scratch;
+    let SimilarityScratch { inverse, cosines, recency, images, logs, .. } = scratch;
     inverse_lengths(sketches, inverse);
     for group in 0..batch.groups() {
         let behaviors = batch.behaviors[group] as usize..batch.behaviors[group + 1] as usize;
         for impression in batch.impressions_of(group) {
             let ad = sketches.ads[impression];
             cosines.clear();
-            recency.clear();
-            let mut compare = |behavior: usize| {
-                if let Some(cosine) = cosine(sketches, inverse, ad, sketches.behaviors[behavior]) {
-                    cosines.push(cosine);
-                    if similarity.sees_ages() {
-                        recency.push(batch.recency[behavior]);
-                    }
+            let seen = match batch.kept {
+                None => &sketches.behaviors[behaviors.clone()],
+                Some(kept) => {
+                    let list = kept.list(impression).iter();
+                    images.clear();
+                    images.extend(list.map(|&behavior| sketches.behaviors[behavior as usize]));
+                    &images[..]
                 }
             };
-            match batch.kept {
-                None => behaviors.clone().for_each(compare),
-                Some(kept) => kept.list(impression).iter().for_each(|&at| compare(at as usize)),
-            }
+            compare(sketches, inverse, ad, seen, None, cosines);
             let out = columns.of_mut(a, impression);
             match similarity {
-                Similarity::Statistics => statistics(cosines, recency, out),
-                _ => numbers(similarity, cosines, out),
+                Similarity::Statistics => {
+                    assert!(batch.kept.is_none(), "a search does not see ages");
+                    let recent = &batch.recency[behaviors.clone()];
+                    let pairs = seen.iter().zip(recent).filter(|(image, _)| **image != NO_IMAGE);
+                    recency.clear();
+                    recency.extend(pairs.map(|(_, recency)| recency));
+                    statistics(cosines, recency, out);
+                }
+                _ => numbers(similarity, cosines, logs, out),
             }
         }
+    }
+}
+
+/// Appends the cosine of the images `ad` and each of `behaviors`, or `absent` where one of both is
+/// none.
+#[pulp::with_simd(compare = linalg::arch())]
+#[inline(always)]
+fn compare_in<'a, S: Simd>(
+    _: S,
+    sketches: Sketches<'a>,
+    inverse: &'a [f32],
+    ad: u32,
+    behaviors: &'a [u32],
+    absent: Option<f32>,
+    cosines: &'a mut Vec<f32>,
+) {
+    for &behavior in behaviors {
+        if ad == NO_IMAGE || behavior == NO_IMAGE {
+            cosines.extend(absent);
+            continue;
+        }
+        let [a, b] = [ad, behavior].map(|image| image as usize);
+        let dim = sketches.dim;
+        let dot =
+            linalg::dot(&sketches.vectors[a * dim..][..dim], &sketches.vectors[b * dim..][..dim]);
+        cosines.push((dot * (inverse[a] * inverse[b])).clamp(-1.0, 1.0));
     }
 }
 
@@ -179,9 +214,8 @@ pub(super) fn of_pairs(
     for group in 0..batch.groups() {
         let behaviors = batch.behaviors[group] as usize..batch.behaviors[group + 1] as usize;
         for impression in batch.impressions_of(group) {
-            let history = sketches.behaviors[behaviors.clone()].iter();
-            let of = |&image: &u32| cosine(sketches, inverse, sketches.ads[impression], image);
-            cosines.extend(history.map(|image| of(image).unwrap_or(0.0)));
+            let (ad, history) = (sketches.ads[impression], &sketches.behaviors[behaviors.clone()]);
+            compare(sketches, inverse, ad, history, Some(0.0), cosines);
         }
     }
 }
@@ -193,16 +227,6 @@ fn inverse_lengths(sketches: Sketches, inverse: &mut Vec<f32>) {
         let length = linalg::dot(vector, vector).sqrt();
         if length > 0.0 { 1.0 / length } else { 0.0 }
     }));
-}
-
-/// The cosine of two images, if both are there.
-fn cosine(sketches: Sketches, inverse: &[f32], ad: u32, behavior: u32) -> Option<f32> {
-    if ad == NO_IMAGE || behavior == NO_IMAGE {
-        return None;
-    }
-    let vector = |image: u32| &sketches.vectors[image as usize * sketches.dim..][..sketches.dim];
-    let lengths = inverse[ad as usize] * inverse[behavior as usize];
-    Some((linalg::dot(vector(ad), vector(behavior)) * lengths).clamp(-1.0, 1.0))
 }
 
 fn mean(values: &[f32]) -> f32 {
@@ -237,8 +261,9 @@ fn statistics(cosines: &mut [f32], recency: &[f32], out: &mut [f32]) {
     ]);
 }
 
-/// The numbers of one impression, given its `cosines`, the newest first; their order changes.
-fn numbers(similarity: Similarity, cosines: &mut [f32], out: &mut [f32]) {
+/// The numbers of one impression, given its `cosines`, the newest first; `logs` has ln(1 + n) of
+/// the first numbers and may grow.
+fn numbers(similarity: Similarity, cosines: &[f32], logs: &mut Vec<f32>, out: &mut [f32]) {
     out.fill(0.0);
     if cosines.is_empty() {
         return;
@@ -246,21 +271,34 @@ fn numbers(similarity: Similarity, cosines: &mut [f32], out: &mut [f32]) {
     out[0] = mean(cosines);
     out[3] = cosines[0];
     if similarity == Similarity::Histogram {
-        let buckets = &mut out[SUMMARY..];
-        for cosine in &*cosines {
+        logs.extend((logs.len()..=cosines.len()).map(|count| (count as f32).ln_1p()));
+        let mut counts = [0u32; BUCKETS];
+        for cosine in cosines {
             let bucket = ((cosine + 1.0) * (BUCKETS as f32 / 2.0)) as usize;
-            buckets[bucket.min(BUCKETS - 1)] += 1.0;
+            counts[bucket.min(BUCKETS - 1)] += 1;
         }
-        buckets.iter_mut().for_each(|count| *count = count.ln_1p());
+        let buckets = out[SUMMARY..].iter_mut();
+        buckets.zip(counts).for_each(|(bucket, count)| *bucket = logs[count as usize]);
     }
-    let descending = |a: &f32, b: &f32| b.total_cmp(a);
-    let top = TOP.min(cosines.len());
-    if top < cosines.len() {
-        cosines.select_nth_unstable_by(top - 1, descending);
+    let (top, count) = largest(cosines);
+    out[1] = top[0];
+    out[2] = mean(&top[..count]);
+}
+
+/// The largest of `values`, descending, and how many those are.
+fn largest(values: &[f32]) -> ([f32; TOP], usize) {
+    // As integers of the same order, NaNs at the ends.
+    let turned = |bits: i32| bits ^ (((bits >> 31) as u32) >> 1) as i32;
+    let mut top = [i32::MIN; TOP];
+    for value in values {
+        let mut rest = turned(value.to_bits() as i32);
+        for place in &mut top {
+            let greater = rest.max(*place);
+            rest = rest.min(*place);
+            *place = greater;
+        }
     }
-    cosines[..top].sort_unstable_by(descending);
-    out[1] = cosines[0];
-    out[2] = mean(&cosines[..top]);
+    (top.map(|bits| f32::from_bits(turned(bits) as u32)), TOP.min(values.len()))
 }
 
 #[cfg(test)]
@@ -348,6 +386,20 @@ mod tests {
         expected[39] = f32::ln_1p(1000.0);
         assert_close(&out, &expected, 1e-5);
     }
+
+    #[test]
+    fn the_largest_are_those_of_a_sort() {
+        for count in [0, 1, 4, 5, 6, 50] {
+            let mut values = crate::check::values(count as u64, count);
+            values.iter_mut().step_by(7).for_each(|value| *value = -0.0);
+            values.iter_mut().skip(3).step_by(11).for_each(|value| *value = 0.0);
+            let (top, found) = largest(&values);
+            values.sort_by(|a, b| b.total_cmp(a));
+            let bits = |values: &[f32]| values.iter().map(|x| x.to_bits()).collect::<Vec<_>>();
+            assert_eq!(bits(&top[..found]), bits(&values[..TOP.min(count)]));
+        }
+    }
+
     #[test]
     fn statistics_are_the_obvious_ones() {
         const NONE: u32 = NO_IMAGE;
