@@ -18,11 +18,15 @@ pub enum Design {
     /// Groups of users who are alike are divided by chance; both variants learn from the log of
     /// all.
     Clusters,
+    /// As `diverted`, but both are on A: its true lift is 0, and a difference is luck.
+    #[serde(rename = "a-a")]
+    Same,
 }
 
 impl Design {
     /// All of them.
-    pub const ALL: [Design; 3] = [Design::SharedLog, Design::Diverted, Design::Clusters];
+    pub const ALL: [Design; 4] =
+        [Design::SharedLog, Design::Diverted, Design::Clusters, Design::Same];
 
     /// The word of the settings.
     pub fn as_str(self) -> &'static str {
@@ -30,6 +34,7 @@ impl Design {
             Design::SharedLog => "shared-log",
             Design::Diverted => "diverted",
             Design::Clusters => "clusters",
+            Design::Same => "a-a",
         }
     }
 }
@@ -81,6 +86,9 @@ pub struct MarketConfig {
     pub days_before: usize,
     /// The designs; all users on A and all on B, which is the truth, are always lived through.
     pub designs: Vec<Design>,
+    /// Models of a variant that differ in the seed of their training alone. Each ranks what its
+    /// part of the variant's users see. Range: 1 to 100.
+    pub replicas: usize,
     /// Candidates of a page view. Range: 1 to 10,000.
     pub candidates: usize,
     /// Candidates that are left for the models after the cheap score. Range: 1 to 10,000.
@@ -111,6 +119,7 @@ impl Default for MarketConfig {
             days: 7,
             days_before: 4,
             designs: Design::ALL.to_vec(),
+            replicas: 1,
             candidates: 200,
             pre_ranked: 100,
             sources: Sources::default(),
@@ -137,7 +146,7 @@ impl MarketConfig {
             seeds: vec![1],
             days: 3,
             days_before: 2,
-            designs: vec![Design::SharedLog, Design::Diverted],
+            designs: vec![Design::SharedLog, Design::Diverted, Design::Same],
             candidates: 60,
             pre_ranked: 40,
             cold_impressions: 20,
@@ -168,6 +177,7 @@ impl MarketConfig {
         let numbers = [
             ("days", self.days as f64, 1.0, 100.0),
             ("days_before", self.days_before as f64, 1.0, 100.0),
+            ("replicas", self.replicas as f64, 1.0, 100.0),
             ("candidates", self.candidates as f64, 1.0, 1e4),
             ("pre_ranked", self.pre_ranked as f64, 1.0, 1e4),
             ("sources.popularity", popularity, 0.0, 1.0),

@@ -14,6 +14,7 @@
 //! candidates    list<text> the items that could have been there: all that are not above
 //! probabilities list<float64>  of each of them; their sum is 1
 //! truth         float64    the true probability of the click
+//! truths        list<float64>  that of each of the candidates, had it been at this place
 //! ```
 //! A page view that explores is in random order with probability `random`, and ranked otherwise.
 //! What is above tells which of both it is: after items that are not those ranked highest, it is
@@ -48,11 +49,13 @@ pub struct Explored {
     pub(crate) bids: Vec<f64>,
     /// Probability of a random order.
     pub(crate) random: f64,
+    /// By place: the true probability of a click on each candidate that is not above.
+    pub(crate) truths: Vec<Vec<f64>>,
 }
 
 impl Explored {
     /// The candidates that are not above `position`.
-    fn left(&self, position: usize) -> impl Iterator<Item = u32> {
+    pub(crate) fn left(&self, position: usize) -> impl Iterator<Item = u32> {
         let above = &self.shown[..position];
         let is_above = |item: &u32| above.iter().any(|it| it.item == *item);
         self.candidates.iter().copied().filter(move |item| !is_above(item))
@@ -144,6 +147,7 @@ fn columns(
     };
     let mut candidates = ListBuilder::new(StringBuilder::new());
     let mut probabilities = ListBuilder::new(Float64Builder::new());
+    let mut truths = ListBuilder::new(Float64Builder::new());
     for (page, shown) in rows() {
         let at = shown.position as usize;
         let randomness = page.randomness(at);
@@ -151,8 +155,10 @@ fn columns(
             candidates.values().append_value(item(candidate));
             probabilities.values().append_value(page.propensity(candidate, at, randomness));
         }
+        truths.values().append_slice(&page.truths[at]);
         candidates.append(true);
         probabilities.append(true);
+        truths.append(true);
     }
     let name = |page: &Explored, _: &Shown| format!("{}-{}", user(page.view.user), page.view.time);
     let times = Int64Array::from_iter_values(rows().map(|(page, _)| page.view.time));
@@ -173,6 +179,7 @@ fn columns(
         ("candidates", Arc::new(candidates.finish())),
         ("probabilities", Arc::new(probabilities.finish())),
         ("truth", floats(rows().map(|(_, shown)| shown.probability).collect())),
+        ("truths", Arc::new(truths.finish())),
     ];
     let columns = columns.into_iter().map(|(name, array)| (name, array, false));
     RecordBatch::try_from_iter_with_nullable(columns).expect("a value per item that was shown")
@@ -199,9 +206,10 @@ mod tests {
             shown: vec![shown(0), shown(1)],
             bids: vec![1.0, 2.0],
             random: 1.0,
+            truths: vec![vec![0.2, 0.1, 0.3], vec![0.2, 0.1]],
         };
         let batch = columns(&[page.clone(), page], &|it| format!("u{it}"), &|it| format!("i{it}"));
-        assert_eq!((batch.num_rows(), batch.num_columns()), (4, 11));
+        assert_eq!((batch.num_rows(), batch.num_columns()), (4, 12));
         let lists = batch.column_by_name("candidates").unwrap();
         let lists = lists.as_any().downcast_ref::<arrow_array::ListArray>().unwrap();
         assert_eq!(lists.value_length(0), 3);
@@ -227,6 +235,7 @@ mod tests {
             shown: items.iter().copied().enumerate().map(shown).collect(),
             bids: vec![],
             random,
+            truths: vec![],
         };
         let orders = |begin: &[u32], random: f64| -> f64 {
             let rest: f64 = (0..begin.len()).map(|at| 1.0 / (4 - at) as f64).product();

@@ -28,6 +28,7 @@ mod matching;
 mod page;
 mod report;
 mod scene;
+mod spread;
 mod tally;
 mod variant;
 mod world;
@@ -35,11 +36,12 @@ mod world;
 pub use auction::{Auction, Pricing};
 pub use config::{Design, Exploration, MarketConfig, Sources};
 pub use explored::{Explored, ExploredFile};
-pub use lift::{Estimate, Metric, Sums, lift, paired_lift, rank_correlation};
+pub use lift::{Estimate, Metric, Sums, rank_correlation};
 pub use report::{
     Compared, DesignReport, ItemsReport, OfSeeds, Offline, PagesReport, Report, SeedReport,
     VariantReport, VersionReport,
 };
 pub use scene::Scene;
+pub use spread::{Freedom, Spread, Variances};
 pub use variant::{Desk, InProcess, Variant};
-pub use world::{Learned, Lived, Nights, World, live};
+pub use world::{Arm, Learned, Lived, Nights, World, live};

@@ -178,14 +178,22 @@ impl Traffic<'_> {
             let shown: Vec<Shown> = day.shown[first..].iter().map(|it| it.shown).collect();
             let bids = shown.iter().map(|it| self.bids[it.item as usize]).collect();
             let ranked = ranked.iter().map(|&at| candidates[at as usize]).collect();
-            day.explored.push(Explored {
+            let mut explored = Explored {
                 view,
                 candidates: candidates.clone(),
                 ranked,
                 shown,
                 bids,
                 random: config.exploration.random,
-            });
+                truths: Vec::new(),
+            };
+            let truths = |position| {
+                let at = Look { position, hour: view.hour };
+                let of = |item| self.day.probability(view.user, item, at);
+                explored.left(position).map(of).collect()
+            };
+            explored.truths = (0..explored.shown.len()).map(truths).collect();
+            day.explored.push(explored);
         }
         Ok(())
     }

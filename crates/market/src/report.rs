@@ -4,21 +4,23 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use crate::config::{Design, MarketConfig};
-use crate::lift::{
-    Estimate, Metric, Of, Pair, Sums, bias, lift, mean, paired_lift, rank_correlation,
-};
+use crate::lift::{Estimate, Metric, Of, Pair, Sums, mean, rank_correlation};
 use crate::scene::Scene;
+use crate::spread::{Cell, Spread, Variances};
 use crate::tally::{Tally, gini, is_new, top_share};
-use crate::world::{Lived, World, halves};
+use crate::world::{Lived, World, halves, replicas};
+
+/// What the file of a report says first.
+const FORMAT: &str = "ams-simulation/1";
 
 /// Everything that a simulation found.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Report {
     /// `ams-simulation/1`.
-    pub format: &'static str,
+    pub format: String,
     /// What the variants A and B are called.
     pub variants: [String; 2],
     /// What was simulated.
@@ -32,18 +34,19 @@ pub struct Report {
 }
 
 /// One seed.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct SeedReport {
     /// The seed.
     pub seed: u64,
     /// Page views of all worlds.
     pub page_views: u64,
     /// Lifts of all users on B over all on A, by the true probabilities of what was shown. The
-    /// interval is over users, each in both worlds.
+    /// interval is over users and models, each in both worlds.
     pub truth: BTreeMap<Metric, Option<Estimate>>,
     /// The same by day.
     pub truth_by_day: Vec<BTreeMap<Metric, Option<f64>>>,
-    /// The difference between two halves of users who are all on A.
+    /// The difference between two halves of users who are all on A, with the same models: the luck
+    /// of users alone. `a-a` among the designs has models of its own in each half.
     pub a_a: BTreeMap<Metric, Option<Estimate>>,
     /// The experiments.
     pub designs: Vec<DesignReport>,
@@ -52,7 +55,7 @@ pub struct SeedReport {
 }
 
 /// An experiment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct DesignReport {
     /// How users were divided.
     pub design: Design,
@@ -67,26 +70,36 @@ pub struct DesignReport {
 }
 
 /// A lift beside the true one.
-#[derive(Clone, Copy, Debug, Serialize)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Compared {
-    /// What the experiment says.
+    /// What the experiment says, with an interval that knows the luck of trainings: the wider one
+    /// of that over users and that over models, or over days where a variant has a single model.
     pub measured: Option<Estimate>,
+    /// The same with an interval over users alone, which is too narrow where models are made anew.
+    #[serde(default)]
+    pub over_users: Option<Estimate>,
+    /// What the intervals come from, of the logarithm.
+    #[serde(default)]
+    pub variances: Option<Variances>,
     /// The true lift.
     pub truth: Option<f64>,
     /// Whether the interval of what was measured has the true lift.
     pub covers: Option<bool>,
+    /// Whether the one over users alone has it.
+    #[serde(default)]
+    pub covers_over_users: Option<bool>,
     /// How much more B has over A than in truth, in expectation and for the same users: what the
     /// design does, without the luck of who is in which half.
     pub bias: Option<Estimate>,
 }
 
 /// A variant in a world.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VariantReport {
     /// The world: a design, or `all-on-a` and `all-on-b`.
     pub world: String,
     /// `a` or `b`.
-    pub variant: &'static str,
+    pub variant: String,
     /// What happened.
     pub happened: BTreeMap<Metric, Option<f64>>,
     /// What could be expected of what was shown.
@@ -100,7 +113,7 @@ pub struct VariantReport {
 }
 
 /// A version on the day on which it served.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct VersionReport {
     /// Nights since it learned: 0 if in the one before.
     pub age: usize,
@@ -109,7 +122,7 @@ pub struct VersionReport {
 }
 
 /// Which items were shown.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ItemsReport {
     /// Share of the listed items that were shown at all.
     pub coverage: f64,
@@ -130,7 +143,7 @@ pub struct ItemsReport {
 }
 
 /// What pages are like.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct PagesReport {
     /// Page views.
     pub views: u64,
@@ -146,7 +159,7 @@ pub struct PagesReport {
 }
 
 /// A design over all seeds.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct OfSeeds {
     /// How users were divided.
     pub design: Design,
@@ -160,12 +173,15 @@ pub struct OfSeeds {
     pub bias: Option<Estimate>,
     /// Seeds whose interval has the true lift.
     pub covered: usize,
+    /// Seeds whose interval over users alone has it.
+    #[serde(default)]
+    pub covered_over_users: usize,
     /// Seeds that have an interval and a true lift.
     pub of: usize,
 }
 
 /// How an offline metric goes with the true lift of clicks, version by version.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Offline {
     /// Where both versions were measured: a design, or `truth` where each is from its own world.
     pub world: String,
@@ -182,8 +198,45 @@ impl Report {
     pub fn of(config: &MarketConfig, variants: [String; 2], seeds: Vec<SeedReport>) -> Report {
         let over_seeds = over_seeds(config, &seeds);
         let offline = offline(&seeds);
-        let (format, config) = ("ams-simulation/1", config.clone());
+        let (format, config) = (FORMAT.to_owned(), config.clone());
         Report { format, variants, config, over_seeds, offline, seeds }
+    }
+
+    /// The report of all seeds of several reports, which differ in their seeds alone.
+    ///
+    /// # Errors
+    /// In words, if there is none, they differ otherwise, or a seed is in two of them.
+    pub fn of_all(reports: Vec<Report>) -> Result<Report, String> {
+        let mut reports = reports.into_iter();
+        let Report { mut config, variants, mut seeds, .. } =
+            reports.next().ok_or("there is no report")?;
+        for other in reports {
+            let same = MarketConfig { seeds: config.seeds.clone(), ..other.config.clone() };
+            if same != config || other.variants != variants {
+                return Err("the reports differ in more than their seeds".to_owned());
+            }
+            config.seeds.extend(other.config.seeds);
+            seeds.extend(other.seeds);
+        }
+        config.check().map_err(|what| format!("all reports: {what}"))?;
+        Ok(Report::of(&config, variants, seeds))
+    }
+
+    /// The report in a file that [`Report`] was written to as JSON.
+    ///
+    /// # Errors
+    /// In words, if it is not one.
+    pub fn from_json(json: &str) -> Result<Report, String> {
+        #[derive(Deserialize)]
+        struct Head {
+            format: String,
+        }
+        let wrong = |what: String| format!("no report of `ams simulate`: {what}");
+        let head: Head = serde_json::from_str(json).map_err(|error| wrong(error.to_string()))?;
+        if head.format != FORMAT {
+            return Err(wrong(format!("its format is {:?}, expected {FORMAT:?}", head.format)));
+        }
+        serde_json::from_str(json).map_err(|error| wrong(error.to_string()))
     }
 }
 
@@ -201,14 +254,33 @@ fn pairs(metric: Metric, of: Of, sums: &[Sums], which: impl Fn(usize) -> bool) -
     chosen.map(|(_, sums)| metric.parts(sums, of)).collect()
 }
 
-/// Sums over units, which are numbers of users.
-fn by_unit(pairs: &[Pair], units: &[usize]) -> Vec<Pair> {
-    let mut sums: BTreeMap<usize, Pair> = BTreeMap::new();
-    for (pair, unit) in pairs.iter().zip(units) {
-        let sum = sums.entry(*unit).or_default();
-        *sum = (sum.0 + pair.0, sum.1 + pair.1);
+/// Users of a world: who of them is meant, and what they belong to.
+struct Users<'a> {
+    chosen: Vec<usize>,
+    unit_of: &'a [usize],
+    replica_of: &'a [usize],
+}
+
+impl Users<'_> {
+    /// Each user on each of `days`.
+    fn cells(&self, days: usize) -> Vec<Cell> {
+        let of = |day: usize| {
+            let cell = move |&user: &usize| Cell {
+                unit: self.unit_of[user],
+                replica: self.replica_of[user],
+                day,
+            };
+            self.chosen.iter().map(cell)
+        };
+        (0..days).flat_map(of).collect()
     }
-    sums.into_values().collect()
+
+    /// What each brought in on each of `days`, in the order of the cells.
+    fn pairs(&self, metric: Metric, of: Of, days: &[Vec<Sums>]) -> Vec<Pair> {
+        let of_day =
+            |day: &'_ Vec<Sums>| self.chosen.iter().map(|&it| metric.parts(&day[it], of)).collect();
+        days.iter().flat_map(|day| -> Vec<Pair> { of_day(day) }).collect()
+    }
 }
 
 fn of_metrics<T>(of: impl FnMut(Metric) -> T) -> BTreeMap<Metric, T> {
@@ -228,27 +300,30 @@ impl SeedReport {
             &world.expect("the truth is lived through").tallies[variant]
         };
         let truths = [0, 1].map(all);
-        let totals = truths.map(|tally| of_users(tally, users));
-        let [on_a, on_b] = &totals;
-        let everybody = |_: usize| true;
-        let truth = of_metrics(|metric| {
-            let of = |sums| pairs(metric, Of::Expected, sums, everybody);
-            paired_lift(&of(on_a), &of(on_b))
-        });
+        let (themselves, replica_of): (Vec<usize>, _) = ((0..users).collect(), replicas(scene));
+        let those =
+            |chosen: Vec<usize>| Users { chosen, unit_of: &themselves, replica_of: &replica_of };
+        let everybody = those(themselves.clone());
+        let truth_of = |metric: Metric, days: std::ops::Range<usize>| {
+            let of =
+                |tally: &Tally| everybody.pairs(metric, Of::Expected, &tally.users[days.clone()]);
+            Spread::paired(&of(truths[0]), &of(truths[1]), &everybody.cells(days.len()))
+        };
+        let days = scene.config.days;
+        let truth = of_metrics(|metric| truth_of(metric, 0..days).map(|it| it.reported));
         let day = |day: usize| {
-            of_metrics(|metric| {
-                let [a, b] =
-                    truths.map(|it| pairs(metric, Of::Expected, &it.users[day], everybody));
-                paired_lift(&a, &b).map(|it| it.value)
-            })
+            of_metrics(|metric| truth_of(metric, day..day + 1).map(|it| it.reported.value))
         };
         let halves = halves(scene);
+        let halves =
+            [0, 1].map(|half| those((0..users).filter(|&it| halves[it] == half).collect()));
         let a_a = of_metrics(|metric| {
-            let of = |half| pairs(metric, Of::Happened, on_a, |user| halves[user] == half);
-            lift(&of(0), &of(1))
+            let of = |half: &Users<'_>| half.pairs(metric, Of::Happened, &truths[0].users);
+            let [a, b] = halves.each_ref().map(|half| (of(half), half.cells(days)));
+            Spread::lift([(&a.0, &a.1), (&b.0, &b.1)]).map(|it| it.over_users)
         });
         let designs = worlds.iter().filter_map(|lived| match lived.world {
-            World::Divided(design) => Some(design_report(design, lived, &totals, &truth)),
+            World::Divided(design) => Some(design_report(design, lived, truths, &truth)),
             World::All(_) => None,
         });
         SeedReport {
@@ -266,52 +341,64 @@ impl SeedReport {
 fn design_report(
     design: Design,
     lived: &Lived,
-    truths: &[Vec<Sums>; 2],
+    truths: [&Tally; 2],
     truth: &BTreeMap<Metric, Option<Estimate>>,
 ) -> DesignReport {
-    let users = lived.variant_of.len();
-    let is_in = |variant: usize| move |user: usize| lived.variant_of[user] == variant;
-    let units = [0, 1].map(|variant| -> Vec<usize> {
-        (0..users).filter(|&it| is_in(variant)(it)).map(|it| lived.unit_of[it]).collect()
+    let is_same = design == Design::Same;
+    let truths = if is_same { [truths[0]; 2] } else { truths };
+    let sides = [0, 1].map(|variant: usize| Users {
+        chosen: (0..lived.variant_of.len()).filter(|&it| lived.variant_of[it] == variant).collect(),
+        unit_of: &lived.unit_of,
+        replica_of: &lived.replica_of,
     });
-    let measured = |metric: Metric, sums: [&[Sums]; 2]| {
+    let measured = |metric: Metric, days: std::ops::Range<usize>| {
         let [a, b] = [0, 1].map(|variant: usize| {
-            let of = pairs(metric, Of::Happened, sums[variant], is_in(variant));
-            by_unit(&of, &units[variant])
+            let of = &lived.tallies[variant].users[days.clone()];
+            (sides[variant].pairs(metric, Of::Happened, of), sides[variant].cells(days.len()))
         });
-        lift(&a, &b)
+        Spread::lift([(&a.0, &a.1), (&b.0, &b.1)])
     };
-    let totals = [0, 1].map(|variant: usize| of_users(&lived.tallies[variant], users));
+    let days = lived.metrics.len();
     let compared = |metric: Metric| {
-        let measured = measured(metric, [&totals[0], &totals[1]]);
-        let truth = truth[&metric].map(|it| it.value);
-        let sides = [0, 1].map(|variant: usize| {
-            [&truths[variant], &totals[variant]]
-                .map(|sums| pairs(metric, Of::Expected, sums, is_in(variant)))
+        let measured = measured(metric, 0..days);
+        let truth = if is_same { Some(0.0) } else { truth[&metric].map(|it| it.value) };
+        let of_sides = [0, 1].map(|variant: usize| {
+            [truths[variant], &lived.tallies[variant]]
+                .map(|tally| sides[variant].pairs(metric, Of::Expected, &tally.users))
         });
-        let [[a_truth, a], [b_truth, b]] = &sides;
+        let [a_cells, b_cells] = sides.each_ref().map(|side| side.cells(days));
+        let [[a_truth, a], [b_truth, b]] = &of_sides;
+        let bias = Spread::bias([a_truth, a], [b_truth, b], [&a_cells, &b_cells]);
+        let covers = |estimate: Option<Estimate>| {
+            estimate.filter(|it| it.low.is_some()).zip(truth).map(|(it, at)| it.covers(at))
+        };
+        let reported = measured.map(|it| it.reported);
+        let over_users = measured.map(|it| it.over_users);
         Compared {
-            measured,
+            measured: reported,
+            over_users,
+            variances: measured.and_then(|it| it.variances),
             truth,
-            covers: measured.filter(|it| it.low.is_some()).zip(truth).map(|(it, at)| it.covers(at)),
-            bias: bias([a_truth, a], [b_truth, b]),
+            covers: covers(reported),
+            covers_over_users: covers(over_users),
+            bias: bias.map(|it| it.reported),
         }
     };
-    let day = |day: usize| {
-        let of = [0, 1].map(|variant: usize| &lived.tallies[variant].users[day][..]);
-        of_metrics(|metric| measured(metric, of))
-    };
+    let units = sides
+        .each_ref()
+        .map(|side| -> Vec<usize> { side.chosen.iter().map(|&it| lived.unit_of[it]).collect() });
+    let day =
+        |day: usize| of_metrics(|metric| measured(metric, day..day + 1).map(|it| it.reported));
     DesignReport {
         design,
-        users: [0, 1].map(|variant: usize| units[variant].len()),
-        units: [0, 1].map(|variant: usize| {
-            let mut different = units[variant].clone();
+        users: sides.each_ref().map(|side| side.chosen.len()),
+        units: units.map(|mut different| {
             different.sort_unstable();
             different.dedup();
             different.len()
         }),
         lifts: of_metrics(compared),
-        days: (0..lived.metrics.len()).map(day).collect(),
+        days: (0..days).map(day).collect(),
     }
 }
 
@@ -330,7 +417,7 @@ fn variant_reports(scene: &Scene, lived: &Lived) -> Vec<VariantReport> {
         let versions = lived.metrics.iter().zip(&tally.model_age);
         VariantReport {
             world: lived.world.name(),
-            variant: ["a", "b"][variant],
+            variant: ["a", "b"][variant].to_owned(),
             happened: rate(Of::Happened),
             expected: rate(Of::Expected),
             items: items_report(scene, tally),
@@ -402,6 +489,10 @@ fn over_seeds(config: &MarketConfig, seeds: &[SeedReport]) -> Vec<OfSeeds> {
             measured: mean(&values(&|it| it.measured.map(|it| it.value))),
             bias: mean(&values(&|it| it.bias.map(|it| it.value))),
             covered: lifts.iter().filter(|it| it.covers == Some(true)).count(),
+            covered_over_users: lifts
+                .iter()
+                .filter(|it| it.covers_over_users == Some(true))
+                .count(),
             of: lifts.iter().filter(|it| it.covers.is_some()).count(),
         }
     };
@@ -460,7 +551,7 @@ mod tests {
     use super::*;
     use crate::config::Exploration;
     use crate::variant::{Desk, Variant};
-    use crate::world::{Learned, Nights, live};
+    use crate::world::{Arm, Learned, Nights, live};
 
     /// Rates that are the items' alone.
     #[derive(Clone)]
@@ -513,9 +604,11 @@ mod tests {
             }
         }
 
-        fn rates(&self, variant: usize) -> Box<dyn Variant> {
+        fn rates(&self, world: World, arm: Arm) -> Box<dyn Variant> {
+            let variant = arm.variant;
+            let is_same = world == World::Divided(Design::Same);
             let of = |(item, name): (usize, &String)| {
-                let rate = match self.kinds[variant] {
+                let rate = match self.kinds[if is_same { 0 } else { variant }] {
                     Kind::Learning => {
                         let [clicks, impressions] = self.counts[variant][item];
                         clicks / impressions
@@ -538,20 +631,23 @@ mod tests {
     impl Nights for Simple<'_> {
         type Error = String;
 
-        fn first(&mut self, _: World, variant: usize) -> Result<Box<dyn Variant>, String> {
-            Ok(self.rates(variant))
+        fn first(&mut self, world: World, arm: Arm) -> Result<Box<dyn Variant>, String> {
+            Ok(self.rates(world, arm))
         }
 
         fn night(
             &mut self,
-            _: World,
-            variant: usize,
+            world: World,
+            arm: Arm,
             day: usize,
             log: &[Shown],
         ) -> Result<Learned, String> {
-            self.learn(variant, log);
+            // Models of one variant learn alike here.
+            if arm.replica == 0 {
+                self.learn(arm.variant, log);
+            }
             let metrics = BTreeMap::from([("day".to_owned(), day as f64)]);
-            Ok(Learned { variant: self.rates(variant), is_new: true, metrics })
+            Ok(Learned { variant: self.rates(world, arm), is_new: true, metrics })
         }
     }
 
@@ -581,6 +677,7 @@ mod tests {
         let config = MarketConfig {
             days: 3,
             designs: Design::ALL.to_vec(),
+            replicas: 2,
             exploration: Exploration { share: 0.2, random: 0.5 },
             ..small()
         };
@@ -598,6 +695,13 @@ mod tests {
         assert_eq!(one, report(2));
         assert_eq!(one, report(4));
         assert!(one.contains("\"design\":\"clusters\""));
+        let read = Report::from_json(&one).unwrap();
+        assert_eq!(serde_json::to_string(&read).unwrap(), one);
+        let same = read.seeds[0].designs.iter().find(|it| it.design == Design::Same).unwrap();
+        let of_clicks = same.lifts[&Metric::Ctr];
+        // Both are on A, with models of their own; days and models have a variance each.
+        assert_eq!(of_clicks.truth, Some(0.0));
+        assert!(of_clicks.variances.unwrap().replicas.is_some(), "{of_clicks:?}");
     }
 
     /// What is measured by users who were divided by chance, of variants that do not learn.
@@ -618,6 +722,26 @@ mod tests {
         assert!(covered >= 90, "the truth inside in {covered} of 100");
         // Bids decide, too, so better rates are not always more clicks.
         assert!(better >= 60, "B is better in {better} of 100");
+    }
+
+    #[test]
+    fn reports_of_seeds_are_one_report() {
+        let kinds = [Kind::Fixed(1.0), Kind::Fixed(0.1)];
+        let report = |seeds: &[u64]| {
+            let config = MarketConfig { seeds: seeds.to_vec(), ..small() };
+            let of = seeds.iter().map(|&seed| seed_report(&config, seed, kinds)).collect();
+            Report::of(&config, ["a".to_owned(), "b".to_owned()], of)
+        };
+        let json = |report: &Report| serde_json::to_string(report).unwrap();
+        let all = Report::of_all(vec![report(&[4]), report(&[5, 6])]).unwrap();
+        assert_eq!(json(&all), json(&report(&[4, 5, 6])));
+        let refused = |reports: Vec<Report>| Report::of_all(reports).unwrap_err();
+        assert_eq!(refused(vec![all.clone(), report(&[5])]), "all reports: seeds names one twice");
+        let mut other = report(&[7]);
+        other.config.days = 9;
+        assert_eq!(refused(vec![all, other]), "the reports differ in more than their seeds");
+        let wrong = Report::from_json("{\"format\":\"ams-run/1\"}").unwrap_err();
+        assert!(wrong.contains("ams-run/1") && wrong.contains("ams-simulation/1"), "{wrong}");
     }
 
     /// Two that learn alike differ by nothing, whoever they learn from.

@@ -13,7 +13,7 @@ use crate::matching::{Known, Matching};
 use crate::page::{Buffers, Traffic, UserDay};
 use crate::scene::{Click, Scene, in_order};
 use crate::tally::Tally;
-use crate::variant::Variant;
+use crate::variant::{Desk, Variant};
 
 /// A course that things can take.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -23,6 +23,26 @@ pub enum World {
     All(usize),
     /// An experiment.
     Divided(Design),
+}
+
+/// A model of a variant: what ranks for some of the users of a world.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Arm {
+    /// 0 is A, 1 is B.
+    pub variant: usize,
+    /// Which of the variant's models, from 0.
+    pub replica: usize,
+}
+
+impl Arm {
+    /// The word for it in files: `a`, `b`, and `a-2` for the second model of A.
+    pub fn name(self) -> String {
+        let variant = ["a", "b"][self.variant];
+        match self.replica {
+            0 => variant.to_owned(),
+            replica => format!("{variant}-{}", replica + 1),
+        }
+    }
 }
 
 /// What a night made.
@@ -40,21 +60,21 @@ pub trait Nights {
     /// Why there is no version.
     type Error: From<String>;
 
-    /// The version of `variant` (0 is A, 1 is B) that serves on the first day of `world`: it has
-    /// learned from the days before, as in every other world.
+    /// The version of `arm` that serves on the first day of `world`: it has learned from the days
+    /// before, as in every other world.
     ///
     /// # Errors
     /// If there is none.
-    fn first(&mut self, world: World, variant: usize) -> Result<Box<dyn Variant>, Self::Error>;
+    fn first(&mut self, world: World, arm: Arm) -> Result<Box<dyn Variant>, Self::Error>;
 
-    /// The night after `day` in `world`: `variant` learns from `log` and what it had before.
+    /// The night after `day` in `world`: `arm` learns from `log` and what it had before.
     ///
     /// # Errors
     /// If it cannot.
     fn night(
         &mut self,
         world: World,
-        variant: usize,
+        arm: Arm,
         day: usize,
         log: &[Shown],
     ) -> Result<Learned, Self::Error>;
@@ -75,9 +95,12 @@ pub struct Lived {
     pub(crate) variant_of: Vec<usize>,
     /// The unit of every user that was given to a variant by chance: itself, or its cluster.
     pub(crate) unit_of: Vec<usize>,
+    /// Which of the variant's models ranks for every user.
+    pub(crate) replica_of: Vec<usize>,
     /// Of A and B; of a world of one variant the other one is empty.
     pub(crate) tallies: [Tally; 2],
-    /// By day of the experiment, of A and B: offline metrics of the version that serves.
+    /// By day of the experiment, of A and B: offline metrics of the versions that serve, the mean
+    /// over models.
     pub(crate) metrics: Vec<[BTreeMap<String, f64>; 2]>,
     /// Page views of all days.
     pub page_views: u64,
@@ -101,7 +124,7 @@ impl World {
 
     /// Whether a variant learns from users of another one.
     fn learns_from_all(self) -> bool {
-        !matches!(self, World::Divided(Design::Diverted))
+        !matches!(self, World::Divided(Design::Diverted | Design::Same))
     }
 }
 
@@ -113,6 +136,12 @@ fn half(scene: &Scene, unit: u64, kind: u64) -> usize {
 /// The half of every user, by chance.
 pub(crate) fn halves(scene: &Scene) -> Vec<usize> {
     (0..scene.users.len() as u64).map(|user| half(scene, user, 0)).collect()
+}
+
+/// The model of every user, by chance: the same in every world.
+pub(crate) fn replicas(scene: &Scene) -> Vec<usize> {
+    let of = |user| Dice::new(scene.seed, Entity::Assignment, user, 2).below(scene.config.replicas);
+    (0..scene.users.len() as u64).map(of).collect()
 }
 
 /// Users of one age and gender who clicked most in one department before the experiment.
@@ -166,41 +195,41 @@ pub fn live<N: Nights>(
         world,
         variant_of,
         unit_of,
+        replica_of: replicas(scene),
         tallies: [Tally::new(scene), Tally::new(scene)],
         metrics: Vec::new(),
         page_views: 0,
     };
-    let mut serving: [Option<Serving>; 2] = [None, None];
+    let mut serving: [Vec<Serving>; 2] = [Vec::new(), Vec::new()];
     for variant in world.variants() {
-        let first = nights.first(world, variant)?;
-        serving[variant] = Some(Serving { variant: first, age: 0, metrics: BTreeMap::new() });
+        for replica in 0..scene.config.replicas {
+            let first = nights.first(world, Arm { variant, replica })?;
+            serving[variant].push(Serving { variant: first, age: 0, metrics: BTreeMap::new() });
+        }
     }
     let mut histories = scene.histories.clone();
     for at in 0..scene.config.days {
         let number = scene.first_day() + at;
-        let users =
-            users_of_day(scene, &lived.variant_of, number, &known, &serving, &mut histories)
-                .map_err(N::Error::from)?;
+        let users = users_of_day(scene, &lived, number, &known, &serving, &mut histories)
+            .map_err(N::Error::from)?;
         let mut explored = Vec::new();
         users.iter().for_each(|(_, day)| explored.extend_from_slice(&day.explored));
         nights.explored(world, &explored)?;
         let views = users.iter().map(|(_, day)| day.pages.pages as u64).sum::<u64>();
         lived.page_views += views;
-        lived.metrics.push([0, 1].map(|it: usize| {
-            serving[it].as_ref().map(|it| it.metrics.clone()).unwrap_or_default()
-        }));
+        lived.metrics.push([0, 1].map(|it: usize| means(&serving[it])));
         let mut of_variants = split(users);
         for variant in world.variants() {
-            let age = serving[variant].as_ref().map_or(0, |it| it.age);
+            let age = serving[variant].iter().map(|it| it.age).max().unwrap_or(0);
             lived.tallies[variant].day(scene, number, &of_variants[variant], age);
         }
         if at + 1 < scene.config.days {
             for variant in world.variants() {
                 let log = log_of(world, variant, &of_variants);
                 known[variant].learn(&log);
-                let learned = nights.night(world, variant, number, &log)?;
-                let serving = serving[variant].as_mut().expect("the world has it");
-                serving.take(learned);
+                for (replica, serving) in serving[variant].iter_mut().enumerate() {
+                    serving.take(nights.night(world, Arm { variant, replica }, number, &log)?);
+                }
             }
         }
         of_variants.iter_mut().for_each(Vec::clear);
@@ -225,13 +254,24 @@ impl Serving {
     }
 }
 
+/// The mean of each offline metric that all of these have.
+fn means(serving: &[Serving]) -> BTreeMap<String, f64> {
+    let Some((first, others)) = serving.split_first() else { return BTreeMap::new() };
+    let mean = |(name, value): (&String, &f64)| {
+        let of_others = others.iter().map(|it| it.metrics.get(name));
+        let sum = of_others.sum::<Option<f64>>()? + value;
+        Some((name.clone(), sum / serving.len() as f64))
+    };
+    first.metrics.iter().filter_map(mean).collect()
+}
+
 /// The day of every user, with its variant, in the order of users.
 fn users_of_day(
     scene: &Scene,
-    variant_of: &[usize],
+    lived: &Lived,
     number: usize,
     known: &[Known; 2],
-    serving: &[Option<Serving>; 2],
+    serving: &[Vec<Serving>; 2],
     histories: &mut [Vec<Click>],
 ) -> Result<Vec<(usize, UserDay)>, String> {
     let day = scene.shop.day(number);
@@ -240,18 +280,20 @@ fn users_of_day(
     let bids: Vec<f64> = items.map(|item| auction.bid(scene.seed, item, number)).collect();
     let matching = [0, 1].map(|variant: usize| Matching::of_day(scene, &known[variant], number));
     let desks = || {
-        let desks = serving.each_ref().map(|it| it.as_ref().map(|it| it.variant.desk()));
+        let desks = serving.each_ref().map(|of| -> Vec<Box<dyn Desk + '_>> {
+            of.iter().map(|it| it.variant.desk()).collect()
+        });
         (desks, Buffers::default())
     };
     histories
         .par_iter_mut()
-        .zip(variant_of)
         .enumerate()
-        .map_init(desks, |(desks, buffers), (user, (history, &variant))| {
+        .map_init(desks, |(desks, buffers), (user, history)| {
+            let (variant, replica) = (lived.variant_of[user], lived.replica_of[user]);
             let matching = &matching[variant];
             let traffic = Traffic { scene, day: &day, matching, bids: &bids };
-            let desk = desks[variant].as_mut().expect("the world has the variants of its users");
-            let done = traffic.user_day(user as u32, history, &mut **desk, buffers)?;
+            let desk = &mut *desks[variant][replica];
+            let done = traffic.user_day(user as u32, history, desk, buffers)?;
             Ok((variant, done))
         })
         .collect()

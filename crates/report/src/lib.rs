@@ -29,10 +29,12 @@ mod figures;
 mod learning;
 
 mod ablation;
+mod experiment;
 mod sections;
 
 pub use ablation::ablation;
 pub use document::Document;
+pub use experiment::experiment;
 pub use gather::{Freeze, Frozen, Runs, Ways};
 pub use html::html;
 pub use markdown::markdown;

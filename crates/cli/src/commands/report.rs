@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use ams_data::staging::write_whole;
 use ams_location::Locations;
-use ams_report::{Frozen, Runs, Ways, html, markdown, report};
+use ams_report::{Document, Frozen, Runs, Ways, experiment, html, markdown, report};
 use ams_train::run::Places;
 use serde::Serialize;
 
@@ -28,8 +28,12 @@ pub(crate) const PAGES: usize = 3;
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// Run folders, as `ams train` writes them; several are compared.
-    #[arg(required = true)]
+    #[arg(required_unless_present = "experiment")]
     runs: Vec<PathBuf>,
+    /// Write about an experiment instead: the folder that `ams simulate` wrote, or its report.json;
+    /// several that differ in their seeds alone are one experiment.
+    #[arg(long, value_name = "OUT", num_args = 1.., conflicts_with = "runs")]
+    experiment: Vec<PathBuf>,
     /// The file to write; `report.html`, `report.md` or `report.png` unless given.
     #[arg(long, value_name = "FILE")]
     out: Option<PathBuf>,
@@ -94,6 +98,20 @@ struct Written {
     runs: usize,
 }
 
+/// The page about what `ams simulate` found: each of `paths` is its folder, or the report in it.
+fn about_experiment(paths: &[PathBuf]) -> Result<Document, Failure> {
+    let read = |path: &PathBuf| {
+        let file = if path.is_dir() { path.join("report.json") } else { path.clone() };
+        let json = std::fs::read_to_string(&file).map_err(ams_data::Error::io(&file))?;
+        ams_market::Report::from_json(&json)
+            .map_err(|what| Failure::user(format!("{}: {what}", file.display())))
+    };
+    let reports = paths.iter().map(read).collect::<Result<Vec<_>, Failure>>()?;
+    let all = ams_market::Report::of_all(reports)
+        .map_err(|what| Failure::user(format!("--experiment: {what}")))?;
+    Ok(experiment(&all))
+}
+
 pub(crate) fn run(
     arguments: Arguments,
     locations: &Locations,
@@ -106,6 +124,12 @@ pub(crate) fn run(
         Format::Png => "report.png",
     };
     let out = arguments.out.unwrap_or_else(|| PathBuf::from(name));
+    let reports = arguments.experiment.iter().map(|path| Ok(locations.input(path)?));
+    let reports = reports.collect::<Result<Vec<PathBuf>, Failure>>()?;
+    let of_experiment = match &reports[..] {
+        [] => None,
+        paths => Some(about_experiment(paths)?),
+    };
     let runs = arguments.runs.iter().map(|run| Ok(run_here(locations, run)?));
     let runs = runs.collect::<Result<Vec<PathBuf>, Failure>>()?;
     let wanted = Wanted {
@@ -117,16 +141,18 @@ pub(crate) fn run(
         format,
     };
     let place = locations.destination(&out, true)?;
-    let bytes_written = write_report(&runs, &wanted, place.local())?;
+    let bytes_written = match &of_experiment {
+        Some(document) => write_document(document, format, place.local())?,
+        None => write_report(&runs, &wanted, place.local())?,
+    };
     place.publish()?;
     let written = Written { report: out, bytes: bytes_written, runs: runs.len() };
     output.finish(&written, || {
-        format!(
-            "{}: {} about {} runs\n",
-            written.report.display(),
-            bytes(bytes_written as f64),
-            runs.len()
-        )
+        let about = match &of_experiment {
+            Some(_) => "an experiment".to_owned(),
+            None => format!("{} runs", runs.len()),
+        };
+        format!("{}: {} about {about}\n", written.report.display(), bytes(bytes_written as f64))
     });
     Ok(())
 }
@@ -149,11 +175,15 @@ pub(crate) fn write_report(runs: &[PathBuf], wanted: &Wanted, path: &Path) -> Re
         images: images.clone(),
         freeze: &freeze,
     };
-    let document = report(&Runs::gather(runs, &ways)?, *draws, *threads);
+    write_document(&report(&Runs::gather(runs, &ways)?, *draws, *threads), *format, path)
+}
+
+/// Writes a page to `path`; its size in bytes.
+fn write_document(document: &Document, format: Format, path: &Path) -> Result<u64, Failure> {
     match format {
-        Format::Html => write_whole(path, html(&document))?,
-        Format::Md => write_whole(path, markdown(&document))?,
-        Format::Png => browser::draw(&html(&document), path)?,
+        Format::Html => write_whole(path, html(document))?,
+        Format::Md => write_whole(path, markdown(document))?,
+        Format::Png => browser::draw(&html(document), path)?,
     }
     Ok(std::fs::metadata(path).map_err(ams_data::Error::io(path))?.len())
 }

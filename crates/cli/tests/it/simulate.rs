@@ -20,6 +20,7 @@ dim = 16
 days = 2
 days_before = 1
 designs = ['shared-log']
+replicas = 2
 candidates = 30
 pre_ranked = 20
 cold_impressions = 3
@@ -81,6 +82,37 @@ fn a_server_answers_as_this_process_does_with_any_number_of_threads() {
     assert!(lift["measured"]["value"].is_f64() && lift["truth"].is_f64(), "{lift}");
     assert!(lift["covers"].is_boolean() && lift["bias"]["value"].is_f64(), "{lift}");
     assert!(place.path("here/seed-1/shared-log/explored.parquet").exists());
+
+    // The second model of a variant has a seed of its own.
+    let seed = |model: &str| {
+        let path = format!("here/seed-1/all-on-a/{model}/train.toml");
+        let text = String::from_utf8(place.read(&path)).unwrap();
+        text.lines().find(|line| line.starts_with("seed")).unwrap().to_owned()
+    };
+    assert_eq!(seed("a"), "seed = 1");
+    assert_ne!(seed("a-2"), "seed = 1");
+    let variances = &lift["variances"];
+    assert!(variances["replicas"].is_f64() && variances["users"].is_f64(), "{lift}");
+
+    // The page is that of `ams report`, and holds itself.
+    place.json("report --experiment here --out again.html");
+    let page = String::from_utf8(place.read("here/report.html")).unwrap();
+    assert_eq!(place.read("again.html"), page.as_bytes());
+    assert!(!page.contains("http://") && !page.contains("<script"), "asks another host");
+    place.json("report --experiment here/report.json --out told.md");
+    let told = String::from_utf8(place.read("told.md")).unwrap();
+    let measured = 100.0 * lift["measured"]["value"].as_f64().unwrap();
+    let truth = 100.0 * lift["truth"].as_f64().unwrap();
+    let row = told.lines().find(|line| line.starts_with("| shared-log | CTR | ")).unwrap();
+    let begin = format!("| shared-log | CTR | {truth:+.1} % [");
+    assert!(row.starts_with(&begin) && row.contains(&format!("| {measured:+.1} % [")), "{row}");
+    let sections =
+        ["days", "cold", "concentration", "calibration", "offline", "luck", "variants", "settings"];
+    for id in sections {
+        assert!(page.contains(&format!("<section id=\"{id}\"")), "no section {id}");
+    }
+    place.refuses("report --experiment here here", &["--experiment", "seeds names one twice"]);
+    place.refuses("report --experiment experiment.toml", &["experiment.toml", "no report of"]);
 
     place.refuses("simulate experiment.toml --out here", &["here: has something in it"]);
 }

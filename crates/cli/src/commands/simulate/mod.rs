@@ -2,9 +2,10 @@
 //!
 //! ```text
 //! OUT/report.json             what was found
+//! OUT/report.html             a page about it
 //! OUT/seed-S/shop             pictures, their features, items.csv as of the newest day
 //! OUT/seed-S/before           the log of the days before the experiment
-//! OUT/seed-S/WORLD/V/log      what the variant V (a or b) learns from, a file per day
+//! OUT/seed-S/WORLD/V/log      what the model V (a or b; a-2 is A's second) learns from, by day
 //! OUT/seed-S/WORLD/V/daily    the days of `ams daily`
 //! OUT/seed-S/WORLD/explored.parquet   page views in random order, with propensities
 //! OUT/models/S-WORLD-V        the versions of V
@@ -23,6 +24,7 @@ use ams_data::staging::write_whole;
 use ams_image::{FeatureStore, neighbors};
 use ams_location::Locations;
 use ams_market::{Lived, Report, Scene, SeedReport, World, live};
+use ams_report::{experiment, html};
 use rayon::ThreadPoolBuilder;
 
 use self::config::SimulateConfig;
@@ -40,7 +42,7 @@ use crate::threads::thread_count;
 pub(crate) struct Arguments {
     /// What is simulated, a TOML file (docs/experiments.md); ids against pictures unless given.
     config: Option<PathBuf>,
-    /// The folder for what is simulated, and report.json; a new one, or empty.
+    /// The folder for what is simulated, report.json and report.html; a new one, or empty.
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
     /// A small shop and few days: done within minutes. The file counts before it.
@@ -92,6 +94,7 @@ pub(crate) fn run(
     let report = Report::of(&config.market, variants, seeds);
     let json = serde_json::to_string_pretty(&report).expect("a report is JSON");
     write_whole(&out.join("report.json"), json + "\n")?;
+    write_whole(&out.join("report.html"), html(&experiment(&report)))?;
     output.finish(&report, || text::text(&report, &out.join("report.json")));
     Ok(())
 }

@@ -6,9 +6,11 @@ use std::path::{Path, PathBuf};
 
 use ams_bundle::Model;
 use ams_daily::{Day, Entry, State};
-use ams_data::synth::Shown;
+use ams_data::synth::{Dice, Entity, Shown};
 use ams_location::Locations;
-use ams_market::{Explored, ExploredFile, InProcess, Learned, Nights, Scene, Variant, World};
+use ams_market::{
+    Arm, Design, Explored, ExploredFile, InProcess, Learned, Nights, Scene, Variant, World,
+};
 use ams_serve::serving_version;
 use clap::{Args, Command};
 use toml::{Table, Value};
@@ -140,29 +142,46 @@ impl OfWorld<'_> {
         Ok(self.explored.finish()?)
     }
 
-    /// The folder of a variant.
-    fn folder(&self, variant: usize) -> PathBuf {
-        self.seed.folder.join(self.world.name()).join(["a", "b"][variant])
+    /// The folder of a model.
+    fn folder(&self, arm: Arm) -> PathBuf {
+        self.seed.folder.join(self.world.name()).join(arm.name())
     }
 
     fn models(&self) -> PathBuf {
         self.seed.place.out.join("models")
     }
 
-    /// The name of the model of a variant.
-    fn name(&self, variant: usize) -> String {
-        format!("{}-{}-{}", self.scene.seed(), self.world.name(), ["a", "b"][variant])
+    fn name(&self, arm: Arm) -> String {
+        format!("{}-{}-{}", self.scene.seed(), self.world.name(), arm.name())
     }
 
-    fn config(&self, variant: usize) -> &VariantConfig {
+    fn config(&self, arm: Arm) -> &VariantConfig {
         let SimulateConfig { a, b, .. } = self.seed.place.config;
-        [a, b][variant]
+        if self.is_same() { a } else { [a, b][arm.variant] }
+    }
+
+    /// Whether both variants are A.
+    fn is_same(&self) -> bool {
+        self.world == World::Divided(Design::Same)
+    }
+
+    /// The seed of the trainings of a model, where that of the first model of a variant is `given`:
+    /// the same in all worlds. Those of A and A are different.
+    fn training_seed(&self, given: i64, arm: Arm) -> i64 {
+        let stream = 2 * arm.replica + if self.is_same() { arm.variant } else { 0 };
+        match stream {
+            0 => given,
+            stream => {
+                let mut dice = Dice::new(given as u64, Entity::Assignment, stream as u64, 3);
+                dice.below(1 << 31) as i64
+            }
+        }
     }
 
     /// Writes the files that `ams daily` is given, where the newest day is `day` and the items of
     /// the next one are listed already; the path of its configuration.
-    fn write_files(&self, variant: usize, day: usize) -> Result<PathBuf, Failure> {
-        let (folder, log) = (self.folder(variant), self.folder(variant).join("log"));
+    fn write_files(&self, arm: Arm, day: usize) -> Result<PathBuf, Failure> {
+        let (folder, log) = (self.folder(arm), self.folder(arm).join("log"));
         make(&log)?;
         let items = folder.join("items.csv");
         self.scene.shop().write_items(&items, day + 1)?;
@@ -171,12 +190,16 @@ impl OfWorld<'_> {
             events.push(text(&log)?);
         }
         let train = folder.join("train.toml");
-        let mut settings: Table = toml::from_str(&self.config(variant).train)
-            .map_err(|error| Failure::user(format!("{}: {error}", self.config(variant).name)))?;
+        let mut settings: Table = toml::from_str(&self.config(arm).train)
+            .map_err(|error| Failure::user(format!("{}: {error}", self.config(arm).name)))?;
         let data = settings.entry("data").or_insert_with(|| Value::Table(Table::new()));
         let data = data.as_table_mut().ok_or_else(|| Failure::user("data is no table"))?;
         data.insert("images".to_owned(), text(&self.seed.store)?);
-        settings.entry("seed").or_insert(Value::Integer(self.scene.seed() as i64));
+        let own = Value::Integer(self.scene.seed() as i64);
+        // What is no number is refused by the training.
+        if let Value::Integer(seed) = settings.entry("seed").or_insert(own) {
+            *seed = self.training_seed(*seed, arm);
+        }
         write(&train, &settings)?;
         let word = |text: &str| Value::String(text.to_owned());
         let mut prepare = Table::from_iter([
@@ -191,7 +214,7 @@ impl OfWorld<'_> {
             prepare.insert(key.to_owned(), word(fields));
         }
         let mut daily = self.seed.place.config.daily.clone();
-        daily.insert("name".to_owned(), Value::String(self.name(variant)));
+        daily.insert("name".to_owned(), Value::String(self.name(arm)));
         daily.insert("models".to_owned(), text(&self.models())?);
         daily.insert("work".to_owned(), text(&folder.join("daily"))?);
         daily.insert("train".to_owned(), text(&train)?);
@@ -202,8 +225,8 @@ impl OfWorld<'_> {
     }
 
     /// Has `ams daily` make the version of `day`; what was decided, and the version that serves.
-    fn make_day(&self, variant: usize, day: usize) -> Result<(Entry, u64), Failure> {
-        let config = self.write_files(variant, day)?;
+    fn make_day(&self, arm: Arm, day: usize) -> Result<(Entry, u64), Failure> {
+        let config = self.write_files(arm, day)?;
         let date = Day::of(self.scene.shop().midnight(day));
         let given = ["daily".into(), config.into(), "--day".into(), date.to_string().into()];
         let given: Vec<OsString> =
@@ -213,8 +236,8 @@ impl OfWorld<'_> {
             Ok(()) | Err(Failure::Refused(_)) => {}
             Err(failure) => return Err(failure),
         }
-        let name = self.name(variant);
-        let state = self.folder(variant).join("daily/state.json");
+        let name = self.name(arm);
+        let state = self.folder(arm).join("daily/state.json");
         let state = State::read(&state, &name)?;
         let entry = state.of(date).expect("it was just made").clone();
         let serving = serving_version(&self.models(), &name)?;
@@ -226,8 +249,8 @@ impl OfWorld<'_> {
         Ok((entry, serving))
     }
 
-    fn version(&self, variant: usize, version: u64) -> Result<Box<dyn Variant>, Failure> {
-        let name = self.name(variant);
+    fn version(&self, arm: Arm, version: u64) -> Result<Box<dyn Variant>, Failure> {
+        let name = self.name(arm);
         Ok(match self.seed.place.url {
             Some(url) => Box::new(Remote::when_there(url, &name, version)?),
             None => {
@@ -241,28 +264,22 @@ impl OfWorld<'_> {
 impl Nights for OfWorld<'_> {
     type Error = Failure;
 
-    fn first(&mut self, _: World, variant: usize) -> Result<Box<dyn Variant>, Failure> {
-        let (_, serving) = self.make_day(variant, self.scene.first_day() - 1)?;
-        self.version(variant, serving)
+    fn first(&mut self, _: World, arm: Arm) -> Result<Box<dyn Variant>, Failure> {
+        let (_, serving) = self.make_day(arm, self.scene.first_day() - 1)?;
+        self.version(arm, serving)
     }
 
-    fn night(
-        &mut self,
-        _: World,
-        variant: usize,
-        day: usize,
-        log: &[Shown],
-    ) -> Result<Learned, Failure> {
-        let file = self.folder(variant).join("log").join(format!("{day:03}.parquet"));
+    fn night(&mut self, _: World, arm: Arm, day: usize, log: &[Shown]) -> Result<Learned, Failure> {
+        let file = self.folder(arm).join("log").join(format!("{day:03}.parquet"));
         self.scene.shop().write_log(&file, log.iter().copied())?;
-        let (entry, serving) = self.make_day(variant, day)?;
+        let (entry, serving) = self.make_day(arm, day)?;
         let is_new = entry.version.is_some();
         let metric = |of: &ams_daily::Comparison| {
             let value = if is_new { of.new } else { of.serving };
             Some((of.metric.clone(), value?))
         };
         let metrics: BTreeMap<String, f64> = entry.compared.iter().filter_map(metric).collect();
-        Ok(Learned { variant: self.version(variant, serving)?, is_new, metrics })
+        Ok(Learned { variant: self.version(arm, serving)?, is_new, metrics })
     }
 
     fn explored(&mut self, _: World, pages: &[Explored]) -> Result<(), Failure> {

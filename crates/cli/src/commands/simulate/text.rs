@@ -55,7 +55,7 @@ pub(super) fn text(report: &Report, file: &Path) -> String {
     )
 }
 
-/// Measured and true lifts. Of one seed the intervals are over its users.
+/// Measured and true lifts. Of one seed the intervals are over its users and models.
 fn lifts(report: &Report) -> String {
     let mut rows = Vec::new();
     for of in &report.over_seeds {
@@ -74,9 +74,11 @@ fn lifts(report: &Report) -> String {
             interval(measured),
             interval(bias),
             format!("{} of {}", of.covered, of.of),
+            format!("{} of {}", of.covered_over_users, of.of),
         ]);
     }
-    let header = ["B over A", "metric", "true lift", "measured lift", "bias", "covers"];
+    let header =
+        ["B over A", "metric", "true lift", "measured lift", "bias", "covers", "over users"];
     table(&header, &rows)
 }
 
