@@ -6,7 +6,7 @@ usage: bench/ope_market.py PROGRAM WORK [--logs 100] [--users 30,100,300,1000]
 A market of `ams simulate` logs page views that explore. In the log `random` all of them are in random order; in `narrow` one of fifty
 is, the others are as A ranks them. Both know the true probability of a click on every candidate, so the worth of a policy is a sum
 (`--expected truths`, of all users of the log). The policies are of B's model, which the market trained: its best item; items with
-chances in proportion to its eCPM^2, and with .1 any item. The model of rewards is B's as well. A log is the page views of some users,
+chances in proportion to eCPM to the power 6.7, with .1 any. The model of rewards is B's as well. A log is the page views of some users,
 drawn without repetition. A line of WORK/results.jsonl is one log.
 
 Needs numpy and pyarrow.
@@ -20,7 +20,7 @@ import numpy
 import pyarrow.compute
 import pyarrow.parquet
 
-POLICIES = {"soft": ["--temperature", "0.5", "--epsilon", "0.1"], "best": []}
+POLICIES = {"soft": ["--temperature", "0.15", "--epsilon", "0.1"], "best": []}
 LOGS = {"random": ("all-on-b", 1.0), "narrow": ("all-on-a", 0.02)}
 ESTIMATORS = ("ipw", "snipw", "direct", "doubly-robust")
 

@@ -2,7 +2,7 @@
 """How often the intervals of `ams simulate` have the truth: many seeds of one experiment, one process each.
 
 usage: bench/simulate.py PROGRAM WORK --seeds 1-100 [--processes 2] [-- ARGUMENTS OF ams simulate]
-       bench/simulate.py PROGRAM bench/runs/2026-11-30/experiments/hundred --seeds 1-100 -- --quick
+       bench/simulate.py PROGRAM WORK -- --quick --set market.shop.users=200
 
 A seed that WORK has is not run again. WORK gets the report of each seed, `seeds.csv` (a line for each design and metric of a seed) and
 `report.md`, the page of `ams report` about all of them.
@@ -75,15 +75,16 @@ def main():
     parser.add_argument("program")
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--seeds", default="1-100")
-    parser.add_argument("--processes", type=int, default=2)
+    parser.add_argument("--processes", type=int, default=2, help="0: what WORK has is told, nothing is run")
     parser.add_argument("arguments", nargs="*")
     given = parser.parse_args()
     given.work.mkdir(parents=True, exist_ok=True)
     first, last = map(int, given.seeds.split("-"))
     seeds = range(first, last + 1)
-    with concurrent.futures.ThreadPoolExecutor(given.processes) as pool:
-        list(pool.map(lambda seed: run(given.program, given.work, seed, given.arguments), seeds))
-    files = [given.work / f"{seed}.json" for seed in seeds]
+    if given.processes:
+        with concurrent.futures.ThreadPoolExecutor(given.processes) as pool:
+            list(pool.map(lambda seed: run(given.program, given.work, seed, given.arguments), seeds))
+    files = [file for seed in seeds if (file := given.work / f"{seed}.json").exists()]
     rows = list(lines(json.loads(file.read_text()) for file in files))
     with (given.work / "seeds.csv").open("w", newline="") as out:
         writer = csv.DictWriter(out, rows[0])

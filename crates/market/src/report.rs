@@ -506,7 +506,9 @@ type Sides = [(String, &'static str); 2];
 fn offline(seeds: &[SeedReport]) -> Vec<Offline> {
     let Some(first) = seeds.first() else { return Vec::new() };
     let truth = ("truth".to_owned(), [("all-on-a".to_owned(), "a"), ("all-on-b".to_owned(), "b")]);
-    let designs = first.designs.iter().map(|it| it.design.as_str().to_owned());
+    // Of A against A, no difference stands for B's.
+    let designs = first.designs.iter().filter(|it| it.design != Design::Same);
+    let designs = designs.map(|it| it.design.as_str().to_owned());
     let worlds = designs.map(|it| (it.clone(), [(it.clone(), "a"), (it, "b")]));
     let mut found = Vec::new();
     for (world, sides) in std::iter::once(truth).chain(worlds) {
@@ -578,27 +580,36 @@ mod tests {
         Fixed(f64),
         /// Clicks over impressions of the log that it learns from.
         Learning,
+        /// As `Fixed`, with errors of a size between 0 and this, by the luck of the night.
+        Lucky(f64),
     }
 
     struct Simple<'a> {
         scene: &'a Scene,
         kinds: [Kind; 2],
-        counts: [Vec<[f64; 2]>; 2],
+        /// Of every model.
+        counts: BTreeMap<Arm, Vec<[f64; 2]>>,
+        /// A number of the newest night of a model.
+        luck: u64,
     }
 
     impl<'a> Simple<'a> {
         fn new(scene: &'a Scene, kinds: [Kind; 2]) -> Simple<'a> {
-            let counts = [(); 2].map(|()| vec![[2.0, 10.0]; scene.names.len()]);
-            let mut simple = Simple { scene, kinds, counts };
-            for variant in 0..2 {
-                scene.before().iter().for_each(|day| simple.learn(variant, day));
-            }
-            simple
+            Simple { scene, kinds, counts: BTreeMap::new(), luck: 0 }
         }
 
-        fn learn(&mut self, variant: usize, log: &[Shown]) {
+        fn kind(&self, world: World, arm: Arm) -> Kind {
+            let is_same = world == World::Divided(Design::Same);
+            self.kinds[if is_same { 0 } else { arm.variant }]
+        }
+
+        fn learn(&mut self, world: World, arm: Arm, day: usize, log: &[Shown]) {
+            let name = world.name() + &arm.name();
+            self.luck = name.bytes().fold(day as u64, |sum, byte| 31 * sum + u64::from(byte));
+            let items = self.scene.names.len();
+            let counts = self.counts.entry(arm).or_insert_with(|| vec![[2.0, 10.0]; items]);
             for shown in log {
-                let [clicks, impressions] = &mut self.counts[variant][shown.item as usize];
+                let [clicks, impressions] = &mut counts[shown.item as usize];
                 *clicks += f64::from(u8::from(shown.clicked));
                 *impressions += 1.0;
             }
@@ -606,19 +617,26 @@ mod tests {
 
         fn rates(&self, world: World, arm: Arm) -> Box<dyn Variant> {
             let variant = arm.variant;
-            let is_same = world == World::Divided(Design::Same);
             let of = |(item, name): (usize, &String)| {
-                let rate = match self.kinds[if is_same { 0 } else { variant }] {
+                let rate = match self.kind(world, arm) {
                     Kind::Learning => {
-                        let [clicks, impressions] = self.counts[variant][item];
+                        let [clicks, impressions] = self.counts[&arm][item];
                         clicks / impressions
                     }
-                    Kind::Fixed(error) => {
+                    kind @ (Kind::Fixed(most) | Kind::Lucky(most)) => {
+                        let (error, stream) = match kind {
+                            Kind::Lucky(_) => {
+                                let seed = self.scene.seed;
+                                let mut dice = Dice::new(seed, Entity::Bid, self.luck, 1);
+                                (most * dice.below(1000) as f64 / 1e3, self.luck)
+                            }
+                            _ => (most, variant as u64),
+                        };
                         let day = self.scene.shop.day(0);
                         let at = Look { position: 0, hour: 12 };
                         let true_rate =
                             (0..20).map(|user| day.probability(user, item as u32, at)).sum::<f64>();
-                        let mut dice = Dice::new(7, Entity::Bid, item as u64, variant as u64);
+                        let mut dice = Dice::new(7, Entity::Bid, item as u64, stream);
                         true_rate / 20.0 * (error * dice.normal()).exp()
                     }
                 };
@@ -632,6 +650,10 @@ mod tests {
         type Error = String;
 
         fn first(&mut self, world: World, arm: Arm) -> Result<Box<dyn Variant>, String> {
+            let scene = self.scene;
+            for (day, log) in scene.before().iter().enumerate() {
+                self.learn(world, arm, day, log);
+            }
             Ok(self.rates(world, arm))
         }
 
@@ -642,10 +664,7 @@ mod tests {
             day: usize,
             log: &[Shown],
         ) -> Result<Learned, String> {
-            // Models of one variant learn alike here.
-            if arm.replica == 0 {
-                self.learn(arm.variant, log);
-            }
+            self.learn(world, arm, day, log);
             let metrics = BTreeMap::from([("day".to_owned(), day as f64)]);
             Ok(Learned { variant: self.rates(world, arm), is_new: true, metrics })
         }
@@ -722,6 +741,35 @@ mod tests {
         assert!(covered >= 90, "the truth inside in {covered} of 100");
         // Bids decide, too, so better rates are not always more clicks.
         assert!(better >= 60, "B is better in {better} of 100");
+    }
+
+    /// Variants that are made anew every night, better or worse by luck: of forty seeds, how many
+    /// intervals of A/A have 0, and how many of A/B the truth; the same of those over users alone.
+    fn lucky(replicas: usize, days: usize) -> [[usize; 2]; 2] {
+        let mut config = MarketConfig { days, replicas, candidates: 20, pre_ranked: 20, ..small() };
+        (config.shop.users, config.shop.items) = (150, 60);
+        config.designs = vec![Design::Same, Design::Diverted];
+        let kinds = [Kind::Lucky(3.0), Kind::Lucky(1.0)];
+        let mut inside = [[0; 2]; 2];
+        for seed in 0..40 {
+            let report = seed_report(&config, seed, kinds);
+            for (design, inside) in report.designs.iter().zip(&mut inside) {
+                let of = design.lifts[&Metric::Ctr];
+                inside[0] += usize::from(of.covers == Some(true));
+                inside[1] += usize::from(of.covers_over_users == Some(true));
+            }
+        }
+        inside
+    }
+
+    #[test]
+    fn intervals_know_the_luck_of_nights() {
+        for (replicas, days) in [(3, 2), (1, 5)] {
+            let [same, different] = lucky(replicas, days);
+            let told = format!("{replicas} models, {days} days: A/A {same:?}, A/B {different:?}");
+            assert!(same[0] >= 36 && different[0] >= 34, "{told}");
+            assert!(same[1] <= same[0] && different[1] <= different[0], "{told}");
+        }
     }
 
     #[test]

@@ -184,13 +184,15 @@ fn luck(report: &Report) -> Vec<Block> {
                 Some(found.high? - found.low?)
             }))
         };
+        let over_users = wide(|it| it.over_users);
         rows.push(vec![
             of.design.as_str().to_owned(),
             name(of.metric).to_owned(),
             format!("{} of {}", of.covered, of.of),
-            format!("{} of {}", of.covered_over_users, of.of),
+            // Reports of before had no interval over users beside the one that is reported.
+            or_dash(over_users.map(|_| format!("{} of {}", of.covered_over_users, of.of))),
             share(wide(|it| it.measured)),
-            share(wide(|it| it.over_users)),
+            share(over_users),
         ]);
     }
     if rows.is_empty() {
@@ -248,7 +250,7 @@ fn days(report: &Report) -> Vec<Block> {
             marks: Marks::Curves(curves),
         }
     };
-    let charts = [Metric::Ctr, Metric::Ecpm, Metric::ColdShare].map(chart).to_vec();
+    let charts = [Metric::Ctr, Metric::Ecpm, Metric::Revenue].map(chart).to_vec();
     vec![
         Block::Charts(charts),
         text(
