@@ -1,7 +1,7 @@
 //! How sure a lift is: what is luck in it, of the users who were drawn and of the trainings.
 //!
-//! A metric is a ratio of sums over cells, a user's day each. Its logarithm varies as the sum of its
-//! first-order terms does (the delta method). The sum of terms that came about together, by one
+//! A metric is a ratio of sums over cells, a user's day each. Its logarithm varies as the sum of
+//! its first-order terms does (the delta method). The sum of terms that came about together, by one
 //! user, by one model, on one day, says how much they vary together:
 //!
 //! ```text
