@@ -1,9 +1,10 @@
 //! Presets: sets of values that stand in for the defaults, below the keys of a file.
 
+use ams_model::settings::IdRates;
 use serde::{Deserialize, Serialize};
 use toml::{Table, Value};
 
-use crate::settings::{IdRates, phases};
+use crate::settings::phases;
 
 /// Name of a set of values that stand in for the defaults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
