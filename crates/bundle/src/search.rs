@@ -10,7 +10,7 @@
 
 use ams_data::{Groups, IdMap, ImageKey, Offsets, Ragged};
 use ams_model::NO_IMAGE;
-use ams_model::search::{self, BestScratch, History, Hit, Likeness};
+use ams_model::search::{self, Finder, History};
 
 use crate::input::Keys;
 
@@ -57,9 +57,7 @@ pub(crate) struct SearchScratch {
     behaviors: Numbered,
     ads: Numbered,
     history: History,
-    likeness: Likeness,
-    best: BestScratch,
-    hits: Vec<Hit>,
+    finder: Finder,
     row: Vec<u32>,
     /// What is kept for each different ad.
     of_ads: Ragged<u32>,
@@ -115,7 +113,7 @@ pub(crate) fn by_pictures<'v>(
     scratch: &mut SearchScratch,
     kept: &mut Ragged<u32>,
 ) {
-    let SearchScratch { behaviors, ads, history, likeness, best, hits, row, of_ads } = scratch;
+    let SearchScratch { behaviors, ads, history, finder, row, of_ads } = scratch;
     kept.clear();
     for group in 0..groups.len() {
         let of_history = &keys.behaviors[groups.behaviors.range(group)];
@@ -123,8 +121,7 @@ pub(crate) fn by_pictures<'v>(
         ads.read(&keys.ads[groups.impressions.range(group)], dim, &vector);
         history.read(&behaviors.numbers, behaviors.images(dim));
         of_ads.clear();
-        likeness.each(&ads.vectors, &behaviors.vectors, dim, |_, likeness| {
-            search::best(likeness, keep, best, hits);
+        finder.each(&ads.vectors, &behaviors.vectors, dim, keep, |hits| {
             history.keep(hits, keep, row);
             of_ads.push(row);
         });

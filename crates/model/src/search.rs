@@ -12,6 +12,7 @@
 
 use crate::linalg::{self, LeftFactor, Packed, Write, fit};
 use crate::rank::NO_IMAGE;
+use pulp::Simd;
 
 /// An image that was found for an ad.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -31,80 +32,157 @@ pub fn normalize(vectors: &mut [f32], dim: usize) {
     }
 }
 
-/// The likeness of ads to the images of a history.
+/// Finds the images of a history that are most alike to ads.
 #[derive(Clone, Debug, Default)]
-pub struct Likeness {
+pub struct Finder {
     images: Packed,
     out: Vec<f32>,
+    /// What may be among the best of each ad, as [`ranked`] numbers.
+    found: Vec<Vec<u64>>,
+    maxima: Vec<f32>,
+    hits: Vec<Hit>,
 }
 
-/// Ads whose likeness is computed at once, so that the products of long histories stay in a cache.
-const ADS: usize = 8;
+/// Images that are packed at once, so that their product with every ad reads them from a cache.
+const IMAGES: usize = 1024;
 
-impl Likeness {
-    /// Hands over the likeness of each of `ads` (m, `dim`) to all `images` (n, `dim`), ad by ad.
-    /// All of them are unit vectors.
+/// Ads whose likeness is computed at once, so that it is still in a near cache when the best are
+/// found: as many as a product sums at a time.
+const ADS: usize = 12;
+
+impl Finder {
+    /// Hands over the `keep` best of `images` (n, `dim`) for each of `ads` (m, `dim`), in turn: the
+    /// greatest likeness first, of equal ones the first image. All of them are unit vectors.
     pub fn each(
         &mut self,
         ads: &[f32],
         images: &[f32],
         dim: usize,
-        mut take: impl FnMut(usize, &[f32]),
+        keep: usize,
+        mut take: impl FnMut(&[Hit]),
     ) {
-        let count = images.len() / dim;
-        if count == 0 {
-            return (0..ads.len() / dim).for_each(|ad| take(ad, &[]));
-        }
-        self.images.pack_transposed(dim, count, images);
-        for (block, ads) in ads.chunks(ADS * dim).enumerate() {
-            let m = ads.len() / dim;
-            let left = LeftFactor { data: ads, row: dim, column: 1 };
-            let out = fit(&mut self.out, m * count);
-            linalg::product(m, left, self.images.panels(), 1.0, Write::Overwrite, out);
-            for ad in 0..m {
-                take(block * ADS + ad, &out[ad * count..][..count]);
+        let count = ads.len() / dim;
+        self.found.iter_mut().for_each(Vec::clear);
+        self.found.resize_with(self.found.len().max(count), Vec::new);
+        for (part, images) in images.chunks(IMAGES * dim).enumerate() {
+            let n = images.len() / dim;
+            self.images.pack_transposed(dim, n, images);
+            for (ads, found) in ads.chunks(ADS * dim).zip(self.found.chunks_mut(ADS)) {
+                let m = ads.len() / dim;
+                let left = LeftFactor { data: ads, row: dim, column: 1 };
+                let out = fit(&mut self.out, m * n);
+                linalg::product(m, left, self.images.panels(), 1.0, Write::Overwrite, out);
+                for (likeness, found) in out.chunks_exact(n).zip(found) {
+                    add_best(likeness, part * IMAGES, keep, &mut self.maxima, found);
+                }
             }
         }
-    }
-}
-
-/// Room for [`best`].
-#[derive(Clone, Debug, Default)]
-pub struct BestScratch {
-    most: Vec<f32>,
-}
-
-/// Values of a block, of which the greatest is known.
-const BLOCK: usize = 16;
-
-/// Overwrites `hits` with the `keep` greatest of `likeness`, the greatest first; of equal ones the
-/// first.
-///
-/// Blocks are passed over that have no value as great as the `keep`-th greatest maximum of a block,
-/// because at least `keep` values are.
-pub fn best(likeness: &[f32], keep: usize, scratch: &mut BestScratch, hits: &mut Vec<Hit>) {
-    let most = &mut scratch.most;
-    hits.clear();
-    let hit = |(image, &likeness): (usize, &f32)| Hit { image: image as u32, likeness };
-    let maximum =
-        |block: &[f32]| block.iter().fold(f32::NEG_INFINITY, |a, &b| if b > a { b } else { a });
-    most.clear();
-    most.extend(likeness.chunks(BLOCK).map(maximum));
-    let blocks = most.len();
-    if blocks <= keep {
-        hits.extend(likeness.iter().enumerate().map(hit));
-    } else {
-        most.extend_from_within(..);
-        let (maxima, sorted) = most.split_at_mut(blocks);
-        let (_, &mut least, _) = sorted.select_nth_unstable_by(keep - 1, |a, b| b.total_cmp(a));
-        for (block, _) in maxima.iter().enumerate().filter(|(_, most)| **most >= least) {
-            let first = block * BLOCK;
-            let values = likeness[first..].iter().take(BLOCK).enumerate();
-            let values = values.map(|(at, value)| (first + at, value));
-            hits.extend(values.filter(|(_, value)| **value >= least).map(hit));
+        for found in &mut self.found[..count] {
+            keep_least(found, keep);
+            found.sort_unstable();
+            self.hits.clear();
+            self.hits.extend(found.iter().map(|&number| hit(number)));
+            take(&self.hits);
         }
     }
-    truncate(hits, keep);
+}
+
+/// Numbers of a block, of which the greatest is known.
+const BLOCK: usize = 8;
+
+/// Adds to `found`, of images before `first`, what of `likeness` may be among the `keep` best: what
+/// is not less than `keep` others.
+fn add_best(
+    likeness: &[f32],
+    first: usize,
+    keep: usize,
+    maxima: &mut Vec<f32>,
+    found: &mut Vec<u64>,
+) {
+    let mut least = f32::NEG_INFINITY;
+    if found.len() >= keep {
+        if found.len() >= keep + keep / 2 {
+            keep_least(found, keep);
+        }
+        // At least `keep` are not less than the last of them.
+        least = found.iter().max().map_or(least, |&number| hit(number).likeness);
+    } else if likeness.len() >= 2 * BLOCK * keep {
+        block_maxima(likeness, maxima);
+        let (_, greatest, _) = maxima.select_nth_unstable_by(keep - 1, |a, b| b.total_cmp(a));
+        least = *greatest;
+    }
+    add_from(likeness, least, first as u32, found);
+}
+
+/// Keeps the `keep` least of `numbers`, in any order.
+fn keep_least(numbers: &mut Vec<u64>, keep: usize) {
+    if numbers.len() > keep {
+        numbers.select_nth_unstable(keep);
+        numbers.truncate(keep);
+    }
+}
+
+/// A number that is the less the more alike an image is, and of equally alike ones the first.
+#[inline(always)]
+fn ranked(likeness: f32, image: u32) -> u64 {
+    // Without a sign of zero: -0 is alike to 0.
+    let bits = (likeness + 0.0).to_bits();
+    let descending = if bits >> 31 == 0 { !bits & 0x7fff_ffff } else { bits };
+    u64::from(descending) << 32 | u64::from(image)
+}
+
+/// What [`ranked`] was made of.
+fn hit(number: u64) -> Hit {
+    let descending = (number >> 32) as u32;
+    let bits = if descending >> 31 == 0 { !descending & 0x7fff_ffff } else { descending };
+    Hit { image: number as u32, likeness: f32::from_bits(bits) }
+}
+
+/// Overwrites `maxima` with the greatest of every [`BLOCK`] numbers that are `values.len() / BLOCK`
+/// apart; what is left over has none.
+#[pulp::with_simd(block_maxima = linalg::arch())]
+#[inline(always)]
+fn block_maxima_in<'a, S: Simd>(_: S, values: &'a [f32], maxima: &'a mut Vec<f32>) {
+    let apart = values.len() / BLOCK;
+    maxima.clear();
+    maxima.extend_from_slice(&values[..apart]);
+    for values in values.chunks_exact(apart).skip(1).take(BLOCK - 1) {
+        for (most, value) in maxima.iter_mut().zip(values) {
+            *most = if *value > *most { *value } else { *most };
+        }
+    }
+}
+
+/// Numbers of the longest vectors.
+const LANES_MAX: usize = 16;
+
+/// Adds to `found` what of `likeness` is at least `least`; the images are numbered from `first` on.
+#[pulp::with_simd(add_from = linalg::arch())]
+#[inline(always)]
+fn add_from_in<'a, S: Simd>(
+    simd: S,
+    likeness: &'a [f32],
+    least: f32,
+    first: u32,
+    found: &'a mut Vec<u64>,
+) {
+    let bound = simd.splat_f32s(least);
+    let parts = likeness.chunks(S::F32_LANES);
+    for (image, part) in (first..).step_by(S::F32_LANES).zip(parts) {
+        if let [vector] = S::as_simd_f32s(part).0 {
+            let mask = simd.greater_than_or_equal_f32s(*vector, bound);
+            if simd.first_true_m32s(mask) == S::F32_LANES {
+                continue;
+            }
+        }
+        // Which of them it is cannot be predicted, so there is no branch.
+        let (mut some, mut count) = ([0; LANES_MAX], 0);
+        for (image, &value) in (image..).zip(part) {
+            some[count % LANES_MAX] = ranked(value, image);
+            count += usize::from(value >= least);
+        }
+        found.extend_from_slice(&some[..count]);
+    }
 }
 
 /// Sorts `hits`, the greatest likeness first and of equal ones the first image, and keeps the first
@@ -190,7 +268,7 @@ impl History {
     }
 
     /// Overwrites `kept` with the `keep` behaviors, or all if there are fewer, that are most alike
-    /// to an ad, ascending; `hits` are the `keep` best images for it, in the order of [`best`].
+    /// to an ad, ascending; `hits` are the `keep` best images for it, as [`Finder::each`] has them.
     pub fn keep(&self, hits: &[Hit], keep: usize, kept: &mut Vec<u32>) {
         kept.clear();
         for alike in hits.chunk_by(|a, b| a.likeness == b.likeness) {
@@ -251,7 +329,7 @@ mod tests {
             let mine: Vec<usize> = mine.collect();
             let values: Vec<f32> =
                 mine.iter().map(|&at| likeness[history.images[at] as usize]).collect();
-            best(&values, keep, &mut BestScratch::default(), &mut hits);
+            best(&values, keep, &mut hits);
             all.extend(
                 hits.iter().map(|hit| Hit { image: mine[hit.image as usize] as u32, ..*hit }),
             );
@@ -291,13 +369,25 @@ mod tests {
         }
     }
 
-    /// More images than blocks are passed over, all different.
+    /// The `keep` best of one ad.
+    fn best(likeness: &[f32], keep: usize, hits: &mut Vec<Hit>) {
+        let mut found = Vec::new();
+        for (part, likeness) in likeness.chunks(IMAGES).enumerate() {
+            add_best(likeness, part * IMAGES, keep, &mut vec![7.0], &mut found);
+        }
+        keep_least(&mut found, keep);
+        found.sort_unstable();
+        hits.clear();
+        hits.extend(found.into_iter().map(hit));
+    }
+
+    /// More images than are looked at, all different.
     #[test]
     fn the_best_of_many_are_those_of_a_sort() {
         for (count, keep) in [(1000, 3), (1000, 50), (10_000, 50), (801, 50), (800, 50), (5, 9)] {
             let likeness = values(count as u64, count);
             let mut hits = vec![Hit { image: 7, likeness: 7.0 }];
-            best(&likeness, keep, &mut BestScratch::default(), &mut hits);
+            best(&likeness, keep, &mut hits);
             let mut order: Vec<usize> = (0..count).collect();
             order.sort_by(|&a, &b| likeness[b].total_cmp(&likeness[a]));
             let expected = order.into_iter().take(keep);
@@ -305,6 +395,15 @@ mod tests {
                 expected.map(|at| Hit { image: at as u32, likeness: likeness[at] }).collect();
             assert_eq!(hits, expected);
         }
+    }
+
+    /// Every `keep` best of each ad.
+    fn found(ads: &[f32], images: &[f32], dim: usize, keep: usize) -> Vec<Vec<Hit>> {
+        let (mut finder, mut all) = (Finder::default(), Vec::new());
+        // What was there before must not show.
+        finder.each(&values(9, 60 * dim), &values(8, 70 * dim), dim, 5, |_| ());
+        finder.each(ads, images, dim, keep, |hits| all.push(hits.to_vec()));
+        all
     }
 
     /// Also of one image alone, for which a product of matrices could take another way.
@@ -315,15 +414,15 @@ mod tests {
         b[3 * dim..4 * dim].fill(0.0);
         normalize(&mut a, dim);
         normalize(&mut b, dim);
-        let of = |images: &[f32]| {
-            let mut all = Vec::new();
-            Likeness::default().each(&a, images, dim, |ad, likeness| {
-                assert_eq!(ad, all.len());
-                all.push(likeness.to_vec());
-            });
-            all
+        let of = |images: &[f32]| -> Vec<Vec<f32>> {
+            let in_order = |mut hits: Vec<Hit>| {
+                hits.sort_by_key(|hit| hit.image);
+                hits.into_iter().map(|hit| hit.likeness).collect()
+            };
+            found(&a, images, dim, images.len() / dim).into_iter().map(in_order).collect()
         };
         let whole = of(&b);
+        assert_eq!((whole.len(), whole[0].len()), (ads, images));
         for (first, count) in [(0, 1), (5, 1), (3, 7), (20, 17)] {
             let part = of(&b[first * dim..][..count * dim]);
             for (part, whole) in part.iter().zip(&whole) {
@@ -338,5 +437,25 @@ mod tests {
             }
         }
         assert_eq!(whole[2][3], 0.0);
+    }
+
+    /// Histories of many parts, in which many images are equally alike to an ad.
+    #[test]
+    fn the_best_of_parts_are_the_best_of_all() {
+        let (dim, ads) = (2, 11);
+        let coarse = |seed, count| -> Vec<f32> {
+            values(seed, count * dim).iter().map(|value| (value * 9.0).round()).collect()
+        };
+        let a = coarse(1, ads);
+        for count in [0, 3, 900, 1024, 1025, 5000] {
+            let images = coarse(2, count);
+            let all = found(&a, &images, dim, count.max(1));
+            for keep in [1, 7, 50] {
+                for (got, all) in found(&a, &images, dim, keep).iter().zip(&all) {
+                    assert_eq!(got, &all[..keep.min(count)], "{keep} of {count}");
+                }
+            }
+        }
+        assert_eq!(found(&[], &coarse(2, 5), dim, 3), Vec::<Vec<Hit>>::new());
     }
 }

@@ -20,7 +20,7 @@ use ams_data::{Groups, IdMap, ImageKey, Ragged};
 use ams_fabric::{Mailbox, Outbox, words};
 use ams_image::FeatureStore;
 use ams_model::NO_IMAGE;
-use ams_model::search::{self, BestScratch, History, Hit, Likeness};
+use ams_model::search::{self, Finder, History, Hit};
 
 use crate::setup::network::Network;
 use crate::step::dedup::Asks;
@@ -258,9 +258,7 @@ pub(crate) struct SearchShard {
     keys: Vec<u64>,
     ads: Vec<f32>,
     images: Vec<f32>,
-    likeness: Likeness,
-    best: BestScratch,
-    hits: Vec<Hit>,
+    finder: Finder,
 }
 
 impl SearchShard {
@@ -322,11 +320,10 @@ impl SearchShard {
         for &at in images {
             vectors.extend_from_slice(self.vector(search, self.keys[at as usize]));
         }
-        let SearchShard { ads: queries, likeness, best, hits, counts, .. } = self;
+        let SearchShard { ads: queries, finder, counts, .. } = self;
         queries.clear();
         shown.iter().for_each(|&at| queries.extend_from_slice(&ads[at as usize * dim..][..dim]));
-        likeness.each(queries, &vectors, dim, |_, likeness| {
-            search::best(likeness, search.keep, best, hits);
+        finder.each(queries, &vectors, dim, search.keep, |hits| {
             hits.iter().for_each(|hit| words.extend([hit.image, hit.likeness.to_bits()]));
         });
         counts.searched += (images.len() * shown.len()) as f64;
