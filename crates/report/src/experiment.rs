@@ -260,15 +260,21 @@ fn days(report: &Report) -> Vec<Block> {
     ]
 }
 
+/// A number of a variant in a world.
+type Value = fn(&VariantReport) -> Option<f64>;
+
+/// Its mean over seeds.
+type OverSeeds<'a> = dyn Fn(Value) -> Option<f64> + 'a;
+
 /// A row of every variant in every world, of means over seeds.
 fn of_variants(
     report: &Report,
     names: &[&str],
-    cells: &[&dyn Fn(&dyn Fn(fn(&VariantReport) -> Option<f64>) -> Option<f64>) -> String],
+    cells: &[&dyn Fn(&OverSeeds<'_>) -> String],
 ) -> Block {
     let Some(first) = report.seeds.first() else { return text("No shop was simulated.") };
     let row = |of: &VariantReport| {
-        let over_seeds = |value: fn(&VariantReport) -> Option<f64>| {
+        let over_seeds = |value: Value| {
             mean(report.seeds.iter().map(|seed| {
                 let same =
                     |it: &&VariantReport| (&it.world, &it.variant) == (&of.world, &of.variant);
