@@ -76,14 +76,17 @@ def main():
     parser.add_argument("work", type=pathlib.Path)
     parser.add_argument("--seeds", default="1-100")
     parser.add_argument("--processes", type=int, default=2, help="0: what WORK has is told, nothing is run")
-    parser.add_argument("arguments", nargs="*")
-    given = parser.parse_args()
+    words, arguments = sys.argv[1:], []
+    if "--" in words:
+        at = words.index("--")
+        words, arguments = words[:at], words[at + 1 :]
+    given = parser.parse_args(words)
     given.work.mkdir(parents=True, exist_ok=True)
     first, last = map(int, given.seeds.split("-"))
     seeds = range(first, last + 1)
     if given.processes:
         with concurrent.futures.ThreadPoolExecutor(given.processes) as pool:
-            list(pool.map(lambda seed: run(given.program, given.work, seed, given.arguments), seeds))
+            list(pool.map(lambda seed: run(given.program, given.work, seed, arguments), seeds))
     files = [file for seed in seeds if (file := given.work / f"{seed}.json").exists()]
     rows = list(lines(json.loads(file.read_text()) for file in files))
     with (given.work / "seeds.csv").open("w", newline="") as out:

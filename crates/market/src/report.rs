@@ -605,7 +605,8 @@ mod tests {
 
         fn learn(&mut self, world: World, arm: Arm, day: usize, log: &[Shown]) {
             let name = world.name() + &arm.name();
-            self.luck = name.bytes().fold(day as u64, |sum, byte| 31 * sum + u64::from(byte));
+            let mix = |sum: u64, byte| sum.wrapping_mul(31).wrapping_add(u64::from(byte));
+            self.luck = name.bytes().fold(day as u64, mix);
             let items = self.scene.names.len();
             let counts = self.counts.entry(arm).or_insert_with(|| vec![[2.0, 10.0]; items]);
             for shown in log {
