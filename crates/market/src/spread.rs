@@ -65,11 +65,12 @@ pub struct Spread {
     pub variances: Option<Variances>,
 }
 
-/// The sums of terms by a number.
-fn sums(group: &Group, number: impl Fn(&Cell) -> usize) -> Vec<f64> {
-    let most = group.cells.iter().map(&number).max().map_or(0, |it| it + 1);
+/// The sums of the terms of `groups` by a number, of every number that a cell has.
+fn sums(groups: &[Group], number: impl Fn(&Cell) -> usize) -> Vec<f64> {
+    let cells = || groups.iter().flat_map(|group| group.cells.iter().zip(&group.terms));
+    let most = cells().map(|(cell, _)| number(cell)).max().map_or(0, |it| it + 1);
     let (mut sums, mut there) = (vec![0.0; most], vec![false; most]);
-    for (cell, term) in group.cells.iter().zip(&group.terms) {
+    for (cell, term) in cells() {
         sums[number(cell)] += term;
         there[number(cell)] = true;
     }
@@ -94,7 +95,7 @@ fn welch(variances: &[(f64, f64)]) -> (f64, f64) {
 
 fn by(groups: &[Group], number: impl Fn(&Cell) -> usize + Copy) -> Option<(f64, f64)> {
     let of: Option<Vec<(f64, f64)>> =
-        groups.iter().map(|group| variance(&sums(group, number))).collect();
+        groups.chunks(1).map(|group| variance(&sums(group, number))).collect();
     of.filter(|of| !of.is_empty()).map(|of| welch(&of))
 }
 
@@ -103,13 +104,7 @@ impl Variances {
     fn of(groups: &[Group]) -> Option<Variances> {
         let (users, of_users) = by(groups, |cell| cell.unit)?;
         let replicas = by(groups, |cell| cell.replica);
-        let mut days: Vec<f64> = Vec::new();
-        for group in groups {
-            let of = sums(group, |cell| cell.day);
-            days.resize(days.len().max(of.len()), 0.0);
-            days.iter_mut().zip(of).for_each(|(day, of)| *day += of);
-        }
-        let days = variance(&days);
+        let days = variance(&sums(groups, |cell| cell.day));
         let freedom = Freedom {
             users: of_users,
             replicas: replicas.map(|it| it.1),
@@ -196,6 +191,18 @@ mod tests {
     use ams_data::synth::{Dice, Entity};
 
     use super::*;
+
+    #[test]
+    fn terms_of_a_day_meet_where_a_half_was_not_there_every_day() {
+        let group = |days: [usize; 3], terms: [f64; 3]| Group {
+            terms: terms.to_vec(),
+            cells: days.map(|day| Cell { unit: day, replica: 0, day }).to_vec(),
+        };
+        let groups = [group([0, 2, 3], [1.0, 2.0, -3.0]), group([0, 1, 2], [-1.0, 3.0, -2.0])];
+        assert_eq!(sums(&groups, |cell| cell.day), [0.0, 3.0, 0.0, -3.0]);
+        // 4 / 3 of 9 + 9.
+        assert_eq!(Variances::of(&groups).unwrap().days, Some(24.0));
+    }
 
     /// A shop of two halves: the logarithm of the rate of a user's day is the sum of the luck of
     /// the user, of the model and of the model's night, each of the given size.

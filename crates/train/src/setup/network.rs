@@ -50,8 +50,8 @@ pub(crate) struct Network {
     /// For each of [`Network::inputs`], the id whose row stands in for those without one; empty
     /// where that is zeros. These rows begin as zeros.
     pub unknown: Vec<Id>,
-    /// For each of [`Network::inputs`], how often its ids are replaced by an unknown one in
-    /// training; empty if that is never.
+    /// For each of [`Network::inputs`], the rate of its field in `id_dropout`, which counts for
+    /// those of users and ads alone; empty if nothing is ever dropped.
     pub id_rates: Vec<f32>,
     /// Names of the fields whose ids the inputs have, in order of their first input.
     pub fields: Vec<String>,
