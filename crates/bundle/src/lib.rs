@@ -80,7 +80,10 @@ pub use model::{Model, Scratch};
 pub use open::{Described, describe};
 pub use page::explain::{Attention, Explained};
 pub use page::similar::{Similar, SimilarRequest};
-pub use page::{Missing, OfPage, Ranked, Scored, by_ecpm, ctrs_while, score_while, vectors};
+pub use page::{
+    Alone, Helpers, Missing, OfPage, Parts, Ranked, Scored, Team, by_ecpm, ctrs_while, score_while,
+    vectors,
+};
 pub use request::PageView;
 pub use spec::{
     CodebookSource, ContentTowers, FurtherContent, ImageSource, NormalizeName, Spec, TowerSharing,

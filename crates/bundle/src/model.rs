@@ -135,6 +135,11 @@ impl Scratch {
         }
     }
 
+    /// With a search: the behaviors that the network saw of all groups.
+    pub(crate) fn searched(&self) -> &[u32] {
+        &self.searched.values
+    }
+
     /// For each of [`Model::inputs`], how many of its ids had no row.
     pub(crate) fn unknown(&self) -> impl Iterator<Item = usize> {
         self.unknown.iter().copied()
@@ -325,14 +330,11 @@ impl Model {
         calibration::rates(self.bundle.calibration.as_ref(), logits);
     }
 
-    /// As [`Model::score_groups`], of groups whose histories are searched, if they are to be.
-    fn score_seen(&self, groups: &Groups, scratch: &mut Scratch, logits: &mut Vec<f32>) {
+    /// Looks up the images and the ids of `groups`, whose histories are searched if they are to be.
+    pub(crate) fn look_up(&self, groups: &Groups, scratch: &mut Scratch) {
         scratch.keys.resize_with(self.contents.len(), Keys::default);
-        scratch.contents.resize_with(self.contents.len(), ContentScratch::default);
-        let each = self.contents.iter().zip(&mut scratch.keys).zip(&mut scratch.contents);
-        for ((content, keys), embedded) in each {
+        for (content, keys) in self.contents.iter().zip(&mut scratch.keys) {
             keys.resolve(groups, |name| content.key(name));
-            content.embed(keys, embedded);
         }
         if let Some(semantic) = self.spec().semantic() {
             let codes = |key, to: &mut Vec<u32>| self.contents[0].push_codes(key, to);
@@ -349,6 +351,14 @@ impl Model {
             let lacking = rows::look_up(&self.rows, dim, unknown, &scratch.ids, column, rows);
             scratch.unknown.push(lacking);
         }
+    }
+
+    /// As [`Model::score_groups`], of groups whose histories are searched, if they are to be.
+    fn score_seen(&self, groups: &Groups, scratch: &mut Scratch, logits: &mut Vec<f32>) {
+        self.look_up(groups, scratch);
+        scratch.contents.resize_with(self.contents.len(), ContentScratch::default);
+        let each = self.contents.iter().zip(&scratch.keys).zip(&mut scratch.contents);
+        each.for_each(|((content, keys), embedded)| content.embed(keys, embedded));
         let lists: Vec<Lists<'_>> = scratch.columns.iter().map(lists_of).collect();
         let Bundle { group_inputs, impression_inputs, network, w, .. } = &*self.bundle;
         let (group_fields, rest) = lists.split_at(group_inputs.len());

@@ -1,9 +1,9 @@
-//! The flag `--threads` of all commands.
+//! The flags `--threads` and `--page-threads` of all commands.
 
 /// More threads than this would only wait for one another.
 const MOST: usize = 1024;
 
-/// Reads a value of `--threads`, a number from 1 to 1024.
+/// Reads a value of these flags, a number from 1 to 1024.
 pub(crate) fn thread_count(text: &str) -> Result<usize, String> {
     let count = text.parse().ok().filter(|count| (1..=MOST).contains(count));
     count.ok_or_else(|| format!("expected 1 to {MOST}"))

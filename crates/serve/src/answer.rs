@@ -3,14 +3,17 @@
 //! Knows models, page views and deadlines. Does not know bytes or protocols, so HTTP and gRPC have
 //! the same scores, limits and deadlines.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use ams_bundle::{
-    PageView, Scored, Scratch, Similar, SimilarRequest, by_ecpm, ctrs_while, score_while,
+    Helpers, PageView, Parts, Scored, Scratch, Similar, SimilarRequest, by_ecpm, ctrs_while,
+    score_while,
 };
 use ams_data::value;
 use serde::Serialize;
 
+use crate::compute::{Pool, Step};
 use crate::inference::{self, InferenceOptions, Inferred};
 use crate::models::{LoadedVersion, Snapshot};
 use crate::problem::{Kind, Problem};
@@ -81,6 +84,26 @@ pub(crate) struct Buffers {
     ctr: Vec<f32>,
 }
 
+/// The compute threads, of which those without a request help with large page views.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PageThreads<'a> {
+    pub pool: &'a Pool<Buffers>,
+    /// Most threads of a page view.
+    pub most: usize,
+}
+
+impl Helpers for PageThreads<'_> {
+    fn threads(&self) -> usize {
+        self.most
+    }
+
+    fn call(&self, most: usize, parts: &Arc<Parts>) -> usize {
+        let parts = Arc::clone(parts);
+        let step: Step<Buffers> = Arc::new(move |buffers| parts.score_next(&mut buffers.scratch));
+        self.pool.help(most, &step)
+    }
+}
+
 /// An explanation, and whose.
 #[derive(Serialize)]
 pub(crate) struct Explanation<'a> {
@@ -100,6 +123,7 @@ pub(crate) fn page_view(
     snapshot: &Snapshot,
     limits: &Limits,
     clock: Clock,
+    threads: PageThreads<'_>,
     buffers: &mut Buffers,
     write: impl FnOnce(&Answer<'_>) -> Vec<u8>,
 ) -> Result<Vec<u8>, Problem> {
@@ -112,8 +136,8 @@ pub(crate) fn page_view(
     let user = user.as_deref().filter(|id| !id.is_empty());
     let loaded = snapshot.find(&target.model, target.version, user)?;
     let attempt = loaded.metrics.counts.attempt();
-    let by = Answering { loaded: &loaded, snapshot, user };
-    let answer = by.answer(operation, page, clock, buffers, write);
+    let by = Answering { loaded: &loaded, snapshot, user, clock, threads };
+    let answer = by.answer(operation, page, buffers, write);
     let answer = answer.and_then(|answer| clock.check().map(|()| answer));
     let is_ours = |problem: &Problem| problem.kind.status().is_server_error();
     attempt.end(answer.as_ref().is_err_and(is_ours));
@@ -125,23 +149,24 @@ struct Answering<'a> {
     loaded: &'a LoadedVersion,
     snapshot: &'a Snapshot,
     user: Option<&'a str>,
+    clock: Clock,
+    threads: PageThreads<'a>,
 }
 
-impl Answering<'_> {
+impl<'a> Answering<'a> {
     fn answer(
         &self,
         operation: &Operation,
         page: &PageView,
-        clock: Clock,
         buffers: &mut Buffers,
         write: impl FnOnce(&Answer<'_>) -> Vec<u8>,
     ) -> Result<Vec<u8>, Problem> {
-        let Answering { loaded, snapshot, user } = *self;
+        let Answering { loaded, snapshot, user, .. } = *self;
         Ok(match operation {
-            Operation::Score => write(&rank(loaded, page, buffers, &clock)?),
+            Operation::Score => write(&self.rank(page, buffers)?),
             Operation::PreRank => {
                 loaded.model.require_vectors()?;
-                write(&rank(loaded, page, buffers, &clock)?)
+                write(&self.rank(page, buffers)?)
             }
             Operation::Page { keep: 0, .. } => {
                 return Err(Problem::new(Kind::Request, "keep is 0, expected 1 or more"));
@@ -149,9 +174,9 @@ impl Answering<'_> {
             Operation::Page { pre_rank, keep } => {
                 let first = snapshot.find(pre_rank, None, user)?;
                 first.model.require_vectors()?;
-                let places = best(&first, page, *keep, buffers, &clock)?;
+                let places = self.best(&first, page, *keep, buffers)?;
                 let page = PageView { candidates: page.candidates.at(&places), ..page.clone() };
-                write(&rank(loaded, &page, buffers, &clock)?)
+                write(&self.rank(&page, buffers)?)
             }
             Operation::Explain => {
                 let explained = loaded.model.explain(page, &mut buffers.scratch)?;
@@ -161,13 +186,60 @@ impl Answering<'_> {
             Operation::Infer(wanted) => {
                 loaded.metrics.counts.pages.increment(1);
                 loaded.metrics.candidates.record(page.candidates.item.len() as f64);
-                let Buffers { scratch, ctr } = buffers;
                 inference::check(wanted)?;
-                clock.scored(ctrs_while(&loaded.model, page, scratch, ctr, || clock.runs())?)?;
-                let inferred = inference::inferred(&loaded.model, page, wanted, ctr);
+                self.rates(loaded, page, buffers)?;
+                let inferred = inference::inferred(&loaded.model, page, wanted, &buffers.ctr);
                 write(&Answer::Inferred(inferred))
             }
         })
+    }
+
+    fn rank<'p>(&self, page: &'p PageView, buffers: &mut Buffers) -> Result<Answer<'p>, Problem>
+    where
+        'a: 'p,
+    {
+        let Answering { loaded, clock, threads, .. } = *self;
+        let model = &loaded.model;
+        let runs = move || clock.runs();
+        let ranked = score_while(model, page, &mut buffers.scratch, &threads, runs)?;
+        let ranked = clock.scored(ranked)?;
+        let metrics = &loaded.metrics;
+        metrics.counts.pages.increment(1);
+        metrics.candidates.record(page.candidates.item.len() as f64);
+        metrics.counts.missing_items.increment(ranked.missing.items.len() as u64);
+        metrics.counts.missing_images.increment(ranked.missing.images.len() as u64);
+        ranked.ctr.iter().for_each(|&ctr| metrics.rates.record(f64::from(ctr)));
+        Ok(Answer::Ranked(Scored { model: model.name(), version: model.version(), ranked }))
+    }
+
+    /// Overwrites `buffers.ctr` with the rates of all candidates by a model, in the order of the
+    /// request.
+    fn rates(
+        &self,
+        by: &LoadedVersion,
+        page: &PageView,
+        buffers: &mut Buffers,
+    ) -> Result<(), Problem> {
+        let Answering { clock, threads, .. } = *self;
+        let Buffers { scratch, ctr } = buffers;
+        let runs = move || clock.runs();
+        let missing = ctrs_while(&by.model, page, scratch, ctr, &threads, runs)?;
+        clock.scored(missing).map(|_| ())
+    }
+
+    /// The places of the best `keep` candidates by a model, in the order of the request.
+    fn best(
+        &self,
+        by: &LoadedVersion,
+        page: &PageView,
+        keep: usize,
+        buffers: &mut Buffers,
+    ) -> Result<Vec<usize>, Problem> {
+        self.rates(by, page, buffers)?;
+        let best = by_ecpm(page, &buffers.ctr).into_iter().take(keep);
+        let mut places: Vec<usize> = best.map(|(place, _)| place).collect();
+        places.sort_unstable();
+        Ok(places)
     }
 }
 
@@ -190,40 +262,6 @@ pub(crate) fn similar<'a>(
 ) -> Result<SimilarAnswer<'a>, Problem> {
     let similar = loaded.model.similar(wanted)?;
     Ok(SimilarAnswer { model: loaded.model.name(), version: loaded.model.version(), similar })
-}
-
-fn rank<'a>(
-    loaded: &'a LoadedVersion,
-    page: &'a PageView,
-    buffers: &mut Buffers,
-    clock: &Clock,
-) -> Result<Answer<'a>, Problem> {
-    let model = &loaded.model;
-    let ranked = score_while(model, page, &mut buffers.scratch, || clock.runs())?;
-    let ranked = clock.scored(ranked)?;
-    let metrics = &loaded.metrics;
-    metrics.counts.pages.increment(1);
-    metrics.candidates.record(page.candidates.item.len() as f64);
-    metrics.counts.missing_items.increment(ranked.missing.items.len() as u64);
-    metrics.counts.missing_images.increment(ranked.missing.images.len() as u64);
-    ranked.ctr.iter().for_each(|&ctr| metrics.rates.record(f64::from(ctr)));
-    Ok(Answer::Ranked(Scored { model: model.name(), version: model.version(), ranked }))
-}
-
-/// The places of the best `keep` candidates, in the order of the request.
-fn best(
-    loaded: &LoadedVersion,
-    page: &PageView,
-    keep: usize,
-    buffers: &mut Buffers,
-    clock: &Clock,
-) -> Result<Vec<usize>, Problem> {
-    let Buffers { scratch, ctr } = buffers;
-    clock.scored(ctrs_while(&loaded.model, page, scratch, ctr, || clock.runs())?)?;
-    let mut places: Vec<usize> =
-        by_ecpm(page, ctr).into_iter().take(keep).map(|(place, _)| place).collect();
-    places.sort_unstable();
-    Ok(places)
 }
 
 fn check(page: &PageView, limits: &Limits) -> Result<(), Problem> {

@@ -2,9 +2,11 @@
 //!
 //! ```text
 //! submit -> queue (at most `queue` jobs, else Busy) -> a thread, with buffers of its own -> the caller
+//! a job  -> steps of it, for threads that have no job
 //! ```
 //! A job that panics costs its caller an answer and nobody else anything: the thread goes on with
-//! fresh buffers. Knows jobs and their buffers; not what they compute.
+//! fresh buffers. Threads that have nothing to do take steps of a job that runs, until another job
+//! arrives: it waits for one step. Knows jobs and their buffers; not what they compute.
 
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -14,6 +16,9 @@ use std::thread;
 use tokio::sync::oneshot;
 
 type Job<S> = Box<dyn FnOnce(&mut S) + Send>;
+
+/// A step of a job, which any thread may take; false if none is left.
+pub(crate) type Step<S> = Arc<dyn Fn(&mut S) -> bool + Send + Sync>;
 
 /// Why a job has no result.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +43,17 @@ struct Queue<S> {
 
 struct State<S> {
     jobs: VecDeque<Job<S>>,
+    /// Steps for threads without a job; fewer than there are threads.
+    steps: VecDeque<Step<S>>,
+    /// Threads that have nothing to do, but for what was queued since they began to wait.
+    idle: usize,
     stopping: bool,
+}
+
+/// What a thread does next.
+enum Work<S> {
+    Job(Job<S>),
+    Steps(Step<S>),
 }
 
 impl<S> std::fmt::Debug for Queue<S> {
@@ -53,7 +68,8 @@ impl<S: Default + 'static> Pool<S> {
     /// # Errors
     /// If the operating system refuses a thread.
     pub(crate) fn new(threads: usize, queue: usize) -> std::io::Result<Pool<S>> {
-        let state = State { jobs: VecDeque::with_capacity(queue), stopping: false };
+        let jobs = VecDeque::with_capacity(queue);
+        let state = State { jobs, steps: VecDeque::new(), idle: 0, stopping: false };
         let queue =
             Arc::new(Queue { state: Mutex::new(state), arrived: Condvar::new(), capacity: queue });
         let pool = Pool { queue };
@@ -89,6 +105,18 @@ impl<S: Default + 'static> Pool<S> {
         receiver.await.map_err(|_| JobError::Panicked)
     }
 
+    /// Has up to `most` of the threads that have nothing to do repeat `step` until it is false, or
+    /// a job waits. Returns at once, with their number.
+    pub(crate) fn help(&self, most: usize, step: &Step<S>) -> usize {
+        let mut state = self.queue.lock();
+        let free = state.idle.saturating_sub(state.jobs.len() + state.steps.len());
+        let helping = most.min(free);
+        state.steps.extend(std::iter::repeat_n(step, helping).cloned());
+        drop(state);
+        (0..helping).for_each(|_| self.queue.arrived.notify_one());
+        helping
+    }
+
     /// Number of jobs that wait for a thread.
     pub(crate) fn waiting(&self) -> usize {
         self.queue.lock().jobs.len()
@@ -108,16 +136,21 @@ impl<S> Queue<S> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn next(&self) -> Option<Job<S>> {
+    fn next(&self) -> Option<Work<S>> {
         let mut state = self.lock();
         loop {
             if let Some(job) = state.jobs.pop_front() {
-                return Some(job);
+                return Some(Work::Job(job));
+            }
+            if let Some(step) = state.steps.pop_front() {
+                return Some(Work::Steps(step));
             }
             if state.stopping {
                 return None;
             }
+            state.idle += 1;
             state = self.arrived.wait(state).unwrap_or_else(PoisonError::into_inner);
+            state.idle -= 1;
         }
     }
 }
@@ -125,8 +158,12 @@ impl<S> Queue<S> {
 impl<S: Default> Queue<S> {
     fn work(&self) {
         let mut buffers = S::default();
-        while let Some(job) = self.next() {
-            if catch_unwind(AssertUnwindSafe(|| job(&mut buffers))).is_err() {
+        while let Some(work) = self.next() {
+            let work = || match work {
+                Work::Job(job) => job(&mut buffers),
+                Work::Steps(step) => while step(&mut buffers) && self.lock().jobs.is_empty() {},
+            };
+            if catch_unwind(AssertUnwindSafe(work)).is_err() {
                 buffers = S::default();
             }
         }
@@ -186,5 +223,53 @@ mod tests {
             end.send(()).unwrap();
             assert_eq!((first.await, second.await), (Ok(1), Ok(2)));
         });
+    }
+
+    /// Only threads without a job help, and one whose step panics helps again.
+    #[test]
+    fn threads_without_a_job_take_steps_of_another() {
+        let pool = Arc::new(Pool::<u32>::new(2, 4).unwrap());
+        let steps = |last: u32, panics: bool| {
+            let (taken, takes) = mpsc::channel();
+            let step: Step<u32> = Arc::new(move |buffer: &mut u32| {
+                *buffer += 1;
+                taken.send((thread::current().name().map(str::to_owned), *buffer)).unwrap();
+                assert!(!panics, "on purpose");
+                *buffer < last
+            });
+            (step, takes)
+        };
+        let of_pool = Arc::clone(&pool);
+        let job = pool.run(move |_: &mut u32| {
+            let own = thread::current().name().map(str::to_owned);
+            let help = |last, panics| {
+                let (step, takes) = steps(last, panics);
+                // The other thread may still be on its way to wait.
+                while of_pool.help(5, &step) == 0 {
+                    thread::yield_now();
+                }
+                drop(step);
+                let (threads, buffers): (Vec<_>, Vec<_>) = takes.iter().unzip();
+                assert!(threads.iter().all(|name| *name != own));
+                buffers
+            };
+            [help(3, false), help(4, false), help(9, true), help(2, false)]
+        });
+        assert_eq!(block_on(job), Ok([vec![1, 2, 3], vec![4], vec![5], vec![1, 2]]));
+    }
+
+    #[test]
+    fn a_job_waits_for_one_step() {
+        let pool = Arc::new(Pool::<u32>::new(1, 4).unwrap());
+        let (begun, begins) = mpsc::channel();
+        let step: Step<u32> = Arc::new(move |_: &mut u32| {
+            begun.send(()).unwrap();
+            true
+        });
+        while pool.help(1, &step) == 0 {
+            thread::yield_now();
+        }
+        begins.recv().unwrap();
+        assert_eq!(block_on(pool.run(|_| 2)), Ok(2));
     }
 }

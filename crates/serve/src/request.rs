@@ -7,15 +7,13 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::answer::{self, Buffers, Clock, Target};
+use crate::answer::{self, Buffers, Clock, PageThreads, Target};
 use crate::body::Body;
 use crate::compute::JobError;
 use crate::models::Snapshot;
 use crate::problem::{Kind, Problem};
 use crate::protocol::Protocol;
-use crate::settings::Limits;
 use crate::state::ServerState;
-use crate::telemetry::Telemetry;
 use crate::trace::WorkTimes;
 
 /// The operation of a request, before its body is parsed.
@@ -47,12 +45,8 @@ impl Request {
     ///
     /// # Errors
     /// If the request is invalid, or its deadline passes.
-    fn answer(
-        &self,
-        limits: &Limits,
-        telemetry: &Telemetry,
-        buffers: &mut Buffers,
-    ) -> Result<Vec<u8>, Problem> {
+    fn answer(&self, server: &ServerState, buffers: &mut Buffers) -> Result<Vec<u8>, Problem> {
+        let ServerState { limits, telemetry, pool, page_threads, .. } = server;
         let Request { snapshot, kind, body, received, deadline } = self;
         let clock = Clock { received: *received, deadline: *deadline };
         telemetry.queue_seconds.record(received.elapsed().as_secs_f64());
@@ -62,7 +56,8 @@ impl Request {
             RequestKind::PageView(protocol) => {
                 let asked = protocol.read(&body.expanded()?)?;
                 let write = |answer: &answer::Answer<'_>| protocol.write(answer);
-                answer::page_view(&asked, snapshot, limits, clock, buffers, write)?
+                let threads = PageThreads { pool, most: *page_threads };
+                answer::page_view(&asked, snapshot, limits, clock, threads, buffers, write)?
             }
             RequestKind::Question(target, question) => {
                 let answer = question(snapshot, target, &body.expanded()?)?;
@@ -84,7 +79,7 @@ impl ServerState {
         let Request { received, deadline, .. } = request;
         let (server, work) = (Arc::clone(self), WorkTimes::queued());
         let job = self.pool.run(move |buffers: &mut Buffers| {
-            let job = || request.answer(&server.limits, &server.telemetry, buffers);
+            let job = || request.answer(&server, buffers);
             WorkTimes::run(work.as_deref(), job)
         });
         // The job looks at its deadline itself; this is for one that never gets a thread.

@@ -29,6 +29,8 @@ pub struct Settings {
     pub copied_bytes: u64,
     /// Number of compute threads.
     pub threads: usize,
+    /// Most compute threads that score one page view; those without a request help.
+    pub page_threads: usize,
     /// Limits of requests and connections.
     pub limits: Limits,
     /// Tokens for page views.
@@ -58,8 +60,8 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Settings for the models in a folder: free ports of this host, one thread for each core, and
-    /// the default limits.
+    /// Settings for the models in a folder: free ports of this host, one thread for each core, one
+    /// of them for a page view, and the default limits.
     pub fn new(models: impl Into<PathBuf>) -> Settings {
         let any_port = SocketAddr::from(([127, 0, 0, 1], 0));
         Settings {
@@ -71,6 +73,7 @@ impl Settings {
             keep: 1,
             copied_bytes: u64::MAX,
             threads: std::thread::available_parallelism().map_or(1, usize::from),
+            page_threads: 1,
             limits: Limits::default(),
             tokens: Tokens::default(),
             admin_tokens: Tokens::default(),

@@ -22,6 +22,8 @@ pub(crate) struct ServerState {
     pub models: Arc<Models>,
     /// Compute threads; no other thread scores.
     pub pool: Pool<Buffers>,
+    /// Most compute threads of a page view.
+    pub page_threads: usize,
     /// Limits of requests and connections.
     pub limits: Limits,
     /// Whether every request has a line in the log.
@@ -63,6 +65,10 @@ impl ServerState {
             settings.otlp.as_deref().map(|url| Spans::start(url, &telemetry)).transpose()?;
         let pool = Pool::new(settings.threads, settings.limits.queue);
         let pool = pool.map_err(|error| format!("the operating system: {error}"))?;
+        let Settings { threads, page_threads, .. } = *settings;
+        if page_threads > threads {
+            tracing::warn!(page_threads, threads, "a page view has no more threads than there are");
+        }
         let traffic = Arc::new(TrafficMetrics::new(&telemetry));
         let limits = settings.limits;
         let memory = RequestMemory::new(limits.request_memory, traffic.memory_refusals.clone());
@@ -76,6 +82,7 @@ impl ServerState {
         Ok(Arc::new(ServerState {
             models: Arc::new(models),
             pool,
+            page_threads: page_threads.min(threads),
             limits,
             access_log: settings.access_log,
             spans,

@@ -2,15 +2,15 @@
 //! know.
 
 use std::collections::{BTreeMap, HashSet};
-use std::ops::Range;
+use std::sync::Arc;
 
-use ams_data::Offsets;
-use ams_data::{Groups, Id, IdMap, PictureName, Ragged};
+use ams_data::{Groups, IdMap, PictureName};
 use serde::Serialize;
 
 use crate::error::{Error, Result};
 use crate::model::{Model, Scratch};
-use crate::page::resolve::{Resolved, add_shown, resolve};
+use crate::page::parts::{Alone, CHUNK, Helpers, Parts, part_size};
+use crate::page::resolve::{Resolved, ResolvedItems, add_shown, resolve};
 use crate::request::PageView;
 
 /// The answer to a page view: which version of which model ranked it, and how.
@@ -67,7 +67,7 @@ impl Model {
     /// # Errors
     /// As [`Model::score`].
     pub fn score_with<'p>(&self, page: &'p PageView, scratch: &mut Scratch) -> Result<Ranked<'p>> {
-        let ranked = score_while(self, page, scratch, || true)?;
+        let ranked = score_while(self, page, scratch, &Alone, || true)?;
         Ok(ranked.expect("nobody stops it"))
     }
 
@@ -82,7 +82,7 @@ impl Model {
         scratch: &mut Scratch,
         ctr: &mut Vec<f32>,
     ) -> Result<Missing> {
-        let missing = ctrs_while(self, page, scratch, ctr, || true)?;
+        let missing = ctrs_while(self, page, scratch, ctr, &Alone, || true)?;
         Ok(missing.expect("nobody stops it"))
     }
 
@@ -149,12 +149,9 @@ pub struct OfPage {
     pub error: Error,
 }
 
-/// Candidates that are scored together, and between two questions whether to go on: some
-/// milliseconds.
-const CHUNK: usize = 1024;
-
-/// Like [`Model::ctrs`], as long as `goes_on`, which is asked before every thousand candidates;
-/// none if it was stopped.
+/// Like [`Model::ctrs`], on the caller's thread and on `helpers`, as long as `goes_on`, which is
+/// asked before every part of at most a thousand candidates; none if it was stopped. Rates and
+/// counts have the bits of [`Model::ctrs`].
 ///
 /// # Errors
 /// As [`Model::score`].
@@ -163,78 +160,38 @@ pub fn ctrs_while(
     page: &PageView,
     scratch: &mut Scratch,
     ctr: &mut Vec<f32>,
-    goes_on: impl FnMut() -> bool,
+    helpers: &dyn Helpers,
+    goes_on: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<Option<Missing>> {
-    in_chunks(model, page, scratch, ctr, CHUNK, goes_on)
+    let size = part_size(page.candidates.item.len(), helpers.threads());
+    in_parts(model, page, scratch, ctr, size, helpers, goes_on)
 }
 
-/// Scores `chunk` candidates at a time. No score depends on what is beside it, so parts have the
-/// bits of the whole.
-fn in_chunks(
+/// Scores parts of `size` candidates.
+fn in_parts(
     model: &Model,
     page: &PageView,
     scratch: &mut Scratch,
     ctr: &mut Vec<f32>,
-    chunk: usize,
-    mut goes_on: impl FnMut() -> bool,
+    size: usize,
+    helpers: &dyn Helpers,
+    goes_on: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<Option<Missing>> {
-    let resolved = resolve(model, page)?;
-    let (count, mut unknown) = (page.candidates.item.len(), Vec::new());
-    if count <= chunk {
-        if !goes_on() {
-            return Ok(None);
-        }
-        model.score_groups(&resolved.groups, scratch, ctr);
-        unknown.extend(scratch.unknown());
+    let Resolved { groups, behaviors, candidates } = resolve(model, page)?;
+    let groups = Arc::new(groups);
+    let unknown = if groups.labels.len() <= size {
+        goes_on().then(|| {
+            model.score_groups(&groups, scratch, ctr);
+            scratch.unknown().collect()
+        })
     } else {
-        ctr.clear();
-        let mut logits = Vec::with_capacity(chunk);
-        for begin in (0..count).step_by(chunk) {
-            if !goes_on() {
-                return Ok(None);
-            }
-            let groups = shown(&resolved.groups, begin..count.min(begin + chunk));
-            model.score_groups(&groups, scratch, &mut logits);
-            ctr.append(&mut logits);
-            unknown.resize(scratch.unknown().count(), 0);
-            for ((sum, input), here) in
-                unknown.iter_mut().zip(model.inputs()).zip(scratch.unknown())
-            {
-                // What is not a candidate's is the same in every chunk.
-                *sum = if input.is_per_impression() { *sum + here } else { here };
-            }
-        }
-    }
-    model.rates(ctr);
-    Ok(Some(missing(model, page, &resolved, &unknown)))
-}
-
-/// One group with some of its impressions.
-fn shown(group: &Groups, rows: Range<usize>) -> Groups {
-    let some = |columns: &[Ragged<Id>]| {
-        let column = |of: &Ragged<Id>| {
-            let mut column = Ragged::default();
-            column.extend_from(of, rows.clone());
-            column
-        };
-        columns.iter().map(column).collect()
+        Arc::new(Parts::new(model, &groups, size, goes_on)).score(helpers, scratch, ctr)
     };
-    let mut impressions = Offsets::default();
-    impressions.push(rows.len());
-    Groups {
-        users: group.users.clone(),
-        user_fields: group.user_fields.clone(),
-        behaviors: group.behaviors.clone(),
-        behavior_fields: group.behavior_fields.clone(),
-        behavior_pictures: group.behavior_pictures.clone(),
-        behavior_times: group.behavior_times.clone(),
-        impressions,
-        ad_fields: some(&group.ad_fields),
-        ad_pictures: group.ad_pictures[rows.clone()].to_vec(),
-        context_fields: some(&group.context_fields),
-        labels: group.labels[rows.clone()].to_vec(),
-        times: group.times[rows.clone()].to_vec(),
-    }
+    let Some(unknown) = unknown else { return Ok(None) };
+    model.rates(ctr);
+    let sides =
+        [(&behaviors, &groups.behavior_pictures[..]), (&candidates, &groups.ad_pictures[..])];
+    Ok(Some(missing(model, page, sides, &unknown)))
 }
 
 /// The candidates of `page` by expected payment, bid times `ctr`, descending; equal ones stay in
@@ -247,8 +204,8 @@ pub fn by_ecpm(page: &PageView, ctr: &[f32]) -> Vec<(usize, f64)> {
     order
 }
 
-/// Like [`Model::score_with`], as long as `goes_on`, which is asked before every thousand
-/// candidates; none if it was stopped.
+/// Like [`Model::score_with`], on the caller's thread and on `helpers`, as long as `goes_on`, as
+/// for [`ctrs_while`].
 ///
 /// # Errors
 /// As [`Model::score`].
@@ -256,10 +213,11 @@ pub fn score_while<'p>(
     model: &Model,
     page: &'p PageView,
     scratch: &mut Scratch,
-    goes_on: impl FnMut() -> bool,
+    helpers: &dyn Helpers,
+    goes_on: impl Fn() -> bool + Send + Sync + 'static,
 ) -> Result<Option<Ranked<'p>>> {
     let mut ctr = Vec::with_capacity(page.candidates.item.len());
-    let Some(missing) = ctrs_while(model, page, scratch, &mut ctr, goes_on)? else {
+    let Some(missing) = ctrs_while(model, page, scratch, &mut ctr, helpers, goes_on)? else {
         return Ok(None);
     };
     let mut order = by_ecpm(page, &ctr);
@@ -272,7 +230,13 @@ pub fn score_while<'p>(
     }))
 }
 
-fn missing(model: &Model, page: &PageView, resolved: &Resolved, unknown: &[usize]) -> Missing {
+/// What is unknown: of the items and pictures of behaviors and of candidates, and by input.
+fn missing(
+    model: &Model,
+    page: &PageView,
+    [behaviors, candidates]: [(&ResolvedItems<'_>, &[PictureName]); 2],
+    unknown: &[usize],
+) -> Missing {
     let mut missing = Missing::default();
     for (input, &unknown) in model.inputs().zip(unknown) {
         let name = model.spec().input_name(input);
@@ -286,17 +250,13 @@ fn missing(model: &Model, page: &PageView, resolved: &Resolved, unknown: &[usize
     let towers = model.spec().content_towers().first().copied().unwrap_or_default();
     let sketch = towers.sketch.or(towers.search).is_some();
     let sides = [
-        (
-            &resolved.behaviors,
-            &resolved.groups.behavior_pictures,
-            towers.behavior.is_some() || sketch,
-        ),
-        (&resolved.candidates, &resolved.groups.ad_pictures, towers.ad.is_some() || sketch),
+        (behaviors, towers.behavior.is_some() || sketch),
+        (candidates, towers.ad.is_some() || sketch),
     ];
     let (mut items, mut images) = (HashSet::new(), HashSet::new());
     // Long histories have few pictures.
     let mut lacking = IdMap::default();
-    for (rows, pictures, sees) in sides {
+    for ((rows, pictures), sees) in sides {
         for ((&text, row), &picture) in rows.texts.iter().zip(&rows.items).zip(pictures) {
             if row.is_none() && items.insert(text) {
                 missing.items.push(text.to_owned());
@@ -320,9 +280,16 @@ fn lacks_embedding(model: &Model, picture: PictureName) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::{Mutex, PoisonError};
+    use std::thread;
+
     use crate::fixture::{Fixture, ROWS, spec, with};
+    use crate::page::parts::Team;
+    use crate::spec::Spec;
     use ams_model::loss::sigmoid;
-    use ams_model::{ImageArm, NetworkSettings, Similarity};
+    use ams_model::{Base, ImageArm, NetworkSettings, SearchBy, SearchSettings, Similarity};
 
     /// The answer, and the items in their order, which are the request's.
     fn ranked(fixture: &Fixture, json: &str) -> (Vec<String>, Ranked<'static>) {
@@ -350,32 +317,105 @@ mod tests {
         }
     }
 
-    /// A deadline can pass within a page view; what is scored in parts is what is scored at once,
-    /// bit for bit.
-    #[test]
-    fn parts_are_the_whole() {
+    /// Models of every kind of inputs, and such that search histories.
+    fn specs() -> Vec<Spec> {
+        let joint = spec(ImageArm::Joint);
+        let searched = |keep, by| {
+            with(&joint, |n| {
+                n.base = Base::Din;
+                n.search = Some(SearchSettings { keep, by, field: SearchSettings::category() });
+            })
+        };
+        let mut specs = ImageArm::ALL.map(spec).to_vec();
+        for keep in [1, 2] {
+            specs.extend([SearchBy::Category, SearchBy::Pictures].map(|by| searched(keep, by)));
+        }
+        specs
+    }
+
+    fn unknown_page() -> PageView {
         let json = r#"{"user": {"id": "nobody", "features": {"age": "99", "tags": ["z", "a"]},
             "behaviors": {"item": ["2", "77", "5", "6"]}}, "context": {"hour": "99"},
             "candidates": {"item": ["78", "5", "2", "78", "1", "3", "79"]}}"#;
-        for images in ImageArm::ALL {
-            let fixture = Fixture::new(images);
-            let (model, page) = (fixture.model(), PageView::parse(json.as_bytes()).unwrap());
-            let score = |chunk, most: usize| {
-                let (mut scratch, mut ctr, mut asked) = (Scratch::default(), vec![7.0], 0);
-                let goes_on = || {
-                    asked += 1;
-                    asked <= most
-                };
-                let missing = in_chunks(&model, &page, &mut scratch, &mut ctr, chunk, goes_on);
-                missing.unwrap().map(|missing| (ctr, missing))
+        PageView::parse(json.as_bytes()).unwrap()
+    }
+
+    /// A deadline can pass within a page view; what is scored in parts, on any number of threads,
+    /// is what is scored at once, bit for bit, and what is unknown is counted alike.
+    #[test]
+    fn parts_are_the_whole() {
+        let page = unknown_page();
+        let helpers: [&dyn Helpers; 4] = [&Alone, &team(2), &team(3), &team(5)];
+        for spec in specs() {
+            let model = Fixture::of(spec.clone()).model();
+            // Twice in one scratch: what it held before must not show.
+            let mut scratch = Scratch::default();
+            let mut score = |size, helpers: &dyn Helpers, most: usize| {
+                let (mut ctr, asked) = (vec![7.0], AtomicUsize::new(0));
+                let goes_on = move || asked.fetch_add(1, Ordering::Relaxed) < most;
+                in_parts(&model, &page, &mut scratch, &mut ctr, size, helpers, goes_on)
+                    .unwrap()
+                    .map(|missing| (ctr, missing))
             };
-            let whole = score(7, 1).unwrap();
+            let whole = score(7, &Alone, 1).unwrap();
             assert_eq!(whole.0.len(), 7);
-            for chunk in [1, 2, 3, 6] {
-                assert_eq!(score(chunk, 7).unwrap(), whole, "{images:?} {chunk}");
+            assert_eq!(score(7, &Alone, 0), None);
+            for helpers in helpers {
+                for size in [1, 2, 3, 6] {
+                    let parts = score(size, helpers, 7usize.div_ceil(size)).unwrap();
+                    assert_eq!(parts, whole, "{spec:?} {size} {}", helpers.threads());
+                }
+                assert_eq!(score(3, helpers, 2), None);
             }
-            assert_eq!((score(7, 0), score(3, 2)), (None, None));
         }
+    }
+
+    fn team(threads: usize) -> Team {
+        Team::new(threads).unwrap()
+    }
+
+    /// Another thread scores one part whenever it is called, before the caller goes on.
+    struct InTurn;
+
+    impl Helpers for InTurn {
+        fn threads(&self) -> usize {
+            2
+        }
+
+        fn call(&self, _: usize, parts: &Arc<Parts>) -> usize {
+            let parts = Arc::clone(parts);
+            let helper = thread::spawn(move || parts.score_next(&mut Scratch::default()));
+            let _ = helper.join();
+            0
+        }
+    }
+
+    /// A helper's end by a panic is the caller's, who would otherwise wait for ever or answer
+    /// without its part; it says nothing about the next page view.
+    #[test]
+    fn a_panic_of_a_helper_is_the_callers() {
+        let (model, page) = (Fixture::new(ImageArm::Joint).model(), unknown_page());
+        let mut scratch = Scratch::default();
+        let caller = thread::current().id();
+        let mut score = |size, fails: bool| {
+            let asked = Arc::new(Mutex::new(Vec::new()));
+            let by = Arc::clone(&asked);
+            let goes_on = move || {
+                let mut by = by.lock().unwrap_or_else(PoisonError::into_inner);
+                by.push(thread::current().id() == caller);
+                assert!(!fails || thread::current().id() == caller, "on purpose");
+                true
+            };
+            let mut ctr = Vec::new();
+            let scored = || in_parts(&model, &page, &mut scratch, &mut ctr, size, &InTurn, goes_on);
+            let missing = catch_unwind(AssertUnwindSafe(scored)).ok();
+            let asked = asked.lock().unwrap_or_else(PoisonError::into_inner).clone();
+            (missing.map(|missing| (missing.unwrap().unwrap(), ctr)), asked)
+        };
+        let (whole, _) = score(7, false);
+        assert_eq!(score(2, true), (None, vec![false]));
+        let by_turns = vec![false, true, false, true];
+        assert_eq!(score(2, false), (whole, by_turns));
     }
 
     #[test]

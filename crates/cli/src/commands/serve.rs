@@ -63,6 +63,10 @@ pub(crate) struct Arguments {
     /// Threads that score; the default is the number of cores.
     #[arg(long, value_name = "N", value_parser = thread_count)]
     threads: Option<usize>,
+    /// Threads that score one page view of 512 candidates or more, of those of --threads that have
+    /// no request: its answer comes earlier, but a server has no more answers.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = thread_count)]
+    page_threads: usize,
     /// Requests that may wait for a thread; further requests are refused with 503.
     #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
     queue: u32,
@@ -361,6 +365,7 @@ fn settings(arguments: Arguments) -> Result<Settings, Failure> {
         keep: arguments.keep,
         copied_bytes: arguments.copy_below.saturating_mul(1 << 20),
         threads: threads(arguments.threads),
+        page_threads: arguments.page_threads,
         limits,
         tokens: tokens(arguments.token_file)?,
         admin_tokens: tokens(arguments.admin_token_file)?,

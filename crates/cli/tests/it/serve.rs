@@ -301,6 +301,51 @@ fn a_published_model_answers_as_the_program_does() {
     assert_eq!(agreement["server_to_bundle"], 0.0, "{agreement}");
     assert!(crate::place::number(&agreement["bundle_to_trainer"]) < 1e-6, "{agreement}");
     assert_eq!(serving.stop(), Some(0));
+    on_many_threads(&place, &page);
+}
+
+/// A large page view has the same answers on any number of threads, in every protocol.
+fn on_many_threads(place: &Place, page: &Value) {
+    let known = page["candidates"]["item"].as_array().unwrap().iter().cycle();
+    let item = |(at, known): (usize, &Value)| match at % 100 {
+        0 => json!(format!("new {at}")),
+        _ => known.clone(),
+    };
+    let items: Vec<Value> = known.take(3000).enumerate().map(item).collect();
+    let mut large = page.clone();
+    large["candidates"] = json!({"item": items});
+    place.write("large.json", large.to_string());
+    let expected = place.json("score --model models/tiny --request large.json");
+    assert_eq!(expected["missing"]["ids"]["ad.item"], 30, "{}", expected["missing"]);
+    let tensor =
+        json!({"name": "candidates.item", "shape": [3000], "datatype": "BYTES", "data": items});
+    let answers = |threads: usize| {
+        let serving = Serving::new(
+            place,
+            &format!("--threads 3 --page-threads {threads} --deadline-ms 60000"),
+        );
+        assert_eq!(serving.score(&large), (200, expected.clone()), "{threads}");
+        let infer = json!({"inputs": [tensor]}).to_string();
+        let (status, inferred) = serving.post("/v2/models/tiny/infer", &infer);
+        assert_eq!(status, 200, "{inferred}");
+        #[cfg(feature = "grpc")]
+        let called = {
+            let client = crate::grpc_client::Client::new(&serving);
+            let request = json!({"model": "tiny", "page_view": grpc::message(&large)});
+            client.ask("ams.v1.Ranking/Score", &request, &[]).unwrap()
+        };
+        #[cfg(not(feature = "grpc"))]
+        let called = Value::Null;
+        assert_eq!(serving.stop(), Some(0));
+        let bench = format!(
+            "bench serve --model models/tiny --candidates 1100 --pages 2 --page-threads {threads}"
+        );
+        (inferred, called, place.json(&bench)["runs"][0]["ctr_sum"].clone())
+    };
+    let one = answers(1);
+    assert!(crate::place::number(&one.2) > 0.0);
+    assert_eq!(answers(3), one);
+    place.refuses("bench serve --model models/tiny --page-threads 0", &["expected 1 to 1024"]);
 }
 
 /// What looks like an item: others, the nearest first.

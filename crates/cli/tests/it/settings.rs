@@ -141,6 +141,7 @@ fn what_is_wrong_is_named() {
         ("queue =", "f.toml: TOML parse error"),
         ("demo = 3", "f.toml: demo is 3, expected true or false"),
         ("queue = \"many\"", "invalid value 'many' for '--queue"),
+        ("page-threads = 1025", "'1025' for '--page-threads <N>': expected 1 to 1024"),
         ("json = true", "f.toml: unknown key `json`"),
     ] {
         place.write("f.toml", file);

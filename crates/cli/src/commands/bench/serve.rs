@@ -4,16 +4,18 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use ams_bundle::request::Text;
-use ams_bundle::{Model, PageView, Scratch};
+use ams_bundle::{Alone, Helpers, Model, PageView, Scratch, Team, score_while};
 use ams_serve::{Latencies, Load, Outcome};
 use serde::Serialize;
 
 use crate::failure::Failure;
 use crate::launch::Launch;
 use crate::output::{Output, table};
+use crate::threads::thread_count;
 
-/// Score page views of a published model, one after the other on one core, and say how long each
-/// takes; or, with --url, ask a server for them at a given rate, whether or not it keeps up.
+/// Score page views of a published model, one after the other on one core or --page-threads of
+/// them, and say how long each takes; or, with --url, ask a server for them at a given rate,
+/// whether or not it keeps up.
 #[derive(Debug, clap::Args)]
 pub(crate) struct Arguments {
     /// The bundle: a version folder, or a model folder for its newest version.
@@ -29,6 +31,10 @@ pub(crate) struct Arguments {
     /// Page views of a run.
     #[arg(long, value_name = "N", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..))]
     pages: u32,
+    /// Threads that score a page view of 512 candidates or more. A server has its own
+    /// --page-threads.
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = thread_count, conflicts_with = "url")]
+    page_threads: usize,
     /// Instead of the examples' items: page views to replay, a JSON request per line.
     #[arg(long, value_name = "FILE", conflicts_with_all = ["candidates", "behaviors"])]
     requests: Option<PathBuf>,
@@ -73,6 +79,7 @@ struct Report {
     model: String,
     version: u64,
     pages: u32,
+    page_threads: usize,
     runs: Vec<Run>,
 }
 
@@ -112,11 +119,16 @@ pub(crate) fn run(
     match &arguments.url {
         Some(url) => ask(url, &model, &sets, &arguments, output),
         None => {
-            let run = |pages: &Vec<PageView>| measure(&model, pages, arguments.pages);
+            let page_threads = arguments.page_threads;
+            let team = (page_threads > 1).then(|| Team::new(page_threads)).transpose();
+            let team = team.map_err(|error| Failure::user(format!("--page-threads: {error}")))?;
+            let helpers = team.as_ref().map_or(&Alone as &dyn Helpers, |team| team);
+            let run = |pages: &Vec<PageView>| measure(&model, pages, arguments.pages, helpers);
             let report = Report {
                 model: model.name().to_owned(),
                 version: model.version(),
                 pages: arguments.pages,
+                page_threads,
                 runs: sets.iter().map(run).collect::<Result<_, _>>()?,
             };
             output.finish(&report, || text(&report));
@@ -226,12 +238,18 @@ fn pages(
     Ok(samples.iter().enumerate().map(page).collect())
 }
 
-fn measure(model: &Model, pages: &[PageView], count: u32) -> Result<Run, Failure> {
+fn measure(
+    model: &Model,
+    pages: &[PageView],
+    count: u32,
+    helpers: &dyn Helpers,
+) -> Result<Run, Failure> {
     let mut scratch = Scratch::default();
     let (mut ms, mut ctr_sum) = (Vec::with_capacity(count as usize), 0.0);
     for (at, page) in (0..WARM_UP + count).zip(pages.iter().cycle()) {
         let begin = Instant::now();
-        let ranked = model.score_with(page, &mut scratch)?;
+        let ranked = score_while(model, page, &mut scratch, helpers, || true)?;
+        let ranked = ranked.expect("nobody stops it");
         let passed = begin.elapsed().as_secs_f64();
         if at >= WARM_UP {
             ms.push(1e3 * passed);
