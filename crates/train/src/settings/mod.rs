@@ -334,7 +334,8 @@ pub struct TrainConfig {
     pub validation_tail: f32,
     /// Number of consecutive evaluations, none of them the best so far, after which the training
     /// ends. The result of the run is then its best evaluation. Default: no early stop. Range: at
-    /// least 1; needs `validation_parts` or `validation_tail`.
+    /// least 0, where 0 counts as no value, also of a preset, whose `validation_tail`, `refit` and
+    /// `candidates` then count for nothing; else needs `validation_parts` or `validation_tail`.
     pub early_stop: Option<u32>,
     /// Metric of what is held out by which evaluations and candidates are compared; the first of
     /// equals is the best.

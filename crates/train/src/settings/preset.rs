@@ -86,9 +86,14 @@ const EXCLUDED: [[&str; 3]; 4] = [
     ["train", "phases", "epochs"],
 ];
 
+/// Keys of a preset that are for a search of the number of epochs.
+const SEARCH: [&str; 5] =
+    ["validation_tail", "early_stop", "refit", "candidates", "candidate_errors"];
+
 /// Puts the settings of `model.preset`, where `config` has one, where it has none of its own, and
-/// the epochs of `train.phases` where it has no other.
+/// the epochs of `train.phases` where it has no other. `train.early_stop = 0` is no value.
 pub fn expand(config: &mut Table) {
+    let searches = !takes_no_early_stop(config);
     let preset = config.get("model").and_then(|model| model.get("preset")).cloned();
     // What is no preset is found out when the configuration is understood.
     if let Some(preset) = preset.and_then(|preset| preset.try_into::<Preset>().ok()) {
@@ -102,10 +107,23 @@ pub fn expand(config: &mut Table) {
                 settings.remove(excluded);
             }
         }
+        if let (false, Some(Value::Table(train))) = (searches, settings.get_mut("train")) {
+            SEARCH.iter().for_each(|key| drop(train.remove(*key)));
+        }
         leave_ids(config, &mut settings);
         merge(config, settings);
     }
     phases::fill_epochs(config);
+}
+
+/// Removes `train.early_stop` where it is 0; whether it was.
+fn takes_no_early_stop(config: &mut Table) -> bool {
+    let Some(Value::Table(train)) = config.get_mut("train") else { return false };
+    let none = train.get("early_stop").and_then(Value::as_integer) == Some(0);
+    if none {
+        train.remove("early_stop");
+    }
+    none
 }
 
 /// Takes the dropout of ids out of a preset's `settings` where `config` has its own, rate by rate;
@@ -153,6 +171,7 @@ mod tests {
     fn a_preset_stands_below_the_keys_of_the_file() {
         let head = "name = 'x'\n[data]\nsamples = 's'\n";
         let plain = read(head);
+        assert_eq!(read(&format!("{head}[train]\nearly_stop = 0\n")), plain);
         let paper = read(&format!("{head}[model]\npreset = 'paper'\n"));
         let preset = Some(Preset::Paper);
         assert_eq!(paper, Config { model: ModelConfig { preset, ..plain.model.clone() }, ..plain });
@@ -184,6 +203,12 @@ mod tests {
         assert_eq!((align.steps, align.shape(1280)), (9, [64, 128]));
         assert_eq!(recommended.train.validation_tail, 0.0);
         assert_eq!(recommended.train.candidates.len(), 3);
+        let fixed = read(&format!(
+            "{head}[model]\npreset = 'recommended'\n[train]\nearly_stop = 0\nepochs = 3\n"
+        ))
+        .train;
+        assert_eq!((fixed.epochs, fixed.early_stop, fixed.refit), (3, None, false));
+        assert_eq!((fixed.validation_tail, fixed.candidates.len()), (0.0, 0));
         let rate = ["item", "image"].map(|field| recommended.model.network.id_dropout.of(field));
         assert_eq!(rate, [0.05; 2]);
         // Rates of the file are all there are; and nothing learns what none drops.
