@@ -102,18 +102,26 @@ pub struct Making {
     pub serving: Option<u64>,
 }
 
-/// Removes what a process that was killed left in `folder` of the file `name`, which it was writing
-/// under another name. Nobody else may be writing it.
+/// Removes what a process that was killed left in `folder`, if it is there, of the file or folder
+/// `name`, which it was writing under another name. Nobody else may be writing it.
 ///
 /// # Errors
 /// If the folder cannot be listed, or something in it not be removed.
 pub fn remove_leftovers(folder: &Path, name: &str) -> Result<()> {
     let begin = format!("{name}.tmp-");
-    for entry in std::fs::read_dir(folder).map_err(Error::io(folder))? {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+        entries => entries.map_err(Error::io(folder))?,
+    };
+    for entry in entries {
         let path = entry.map_err(Error::io(folder))?.path();
         let named = path.file_name().and_then(|name| name.to_str());
         if named.is_some_and(|named| named.starts_with(&begin)) {
-            std::fs::remove_file(&path).map_err(Error::io(&path))?;
+            let removed = match path.is_dir() {
+                true => std::fs::remove_dir_all(&path),
+                false => std::fs::remove_file(&path),
+            };
+            removed.map_err(Error::io(&path))?;
         }
     }
     Ok(())
@@ -297,6 +305,7 @@ mod tests {
         let told = state.told();
         std::fs::create_dir(dir.path().join("shop")).unwrap();
         std::fs::write(dir.path().join("shop/days.json.tmp-17-0"), "half").unwrap();
+        std::fs::create_dir_all(dir.path().join("shop/days.json.tmp-18-0/train")).unwrap();
         std::fs::write(dir.path().join("shop/days.js"), "other").unwrap();
         told.write(&dir.path().join("shop")).unwrap();
         assert_eq!(std::fs::read_dir(dir.path().join("shop")).unwrap().count(), 2);

@@ -206,6 +206,7 @@ impl Daily<'_> {
             "{day}: judged by what was shown from {} on",
             instant(making.judged_from)
         ));
+        remove_leftovers(&place, "data")?;
         self.prepare(&making, &data)?;
         let dataset = Dataset::open(&data)?;
         let store = self.encode(&data)?;

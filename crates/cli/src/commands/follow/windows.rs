@@ -32,6 +32,7 @@ impl Follow<'_> {
         let place = self.config.work.join("base");
         let data = place.join("data");
         if !data.join(CARD).exists() {
+            remove_leftovers(&place, "data")?;
             self.output.say("the log before is prepared");
             let (inputs, options) = self.inputs(None)?;
             let plan = plan(inputs, options)?.chained(Chain::first())?;
@@ -83,6 +84,7 @@ impl Follow<'_> {
         let until = window + self.config.spans().length;
         let before = self.before();
         if !data.join(CARD).exists() {
+            remove_leftovers(&place, "data")?;
             let rows = self.waiting().join(window.to_string());
             let (inputs, mut options) = self.inputs(Some(&rows))?;
             // The first window may begin within the log before.
