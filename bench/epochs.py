@@ -42,9 +42,15 @@ DIM, ATTENTION, LAYERS, RATE = 12, [64, 16], [200, 80], 0.001
 TITLES = {"din": "ams, DIN", "joint": "ams, joint with pictures", "recommended": "ams, `recommended`",
           "loader": "FuxiCTR's DIN, its loader", "memory": "FuxiCTR's DIN, batches from memory"}
 PEERS = ["loader", "memory"]
+NO_PICTURES = 'images = "none"\nsimilarity = "none"\ninteractions = "none"\n'
 
 
 # The samples, as FuxiCTR's loader for histories wants them.
+
+def peer(field):
+    """The name of a field there: a module of PyTorch has attributes called `type` and `float`."""
+    return f"{field}_"
+
 
 class Dataset:
     """A folder of samples."""
@@ -73,18 +79,18 @@ class Samples:
         import numpy as np
         import pyarrow.parquet
         self.user, self.context, self.item, self.lists = dataset.user, dataset.context, dataset.item, dataset.lists
-        self.columns = ["user_index", "seq_len", "item_index", *self.user, *self.context, "label"]
+        self.columns = ["user_index", "seq_len", "item_index", *map(peer, self.user + self.context), "label"]
         items = pyarrow.parquet.read_table(dataset.folder / "items.parquet")
         self.vocabulary = {name: {} for name in self.user + self.context + self.item}
         self.of_items = {}
         for name in self.item:
             values = items[name].to_pylist()
             if name not in self.lists:
-                self.of_items[name] = np.array([0] + [self.number(name, value) for value in values])
+                self.of_items[peer(name)] = np.array([0] + [self.number(name, value) for value in values])
                 continue
             numbers = [[self.number(name, value) for value in of_item or []] for of_item in values]
-            self.of_items[name] = np.zeros((len(numbers) + 1, max(1, *map(len, numbers))), np.int64)
-            for row, of_item in zip(self.of_items[name][1:], numbers):
+            self.of_items[peer(name)] = np.zeros((len(numbers) + 1, max(1, *map(len, numbers))), np.int64)
+            for row, of_item in zip(self.of_items[peer(name)][1:], numbers):
                 row[:len(of_item)] = of_item
         # Of both halves: a group's history is a row.
         self.histories = []
@@ -122,19 +128,19 @@ class Samples:
         pandas.DataFrame(self.train, columns=self.columns).to_parquet(folder / "train.parquet")
         pandas.DataFrame({"full_item_seq": self.histories}).to_parquet(folder / "user_info.parquet")
         of_items = {name: list(values) for name, values in self.of_items.items()}
-        pandas.DataFrame({"item_index": range(len(self.of_items["item"])), **of_items}).to_parquet(
+        pandas.DataFrame({"item_index": range(len(self.of_items[peer("item")])), **of_items}).to_parquet(
             folder / "item_info.parquet")
 
     def features(self, folder):
         """What FuxiCTR calls a feature map."""
         from fuxictr.features import FeatureMap
         meta = [{name: {"source": "", "type": "meta"}} for name in ("user_index", "seq_len", "item_index")]
-        numbers = {name: {"type": "categorical", "source": "item" if name in self.item else "user", "padding_idx": 0,
+        numbers = {peer(name): {"type": "categorical", "source": "item" if name in self.item else "user", "padding_idx": 0,
                           "vocab_size": len(known) + 1} for name, known in self.vocabulary.items()}
         for name in self.lists:
-            numbers[name] |= {"type": "sequence", "max_len": self.of_items[name].shape[1],
+            numbers[peer(name)] |= {"type": "sequence", "max_len": self.of_items[peer(name)].shape[1],
                               "feature_encoder": "layers.MaskedSumPooling()"}
-        fields = [{name: numbers[name]} for name in self.user + self.context + self.item]
+        fields = [{name: numbers[name]} for name in map(peer, self.user + self.context + self.item)]
         path = folder / "feature_map.json"
         path.write_text(json.dumps({"dataset_id": "samples", "labels": ["label"], "features": meta + fields}))
         features = FeatureMap("samples", str(folder))
@@ -162,7 +168,8 @@ class Memory:
             order = torch.randperm(len(order), generator=torch.Generator().manual_seed(self.seed))
         for numbers in order.split(self.batch):
             columns = dict(zip(self.columns, self.rows[numbers].unbind(1)))
-            history = self.histories[columns["user_index"]]
+            longest = max(1, int(columns["seq_len"].max()))
+            history = self.histories[columns["user_index"]][:, -longest:]
             items = torch.cat([history, columns["item_index"][:, None]], 1).flatten()
             yield columns, {name: values[items] for name, values in self.of_items.items()}, (history > 0).float()
 
@@ -208,7 +215,7 @@ def train_fuxictr(options, samples, dataset, system, seed):
         batches = Memory(samples, samples.train, options.batch, seed)
     model.fit(batches, epochs=1)
     p = np.clip(model.predict(Memory(samples, samples.test, 8192)), 1e-7, 1 - 1e-7)
-    users, labels = (samples.test[:, samples.columns.index(name)] for name in ("user", "label"))
+    users, labels = (samples.test[:, samples.columns.index(name)] for name in (peer("user"), "label"))
     return {"rows_per_second": len(samples.train) / model.seconds, "threads": torch.get_num_threads(),
             **metrics(users, np.log(p) - np.log1p(-p), labels)}
 
@@ -222,7 +229,7 @@ def train_ams(options, dataset, system, seed):
     model, train = {
         "din": ('base = "din"\nimages = "none"\n' + ours, epoch),
         "joint": ('images = "joint"\n' + ours, epoch),
-        "recommended": ('preset = "recommended"\n', "early_stop = 0\n" + epoch),
+        "recommended": ('preset = "recommended"\n' + ("" if dataset.pictures else NO_PICTURES), "early_stop = 0\n" + epoch),
     }[system]
     config.write_text(f'name = "{name}"\nseed = {seed}\nruns = "{options.work / "runs"}"\n'
                       f'[data]\nsamples = "{dataset.folder}"\n[model]\n{model}[train]\n{train}')
