@@ -16,8 +16,8 @@ attention, ReLU, gradients clipped), unchanged, trained by its `fit`; lists are 
 are two rows of it, by where batches come from:
 
 - loader: its own LongCTRDataLoader, on Parquet files as it wants them, with --workers processes;
-- memory: batches cut out of tensors in memory by this script, which is as fast as that can be. This is no part of FuxiCTR,
-  and what is left is the time of its model and its optimizer alone.
+- memory: batches cut out of tensors in memory by this script, as wide as the longest history of the batch. This is no part
+  of FuxiCTR, and what is left is mostly the time of its model and its optimizer.
 
 (Its other loaders, npz and Ray's Parquet, have no place for histories of items with several fields each.)
 
@@ -47,7 +47,7 @@ NO_PICTURES = 'images = "none"\nsimilarity = "none"\ninteractions = "none"\n'
 
 # The samples, as FuxiCTR's loader for histories wants them.
 
-def peer(field):
+def theirs(field):
     """The name of a field there: a module of PyTorch has attributes called `type` and `float`."""
     return f"{field}_"
 
@@ -79,18 +79,18 @@ class Samples:
         import numpy as np
         import pyarrow.parquet
         self.user, self.context, self.item, self.lists = dataset.user, dataset.context, dataset.item, dataset.lists
-        self.columns = ["user_index", "seq_len", "item_index", *map(peer, self.user + self.context), "label"]
+        self.columns = ["user_index", "seq_len", "item_index", *map(theirs, self.user + self.context), "label"]
         items = pyarrow.parquet.read_table(dataset.folder / "items.parquet")
         self.vocabulary = {name: {} for name in self.user + self.context + self.item}
         self.of_items = {}
         for name in self.item:
             values = items[name].to_pylist()
             if name not in self.lists:
-                self.of_items[peer(name)] = np.array([0] + [self.number(name, value) for value in values])
+                self.of_items[theirs(name)] = np.array([0] + [self.number(name, value) for value in values])
                 continue
             numbers = [[self.number(name, value) for value in of_item or []] for of_item in values]
-            self.of_items[peer(name)] = np.zeros((len(numbers) + 1, max(1, *map(len, numbers))), np.int64)
-            for row, of_item in zip(self.of_items[peer(name)][1:], numbers):
+            self.of_items[theirs(name)] = np.zeros((len(numbers) + 1, max(1, *map(len, numbers))), np.int64)
+            for row, of_item in zip(self.of_items[theirs(name)][1:], numbers):
                 row[:len(of_item)] = of_item
         # Of both halves: a group's history is a row.
         self.histories = []
@@ -128,19 +128,19 @@ class Samples:
         pandas.DataFrame(self.train, columns=self.columns).to_parquet(folder / "train.parquet")
         pandas.DataFrame({"full_item_seq": self.histories}).to_parquet(folder / "user_info.parquet")
         of_items = {name: list(values) for name, values in self.of_items.items()}
-        pandas.DataFrame({"item_index": range(len(self.of_items[peer("item")])), **of_items}).to_parquet(
+        pandas.DataFrame({"item_index": range(len(self.of_items[theirs("item")])), **of_items}).to_parquet(
             folder / "item_info.parquet")
 
     def features(self, folder):
         """What FuxiCTR calls a feature map."""
         from fuxictr.features import FeatureMap
         meta = [{name: {"source": "", "type": "meta"}} for name in ("user_index", "seq_len", "item_index")]
-        numbers = {peer(name): {"type": "categorical", "source": "item" if name in self.item else "user", "padding_idx": 0,
+        numbers = {theirs(name): {"type": "categorical", "source": "item" if name in self.item else "user", "padding_idx": 0,
                           "vocab_size": len(known) + 1} for name, known in self.vocabulary.items()}
         for name in self.lists:
-            numbers[peer(name)] |= {"type": "sequence", "max_len": self.of_items[peer(name)].shape[1],
+            numbers[theirs(name)] |= {"type": "sequence", "max_len": self.of_items[theirs(name)].shape[1],
                               "feature_encoder": "layers.MaskedSumPooling()"}
-        fields = [{name: numbers[name]} for name in map(peer, self.user + self.context + self.item)]
+        fields = [{name: numbers[name]} for name in map(theirs, self.user + self.context + self.item)]
         path = folder / "feature_map.json"
         path.write_text(json.dumps({"dataset_id": "samples", "labels": ["label"], "features": meta + fields}))
         features = FeatureMap("samples", str(folder))
@@ -215,7 +215,7 @@ def train_fuxictr(options, samples, dataset, system, seed):
         batches = Memory(samples, samples.train, options.batch, seed)
     model.fit(batches, epochs=1)
     p = np.clip(model.predict(Memory(samples, samples.test, 8192)), 1e-7, 1 - 1e-7)
-    users, labels = (samples.test[:, samples.columns.index(name)] for name in (peer("user"), "label"))
+    users, labels = (samples.test[:, samples.columns.index(name)] for name in (theirs("user"), "label"))
     return {"rows_per_second": len(samples.train) / model.seconds, "threads": torch.get_num_threads(),
             **metrics(users, np.log(p) - np.log1p(-p), labels)}
 
