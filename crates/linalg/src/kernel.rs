@@ -6,27 +6,20 @@
 //! other, wherever its tile begins and however wide vectors are: it depends on its own row, its own
 //! column and nothing else, and has the same bits on every processor that fuses.
 
+use std::cell::RefCell;
+
 use pulp::{Simd, WithSimd};
 
 use super::Write;
-use super::panels::Panels;
-
-/// The left factor (m, k): element (i, l) is `data[i * row + l * column]`.
-#[derive(Clone, Copy, Debug)]
-pub struct LeftFactor<'a> {
-    /// The elements, and maybe others between them.
-    pub data: &'a [f32],
-    /// From a row to the next.
-    pub row: usize,
-    /// From a column to the next.
-    pub column: usize,
-}
+use super::left::LeftFactor;
+use super::panels::Right;
+use super::widths::Widths;
 
 /// `c`, m rows `stride` apart, = `scale` * `a` * `b`, or += that.
 pub(super) struct Product<'a, 'h> {
     pub m: usize,
     pub a: LeftFactor<'a>,
-    pub b: Panels<'a>,
+    pub b: Right<'a>,
     pub scale: f32,
     pub write: Write,
     pub c: &'a mut [f32],
@@ -37,34 +30,43 @@ pub(super) struct Product<'a, 'h> {
 
 impl Product<'_, '_> {
     pub(crate) fn run(self) {
-        let Product { m, a, b, .. } = &self;
-        if *m == 0 || b.columns() == 0 {
+        let (m, depth) = (self.m, self.b.depth());
+        if m == 0 || self.b.columns() == 0 {
             return;
         }
-        let (rows, depth) = (m - 1, b.depth().saturating_sub(1));
-        assert!(a.data.len() > rows * a.row + depth * a.column, "the left factor");
-        assert!(self.c.len() >= rows * self.stride + b.columns(), "the destination");
-        crate::arch().dispatch(self);
+        self.a.assert_reaches(m, depth);
+        assert!(self.c.len() >= (m - 1) * self.stride + self.b.columns(), "the destination");
+        thread_local! {
+            static PANEL: RefCell<Vec<f32>> = RefCell::default();
+        }
+        PANEL.with_borrow_mut(|room| crate::arch().dispatch(Packing { product: self, room }));
     }
 }
 
-impl WithSimd for Product<'_, '_> {
+/// A product, and room for a panel that is not packed yet.
+pub(super) struct Packing<'a, 'h, 'r> {
+    pub product: Product<'a, 'h>,
+    pub room: &'r mut Vec<f32>,
+}
+
+impl WithSimd for Packing<'_, '_, '_> {
     type Output = ();
 
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Product { m, a, b, scale, write, c, stride, mut prefetch } = self;
+        let Packing { product, room } = self;
+        let Product { m, a, b, scale, write, c, stride, mut prefetch } = product;
         // A zero that the compiler does not know: it would have tiles of known zeros written to
         // memory and read back.
         let zero = std::hint::black_box(0.0);
-        for (first, width) in b.panels() {
+        for (first, width) in b.panels(Widths::of::<S>().usual) {
             let columns = width.min(b.columns() - first);
-            for (from, panel) in b.blocks(first, width) {
+            for (from, block) in b.blocks() {
+                let panel = b.panel([first, width], [from, block], room);
                 // A sum of several blocks adds all but its first one.
                 let write = if from > 0 { Write::Add } else { write };
                 let to = Destination { scale, write, stride, columns, zero };
-                let a = LeftFactor { data: &a.data[from * a.column..], ..a };
-                let c = &mut c[first..];
+                let (a, c) = (a.from_column(from), &mut c[first..]);
                 match width / S::F32_LANES {
                     1 => rows::<S, 1>(simd, m, a, panel, c, to, &mut prefetch),
                     2 => rows::<S, 2>(simd, m, a, panel, c, to, &mut prefetch),
@@ -102,10 +104,10 @@ fn rows<S: Simd, const N: usize>(
 ) {
     let (panel, _) = S::as_simd_f32s(panel);
     let (panel, _) = panel.as_chunks::<N>();
-    assert!(a.data.len() > (m - 1) * a.row + panel.len().saturating_sub(1) * a.column);
+    a.assert_reaches(m, panel.len());
     let mut i = 0;
     // As many rows as there are registers for.
-    if N == 1 || (N == 2 && S::REGISTER_COUNT >= 32) {
+    if (N == 1 || (N == 2 && S::REGISTER_COUNT >= 32)) && a.rows_of_tile() >= 12 {
         while i + 12 <= m {
             tile::<S, 12, N>(simd, a, i, panel, c, to, prefetch);
             i += 12;
@@ -156,7 +158,7 @@ fn tile<S: Simd, const M: usize, const N: usize>(
 /// which more is made before they reach memory. Sums are those of a product of one block of depth.
 ///
 /// # Panics
-/// If `a` has no such rows, as long as `panel` is.
+/// If `a` has no such rows, as long as `panel` is, or is in tiles.
 #[inline(always)]
 pub fn sums<S: Simd, const M: usize, const N: usize>(
     simd: S,
@@ -165,8 +167,8 @@ pub fn sums<S: Simd, const M: usize, const N: usize>(
     first: usize,
     panel: &[[S::f32s; N]],
 ) -> [[S::f32s; N]; M] {
-    let columns = panel.len().saturating_sub(1);
-    assert!(a.data.len() > (first + M - 1) * a.row + columns * a.column, "the left factor");
+    assert!(a.rows_of_tile() == usize::MAX, "a factor in tiles");
+    a.assert_reaches(first + M, panel.len());
     // SAFETY: as asserted.
     #[allow(unsafe_code)]
     unsafe {
@@ -175,6 +177,10 @@ pub fn sums<S: Simd, const M: usize, const N: usize>(
 }
 
 /// As [`sums`].
+///
+/// Where another program shares the core, a step costs what its instructions cost to issue. So the
+/// numbers of a step are a constant away from each other one way, and a test is made every few
+/// steps.
 ///
 /// # Safety
 /// `a` reaches row `first + M - 1` in the last column of the panel.
@@ -188,20 +194,59 @@ unsafe fn unchecked_sums<S: Simd, const M: usize, const N: usize>(
     panel: &[[S::f32s; N]],
 ) -> [[S::f32s; N]; M] {
     let mut sums = [[zero; N]; M];
-    let starts: [usize; M] = std::array::from_fn(|i| (first + i) * a.row);
-    let mut column = 0;
-    for b in panel {
-        for i in 0..M {
-            // SAFETY: both indices grow from here to those of the caller's promise.
-            let a = unsafe { *a.data.get_unchecked(starts[i] + column) };
-            let a = simd.splat_f32s(a);
-            for j in 0..N {
-                sums[i][j] = simd.mul_add_e_f32s(a, b[j], sums[i][j]);
+    if panel.is_empty() {
+        return sums;
+    }
+    let (row, column, start) = (a.row(), a.column(), a.start(first));
+    // SAFETY: the caller's promise is about its last row and column, and it has a column.
+    let mut at = unsafe { a.data().as_ptr().add(start) };
+    // SAFETY: rows to `M` and columns to the length of the panel, as promised; `at` goes on to one
+    // after the last column at most, whose address alone is computed.
+    unsafe {
+        if column == 1 {
+            let (fours, rest) = panel.as_chunks::<STEPS>();
+            for four in fours {
+                for (column, b) in four.iter().enumerate() {
+                    add_column(simd, |i| *at.add(i * row + column), b, &mut sums);
+                }
+                at = at.wrapping_add(STEPS);
+            }
+            for (column, b) in rest.iter().enumerate() {
+                add_column(simd, |i| *at.add(i * row + column), b, &mut sums);
+            }
+        } else {
+            debug_assert_eq!(row, 1, "rows of a factor that is not in rows");
+            let (twos, rest) = panel.as_chunks::<2>();
+            for two in twos {
+                add_column(simd, |i| *at.add(i), &two[0], &mut sums);
+                add_column(simd, |i| *at.add(column + i), &two[1], &mut sums);
+                at = at.wrapping_add(2 * column);
+            }
+            if let [b] = rest {
+                add_column(simd, |i| *at.add(i), b, &mut sums);
             }
         }
-        column += a.column;
     }
     sums
+}
+
+/// Columns of a left factor between two tests of whether there are more.
+const STEPS: usize = 4;
+
+/// Adds to `sums` a column of the left factor, `a`, times a row of the right one.
+#[inline(always)]
+fn add_column<S: Simd, const M: usize, const N: usize>(
+    simd: S,
+    a: impl Fn(usize) -> f32,
+    b: &[S::f32s; N],
+    sums: &mut [[S::f32s; N]; M],
+) {
+    for (i, sums) in sums.iter_mut().enumerate() {
+        let a = simd.splat_f32s(a(i));
+        for j in 0..N {
+            sums[j] = simd.mul_add_e_f32s(a, b[j], sums[j]);
+        }
+    }
 }
 
 /// Writes the sums of one row.

@@ -24,6 +24,7 @@
 pub mod check;
 mod codebooks;
 mod kernel;
+mod left;
 mod panels;
 mod peak;
 mod processor;
@@ -32,10 +33,9 @@ mod sparse;
 mod widen;
 mod widths;
 
-use std::cell::RefCell;
-
 pub use codebooks::{CENTERS_MAX, Centers, Codebooks, LEVELS_MAX, normalized};
-pub use kernel::{LeftFactor, sums};
+pub use kernel::sums;
+pub use left::{LeftFactor, Tiles};
 pub use panels::{Packed, Panels, Shape};
 pub use peak::multiply_adds;
 pub use processor::{Pretended, arch, columns_in_cache, pretend, second_cache};
@@ -45,6 +45,7 @@ pub use widen::{fetch, widen};
 pub use widths::DEPTH;
 
 use kernel::Product;
+use panels::Right;
 use pulp::Simd;
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (n, k) transposed, or `c` += that.
@@ -53,10 +54,8 @@ pub fn a_bt([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Writ
     if n == 1 && k > 0 {
         return a_by_vector(a, b, scale, write, c);
     }
-    packed(|packed| {
-        packed.pack_transposed(k, n, b);
-        product(m, LeftFactor { data: a, row: k, column: 1 }, packed.panels(), scale, write, c);
-    });
+    let b = Right::Transposed { shape: [k, n], data: b };
+    multiply(m, LeftFactor::rows(a, k), b, scale, write, c, None);
 }
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (k, n), or `c` += that.
@@ -65,13 +64,14 @@ pub fn a_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write
     if n == 1 && k > 0 {
         return a_by_vector(a, b, scale, write, c);
     }
-    by_rows(m, LeftFactor { data: a, row: k, column: 1 }, [k, n], b, scale, write, c);
+    multiply(m, LeftFactor::rows(a, k), by_rows(k, n, b), scale, write, c, None);
 }
 
 /// `c` (m, n) = `scale` * `a` (k, m) transposed * `b` (k, n), or `c` += that.
 pub fn at_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write, c: &mut [f32]) {
     assert_eq!((a.len(), b.len(), c.len()), (k * m, k * n, m * n), "at_b of {m}, {n}, {k}");
-    by_rows(m, LeftFactor { data: a, row: 1, column: m }, [k, n], b, scale, write, c);
+    let b = by_rows(k, n, b);
+    left::transposed([k, m], a, n, |a| multiply(m, a, b, scale, write, c, None));
 }
 
 /// `c` (m, n) = `scale` * `a` (m, k) * `b` (k, n), or `c` += that.
@@ -85,6 +85,19 @@ pub fn product_prefetching(
     m: usize,
     a: LeftFactor,
     b: Panels,
+    scale: f32,
+    write: Write,
+    c: &mut [f32],
+    prefetch: Option<&mut dyn FnMut()>,
+) {
+    multiply(m, a, Right::Panels(b), scale, write, c, prefetch);
+}
+
+/// As [`product_prefetching`].
+fn multiply(
+    m: usize,
+    a: LeftFactor,
+    b: Right,
     scale: f32,
     write: Write,
     c: &mut [f32],
@@ -109,23 +122,10 @@ pub enum Write {
     Add,
 }
 
-/// The product with a row-major `b` (k, n), which is packed unless it is a panel already.
-fn by_rows(
-    m: usize,
-    a: LeftFactor,
-    [k, n]: [usize; 2],
-    b: &[f32],
-    scale: f32,
-    write: Write,
-    c: &mut [f32],
-) {
-    match Panels::in_place(k, n, b) {
-        Some(panels) => product(m, a, panels, scale, write, c),
-        None => packed(|packed| {
-            packed.pack(k, n, b);
-            product(m, a, packed.panels(), scale, write, c);
-        }),
-    }
+/// A row-major `b` (k, n), which is packed unless it is a panel already.
+fn by_rows(k: usize, n: usize, b: &[f32]) -> Right<'_> {
+    let packed = Right::Rows { shape: [k, n], data: b };
+    Panels::in_place(k, n, b).map_or(packed, Right::Panels)
 }
 
 /// `c` (m) = `scale` * `a` (m, k) * `b` (k), or `c` += that.
@@ -143,14 +143,6 @@ fn a_by_vector_in<'a, S: Simd>(
         let value = scale * dot(a, b);
         *c = if write == Write::Add { *c + value } else { value };
     }
-}
-
-/// Runs `run` with this thread's room for a packed factor.
-fn packed<R>(run: impl FnOnce(&mut Packed) -> R) -> R {
-    thread_local! {
-        static PACKED: RefCell<Packed> = RefCell::default();
-    }
-    PACKED.with_borrow_mut(run)
 }
 
 /// Sum of the products of two slices of equal length, in eight interleaved partial sums.
@@ -262,18 +254,47 @@ mod tests {
         assert_eq!(other, whole);
     }
 
+    #[test]
+    fn a_factor_in_tiles_is_the_transposed() {
+        // Too many for the nearest cache, and rows that are no multiple of a tile's; a few alone
+        // are not put into tiles.
+        for [m, n, k] in [[77, 66, 300], [100, 64, 256], [12, 64, 600], [1, 80, 5_000], [0, 64, 9]]
+        {
+            let (a, b) = (values(1, m * k), values(2, n * k));
+            let mut rows = vec![0.0; m * k];
+            for (at, value) in a.iter().enumerate() {
+                rows[at % m * k + at / m] = *value;
+            }
+            let (mut c, mut expected) = (vec![1.0; m * n], vec![1.0; m * n]);
+            a_b([m, n, k], &rows, &b, 0.5, Write::Add, &mut expected);
+            at_b([m, n, k], &a, &b, 0.5, Write::Add, &mut c);
+            assert_eq!(c, expected, "{m}, {n}, {k}");
+
+            let halfs: Vec<half::f16> = a.iter().copied().map(half::f16::from_f32).collect();
+            let mut tiles = Tiles::default();
+            tiles.widen(9, 100, |_| &[half::f16::NAN; 100]);
+            tiles.widen(k, m, |at| &halfs[at * m..][..m]);
+            rows.iter_mut().for_each(|value| *value = half::f16::from_f32(*value).to_f32());
+            a_b([m, n, k], &rows, &b, 0.5, Write::Overwrite, &mut expected);
+            let mut packed = Packed::default();
+            packed.pack(k, n, &b);
+            product(m, tiles.factor(), packed.panels(), 0.5, Write::Overwrite, &mut c);
+            assert_eq!(c, expected, "{m}, {n}, {k}");
+        }
+    }
+
     /// A product by vectors `S`, in panels of either width, and by the ones of this processor.
     fn by_vectors<S: Simd>(simd: S, fuses: bool) {
         let [m, n, k] = [29, 150, 300];
         let (a, b) = (values(1, m * k), values(2, n * k));
-        let left = LeftFactor { data: &a, row: k, column: 1 };
+        let left = LeftFactor::rows(&a, k);
         let (mut expected, mut packed) = (vec![0.0; m * n], Packed::default());
         a_b([m, n, k], &a, &b, 0.5, Write::Overwrite, &mut expected);
         let widths = widths::Widths::of::<S>();
         for width in [widths.usual, widths.wide] {
             let mut c = vec![f32::NAN; m * n];
             packed.pack_as(width, k, n, &b);
-            let (b, write) = (packed.panels(), Write::Overwrite);
+            let (b, write) = (Right::Panels(packed.panels()), Write::Overwrite);
             let product = kernel::Product {
                 m,
                 a: left,
@@ -284,7 +305,7 @@ mod tests {
                 stride: n,
                 prefetch: None,
             };
-            simd.vectorize(product);
+            simd.vectorize(kernel::Packing { product, room: &mut Vec::new() });
             if fuses {
                 assert_eq!(c, expected, "{} lanes, panels of {width}", S::F32_LANES)
             } else {
@@ -335,7 +356,7 @@ mod tests {
         }
         let k = 37;
         let (a, b) = (values(1, 5 * k), values(2, 64 * k));
-        let left = LeftFactor { data: &a, row: k, column: 1 };
+        let left = LeftFactor::rows(&a, k);
         let lanes = arch().dispatch(Tile(left, &b[..64])).0;
         let (_, got) = arch().dispatch(Tile(left, &b[..lanes * k]));
         let mut expected = vec![0.0; 5 * lanes];

@@ -67,10 +67,77 @@ impl<'a> Panels<'a> {
         first: usize,
         width: usize,
     ) -> impl Iterator<Item = (usize, &'a [f32])> {
-        let padded = padded(self.columns);
-        blocks(self.depth).map(move |(from, rows)| {
-            (from, &self.data[from * padded + first * rows..][..rows * width])
-        })
+        blocks(self.depth).map(move |(from, rows)| (from, self.block([first, width], [from, rows])))
+    }
+
+    /// Rows `from` to `from + rows` of a panel.
+    fn block(self, [first, width]: [usize; 2], [from, rows]: [usize; 2]) -> &'a [f32] {
+        &self.data[from * padded(self.columns) + first * rows..][..rows * width]
+    }
+}
+
+/// The right factor of one product.
+#[derive(Clone, Copy)]
+pub(super) enum Right<'a> {
+    /// Packed before, or one panel in place.
+    Panels(Panels<'a>),
+    /// Row-major (depth, columns), packed panel by panel: the product reads what it was packed into
+    /// while that is in the nearest cache.
+    Rows { shape: [usize; 2], data: &'a [f32] },
+    /// The same, row-major transposed, (columns, depth).
+    Transposed { shape: [usize; 2], data: &'a [f32] },
+}
+
+impl Right<'_> {
+    pub(super) fn depth(&self) -> usize {
+        match self {
+            Right::Panels(panels) => panels.depth(),
+            Right::Rows { shape, .. } | Right::Transposed { shape, .. } => shape[0],
+        }
+    }
+
+    pub(super) fn columns(&self) -> usize {
+        match self {
+            Right::Panels(panels) => panels.columns(),
+            Right::Rows { shape, .. } | Right::Transposed { shape, .. } => shape[1],
+        }
+    }
+
+    /// First column and width of every panel; those that are packed now are `usual` wide.
+    #[inline(always)]
+    pub(super) fn panels(&self, usual: usize) -> impl Iterator<Item = (usize, usize)> {
+        let width = match self {
+            Right::Panels(panels) => panels.width,
+            Right::Rows { .. } | Right::Transposed { .. } => usual,
+        };
+        panels(self.columns(), width)
+    }
+
+    /// First row of every block of a panel, and how many it has.
+    #[inline(always)]
+    pub(super) fn blocks(&self) -> impl Iterator<Item = (usize, usize)> {
+        blocks(self.depth())
+    }
+
+    /// Rows `from` to `from + rows` of the panel that is `width` wide from column `first` on,
+    /// packed in `room` unless they are already.
+    pub(super) fn panel<'s>(
+        &'s self,
+        [first, width]: [usize; 2],
+        [from, rows]: [usize; 2],
+        room: &'s mut Vec<f32>,
+    ) -> &'s [f32] {
+        let ([depth, columns], data) = match *self {
+            Right::Panels(panels) => return panels.block([first, width], [from, rows]),
+            Right::Rows { shape, data } | Right::Transposed { shape, data } => (shape, data),
+        };
+        let panel = fit(room, rows * width);
+        if let Right::Rows { .. } = self {
+            copy_panel(&data[from * columns..], columns, first, width, panel);
+        } else {
+            transpose_panel([depth, columns], data, from, first, width, panel);
+        }
+        panel
     }
 }
 
@@ -138,12 +205,7 @@ impl Packed {
             let block = &mut self.data[from * padded..][..rows * padded];
             for (first, width) in panels(columns, width) {
                 let panel = &mut block[first * rows..][..rows * width];
-                for (row, into) in panel.chunks_exact_mut(width).enumerate() {
-                    let (values, rest) = into.split_at_mut(width.min(columns - first));
-                    let row = &b[(from + row) * columns + first..];
-                    values.copy_from_slice(&row[..values.len()]);
-                    rest.fill(0.0);
-                }
+                copy_panel(&b[from * columns..], columns, first, width, panel);
             }
         }
     }
@@ -158,16 +220,53 @@ impl Shape {
         let rows = DEPTH.min(depth - from);
         for (first, width) in panels(columns, width) {
             let panel = &mut block[first * rows..][..rows * width];
-            let filled = width.min(columns - first);
-            if filled < width {
-                panel.fill(0.0);
+            transpose_panel([depth, columns], b, from, first, width, panel);
+        }
+    }
+}
+
+/// Fills `panel`, (rows, `width`), with columns from `first` on of `b`, rows of `columns`.
+fn copy_panel(b: &[f32], columns: usize, first: usize, width: usize, panel: &mut [f32]) {
+    /// The same where the panel has all of its columns.
+    fn copy<const N: usize>(b: &[f32], columns: usize, first: usize, panel: &mut [f32]) {
+        let rows = panel.as_chunks_mut::<N>().0.iter_mut().zip(b.chunks(columns));
+        for (to, row) in rows {
+            let from = row[first..].first_chunk::<N>().expect("a row has the panel's columns");
+            *to = *from;
+        }
+    }
+    let filled = width.min(columns - first);
+    match width {
+        16 if filled == width => copy::<16>(b, columns, first, panel),
+        32 if filled == width => copy::<32>(b, columns, first, panel),
+        _ => {
+            for (to, row) in panel.chunks_exact_mut(width).zip(b.chunks(columns)) {
+                let (values, rest) = to.split_at_mut(filled);
+                values.copy_from_slice(&row[first..][..filled]);
+                rest.fill(0.0);
             }
-            for column in 0..filled {
-                let values = &b[(first + column) * depth + from..][..rows];
-                for (value, row) in values.iter().zip(panel.chunks_exact_mut(width)) {
-                    row[column] = *value;
-                }
-            }
+        }
+    }
+}
+
+/// Fills `panel`, (rows, `width`), with rows from `from` and columns from `first` on of the matrix
+/// (depth, columns) whose transposed is `b`.
+fn transpose_panel(
+    [depth, columns]: [usize; 2],
+    b: &[f32],
+    from: usize,
+    first: usize,
+    width: usize,
+    panel: &mut [f32],
+) {
+    let filled = width.min(columns - first);
+    if filled < width {
+        panel.fill(0.0);
+    }
+    for column in 0..filled {
+        let values = &b[(first + column) * depth + from..];
+        for (value, row) in values.iter().zip(panel.chunks_exact_mut(width)) {
+            row[column] = *value;
         }
     }
 }

@@ -195,7 +195,7 @@ mod tests {
             let mut b = Packed::default();
             b.pack(k, n, &values(3, k * n));
             let (mut expected, mut c) = (vec![1.0; m * n], vec![1.0; m * n]);
-            let left = LeftFactor { data: &wide, row: k, column: 1 };
+            let left = LeftFactor::rows(&wide, k);
             product(m, left, b.panels(), 0.5, Write::Add, &mut expected);
             let mut sparse = Sparse::default();
             sparse.list_rows(m, |row| &halfs[row * k..][..k]);

@@ -15,6 +15,8 @@ pub(super) struct Widths {
     pub in_place: usize,
     /// What a listed left factor is fastest with.
     pub wide: usize,
+    /// Rows of the left factor that a product with such panels sums at once, 6 or 12.
+    pub rows: usize,
 }
 
 impl Widths {
@@ -39,6 +41,7 @@ impl Widths {
         // the nearest cache.
         let many = S::REGISTER_COUNT >= 32;
         let usual = if many && S::F32_LANES < 16 { four } else { two };
-        Widths { usual, in_place: if many { four } else { usual }, wide: four }
+        let rows = if many && usual == two { 12 } else { 6 };
+        Widths { usual, in_place: if many { four } else { usual }, wide: four, rows }
     }
 }

@@ -69,7 +69,7 @@ impl Finder {
             self.images.pack_transposed(dim, n, images);
             for (ads, found) in ads.chunks(ADS * dim).zip(self.found.chunks_mut(ADS)) {
                 let m = ads.len() / dim;
-                let left = LeftFactor { data: ads, row: dim, column: 1 };
+                let left = LeftFactor::rows(ads, dim);
                 let out = fit(&mut self.out, m * n);
                 linalg::product(m, left, self.images.panels(), 1.0, Write::Overwrite, out);
                 for (likeness, found) in out.chunks_exact(n).zip(found) {

@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::dropout::Dropout;
 use crate::init::Init;
-use crate::linalg::{self, LeftFactor, Packed, Panels, Sparse, Write, fit};
+use crate::linalg::{self, LeftFactor, Packed, Panels, Sparse, Tiles, Write, fit};
 use crate::linear::Linear;
 use crate::params::{Layout, View};
 use crate::stack::{Stack, StackScratch};
@@ -124,6 +124,8 @@ pub struct TowerScratch {
 pub struct TowerBuffers {
     /// Widened, where most of them are not zero.
     x: Vec<f32>,
+    /// The same of a part of their columns, transposed.
+    tiles: Tiles,
     /// Listed, where they are.
     sparse: Sparse,
 }
@@ -215,7 +217,8 @@ impl Tower {
                     buffers.sparse.list_rows(count, |at| &row(at)[from..to]);
                     buffers.sparse.product(first, scale, write, z);
                 } else {
-                    let x = widen(count, |at| &row(at)[from..to], &mut buffers.x);
+                    let x = fit(&mut buffers.x, count * (to - from));
+                    linalg::widen(to - from, |at| &row(at)[from..to], x);
                     // Of the same images what follows, or of the next ones the beginning.
                     let (images, columns) = if to < inputs {
                         (block * BLOCK, to..(to + span).min(inputs))
@@ -229,7 +232,8 @@ impl Tower {
                         }
                     };
                     let prefetch = Some(&mut prefetch as &mut dyn FnMut());
-                    linalg::product_prefetching(count, x.rows(), first, scale, write, z, prefetch);
+                    let x = LeftFactor::rows(x, to - from);
+                    linalg::product_prefetching(count, x, first, scale, write, z, prefetch);
                 }
             }
         }
@@ -310,7 +314,7 @@ impl Tower {
                 buffers.sparse.product(dz, scale, write, dw);
                 continue;
             }
-            let x = widen(to - from, row, &mut buffers.x);
+            buffers.tiles.widen(to - from, columns.len(), row);
             // Of the same columns the images that follow, or what is asked for next.
             let (of, first, part) = match next {
                 Some(next) if to == rows.len() => (next.rows, 0, &next.columns),
@@ -323,7 +327,8 @@ impl Tower {
                 }
             };
             let prefetch = Some(&mut prefetch as &mut dyn FnMut());
-            linalg::product_prefetching(columns.len(), x.columns(), dz, scale, write, dw, prefetch);
+            let x = buffers.tiles.factor();
+            linalg::product_prefetching(columns.len(), x, dz, scale, write, dw, prefetch);
         }
     }
 }
@@ -334,29 +339,6 @@ pub struct Upcoming<'a, R: ?Sized> {
     pub rows: &'a R,
     /// Columns of [`Tower::first_matrix`].
     pub columns: Range<usize>,
-}
-
-struct Wide<'a> {
-    x: &'a [f32],
-    width: usize,
-}
-
-impl<'a> Wide<'a> {
-    fn rows(&self) -> LeftFactor<'a> {
-        LeftFactor { data: self.x, row: self.width, column: 1 }
-    }
-
-    fn columns(&self) -> LeftFactor<'a> {
-        LeftFactor { data: self.x, row: 1, column: self.width }
-    }
-}
-
-/// The `count` rows that `row` gives, widened into `x`.
-fn widen<'a, 'x>(count: usize, row: impl Fn(usize) -> &'a [f16], x: &'x mut Vec<f32>) -> Wide<'x> {
-    let width = if count > 0 { row(0).len() } else { 0 };
-    let x = fit(x, count * width);
-    linalg::widen(width, row, x);
-    Wide { x, width }
 }
 
 #[cfg(test)]

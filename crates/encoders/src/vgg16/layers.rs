@@ -140,7 +140,7 @@ impl Convolution {
             let sums = &mut to.data[(first + 1) * row + outputs..][..pixels * outputs];
             for (kernel, weights) in self.rows.iter().enumerate() {
                 let seen = &from.data[(first + kernel) * from.row()..];
-                let left = LeftFactor { data: seen, row: self.inputs, column: 1 };
+                let left = LeftFactor::rows(seen, self.inputs);
                 let write = if kernel == 0 { Write::Overwrite } else { Write::Add };
                 product(pixels, left, weights.panels(), 1.0, write, sums);
             }
@@ -193,7 +193,7 @@ impl Full {
 
     /// `to` (n, outputs) = `from` (n, inputs) x weights + bias, `rectified` or not.
     pub(crate) fn forward(&self, n: usize, from: &[f32], rectified: bool, to: &mut [f32]) {
-        let left = LeftFactor { data: from, row: self.inputs, column: 1 };
+        let left = LeftFactor::rows(from, self.inputs);
         product(n, left, self.weights.panels(), 1.0, Write::Overwrite, to);
         rectify(to, &self.bias, if rectified { 0.0 } else { f32::NEG_INFINITY });
     }

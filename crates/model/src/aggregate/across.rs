@@ -26,6 +26,10 @@ const IMPRESSIONS: usize = 4;
 /// Columns are filled up to a multiple of this.
 const LANES: usize = 16;
 
+/// Columns of a tile of weights between two tests of whether there are more: where another program
+/// shares the core, a step costs what its instructions cost to issue.
+const STEPS: usize = 4;
+
 /// Floats of a line of a cache.
 const LINE: usize = 16;
 
@@ -316,15 +320,33 @@ fn sums<S: Simd, const R: usize, const V: usize>(
     panel: &[[S::f32s; V]],
 ) -> [[S::f32s; V]; R] {
     let mut sums = [[zero; V]; R];
-    for (weights, row) in weights.iter().zip(panel) {
-        for i in 0..R {
-            let weight = simd.splat_f32s(weights[i]);
-            for j in 0..V {
-                sums[i][j] = simd.mul_add_e_f32s(weight, row[j], sums[i][j]);
-            }
+    let (weights, last_weights) = weights.as_chunks::<STEPS>();
+    let (panel, last_rows) = panel.as_chunks::<STEPS>();
+    for (weights, rows) in weights.iter().zip(panel) {
+        for (weights, row) in weights.iter().zip(rows) {
+            add_row(simd, weights, row, &mut sums);
         }
     }
+    for (weights, row) in last_weights.iter().zip(last_rows) {
+        add_row(simd, weights, row, &mut sums);
+    }
     sums
+}
+
+/// A column of a tile of weights times a row of what they weigh, added to `sums`.
+#[inline(always)]
+fn add_row<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    weights: &[f32; R],
+    row: &[S::f32s; V],
+    sums: &mut [[S::f32s; V]; R],
+) {
+    for i in 0..R {
+        let weight = simd.splat_f32s(weights[i]);
+        for j in 0..V {
+            sums[i][j] = simd.mul_add_e_f32s(weight, row[j], sums[i][j]);
+        }
+    }
 }
 
 /// `to` += `sums`.

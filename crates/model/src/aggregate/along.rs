@@ -181,7 +181,7 @@ fn first_layer_of_products<S: Simd, const M: usize, const N: usize>(
 ) {
     let zero = simd.splat_f32s(std::hint::black_box(0.0));
     let (first, depth) = (channel.slope0.len(), channel.product_width());
-    let left = LeftFactor { data: products, row: products.len() / PAIRS, column: 1 };
+    let left = LeftFactor::rows(products, products.len() / PAIRS);
     let slopes = vectors::<S, N>(channel.slope0);
     let tiles = pairs.as_chunks::<M>().0.iter().zip(a0.chunks_exact_mut(M * first));
     for (tile, (pairs, a0)) in tiles.enumerate() {
@@ -212,7 +212,7 @@ fn second_layer<S: Simd, const M: usize, const N: usize>(
     let zero = simd.splat_f32s(std::hint::black_box(0.0));
     let Upper { bias1, slope1, weight2, .. } = channel.upper;
     let (first, second) = (channel.slope0.len(), bias1.len());
-    let left = LeftFactor { data: a0, row: first, column: 1 };
+    let left = LeftFactor::rows(a0, first);
     let [biases, slopes, lasts] = [bias1, slope1, weight2].map(vectors::<S, N>);
     for (tile, terms) in terms.chunks_exact_mut(M * second).enumerate() {
         for (at, panel) in layer.chunks_exact(first).enumerate() {

@@ -198,7 +198,7 @@ impl Attention {
             pairs.chunks(BLOCK).zip(z1.chunks_mut(BLOCK * second)).zip(weights.chunks_mut(BLOCK));
         for ((pairs, z1), weights) in blocks {
             self.first_layer(w, pairs, keys, queries, embeddings, query, block);
-            let a0 = LeftFactor { data: &block.a0, row: first, column: 1 };
+            let a0 = LeftFactor::rows(&block.a0, first);
             linalg::product(pairs.len(), a0, layer1.panels(), 1.0, Write::Overwrite, z1);
             pairs::upper_layers(self.upper(w), z1, weights);
         }

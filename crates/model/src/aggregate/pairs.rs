@@ -7,6 +7,7 @@
 
 use pulp::Simd;
 
+use super::across::{vectors, vectors_mut};
 use super::inputs::Histories;
 use crate::linalg;
 use crate::pool::Columns;
@@ -171,6 +172,67 @@ pub(super) fn first_layer_backward_in<'a, S: Simd>(
 ) {
     let width = slope.len();
     assert!(z0.len() == pairs.len() * width && dz0.len() == z0.len(), "a row for every pair");
+    // A sum waits for its last addition, so there are several at once.
+    if S::REGISTER_COUNT >= 32 && width.is_multiple_of(4 * S::F32_LANES) {
+        first_layer_backward_by::<S, 4>(simd, pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+    } else if width.is_multiple_of(2 * S::F32_LANES) {
+        first_layer_backward_by::<S, 2>(simd, pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+    } else {
+        first_layer_backward_of_any(simd, pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+    }
+}
+
+/// [`first_layer_backward`], `V` vectors of columns at a time.
+#[inline(always)]
+fn first_layer_backward_by<S: Simd, const V: usize>(
+    simd: S,
+    pairs: &[Pair],
+    slope: &[f32],
+    z0: &[f32],
+    dz0: &mut [f32],
+    dslope: &mut [f32],
+    dkeys: &mut [f32],
+    dqueries: &mut [f32],
+) {
+    let (slope, dslope) = (vectors::<S, V>(slope), vectors_mut::<S, V>(dslope));
+    let (z0, dz0) = (vectors::<S, V>(z0), vectors_mut::<S, V>(dz0));
+    let (dkeys, dqueries) = (vectors_mut::<S, V>(dkeys), vectors_mut::<S, V>(dqueries));
+    let parts = slope.len();
+    for (first, run) in runs(pairs) {
+        let z0 = &z0[first * parts..][..run.len() * parts];
+        let dz0 = &mut dz0[first * parts..][..run.len() * parts];
+        let dquery = &mut dqueries[run[0].impression as usize * parts..][..parts];
+        for part in 0..parts {
+            let (slope, mut sum, mut slopes) = (slope[part], dquery[part], dslope[part]);
+            let rows = z0.chunks_exact(parts).zip(dz0.chunks_exact_mut(parts));
+            for (pair, (z, dz)) in run.iter().zip(rows) {
+                let (z, dz) = (&z[part], &mut dz[part]);
+                let dkey = &mut dkeys[pair.image as usize * parts + part];
+                for j in 0..V {
+                    slopes[j] = simd.mul_add_e_f32s(dz[j], negative(simd, z[j]), slopes[j]);
+                    dz[j] = prelu_backward(simd, slope[j], z[j], dz[j]);
+                    dkey[j] = simd.add_f32s(dkey[j], dz[j]);
+                    sum[j] = simd.add_f32s(sum[j], dz[j]);
+                }
+            }
+            (dquery[part], dslope[part]) = (sum, slopes);
+        }
+    }
+}
+
+/// [`first_layer_backward`] of any width.
+#[inline(always)]
+fn first_layer_backward_of_any<S: Simd>(
+    simd: S,
+    pairs: &[Pair],
+    slope: &[f32],
+    z0: &[f32],
+    dz0: &mut [f32],
+    dslope: &mut [f32],
+    dkeys: &mut [f32],
+    dqueries: &mut [f32],
+) {
+    let width = slope.len();
     for (first, run) in runs(pairs) {
         let dquery = row_mut(dqueries, run[0].impression, width);
         for part in parts::<S>(width) {
@@ -258,6 +320,53 @@ pub(super) fn upper_layers_backward_in<'a, S: Simd>(
 ) {
     let width = layers.bias1.len();
     assert!(z1.len() == dweights.len() * width && dz1.len() == z1.len(), "a row for every pair");
+    if width == 2 * S::F32_LANES {
+        upper_layers_backward_by::<S, 2>(simd, layers, z1, dweights, dz1, to);
+    } else {
+        upper_layers_backward_of_any(simd, layers, z1, dweights, dz1, to);
+    }
+}
+
+/// [`upper_layers_backward`] of `V` vectors of columns.
+#[inline(always)]
+fn upper_layers_backward_by<S: Simd, const V: usize>(
+    simd: S,
+    layers: Upper,
+    z1: &[f32],
+    dweights: &[f32],
+    dz1: &mut [f32],
+    to: UpperGradients,
+) {
+    let (slope, weight) = (vectors::<S, V>(layers.slope1)[0], vectors::<S, V>(layers.weight2)[0]);
+    let weight2 = &mut vectors_mut::<S, V>(to.weight2)[0];
+    let slope1 = &mut vectors_mut::<S, V>(to.slope1)[0];
+    let bias1 = &mut vectors_mut::<S, V>(to.bias1)[0];
+    let (mut weights, mut slopes, mut biases) = (*weight2, *slope1, *bias1);
+    let rows = vectors::<S, V>(z1).iter().zip(vectors_mut::<S, V>(dz1));
+    for (dweight, (z, dz)) in dweights.iter().zip(rows) {
+        let dweight = simd.splat_f32s(*dweight);
+        for j in 0..V {
+            weights[j] = simd.mul_add_e_f32s(dweight, prelu(simd, slope[j], z[j]), weights[j]);
+            let da = simd.mul_f32s(dweight, weight[j]);
+            slopes[j] = simd.mul_add_e_f32s(da, negative(simd, z[j]), slopes[j]);
+            dz[j] = prelu_backward(simd, slope[j], z[j], da);
+            biases[j] = simd.add_f32s(biases[j], dz[j]);
+        }
+    }
+    (*weight2, *slope1, *bias1) = (weights, slopes, biases);
+}
+
+/// [`upper_layers_backward`] of any width.
+#[inline(always)]
+fn upper_layers_backward_of_any<S: Simd>(
+    simd: S,
+    layers: Upper,
+    z1: &[f32],
+    dweights: &[f32],
+    dz1: &mut [f32],
+    to: UpperGradients,
+) {
+    let width = layers.bias1.len();
     for part in parts::<S>(width) {
         let slope = load(simd, &layers.slope1[part.clone()]);
         let weight = load(simd, &layers.weight2[part.clone()]);
