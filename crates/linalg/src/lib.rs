@@ -30,6 +30,7 @@ mod peak;
 mod processor;
 mod projection;
 mod sparse;
+mod transpose;
 mod widen;
 mod widths;
 
@@ -41,6 +42,7 @@ pub use peak::multiply_adds;
 pub use processor::{Pretended, arch, columns_in_cache, pretend, second_cache};
 pub use projection::{Normalize, Projection};
 pub use sparse::{Sparse, count_values};
+pub use transpose::transpose;
 pub use widen::{fetch, widen};
 pub use widths::DEPTH;
 

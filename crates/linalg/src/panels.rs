@@ -8,6 +8,7 @@
 //! ```
 
 use super::fit;
+use super::transpose::transpose;
 use super::widths::{DEPTH, Widths};
 
 /// Columns are filled up to a multiple of this, so that every vector is whole.
@@ -263,12 +264,8 @@ fn transpose_panel(
     if filled < width {
         panel.fill(0.0);
     }
-    for column in 0..filled {
-        let values = &b[(first + column) * depth + from..];
-        for (value, row) in values.iter().zip(panel.chunks_exact_mut(width)) {
-            row[column] = *value;
-        }
-    }
+    let rows = panel.len() / width;
+    transpose([filled, rows], &b[first * depth + from..], depth, panel, width);
 }
 
 fn padded(columns: usize) -> usize {

@@ -11,7 +11,7 @@ use std::cell::RefCell;
 use std::ops::Range;
 
 use ams_fabric::{Rounding, sum};
-use ams_model::linalg::Packed;
+use ams_model::linalg::{self, Packed};
 use ams_model::tower::TowerBuffers;
 use rayon::prelude::*;
 
@@ -174,12 +174,7 @@ fn join(blocks: &[Vec<f32>], inputs: usize, matrix: &mut [f32]) {
 /// Overwrites `to` with the transposed of `from`, whose rows are `width` long.
 fn transpose(from: &[f32], width: usize, to: &mut Vec<f32>) {
     let rows = from.len() / width;
-    to.resize(from.len(), 0.0);
-    for (column, to) in to.chunks_exact_mut(rows).enumerate() {
-        for (row, to) in to.iter_mut().enumerate() {
-            *to = from[row * width + column];
-        }
-    }
+    linalg::transpose([rows, width], from, width, linalg::fit(to, from.len()), rows);
 }
 
 #[cfg(test)]
