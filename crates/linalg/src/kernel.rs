@@ -149,8 +149,23 @@ fn tile<S: Simd, const M: usize, const N: usize>(
     #[allow(unsafe_code)]
     let sums: [[S::f32s; N]; M] =
         unsafe { unchecked_sums(simd, simd.splat_f32s(to.zero), a, first, panel) };
-    for (i, sums) in sums.iter().enumerate() {
-        store(simd, sums, &mut c[(first + i) * to.stride..][..to.columns], to);
+    // All columns, as most panels have: sums go from their registers to the destination.
+    if to.columns == N * S::F32_LANES {
+        let scale = simd.splat_f32s(to.scale);
+        for (i, sums) in sums.iter().enumerate() {
+            let row = &mut c[(first + i) * to.stride..][..N * S::F32_LANES];
+            let row = S::as_mut_simd_f32s(row).0.first_chunk_mut::<N>().expect("a whole row");
+            for j in 0..N {
+                row[j] = match to.write {
+                    Write::Overwrite => simd.mul_f32s(scale, sums[j]),
+                    Write::Add => simd.mul_add_e_f32s(scale, sums[j], row[j]),
+                };
+            }
+        }
+    } else {
+        for (i, sums) in sums.iter().enumerate() {
+            store(simd, sums, &mut c[(first + i) * to.stride..][..to.columns], to);
+        }
     }
 }
 

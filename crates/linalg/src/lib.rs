@@ -37,7 +37,7 @@ mod widths;
 pub use codebooks::{CENTERS_MAX, Centers, Codebooks, LEVELS_MAX, normalized};
 pub use kernel::sums;
 pub use left::{LeftFactor, Tiles};
-pub use panels::{Packed, Panels, Shape};
+pub use panels::{MakePanel, Packed, Panels, Shape};
 pub use peak::multiply_adds;
 pub use processor::{Pretended, arch, columns_in_cache, pretend, second_cache};
 pub use projection::{Normalize, Projection};
@@ -73,6 +73,21 @@ pub fn a_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write
 pub fn at_b([m, n, k]: [usize; 3], a: &[f32], b: &[f32], scale: f32, write: Write, c: &mut [f32]) {
     assert_eq!((a.len(), b.len(), c.len()), (k * m, k * n, m * n), "at_b of {m}, {n}, {k}");
     let b = by_rows(k, n, b);
+    left::transposed([k, m], a, n, |a| multiply(m, a, b, scale, write, c, None));
+}
+
+/// `c` (m, n) = `scale` * `a` (k, m) transposed * `b` (k, n), or `c` += that; `b` is made panel by
+/// panel, and read while it is in the nearest cache.
+pub fn at_made_b(
+    [m, n, k]: [usize; 3],
+    a: &[f32],
+    b: MakePanel,
+    scale: f32,
+    write: Write,
+    c: &mut [f32],
+) {
+    assert_eq!((a.len(), c.len()), (k * m, m * n), "at_made_b of {m}, {n}, {k}");
+    let b = Right::Made { shape: [k, n], make: b };
     left::transposed([k, m], a, n, |a| multiply(m, a, b, scale, write, c, None));
 }
 
@@ -254,6 +269,24 @@ mod tests {
         let mut other = vec![0.0; m * n];
         a_b([m, n, k], &a, &transposed, 0.5, Write::Overwrite, &mut other);
         assert_eq!(other, whole);
+    }
+
+    #[test]
+    fn a_factor_that_is_made_is_as_one_that_is_there() {
+        for [m, n, k] in [[16, 64, 256], [3, 70, 300], [16, 5, 1], [80, 64, 257], [2, 3, 0]] {
+            let (a, b) = (values(1, m * k), values(2, n * k));
+            let make = |first: usize, width: usize, from: usize, panel: &mut [f32]| {
+                panel.fill(0.0);
+                let end = n.min(first + width);
+                for (row, to) in (from..).zip(panel.chunks_exact_mut(width)) {
+                    to[..end - first].copy_from_slice(&b[row * n + first..row * n + end]);
+                }
+            };
+            let (mut c, mut expected) = (vec![1.0; m * n], vec![1.0; m * n]);
+            at_b([m, n, k], &a, &b, 0.5, Write::Add, &mut expected);
+            at_made_b([m, n, k], &a, &make, 0.5, Write::Add, &mut c);
+            assert_eq!(c, expected, "{m}, {n}, {k}");
+        }
     }
 
     #[test]

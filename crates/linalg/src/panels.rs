@@ -87,20 +87,30 @@ pub(super) enum Right<'a> {
     Rows { shape: [usize; 2], data: &'a [f32] },
     /// The same, row-major transposed, (columns, depth).
     Transposed { shape: [usize; 2], data: &'a [f32] },
+    /// Made panel by panel.
+    Made { shape: [usize; 2], make: MakePanel<'a> },
 }
+
+/// Overwrites a panel, row-major (rows, width): from which column on, its width, from which row on.
+/// Columns beyond the last are filled up with zeros.
+pub type MakePanel<'a> = &'a dyn Fn(usize, usize, usize, &mut [f32]);
 
 impl Right<'_> {
     pub(super) fn depth(&self) -> usize {
         match self {
             Right::Panels(panels) => panels.depth(),
-            Right::Rows { shape, .. } | Right::Transposed { shape, .. } => shape[0],
+            Right::Rows { shape, .. }
+            | Right::Transposed { shape, .. }
+            | Right::Made { shape, .. } => shape[0],
         }
     }
 
     pub(super) fn columns(&self) -> usize {
         match self {
             Right::Panels(panels) => panels.columns(),
-            Right::Rows { shape, .. } | Right::Transposed { shape, .. } => shape[1],
+            Right::Rows { shape, .. }
+            | Right::Transposed { shape, .. }
+            | Right::Made { shape, .. } => shape[1],
         }
     }
 
@@ -109,7 +119,7 @@ impl Right<'_> {
     pub(super) fn panels(&self, usual: usize) -> impl Iterator<Item = (usize, usize)> {
         let width = match self {
             Right::Panels(panels) => panels.width,
-            Right::Rows { .. } | Right::Transposed { .. } => usual,
+            Right::Rows { .. } | Right::Transposed { .. } | Right::Made { .. } => usual,
         };
         panels(self.columns(), width)
     }
@@ -128,15 +138,19 @@ impl Right<'_> {
         [from, rows]: [usize; 2],
         room: &'s mut Vec<f32>,
     ) -> &'s [f32] {
-        let ([depth, columns], data) = match *self {
-            Right::Panels(panels) => return panels.block([first, width], [from, rows]),
-            Right::Rows { shape, data } | Right::Transposed { shape, data } => (shape, data),
-        };
+        if let Right::Panels(panels) = self {
+            return panels.block([first, width], [from, rows]);
+        }
         let panel = fit(room, rows * width);
-        if let Right::Rows { .. } = self {
-            copy_panel(&data[from * columns..], columns, first, width, panel);
-        } else {
-            transpose_panel([depth, columns], data, from, first, width, panel);
+        match *self {
+            Right::Panels(_) => unreachable!("returned before"),
+            Right::Rows { shape: [_, columns], data } => {
+                copy_panel(&data[from * columns..], columns, first, width, panel);
+            }
+            Right::Transposed { shape, data } => {
+                transpose_panel(shape, data, from, first, width, panel);
+            }
+            Right::Made { make, .. } => make(first, width, from, panel),
         }
         panel
     }

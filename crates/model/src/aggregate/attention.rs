@@ -16,7 +16,7 @@
 use super::across::{self, Channel};
 use super::along;
 use super::inputs::{Histories, Widths};
-use super::pairs::{self, Operands, Pair, Upper, UpperGradients};
+use super::pairs::{self, FirstLayer, Operands, Pair, Upper, UpperGradients};
 use crate::init::Init;
 use crate::linalg::{self, LeftFactor, Packed, Write, fit, zeros};
 use crate::linear::Linear;
@@ -24,8 +24,11 @@ use crate::params::{Layout, View};
 use crate::pool::Columns;
 use crate::prelu;
 
-/// Pairs per block, which stays in a cache.
-const BLOCK: usize = 256;
+/// Pairs per block, which stays in a cache: as many as a product sums before it writes.
+const BLOCK: usize = linalg::DEPTH;
+
+/// Pairs whose gradients stay in the nearest cache.
+const NEAR: usize = 64;
 
 /// About what every behavior weighs before training: attention begins as a sum.
 ///
@@ -305,11 +308,8 @@ impl Attention {
                 let cosines = of_block(histories, at, dweights.len());
                 factor.of_mut(dw)[0] += linalg::dot(dweights, cosines);
             }
-            self.first_layer(w, pairs, keys, queries, embeddings, query, block);
-            self.upper_layers_backward(w, z1, block, dw);
-            let (slope, dslope) = (self.slope0.of(w), self.slope0.of_mut(dw));
-            let Block { z0, dz0, .. } = block;
-            pairs::first_layer_backward(pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+            self.first_sum(w, pairs, [keys, queries], embeddings, query, block);
+            self.layers_backward(w, pairs, [keys, queries], z1, block, dw, [dkeys, dqueries]);
             self.products_backward(w, pairs, embeddings, query, block, dw, dembeddings, dquery);
         }
         self.inputs_backward(w, embeddings, dkeys, &self.key, dw, dembeddings, &mut block.dz0);
@@ -328,18 +328,35 @@ impl Attention {
         block: &mut Block,
     ) {
         let first = self.key.outputs;
-        let z0 = fit(&mut block.z0, pairs.len() * first);
-        let a0 = fit(&mut block.a0, z0.len());
         let slope = self.slope0.of(w);
-        let Some(layer) = &self.product else {
+        if self.product.is_none() {
+            let z0 = fit(&mut block.z0, pairs.len() * first);
+            let a0 = fit(&mut block.a0, z0.len());
             pairs::first_layer(pairs, keys, queries, slope, z0, a0);
             return;
-        };
+        }
+        self.first_sum(w, pairs, [keys, queries], embeddings, query, block);
+        prelu::forward(slope, &block.z0, fit(&mut block.a0, block.z0.len()));
+    }
+
+    /// Fills `block.z0` and `block.product` where there are products; z0 is the sum of its other
+    /// parts where there are none.
+    fn first_sum(
+        &self,
+        w: &[f32],
+        pairs: &[Pair],
+        [keys, queries]: [&[f32]; 2],
+        embeddings: &[f32],
+        query: &[f32],
+        block: &mut Block,
+    ) {
+        let Some(layer) = &self.product else { return };
+        let first = self.key.outputs;
+        let z0 = fit(&mut block.z0, pairs.len() * first);
         pairs::first_sum(pairs, keys, queries, first, z0);
         let product = fit(&mut block.product, pairs.len() * layer.inputs);
         pairs::products(pairs, self.operands(embeddings, query), product);
         layer.forward_onto(w, product, pairs.len(), z0);
-        prelu::forward(slope, z0, a0);
     }
 
     /// What is multiplied for the product part: the compared columns of the key, and the query.
@@ -389,16 +406,42 @@ impl Attention {
         UpperGradients { bias1, slope1, weight2 }
     }
 
-    /// From `block.dweights` to the gradient of a0 in `block.dz0`; adds to `dw`.
-    fn upper_layers_backward(&self, w: &[f32], z1: &[f32], block: &mut Block, dw: &mut [f32]) {
-        let pairs = block.dweights.len();
-        let dz1 = fit(&mut block.dz1, z1.len());
-        self.layer2.backward_bias(&block.dweights, dw);
-        pairs::upper_layers_backward(self.upper(w), z1, &block.dweights, dz1, self.upper_of(dw));
-        let layer = &self.layer1;
-        let shape = [layer.outputs, layer.inputs, pairs];
-        linalg::at_b(shape, dz1, &block.a0, 1.0, Write::Add, layer.weight.of_mut(dw));
-        layer.backward_input(w, dz1, pairs, fit(&mut block.dz0, block.z0.len()));
+    /// From `block.dweights` to the gradients of keys and queries, `dparts`; adds to `dw`. Leaves
+    /// that of z0 in `block.dz0` where there are products.
+    fn layers_backward(
+        &self,
+        w: &[f32],
+        pairs: &[Pair],
+        [keys, queries]: [&[f32]; 2],
+        z1: &[f32],
+        block: &mut Block,
+        dw: &mut [f32],
+        [dkeys, dqueries]: [&mut [f32]; 2],
+    ) {
+        let Block { z0, dz0, dz1, dweights, .. } = block;
+        let dz1 = fit(dz1, z1.len());
+        self.layer2.backward_bias(dweights, dw);
+        pairs::upper_layers_backward(self.upper(w), z1, dweights, dz1, self.upper_of(dw));
+        let (layer, products) = (&self.layer1, self.product.is_some());
+        let [first, second] = [layer.inputs, layer.outputs];
+        let slope = self.slope0.of(w);
+        let below = FirstLayer { keys, queries, slope, z0: products.then_some(&z0[..]) };
+        let a0 = |first: usize, width: usize, from: usize, panel: &mut [f32]| {
+            let rows = from..from + panel.len() / width;
+            pairs::first_layer_panel(&pairs[rows.clone()], below.of(rows), first, width, panel);
+        };
+        let (shape, dweight) = ([second, first, pairs.len()], layer.weight.of_mut(dw));
+        linalg::at_made_b(shape, dz1, &a0, 1.0, Write::Add, dweight);
+        // A gradient that is of no more use is written over by the next one.
+        let dz0 = fit(dz0, if products { pairs.len() } else { NEAR } * first);
+        for (at, (pairs, dz1)) in pairs.chunks(NEAR).zip(dz1.chunks(NEAR * second)).enumerate() {
+            let rows = at * NEAR..at * NEAR + pairs.len();
+            let from = if products { rows.start * first } else { 0 };
+            let dz0 = &mut dz0[from..][..pairs.len() * first];
+            layer.backward_input(w, dz1, pairs.len(), dz0);
+            let dslope = self.slope0.of_mut(dw);
+            pairs::first_layer_backward(pairs, below.of(rows), dz0, dslope, dkeys, dqueries);
+        }
     }
 
     /// Adds the gradients of `layer`, one part of the first layer, to `dw` and `dx`.

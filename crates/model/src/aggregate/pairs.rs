@@ -61,6 +61,64 @@ pub(super) fn first_layer_in<'a, S: Simd>(
     }
 }
 
+/// What z0 of a pair is made of.
+#[derive(Clone, Copy)]
+pub(super) struct FirstLayer<'a> {
+    /// Key part of each image, (U, 64).
+    pub keys: &'a [f32],
+    /// Query part of each impression, (B, 64).
+    pub queries: &'a [f32],
+    pub slope: &'a [f32],
+    /// z0 of each pair, (rows, 64), where it is more than the sum of both.
+    pub z0: Option<&'a [f32]>,
+}
+
+impl<'a> FirstLayer<'a> {
+    /// That of some of the pairs.
+    pub(super) fn of(self, rows: std::ops::Range<usize>) -> FirstLayer<'a> {
+        let width = self.slope.len();
+        FirstLayer { z0: self.z0.map(|z0| &z0[rows.start * width..rows.end * width]), ..self }
+    }
+}
+
+/// Overwrites `panel`, (rows, `width`), with columns from `first` on of a0 = prelu(z0) of every
+/// pair, and zeros beyond the last.
+#[pulp::with_simd(first_layer_panel = linalg::arch())]
+#[inline(always)]
+pub(super) fn first_layer_panel_in<'a, S: Simd>(
+    simd: S,
+    pairs: &'a [Pair],
+    layer: FirstLayer<'a>,
+    first: usize,
+    width: usize,
+    panel: &'a mut [f32],
+) {
+    let FirstLayer { keys, queries, slope, z0 } = layer;
+    let units = slope.len();
+    let filled = width.min(units - first);
+    assert_eq!(panel.len(), pairs.len() * width, "a row for every pair");
+    if filled < width {
+        panel.fill(0.0);
+    }
+    for (from, run) in runs(pairs) {
+        let query = row(queries, run[0].impression, units);
+        for part in parts::<S>(filled) {
+            let columns = first + part.start..first + part.end;
+            let [query, slope] = [query, slope].map(|of| load(simd, &of[columns.clone()]));
+            for (at, pair) in (from..).zip(run) {
+                let z = match z0 {
+                    Some(z0) => load(simd, &z0[at * units..][columns.clone()]),
+                    None => {
+                        let key = load(simd, &row(keys, pair.image, units)[columns.clone()]);
+                        simd.add_f32s(key, query)
+                    }
+                };
+                store(simd, &mut panel[at * width..][part.clone()], prelu(simd, slope, z));
+            }
+        }
+    }
+}
+
 /// z0 = key part + query part, of every pair, (rows, 64), where more is added to it later.
 #[pulp::with_simd(first_sum = linalg::arch())]
 #[inline(always)]
@@ -163,22 +221,22 @@ pub(super) fn products_backward_in<'a, S: Simd>(
 pub(super) fn first_layer_backward_in<'a, S: Simd>(
     simd: S,
     pairs: &'a [Pair],
-    slope: &'a [f32],
-    z0: &'a [f32],
+    layer: FirstLayer<'a>,
     dz0: &'a mut [f32],
     dslope: &'a mut [f32],
     dkeys: &'a mut [f32],
     dqueries: &'a mut [f32],
 ) {
-    let width = slope.len();
-    assert!(z0.len() == pairs.len() * width && dz0.len() == z0.len(), "a row for every pair");
+    let width = layer.slope.len();
+    assert_eq!(dz0.len(), pairs.len() * width, "a row for every pair");
+    assert!(layer.z0.is_none_or(|z0| z0.len() == dz0.len()), "a row for every pair");
     // A sum waits for its last addition, so there are several at once.
     if S::REGISTER_COUNT >= 32 && width.is_multiple_of(4 * S::F32_LANES) {
-        first_layer_backward_by::<S, 4>(simd, pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+        first_layer_backward_by::<S, 4>(simd, pairs, layer, dz0, dslope, dkeys, dqueries);
     } else if width.is_multiple_of(2 * S::F32_LANES) {
-        first_layer_backward_by::<S, 2>(simd, pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+        first_layer_backward_by::<S, 2>(simd, pairs, layer, dz0, dslope, dkeys, dqueries);
     } else {
-        first_layer_backward_of_any(simd, pairs, slope, z0, dz0, dslope, dkeys, dqueries);
+        first_layer_backward_of_any(simd, pairs, layer, dz0, dslope, dkeys, dqueries);
     }
 }
 
@@ -187,27 +245,31 @@ pub(super) fn first_layer_backward_in<'a, S: Simd>(
 fn first_layer_backward_by<S: Simd, const V: usize>(
     simd: S,
     pairs: &[Pair],
-    slope: &[f32],
-    z0: &[f32],
+    layer: FirstLayer,
     dz0: &mut [f32],
     dslope: &mut [f32],
     dkeys: &mut [f32],
     dqueries: &mut [f32],
 ) {
-    let (slope, dslope) = (vectors::<S, V>(slope), vectors_mut::<S, V>(dslope));
-    let (z0, dz0) = (vectors::<S, V>(z0), vectors_mut::<S, V>(dz0));
+    let (slope, dslope) = (vectors::<S, V>(layer.slope), vectors_mut::<S, V>(dslope));
+    let (keys, queries) = (vectors::<S, V>(layer.keys), vectors::<S, V>(layer.queries));
     let (dkeys, dqueries) = (vectors_mut::<S, V>(dkeys), vectors_mut::<S, V>(dqueries));
+    let (z0, dz0) = (layer.z0.map(vectors::<S, V>), vectors_mut::<S, V>(dz0));
     let parts = slope.len();
     for (first, run) in runs(pairs) {
-        let z0 = &z0[first * parts..][..run.len() * parts];
+        let impression = run[0].impression as usize * parts;
         let dz0 = &mut dz0[first * parts..][..run.len() * parts];
-        let dquery = &mut dqueries[run[0].impression as usize * parts..][..parts];
         for part in 0..parts {
-            let (slope, mut sum, mut slopes) = (slope[part], dquery[part], dslope[part]);
-            let rows = z0.chunks_exact(parts).zip(dz0.chunks_exact_mut(parts));
-            for (pair, (z, dz)) in run.iter().zip(rows) {
-                let (z, dz) = (&z[part], &mut dz[part]);
-                let dkey = &mut dkeys[pair.image as usize * parts + part];
+            let query = queries[impression + part];
+            let (slope, mut sum) = (slope[part], dqueries[impression + part]);
+            let mut slopes = dslope[part];
+            for ((at, pair), dz) in run.iter().enumerate().zip(dz0.chunks_exact_mut(parts)) {
+                let (image, dz) = (pair.image as usize * parts + part, &mut dz[part]);
+                let z = match z0 {
+                    Some(z0) => z0[(first + at) * parts + part],
+                    None => std::array::from_fn(|j| simd.add_f32s(keys[image][j], query[j])),
+                };
+                let dkey = &mut dkeys[image];
                 for j in 0..V {
                     slopes[j] = simd.mul_add_e_f32s(dz[j], negative(simd, z[j]), slopes[j]);
                     dz[j] = prelu_backward(simd, slope[j], z[j], dz[j]);
@@ -215,7 +277,7 @@ fn first_layer_backward_by<S: Simd, const V: usize>(
                     sum[j] = simd.add_f32s(sum[j], dz[j]);
                 }
             }
-            (dquery[part], dslope[part]) = (sum, slopes);
+            (dqueries[impression + part], dslope[part]) = (sum, slopes);
         }
     }
 }
@@ -225,23 +287,30 @@ fn first_layer_backward_by<S: Simd, const V: usize>(
 fn first_layer_backward_of_any<S: Simd>(
     simd: S,
     pairs: &[Pair],
-    slope: &[f32],
-    z0: &[f32],
+    layer: FirstLayer,
     dz0: &mut [f32],
     dslope: &mut [f32],
     dkeys: &mut [f32],
     dqueries: &mut [f32],
 ) {
+    let FirstLayer { keys, queries, slope, z0 } = layer;
     let width = slope.len();
     for (first, run) in runs(pairs) {
+        let query = row(queries, run[0].impression, width);
         let dquery = row_mut(dqueries, run[0].impression, width);
         for part in parts::<S>(width) {
-            let slope = load(simd, &slope[part.clone()]);
+            let [slope, query] = [slope, query].map(|of| load(simd, &of[part.clone()]));
             let mut sum = load(simd, &dquery[part.clone()]);
             let mut slopes = load(simd, &dslope[part.clone()]);
             for (at, pair) in run.iter().enumerate() {
                 let from = (first + at) * width;
-                let z = load(simd, &z0[from..][part.clone()]);
+                let z = match z0 {
+                    Some(z0) => load(simd, &z0[from..][part.clone()]),
+                    None => {
+                        let key = load(simd, &row(keys, pair.image, width)[part.clone()]);
+                        simd.add_f32s(key, query)
+                    }
+                };
                 let dz = &mut dz0[from..][part.clone()];
                 let da = load(simd, dz);
                 slopes = simd.mul_add_e_f32s(da, negative(simd, z), slopes);
