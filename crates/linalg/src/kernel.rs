@@ -66,7 +66,7 @@ impl WithSimd for Packing<'_, '_, '_> {
                 // A sum of several blocks adds all but its first one.
                 let write = if from > 0 { Write::Add } else { write };
                 let to = Destination { scale, write, stride, columns, zero };
-                let (a, c) = (a.from_column(from), &mut c[first..]);
+                let (a, c) = (a.after(from), &mut c[first..]);
                 match width / S::F32_LANES {
                     1 => rows::<S, 1>(simd, m, a, panel, c, to, &mut prefetch),
                     2 => rows::<S, 2>(simd, m, a, panel, c, to, &mut prefetch),

@@ -48,7 +48,7 @@ impl<'a> LeftFactor<'a> {
     }
 
     /// Without the first `columns` columns.
-    pub(super) fn from_column(self, columns: usize) -> LeftFactor<'a> {
+    pub(super) fn after(self, columns: usize) -> LeftFactor<'a> {
         LeftFactor { data: &self.data[columns * self.column()..], ..self }
     }
 
