@@ -470,6 +470,56 @@ pub(super) fn weigh_in<'a, S: Simd>(
     columns: Columns,
     out: &'a mut [f32],
 ) {
+    // A sum waits for its last addition, so all columns of a row are summed at once.
+    match columns.dim.div_ceil(S::F32_LANES) {
+        1 => weigh_by::<S, 1>(simd, pairs, weights, embeddings, columns, out),
+        2 => weigh_by::<S, 2>(simd, pairs, weights, embeddings, columns, out),
+        3 => weigh_by::<S, 3>(simd, pairs, weights, embeddings, columns, out),
+        4 => weigh_by::<S, 4>(simd, pairs, weights, embeddings, columns, out),
+        5 => weigh_by::<S, 5>(simd, pairs, weights, embeddings, columns, out),
+        6 => weigh_by::<S, 6>(simd, pairs, weights, embeddings, columns, out),
+        _ => weigh_any(simd, pairs, weights, embeddings, columns, out),
+    }
+}
+
+/// [`weigh`] of rows of `P` vectors, of which the last may be a part.
+#[inline(always)]
+fn weigh_by<S: Simd, const P: usize>(
+    simd: S,
+    pairs: &[Pair],
+    weights: &[f32],
+    embeddings: &[f32],
+    columns: Columns,
+    out: &mut [f32],
+) {
+    let dim = columns.dim;
+    let parts: [_; P] =
+        std::array::from_fn(|at| at * S::F32_LANES..((at + 1) * S::F32_LANES).min(dim));
+    for (first, run) in runs(pairs) {
+        let out = columns.of_mut(out, run[0].impression as usize);
+        let mut sums: [S::f32s; P] = std::array::from_fn(|at| load(simd, &out[parts[at].clone()]));
+        for (pair, weight) in run.iter().zip(&weights[first..]) {
+            let (row, weight) =
+                (&embeddings[pair.image as usize * dim..], simd.splat_f32s(*weight));
+            for at in 0..P {
+                let e = load_beyond(simd, row, &parts[at]);
+                sums[at] = simd.mul_add_e_f32s(weight, e, sums[at]);
+            }
+        }
+        parts.iter().zip(sums).for_each(|(part, sum)| store(simd, &mut out[part.clone()], sum));
+    }
+}
+
+/// [`weigh`] of rows of any width.
+#[inline(always)]
+fn weigh_any<S: Simd>(
+    simd: S,
+    pairs: &[Pair],
+    weights: &[f32],
+    embeddings: &[f32],
+    columns: Columns,
+    out: &mut [f32],
+) {
     let dim = columns.dim;
     for (first, run) in runs(pairs) {
         let out = columns.of_mut(out, run[0].impression as usize);
