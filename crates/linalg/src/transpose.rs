@@ -3,8 +3,8 @@
 /// Side of a square.
 const SIDE: usize = 8;
 
-/// Element (i, j) of a matrix of `rows` rows, `from[i * row + j]`, becomes `to[j * column + i]`, for
-/// `columns` columns.
+/// Element (i, j) of a matrix of `rows` rows, `from[i * row + j]`, becomes `to[j * column + i]`,
+/// for `columns` columns.
 ///
 /// # Panics
 /// If one of both is too short.

@@ -17,7 +17,7 @@
 use pulp::{Simd, WithSimd};
 
 use super::inputs::Histories;
-use super::pairs::{Operands, Pair, Upper, prelu};
+use super::pairs::{Operands, Pair, Upper, prelu, vectors, vectors_mut};
 use crate::linalg::{self, DEPTH, Panels, fit, zeros};
 
 /// Impressions of a group from which on it pays to turn a history.
@@ -484,15 +484,4 @@ fn in_tiles<'a, const R: usize>(
         }
     }
     tiled.as_chunks::<R>().0
-}
-
-/// Rows of `V` vectors.
-#[inline(always)]
-pub(super) fn vectors<S: Simd, const V: usize>(rows: &[f32]) -> &[[S::f32s; V]] {
-    S::as_simd_f32s(rows).0.as_chunks::<V>().0
-}
-
-#[inline(always)]
-pub(super) fn vectors_mut<S: Simd, const V: usize>(rows: &mut [f32]) -> &mut [[S::f32s; V]] {
-    S::as_mut_simd_f32s(rows).0.as_chunks_mut::<V>().0
 }

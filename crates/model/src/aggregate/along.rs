@@ -13,8 +13,8 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::across::{Channel, vectors, vectors_mut};
-use super::pairs::{self, Operands, Pair, Upper, prelu};
+use super::across::Channel;
+use super::pairs::{self, Operands, Pair, Upper, prelu, vectors, vectors_mut};
 use crate::linalg::{self, DEPTH, LeftFactor, fit};
 
 /// Pairs at a time.

@@ -7,7 +7,6 @@
 
 use pulp::Simd;
 
-use super::across::{vectors, vectors_mut};
 use super::inputs::Histories;
 use crate::linalg;
 use crate::pool::Columns;
@@ -572,6 +571,17 @@ fn runs(pairs: &[Pair]) -> impl Iterator<Item = (usize, &[Pair])> {
         first += run.len();
         (first - run.len(), run)
     })
+}
+
+/// Rows of `V` vectors.
+#[inline(always)]
+pub(super) fn vectors<S: Simd, const V: usize>(rows: &[f32]) -> &[[S::f32s; V]] {
+    S::as_simd_f32s(rows).0.as_chunks::<V>().0
+}
+
+#[inline(always)]
+pub(super) fn vectors_mut<S: Simd, const V: usize>(rows: &mut [f32]) -> &mut [[S::f32s; V]] {
+    S::as_mut_simd_f32s(rows).0.as_chunks_mut::<V>().0
 }
 
 /// The columns of a row of `width`, a vector at a time.
