@@ -20,7 +20,7 @@ pub fn transpose(
     }
     assert!(from.len() >= (rows - 1) * row + columns, "{rows} rows of {columns}, {row} apart");
     assert!(to.len() >= (columns - 1) * column + rows, "{columns} of {rows}, {column} apart");
-    let turn = Turn { rows, columns, from, row, to, column };
+    let mut turn = Turn { rows, columns, from, row, to, column };
     #[cfg(target_arch = "x86_64")]
     if let Some(simd) = pulp::x86::V3::try_new() {
         return simd.vectorize(x86::InSquares { simd, turn });
@@ -40,17 +40,12 @@ struct Turn<'a> {
 
 impl Turn<'_> {
     /// Some rows and columns, one number after the other.
-    fn part(self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
+    fn part(&mut self, rows: std::ops::Range<usize>, columns: std::ops::Range<usize>) {
         for j in columns {
             for i in rows.clone() {
                 self.to[j * self.column + i] = self.from[i * self.row + j];
             }
         }
-    }
-
-    fn reborrow(&mut self) -> Turn<'_> {
-        let Turn { rows, columns, from, row, to, column } = self;
-        Turn { rows: *rows, columns: *columns, from, row: *row, to, column: *column }
     }
 }
 
@@ -89,7 +84,7 @@ mod x86 {
                     }
                 }
             }
-            turn.reborrow().part(0..whole, across..columns);
+            turn.part(0..whole, across..columns);
             turn.part(whole..rows, 0..columns);
         }
     }

@@ -406,8 +406,8 @@ impl Attention {
         UpperGradients { bias1, slope1, weight2 }
     }
 
-    /// From `block.dweights` to the gradients of keys and queries, `dparts`; adds to `dw`. Leaves
-    /// that of z0 in `block.dz0` where there are products.
+    /// From `block.dweights` to the gradients of keys and queries, which it adds to, as to `dw`.
+    /// Leaves that of z0 in `block.dz0` where there are products.
     fn layers_backward(
         &self,
         w: &[f32],
