@@ -270,8 +270,7 @@ fn first_layer_backward_by<S: Simd, const V: usize>(
                 };
                 let dkey = &mut dkeys[image];
                 for j in 0..V {
-                    slopes[j] = simd.mul_add_e_f32s(dz[j], negative(simd, z[j]), slopes[j]);
-                    dz[j] = prelu_backward(simd, slope[j], z[j], dz[j]);
+                    dz[j] = slope_backward(simd, slope[j], z[j], dz[j], &mut slopes[j]);
                     dkey[j] = simd.add_f32s(dkey[j], dz[j]);
                     sum[j] = simd.add_f32s(sum[j], dz[j]);
                 }
@@ -311,9 +310,7 @@ fn first_layer_backward_of_any<S: Simd>(
                     }
                 };
                 let dz = &mut dz0[from..][part.clone()];
-                let da = load(simd, dz);
-                slopes = simd.mul_add_e_f32s(da, negative(simd, z), slopes);
-                let value = prelu_backward(simd, slope, z, da);
+                let value = slope_backward(simd, slope, z, load(simd, dz), &mut slopes);
                 store(simd, dz, value);
                 let dkey = &mut row_mut(dkeys, pair.image, width)[part.clone()];
                 store(simd, dkey, simd.add_f32s(load(simd, dkey), value));
@@ -416,8 +413,7 @@ fn upper_layers_backward_by<S: Simd, const V: usize>(
         for j in 0..V {
             weights[j] = simd.mul_add_e_f32s(dweight, prelu(simd, slope[j], z[j]), weights[j]);
             let da = simd.mul_f32s(dweight, weight[j]);
-            slopes[j] = simd.mul_add_e_f32s(da, negative(simd, z[j]), slopes[j]);
-            dz[j] = prelu_backward(simd, slope[j], z[j], da);
+            dz[j] = slope_backward(simd, slope[j], z[j], da, &mut slopes[j]);
             biases[j] = simd.add_f32s(biases[j], dz[j]);
         }
     }
@@ -447,8 +443,7 @@ fn upper_layers_backward_of_any<S: Simd>(
             let z = load(simd, &z1[from..][part.clone()]);
             weights = simd.mul_add_e_f32s(dweight, prelu(simd, slope, z), weights);
             let da = simd.mul_f32s(dweight, weight);
-            slopes = simd.mul_add_e_f32s(da, negative(simd, z), slopes);
-            let dz = prelu_backward(simd, slope, z, da);
+            let dz = slope_backward(simd, slope, z, da, &mut slopes);
             biases = simd.add_f32s(biases, dz);
             store(simd, &mut dz1[from..][part.clone()], dz);
         }
@@ -637,6 +632,19 @@ pub(super) fn prelu<S: Simd>(simd: S, slope: S::f32s, z: S::f32s) -> S::f32s {
 fn prelu_backward<S: Simd>(simd: S, slope: S::f32s, z: S::f32s, da: S::f32s) -> S::f32s {
     let positive = simd.greater_than_f32s(z, simd.splat_f32s(0.0));
     simd.mul_f32s(da, simd.select_f32s(positive, simd.splat_f32s(1.0), slope))
+}
+
+/// [`prelu_backward`]; adds the gradient of the slope to `dslope`.
+#[inline(always)]
+fn slope_backward<S: Simd>(
+    simd: S,
+    slope: S::f32s,
+    z: S::f32s,
+    da: S::f32s,
+    dslope: &mut S::f32s,
+) -> S::f32s {
+    *dslope = simd.mul_add_e_f32s(da, negative(simd, z), *dslope);
+    prelu_backward(simd, slope, z, da)
 }
 
 /// `z` where it is negative, else 0; or a NaN.
