@@ -54,6 +54,8 @@ pub struct Trainer {
     sources: Sources,
     lanes: Lanes,
     workers: Vec<Worker>,
+    /// Readers of the samples held out, with what fits into their windows, between two evaluations.
+    validators: Vec<Worker>,
     cursor: Cursor,
     history: History,
     held_out: HeldOut,
@@ -112,6 +114,7 @@ impl Trainer {
             sources,
             lanes,
             workers,
+            validators: Vec::new(),
             cursor: Cursor::default(),
             history: History::default(),
             held_out,
@@ -407,7 +410,7 @@ impl Trainer {
     /// # Errors
     /// As [`Trainer::evaluate`].
     pub(crate) fn predict_held_out(&mut self, alive: &mut dyn FnMut()) -> Result<Predictions> {
-        self.predictions(Selection { split: SplitName::Train, subset: Subset::HeldOut }, alive)
+        self.predictions(Selection::HELD_OUT, alive)
     }
 
     /// Predictions of `selection`, at the first process.
@@ -452,7 +455,9 @@ impl Trainer {
         rounds: Rounds,
         mut visit: impl FnMut(usize, &Worker),
     ) -> Result<()> {
-        let mut workers = self.readers(selection)?;
+        let is_held_out = selection == Selection::HELD_OUT;
+        let kept = if is_held_out { std::mem::take(&mut self.validators) } else { Vec::new() };
+        let mut workers = if kept.is_empty() { self.readers(selection)? } else { kept };
         let counts = &self.dataset.card().counts;
         let impressions = match (selection.split, selection.subset) {
             (SplitName::Test, _) => counts.test,
@@ -469,6 +474,10 @@ impl Trainer {
             let share = Share { numerator, denominator };
             self.lanes.forward(&mut workers, share, Pass::Evaluate)?;
             workers.iter().enumerate().for_each(|(lane, worker)| visit(lane, worker));
+        }
+        if is_held_out {
+            workers.iter_mut().for_each(|worker| worker.feed.start(0));
+            self.validators = workers;
         }
         Ok(())
     }

@@ -25,6 +25,10 @@ impl Selection {
     /// The training samples that are learned from.
     pub(crate) const LEARNED: Selection =
         Selection { split: SplitName::Train, subset: Subset::Learned };
+
+    /// The training samples that are held out.
+    pub(crate) const HELD_OUT: Selection =
+        Selection { split: SplitName::Train, subset: Subset::HeldOut };
 }
 
 /// Samples by whether they are held out.
