@@ -83,6 +83,16 @@ impl Launch {
         self.size
     }
 
+    /// Checks that `command` was not started in several processes, which it is not for.
+    pub(crate) fn one_process(&self, command: &str) -> Result<(), Failure> {
+        match self.size {
+            1 => Ok(()),
+            size => Err(Failure::user(format!(
+                "`{command}` runs in one process, and {size} were started; start it alone"
+            ))),
+        }
+    }
+
     pub(crate) fn fabric(&self) -> Box<dyn Fabric> {
         #[cfg(feature = "mpi")]
         if let Some(membership) = &self.membership {

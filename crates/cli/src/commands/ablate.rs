@@ -68,9 +68,7 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user("`ablate` trains in one process; start it alone"));
-    }
+    launch.one_process("ams ablate")?;
     for (what, path) in
         [("--out", &arguments.out), ("--markdown", &arguments.markdown), ("--csv", &arguments.csv)]
     {

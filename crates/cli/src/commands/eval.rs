@@ -94,9 +94,8 @@ fn split_of_run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if arguments.full_ranking && launch.size() > 1 {
-        let what = format!("--full-ranking runs in one process, not in {}", launch.size());
-        return Err(Failure::user(what));
+    if arguments.full_ranking {
+        launch.one_process("ams eval --full-ranking")?;
     }
     let job = launch.job(threads(arguments.threads));
     let job = Job { places: places(locations), ..job };

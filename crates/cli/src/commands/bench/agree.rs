@@ -57,9 +57,7 @@ pub(crate) fn run(
     launch: &Launch,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user("`bench agree` asks as one process; start it alone"));
-    }
+    launch.one_process("ams bench agree")?;
     let mut trainer = run::open(&arguments.run, Job::solo(threads(None)))?;
     let predicted = trainer.evaluate(SplitName::Test)?;
     let model = Model::open(&arguments.model)?;

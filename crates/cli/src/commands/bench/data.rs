@@ -31,9 +31,7 @@ pub(crate) fn run(
     launch: &Launch,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user("`bench data` measures one process; start it alone"));
-    }
+    launch.one_process("ams bench data")?;
     let mut counts = vec![1, threads(arguments.threads)];
     counts.dedup();
     let mut done = |rate: &Rate| {

@@ -23,9 +23,7 @@ pub(crate) fn run(
     launch: &Launch,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user("`bench gemm` times one process; start it alone"));
-    }
+    launch.one_process("ams bench gemm")?;
     let count = threads(arguments.threads);
     let pool = rayon::ThreadPoolBuilder::new().num_threads(count).build();
     let pool = pool.map_err(|error| Failure::user(format!("--threads {count}: {error}")))?;

@@ -48,9 +48,7 @@ pub(crate) fn run(
     launch: &Launch,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user("`bench rows` measures one process; start it alone"));
-    }
+    launch.one_process("ams bench rows")?;
     let Arguments { rows: many, dim, portion, steps, lane_bytes, .. } = arguments;
     // Room for a portion and its floor, whatever the lane that it falls on.
     let least = u64::from(portion) * (u64::from(dim) * 12 + 64) * 8;

@@ -108,9 +108,7 @@ pub(crate) fn run(
     launch: &Launch,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user("`bench serve` measures one process; start it alone"));
-    }
+    launch.one_process("ams bench serve")?;
     let model = Model::open(&arguments.model)?;
     let sets = match &arguments.requests {
         Some(file) => vec![recorded(file)?],

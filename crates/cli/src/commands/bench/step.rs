@@ -56,9 +56,7 @@ pub(crate) fn run(
     launch: &Launch,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user("`bench step` times one process; start it alone"));
-    }
+    launch.one_process("ams bench step")?;
     let folder;
     let config = match &arguments.config {
         Some(path) => config_file::read(path, &arguments.set)?,

@@ -91,11 +91,7 @@ pub(crate) fn run(
     launch: &Launch,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        return Err(Failure::user(
-            "`bench table2` simulates all nodes in one process; start it alone",
-        ));
-    }
+    launch.one_process("ams bench table2")?;
     let scale = if arguments.paper { 1 } else { arguments.scale };
     let threads = threads(arguments.threads);
     let temporary;

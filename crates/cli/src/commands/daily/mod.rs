@@ -103,10 +103,7 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        let what = format!("`daily` runs in one process, not in {}", launch.size());
-        return Err(Failure::user(what));
-    }
+    launch.one_process("ams daily")?;
     let config = DailyConfig::read(&locations.input(&arguments.config)?, &arguments.set)?;
     config.check_train(locations)?;
     for (key, path) in [("models", &config.models), ("work", &config.work)] {

@@ -94,10 +94,7 @@ pub(super) fn evaluate(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        let what = format!("--ope runs in one process, not in {}", launch.size());
-        return Err(Failure::user(what));
-    }
+    launch.one_process("ams eval --ope")?;
     let columns = Columns::renamed(arguments.columns.iter().map(String::as_str))?;
     let requests = arguments.requests.as_ref();
     let requests =

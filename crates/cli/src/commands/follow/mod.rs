@@ -50,10 +50,7 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        let what = format!("`--follow` runs in one process, not in {}", launch.size());
-        return Err(Failure::user(what));
-    }
+    launch.one_process("ams train --follow")?;
     let Some(folder) = &arguments.follow else {
         return Err(Failure::user("--follow: expected a folder"));
     };

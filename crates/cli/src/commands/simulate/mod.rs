@@ -65,10 +65,7 @@ pub(crate) fn run(
     locations: &Locations,
     output: Output<'_>,
 ) -> Result<(), Failure> {
-    if launch.size() > 1 {
-        let what = format!("`simulate` runs in one process, not in {}", launch.size());
-        return Err(Failure::user(what));
-    }
+    launch.one_process("ams simulate")?;
     let config =
         SimulateConfig::read(arguments.config.as_deref(), &arguments.set, arguments.quick)?;
     let out = &arguments.out;
