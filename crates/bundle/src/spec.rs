@@ -342,7 +342,7 @@ impl Spec {
         let user = self.inputs_of(Side::User, Input::User);
         let behavior = self.used(Side::Behavior).filter(|(_, field)| !self.attends_to(&field.name));
         let behavior = behavior.map(|(place, _)| Input::Behavior(place));
-        let image = self.image_source.iter().map(|_| Input::BehaviorImage);
+        let image = self.has_image_ids().then_some(Input::BehaviorImage);
         let codes = (0..self.network.semantic_ids)
             .filter(|level| !self.attends_to(&semantic_field(*level)))
             .map(Input::BehaviorCode);
@@ -407,6 +407,11 @@ impl Spec {
         }
     }
 
+    /// Whether ids of images are fields of ads and behaviors.
+    fn has_image_ids(&self) -> bool {
+        self.network.image_ids && self.image_source.is_some()
+    }
+
     /// The buckets of a behavior's age, if the model sees it.
     fn age_buckets(&self) -> Option<usize> {
         Some(self.network.behavior_age_buckets).filter(|buckets| *buckets > 0)
@@ -428,7 +433,7 @@ impl Spec {
         let ad = self.inputs_of(Side::Ad, Input::Ad);
         let context = self.inputs_of(Side::Context, Input::Context);
         let context = context.filter(|_| self.network.base != Base::PreRank);
-        let image = self.image_source.iter().map(|_| Input::AdImage);
+        let image = self.has_image_ids().then_some(Input::AdImage);
         let codes = (0..self.network.semantic_ids).map(Input::AdCode);
         ad.chain(context).chain(image).chain(codes).collect()
     }
@@ -842,6 +847,23 @@ mod tests {
         let group = ["user.user", "user.tags", "behavior.category", "behavior.image"];
         let impression = ["ad.category", "context.hour", "ad.image"];
         assert_eq!(names, [&group[..], &impression].concat());
+    }
+
+    #[test]
+    fn ids_of_images_are_inputs_unless_they_are_switched_off() {
+        let of = |spec: &Spec| [spec.group_inputs(), spec.impression_inputs()].concat();
+        let ids = [Input::BehaviorImage, Input::AdImage];
+        let with_ids = spec(ImageArm::Joint);
+        let without = with(&with_ids, |n| n.image_ids = false);
+        let others = |spec| -> Vec<Input> {
+            of(spec).into_iter().filter(|input| !ids.contains(input)).collect()
+        };
+        assert_eq!(of(&with_ids).len(), of(&without).len() + ids.len());
+        assert_eq!(of(&without), others(&with_ids));
+        let [with_ids, without] =
+            [with_ids, without].map(|spec| serde_json::to_string(&spec).unwrap());
+        assert!(!with_ids.contains("image_ids"), "{with_ids}");
+        assert!(!serde_json::from_str::<Spec>(&without).unwrap().network.image_ids);
     }
 
     #[test]

@@ -14,8 +14,7 @@ use crate::settings::rates::IdRates;
 settings! {
     /// The settings of a rank network; the defaults are the network of the paper.
     pub struct NetworkSettings {
-        /// Images whose embeddings are inputs of the rank network (the arm). Ids of images are
-        /// fields in every arm.
+        /// Images whose embeddings are inputs of the rank network (the arm).
         /// - `none`: No images.
         /// - `ad`: The image of the ad.
         /// - `behavior`: The images of the behaviors.
@@ -107,6 +106,9 @@ settings! {
         /// so on. `query_fields` may name them. 0 is no such field. Range: 0 to 8, and at most the
         /// levels that `ams encode --semantic-ids` gave the feature store.
         pub semantic_ids: usize = 0, in range::levels;
+        /// Ids of images as fields of ads and behaviors, in every arm, as in the paper. Range:
+        /// `true`, `false`.
+        pub image_ids: bool = true;
     }
 }
 
