@@ -5,7 +5,7 @@ usage: bench/recommended.py WORK DATASET.. [--seeds N] [--only small|recommended
 
 WORK     folder for runs; DATASET is a folder in it, as bench/datasets.py makes them
 ids      `recommended` with `ids` as its one candidate
-twin     `recommended` with another item's picture for every item
+twin     `recommended` with the features of another picture for every picture
 
 Each line has what was chosen on the newest tenth of the training samples, and AUC, GAUC, log loss and the AUC of cold
 items on the test. Only the standard library and target/release/ams are needed.

@@ -120,6 +120,14 @@ impl ImageCodes {
         own(&self.codes, self.codebooks.shape()[0], levels)
     }
 
+    /// The same with, for each image, the codes of the image at its place in `order` (n).
+    pub(crate) fn permuted(self, order: &[usize]) -> ImageCodes {
+        let levels = self.codebooks.shape()[0];
+        let of = |at: &usize| &self.codes[at * levels..][..levels];
+        let codes = order.iter().flat_map(of).copied().collect();
+        ImageCodes { codes, ..self }
+    }
+
     /// The images that have codes, ascending.
     pub(crate) fn keys(&self) -> &[ImageKey] {
         &self.keys

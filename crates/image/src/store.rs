@@ -44,8 +44,8 @@ use crate::tensors::Tensors;
 #[derive(Debug)]
 struct Part {
     segments: Vec<Segment>,
-    /// The images that pictures show, ascending, and where they are; `None` where that is the one
-    /// file as it is.
+    /// The images that pictures show, ascending, and where their rows are, which may be another
+    /// part; `None` where that is the one file as it is.
     merged: Option<(Vec<ImageKey>, Vec<Place>)>,
 }
 
@@ -298,16 +298,27 @@ impl FeatureStore {
         })
     }
 
-    /// The control experiment: the same images, but handed to the wrong pictures. The keys are
-    /// permuted (Fisher-Yates by `seed`) among the names that have one; rows and keys stay as
-    /// they are.
+    /// The control experiment: the same images with the features of others. Rows are permuted
+    /// among the images (Fisher-Yates by `seed`), and semantic ids with them; names and keys stay
+    /// as they are, and so do the ids that a model makes of keys.
     pub fn shuffled(mut self, seed: u64) -> FeatureStore {
+        let keys: Vec<ImageKey> = self.parts.iter().flat_map(Part::keys).copied().collect();
+        let mut order: Vec<usize> = (0..keys.len()).collect();
         let mut random = ChaCha8Rng::seed_from_u64(seed);
-        for last in (1..self.name_keys.len()).rev() {
+        for last in (1..order.len()).rev() {
             // Multiply-shift: the bias is below 2^-32 for any store that fits on earth.
             let other = (u128::from(random.next_u64()) * (last as u128 + 1)) >> 64;
-            self.name_keys.swap(last, other as usize);
+            order.swap(last, other as usize);
         }
+        let places: Option<Vec<Place>> = order.iter().map(|at| self.place(keys[*at])).collect();
+        let places = places.expect("the store lists its images");
+        let mut next = 0;
+        for part in &mut self.parts {
+            let mine = next..next + part.keys().len();
+            next = mine.end;
+            part.merged = Some((keys[mine.clone()].to_vec(), places[mine].to_vec()));
+        }
+        self.codes = self.codes.map(|codes| codes.permuted(&order));
         self
     }
 

@@ -361,26 +361,43 @@ fn two_runs_do_not_write_one_store() {
 }
 
 #[test]
-fn shuffling_hands_the_same_images_to_other_pictures() {
+fn shuffling_hands_the_features_of_others_to_the_same_images() {
     let folder = tempfile::tempdir().unwrap();
     let names = shop(folder.path());
-    run(&options(folder.path(), "store"), &names, &encoder()).unwrap();
-    let keys = |seed: Option<u64>| {
+    let options = EncodeOptions {
+        semantic_ids: Some(SemanticIds::Of { levels: 2, size: 4 }),
+        ..options(folder.path(), "store")
+    };
+    run(&options, &names, &encoder()).unwrap();
+    let store = |seed: Option<u64>| {
         let store = FeatureStore::open(&folder.path().join("store")).unwrap();
-        let store = seed.map_or_else(
-            || FeatureStore::open(&folder.path().join("store")).unwrap(),
-            |seed| store.shuffled(seed),
-        );
-        names.iter().map(|name| store.key(PictureName::of(name))).collect::<Vec<_>>()
+        match seed {
+            Some(seed) => store.shuffled(seed),
+            None => store,
+        }
     };
-    let sorted = |mut keys: Vec<ImageKey>| {
-        keys.sort();
-        keys
+    let keys = |store: &FeatureStore| -> Vec<ImageKey> {
+        names.iter().map(|name| store.key(PictureName::of(name))).collect()
     };
-    assert_eq!(sorted(keys(Some(1))), sorted(keys(None)));
-    assert_ne!(keys(Some(1)), keys(None));
-    assert_eq!(keys(Some(1)), keys(Some(1)));
-    assert_ne!(keys(Some(1)), keys(Some(2)));
+    // Bits of a row and its codes, by image.
+    let rows = |store: &FeatureStore| -> Vec<(Vec<u16>, Vec<u16>)> {
+        let images = (0..store.card().parts).flat_map(|part| store.keys(part));
+        let row = |key: &ImageKey| {
+            let row = store.row(*key).unwrap().halfs().iter().map(|half| half.to_bits()).collect();
+            (row, store.codes().unwrap().of(*key).unwrap().to_vec())
+        };
+        images.map(row).collect()
+    };
+    let [plain, one, again, two] = [None, Some(1), Some(1), Some(2)].map(store);
+    assert_eq!(keys(&one), keys(&plain));
+    assert_eq!(rows(&one), rows(&again));
+    assert!(rows(&one) != rows(&plain) && rows(&one) != rows(&two));
+    let sorted = |store: &FeatureStore| {
+        let mut rows = rows(store);
+        rows.sort();
+        rows
+    };
+    assert_eq!(sorted(&one), sorted(&plain));
 }
 
 /// Changes one file of a good store and opens it.

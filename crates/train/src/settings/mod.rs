@@ -100,9 +100,9 @@ pub struct DataConfig {
     /// `data.contents`.
     #[serde(default)]
     pub images: Option<PathBuf>,
-    /// Seed of a permutation of every store's features among the names of pictures, for a negative
-    /// control: features are then independent of their items. Default: no permutation. Range: 0 to
-    /// 9223372036854775807.
+    /// Seed of a permutation of every store's features among its images, for a negative control:
+    /// features, and semantic ids, are then independent of their items, and the ids of images are
+    /// as they were. Default: no permutation. Range: 0 to 9223372036854775807.
     #[serde(default)]
     pub shuffle_images: Option<u64>,
     /// Names of fields that are no input of the model. Range: fields of the dataset.
